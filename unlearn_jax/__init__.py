@@ -1,0 +1,1 @@
+"""Machine unlearning on image models: train, unlearn and audit whole populations."""

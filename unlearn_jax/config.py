@@ -1,0 +1,251 @@
+"""The configuration: every key with its default, and the checks that run before any work.
+
+A file in `configs/` calls `default_config()` and sets what it changes. `check_config`
+refuses impossible values with a message naming the key, the value and what is allowed.
+"""
+
+import math
+from typing import Any
+
+import ml_collections
+
+from unlearn_jax.errors import InputError
+
+TASKS = ("regression", "classification")
+
+
+class ConfigError(InputError):
+    """A config key has a value that cannot be used; the message says what is allowed."""
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """The embedded default: synthetic faces, a narrow ResNet, three seeds, two CPU cores."""
+    c = ml_collections.ConfigDict()
+    c.seeds = (0, 1, 2)
+
+    c.data = ml_collections.ConfigDict(dict(
+        source="synthetic",       # synthetic | utkface | digits | folder | tfds:NAME
+        path="",                  # folder, .zip, .tar.gz or .csv, where the source reads files
+        task="regression",        # regression | classification
+        seed=0,                   # decides the subsample, the split and the augmented copies
+        size=3000,                # synthetic: number of faces
+        image_size=32,            # pixels; images become [image_size, image_size, 3] uint8
+        label_noise=2.0,          # synthetic: standard deviation of the label noise, years
+        fraction=1.0,             # keep this share of the samples, stratified by label
+        label_min=20,             # regression: keep labels from here ...
+        label_max=60,             # ... to here, both inclusive
+        quality="off",            # off | on: drop blurred, dark, flat images (data/quality.py)
+        quality_sharpness=20.0,   # least variance of the Laplacian, grey levels squared
+        quality_contrast=12.0,    # least standard deviation, grey levels
+        quality_brightness=(30.0, 225.0),  # mean grey level allowed, both inclusive
+        split=(0.6, 0.2, 0.2),    # train, validation, test
+        balance=0,                # augmented copies up to this many per label; 0: none
+        rotation=10.0,            # augmented copies: degrees to either side
+        shift=0.1,                # share of the width and height, to either side
+        zoom=0.2,                 # zoom in or out by up to this share
+        flip=True,                # horizontal flip with probability one half
+    ))
+    c.model = ml_collections.ConfigDict(dict(
+        name="resnet10",          # resnet10 | resnet18 | resnet50
+        variant="torchvision",    # torchvision | keras | vggface2 (models.py says how they differ)
+        width=16,                 # channels of the first stage; 64 is the published width
+        stem="strided",           # imagenet (7x7/2, max-pool) | strided (5x5/2) | small (3x3)
+        projection=0,             # width of a dense layer after the pool (VGGFace2: 512); 0: none
+        head_widths=(),           # hidden layers of the head; the study: (256, 128)
+        head_dropout=(),          # dropout before each of them; the study: (0.5, 0.2)
+        output="sigmoid",         # sigmoid | linear; value = offset + scale * output
+        output_scale=40.0,        # label units
+        output_offset=20.0,       # label units
+        preprocess="unit",        # unit (-1..1) | caffe (BGR, mean subtracted) | vggface2 | torch
+        dtype="float32",          # float32 | bfloat16: the arithmetic; parameters stay float32
+        frozen=(),                # regular expressions over parameter paths that stay fixed
+        pretrained="",            # .h5 (VGGFace2 Keras) or .safetensors (torchvision, timm)
+    ))
+    c.train = ml_collections.ConfigDict(dict(
+        epochs=20,
+        batch_size=64,
+        optimizer="adam",         # adam | sgd
+        learning_rate=3e-3,
+        schedule="onecycle",      # constant | cosine | onecycle
+        warmup=0.25,              # onecycle: share of the steps that the rate rises
+        weight_decay=0.0,         # decoupled
+        momentum=0.9,             # sgd
+        loss="mae",               # mae | mse (regression) | cross_entropy (classification)
+        patience=0,               # epochs without a better validation loss; 0: never stop early
+        checkpoint_seconds=120.0, # a half-finished stage is saved this often
+        tensorboard=False,        # also write TensorBoard logs under WORKDIR/tensorboard
+    ))
+    c.forget = ml_collections.ConfigDict(dict(
+        sets=("20-28",),          # 20-28 | class:3 | random:0.02 | gender:1 | race:2 | ids:FILE
+    ))
+    c.unlearn = ml_collections.ConfigDict(dict(
+        method="ft",              # methods/__init__.py lists them
+        epochs=(2,),              # budgets; one run with a snapshot at each
+        batch_size=64,
+        optimizer="adam",
+        learning_rate=5e-4,
+        schedule="constant",
+        warmup=0.25,
+        weight_decay=0.0,
+        momentum=0.9,
+        labels="offset",          # rnd: uniform | offset
+        offset=(3, 6),            # rnd: smallest and largest offset, label units
+        label_units="years",      # rnd: years | as_published (the study's unit error)
+    ))
+    c.eval = ml_collections.ConfigDict(dict(
+        batch_size=250,
+        alphas=(2.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0),  # label units
+        alpha=15.0,               # the one shown in the headline table
+        within=(5.0,),            # regression: accuracy counts errors up to this, label units
+    ))
+    c.parallel = ml_collections.ConfigDict(dict(
+        backend="",               # cpu | gpu | tpu: fail where it is missing; "": what jax finds
+        members=0,                # devices along the member axis; 0: all
+        batch=1,                  # devices along the batch axis
+        steps_per_dispatch=0,     # 0: one on CPU, 32 elsewhere
+    ))
+    c.lock()
+    return c
+
+
+_CHOICES = {
+    "data.task": TASKS,
+    "data.quality": ("off", "on"),
+    "model.name": ("resnet10", "resnet18", "resnet50"),
+    "model.variant": ("torchvision", "keras", "vggface2"),
+    "model.stem": ("imagenet", "strided", "small"),
+    "model.output": ("sigmoid", "linear"),
+    "model.preprocess": ("unit", "caffe", "vggface2", "torch"),
+    "model.dtype": ("float32", "bfloat16"),
+    "train.optimizer": ("adam", "sgd"),
+    "train.schedule": ("constant", "cosine", "onecycle"),
+    "unlearn.optimizer": ("adam", "sgd"),
+    "unlearn.schedule": ("constant", "cosine", "onecycle"),
+    "unlearn.labels": ("uniform", "offset"),
+    "unlearn.label_units": ("years", "as_published"),
+    "parallel.backend": ("", "cpu", "gpu", "tpu"),
+}
+
+# key: (smallest, largest allowed); an open end is an infinity
+_RANGES = {
+    "data.size": (20, math.inf),
+    "data.image_size": (8, 1024),
+    "data.label_noise": (0, math.inf),
+    "data.fraction": (1e-6, 1),
+    "data.balance": (0, math.inf),
+    "data.rotation": (0, 180),
+    "data.shift": (0, 0.9),
+    "data.zoom": (0, 0.9),
+    "model.width": (1, math.inf),
+    "model.projection": (0, math.inf),
+    "model.output_scale": (1e-12, math.inf),
+    "train.epochs": (1, math.inf),
+    "train.batch_size": (1, math.inf),
+    "train.learning_rate": (0, math.inf),
+    "train.warmup": (0, 1),
+    "train.weight_decay": (0, math.inf),
+    "train.momentum": (0, 1),
+    "train.patience": (0, math.inf),
+    "train.checkpoint_seconds": (0, math.inf),
+    "unlearn.batch_size": (1, math.inf),
+    "unlearn.learning_rate": (0, math.inf),
+    "unlearn.warmup": (0, 1),
+    "unlearn.weight_decay": (0, math.inf),
+    "unlearn.momentum": (0, 1),
+    "eval.batch_size": (1, math.inf),
+    "eval.alpha": (1e-12, math.inf),
+    "parallel.members": (0, math.inf),
+    "parallel.batch": (1, math.inf),
+    "parallel.steps_per_dispatch": (0, math.inf),
+}
+
+# key: (types of the elements, required length or None, smallest element, must hold something)
+_TUPLES = {
+    "seeds": (int, None, 0, True),
+    "data.split": (float, 3, 0, True),
+    "data.quality_brightness": (float, 2, 0, True),
+    "model.head_widths": (int, None, 1, False),
+    "model.head_dropout": (float, None, 0, False),
+    "model.frozen": (str, None, None, False),
+    "forget.sets": (str, None, None, True),
+    "unlearn.epochs": (int, None, 0, True),
+    "unlearn.offset": (int, 2, 0, True),
+    "eval.alphas": (float, None, 1e-12, True),
+    "eval.within": (float, None, 0, False),
+}
+
+
+def check_config(c: ml_collections.ConfigDict, methods: tuple[str, ...]) -> None:
+    """Refuse a config that cannot run.
+
+    Args:
+      c: the whole config.
+      methods: names of the unlearning methods that exist.
+
+    Raises:
+      ConfigError: names the key, the value and what is allowed.
+    """
+    for key, allowed in _CHOICES.items():
+        _require(get(c, key) in allowed, c, key, "one of " + _names(allowed))
+    for key, (low, high) in _RANGES.items():
+        value = get(c, key)
+        # `not low <= value` also catches NaN
+        _require(low <= value <= high, c, key, _range_text(low, high))
+    for key, (kind, length, low, filled) in _TUPLES.items():
+        _check_tuple(c, key, kind, length, low, filled)
+    _check_relations(c, methods)
+
+
+def _check_relations(c: ml_collections.ConfigDict, methods: tuple[str, ...]) -> None:
+    method = c.unlearn.method
+    _require(method in methods, c, "unlearn.method", "one of " + _names(methods))
+    _require(len(set(c.seeds)) == len(c.seeds), c, "seeds", "different seeds")
+    _require(len(set(c.forget.sets)) == len(c.forget.sets), c, "forget.sets", "different sets")
+    _require(len(set(c.unlearn.epochs)) == len(c.unlearn.epochs), c, "unlearn.epochs",
+             "different budgets")
+    _require(abs(sum(c.data.split) - 1) < 1e-6 and min(c.data.split) > 0, c, "data.split",
+             "three positive shares that add up to 1")
+    _require(c.data.label_min < c.data.label_max, c, "data.label_min",
+             f"below data.label_max ({c.data.label_max})")
+    _require(len(c.model.head_dropout) == len(c.model.head_widths), c, "model.head_dropout",
+             "one rate for each of model.head_widths")
+    _require(all(p < 1 for p in c.model.head_dropout), c, "model.head_dropout", "rates below 1")
+    _require(c.unlearn.offset[0] <= c.unlearn.offset[1], c, "unlearn.offset",
+             "(smallest, largest)")
+    losses = ("mae", "mse") if c.data.task == "regression" else ("cross_entropy",)
+    _require(c.train.loss in losses, c, "train.loss",
+             f"one of {_names(losses)} for data.task={c.data.task!r}")
+    _require(c.data.task == "regression" or c.data.balance == 0 or c.data.source != "synthetic",
+             c, "data.balance", "0 for this source")
+
+
+def get(c: ml_collections.ConfigDict, key: str) -> Any:
+    """The value at a dotted key, such as `train.epochs`."""
+    for part in key.split("."):
+        c = c[part]
+    return c
+
+
+def _check_tuple(c, key, kind, length, low, filled) -> None:
+    value = get(c, key)
+    kinds = (int, float) if kind is float else (kind,)
+    what = f"a tuple of {kind.__name__}" + (f" of length {length}" if length else "")
+    good = isinstance(value, tuple) and (length is None or len(value) == length)
+    good = good and all(isinstance(v, kinds) and not isinstance(v, bool) for v in value)
+    _require(good, c, key, what)
+    _require(bool(value) or not filled, c, key, "at least one value")
+    if low is not None:
+        _require(all(v >= low for v in value), c, key, f"values of at least {low:g}")
+
+
+def _require(condition: bool, c: ml_collections.ConfigDict, key: str, allowed: str) -> None:
+    if not condition:
+        raise ConfigError(f"config.{key} is {get(c, key)!r}; allowed: {allowed}")
+
+
+def _names(values) -> str:
+    return ", ".join(repr(v) for v in values)
+
+
+def _range_text(low: float, high: float) -> str:
+    return f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"

@@ -1,0 +1,87 @@
+"""The images on the device: once, as uint8, for all members, splits and forget sets."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unlearn_jax.data.augment import Augmentation, render_copies
+from unlearn_jax.data.dataset import Dataset
+from unlearn_jax.splits import Rows
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Resident:
+    """Images and labels that programs gather from.
+
+    The first N rows are the data set; the balanced training set's augmented copies follow.
+    They are drawn once, from (sample, copy, seed), not at every step: the study's copies are
+    fixed, and a population would otherwise draw each of them members x epochs times.
+
+    Attributes:
+      images: `[R, H, W, 3]` uint8.
+      labels: `[R]` float32 in label units, or int32 classes.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class RowIndex:
+    """Finds the resident row of an image or of an augmented copy.
+
+    Attributes:
+      size: N, images in the data set.
+      copies: `[C]` int64, the codes of the copies in resident order, sorted.
+      factor: code = source * factor + copy.
+    """
+
+    size: int
+    copies: np.ndarray
+    factor: int
+
+    def __call__(self, rows: Rows) -> np.ndarray:
+        """Resident rows `[n]` int32 of (source, copy) pairs.
+
+        Raises:
+          KeyError: a copy that was never drawn.
+        """
+        codes = rows.source.astype(np.int64) * self.factor + rows.copy
+        place = np.searchsorted(self.copies, codes)
+        is_copy = rows.copy > 0
+        if is_copy.any():
+            found = self.copies[np.minimum(place, len(self.copies) - 1)] if len(self.copies) else -1
+            missing = is_copy & (found != codes)
+            if missing.any():
+                first = int(np.flatnonzero(missing)[0])
+                raise KeyError(f"copy {rows.copy[first]} of sample {rows.source[first]} "
+                               "was never drawn")
+        return np.where(is_copy, self.size + place, rows.source).astype(np.int32)
+
+
+def make_resident(dataset: Dataset, rows: Rows, augmentation: Augmentation,
+                  seed: int) -> tuple[Resident, RowIndex]:
+    """Draws the copies of a balanced training set and lays everything on the device.
+
+    Args:
+      dataset: N images.
+      rows: the balanced training set.
+      augmentation: how copies differ from their source.
+      seed: of the copies (`data.seed`).
+
+    Returns:
+      The resident arrays on the default device, and the index to find rows in them.
+    """
+    factor = int(rows.copy.max(initial=0)) + 1
+    chosen = rows.copy > 0
+    codes = np.unique(rows.source[chosen].astype(np.int64) * factor + rows.copy[chosen])
+    images, labels = jnp.asarray(dataset.images), dataset.labels
+    if len(codes):
+        source, copy = (codes // factor).astype(np.int32), (codes % factor).astype(np.int32)
+        drawn = render_copies(images, source, copy, seed, augmentation)
+        images = jnp.concatenate([images, drawn])
+        labels = np.concatenate([labels, labels[source]])
+    return Resident(images, jnp.asarray(labels)), RowIndex(len(dataset.labels), codes, factor)

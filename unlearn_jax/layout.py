@@ -1,0 +1,143 @@
+"""Where members and batches lie: the device mesh, and the one place that adds `vmap` and `jit`."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from unlearn_jax.errors import InputError
+
+MEMBER, BATCH = "member", "batch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A mesh of (member, batch) devices and how often the host hands out work.
+
+    Members never talk to each other: over the member axis programs are mapped with
+    `shard_map` and hold no collective. The batch axis is left to the compiler, which sees
+    batch-sharded indices and sums gradients by itself.
+
+    Attributes:
+      mesh: axes `member` and `batch`.
+      steps_per_dispatch: training steps in one call of the compiled program.
+    """
+
+    mesh: Mesh
+    steps_per_dispatch: int
+
+    def padded(self, num_members: int) -> int:
+        """The number of members, rounded up to fill the member axis."""
+        devices = self.mesh.shape[MEMBER]
+        return -(-num_members // devices) * devices
+
+    def put_members(self, tree: Any) -> Any:
+        """Arrays `[M, ...]` onto the devices, M divided over the member axis."""
+        return jax.device_put(tree, NamedSharding(self.mesh, P(MEMBER)))
+
+    def put_shared(self, tree: Any) -> Any:
+        """Arrays that every member reads, one copy on each device."""
+        return jax.device_put(tree, NamedSharding(self.mesh, P()))
+
+    def put_batches(self, rows_MKB: np.ndarray) -> jax.Array:
+        """Indices of K batches per member, divided over both axes."""
+        return jax.device_put(rows_MKB, NamedSharding(self.mesh, P(MEMBER, None, BATCH)))
+
+    def over_members(self, fun: Callable, in_axes: tuple[int | None, ...],
+                     donate: tuple[int, ...] = ()) -> "Program":
+        """One compiled program that runs single-member code for all members.
+
+        Args:
+          fun: takes one member's arguments and returns a tree of arrays.
+          in_axes: 0 where an argument has a leading member axis, None where members share it.
+          donate: positions of arguments whose memory the results may take.
+
+        Returns:
+          The program; every result has a leading member axis.
+        """
+        specs = tuple(P() if axis is None else P(MEMBER) for axis in in_axes)
+        mapped = jax.shard_map(jax.vmap(fun, in_axes=in_axes), mesh=self.mesh, in_specs=specs,
+                               out_specs=P(MEMBER), axis_names={MEMBER}, check_vma=False)
+        return Program(jax.jit(mapped, donate_argnums=donate))
+
+
+class Program:
+    """A jitted function of fixed shapes that times its own compilation.
+
+    Attributes:
+      compile_seconds: spent compiling so far, to be told apart from running.
+    """
+
+    def __init__(self, jitted: Callable):
+        self._jitted = jitted
+        self._compiled: jax.stages.Compiled | None = None
+        self.compile_seconds = 0.0
+
+    def __call__(self, *args):
+        if self._compiled is None:
+            began = time.monotonic()
+            self._compiled = self._jitted.lower(*args).compile()
+            self.compile_seconds = time.monotonic() - began
+        return self._compiled(*args)
+
+    def as_text(self) -> str:
+        """The compiled program, for tests that look for collectives.
+
+        Raises:
+          RuntimeError: it has not been called yet.
+        """
+        if self._compiled is None:
+            raise RuntimeError("the program is compiled at its first call")
+        return self._compiled.as_text()
+
+
+def make_layout(cfg: ml_collections.ConfigDict, num_members: int) -> Layout:
+    """The layout for a population.
+
+    Args:
+      cfg: the section `parallel` of the config.
+      num_members: members to be trained.
+
+    Raises:
+      InputError: the backend is missing, or there are too few devices.
+    """
+    devices = find_devices(cfg.backend)
+    available = len(devices) // cfg.batch
+    if available == 0:
+        raise InputError(f"config.parallel.batch is {cfg.batch} but there are only "
+                         f"{len(devices)} {devices[0].platform} devices")
+    if cfg.members > available:
+        raise InputError(f"config.parallel.members is {cfg.members}, times batch={cfg.batch}; "
+                         f"there are only {len(devices)} {devices[0].platform} devices")
+    members = cfg.members or _devices_for(num_members, available)
+    grid = np.array(devices[:members * cfg.batch]).reshape(members, cfg.batch)
+    # A convolution inside a loop is about forty times slower on CPU (jax issue 12868).
+    steps = cfg.steps_per_dispatch or (1 if devices[0].platform == "cpu" else 32)
+    return Layout(Mesh(grid, (MEMBER, BATCH), axis_types=(AxisType.Auto,) * 2), steps)
+
+
+def find_devices(backend: str) -> list[jax.Device]:
+    """The devices of a backend; `''` takes whatever jax prefers.
+
+    Raises:
+      InputError: this machine has no such device, or jax was installed without it.
+    """
+    try:
+        return jax.devices(backend or None)
+    except RuntimeError as e:
+        found = ", ".join(sorted({d.platform for d in jax.devices()}))
+        raise InputError(
+            f"config.parallel.backend is {backend!r} but jax finds no such device (found: "
+            f"{found}). Install jax for it (BUILD.md) or leave the key empty.") from e
+
+
+def _devices_for(num_members: int, available: int) -> int:
+    """As many devices as help: six members on four devices take two rounds on three as well."""
+    rounds = -(-num_members // available)
+    return -(-num_members // rounds)

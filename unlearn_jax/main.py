@@ -1,0 +1,57 @@
+"""Train, unlearn, measure, report:  python -m unlearn_jax.main --config=configs/ft.py
+
+The work directory gets results.csv, predictions, report.md, report.html, figures and run.json;
+the store keeps finished stages, which other runs share.
+"""
+
+import functools
+import logging as python_logging
+import shlex
+import sys
+from pathlib import Path
+
+import jax
+import tqdm
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from unlearn_jax import stages
+from unlearn_jax.config import check_config
+from unlearn_jax.errors import InputError
+from unlearn_jax.methods import METHODS
+from unlearn_jax.store import Store
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A file of configs/, with a scale after a colon: configs/ft.py:utkface")
+_WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; default: runs/CONFIG")
+_STORE = flags.DEFINE_string("store", "runs/store", "Where finished stages are kept")
+
+
+def main(argv: list[str]) -> None:
+    """Runs the study of the config."""
+    if len(argv) > 1:
+        raise InputError(f"arguments not understood: {' '.join(argv[1:])}; flags look like "
+                         "--config.train.epochs=3")
+    config = _CONFIG.value
+    check_config(config, tuple(METHODS))
+    file, _, scale = _CONFIG.config_filename.partition(":")
+    name = Path(file).stem + (f":{scale}" if scale else "")
+    directory = Path(_WORKDIR.value or f"runs/{name.replace(':', '-')}")
+    store = Store(_STORE.value)
+    jax.config.update("jax_compilation_cache_dir", str((store.root / "compiled").absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    bar = functools.partial(tqdm.tqdm, mininterval=0.5 if sys.stderr.isatty() else 10, leave=False)
+    command = shlex.join(["python", "-m", "unlearn_jax.main", *sys.argv[1:]])
+    stages.run_study(config, name, directory, store, command, bar)
+    print((directory / "report.md").read_text())
+
+
+def _parse(argv: list[str]) -> list[str]:
+    return flags.FLAGS(argv)
+
+
+if __name__ == "__main__":
+    try:
+        app.run(main, flags_parser=_parse)
+    except InputError as e:
+        sys.exit(f"unlearn_jax: {e}")

@@ -1,0 +1,15 @@
+"""Retraining: train from the same start on D_r. The reference that every method is held to.
+
+Source: the reference study, section 2.1.
+"""
+
+from unlearn_jax.methods.method import Method, Setting
+from unlearn_jax.train import Step, make_train_step
+
+
+def make_step(setting: Setting) -> Step:
+    """The supervised step, unchanged."""
+    return make_train_step(setting.model, setting.optimizer, setting.loss)
+
+
+METHOD = Method(start="initial", walks_forget=False, make_step=make_step)

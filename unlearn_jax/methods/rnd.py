@@ -1,0 +1,88 @@
+"""Random labels: continue training M_O on D_r and D_f, the labels of D_f replaced at random.
+
+Source: the reference study, section 3.2.2. Labels are redrawn at each epoch. Two draws:
+
+* `uniform`: a whole number from the label range (regression) or a class (classification);
+* `offset`: the true label plus or minus a whole number of label units from
+  `unlearn.offset`, clipped to the label range (regression only).
+
+`unlearn.label_units='as_published'` repeats the unit error of the study's published code:
+the true label is normalised (divided by the output scale) while the offset and the clip to
+the label range are not, so that the network's normalised output is asked to reach 20 or more,
+which saturates it at its largest value.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from unlearn_jax.errors import InputError
+from unlearn_jax.methods.method import LabelSpace, Method, Setting
+from unlearn_jax.train import Step, make_train_step
+
+
+def make_step(setting: Setting) -> Step:
+    """The supervised step on relabelled batches.
+
+    Raises:
+      InputError: for a draw or a unit that classes do not have.
+    """
+    cfg, labels = setting.config, setting.labels
+    if labels.num_classes and (cfg.labels, cfg.label_units) != ("uniform", "years"):
+        raise InputError(
+            f"config.unlearn.labels={cfg.labels!r} with label_units={cfg.label_units!r} needs "
+            "data.task='regression'; classes allow 'uniform' with 'years'")
+    train_step = make_train_step(setting.model, setting.optimizer, setting.loss)
+
+    def step(key, state, batch, learning_rate):
+        # Every epoch draws anew; within it a sample's draw does not depend on its batch.
+        key_labels, key_train = jax.random.split(key)
+        random = draw_labels(jax.random.fold_in(key_labels, batch.epoch), batch.rows,
+                             batch.labels, labels, cfg)
+        relabelled = jnp.where(batch.forget, random, batch.labels)
+        return train_step(key_train, state, dataclasses.replace(batch, labels=relabelled),
+                          learning_rate)
+
+    return step
+
+
+def draw_labels(key: jax.Array, rows: jax.Array, labels: jax.Array, space: LabelSpace,
+                cfg: ml_collections.ConfigDict) -> jax.Array:
+    """Random labels for samples.
+
+    Args:
+      key: of the member and the epoch.
+      rows: `[B]` int32, the samples' rows; a row gets the same label wherever it stands.
+      labels: `[B]` true labels, label units or classes.
+      space: the label space.
+      cfg: the section `unlearn` of the config.
+
+    Returns:
+      `[B]` labels in the type and unit of `labels`.
+    """
+    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+    if space.num_classes:
+        return jax.vmap(lambda k: jax.random.randint(k, (), 0, space.num_classes))(keys)
+    as_published = cfg.label_units == "as_published"
+    if cfg.labels == "uniform":
+        low, high = round(space.low), round(space.high)
+        drawn = jax.vmap(lambda k: jax.random.randint(k, (), low, high + 1))(keys)
+        drawn = drawn.astype(labels.dtype)
+    else:
+        smallest, largest = cfg.offset
+
+        def offset(k):
+            key_size, key_sign = jax.random.split(k)
+            size = jax.random.randint(key_size, (), smallest, largest + 1)
+            return jnp.where(jax.random.bernoulli(key_sign), size, -size)
+
+        base = labels / space.scale if as_published else labels
+        drawn = jnp.clip(base + jax.vmap(offset)(keys), space.low, space.high)
+    # A number of years taken for a normalised label stands for scale times as many years.
+    return drawn * space.scale if as_published else drawn
+
+
+METHOD = Method(start="original", walks_forget=True, make_step=make_step,
+                options=("labels", "offset", "label_units"))

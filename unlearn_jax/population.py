@@ -1,0 +1,383 @@
+"""The population engine: trains many members in one compiled program.
+
+A member is one model, a (seed, forget set) pair. Members share the images and the program;
+each has its own weights, samples, order, learning rate, early stop and failure. The host only
+hands out index arrays; batches are gathered from the resident images inside the program.
+"""
+
+import dataclasses
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+
+from unlearn_jax.data.resident import Resident
+from unlearn_jax.layout import Layout
+from unlearn_jax.models import Model, Variables
+from unlearn_jax.optim import OptimizerSettings, rate_at
+from unlearn_jax.predict import in_batches, make_validator, pad_members, stack_batches
+from unlearn_jax.train import Carry, Inputs, Loss, Step, end_epoch, guarded, init_carry
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One model of the population.
+
+    Attributes:
+      seed: decides initialisation, order of samples, dropout and random labels.
+      forget_set: what it is to forget; `''` for the original model.
+      rows: `[n]` int32, the resident rows an epoch walks over.
+      validation: `[v]` int32, the resident rows of its validation set.
+      forget: `[f]` int32, the resident rows flagged as its forget set.
+    """
+
+    seed: int
+    forget_set: str
+    rows: np.ndarray
+    validation: np.ndarray
+    forget: np.ndarray
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}" + (f", forget set {self.forget_set}" if self.forget_set else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What all members of a training run have in common.
+
+    Attributes:
+      name: of the stage; part of every member's random streams.
+      step: the single-member step.
+      optimizer: its optimiser.
+      settings: learning rate and schedule.
+      loss: of the validation.
+      epochs: how many at most.
+      batch_size: samples per member and step.
+      eval_batch_size: samples per member and validation step.
+      patience: epochs without a better validation loss before a member stops; 0: never.
+      keep: `best` keeps each member's state of lowest validation loss, `last` its last one.
+      snapshots: with `keep='last'`, the numbers of epochs after which variables are kept.
+    """
+
+    name: str
+    step: Step
+    optimizer: optax.GradientTransformation
+    settings: OptimizerSettings
+    loss: Loss
+    epochs: int
+    batch_size: int
+    eval_batch_size: int
+    patience: int = 0
+    keep: str = "best"
+    snapshots: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """The members after some number of epochs.
+
+    Attributes:
+      variables: `[M, ...]`.
+      epochs: `[M]` epochs behind these variables.
+      steps: `[M]` steps taken, best or not.
+      images: `[M]` samples trained on to get here, best or not.
+      failed: `[M]` bool; the variables are those before the step that failed.
+      validation_loss: `[M]` in the loss's unit; NaN before the first epoch.
+      seconds: wall seconds of the whole population to get here, without compilation.
+    """
+
+    variables: Variables
+    epochs: np.ndarray
+    steps: np.ndarray
+    images: np.ndarray
+    failed: np.ndarray
+    validation_loss: np.ndarray
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a training run leaves.
+
+    Attributes:
+      snapshots: by number of epochs; with `keep='best'` one, at `recipe.epochs`.
+      history: one dict per member and epoch, with the columns of history.csv but `stage`.
+      compile_seconds: spent compiling.
+    """
+
+    snapshots: dict[int, Snapshot]
+    history: list[dict[str, Any]]
+    compile_seconds: float
+
+
+class Saver:
+    """Where a half-finished run is kept; this one keeps nothing.
+
+    `stages.py` has the one that writes checkpoints.
+    """
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return False
+
+    def save(self, epoch: int, tree: Any, metadata: dict[str, Any]) -> None:
+        """Keeps the state after `epoch` epochs."""
+
+    def load(self, template: Callable[[dict[str, Any]], Any]) -> tuple[Any, dict] | None:
+        """The tree and metadata saved last, or None; `template(metadata)` is the tree's form."""
+        return None
+
+
+def init_members(model: Model, layout: Layout, seeds: list[int]) -> Variables:
+    """Fresh variables `[M, ...]`; members of one seed start from the same weights."""
+    keys = pad_members(layout, jnp.stack([jax.random.fold_in(jax.random.key(s), 0)
+                                          for s in seeds]))
+    variables = layout.over_members(model.init, in_axes=(0,))(layout.put_members(keys))
+    return jax.tree.map(lambda x: x[:len(seeds)], variables)
+
+
+def epoch_batches(member: Member, name: str, epoch: int, batch_size: int) -> np.ndarray:
+    """A member's batches `[T, B]` of one epoch: a function of its seed, stage, epoch and rows."""
+    rng = np.random.default_rng([member.seed, zlib.crc32(name.encode()), epoch])
+    return in_batches(rng.permutation(member.rows), batch_size)
+
+
+def train_population(recipe: Recipe, model: Model, layout: Layout, resident: Resident,
+                     members: list[Member], variables_M: Variables,
+                     saver: Saver = Saver(), bar: Callable[..., Any] | None = None) -> Trained:
+    """Trains all members in one compiled program.
+
+    Args:
+      recipe: what they share.
+      model: the network.
+      layout: devices.
+      resident: images and labels.
+      members: the M members; their sets may differ in size.
+      variables_M: where they start, `[M, ...]`; left as they are.
+      saver: keeps half-finished runs, and resumes from what it kept.
+      bar: makes a progress bar, called like `tqdm.tqdm`.
+
+    Returns:
+      Snapshots and history.
+
+    Raises:
+      ValueError: a member has no samples to walk over, or none to be selected by.
+    """
+    for member in members:
+        if recipe.epochs and not len(member.rows):
+            raise ValueError(f"{recipe.name}: {member} has no samples to train on")
+        if recipe.keep == "best" and not len(member.validation):
+            raise ValueError(f"{recipe.name}: {member} has no validation samples to choose by")
+    run = _Run(recipe, model, layout, resident, members, variables_M)
+    run.resume(saver)
+    total = recipe.epochs * sum(len(m.rows) for m in members)
+    with _progress_bar(bar, recipe.name, total) as progress_bar:
+        progress_bar.update(int(run.images.sum()))
+        while run.epoch < recipe.epochs and not run.done.all():
+            run.train_epoch(progress_bar)
+            if saver.due() and run.epoch < recipe.epochs:
+                run.save(saver)
+    return run.result()
+
+
+def chunked(body: Callable, steps: int) -> Callable:
+    """A guarded step over `rows_KB`, K = `steps` batches, in one call; the losses come stacked."""
+
+    def chunk(carry, inputs, resident, rows_KB, first_step, epoch):
+        def one(carry, k):
+            return body(carry, inputs, resident, rows_KB[k], first_step + k, epoch)
+
+        if steps == 1:
+            carry, loss = one(carry, 0)
+            return carry, loss[None]
+        return jax.lax.scan(one, carry, jnp.arange(steps))
+
+    return chunk
+
+
+class _Run:
+    """A run in mid-flight: the carry on the devices and the host's books."""
+
+    def __init__(self, recipe: Recipe, model: Model, layout: Layout, resident: Resident,
+                 members: list[Member], variables_M: Variables):
+        self.recipe, self.layout = recipe, layout
+        self.resident = layout.put_shared(resident)
+        self.count = len(members)
+        # Padding members repeat the last one; nothing of theirs is ever reported.
+        self.members = members + [members[-1]] * (layout.padded(self.count) - self.count)
+        steps = np.array([-(-len(m.rows) // recipe.batch_size) for m in self.members])
+        longest = max(int(steps.max()), 1)
+        # Even chunks leave as few idle steps at the end of an epoch as possible.
+        self.chunk = -(-longest // -(-longest // layout.steps_per_dispatch))
+        self.inputs = layout.put_members(self._inputs(steps))
+        self.validation = stack_batches(
+            [in_batches(m.validation, recipe.eval_batch_size) for m in self.members])
+
+        body = chunked(guarded(recipe.step, recipe.settings), self.chunk)
+        self.start = layout.over_members(lambda v: init_carry(recipe.optimizer, v), (0,))
+        self.step = layout.over_members(body, (0, 0, None, 0, None, None), donate=(0,))
+        self.validate = make_validator(model, recipe.loss, layout)
+        self.close = layout.over_members(end_epoch(recipe.patience), (0, 0), donate=(0,))
+        self.carry: Carry = self.start(layout.put_members(pad_members(layout, variables_M)))
+
+        self.epoch = 0
+        self.seconds = 0.0
+        self.images = np.zeros(self.count, int)
+        self.steps = np.zeros(self.count, int)
+        self.done = np.zeros(self.count, bool)
+        self.failed = np.zeros(self.count, bool)
+        self.last_loss = np.full(self.count, np.nan)
+        self.history: list[dict[str, Any]] = []
+        self.snapshots: dict[int, Snapshot] = {}
+        self._take_snapshot()
+
+    def _inputs(self, steps: np.ndarray) -> Inputs:
+        stream = zlib.crc32(self.recipe.name.encode())
+        keys = [jax.random.fold_in(jax.random.fold_in(jax.random.key(m.seed), 1), stream)
+                for m in self.members]
+        forget = np.zeros((len(self.members), self.resident.labels.shape[0]), bool)
+        for flags, member in zip(forget, self.members):
+            flags[member.forget] = True
+        return Inputs(
+            key=jnp.stack(keys),
+            learning_rate=np.full(len(steps), self.recipe.settings.learning_rate, np.float32),
+            steps_per_epoch=steps.astype(np.int32),
+            total_steps=np.maximum(steps * self.recipe.epochs, 1).astype(np.int32),
+            forget=forget)
+
+    def train_epoch(self, progress_bar) -> None:
+        began, compiled = time.monotonic(), self.compile_seconds
+        rows_MTB = stack_batches(
+            [epoch_batches(m, self.recipe.name, self.epoch, self.recipe.batch_size)
+             for m in self.members], self.chunk)
+        samples_T = (rows_MTB[:self.count] >= 0).sum((0, 2))
+        pending: list[jax.Array] = []
+        for first in range(0, rows_MTB.shape[1], self.chunk):
+            rows_MKB = self.layout.put_batches(rows_MTB[:, first:first + self.chunk])
+            self.carry, loss = self.step(self.carry, self.inputs, self.resident, rows_MKB,
+                                         np.int32(first), np.int32(self.epoch))
+            # The queue holds one dispatch ahead: the device never idles, and the bar is honest.
+            pending.append(loss)
+            if len(pending) > 2:
+                jax.block_until_ready(pending.pop(0))
+            progress_bar.update(int(samples_T[first:first + self.chunk].sum()))
+        self.carry, summary = self.close(self.carry, self._validation_loss())
+        self._record(jax.device_get(summary))
+        self.seconds += time.monotonic() - began - (self.compile_seconds - compiled)
+        self._take_snapshot()
+
+    def _validation_loss(self) -> jax.Array:
+        """Mean loss `[M]` on each member's validation set; NaN where it has none."""
+        zeros = np.zeros(len(self.members), np.float32)
+        sums = self.layout.put_members((zeros, zeros.copy()))
+        for batch in range(self.validation.shape[1]):
+            rows_MKB = self.layout.put_batches(self.validation[:, batch:batch + 1])
+            sums = self.validate(sums, self.carry[0].variables, self.resident, rows_MKB)
+        return sums[0] / sums[1]
+
+    def _record(self, summary: dict[str, np.ndarray]) -> None:
+        summary = {name: values[:self.count] for name, values in summary.items()}
+        self.epoch += 1
+        self.done = summary["done"]
+        self.steps = summary["steps"]
+        fractions = summary["steps"] / np.asarray(self.inputs.total_steps)[:self.count]
+        rates = self.recipe.settings.learning_rate * rate_at(self.recipe.settings, fractions)
+        for m, member in enumerate(self.members[:self.count]):
+            row = {name: values[m].item() for name, values in summary.items()}
+            if row["failed_step"] >= 0 and not self.failed[m]:
+                self.failed[m] = True
+                logging.warning(
+                    "%s: %s met a loss or a parameter that is not finite at step %d (epoch %d). "
+                    "It is frozen as it was before and reported as nan; the other members go "
+                    "on. A lower learning rate may help.", self.recipe.name, member,
+                    row["failed_step"], self.epoch)
+            if not row["running"]:
+                continue
+            self.images[m] += len(member.rows)
+            self.last_loss[m] = row["validation_loss"]
+            self.history.append({
+                "forget_set": member.forget_set, "seed": member.seed, "epoch": row["epoch"],
+                "steps": row["steps"], "train_loss": row["train_loss"],
+                "validation_loss": row["validation_loss"], "best": row["best"],
+                "learning_rate": float(rates[m]), "images": int(self.images[m])})
+
+    @property
+    def compile_seconds(self) -> float:
+        programs = (self.start, self.step, self.validate, self.close)
+        return sum(program.compile_seconds for program in programs)
+
+    def _take_snapshot(self) -> None:
+        if self.recipe.keep == "last" and self.epoch in self.recipe.snapshots:
+            variables = jax.tree.map(jnp.copy, self.carry[0].variables)
+            self.snapshots[self.epoch] = self._snapshot(
+                variables, np.full(self.count, self.epoch), self.last_loss.copy())
+
+    def _snapshot(self, variables: Variables, epochs, validation_loss) -> Snapshot:
+        return Snapshot(jax.tree.map(lambda x: x[:self.count], variables), epochs,
+                        self.steps.copy(), self.images.copy(), self.failed.copy(),
+                        validation_loss, self.seconds)
+
+    def result(self) -> Trained:
+        """The books closed; a member that never saw a validation loss keeps its last state."""
+        if self.recipe.keep == "best":
+            progress = self.carry[1]
+            best_epoch, best_loss = (np.asarray(x)[:self.count]
+                                     for x in (progress.best_epoch, progress.best_loss))
+            self.snapshots = {self.recipe.epochs: self._snapshot(progress.best, best_epoch,
+                                                                 best_loss)}
+        return Trained(self.snapshots, self.history, self.compile_seconds)
+
+    def save(self, saver: Saver) -> None:
+        tree = {"carry": self.carry,
+                "snapshots": {str(e): s.variables for e, s in self.snapshots.items()}}
+        books = {name: getattr(self, name).tolist()
+                 for name in ("images", "steps", "done", "failed", "last_loss")}
+        metadata = {"epoch": self.epoch, "seconds": self.seconds, "history": self.history,
+                    "books": books, "snapshots": {
+                        str(e): {f.name: np.asarray(getattr(s, f.name)).tolist()
+                                 for f in dataclasses.fields(s) if f.name != "variables"}
+                        for e, s in self.snapshots.items()}}
+        saver.save(self.epoch, tree, metadata)
+
+    def resume(self, saver: Saver) -> None:
+        """Goes on from what the saver kept, if anything."""
+        variables = jax.tree.map(lambda x: x[:self.count], self.carry[0].variables)
+        found = saver.load(lambda metadata: {
+            "carry": self.carry, "snapshots": dict.fromkeys(metadata["snapshots"], variables)})
+        if found is None:
+            return
+        tree, metadata = found
+        self.carry = self.layout.put_members(tree["carry"])
+        self.epoch, self.seconds = metadata["epoch"], metadata["seconds"]
+        self.history = metadata["history"]
+        for name, values in metadata["books"].items():
+            setattr(self, name, np.array(values))
+        for epoch, fields in metadata["snapshots"].items():
+            seconds = fields.pop("seconds")
+            self.snapshots[int(epoch)] = Snapshot(
+                variables=tree["snapshots"][epoch], seconds=seconds,
+                **{name: np.array(values) for name, values in fields.items()})
+        logging.info("%s: resumed after epoch %d", self.recipe.name, self.epoch)
+
+
+class _NoBar:
+    """Stands in for a progress bar nobody asked for."""
+
+    def update(self, count: int) -> None:
+        """Counts nothing."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+
+def _progress_bar(bar, name: str, total: int):
+    return bar(desc=name, total=total, unit="img", unit_scale=True) if bar else _NoBar()

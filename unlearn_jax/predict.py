@@ -1,0 +1,105 @@
+"""States times samples to outputs: the seam between training and metrics."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unlearn_jax.data.resident import Resident
+from unlearn_jax.layout import Layout, Program
+from unlearn_jax.models import Model, Variables
+from unlearn_jax.train import Loss, decode_rows
+
+
+def in_batches(rows: np.ndarray, batch_size: int) -> np.ndarray:
+    """Rows `[n]` as `[T, B]` int32.
+
+    The last batch is filled up with the first rows again, written as their bitwise
+    complement: a negative entry has weight zero, but batch norm sees a full and varied batch.
+    """
+    count = -(-len(rows) // batch_size)
+    filler = ~np.resize(rows, count * batch_size - len(rows))
+    return np.concatenate([rows, filler]).astype(np.int32).reshape(count, batch_size)
+
+
+def stack_batches(batches_TB: Sequence[np.ndarray], multiple: int = 1) -> np.ndarray:
+    """Members' batches `[T_m, B]` as `[M, T, B]`, shorter ones filled up with padding.
+
+    Args:
+      batches_TB: of each member.
+      multiple: T is rounded up to a multiple of this.
+    """
+    longest = max(len(b) for b in batches_TB)
+    steps = -(-longest // multiple) * multiple
+    stacked = np.full((len(batches_TB), steps, batches_TB[0].shape[1]), -1, np.int32)
+    for slot, batches in zip(stacked, batches_TB):
+        slot[:len(batches)] = batches
+    return stacked
+
+
+def make_predictor(model: Model, layout: Layout) -> Program:
+    """The program `(variables_M, resident, rows_MKB) -> outputs [M, K, B]` or `[M, K, B, C]`."""
+
+    def outputs(variables: Variables, resident: Resident, rows_KB: jax.Array) -> jax.Array:
+        flat, _ = decode_rows(rows_KB.reshape(-1))
+        values, _ = model.apply(variables, resident.images[flat], train=False)
+        return values.reshape(*rows_KB.shape, *values.shape[1:])
+
+    return layout.over_members(outputs, in_axes=(0, None, 0))
+
+
+def predict(predictor: Program, layout: Layout, variables_M: Variables, resident: Resident,
+            rows: Sequence[np.ndarray], batch_size: int) -> list[np.ndarray]:
+    """Outputs of each member on its own samples.
+
+    Args:
+      predictor: from `make_predictor`.
+      layout: the layout it was made with.
+      variables_M: `[M, ...]`.
+      resident: images.
+      rows: for each member, resident rows `[n_m]`.
+      batch_size: samples per member and call.
+
+    Returns:
+      For each member, `[n_m]` label units or logits `[n_m, C]`, float32.
+
+    Raises:
+      ValueError: the member counts differ, or there is nothing to predict.
+    """
+    members = jax.tree.leaves(variables_M)[0].shape[0]
+    if members != len(rows):
+        raise ValueError(f"variables of {members} members, rows of {len(rows)}")
+    if not any(len(r) for r in rows):
+        raise ValueError("no member has a sample to predict")
+    rows_MTB = stack_batches([in_batches(r, batch_size) for r in rows])
+    rows_MTB = np.concatenate([rows_MTB, np.repeat(rows_MTB[-1:], layout.padded(members) - members,
+                                                   axis=0)])
+    variables_M = layout.put_members(pad_members(layout, variables_M))
+    calls = [predictor(variables_M, resident, layout.put_batches(rows_MTB[:, t:t + 1]))
+             for t in range(rows_MTB.shape[1])]
+    outputs = np.concatenate(jax.device_get(calls), axis=1)
+    outputs = outputs.reshape(len(outputs), -1, *outputs.shape[3:])
+    return [outputs[m, :len(r)] for m, r in enumerate(rows)]
+
+
+def pad_members(layout: Layout, tree_M):
+    """Repeats the last member until the member axis fills the devices."""
+
+    def pad(x):
+        missing = layout.padded(x.shape[0]) - x.shape[0]
+        return jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)]) if missing else x
+
+    return jax.tree.map(pad, tree_M)
+
+
+def make_validator(model: Model, loss: Loss, layout: Layout) -> Program:
+    """The program `(sums_M, variables_M, resident, rows_MKB) -> sums_M` of (loss, samples)."""
+
+    def add(sums, variables: Variables, resident: Resident, rows_KB: jax.Array):
+        rows, weights = decode_rows(rows_KB.reshape(-1))
+        outputs, _ = model.apply(variables, resident.images[rows], train=False)
+        losses = loss.per_sample(outputs, resident.labels[rows])
+        return sums[0] + jnp.sum(losses * weights), sums[1] + jnp.sum(weights)
+
+    return layout.over_members(add, in_axes=(0, 0, None, 0), donate=(0,))

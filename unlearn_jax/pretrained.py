@@ -1,0 +1,334 @@
+"""Published weights into a model: Keras HDF5 and PyTorch safetensors.
+
+Three layouts are known; each belongs to one `model.variant`:
+
+    keras        .h5 of keras.applications.ResNet50      conv2_block1_1_conv, ..., predictions
+    vggface2     .h5 of WeidiXie/Keras-VGGFace2-ResNet50 conv2_1_1x1_reduce, ..., dim_proj
+                 and of rcmalli/keras-vggface            the same names, then classifier
+    torchvision  .safetensors of torchvision and timm    layer1.0.conv1, ..., fc
+
+HDF5 files may be Keras 2 weight files (`layer/layer/kernel:0`), whole models (the same below
+`model_weights`, also with the network nested in another model), and Keras 3 `.weights.h5`
+files (`layers/conv2d/vars/0`, where `vars` carries the layer's name).
+
+The whole backbone must be in the file, each tensor with the model's shape. `projection` is
+filled by VGGFace2's dim_proj. `output` is filled by the file's classifier where that has the
+same shape and more than one column; everything else in the head stays as initialised.
+Nothing is ever unpickled.
+"""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import h5py
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+from flax import traverse_util
+
+from unlearn_jax.config import ConfigError
+
+Variables = dict[str, Any]
+
+_HEAD = {
+    "keras": {"output": "predictions"},
+    "vggface2": {"projection": "dim_proj", "output": "classifier"},
+    "torchvision": {"output": "fc"},
+}
+# (collection, our leaf): (Keras leaf, PyTorch leaf)
+_LEAVES = {
+    ("params", "kernel"): ("kernel", "weight"),
+    ("params", "bias"): ("bias", "bias"),
+    ("params", "scale"): ("gamma", "weight"),
+    ("batch_stats", "mean"): ("moving_mean", "running_mean"),
+    ("batch_stats", "var"): ("moving_variance", "running_var"),
+}
+# The order in which a Keras 3 layer numbers its variables.
+_KERAS3_LEAVES = ("kernel", "bias")
+_KERAS3_NORM_LEAVES = ("gamma", "beta", "moving_mean", "moving_variance")
+_PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
+
+
+class PretrainedError(ConfigError):
+    """`model.pretrained` cannot be used with this model; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """What `load_pretrained` did.
+
+    Attributes:
+      layout: 'keras', 'vggface2' or 'torchvision'.
+      loaded: our paths that the file filled, such as 'params/stem_conv/kernel'.
+      initialised: our paths, all in the head, that stay as initialised.
+      left_over: names in the file that the model has no place for: its head, counters.
+    """
+
+    layout: str
+    loaded: tuple[str, ...]
+    initialised: tuple[str, ...]
+    left_over: tuple[str, ...]
+
+    def __str__(self) -> str:
+        counters = [name for name in self.left_over if name.endswith("num_batches_tracked")]
+        others = [name for name in self.left_over if name not in counters]
+        return (f"{len(self.loaded)} tensors loaded ({self.layout} layout); as initialised: "
+                f"{_some(self.initialised) or 'none'}; left over in the file: "
+                f"{_some(others) or 'none'}"
+                + (f" and {len(counters)} counters of batches" if counters else ""))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+    """One tensor of a file, read only once its shape is known to fit."""
+
+    shape: tuple[int, ...]
+    is_float: bool
+    read: Callable[[], np.ndarray]
+
+
+def load_pretrained(path: str | pathlib.Path, variables: Variables,
+                    model_cfg: Any) -> tuple[Variables, Loaded]:
+    """Variables of one member with the file's weights in the backbone.
+
+    Args:
+      path: a .h5 (Keras) or .safetensors (PyTorch) file.
+      variables: as from `Model.init`, one member; not changed.
+      model_cfg: the `model` section of the config.
+
+    Returns:
+      (variables, what was loaded); all arrays float32.
+
+    Raises:
+      PretrainedError: no such file, a file of another kind, another variant's layout, or
+        tensors that are missing, left over, of another shape, or not finite.
+    """
+    path = pathlib.Path(path)
+    _check_kind(path)
+    if path.suffix == ".safetensors":
+        with _open_safetensors(path) as file:
+            return _fill(path, _safetensors_tensors(file), variables, model_cfg, "torchvision")
+    with h5py.File(path, "r") as file:
+        tensors = _h5_tensors(path, file, variables)
+        layout = _h5_layout(path, tensors, variables)
+        return _fill(path, tensors, variables, model_cfg, layout)
+
+
+def _fill(path: pathlib.Path, tensors: dict[str, _Tensor], variables: Variables,
+          model_cfg: Any, layout: str) -> tuple[Variables, Loaded]:
+    if layout != model_cfg.variant:
+        raise PretrainedError(
+            f"{path} has the layout of variant {layout!r}, but config.model.variant is "
+            f"{model_cfg.variant!r}: set config.model.variant={layout!r}")
+    flat = traverse_util.flatten_dict(variables, sep="/")
+    sources = {ours: name for ours in flat if (name := _source_name(ours, layout)) is not None}
+    for module in ("projection", "output"):
+        paths = [ours for ours in sources if ours.split("/")[1] == module]
+        if not _head_part_serves(module, {ours: sources[ours] for ours in paths}, flat, tensors,
+                                 layout):
+            for ours in paths:
+                del sources[ours]
+
+    missing = sorted(set(sources.values()) - set(tensors))
+    left_over = sorted(set(tensors) - set(sources.values()))
+    strange = [name for name in left_over if not _is_head_or_counter(name, tensors)]
+    wrong = []
+    for ours, name in sources.items():
+        if name in tensors:
+            found, wanted = tensors[name].shape, _file_shape(flat[ours].shape, layout)
+            if found != wanted:
+                wrong.append(f"{name} is {found}, the model's {ours} needs {wanted}")
+    problems = [text for text in (
+        missing and f"missing in the file: {_some(missing)}",
+        strange and f"left over in the file: {_some(strange)}",
+        wrong and f"of another shape: {_some(wrong, '; ', 3)}") if text]
+    if problems:
+        raise PretrainedError(
+            f"{path} does not fit {model_cfg.name} (width {model_cfg.width}, stem "
+            f"{model_cfg.stem!r}, projection {model_cfg.projection}; published: 64, 'imagenet', "
+            f"VGGFace2 512). " + ". ".join(problems))
+
+    filled = dict(flat)
+    for ours, name in sources.items():
+        value = np.asarray(tensors[name].read(), np.float32)
+        if not np.isfinite(value).all():
+            raise PretrainedError(f"{path}: {name} holds NaN or infinite values")
+        filled[ours] = jnp.asarray(_our_axes(value, layout))
+    loaded = Loaded(layout, tuple(sorted(sources)), tuple(sorted(set(flat) - set(sources))),
+                    tuple(left_over))
+    return traverse_util.unflatten_dict(filled, sep="/"), loaded
+
+
+def _head_part_serves(module: str, sources: dict[str, str], flat: dict,
+                      tensors: dict[str, _Tensor], layout: str) -> bool:
+    """Whether a part of the head is to be filled: see the module's docstring."""
+    if module == "projection":
+        return any(name in tensors for name in sources.values())
+    # One column is a regression value in units that only its author knows.
+    return flat["params/output/bias"].size > 1 and all(
+        name in tensors and tensors[name].shape == _file_shape(flat[ours].shape, layout)
+        for ours, name in sources.items())
+
+
+def _source_name(ours: str, layout: str) -> str | None:
+    """The file's name of our 'collection/module/.../leaf'; None where layouts have none."""
+    collection, *module, leaf = ours.split("/")
+    layer = _source_layer("/".join(module), layout)
+    if layer is None:
+        return None
+    keras, torch = _LEAVES[collection, leaf]
+    if layout == "torchvision":
+        return f"{layer}.{torch}"
+    if leaf == "bias" and "norm" in module[-1]:
+        keras = "beta"
+    return f"{layer}/{keras}"
+
+
+def _source_layer(module: str, layout: str) -> str | None:
+    place = re.fullmatch(r"(?:stem|stage(\d+)_block(\d+)/(shortcut)?)_?(conv|norm)(\d?)", module)
+    if place is None:
+        return _HEAD[layout].get(module)
+    stage, block, _, kind, index = place.groups()
+    norm = kind == "norm"
+    index = int(index or 0)  # 0: the shortcut, or the stem
+    if layout == "keras":
+        suffix = "bn" if norm else "conv"
+        if stage is None:
+            return f"conv1_{suffix}"
+        return f"conv{int(stage) + 1}_block{block}_{index}_{suffix}"
+    if layout == "vggface2":
+        part = ("1x1_proj", "1x1_reduce", "3x3", "1x1_increase")[index]
+        conv = "conv1/7x7_s2" if stage is None else f"conv{int(stage) + 1}_{block}_{part}"
+        return f"{conv}/bn" if norm else conv
+    if stage is None:
+        return "bn1" if norm else "conv1"
+    part = f"{'bn' if norm else 'conv'}{index}" if index else f"downsample.{int(norm)}"
+    return f"layer{stage}.{int(block) - 1}.{part}"
+
+
+def _file_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
+    """PyTorch stores convolutions as OIHW and matrices as [out, in]."""
+    if layout != "torchvision" or len(shape) < 2:
+        return tuple(shape)
+    return (shape[-1], shape[-2], *shape[:-2])
+
+
+def _our_axes(value: np.ndarray, layout: str) -> np.ndarray:
+    if layout != "torchvision" or value.ndim < 2:
+        return value
+    return np.transpose(value, (*range(2, value.ndim), 1, 0))
+
+
+def _is_head_or_counter(name: str, tensors: dict[str, _Tensor]) -> bool:
+    """A dense layer of whatever name, num_batches_tracked, or a random seed."""
+    if not tensors[name].is_float:
+        return True
+    layer, separator, _ = name.rpartition("/" if "/" in name else ".")
+    kernels = (tensors.get(f"{layer}{separator}{leaf}") for leaf in ("kernel", "weight"))
+    return not re.match(r"layer\d", name) and any(k is not None and len(k.shape) == 2
+                                                for k in kernels)
+
+
+def _check_kind(path: pathlib.Path) -> None:
+    if not path.is_file():
+        raise PretrainedError(f"config.model.pretrained: no file {path}")
+    with path.open("rb") as file:
+        start = file.read(24)
+    if path.suffix in _PICKLES or start[:2] == b"\x80\x02" or start[:4] == b"PK\x03\x04":
+        raise PretrainedError(
+            f"{path}: pickles and archives are never opened, a pickle can run code. Convert "
+            "PyTorch weights to .safetensors (safetensors.torch.save_file of the state dict); "
+            "unzip model.weights.h5 from a .keras file")
+    if path.suffix in (".h5", ".hdf5"):
+        if not h5py.is_hdf5(path):
+            raise PretrainedError(f"{path} is not an HDF5 file: it starts with {start!r}")
+    elif path.suffix != ".safetensors":
+        raise PretrainedError(f"{path}: allowed are .h5, .hdf5 (Keras) and .safetensors (PyTorch)")
+
+
+def _open_safetensors(path: pathlib.Path):
+    try:
+        return safetensors.safe_open(path, framework="flax")
+    except safetensors.SafetensorError as error:
+        raise PretrainedError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def _safetensors_tensors(file) -> dict[str, _Tensor]:
+    tensors = {}
+    for name in file.keys():
+        view = file.get_slice(name)
+        tensors[name] = _Tensor(tuple(view.get_shape()), view.get_dtype() in
+                                ("F16", "BF16", "F32", "F64"),
+                                lambda name=name: file.get_tensor(name))
+    return tensors
+
+
+def _h5_tensors(path: pathlib.Path, file: h5py.File, variables: Variables) -> dict[str, _Tensor]:
+    """'layer/leaf' -> tensor, for each way in which Keras writes HDF5."""
+    root = file.get("model_weights", file)
+    datasets = {}
+    # visititems follows no links, so nothing outside the file is reached this way.
+    root.visititems(lambda name, item: datasets.update({name: item})
+                    if isinstance(item, h5py.Dataset) else None)
+    known = _known_layers(variables)
+    tensors: dict[str, _Tensor] = {}
+    for raw, dataset in datasets.items():
+        if raw.startswith(("optimizer/", "optimizer_weights/")):
+            continue
+        if dataset.external or dataset.is_virtual:
+            raise PretrainedError(f"{path}: {raw} points to data in another file")
+        name = _h5_name(path, raw, dataset, known)
+        if name in tensors:
+            raise PretrainedError(f"{path} holds {name} twice (again at {raw})")
+        tensors[name] = _Tensor(dataset.shape, dataset.dtype.kind == "f",
+                                lambda dataset=dataset: dataset[()])
+    return tensors
+
+
+def _h5_name(path: pathlib.Path, raw: str, dataset: h5py.Dataset, known: set[str]) -> str:
+    parent, _, leaf = raw.rpartition("/")
+    if parent.split("/")[-1] != "vars":
+        # Layer names hold slashes (VGGFace2), are repeated in the weight's name, and may stand
+        # below an outer model: the longest known layer name within the path is the layer.
+        layers = [layer for layer in known if f"/{layer}/" in f"/{parent}/"]
+        return f"{max(layers, key=len, default=parent)}/{leaf.split(':')[0]}"
+    layer = dataset.parent.attrs.get("name")
+    if layer is None:
+        raise PretrainedError(f"{path}: this Keras 3 file does not name its layers ({raw}); "
+                              "save it again with Keras 3.6 or newer, or as a legacy .h5 file")
+    leaves = _KERAS3_NORM_LEAVES if layer.endswith("bn") else _KERAS3_LEAVES
+    numbered = dict(zip(map(str, range(len(leaves))), leaves))
+    return f"{layer if layer in known else parent}/{numbered.get(leaf, leaf)}"
+
+
+def _h5_layout(path: pathlib.Path, tensors: dict[str, _Tensor], variables: Variables) -> str:
+    counts = {layout: len([name for name in _backbone_names(variables, layout) if name in tensors])
+              for layout in ("keras", "vggface2")}
+    layout = max(counts, key=counts.get)
+    if not counts[layout]:
+        raise PretrainedError(
+            f"{path} holds no layer of keras.applications' ResNet50 (conv2_block1_1_conv) or of "
+            f"VGGFace2's (conv2_1_1x1_reduce); it holds {_some(sorted(tensors)) or 'nothing'}")
+    return layout
+
+
+def _backbone_names(variables: Variables, layout: str) -> list[str]:
+    names = (_source_name(ours, layout)
+             for ours in traverse_util.flatten_dict(variables, sep="/")
+             if ours.split("/")[1].startswith("st"))
+    return [name for name in names if name is not None]
+
+
+def _known_layers(variables: Variables) -> set[str]:
+    layers = {name.rpartition("/")[0] for layout in ("keras", "vggface2")
+              for name in _backbone_names(variables, layout)}
+    return layers | {name for layout in ("keras", "vggface2") for name in _HEAD[layout].values()}
+
+
+def _some(names, separator: str = ", ", most: int = 4) -> str:
+    names = list(names)
+    rest = f"{separator}and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + rest

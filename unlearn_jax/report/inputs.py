@@ -1,0 +1,383 @@
+"""Reads a work directory: every file the report needs, checked, and nothing else."""
+
+import dataclasses
+import functools
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unlearn_jax.errors import InputError
+
+TASKS = ("regression", "classification")
+SPLITS = ("test", "forget", "retain", "validation")
+AVERAGED = "averaged:"
+REFERENCES = ("original", "retrain")  # what every verdict needs
+
+_RESULT_COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value")
+_HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "train_loss", "validation_loss",
+                    "best")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
+_METHOD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
+_RANGE = re.compile(r"(-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?)")
+
+
+class ReportError(InputError):
+    """A file of the work directory is missing or malformed; the message names file and field."""
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Model:
+    """One population of a forget set: a method at a budget.
+
+    Attributes:
+      method: 'median', 'original', 'retrain', 'ft', ...
+      epochs: unlearning budget in epochs; 0 for the median and the original.
+    """
+
+    method: str
+    epochs: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prediction:
+    """What one population says about one split.
+
+    Attributes:
+      outputs: `[M, N]` label units, or logits `[M, N, C]`; NaN where a member failed.
+      labels: `[N]` label units, or classes.
+      ids: `[N]` str.
+      seeds: `[M]`.
+    """
+
+    outputs: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+    seeds: np.ndarray
+
+    @functools.cached_property
+    def errors(self) -> np.ndarray:
+        """`[M, N]`: absolute errors in label units, or 1 - p(true class)."""
+        if self.outputs.ndim == 2:
+            return np.abs(self.outputs - self.labels[None, :])
+        shifted = self.outputs - self.outputs.max(axis=-1, keepdims=True)
+        p = np.exp(shifted)
+        p /= p.sum(axis=-1, keepdims=True)
+        return 1 - np.take_along_axis(p, self.labels[None, :, None], axis=-1)[..., 0]
+
+    @functools.cached_property
+    def finite(self) -> "Prediction":
+        """The members without a NaN."""
+        good = np.isfinite(self.outputs).all(axis=tuple(range(1, self.outputs.ndim)))
+        return Prediction(self.outputs[good], self.labels, self.ids, self.seeds[good])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A work directory, read and checked.
+
+    Attributes:
+      workdir: where.
+      results: results.csv, one row per value; `value` is float, NaN for a failed member.
+      history: history.csv, or None where there is none.
+      data: data.json.
+      run: run.json.
+    """
+
+    workdir: Path
+    results: pd.DataFrame
+    history: pd.DataFrame | None
+    data: dict[str, Any]
+    run: dict[str, Any]
+
+    @property
+    def task(self) -> str:
+        return self.data["task"]
+
+    @property
+    def classification(self) -> bool:
+        return self.task == "classification"
+
+    @property
+    def unit(self) -> str:
+        return self.data["label_unit"]
+
+    @property
+    def label(self) -> str:
+        """What the label is called: 'age' where it is counted in years."""
+        return "class" if self.classification else "age" if self.unit == "years" else "label"
+
+    @property
+    def alpha(self) -> float:
+        return float(field(self.run, "run.json", "config.eval.alpha", (int, float)))
+
+    @property
+    def forget_sets(self) -> tuple[str, ...]:
+        return tuple(self.data["forget_sets"])
+
+    @functools.cached_property
+    def seeds(self) -> tuple[int, ...]:
+        column = self.results.loc[~self.results.metric.str.startswith(AVERAGED), "seed"]
+        return tuple(sorted(column.unique().tolist()))
+
+    @functools.cached_property
+    def rank(self) -> dict[str, int]:
+        """Methods in the order that tables and legends show them."""
+        first = ("median", *REFERENCES)
+        found = self.results.method.unique().tolist()
+        return {m: i for i, m in enumerate(
+            [m for m in first if m in found] + [m for m in found if m not in first])}
+
+    def models(self, forget_set: str) -> list[Model]:
+        """The populations of a forget set: baseline, original, retrained, then the unlearned."""
+        rows = self.results[self.results.forget_set == forget_set]
+        found = {Model(m, e) for m, e in zip(rows.method, rows.epochs)}
+        return sorted(found, key=lambda model: (self.rank[model.method], model.epochs))
+
+    def unlearned(self, forget_set: str) -> list[Model]:
+        return [m for m in self.models(forget_set) if m.method not in ("median", *REFERENCES)]
+
+    def values(self, model: Model, forget_set: str, metric: str) -> pd.Series:
+        """The values of one metric by seed; empty where there is none."""
+        r = self.results
+        rows = r[(r.method == model.method) & (r.epochs == model.epochs)
+                 & (r.forget_set == forget_set) & (r.metric == metric)]
+        return rows.set_index("seed")["value"].sort_index()
+
+    def forget_range(self, forget_set: str) -> tuple[float, float] | None:
+        """First and last label of a forget set that is a label range or a class, else None."""
+        request = self.data["forget_sets"][forget_set]["request"]
+        if request.startswith("class:"):
+            request = "{0}-{0}".format(request.removeprefix("class:"))
+        match = _RANGE.fullmatch(request)
+        return (float(match[1]), float(match[2])) if match else None
+
+    def prediction(self, model: Model, forget_set: str, split: str) -> Prediction:
+        """Reads one file of predictions.
+
+        Raises:
+          ReportError: it is missing, or an array is, or has another shape.
+        """
+        name = f"predictions/{model.method}.{forget_set}.{model.epochs}.{split}.npz"
+        return _read_prediction(self.workdir / name, name, self.classification)
+
+
+def read_run(workdir: Path) -> Run:
+    """Reads a work directory.
+
+    Args:
+      workdir: holds results.csv, data.json, run.json, predictions/ and, if the run kept one,
+        history.csv.
+
+    Raises:
+      ReportError: names the file, the column or field, and what is allowed.
+    """
+    workdir = Path(workdir)
+    if not workdir.is_dir():
+        raise ReportError(f"{workdir} is not a folder; give the work directory of a finished run")
+    data = _read_data(workdir)
+    run = _read_json(workdir, "run.json")
+    for path, kind in (("config_name", str), ("command", str), ("config", dict),
+                       ("versions", dict), ("device", str), ("stages", list),
+                       ("warnings", list), ("config.eval.alpha", (int, float))):
+        field(run, "run.json", path, kind)
+    for i, stage in enumerate(run["stages"]):
+        for key in ("stage", "key", "status"):
+            field(stage, f"run.json, stages[{i}]", key, str)
+    results = _read_results(workdir, tuple(data["forget_sets"]))
+    return Run(workdir, results, _read_history(workdir), data, run)
+
+
+def parse_prediction_name(name: str) -> tuple[str, str, int, str]:
+    """Method, forget set, budget and split of `METHOD.FORGETSET.BUDGET.SPLIT.npz`.
+
+    A forget set's name may hold dots ('random-0.02'); the other parts may not.
+
+    Raises:
+      ReportError: the name has another form.
+    """
+    match = re.fullmatch(r"([^.]+)\.(.+)\.(\d+)\.([^.]+)\.npz", name)
+    if not match or match[4] not in SPLITS:
+        raise ReportError(f"predictions/{name} is not named METHOD.FORGETSET.BUDGET.SPLIT.npz "
+                          f"with SPLIT one of {', '.join(SPLITS)}")
+    return match[1], match[2], int(match[3]), match[4]
+
+
+def field(mapping: Any, file: str, path: str, kind: type | tuple[type, ...]) -> Any:
+    """The value at a dotted path of a JSON file.
+
+    Raises:
+      ReportError: it is missing or of another type; names the file and the path.
+    """
+    value = mapping
+    for part in path.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise ReportError(f"{file}: the field {path!r} is missing")
+        value = value[part]
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        names = " or ".join(k.__name__ for k in kinds)
+        raise ReportError(f"{file}: the field {path!r} is {value!r:.80}; it must be {names}")
+    return value
+
+
+def _read_json(workdir: Path, name: str) -> dict[str, Any]:
+    path = workdir / name
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ReportError(f"{path} is missing: is {workdir} the work directory of a finished "
+                          "run?") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ReportError(f"{path} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ReportError(f"{path} holds a {type(value).__name__}; it must hold an object")
+    return value
+
+
+def _read_data(workdir: Path) -> dict[str, Any]:
+    data = _read_json(workdir, "data.json")
+    for path, kind in (("source", str), ("fingerprint", str), ("task", str),
+                       ("label_unit", str), ("counts.train", int), ("counts.validation", int),
+                       ("counts.test", int), ("histograms", dict), ("forget_sets", dict),
+                       ("dropped_reasons", dict)):
+        field(data, "data.json", path, kind)
+    if data["task"] not in TASKS:
+        raise ReportError(f"data.json: the field 'task' is {data['task']!r}; allowed: "
+                          + ", ".join(TASKS))
+    # from here on keys are file contents: a dot in them is no path
+    for where in ("counts", "dropped_reasons"):
+        for key, value in data[where].items():
+            field({"count": value}, f"data.json, {where}[{key!r}]", "count", int)
+    for step, counts in data["histograms"].items():
+        if not isinstance(counts, dict):
+            raise ReportError(f"data.json: histograms[{step!r}] is not an object of counts")
+        for key, value in counts.items():
+            field({"count": value}, f"data.json, histograms[{step!r}][{key!r}]", "count", int)
+            if data["task"] == "regression" and not _is_number(key):
+                raise ReportError(f"data.json: histograms[{step!r}] has the label {key!r}; "
+                                  "labels of a regression are numbers")
+    if not data["forget_sets"]:
+        raise ReportError("data.json: the field 'forget_sets' is empty")
+    for name, entry in data["forget_sets"].items():
+        if not _NAME.fullmatch(name):
+            raise ReportError(f"data.json: the forget set {name!r} is no file name; allowed: "
+                              "letters, digits and . _ = + -")
+        for key, kind in (("request", str), ("train", int), ("validation", int)):
+            field(entry, f"data.json, forget_sets[{name!r}]", key, kind)
+    return data
+
+
+def _read_results(workdir: Path, forget_sets: tuple[str, ...]) -> pd.DataFrame:
+    table = _read_csv(workdir, "results.csv", _RESULT_COLUMNS)
+    if table.empty:
+        raise ReportError(f"{workdir / 'results.csv'} has no rows")
+    for column in ("epochs", "seed"):
+        table[column] = _numbers(table, "results.csv", column, whole=True)
+    table["value"] = _numbers(table, "results.csv", "value")
+    for column, good, allowed in (
+            ("method", table.method.map(lambda m: bool(_METHOD.fullmatch(m))), "letters, digits and _ + -"),
+            ("forget_set", table.forget_set.isin(forget_sets),
+             "those of data.json: " + ", ".join(forget_sets)),
+            ("metric", table.metric != "", "a name")):
+        _refuse(table, ~good, "results.csv", column, allowed)
+    identity = ["method", "forget_set", "epochs", "seed", "metric"]
+    repeated = table.duplicated(identity)
+    if repeated.any():
+        row = table[repeated].iloc[0]
+        raise ReportError(f"results.csv, line {row.name + 2}: a second value for "
+                          + ", ".join(f"{c}={row[c]}" for c in identity))
+    for name in forget_sets:
+        for method in REFERENCES:
+            if not ((table.forget_set == name) & (table.method == method)).any():
+                raise ReportError(f"results.csv: no rows with method={method!r} and "
+                                  f"forget_set={name!r}")
+    return table
+
+
+def _read_history(workdir: Path) -> pd.DataFrame | None:
+    if not (workdir / "history.csv").exists():
+        return None
+    table = _read_csv(workdir, "history.csv", _HISTORY_COLUMNS)
+    for column in ("seed", "epoch"):
+        table[column] = _numbers(table, "history.csv", column, whole=True)
+    for column in ("train_loss", "validation_loss"):
+        table[column] = _numbers(table, "history.csv", column)
+    truth = {"True": True, "False": False, "1": True, "0": False}
+    _refuse(table, ~table.best.isin(truth), "history.csv", "best", ", ".join(truth))
+    table["best"] = table.best.map(truth).astype(bool)
+    return None if table.empty else table
+
+
+def _read_csv(workdir: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    path = workdir / name
+    try:
+        # as text: pandas would take the forget set 'NA' or '' for a missing value
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except FileNotFoundError:
+        raise ReportError(f"{path} is missing: is {workdir} the work directory of a finished "
+                          "run?") from None
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ReportError(f"{path} is not a CSV table: {error}") from None
+    missing = [c for c in columns if c not in table.columns]
+    if missing:
+        raise ReportError(f"{name}: the column {missing[0]!r} is missing; columns are "
+                          + ", ".join(map(str, table.columns)))
+    return table
+
+
+def _numbers(table: pd.DataFrame, file: str, column: str, whole: bool = False) -> pd.Series:
+    text = table[column].str.strip()
+    numbers = pd.to_numeric(text, errors="coerce").astype(float)
+    bad = numbers.isna() & (text.str.lower() != "nan")
+    if whole:
+        bad |= ~np.isfinite(numbers) | (numbers % 1 != 0)
+    _refuse(table, bad, file, column, "a whole number" if whole else "a number or nan")
+    return numbers.astype(int) if whole else numbers
+
+
+def _refuse(table: pd.DataFrame, bad: pd.Series, file: str, column: str, allowed: str) -> None:
+    if bad.any():
+        row = table[bad].iloc[0]
+        raise ReportError(f"{file}, line {row.name + 2}: the column {column!r} holds "
+                          f"{row[column]!r}; allowed: {allowed}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
+
+
+def _read_prediction(path: Path, name: str, classification: bool) -> Prediction:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in ("outputs", "labels", "ids", "seeds")}
+    except FileNotFoundError:
+        raise ReportError(f"{name} is missing, but results.csv has its model") from None
+    except KeyError as error:
+        raise ReportError(f"{name}: the array {error.args[0]!r:.60} is missing") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ReportError(f"{name} cannot be read: {error}") from None
+    outputs, labels, ids, seeds = arrays.values()
+    n, rank = len(labels), 3 if classification else 2
+    form = "[M, N, C]" if classification else "[M, N]"
+    for key, array, good in (
+            ("labels", labels, labels.ndim == 1 and n > 0),
+            ("outputs", outputs, outputs.ndim == rank and outputs.shape[1] == n),
+            ("ids", ids, ids.shape == (n,)),
+            ("seeds", seeds, seeds.shape == outputs.shape[:1])):
+        if not good:
+            raise ReportError(f"{name}: the array {key!r} has shape {list(array.shape)}; it "
+                              f"must go with outputs {form}, labels [N], ids [N], seeds [M]")
+    if classification:
+        labels = labels.astype(np.int64)
+        if labels.min() < 0 or labels.max() >= outputs.shape[2]:
+            raise ReportError(f"{name}: the array 'labels' runs from {labels.min()} to "
+                              f"{labels.max()}; there are {outputs.shape[2]} classes")
+    return Prediction(outputs.astype(np.float64), labels, ids.astype(str), seeds)

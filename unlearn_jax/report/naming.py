@@ -1,0 +1,125 @@
+"""What models and metrics are called in the report, and how each metric is defined."""
+
+import dataclasses
+import re
+
+from unlearn_jax.report.inputs import Model, Run
+
+_TITLES = {
+    "original": "original M_O",
+    "retrain": "retrained M_R",
+    "ft": "fine-tuned M_FT",
+    "rnd": "random labels M_RND",
+}
+SPLIT_NAMES = {
+    "test": "the test set",
+    "forget": "D_f, the forget set (training and validation samples that are to be forgotten)",
+    "retain": "D_r, the training samples that stay",
+    "validation": "the validation set",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """How a metric is shown.
+
+    Attributes:
+      name: as in results.csv.
+      header: column title.
+      definition: formula, unit and how to read it.
+      decimals: digits after the point.
+      percent: whether the value is shown times 100.
+    """
+
+    name: str
+    header: str
+    definition: str
+    decimals: int = 3
+    percent: bool = False
+
+    def text(self, value: float) -> str:
+        return f"{value * (100 if self.percent else 1):,.{self.decimals}f}"
+
+
+def symbol(method: str) -> str:
+    """M_O, M_R, M_FT, ...: as in the reference study, and by analogy."""
+    title = _TITLES.get(method)
+    return title.split()[-1] if title else f"M_{method.upper()}"
+
+
+def model_title(run: Run, model: Model) -> str:
+    """A row's name, without the budget."""
+    if model.method == "median":
+        return "majority class (baseline)" if run.classification else "median (baseline)"
+    return _TITLES.get(model.method, f"{model.method} {symbol(model.method)}")
+
+
+def model_symbol(model: Model) -> str:
+    """A short name with the budget: `M_FT, 2 epochs`."""
+    if model.method in ("median", "original", "retrain"):
+        return "median" if model.method == "median" else symbol(model.method)
+    return f"{symbol(model.method)}, {model.epochs} epoch{'' if model.epochs == 1 else 's'}"
+
+
+def describe(run: Run, name: str) -> Metric:
+    """How a metric of results.csv is shown; one it does not know is shown under its own name."""
+    unit, error = run.unit, _error_formula(run)
+    if match := re.fullmatch(r"mae_(\w+)", name):
+        return Metric(name, f"MAE {match[1]} ({unit})",
+                      f"mean of |predicted − true| over {_split(match[1])}, in {unit}; "
+                      "lower is closer to the truth", 2)
+    if match := re.fullmatch(r"accuracy_(\w+)@(.+)", name):
+        return Metric(name, f"within ±{match[2]} {match[1]} (%)",
+                      f"share of {_split(match[1])} with |predicted − true| ≤ {match[2]} {unit}, "
+                      "in %", 1, True)
+    if match := re.fullmatch(r"accuracy_(\w+)", name):
+        return Metric(name, f"accuracy {match[1]} (%)",
+                      f"share of {_split(match[1])} whose largest output is the true class, in %",
+                      1, True)
+    if match := re.fullmatch(r"error_(\w+)", name):
+        return Metric(name, f"1 − p {match[1]}",
+                      f"mean of 1 − p(true class) over {_split(match[1])}")
+    if match := re.fullmatch(r"forgetting@(.+)", name):
+        return Metric(name, f"Forgetting@{match[1]}",
+                      f"mean over D_f of exp(−|r − e| / α) with α = {match[1]}{_alpha_unit(run)}, "
+                      f"where r and e are {error} of M_R and of the model on the same sample; "
+                      "1: errs exactly as M_R. To be read beside the ceiling")
+    if match := re.fullmatch(r"ceiling@(.+)", name):
+        return Metric(name, f"ceiling@{match[1]}",
+                      f"the same mean (α = {match[1]}{_alpha_unit(run)}) for M_R against the M_R "
+                      "of every other seed: what even retraining reaches, given the noise of "
+                      "training. Seeds share pairs, so its interval is approximate")
+    if match := re.fullmatch(r"F@(.+)", name):
+        return Metric(name, f"F@{match[1]}", f"utility × Forgetting@{match[1]}")
+    if name in _fixed(run):
+        return Metric(name, *_fixed(run)[name])
+    return Metric(name, name, f"the metric {name!r} of results.csv")
+
+
+def _fixed(run: Run) -> dict[str, tuple]:
+    utility = ("accuracy_test(M_e) / accuracy_test(M_R), M_e being the model of the row"
+               if run.classification else
+               "MAE_test(M_R) / MAE_test(M_e), M_e being the model of the row")
+    return {
+        "utility": ("utility", f"{utility}; above 1: better on the test set than M_R"),
+        "images_vs_retrain": ("images / M_R's", "images trained on (each epoch counts), as a "
+                              "share of those of M_R with the same seed"),
+        "wall_vs_retrain": ("time / M_R's", "training time as a share of that of M_R with the "
+                            "same seed"),
+        "images": ("images", "images trained on, each epoch counted", 0),
+        "wall_seconds": ("time (s)", "training time in seconds: the member's share of its "
+                         "population, compilation excluded", 1),
+        "epochs_trained": ("epochs trained", "epochs behind the weights that were kept", 1),
+    }
+
+
+def _error_formula(run: Run) -> str:
+    return "1 − p(true class)" if run.classification else "the absolute errors"
+
+
+def _alpha_unit(run: Run) -> str:
+    return "" if run.classification else f" {run.unit}"
+
+
+def _split(split: str) -> str:
+    return SPLIT_NAMES.get(split, f"the samples of {split!r}")

@@ -1,0 +1,191 @@
+"""The tables of results: the numbers of results.csv over seeds, arranged to be read."""
+
+import numpy as np
+
+from unlearn_jax.report.document import Cell, Table
+from unlearn_jax.report.inputs import AVERAGED, Model, ReportError, Run
+from unlearn_jax.report.naming import Metric, describe, model_title
+from unlearn_jax.report.stats import Estimate, estimate
+
+NONE = Cell("–", sort=float("nan"))
+ROUGH = ("mean ± half the width of its 95 % interval (Student's t over seeds), with the number "
+         "of seeds in brackets")
+MODEL_COLUMN = ("model", "M_O was trained on all training data, M_R from the same start without "
+                "the forget set; the others started from M_O and are to become like M_R")
+EPOCHS_COLUMN = ("epochs", "what the method was given, in epochs; for M_R the most that training "
+                 "may take")
+
+
+def headline(run: Run, forget_set: str) -> Table:
+    """One row per model with the numbers a paper would print.
+
+    Raises:
+      ReportError: results.csv lacks a metric that the table cannot do without.
+    """
+    names = headline_metrics(run)
+    _require(run, forget_set, names[:2])
+    names = [n for n in names if _present(run, forget_set, n)]
+    baseline = "majority class" if run.classification else "median label"
+    return _model_table(
+        run, forget_set, names, run.models(forget_set),
+        f"Forget set {forget_set}: {ROUGH}. The baseline always answers the training set's "
+        f"{baseline} and knows no seed; “–”: not defined for this model.")
+
+
+def headline_metrics(run: Run) -> list[str]:
+    alpha = f"{run.alpha:g}"
+    kind = "accuracy" if run.classification else "mae"
+    return [f"{kind}_test", f"{kind}_forget", f"{kind}_retain", "utility",
+            f"forgetting@{alpha}", f"ceiling@{alpha}", f"F@{alpha}", "images_vs_retrain",
+            "wall_vs_retrain"]
+
+
+def by_alpha(run: Run, forget_set: str) -> Table | None:
+    """Forgetting for every alpha, the ceiling in the last row; None without such metrics."""
+    alphas = alphas_of(run, forget_set)
+    if not alphas:
+        return None
+    unit = "" if run.classification else f" {run.unit}"
+    columns = [MODEL_COLUMN, EPOCHS_COLUMN]
+    columns += [(f"α = {a}", f"Forgetting with α = {a}{unit}: "
+                 "mean over D_f of exp(−|r − e| / α)") for a in alphas]
+    rows = []
+    for model in run.models(forget_set):
+        found = [_estimate(run, model, forget_set, f"forgetting@{a}") for a in alphas]
+        if any(e is not None for e in found):
+            metric = Metric("", "", "")
+            rows.append((*_head(run, model), *(number(metric, e) for e in found)))
+    ceilings = [ceiling(run, forget_set, a) for a in alphas]
+    if any(e is not None for e in ceilings):
+        rows.append((Cell("ceiling: M_R against M_R"), NONE,
+                     *(number(Metric("", "", ""), e) for e in ceilings)))
+    what = "1 − p(true class)" if run.classification else "absolute errors"
+    return Table(
+        f"Forgetting against α, forget set {forget_set}: {ROUGH}. r and e are {what} of M_R and "
+        "of the model on the same sample and seed. A small α asks for nearly equal errors, a "
+        "large one forgives; the last row is the ceiling, M_R against the M_R of another seed. "
+        "F for each α stands in summary.csv.", tuple(columns), tuple(rows))
+
+
+def averaged(run: Run, forget_set: str) -> Table | None:
+    """The same numbers for the seeds' mean prediction; None where results.csv has none."""
+    names = [n for n in headline_metrics(run) if _present(run, forget_set, AVERAGED + n)]
+    if not names:
+        return None
+    models = [m for m in run.models(forget_set)
+              if any(len(run.values(m, forget_set, AVERAGED + n)) for n in names)]
+    what = "class probabilities" if run.classification else "predictions"
+    return _model_table(
+        run, forget_set, names, models,
+        f"Averaged prediction, forget set {forget_set}: the seeds' {what} are averaged first and "
+        "the mean is measured as if it were one model. One value, so no interval. Metrics at "
+        "other α and the remaining splits stand in summary.csv, with the prefix “averaged:”.",
+        prefix=AVERAGED)
+
+
+def others(run: Run, forget_set: str) -> Table | None:
+    """Every metric that the headline and the table by alpha do not show."""
+    shown = set(headline_metrics(run))
+    rows = run.results[run.results.forget_set == forget_set]
+    names = [n for n in rows.metric.unique().tolist() if n not in shown
+             and not n.startswith((AVERAGED, "forgetting@", "ceiling@", "F@"))]
+    if not names:
+        return None
+    return _model_table(run, forget_set, names, run.models(forget_set),
+                        f"Further measures, forget set {forget_set}: {ROUGH}.")
+
+
+def failures(run: Run) -> Table | None:
+    """The members with a value that is not finite; None if there are none."""
+    bad = run.results[~np.isfinite(run.results.value)]
+    if bad.empty:
+        return None
+    identity = ["method", "forget_set", "epochs", "seed"]
+    totals = run.results.groupby(identity).size()
+    rows = []
+    for key, group in bad.groupby(identity, sort=False):
+        method, forget_set, epochs, seed = key
+        every = len(group) == totals[key]
+        # cost metrics stay finite when a member fails, so `every` is the exception
+        names = "every metric" if every else ", ".join(group.metric)
+        who = "averaged prediction" if seed == -1 else str(seed)
+        rows.append((Cell(model_title(run, Model(method, epochs))), Cell(forget_set),
+                     Cell(str(epochs), sort=epochs), Cell(who, sort=seed), Cell(names)))
+    return Table(
+        "Members with a value that is not a finite number: they failed in training, and are left "
+        "out of every mean and interval (n counts the others).",
+        (MODEL_COLUMN, ("forget set", "which forget set"), EPOCHS_COLUMN,
+         ("seed", "the member's seed"), ("not finite", "the metrics of results.csv concerned")),
+        tuple(rows))
+
+
+def alphas_of(run: Run, forget_set: str) -> list[str]:
+    """The alphas of results.csv for a forget set, ascending, as they are written there."""
+    rows = run.results[run.results.forget_set == forget_set]
+    found = {n.removeprefix("forgetting@") for n in rows.metric if n.startswith("forgetting@")}
+    try:
+        return sorted(found, key=float)
+    except ValueError:
+        raise ReportError("results.csv: the column 'metric' holds forgetting@ALPHA with an ALPHA "
+                          f"that is no number; found: {', '.join(sorted(found))}") from None
+
+
+def ceiling(run: Run, forget_set: str, alpha: str) -> Estimate | None:
+    """The retrain ceiling; None with one seed."""
+    retrain = [m for m in run.models(forget_set) if m.method == "retrain"]
+    return _estimate(run, retrain[0], forget_set, f"ceiling@{alpha}")
+
+
+def number(metric: Metric, e: Estimate | None, fixed: bool = False) -> Cell:
+    """`mean ± half-width (n)`; `fixed` for a value that knows no seed."""
+    if e is None:
+        return NONE
+    if e.n == 0:
+        return Cell("nan", "(n=0)", float("nan"))
+    if fixed:
+        return Cell(metric.text(e.mean), "", e.mean)
+    if e.n == 1:
+        return Cell(metric.text(e.mean), "(n=1, no interval)", e.mean)
+    return Cell(metric.text(e.mean), f"± {metric.text(e.half)} ({e.n})", e.mean)
+
+
+def _model_table(run: Run, forget_set: str, names: list[str], models: list[Model],
+                 caption: str, prefix: str = "") -> Table:
+    metrics = [describe(run, name) for name in names]
+    rows = []
+    for model in models:
+        cells = []
+        for metric in metrics:
+            # the ceiling is a property of M_R, and stands beside every Forgetting value
+            if metric.name.startswith("ceiling@") and model.method not in ("median", "retrain"):
+                e = ceiling(run, forget_set, metric.name.removeprefix("ceiling@"))
+            else:
+                e = _estimate(run, model, forget_set, prefix + metric.name)
+            cells.append(number(metric, e, fixed=bool(prefix) or model.method == "median"))
+        rows.append((*_head(run, model), *cells))
+    columns = (MODEL_COLUMN, EPOCHS_COLUMN, *((m.header, m.definition) for m in metrics))
+    return Table(caption, columns, tuple(rows))
+
+
+def _head(run: Run, model: Model) -> tuple[Cell, Cell]:
+    epochs = NONE if model.epochs == 0 else Cell(str(model.epochs), sort=model.epochs)
+    return Cell(model_title(run, model), sort=run.rank[model.method]), epochs
+
+
+def _estimate(run: Run, model: Model, forget_set: str, metric: str) -> Estimate | None:
+    values = run.values(model, forget_set, metric)
+    return estimate(values) if len(values) else None
+
+
+def _present(run: Run, forget_set: str, metric: str) -> bool:
+    r = run.results
+    return bool(((r.forget_set == forget_set) & (r.metric == metric)).any())
+
+
+def _require(run: Run, forget_set: str, names: list[str]) -> None:
+    for model in run.models(forget_set):
+        for name in names:
+            if model.method != "median" and not len(run.values(model, forget_set, name)):
+                raise ReportError(
+                    f"results.csv: no rows with method={model.method!r}, forget_set="
+                    f"{forget_set!r}, epochs={model.epochs}, metric={name!r}")

@@ -1,0 +1,188 @@
+"""From saved predictions to the rows of results.csv. No model, no training."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from unlearn_jax.metrics import errors as metrics
+
+COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value", "stage")
+AVERAGED = "averaged:"
+AVERAGED_SEED = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A method at one budget on one forget set: what its members say and what they cost.
+
+    Attributes:
+      method, forget_set, epochs: which.
+      stage: key of the stage that made the models.
+      seeds: `[M]`.
+      outputs: by split, `[M, N]` label units or logits `[M, N, C]`; NaN where a member failed.
+      images: `[M]` samples trained on.
+      seconds: `[M]` wall seconds, the member's share of its population, without compilation.
+      epochs_trained: `[M]` epochs behind the kept variables.
+    """
+
+    method: str
+    forget_set: str
+    epochs: int
+    stage: str
+    seeds: tuple[int, ...]
+    outputs: dict[str, np.ndarray]
+    images: np.ndarray
+    seconds: np.ndarray
+    epochs_trained: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """The samples of a forget set's splits.
+
+    Attributes:
+      labels: by split, `[N]` label units or classes.
+      ids: by split, `[N]` strings.
+    """
+
+    labels: dict[str, np.ndarray]
+    ids: dict[str, np.ndarray]
+
+
+def save_predictions(directory: Path, outcome: Outcome, targets: Targets) -> None:
+    """Writes METHOD.FORGETSET.BUDGET.SPLIT.npz for each split."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for split, outputs in outcome.outputs.items():
+        name = f"{outcome.method}.{outcome.forget_set}.{outcome.epochs}.{split}.npz"
+        np.savez(directory / name, outputs=outputs, labels=targets.labels[split],
+                 ids=targets.ids[split], seeds=np.array(outcome.seeds))
+
+
+def result_rows(outcomes: Iterable[Outcome], reference: Outcome, targets: Targets,
+                baseline: float | int, cfg: ml_collections.ConfigDict,
+                classification: bool) -> list[dict[str, Any]]:
+    """The rows of one forget set.
+
+    Args:
+      outcomes: original and unlearned models, each with the seeds of the reference.
+      reference: M_R.
+      targets: labels by split.
+      baseline: the training set's median label, or most frequent class.
+      cfg: the section `eval` of the config.
+      classification: whether outputs are logits.
+
+    Returns:
+      One dict per value, with the columns of results.csv.
+    """
+    rows = []
+    for outcome in (*outcomes, reference):
+        rows += _rows(outcome, _values(outcome, reference, targets, cfg, classification))
+        averaged = _average(outcome, classification)
+        values = _values(averaged, _average(reference, classification), targets, cfg,
+                         classification)
+        rows += _rows(averaged, ((AVERAGED + name, value) for name, value in values
+                                 if not name.startswith(_COSTS)))
+    rows += _rows(dataclasses.replace(reference, method="median", epochs=0, stage=""),
+                  _baseline_values(reference, targets, baseline, cfg, classification))
+    return rows
+
+
+_COSTS = ("images", "wall", "epochs_trained")
+
+
+def _rows(outcome: Outcome, values: Iterable[tuple[str, np.ndarray]]) -> list[dict[str, Any]]:
+    return [{"method": outcome.method, "forget_set": outcome.forget_set,
+             "epochs": outcome.epochs, "seed": seed, "metric": metric, "value": float(value),
+             "stage": outcome.stage}
+            for metric, value_M in values
+            for seed, value in zip(outcome.seeds, np.asarray(value_M), strict=True)]
+
+
+def _values(outcome: Outcome, reference: Outcome, targets: Targets,
+            cfg: ml_collections.ConfigDict, classification: bool,
+            ) -> Iterator[tuple[str, np.ndarray]]:
+    """(metric, `[M]`) of one outcome."""
+    for split, outputs in outcome.outputs.items():
+        yield from _split_values(split, outputs, targets.labels[split], cfg, classification)
+    is_reference = outcome.method == reference.method
+    evaluated, ideal = (_utility_base(o, targets, classification) for o in (outcome, reference))
+    # Accuracy is better when higher, MAE when lower: above 1 is better than M_R either way.
+    utility = metrics.utility(evaluated, ideal) if classification else metrics.utility(
+        ideal, evaluated)
+    yield "utility", utility
+    alphas = jnp.array(cfg.alphas, jnp.float32)
+    mine, theirs = (_errors(o.outputs["forget"], targets.labels["forget"], classification)
+                    for o in (outcome, reference))
+    if not is_reference:
+        for alpha, value in zip(cfg.alphas, metrics.forgetting(theirs, mine, alphas)):
+            yield f"forgetting@{alpha:g}", value
+            yield f"F@{alpha:g}", value * utility
+    elif len(theirs) > 1:
+        for alpha, value in zip(cfg.alphas, metrics.retrain_ceiling(theirs, alphas)):
+            yield f"ceiling@{alpha:g}", value
+    yield "images", outcome.images
+    yield "wall_seconds", outcome.seconds
+    yield "epochs_trained", outcome.epochs_trained
+    if outcome.method != "original":
+        yield "images_vs_retrain", outcome.images / np.maximum(reference.images, 1)
+        yield "wall_vs_retrain", outcome.seconds / np.maximum(reference.seconds, 1e-9)
+
+
+def _split_values(split: str, outputs, labels, cfg, classification):
+    error = _errors(outputs, labels, classification)
+    if classification:
+        yield f"accuracy_{split}", metrics.accuracy(outputs, labels)
+        yield f"error_{split}", metrics.mean_error(error)
+        return
+    yield f"mae_{split}", metrics.mean_error(error)
+    for within in cfg.within:
+        yield f"accuracy_{split}@{within:g}", metrics.accuracy_within(error, within)
+
+
+def _errors(outputs, labels, classification: bool):
+    return (metrics.class_errors if classification else metrics.absolute_errors)(outputs, labels)
+
+
+def _utility_base(outcome: Outcome, targets: Targets, classification: bool):
+    outputs, labels = outcome.outputs["test"], targets.labels["test"]
+    if classification:
+        return metrics.accuracy(outputs, labels)
+    return metrics.mean_error(metrics.absolute_errors(outputs, labels))
+
+
+def _average(outcome: Outcome, classification: bool) -> Outcome:
+    """One member that says what the seeds say on average; failed seeds are left out."""
+    averaged = {}
+    for split, outputs in outcome.outputs.items():
+        good = np.isfinite(outputs).all(axis=tuple(range(1, outputs.ndim)))
+        if not good.any():
+            averaged[split] = outputs[:1]
+        elif classification:
+            shifted = outputs[good] - outputs[good].max(-1, keepdims=True)
+            p = np.exp(shifted) / np.exp(shifted).sum(-1, keepdims=True)
+            averaged[split] = np.log(np.maximum(p.mean(0, keepdims=True), 1e-30))
+        else:
+            averaged[split] = outputs[good].mean(0, keepdims=True)
+    return dataclasses.replace(outcome, seeds=(AVERAGED_SEED,), outputs=averaged,
+                               images=outcome.images[:1], seconds=outcome.seconds[:1],
+                               epochs_trained=outcome.epochs_trained[:1])
+
+
+def _baseline_values(reference: Outcome, targets: Targets, baseline, cfg, classification):
+    """What always predicting the median (or the most frequent class) would give."""
+    members = len(reference.seeds)
+    for split, outputs in reference.outputs.items():
+        constant = np.zeros((members, *outputs.shape[1:]), np.float32)
+        if classification:
+            constant[..., int(baseline)] = 1.0
+        else:
+            constant[...] = baseline
+        for name, value in _split_values(split, constant, targets.labels[split], cfg,
+                                         classification):
+            if not name.startswith("error"):
+                yield name, value

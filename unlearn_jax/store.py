@@ -1,0 +1,395 @@
+"""The content-addressed store: where finished stages live, and how they get there whole.
+
+A stage is a directory `ROOT/STAGE/KEY`. The key is a hash of exactly what determines the
+stage, so a stage that is there never needs to be computed again. It counts as there only with
+a valid `DONE.json`, which is written last: a directory left by a killed process, an empty one
+or a broken copy is never trusted.
+"""
+
+import contextlib
+import datetime
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unlearn_jax.errors import InputError
+
+MARKER = "DONE.json"
+_FORMAT = 1
+_LOCK = ".lock"
+_TEMP = ".tmp-"
+# A temporary directory whose owner cannot be told (no lock file) is left alone this long.
+_GRACE_SECONDS = 3600.0
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
+
+_log = logging.getLogger(__name__)
+
+
+class StoreError(InputError):
+    """The store cannot be read or written; the message says what to do."""
+
+
+class DiskFullError(StoreError):
+    """The file system has no room left; nothing that was there has been touched."""
+
+
+def stage_key(stage: str, parts: dict[str, Any]) -> str:
+    """The key of a stage: a hash of its name and of exactly what determines it.
+
+    Args:
+      stage: name of the stage, such as 'original'.
+      parts: nested dict (string keys) of str, bool, int, float, None, and lists or tuples of
+        them; a tuple and a list with the same elements are the same. 1, 1.0 and True differ.
+
+    Returns:
+      16 hexadecimal digits.
+
+    Raises:
+      TypeError: a part is of another kind; names its path.
+    """
+    text = canonical_json({"stage": stage, "parts": parts})
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of a nested plain value: sorted keys, no spaces.
+
+    Raises:
+      TypeError: a value is not plain; names its path.
+    """
+    _check_plain(value, "")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _check_plain(value: Any, path: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if type(key) is not str:
+                raise TypeError(f"{path or 'the top level'} has the key {key!r} of type "
+                                f"{type(key).__name__}; allowed: str")
+            _check_plain(item, f"{path}.{key}" if path else key)
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            _check_plain(item, f"{path}[{i}]")
+    elif value is not None and type(value) not in (str, bool, int, float):
+        # Exact types: a numpy scalar or an enum has no text that is stable across versions.
+        raise TypeError(f"{path or 'the value'} is {value!r} of type {type(value).__name__}; "
+                        "allowed: str, bool, int, float, None, and dict, list, tuple of them")
+
+
+class Store:
+    """A directory of finished stages, safe against kills and concurrent writers.
+
+    Args:
+      root: created when the first stage is written.
+    """
+
+    def __init__(self, root: str | os.PathLike):
+        self.root = Path(root)
+
+    def path(self, stage: str, key: str) -> Path:
+        """Where the stage is, or would be."""
+        for name in (stage, key):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} cannot name a stage or key; allowed: letters, "
+                                 "digits, '.', '_', '=', '-', not starting with a sign or dot")
+        return self.root / stage / key
+
+    def complete(self, stage: str, key: str) -> bool:
+        """Whether the stage is there: a valid marker, and each file it lists at its size."""
+        try:
+            marker = read_marker(self.path(stage, key))
+        except StoreError:
+            return False
+        return (marker["stage"], marker["key"]) == (stage, key)
+
+    @contextlib.contextmanager
+    def write(self, stage: str, key: str, parts: dict[str, Any]) -> Iterator[Path]:
+        """Write a stage: `with store.write(...) as directory:` fill `directory`.
+
+        On success the directory, with its marker, takes its place in one rename; the stage's
+        progress directory is removed. On an exception nothing is left of it. If another
+        process has completed the same stage meanwhile, that one is kept.
+
+        Args:
+          stage: name of the stage.
+          key: `stage_key(stage, parts)`.
+          parts: what determines the stage; kept in the marker.
+
+        Yields:
+          An empty directory on the store's file system.
+
+        Raises:
+          ValueError: key does not belong to parts.
+          DiskFullError: the file system is full; nothing but this attempt is lost.
+        """
+        if key != stage_key(stage, parts):
+            raise ValueError(f"{key!r} is not the key of this {stage!r} stage; "
+                             f"stage_key(stage, parts) is {stage_key(stage, parts)!r}")
+        path = self.path(stage, key)
+        started = time.time()
+        with temporary_directory(path) as temp:
+            yield temp
+            marker = {
+                "format": _FORMAT, "stage": stage, "key": key, "parts": parts,
+                "files": {n: (temp / n).stat().st_size for n in _files(temp)},
+                "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "seconds": round(time.time() - started, 3),
+            }
+            (temp / MARKER).write_text(json.dumps(marker, indent=1, sort_keys=True) + "\n")
+            self._put_in_place(temp, stage, key)
+        shutil.rmtree(self._progress_path(stage, key), ignore_errors=True)
+
+    def _put_in_place(self, temp: Path, stage: str, key: str) -> None:
+        path = self.path(stage, key)
+        while True:
+            if self.complete(stage, key):
+                _log.info("%s/%s was completed by another process; keeping that one", stage, key)
+                return
+            broken = os.path.lexists(path)
+            if broken:
+                _log.warning("replacing %s: it has no valid %s", path, MARKER)
+            try:
+                move_into_place(temp, path, replace=broken)
+                return
+            except OSError as e:
+                # Another writer's directory appeared between the check and the rename.
+                if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+
+    def progress(self, stage: str, key: str) -> Path:
+        """The directory for a stage's half-finished work; created, removed on completion."""
+        path = self._progress_path(stage, key)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _progress_path(self, stage: str, key: str) -> Path:
+        path = self.path(stage, key)
+        return path.with_name(path.name + ".partial")
+
+    @contextlib.contextmanager
+    def lock(self, stage: str, key: str) -> Iterator[None]:
+        """Hold a stage alone: a second process waits here until the first is done or dead.
+
+        Check `complete` inside. Where the file system has no locks, nothing is held; the
+        stage may then be computed twice, and one of the two is kept.
+        """
+        path = self.path(stage, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if not _try_lock(fd):
+                _log.warning("waiting for another process that is computing %s/%s", stage, key)
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            # The file stays: removing it would let two processes lock two different files.
+            os.close(fd)
+
+
+def read_marker(directory: str | os.PathLike) -> dict[str, Any]:
+    """The marker of a finished stage, after checking that its files are all there.
+
+    Returns:
+      dict with format, stage, key, parts, files ({relative path: bytes}), time (UTC), seconds.
+
+    Raises:
+      StoreError: no marker, an unreadable one, or a listed file is missing or of another size.
+    """
+    directory = Path(directory)
+    try:
+        marker = json.loads((directory / MARKER).read_bytes())
+        expected = {str(n): int(size) for n, size in marker["files"].items()}
+        version, _, _, _ = (marker[k] for k in ("format", "stage", "key", "parts"))
+    except OSError as e:
+        raise StoreError(f"{directory} is not a finished stage: {MARKER}: {e.strerror}") from e
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise StoreError(f"{directory} is not a finished stage: {MARKER} is broken") from e
+    if version != _FORMAT:
+        raise StoreError(f"{directory} has format {version!r}; this version reads {_FORMAT}")
+    for name, size in expected.items():
+        try:
+            found = (directory / name).stat().st_size
+        except OSError as e:
+            raise StoreError(f"{directory} is incomplete: {name}: {e.strerror}") from e
+        if found != size:
+            raise StoreError(f"{directory} is damaged: {name} has {found} bytes, not {size}")
+    return marker
+
+
+@contextlib.contextmanager
+def temporary_directory(path: Path) -> Iterator[Path]:
+    """A new directory beside `path`, removed at the end unless it was moved away.
+
+    It is held by a lock that dies with the process, so that the next writer can remove what a
+    killed one left.
+
+    Raises:
+      DiskFullError: in place of an error inside the `with` that means a full disk.
+      StoreError: the directory cannot be created.
+    """
+    temp = path.with_name(f"{_TEMP}{path.name}-{secrets.token_hex(6)}")
+    lock = None
+    try:
+        try:
+            temp.mkdir(parents=True)
+        except (PermissionError, FileExistsError, NotADirectoryError) as e:
+            raise StoreError(f"cannot create {temp.parent}: {e.strerror}; choose another "
+                             "directory") from e
+        remove_stale(temp.parent)
+        # Locked before it gets its name: nobody ever sees the lock of a living writer free.
+        lock = os.open(temp / f"{_LOCK}.new", os.O_RDWR | os.O_CREAT, 0o644)
+        _try_lock(lock)
+        os.rename(temp / f"{_LOCK}.new", temp / _LOCK)
+        yield temp
+    except Exception as e:
+        if not is_disk_full(e):
+            raise
+        written = sum((temp / n).stat().st_size for n in _files(temp))
+        raise _no_room(path, f"more than the {human_bytes(written)} written so far needed") from e
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def move_into_place(temp: Path, path: Path, replace: bool = False) -> None:
+    """Flush a temporary directory to the disk and rename it to `path`.
+
+    Args:
+      temp: from `temporary_directory(path)`, filled.
+      path: nothing, an empty directory, or with `replace` anything, which goes.
+
+    Raises:
+      OSError: ENOTEMPTY or the like if something is at `path`; both are as they were.
+    """
+    (temp / _LOCK).unlink(missing_ok=True)
+    for parent, _, names in os.walk(temp):
+        for name in names:
+            _sync(Path(parent, name))
+        _sync(Path(parent))
+    old = path.with_name(f"{_TEMP}{path.name}-{secrets.token_hex(6)}")
+    replace = replace and os.path.lexists(path)
+    if replace:
+        os.rename(path, old)
+    try:
+        os.rename(temp, path)
+    except OSError:
+        if replace:
+            os.rename(old, path)
+        raise
+    _sync(path.parent)
+    if replace:
+        _remove(old)
+
+
+def remove_stale(parent: Path) -> None:
+    """Remove the temporary directories in `parent` whose writers are dead."""
+    for temp in parent.glob(f"{_TEMP}*"):
+        if _is_stale(temp):
+            _log.warning("removing %s, left by a process that was killed", temp)
+            shutil.rmtree(temp, ignore_errors=True)
+
+
+def _is_stale(temp: Path) -> bool:
+    try:
+        fd = os.open(temp / _LOCK, os.O_RDWR)
+    except FileNotFoundError:
+        # Its writer is about to lock or to rename it, or was killed at that moment.
+        try:
+            return time.time() - temp.stat().st_mtime > _GRACE_SECONDS
+        except FileNotFoundError:
+            return False
+    try:
+        return _try_lock(fd, missing=False)
+    finally:
+        os.close(fd)
+
+
+def _try_lock(fd: int, missing: bool = True) -> bool:
+    """Lock without waiting; `missing` is the answer on file systems that have no locks."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except OSError as e:
+        if e.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
+            raise
+        return missing
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that caused it, means that the disk (or a quota) is full."""
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # TensorStore and numpy's tofile report it in words only.
+        if full or re.search("No space left|quota exceeded|[0-9] requested and [0-9]+ written",
+                             str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def require_space(path: Path, size: int) -> None:
+    """Refuse to start writing `size` bytes where they cannot fit.
+
+    Raises:
+      DiskFullError: says how much is needed and how much is free.
+    """
+    if size > _free(path):
+        raise _no_room(path, f"{human_bytes(size)} needed")
+
+
+def _no_room(path: Path, needed: str) -> DiskFullError:
+    return DiskFullError(
+        f"no room left on the disk for {path}: {needed}, {human_bytes(_free(path))} free.\n"
+        "Free some space or choose another place, and run the same command again; what was "
+        "finished is kept.")
+
+
+def _free(path: Path) -> int:
+    path = path.absolute()
+    while not path.is_dir():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def human_bytes(size: float) -> str:
+    """A size for people: 0 B, 12.3 kB, 4.5 MB (powers of 1000)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size) < 999.5:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def _files(directory: Path) -> list[str]:
+    """Relative paths of all files below, sorted; without the lock."""
+    return sorted(str(p.relative_to(directory)) for p in directory.rglob("*")
+                  if p.is_file() and p != directory / _LOCK)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

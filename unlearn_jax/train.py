@@ -1,0 +1,269 @@
+"""One member's training: state, batch, loss and step. Nothing here knows of a member axis."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from unlearn_jax.data.resident import Resident
+from unlearn_jax.models import Model, Variables
+from unlearn_jax.optim import OptimizerSettings, rate_at
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """What a step changes.
+
+    Attributes:
+      variables: `{'params': tree, 'batch_stats': tree}`.
+      opt_state: of the optimiser.
+      step: int32, steps taken.
+    """
+
+    variables: Variables
+    opt_state: Any
+    step: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """B samples as one member sees them.
+
+    Attributes:
+      images: `[B, H, W, 3]` uint8.
+      labels: `[B]` float32 in label units, or int32 classes.
+      rows: `[B]` int32, which resident image each sample is.
+      forget: `[B]` bool, whether the member is asked to forget the sample.
+      weights: `[B]` float32, 1 for a sample and 0 for padding.
+      epoch: int32 scalar, counted from zero.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    rows: jax.Array
+    forget: jax.Array
+    weights: jax.Array
+    epoch: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """A per-sample loss and the unit that makes it a number of order one.
+
+    Attributes:
+      name: `mae`, `mse` or `cross_entropy`.
+      unit: the training objective is the loss divided by this.
+    """
+
+    name: str
+    unit: float
+
+    def per_sample(self, outputs: jax.Array, labels: jax.Array) -> jax.Array:
+        """Losses `[B]`, in label units (mae), label units squared (mse) or nats.
+
+        Args:
+          outputs: `[B]` label units, or logits `[B, C]`.
+          labels: `[B]`.
+        """
+        expected = outputs.shape[:1] if self.name == "cross_entropy" else outputs.shape
+        if labels.shape != expected or labels.ndim != 1:
+            raise ValueError(f"{self.name}: outputs {outputs.shape} do not fit labels "
+                             f"{labels.shape}")
+        if self.name == "mae":
+            return jnp.abs(outputs - labels)
+        if self.name == "mse":
+            return jnp.square(outputs - labels)
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+
+
+def make_loss(name: str, output_scale: float) -> Loss:
+    """The loss of `config.train.loss`; `output_scale` (label units) normalises regression."""
+    return Loss(name, {"mae": output_scale, "mse": output_scale**2, "cross_entropy": 1.0}[name])
+
+
+# (key, state, batch, learning rate) -> (state, mean loss of the batch in the loss's own unit).
+# The key is the member's, the same at every step: a step folds in what it needs.
+Step = Callable[[jax.Array, TrainState, Batch, jax.Array], tuple[TrainState, jax.Array]]
+
+
+def init_state(model: Model, optimizer: optax.GradientTransformation,
+               variables: Variables) -> TrainState:
+    """A state at step zero for given variables."""
+    return TrainState(variables, optimizer.init(variables["params"]), jnp.zeros((), jnp.int32))
+
+
+def make_train_step(model: Model, optimizer: optax.GradientTransformation, loss: Loss) -> Step:
+    """The supervised step that training and most methods share.
+
+    Padding has weight zero in the loss; it still passes through the network, so that batch
+    norm sees a full batch.
+    """
+
+    def train_step(key, state, batch, learning_rate):
+        params, batch_stats = state.variables["params"], state.variables["batch_stats"]
+        key = jax.random.fold_in(key, state.step)
+
+        def objective(params):
+            outputs, new_stats = model.apply({"params": params, "batch_stats": batch_stats},
+                                             batch.images, train=True, key=key)
+            value = weighted_mean(loss.per_sample(outputs, batch.labels), batch.weights)
+            return value / loss.unit, (value, new_stats)
+
+        grads, (value, new_stats) = jax.grad(objective, has_aux=True)(params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, params)
+        # A frozen parameter stays to the bit: weight decay must not move it either.
+        new_params = jax.tree.map(
+            lambda p, u, trains: p - learning_rate * u if trains else p,
+            params, updates, model.trainable(params))
+        variables = {"params": new_params, "batch_stats": new_stats}
+        return TrainState(variables, opt_state, state.step + 1), value
+
+    return train_step
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Book-keeping of one member, carried along with its state.
+
+    Attributes:
+      best: variables of lowest validation loss so far.
+      best_loss: that loss.
+      best_epoch: int32, epochs trained when it was reached.
+      epochs: int32, epochs trained.
+      stopped: bool, stopped early.
+      failed_step: int32, the step that was not finite; -1: none.
+      loss_sum, loss_steps: of the training losses of the current epoch.
+    """
+
+    best: Variables
+    best_loss: jax.Array
+    best_epoch: jax.Array
+    epochs: jax.Array
+    stopped: jax.Array
+    failed_step: jax.Array
+    loss_sum: jax.Array
+    loss_steps: jax.Array
+
+    @property
+    def running(self) -> jax.Array:
+        """Neither stopped nor failed."""
+        return ~self.stopped & (self.failed_step < 0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What one member's steps read and never change.
+
+    Attributes:
+      key: the member's PRNG key.
+      learning_rate: peak rate.
+      steps_per_epoch: int32; later steps of an epoch leave the member as it is.
+      total_steps: int32, of the whole run, for the schedule.
+      forget: `[R]` bool over the resident rows.
+    """
+
+    key: jax.Array
+    learning_rate: jax.Array
+    steps_per_epoch: jax.Array
+    total_steps: jax.Array
+    forget: jax.Array
+
+
+Carry = tuple[TrainState, Progress]
+
+
+def init_carry(optimizer: optax.GradientTransformation, variables: Variables) -> Carry:
+    """A member before its first step; the variables are copied, since steps donate theirs."""
+    zero = jnp.zeros((), jnp.int32)
+    state = TrainState(jax.tree.map(jnp.copy, variables), optimizer.init(variables["params"]), zero)
+    progress = Progress(jax.tree.map(jnp.copy, variables), jnp.array(jnp.inf), zero, zero,
+                        jnp.array(False), zero - 1, jnp.zeros(()), zero)
+    return state, progress
+
+
+def guarded(step: Step, settings: OptimizerSettings) -> Callable:
+    """A step on rows of the resident data that leaves a member alone unless it makes sense.
+
+    A member that has stopped, or has walked over all its samples in this epoch, keeps its
+    state. A step with a loss or a parameter that is not finite is undone, and the member is
+    frozen as it was before; nothing of it reaches other members.
+
+    Returns:
+      `(carry, inputs, resident, rows_B, step_in_epoch, epoch) -> (carry, loss)`.
+    """
+
+    def body(carry, inputs: Inputs, resident: Resident, rows_B, step_in_epoch, epoch):
+        state, progress = carry
+        active = progress.running & (step_in_epoch < inputs.steps_per_epoch)
+        rows, weights = decode_rows(rows_B)
+        batch = Batch(resident.images[rows], resident.labels[rows], rows, inputs.forget[rows],
+                      weights, epoch)
+        rate = inputs.learning_rate * rate_at(settings, state.step / inputs.total_steps)
+        new_state, loss = step(inputs.key, state, batch, rate)
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(new_state.variables))
+        moves = active & finite
+        state = jax.tree.map(lambda new, old: jnp.where(moves, new, old), new_state, state)
+        progress = dataclasses.replace(
+            progress,
+            failed_step=jnp.where(active & ~finite, state.step, progress.failed_step),
+            loss_sum=progress.loss_sum + jnp.where(moves, loss, 0),
+            loss_steps=progress.loss_steps + moves)
+        return (state, progress), loss
+
+    return body
+
+
+def end_epoch(patience: int) -> Callable:
+    """Closes a member's epoch: best state, early stop, and what the history needs.
+
+    Args:
+      patience: epochs without a better validation loss before it stops; 0: never.
+
+    Returns:
+      `(carry, validation_loss) -> (carry, dict of scalars)`.
+    """
+
+    def close(carry: Carry, validation_loss: jax.Array):
+        state, progress = carry
+        running = progress.running
+        epochs = progress.epochs + running
+        better = running & (validation_loss < progress.best_loss)
+        best_epoch = jnp.where(better, epochs, progress.best_epoch)
+        stopped = progress.stopped
+        if patience:
+            stopped |= epochs - best_epoch >= patience
+        closed = Progress(
+            best=jax.tree.map(lambda new, old: jnp.where(better, new, old),
+                              state.variables, progress.best),
+            best_loss=jnp.where(better, validation_loss, progress.best_loss),
+            best_epoch=best_epoch, epochs=epochs, stopped=stopped,
+            failed_step=progress.failed_step,
+            loss_sum=jnp.zeros_like(progress.loss_sum),
+            loss_steps=jnp.zeros_like(progress.loss_steps))
+        summary = {
+            "running": running, "epoch": epochs, "best": better, "steps": state.step,
+            "train_loss": progress.loss_sum / jnp.maximum(progress.loss_steps, 1),
+            "validation_loss": validation_loss, "failed_step": progress.failed_step,
+            "done": ~closed.running,
+        }
+        return (state, closed), summary
+
+    return close
+
+
+def decode_rows(rows_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Resident rows `[B]` and their weights: a negative entry is padding, weight zero."""
+    padding = rows_B < 0
+    return jnp.where(padding, ~rows_B, rows_B), jnp.where(padding, 0.0, 1.0)
+
+
+def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+    """Mean of `[B]` values under `[B]` weights; zero where all weights are zero."""
+    return jnp.sum(values * weights) / jnp.maximum(jnp.sum(weights), 1e-12)

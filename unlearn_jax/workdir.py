@@ -1,0 +1,200 @@
+"""A work directory: who may write to it, and the files of the output contract."""
+
+import contextlib
+import csv
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from unlearn_jax.data.dataset import Dataset
+from unlearn_jax.errors import InputError
+from unlearn_jax.splits import Splits
+
+RUN = "run.json"
+HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "steps", "train_loss",
+                   "validation_loss", "best", "learning_rate", "images")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets",
+             "numpy", "ml-collections")
+
+
+class Run:
+    """One run's records, written to run.json at every stage.
+
+    Attributes:
+      directory: the work directory.
+    """
+
+    def __init__(self, directory: Path, config: ml_collections.ConfigDict, config_name: str,
+                 command: str):
+        self.directory = directory
+        self._began = time.monotonic()
+        self._record: dict[str, Any] = {
+            "config_name": config_name, "command": command, "config": config.to_dict(),
+            "versions": versions(), "device": device(), "data_fingerprint": "",
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "seconds": 0.0, "finished": False, "stages": [], "compile_seconds": {},
+            "warnings": [],
+        }
+        self._write()
+
+    def record_stage(self, stage: str, forget_set: str, key: str, status: str, seconds: float,
+                     images: int, members: int = 0, epochs: int = 0) -> None:
+        """Notes a stage: `computed`, `resumed` or `reused`; seconds without compilation."""
+        if stage == "data":
+            self._record["data_fingerprint"] = key
+        self._record["stages"].append({
+            "stage": stage, "forget_set": forget_set, "epochs": epochs, "key": key,
+            "status": status, "seconds": round(seconds, 3), "members": members, "images": images,
+            "images_per_s": round(images / seconds, 1) if seconds else None})
+        self._write()
+
+    def record_compilation(self, program: str, seconds: float) -> None:
+        """Notes the time spent compiling."""
+        self._record["compile_seconds"][program] = round(seconds, 3)
+
+    def warn(self, message: str) -> None:
+        """Notes something that a reader of the report must know."""
+        self._record["warnings"].append(message)
+
+    def finish(self) -> None:
+        """Closes the books."""
+        self._record["finished"] = True
+        self._write()
+
+    def write_table(self, name: str, rows: Iterable[dict[str, Any]],
+                    columns: Sequence[str]) -> None:
+        """Writes a CSV file with exactly these columns."""
+        with _replacing(self.directory / name) as f:
+            writer = csv.DictWriter(f, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def write_data(self, dataset: Dataset, splits: Splits) -> None:
+        """Writes data.json and dropped.csv."""
+        reasons: dict[str, int] = {}
+        for dropped in dataset.dropped:
+            # The reason without its numbers, so that samples can be counted by it.
+            kind = dropped.reason.split(":")[0]
+            reasons[kind] = reasons.get(kind, 0) + 1
+        parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+        trained = len(splits.train) + len(splits.validation)
+        content = {
+            "source": dataset.name, "fingerprint": dataset.fingerprint, "task": dataset.task,
+            "label_unit": dataset.label_unit, "num_classes": dataset.num_classes,
+            "class_names": list(dataset.class_names),
+            "counts": {
+                "all": sum(dataset.histograms["all"].values()), "used": len(dataset.labels),
+                **{name: len(rows) for name, rows in parts.items()},
+                "train_balanced": len(splits.rows.source), "dropped": len(dataset.dropped)},
+            "histograms": {
+                **dataset.histograms,
+                **{name: _histogram(dataset.labels[rows]) for name, rows in parts.items()},
+                "balanced": _histogram(dataset.labels[splits.rows.source])},
+            "forget_sets": {f.name: {
+                "request": f.request, "train": len(f.train), "validation": len(f.validation),
+                "share": (len(f.train) + len(f.validation)) / trained}
+                for f in splits.forget_sets},
+            "dropped_reasons": reasons,
+        }
+        _write_json(self.directory / "data.json", content)
+        self.write_table("dropped.csv", ({"id": d.id, "step": d.step, "reason": d.reason}
+                                         for d in dataset.dropped), ("id", "step", "reason"))
+
+    def _write(self) -> None:
+        self._record["seconds"] = round(time.monotonic() - self._began, 3)
+        _write_json(self.directory / RUN, self._record)
+
+
+@contextlib.contextmanager
+def claim(directory: Path, config: ml_collections.ConfigDict, config_name: str,
+          command: str) -> Iterator[Run]:
+    """Takes a work directory: a new one, an empty one, or that of the same config.
+
+    Raises:
+      InputError: it holds something else, which is left as it is.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"--workdir={directory} is a file; give a directory")
+    earlier = directory / RUN
+    if earlier.exists():
+        _check_same_config(directory, earlier, config)
+    elif directory.exists() and any(directory.iterdir()):
+        raise InputError(f"--workdir={directory} is not empty and holds no run ({RUN}). "
+                         "Give a new or an empty directory.")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise InputError(f"--workdir={directory} cannot be created: {e.strerror}") from e
+    run = Run(directory, config, config_name, command)
+    yield run
+    run.finish()
+
+
+def _check_same_config(directory: Path, earlier: Path, config: ml_collections.ConfigDict) -> None:
+    try:
+        old = json.loads(earlier.read_text())["config"]
+    except (OSError, ValueError, KeyError) as e:
+        raise InputError(f"{earlier} cannot be read ({e}). Remove the work directory or give "
+                         "another --workdir.") from e
+    new = json.loads(json.dumps(config.to_dict()))
+    before, after = _flat(old), _flat(new)
+    changed = [f"{k}: {before.get(k)!r} there, {after.get(k)!r} here"
+               for k in sorted(before.keys() | after.keys()) if before.get(k) != after.get(k)]
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise InputError(f"--workdir={directory} holds a run of another config "
+                         f"({'; '.join(changed[:3])}{more}).\n"
+                         "Give another --workdir; what both have in common is reused from the "
+                         "store.")
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide the numbers."""
+    return {"python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES}}
+
+
+def device() -> str:
+    """The devices in words, such as `8 x NVIDIA H100` or `1 x cpu (2 cores)`."""
+    devices = jax.devices()
+    kind = devices[0].device_kind
+    if devices[0].platform == "cpu":
+        kind += f" ({len(os.sched_getaffinity(0))} cores)"
+    return f"{len(devices)} x {kind}"
+
+
+def _histogram(labels: np.ndarray) -> dict[str, int]:
+    values, counts = np.unique(labels, return_counts=True)
+    return {f"{v:g}": int(c) for v, c in zip(values, counts)}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with _replacing(path) as f:
+        json.dump(content, f, indent=1)
+        f.write("\n")
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Any]:
+    """A text file that appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "w", newline="") as f:
+        yield f
+    os.replace(temporary, path)
