@@ -1,4 +1,18 @@
-"""Basic fine-tuning."""
-from unlearn_jax.config import default_config
-def get_config(scale=""):
-    return default_config()
+"""Basic fine-tuning: M_O continues on the retain set.
+
+    python -m unlearn_jax.main --config=configs/ft.py                  synthetic faces
+    python -m unlearn_jax.main --config=configs/ft.py:digits           classification
+    python -m unlearn_jax.main --config=configs/ft.py:utkface_small --config.data.path=UTKFace
+    python -m unlearn_jax.main --config=configs/ft.py:utkface --config.data.path=UTKFace
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config(scale: str = "") -> ml_collections.ConfigDict:
+    """The config; `scale` is what follows the colon."""
+    c = common.config(scale)
+    c.unlearn.method = "ft"
+    return c

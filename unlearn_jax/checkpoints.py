@@ -289,7 +289,8 @@ def _check_like(path: str | os.PathLike, stored: dict[str, Any], wanted: dict[st
         if names:
             raise CheckpointError(f"{path} {title} {_some(names)}")
     for name, leaf in wanted.items():
-        have, want = _spec(stored[name]), _spec({"shape": leaf.shape, "dtype": leaf.dtype})
+        want = _spec({"shape": leaf.shape, "dtype": leaf.dtype.name})
+        have = _spec(stored[name])
         if have != want:
             raise CheckpointError(f"{path}: the leaf {name} is {have}; expected {want}")
 

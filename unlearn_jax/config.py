@@ -35,9 +35,9 @@ def default_config() -> ml_collections.ConfigDict:
         label_min=20,             # regression: keep labels from here ...
         label_max=60,             # ... to here, both inclusive
         quality="off",            # off | on: drop blurred, dark, flat images (data/quality.py)
-        quality_sharpness=20.0,   # least variance of the Laplacian, grey levels squared
-        quality_contrast=12.0,    # least standard deviation, grey levels
-        quality_brightness=(30.0, 225.0),  # mean grey level allowed, both inclusive
+        quality_sharpness=70.0,   # least variance of the Laplacian at 64 px, grey levels squared
+        quality_contrast=20.0,    # least standard deviation, grey levels
+        quality_brightness=(40.0, 210.0),  # mean grey level allowed, both inclusive
         split=(0.6, 0.2, 0.2),    # train, validation, test
         balance=0,                # augmented copies up to this many per label; 0: none
         rotation=10.0,            # augmented copies: degrees to either side
@@ -132,6 +132,8 @@ _RANGES = {
     "data.image_size": (8, 1024),
     "data.label_noise": (0, math.inf),
     "data.fraction": (1e-6, 1),
+    "data.quality_sharpness": (0, math.inf),
+    "data.quality_contrast": (0, math.inf),
     "data.balance": (0, math.inf),
     "data.rotation": (0, 180),
     "data.shift": (0, 0.9),
@@ -212,6 +214,11 @@ def _check_relations(c: ml_collections.ConfigDict, methods: tuple[str, ...]) -> 
     _require(all(p < 1 for p in c.model.head_dropout), c, "model.head_dropout", "rates below 1")
     _require(c.unlearn.offset[0] <= c.unlearn.offset[1], c, "unlearn.offset",
              "(smallest, largest)")
+    _require(c.data.quality_brightness[0] < c.data.quality_brightness[1], c,
+             "data.quality_brightness", "(darkest, brightest)")
+    for section in ("train", "unlearn", "eval"):
+        _require(c[section].batch_size % c.parallel.batch == 0, c, f"{section}.batch_size",
+                 f"a multiple of parallel.batch ({c.parallel.batch})")
     losses = ("mae", "mse") if c.data.task == "regression" else ("cross_entropy",)
     _require(c.train.loss in losses, c, "train.loss",
              f"one of {_names(losses)} for data.task={c.data.task!r}")

@@ -22,7 +22,7 @@ DIMENSION_NUMBERS = ("NHWC", "HWIO", "NHWC")
 # Up to this many output pixels XLA's CPU convolution is far slower than gathering the
 # patches and multiplying matrices (2x2 pixels, 128 channels: 6 against 109 GFLOP/s); above
 # it the copies for the patches cost more than they save.
-_CPU_PATCHES_MAX_PIXELS = 16
+_CPU_PATCHES_MAX_PIXELS = 4
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 

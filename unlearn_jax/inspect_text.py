@@ -9,7 +9,7 @@ from unlearn_jax.store import human_bytes
 # More columns than this do not fit a terminal; --members chooses others, --json has all.
 _MOST_COLUMNS = 8
 _SHOWN = ("stage", "forget_set", "epochs", "seeds", "config", "config_name", "data_fingerprint",
-          "step", "metric", "failed")
+          "metric")
 
 
 def text_of(report: dict[str, Any], config: bool = False) -> str:
@@ -81,7 +81,8 @@ def _checkpoint(report: dict[str, Any]) -> list[str]:
         size = f" ({len(list(_flat(m['config'])))} values; --config prints them)" \
             if m.get("config") else ""
         facts.append(("config", str(m.get("config_name", "")) + size))
-    facts += [(key, _plain(value)) for key, value in m.items() if key not in _SHOWN]
+    facts += [(key, _plain(value)) for key, value in (m | (m.get("metric") or {})).items()
+              if key not in _SHOWN and key not in _per_member(report)]
     if report["parameters"]:
         per = " per member" if report["members"] else ""
         facts.append(("parameters", ", ".join(f"{n:,} in {top}" for top, n in
@@ -103,17 +104,23 @@ def _checkpoint(report: dict[str, Any]) -> list[str]:
 
 def _members(report: dict[str, Any]) -> list[str]:
     """What the metadata says of each member."""
-    m = report["metadata"]
-    columns = {key: m[key] for key in ("step", "failed") if key in m} | (m.get("metric") or {})
-    columns = {key: values for key, values in columns.items()
-               if isinstance(values, list) and len(values) == report["all_members"]}
     if not report["members"]:
         return []
+    columns = _per_member(report)
     rows = [[member["index"], member["seed"], member["forget_set"] or "-"]
             + [_plain(values[member["index"]]) for values in columns.values()]
             for member in report["members"]]
     return [""] + _table(["member", "seed", "forget set", *columns], rows,
                          "rrl" + "r" * len(columns))
+
+
+def _per_member(report: dict[str, Any]) -> dict[str, list]:
+    """The metadata that holds one number for each member, such as step."""
+    m = report["metadata"]
+    values = {key: v for key, v in m.items() if key != "seeds"} | (m.get("metric") or {})
+    return {key: v for key, v in values.items()
+            if isinstance(v, list) and len(v) == report["all_members"]
+            and all(isinstance(x, int | float) for x in v)}
 
 
 def _norms(report: dict[str, Any], shown: list[int]) -> list[str]:
@@ -128,8 +135,8 @@ def _diff(report: dict[str, Any]) -> list[str]:
     lines = [f"from  {report['path']}", f"to    {report['other']}",
              "L2 distance |to - from| of each member, and relative to |from|"]
     for member in report["unmatched"]:
-        lines.append(f"left out: seed {member['seed']} (member {member['index']}) is not in the "
-                     "other")
+        lines.append(f"left out: seed {member['seed']} (member {member['index']} of "
+                     f"{member['path']}) has no partner")
     shown, note = _columns(report)
     head = ["layer"] + [f"{what} {_title(report, i)}" for what in ("distance", "relative")
                         for i in shown]

@@ -15,11 +15,13 @@ Sources: He et al. 2015 (arXiv:1512.03385) for the architecture and the initiali
 
 import dataclasses
 import functools
+import math
 import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
@@ -85,7 +87,20 @@ PREPROCESS = {
     "torch": (False, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
 }
 
-_kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+def preprocess(images_BHWC: jax.Array, kind: str) -> jax.Array:
+    """Grey levels 0..255 RGB, `[B, H, W, 3]`, to what the network expects, float32.
+
+    'unit': -1..1. 'caffe': keras.applications' mode of that name, ImageNet's mean. 'vggface2':
+    the same with the faces' mean (WeidiXie/Keras-VGGFace2-ResNet50, keras-vggface version 2).
+    'torch': ImageNet's mean and standard deviation of 0..1 values.
+    """
+    reverse, mean, std = PREPROCESS[kind]
+    x = images_BHWC.astype(jnp.float32)
+    if reverse:
+        x = x[..., ::-1]
+    mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3) for v in (mean, std))
+    return (x - mean) / std
 
 
 class _Layers(nn.Module):
@@ -98,7 +113,7 @@ class _Layers(nn.Module):
     def conv(self, name: str, features: int, kernel: int, stride: int, padding: Any) -> nn.Conv:
         return nn.Conv(features, (kernel, kernel), strides=(stride, stride), padding=padding,
                        use_bias=self.variant.conv_bias, dtype=self.dtype,
-                       kernel_init=_kernel_init, conv_general_dilated=member_conv, name=name)
+                       conv_general_dilated=member_conv, name=name)
 
     def norm(self, name: str, train: bool) -> nn.BatchNorm:
         # A frozen norm must not move its statistics either, or the frozen layers would change.
@@ -154,7 +169,7 @@ class ResNet(_Layers):
 
     @nn.compact
     def __call__(self, images_BHWC: jax.Array, train: bool) -> jax.Array:
-        x = _preprocess(images_BHWC, self.preprocess)
+        x = preprocess(images_BHWC, self.preprocess)
         kernel, stride, pool = STEMS[self.stem]
         half = kernel // 2
         padding = "SAME" if self.variant.stem_same else ((half, half), (half, half))
@@ -184,15 +199,6 @@ class ResNet(_Layers):
         return self.output_offset + self.output_scale * value
 
 
-def _preprocess(images_BHWC: jax.Array, kind: str) -> jax.Array:
-    reverse, mean, std = PREPROCESS[kind]
-    x = images_BHWC.astype(jnp.float32)
-    if reverse:
-        x = x[..., ::-1]
-    mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3) for v in (mean, std))
-    return (x - mean) / std
-
-
 @dataclasses.dataclass(frozen=True)
 class Model:
     """A network for one member; hashable, equal for equal configs, safe to close over in jit.
@@ -210,10 +216,31 @@ class Model:
     def init(self, key: jax.Array) -> Variables:
         """Fresh variables of one member: {'params': tree, 'batch_stats': tree}, float32.
 
-        Call it inside `jit`, where the forward pass that finds the shapes is dropped.
+        Convolutions: normal, variance 2 / (h * w * channels out) (He et al. 2015, fan out).
+        Dense layers: normal, variance 1 / (features in). Biases 0; norms 1, 0, mean 0,
+        variance 1.
         """
-        images = jnp.zeros((1, self.image_size, self.image_size, 3), jnp.uint8)
-        return self.module.init(key, images, train=False)
+        shapes = traverse_util.flatten_dict(self.shapes(), sep="/")
+        kernels = [path for path in shapes if path.endswith("/kernel")]
+        # One draw for all: XLA takes about a second to compile each separate one on a CPU.
+        ends = np.cumsum([shapes[path].size for path in kernels])
+        draws = dict(zip(kernels, jnp.split(jax.random.normal(key, (ends[-1],)), ends[:-1])))
+        variables = {}
+        for path, leaf in shapes.items():
+            if path in draws:
+                fan = math.prod(leaf.shape[:2]) * leaf.shape[3] / 2 if leaf.ndim == 4 \
+                    else leaf.shape[0]
+                variables[path] = draws[path].reshape(leaf.shape) / math.sqrt(fan)
+            else:
+                one = path.endswith(("/scale", "/var"))
+                variables[path] = jnp.full(leaf.shape, float(one), jnp.float32)
+        return traverse_util.unflatten_dict(variables, sep="/")
+
+    def shapes(self) -> Variables:
+        """The tree of `init` as `jax.ShapeDtypeStruct`s; nothing is computed."""
+        images = jax.ShapeDtypeStruct((1, self.image_size, self.image_size, 3), jnp.uint8)
+        return jax.eval_shape(lambda x: self.module.init(jax.random.key(0), x, train=False),
+                              images)
 
     def apply(self, variables: Variables, images_BHWC: jax.Array, *, train: bool,
               key: jax.Array | None = None) -> tuple[jax.Array, Any]:
@@ -282,7 +309,7 @@ def build_model(model_cfg: Any, image_size: int, num_classes: int) -> Model:
 
 def _frozen_norms(module: ResNet, image_size: int, patterns: tuple[str, ...]) -> tuple[str, ...]:
     """Paths of the batch norms with all parameters frozen; checks that every pattern matches."""
-    shapes = jax.eval_shape(Model(module, image_size).init, jax.random.key(0))
+    shapes = Model(module, image_size).shapes()
     paths = sorted(traverse_util.flatten_dict(shapes["params"], sep="/"))
     for pattern in patterns:
         try:

@@ -257,13 +257,13 @@ def _open_safetensors(path: pathlib.Path):
 
 
 def _safetensors_tensors(file) -> dict[str, _Tensor]:
-    tensors = {}
-    for name in file.keys():
+    def tensor(name: str) -> _Tensor:
         view = file.get_slice(name)
-        tensors[name] = _Tensor(tuple(view.get_shape()), view.get_dtype() in
-                                ("F16", "BF16", "F32", "F64"),
-                                lambda name=name: file.get_tensor(name))
-    return tensors
+        is_float = view.get_dtype() in ("F16", "BF16", "F32", "F64")
+        return _Tensor(tuple(view.get_shape()), is_float, lambda: file.get_tensor(name))
+
+    names = file.keys()
+    return {name: tensor(name) for name in names}
 
 
 def _h5_tensors(path: pathlib.Path, file: h5py.File, variables: Variables) -> dict[str, _Tensor]:

@@ -20,7 +20,7 @@ import numpy as np
 from absl import logging
 
 from unlearn_jax import checkpoints, data, results, workdir
-from unlearn_jax.data.augment import Augmentation
+from unlearn_jax.data.augment import augmentation
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.resident import Resident, RowIndex, make_resident
 from unlearn_jax.errors import InputError
@@ -136,9 +136,8 @@ def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,
     began = time.monotonic()
     dataset = data.load(config.data, store.root / "data")
     splits = make_splits(dataset, config.data, config.forget)
-    augmentation = Augmentation(config.data.rotation, config.data.shift, config.data.zoom,
-                                config.data.flip)
-    resident, index = make_resident(dataset, splits.rows, augmentation, config.data.seed)
+    resident, index = make_resident(dataset, splits.rows, augmentation(config.data),
+                                    config.data.seed)
     jax.block_until_ready(resident.images)
     seconds = time.monotonic() - began
     logging.info("data: %s, %d images of %d pixels in %.1f s: train %d (%d with copies), "

@@ -242,11 +242,12 @@ def temporary_directory(path: Path) -> Iterator[Path]:
     lock = None
     try:
         try:
-            temp.mkdir(parents=True)
+            temp.parent.mkdir(parents=True, exist_ok=True)
+            remove_stale(temp.parent)
+            temp.mkdir()
         except (PermissionError, FileExistsError, NotADirectoryError) as e:
             raise StoreError(f"cannot create {temp.parent}: {e.strerror}; choose another "
                              "directory") from e
-        remove_stale(temp.parent)
         # Locked before it gets its name: nobody ever sees the lock of a living writer free.
         lock = os.open(temp / f"{_LOCK}.new", os.O_RDWR | os.O_CREAT, 0o644)
         _try_lock(lock)
@@ -273,7 +274,6 @@ def move_into_place(temp: Path, path: Path, replace: bool = False) -> None:
     Raises:
       OSError: ENOTEMPTY or the like if something is at `path`; both are as they were.
     """
-    (temp / _LOCK).unlink(missing_ok=True)
     for parent, _, names in os.walk(temp):
         for name in names:
             _sync(Path(parent, name))
@@ -288,6 +288,8 @@ def move_into_place(temp: Path, path: Path, replace: bool = False) -> None:
         if replace:
             os.rename(old, path)
         raise
+    # Only now: under its temporary name the directory always has a lock.
+    (path / _LOCK).unlink(missing_ok=True)
     _sync(path.parent)
     if replace:
         _remove(old)
@@ -305,7 +307,7 @@ def _is_stale(temp: Path) -> bool:
     try:
         fd = os.open(temp / _LOCK, os.O_RDWR)
     except FileNotFoundError:
-        # Its writer is about to lock or to rename it, or was killed at that moment.
+        # Its writer is about to lock it, or was killed at that moment.
         try:
             return time.time() - temp.stat().st_mtime > _GRACE_SECONDS
         except FileNotFoundError:
@@ -371,7 +373,7 @@ def human_bytes(size: float) -> str:
         if abs(size) < 999.5:
             return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
         size /= 1000
-    return f"{size:.3g} TB"
+    return f"{size:.4g} TB"
 
 
 def _files(directory: Path) -> list[str]:

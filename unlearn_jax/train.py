@@ -207,7 +207,7 @@ def guarded(step: Step, settings: OptimizerSettings) -> Callable:
                       weights, epoch)
         rate = inputs.learning_rate * rate_at(settings, state.step / inputs.total_steps)
         new_state, loss = step(inputs.key, state, batch, rate)
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(new_state.variables))
+        finite = jnp.isfinite(loss) & _all_finite(new_state.variables)
         moves = active & finite
         state = jax.tree.map(lambda new, old: jnp.where(moves, new, old), new_state, state)
         progress = dataclasses.replace(
@@ -256,6 +256,10 @@ def end_epoch(patience: int) -> Callable:
         return (state, closed), summary
 
     return close
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]).all()
 
 
 def decode_rows(rows_B: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,0 +1,180 @@
+"""Loads a data source and takes the study's steps: share, label range, quality filter."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from unlearn_jax.data import quality
+from unlearn_jax.data.cache import remembered
+from unlearn_jax.data.dataset import Dataset, Dropped, fingerprint
+from unlearn_jax.data.digits import load_digits
+from unlearn_jax.data.folder import load_folder
+from unlearn_jax.data.source import Samples, Source, in_memory
+from unlearn_jax.data.synthetic import load_synthetic
+from unlearn_jax.data.utkface import load_utkface
+from unlearn_jax.errors import InputError
+
+_CHUNK = 1024  # images copied at once for the quality filter
+
+
+def _synthetic(settings, cache: Path) -> Source:
+    del cache
+    d = load_synthetic(settings.size, settings.image_size, settings.seed, settings.label_noise)
+    return Source(d.name, d.task, d.label_unit, d.class_names,
+                  in_memory(d.images, d.labels, d.ids, d.attributes))
+
+
+def _tfds(settings, cache: Path) -> Source:
+    # TensorFlow Datasets takes half a second to import, which the other sources need not pay
+    from unlearn_jax.data.tfds import load_tfds
+    return load_tfds(settings, cache)
+
+
+# name: (config.data, folder for decoded images) -> Source; 'tfds' is written tfds:NAME
+SOURCES: dict[str, Callable[..., Source]] = {
+    "synthetic": _synthetic,
+    "utkface": load_utkface,
+    "digits": load_digits,
+    "folder": load_folder,
+    "tfds": _tfds,
+}
+
+
+def load(settings, cache: Path) -> Dataset:
+    """The data set that a config describes.
+
+    The steps, in the study's order: all usable samples; a share of them, stratified by label
+    (`stratified`); a range of labels (regression); the quality filter. Samples outside the share
+    or the range are a choice, kept as `left_out_ids`; what a source could not use and what the
+    quality filter refuses is listed in `dropped`. Histograms are taken after each step.
+
+    Args:
+      settings: the config's `data` section.
+      cache: folder for decoded images; made where it is missing.
+
+    Returns:
+      The samples that are left, sorted by id.
+
+    Raises:
+      InputError: an unknown source, a task that the source does not have, a path that does not
+        hold what the source needs, or no sample left.
+    """
+    kind, _, name = settings.source.partition(":")
+    if kind not in SOURCES or (kind == "tfds") != bool(name):
+        options = ", ".join("tfds:NAME" if s == "tfds" else s for s in SOURCES)
+        raise InputError(f"config.data.source is {settings.source!r}; allowed: {options}")
+    source = SOURCES[kind](settings, Path(cache))
+    if source.task != settings.task:
+        raise InputError(f"config.data.task is {settings.task!r}; the source "
+                         f"{settings.source!r} is a {source.task}")
+    _summarise(source)
+    samples, task = source.samples, source.task
+    labels = samples.labels
+    rows = np.arange(len(labels))
+    histograms = {"all": _histogram(labels)}
+    dropped = list(samples.dropped)
+    if settings.fraction < 1:
+        rows = stratified(labels, settings.fraction, settings.seed)
+        histograms["fraction"] = _histogram(labels[rows])
+        _refuse_empty(rows, f"config.data.fraction={settings.fraction:g}", labels)
+    if task == "regression":
+        low, high = settings.label_min, settings.label_max
+        rows = rows[(labels[rows] >= low) & (labels[rows] <= high)]
+        histograms["range"] = _histogram(labels[rows])
+        _refuse_empty(rows, f"config.data.label_min={low:g}, label_max={high:g}", labels)
+    left_out = np.delete(samples.ids, rows)
+    if settings.quality == "on":
+        reasons = _quality_reasons(samples, rows, settings, Path(cache))
+        dropped += [Dropped(str(samples.ids[row]), "quality", reason)
+                    for row, reason in zip(rows, reasons) if reason]
+        rows = rows[[not reason for reason in reasons]]
+        histograms["quality"] = _histogram(labels[rows])
+        _refuse_empty(rows, "config.data.quality='on'", labels)
+        logging.info("quality: %d of %d images dropped", sum(map(bool, reasons)), len(reasons))
+    return _dataset(source, rows, dropped, histograms, left_out)
+
+
+def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Rows of a random share, with the same share of every label.
+
+    round(fraction * N) rows are taken in all: floor(fraction * n) of a label's n, and one more
+    of the labels with the largest remainders (Hamilton's method; chance decides between equal
+    ones, so that no range of labels is favoured). So a label with fewer than 1 / fraction samples
+    keeps one or none. Labels that are no integers are grouped by their integer part.
+
+    Args:
+      labels: [N].
+      fraction: share to keep, above 0, at most 1.
+      seed: decides which samples of a label are taken.
+
+    Returns:
+      [round(fraction * N)] int64, sorted.
+    """
+    _, strata, counts = np.unique(np.floor(labels), return_inverse=True, return_counts=True)
+    quota = fraction * counts
+    take = np.floor(quota).astype(int)
+    missing = round(fraction * len(labels)) - int(take.sum())
+    rng = np.random.default_rng([seed, 1])
+    # the last key counts first; remainders such as 0.3 * 7 - 2 and 0.3 * 17 - 5 must tie
+    order = np.lexsort((rng.random(len(take)), -np.round(quota - take, 9)))
+    take[order[:missing]] += 1
+    chosen = [rng.permutation(np.flatnonzero(strata == s))[:n] for s, n in enumerate(take)]
+    return np.sort(np.concatenate(chosen))
+
+
+def _quality_reasons(samples: Samples, rows: np.ndarray, settings, cache: Path) -> list[str]:
+    """quality.quality_reasons of these samples, remembered for the next run."""
+
+    def compute() -> list[str]:
+        reasons = []
+        for start in range(0, len(rows), _CHUNK):
+            images = samples.images[samples.rows[rows[start:start + _CHUNK]]]
+            reasons += quality.quality_reasons(images, settings)
+        return reasons
+
+    key = {"images": hashlib.sha256(samples.digests[rows].tobytes()).hexdigest(),
+           "bounds": {k: v for k, v in settings.items() if k.startswith("quality")},
+           "code": hashlib.sha256(Path(quality.__file__).read_bytes()).hexdigest()}
+    return remembered(cache, "quality", key, compute)
+
+
+def _dataset(source: Source, rows: np.ndarray, dropped: list[Dropped],
+             histograms: dict[str, dict[str, int]], left_out: np.ndarray) -> Dataset:
+    samples = source.samples
+    places = samples.rows[rows]
+    # a whole source in the cache's order stays mapped; everything else is copied to memory
+    whole = np.array_equal(places, np.arange(len(samples.images)))
+    images = np.asarray(samples.images if whole else samples.images[places])
+    labels = samples.labels[rows].astype(np.float32 if source.task == "regression" else np.int32)
+    ids = samples.ids[rows]
+    attributes = {name: column[rows] for name, column in samples.attributes.items()}
+    return Dataset(
+        name=source.name, images=images, labels=labels, ids=ids, task=source.task,
+        label_unit=source.label_unit, num_classes=len(source.class_names),
+        class_names=source.class_names, attributes=attributes, dropped=tuple(dropped),
+        histograms=histograms, left_out_ids=left_out,
+        fingerprint=fingerprint(images, labels, ids, attributes, samples.digests[rows]))
+
+
+def _summarise(source: Source) -> None:
+    samples = source.samples
+    kinds, counts = np.unique([d.reason.split(":")[0] for d in samples.dropped],
+                              return_counts=True)
+    skipped = ", ".join(f"{n} {kind}" for kind, n in zip(kinds, counts))
+    repeats = len(samples.ids) - len(np.unique(samples.digests, axis=0))
+    logging.info("%s: %d images; skipped: %s%s", source.name, len(samples.ids), skipped or "none",
+                 f"; {repeats} repeat another pixel for pixel" if repeats else "")
+
+
+def _refuse_empty(rows: np.ndarray, step: str, labels: np.ndarray) -> None:
+    if not len(rows):
+        raise InputError(f"{step} leaves no sample of {len(labels)}; labels there run from "
+                         f"{labels.min():g} to {labels.max():g}")
+
+
+def _histogram(labels: np.ndarray) -> dict[str, int]:
+    values, counts = np.unique(labels, return_counts=True)
+    return {f"{v:g}": int(n) for v, n in zip(values, counts)}

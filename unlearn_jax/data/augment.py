@@ -6,7 +6,6 @@ zoom factor per axis), pixels beyond the edge repeat the nearest one, a horizont
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -56,15 +55,21 @@ def augment_image(key: jax.Array, image_HWC: jax.Array, settings: Augmentation) 
     Raises:
       ValueError: another dtype or shape.
     """
-    keys = jax.random.split(key, 6)
+    return _augment(key, image_HWC, *_spreads(settings))
 
-    def draw(k, spread):
-        return jax.random.uniform(keys[k], (), jnp.float32, -spread, spread)
 
-    flip = jax.random.bernoulli(keys[5]) if settings.flip else jnp.zeros((), bool)
-    return transform_image(
-        image_HWC, draw(0, settings.rotation_degrees), draw(1, settings.shift),
-        draw(2, settings.shift), 1 + draw(3, settings.zoom), 1 + draw(4, settings.zoom), flip)
+def _spreads(settings: Augmentation) -> tuple[np.ndarray, np.ndarray]:
+    """Largest change of (degrees, shift y, shift x, zoom y, zoom x), and whether to flip."""
+    s = settings
+    spreads = np.array((s.rotation_degrees, s.shift, s.shift, s.zoom, s.zoom), np.float32)
+    return spreads, np.asarray(s.flip)
+
+
+def _augment(key, image_HWC, spreads, may_flip):
+    draws = jax.random.uniform(key, (6,), jnp.float32, -1, 1)
+    degrees, shift_y, shift_x, zoom_y, zoom_x = spreads * draws[:5]
+    return transform_image(image_HWC, degrees, shift_y, shift_x, 1 + zoom_y, 1 + zoom_x,
+                           may_flip & (draws[5] < 0))
 
 
 def transform_image(image_HWC: jax.Array, degrees, shift_y, shift_x, zoom_y, zoom_x,
@@ -135,6 +140,7 @@ def render_copies(images_NHWC: np.ndarray, source_n: np.ndarray, copy_n: np.ndar
     """
     source_n, copy_n = np.asarray(source_n), np.asarray(copy_n)
     _check(images_NHWC, source_n, copy_n, seed)
+    spreads, may_flip = _spreads(settings)
     n = len(source_n)
     copies = np.empty((n, *images_NHWC.shape[1:]), np.uint8)
     for start in range(0, n, CHUNK):
@@ -144,19 +150,19 @@ def render_copies(images_NHWC: np.ndarray, source_n: np.ndarray, copy_n: np.ndar
         count = min(CHUNK, n - start)
         rows[:count] = source_n[start:start + count]
         numbers[:count] = copy_n[start:start + count]
-        chunk = _render_chunk(images_NHWC[rows], rows, numbers, np.int32(seed), settings)
+        chunk = _render_chunk(images_NHWC[rows], rows, numbers, np.int32(seed), spreads, may_flip)
         copies[start:start + count] = np.asarray(chunk)[:count]
     return copies
 
 
-@functools.partial(jax.jit, static_argnames="settings")
-def _render_chunk(images_BHWC, source_B, copy_B, seed, settings: Augmentation):
+@jax.jit
+def _render_chunk(images_BHWC, source_B, copy_B, seed, spreads, may_flip):
     # the generator is named, so that jax's global default cannot change the copies
     root = jax.random.key(seed, impl="threefry2x32")
 
     def one(image, source, copy):
         key = jax.random.fold_in(jax.random.fold_in(root, source), copy)
-        return jnp.where(copy == 0, image, augment_image(key, image, settings))
+        return jnp.where(copy == 0, image, _augment(key, image, spreads, may_flip))
 
     return jax.vmap(one)(images_BHWC, source_B, copy_B)
 

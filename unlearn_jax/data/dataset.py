@@ -36,6 +36,8 @@ class Dataset:
     dropped: tuple[Dropped, ...]  # everything left out so far
     histograms: dict[str, dict[str, int]]  # step -> {label: count}, for the report
     fingerprint: str  # see `fingerprint`
+    # [K] str: samples that the source has and the configured fraction or label range leaves out
+    left_out_ids: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, "U1"))
 
     def __post_init__(self):
         n = len(self.labels)
@@ -54,7 +56,7 @@ class Dataset:
                              f"they must be str [{n}]")
         values, counts = np.unique(self.ids, return_counts=True)
         if len(values) != n:
-            raise ValueError(f"id {values[counts > 1][0]!r} of {self.name!r} occurs "
+            raise ValueError(f"id {str(values[counts > 1][0])!r} of {self.name!r} occurs "
                              f"{counts.max()} times; ids must be unique")
         for key, column in self.attributes.items():
             _check_column(self.name, f"attribute {key!r}", column, n, np.int32)
@@ -64,7 +66,7 @@ class Dataset:
                                  "num_classes must be 0 and class_names ()")
             if not np.isfinite(self.labels).all():
                 row = int(np.flatnonzero(~np.isfinite(self.labels))[0])
-                raise ValueError(f"label of {self.ids[row]!r} is {self.labels[row]}; "
+                raise ValueError(f"label of {str(self.ids[row])!r} is {self.labels[row]}; "
                                  "labels must be finite")
         else:
             if len(self.class_names) != self.num_classes:
@@ -75,8 +77,14 @@ class Dataset:
                                  f"{self.labels.max()}; allowed: 0 to {self.num_classes - 1}")
 
 
+def image_digests(images: np.ndarray) -> np.ndarray:
+    """[N, 16] uint8: the first 16 bytes of each image's SHA-256, from [N, H, W, C] uint8."""
+    digests = [hashlib.sha256(np.ascontiguousarray(image)).digest()[:16] for image in images]
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
+
+
 def fingerprint(images: np.ndarray, labels: np.ndarray, ids: np.ndarray,
-                attributes: dict[str, np.ndarray]) -> str:
+                attributes: dict[str, np.ndarray], digests: np.ndarray | None = None) -> str:
     """A digest of the contents: equal arrays give equal digests on every machine.
 
     Files are not looked at, since archives and shards of the same images differ in their bytes.
@@ -87,6 +95,7 @@ def fingerprint(images: np.ndarray, labels: np.ndarray, ids: np.ndarray,
       labels: [N].
       ids: [N] str.
       attributes: name -> [N].
+      digests: `image_digests(images)` where it is at hand; then the images are not read.
 
     Returns:
       32 hexadecimal digits (BLAKE2b of 128 bits).
@@ -98,7 +107,8 @@ def fingerprint(images: np.ndarray, labels: np.ndarray, ids: np.ndarray,
         digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
         digest.update(array.data)
 
-    add("images", images)
+    digest.update(f"images of {images.shape}|".encode())
+    add("image digests", image_digests(images) if digests is None else digests)
     add("labels", labels)
     # lengths first, so that no two lists of ids share an encoding
     encoded = [str(i).encode() for i in ids]

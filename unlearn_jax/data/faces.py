@@ -10,8 +10,8 @@ import dataclasses
 
 import numpy as np
 
-# faces drawn at once: their pixels stay in the processor's cache
-CHUNK = 64
+# pixels drawn at once, few enough to stay in the processor's cache
+CHUNK_PIXELS = 65536
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +90,9 @@ def draw(faces: Faces, image_size: int, noise: np.random.Generator) -> np.ndarra
     n = len(faces.x)
     images = np.empty((n, image_size, image_size, 3), np.uint8)
     axis = ((np.arange(image_size, dtype=np.float32) + 0.5) * np.float32(2 / image_size) - 1)
-    for start in range(0, n, CHUNK):
-        rows = slice(start, min(start + CHUNK, n))
+    step = max(CHUNK_PIXELS // image_size**2, 1)
+    for start in range(0, n, step):
+        rows = slice(start, min(start + step, n))
         # [n] -> [n, 1, 1] and [n, 3] -> [3, n, 1, 1], to spread over the pixels
         part = Faces(**{
             f.name: np.moveaxis(getattr(faces, f.name)[rows], 0, -1)[..., None, None]

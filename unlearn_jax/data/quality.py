@@ -1,9 +1,9 @@
 """The quality filter: images out of focus, flat or badly lit, found by three plain measures.
 
 The reference study sorted such images out by eye. The default bounds were set on 2,000 images of
-UTKFace of ages 20 to 60, where they drop about 1.5 %. The bounds of brightness are wide on
-purpose: of the darkest 2 % of that sample, people of race code 1 make up two thirds, so a narrow
-bound would select by skin, not by lighting.
+UTKFace of ages 20 to 60: they drop 1.6 % at 64 pixels and 1.2 % at 200. Those of brightness are
+wide on purpose: of the darkest 2 % of that sample, people of race code 1 make up two thirds, so a
+narrow bound would select by skin, not by lighting.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import numpy as np
 REFERENCE_SIZE = 64
 CHUNK = 256
 
-_GREY = np.array((0.299, 0.587, 0.114), np.float32)  # ITU-R BT.601 luma
+_GREY = np.array((0.299, 0.587, 0.114), np.float32)  # red, green, blue: ITU-R BT.601 luma
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +51,10 @@ def assess(images_NHWC: np.ndarray) -> Quality:
     measures = np.empty((3, n), np.float32)
     down, across = _averaging(height), _averaging(width)
     for start in range(0, n, CHUNK):
-        grey = images_NHWC[start:start + CHUNK].astype(np.float32) @ _GREY
-        small = down @ grey @ across.T
+        part = images_NHWC[start:start + CHUNK]
+        grey = sum(weight * part[..., k] for k, weight in enumerate(_GREY))
+        # [n, H, W] -> [n, H, 64] -> [n, 64, 64] as two large products
+        small = np.tensordot(np.tensordot(grey, across, (2, 1)), down, (1, 1))
         laplacian = (small[:, :-2, 1:-1] + small[:, 2:, 1:-1] + small[:, 1:-1, :-2]
                      + small[:, 1:-1, 2:] - 4 * small[:, 1:-1, 1:-1])
         measures[0, start:start + CHUNK] = laplacian.var((1, 2))

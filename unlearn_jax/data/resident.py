@@ -78,10 +78,10 @@ def make_resident(dataset: Dataset, rows: Rows, augmentation: Augmentation,
     factor = int(rows.copy.max(initial=0)) + 1
     chosen = rows.copy > 0
     codes = np.unique(rows.source[chosen].astype(np.int64) * factor + rows.copy[chosen])
-    images, labels = jnp.asarray(dataset.images), dataset.labels
+    images, labels = dataset.images, dataset.labels
     if len(codes):
         source, copy = (codes // factor).astype(np.int32), (codes % factor).astype(np.int32)
         drawn = render_copies(images, source, copy, seed, augmentation)
-        images = jnp.concatenate([images, drawn])
+        images = np.concatenate([images, drawn])
         labels = np.concatenate([labels, labels[source]])
-    return Resident(images, jnp.asarray(labels)), RowIndex(len(dataset.labels), codes, factor)
+    return Resident(jnp.asarray(images), jnp.asarray(labels)), RowIndex(len(dataset.labels), codes, factor)

@@ -14,7 +14,8 @@ from unlearn_jax.data.dataset import Dataset, fingerprint
 
 AGES = np.arange(1, 101)
 
-_DRAWS = 128  # random numbers per face; a face's numbers depend on its index and the seed alone
+# random numbers per face, a row of one table; some are left for traits to come
+_DRAWS = 128
 _LOOKS_SD = 4.0  # years: how much older or younger a person looks overall
 _CUE_SD = 7.0  # years: noise of a single cue
 
@@ -22,8 +23,8 @@ _CUE_SD = 7.0  # years: noise of a single cue
 _GENDER = (0.52, 0.48)
 _RACE = (0.42, 0.19, 0.15, 0.17, 0.07)
 # middle of the skin tone (0 light .. 1 dark) and of the hair's darkness per code; wide overlap
-_RACE_TONE = np.array((0.25, 0.62, 0.32, 0.48, 0.4))
-_RACE_HAIR = np.array((0.5, 0.8, 0.8, 0.8, 0.7))
+_RACE_TONE = np.array((0.33, 0.53, 0.38, 0.45, 0.42))
+_RACE_HAIR = np.array((0.55, 0.75, 0.75, 0.75, 0.7))
 
 
 def age_shares() -> np.ndarray:
@@ -116,7 +117,7 @@ def _traits(age: np.ndarray, gender: np.ndarray, race: np.ndarray, columns) -> f
     male = 1 - gender
     child = np.clip(1 - looks / 18, 0, 1)
     # skin: from light to dark; it pales and yellows with age
-    tone = np.clip(_RACE_TONE[race] + normal(0.16), 0, 1)[:, None]
+    tone = np.clip(_RACE_TONE[race] + normal(0.18), 0, 1)[:, None]
     skin = (1 - tone) * (0.93, 0.76, 0.66) + tone * (0.42, 0.27, 0.19)
     pallor = 0.55 * cue(18, 75)[:, None]
     skin = skin + pallor * (skin.mean(1, keepdims=True) * (1.08, 1.0, 0.8) - skin)

@@ -21,6 +21,7 @@ REFERENCES = ("original", "retrain")  # what every verdict needs
 _RESULT_COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value")
 _HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "train_loss", "validation_loss",
                     "best")
+_ARRAYS = ("outputs", "labels", "ids", "seeds")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 _METHOD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 _RANGE = re.compile(r"(-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?)")
@@ -163,7 +164,11 @@ class Run:
           ReportError: it is missing, or an array is, or has another shape.
         """
         name = f"predictions/{model.method}.{forget_set}.{model.epochs}.{split}.npz"
-        return _read_prediction(self.workdir / name, name, self.classification)
+        found = _read_prediction(self.workdir / name, name, self.classification)
+        if not set(found.seeds.tolist()) <= set(self.seeds):
+            raise ReportError(f"{name}: the array 'seeds' holds {found.seeds.tolist()}; "
+                              f"results.csv has {list(self.seeds)}")
+        return found
 
 
 def read_run(workdir: Path) -> Run:
@@ -285,12 +290,7 @@ def _read_results(workdir: Path, forget_sets: tuple[str, ...]) -> pd.DataFrame:
              "those of data.json: " + ", ".join(forget_sets)),
             ("metric", table.metric != "", "a name")):
         _refuse(table, ~good, "results.csv", column, allowed)
-    identity = ["method", "forget_set", "epochs", "seed", "metric"]
-    repeated = table.duplicated(identity)
-    if repeated.any():
-        row = table[repeated].iloc[0]
-        raise ReportError(f"results.csv, line {row.name + 2}: a second value for "
-                          + ", ".join(f"{c}={row[c]}" for c in identity))
+    _refuse_repeats(table, "results.csv", ["method", "forget_set", "epochs", "seed", "metric"])
     for name in forget_sets:
         for method in REFERENCES:
             if not ((table.forget_set == name) & (table.method == method)).any():
@@ -310,6 +310,7 @@ def _read_history(workdir: Path) -> pd.DataFrame | None:
     truth = {"True": True, "False": False, "1": True, "0": False}
     _refuse(table, ~table.best.isin(truth), "history.csv", "best", ", ".join(truth))
     table["best"] = table.best.map(truth).astype(bool)
+    _refuse_repeats(table, "history.csv", ["stage", "forget_set", "seed", "epoch"])
     return None if table.empty else table
 
 
@@ -347,6 +348,14 @@ def _refuse(table: pd.DataFrame, bad: pd.Series, file: str, column: str, allowed
                           f"{row[column]!r}; allowed: {allowed}")
 
 
+def _refuse_repeats(table: pd.DataFrame, file: str, identity: list[str]) -> None:
+    repeated = table.duplicated(identity)
+    if repeated.any():
+        row = table[repeated].iloc[0]
+        raise ReportError(f"{file}, line {row.name + 2}: a second row for "
+                          + ", ".join(f"{c}={row[c]}" for c in identity))
+
+
 def _is_number(text: str) -> bool:
     try:
         return bool(np.isfinite(float(text)))
@@ -357,13 +366,14 @@ def _is_number(text: str) -> bool:
 def _read_prediction(path: Path, name: str, classification: bool) -> Prediction:
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in ("outputs", "labels", "ids", "seeds")}
+            arrays = {key: file[key] for key in _ARRAYS if key in file}
     except FileNotFoundError:
         raise ReportError(f"{name} is missing, but results.csv has its model") from None
-    except KeyError as error:
-        raise ReportError(f"{name}: the array {error.args[0]!r:.60} is missing") from None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ReportError(f"{name} cannot be read: {error}") from None
+    missing = [key for key in _ARRAYS if key not in arrays]
+    if missing:
+        raise ReportError(f"{name}: the array {missing[0]!r} is missing")
     outputs, labels, ids, seeds = arrays.values()
     n, rank = len(labels), 3 if classification else 2
     form = "[M, N, C]" if classification else "[M, N]"

@@ -38,7 +38,8 @@ class Metric:
     percent: bool = False
 
     def text(self, value: float) -> str:
-        return f"{value * (100 if self.percent else 1):,.{self.decimals}f}"
+        text = f"{value * (100 if self.percent else 1):,.{self.decimals}f}"
+        return text.replace("-", "−")
 
 
 def symbol(method: str) -> str:

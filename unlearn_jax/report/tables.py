@@ -96,7 +96,7 @@ def others(run: Run, forget_set: str) -> Table | None:
 
 
 def failures(run: Run) -> Table | None:
-    """The members with a value that is not finite; None if there are none."""
+    """The members with a value that is not finite and the metrics concerned; None if none."""
     bad = run.results[~np.isfinite(run.results.value)]
     if bad.empty:
         return None
@@ -105,18 +105,26 @@ def failures(run: Run) -> Table | None:
     rows = []
     for key, group in bad.groupby(identity, sort=False):
         method, forget_set, epochs, seed = key
-        every = len(group) == totals[key]
-        # cost metrics stay finite when a member fails, so `every` is the exception
-        names = "every metric" if every else ", ".join(group.metric)
+        names = "every metric" if len(group) == totals[key] else ", ".join(group.metric)
         who = "averaged prediction" if seed == -1 else str(seed)
         rows.append((Cell(model_title(run, Model(method, epochs))), Cell(forget_set),
                      Cell(str(epochs), sort=epochs), Cell(who, sort=seed), Cell(names)))
     return Table(
-        "Members with a value that is not a finite number: they failed in training, and are left "
-        "out of every mean and interval (n counts the others).",
+        "Values that are not finite numbers: the member failed in training, or is measured "
+        "against one that did. They are left out of means, intervals and figures; n counts the rest.",
         (MODEL_COLUMN, ("forget set", "which forget set"), EPOCHS_COLUMN,
          ("seed", "the member's seed"), ("not finite", "the metrics of results.csv concerned")),
         tuple(rows))
+
+
+def failed_members(run: Run) -> set[tuple[str, str, int]]:
+    """(method, forget set, seed) of the members whose own predictions are not finite."""
+    # not by utility or Forgetting: they also fail where the M_R of the same seed did
+    bad = run.results[~np.isfinite(run.results.value) & (run.results.seed >= 0)
+                      & (run.results.metric == headline_metrics(run)[0])]
+    # M_O is one model, however many forget sets it is measured on
+    return {(m, "" if m == "original" else fs, s)
+            for m, fs, s in zip(bad.method, bad.forget_set, bad.seed)}
 
 
 def alphas_of(run: Run, forget_set: str) -> list[str]:

@@ -1,16 +1,14 @@
 """Did it work? Differences on the forget set, seed by seed, with their intervals."""
 
 import dataclasses
-import math
 
-import numpy as np
 import pandas as pd
 
 from unlearn_jax.report.document import Cell, Table
 from unlearn_jax.report.inputs import Model, Run
-from unlearn_jax.report.naming import Metric, model_symbol
+from unlearn_jax.report.naming import Metric, describe, model_symbol
 from unlearn_jax.report.stats import Estimate, estimate
-from unlearn_jax.report.tables import ROUGH, number
+from unlearn_jax.report.tables import ROUGH, ceiling, headline_metrics, number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,15 +53,59 @@ def gap(run: Run, forget_set: str, evaluated: Model) -> Gap:
     return Gap(estimate(gaps), estimate(shift), estimate(rest), estimate(share))
 
 
-def sentences(run: Run, forget_set: str) -> list[str]:
-    """The verdict in words: on the gap, then on each unlearned model."""
+def on_gap(run: Run, forget_set: str) -> str:
+    """In words: has M_O learned, and does leaving the forget set out show?"""
+    by_method = {m.method: m for m in run.models(forget_set)}
     metric = _metric(run)
-    found = [(m, gap(run, forget_set, m)) for m in run.unlearned(forget_set)]
-    original = next(m for m in run.models(forget_set) if m.method == "original")
-    g = found[0][1].gap if found else gap(run, forget_set, original).gap
-    lines = [f"{forget_set}: {_on_gap(run, metric, g)}"]
-    lines += [f"{forget_set}, {model_symbol(m)}: {_on_model(metric, each)}" for m, each in found]
-    return lines
+    g = gap(run, forget_set, by_method["original"]).gap
+    what = "share of wrong answers" if run.classification else "MAE"
+    text = _on_use(run, forget_set, by_method["original"])
+    if g.n == 0:
+        return f"{text}No seed has finite values on D_f for both M_O and M_R: nothing to compare."
+    text += (f"On D_f the {what} of M_R is {_distance(metric, g.mean, 'above', 'below')} that of "
+             f"M_O{_interval(metric, g)}")
+    if g.n == 1:
+        return f"{text}. One seed gives no interval, so nothing is established."
+    if g.above_zero:
+        return (f"{text}. The interval excludes 0: a model that never saw the forget set errs "
+                "more on it, so there is something to forget.")
+    if g.below_zero:
+        return (f"{text}. The interval excludes 0 on the wrong side: M_R errs less on the forget "
+                "set than M_O, which trained on it. There is no gap for unlearning to close.")
+    return (f"{text}. The interval includes 0: no difference between M_R and M_O is established, "
+            "so these numbers cannot show whether anything was forgotten.")
+
+
+def on_model(run: Run, forget_set: str, model: Model) -> str:
+    """In words: where an unlearned model stands between M_O and M_R."""
+    metric, share = _metric(run), Metric("", "", "", 0, True)
+    each = gap(run, forget_set, model)
+    name = model_symbol(model)
+    if each.shift.n == 0:
+        return f"{name} cannot be judged: no seed has finite values for M_O, M_R and it."
+    detail = (f"on D_f it errs {_distance(metric, each.shift.mean, 'more', 'less')} than M_O"
+              f"{_interval(metric, each.shift)}")
+    if each.share.n:
+        detail += (f", which is {share.text(each.share.mean)} % of the gap"
+                   f"{_interval(share, each.share, ' %')}")
+    detail += f".{_on_forgetting(run, forget_set, model)}"
+    return f"{name} {_standing(each)}: {detail}"
+
+
+def _standing(each: Gap) -> str:
+    if each.shift.n == 1:
+        return "has one seed with finite values, so nothing is established"
+    if not each.gap.above_zero:
+        return "cannot be judged without an established gap"
+    if each.shift.below_zero:
+        return "moved away from M_R"
+    if not each.shift.above_zero:
+        return "is not shown to have forgotten (the interval includes 0)"
+    if each.rest.above_zero:
+        return "lies between M_O and M_R"
+    if each.rest.below_zero:
+        return "lies beyond M_R, which is itself a trace of the forget set"
+    return "cannot be told from M_R on this measure"
 
 
 def table(run: Run) -> Table | None:
@@ -81,10 +123,11 @@ def table(run: Run) -> Table | None:
     if not rows:
         return None
     unit = metric.header
+    points = "; points are percentage points" if run.classification else ""
     return Table(
         f"Differences on the forget set: {ROUGH}. Each is taken within a seed, then averaged "
         "over the seeds where all models concerned are finite. A difference is established where "
-        "its interval excludes 0.",
+        f"its interval excludes 0{points}.",
         (("forget set", "which D_f"), ("M_e", "the unlearned model and its budget"),
          (f"M_R − M_O ({unit})", f"{what} on D_f of M_R minus that of M_O, {unit}: what there is "
           "to forget"),
@@ -99,51 +142,46 @@ def table(run: Run) -> Table | None:
 
 def _metric(run: Run) -> Metric:
     if run.classification:
-        return Metric("", "percentage points", "", 1, True)
+        return Metric("", "points", "", 1, True)
     return Metric("", run.unit, "", 2)
 
 
-def _on_gap(run: Run, metric: Metric, g: Estimate) -> str:
-    what = "share of wrong answers on D_f" if run.classification else "MAE on D_f"
-    if g.n == 0:
-        return f"no seed has a finite {what} of both M_O and M_R, so nothing can be said."
-    text = (f"the {what} of M_R minus that of M_O is {_signed(metric, g.mean)} {metric.header}"
-            f"{_interval(metric, g)}")
-    if g.n == 1:
-        return f"{text}. One seed gives no interval: nothing is established."
-    if g.above_zero:
-        return (f"{text}. The interval excludes 0: retraining without the forget set costs "
-                "accuracy on it, so there is something to forget.")
-    if g.below_zero:
-        return (f"{text}. The interval excludes 0 on the wrong side: M_R errs less on the forget "
-                "set than M_O, which trained on it. There is no gap for unlearning to close.")
-    return (f"{text}. The interval includes 0: no difference between M_R and M_O is established, "
-            "so these numbers cannot show whether anything was forgotten.")
+def _on_use(run: Run, forget_set: str, original: Model) -> str:
+    """Whether M_O has learned anything: unlearning a useless model shows nothing."""
+    name = headline_metrics(run)[0]
+    metric = describe(run, name)
+    own = estimate(run.values(original, forget_set, name))
+    baseline = estimate(run.values(Model("median", 0), forget_set, name))
+    if not own.n or not baseline.n:
+        return ""
+    what, unit = ("accuracy", " %") if run.classification else ("MAE", f" {run.unit}")
+    answer = "most frequent class" if run.classification else "median"
+    text = (f"On the test set M_O has an {what} of {metric.text(own.mean)}{unit}"
+            f"{_interval(metric, own, unit)}; always answering the training set's {answer} has "
+            f"one of {metric.text(baseline.mean)}{unit}. ")
+    if own.n < 2:
+        return text
+    better = own.low > baseline.mean if run.classification else own.high < baseline.mean
+    return text if better else (f"{text}So M_O is not clearly better than that baseline, and "
+                                "what follows says little. ")
 
 
-def _on_model(metric: Metric, each: Gap) -> str:
-    if each.shift.n == 0:
-        return "no seed has finite values for all three models, so nothing can be said."
-    text = (f"errs {_signed(metric, each.shift.mean)} {metric.header} against M_O on D_f"
-            f"{_interval(metric, each.shift)}")
-    if each.share.n:
-        share = Metric("", "", "", 0, True)
-        text += (f" and closes {share.text(each.share.mean)} % of the gap"
-                 f"{_interval(share, each.share, ' %')}")
-    if each.shift.n == 1:
-        return f"{text}. One seed gives no interval: nothing is established."
-    if not each.gap.above_zero:
-        return f"{text}. Without an established gap this does not tell forgetting from noise."
-    if each.shift.below_zero:
-        return f"{text}. It moved away from M_R: it errs less on the forget set than before."
-    if not each.shift.above_zero:
-        return f"{text}. The interval includes 0: it is not shown to have forgotten anything."
-    if each.rest.above_zero:
-        return f"{text}. It lies between M_O and M_R: some was forgotten, not all."
-    if each.rest.below_zero:
-        return (f"{text}. It lies beyond M_R: it errs more on the forget set than a model that "
-                "never saw it, which is itself a trace of the data.")
-    return f"{text}. On this measure it is not distinguishable from M_R."
+def _on_forgetting(run: Run, forget_set: str, evaluated: Model) -> str:
+    alpha = f"{run.alpha:g}"
+    metric = describe(run, f"forgetting@{alpha}")
+    original = next(m for m in run.models(forget_set) if m.method == "original")
+    before, after = (estimate(run.values(m, forget_set, metric.name))
+                     for m in (original, evaluated))
+    if not before.n or not after.n:
+        return ""
+    top = ceiling(run, forget_set, alpha)
+    top = metric.text(top.mean) if top and top.n else "unknown"
+    return (f" {metric.header}: {metric.text(after.mean)}; M_O has {metric.text(before.mean)}, "
+            f"the ceiling is {top}.")
+
+
+def _distance(metric: Metric, value: float, more: str, less: str) -> str:
+    return f"{metric.text(abs(value))} {metric.header} {less if value < 0 else more}"
 
 
 def _interval(metric: Metric, e: Estimate, unit: str = "") -> str:
@@ -151,7 +189,3 @@ def _interval(metric: Metric, e: Estimate, unit: str = "") -> str:
         return f" (n={e.n}, no interval)"
     return (f" (95 % interval {metric.text(e.low)} to {metric.text(e.high)}{unit}, "
             f"{e.n} seeds)")
-
-
-def _signed(metric: Metric, value: float) -> str:
-    return ("+" if value >= 0 and math.isfinite(value) else "") + metric.text(value)

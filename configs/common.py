@@ -1,0 +1,92 @@
+"""What the configs of this folder share: the scales behind the colon of `--config=FILE:SCALE`."""
+
+import ml_collections
+
+from unlearn_jax.config import ConfigError, default_config
+
+
+def config(scale: str) -> ml_collections.ConfigDict:
+    """The config of a scale, before a method is chosen.
+
+    Args:
+      scale: a key of `SCALES`.
+
+    Raises:
+      ConfigError: there is no such scale.
+    """
+    if scale not in SCALES:
+        names = ", ".join(repr(name) for name in SCALES)
+        raise ConfigError(f"--config=FILE:{scale}: no such scale; allowed: {names}")
+    c = default_config()
+    SCALES[scale](c)
+    return c
+
+
+def _demo(c: ml_collections.ConfigDict) -> None:
+    """Synthetic faces of 32 pixels, a narrow ResNet: about a minute on two CPU cores."""
+
+
+def _utkface(c: ml_collections.ConfigDict) -> None:
+    """The reference study: UTKFace, ResNet50 at 224 pixels, its hyperparameters. For a GPU.
+
+    Put the face-pretrained weights at `model.pretrained` to train from where the study did;
+    without them the network starts at random.
+    """
+    c.data.source = "utkface"
+    c.data.path = "data/UTKFace"
+    c.data.image_size = 224
+    c.data.fraction = 0.3
+    c.data.quality = "on"
+    c.data.balance = 150
+    c.model.name = "resnet50"
+    c.model.variant = "vggface2"
+    c.model.width = 64
+    c.model.stem = "imagenet"
+    c.model.projection = 512
+    c.model.head_widths = (256, 128)
+    c.model.head_dropout = (0.5, 0.2)
+    c.model.output_scale = 60.0
+    c.model.output_offset = 0.0
+    c.model.preprocess = "caffe"
+    c.train.epochs = 200
+    c.train.batch_size = 32
+    c.train.learning_rate = 1e-5
+    c.train.schedule = "constant"
+    c.train.patience = 15
+    c.unlearn.epochs = (2, 4, 8, 16)
+    c.unlearn.batch_size = 32
+    c.unlearn.learning_rate = 1e-5
+    c.eval.batch_size = 128
+
+
+def _utkface_small(c: ml_collections.ConfigDict) -> None:
+    """The study's data steps on the real UTKFace, with 64 pixels and a narrow ResNet."""
+    c.data.source = "utkface"
+    c.data.path = "data/UTKFace"
+    c.data.image_size = 64
+    c.data.fraction = 0.3
+    c.data.balance = 150
+    c.train.epochs = 12
+    c.unlearn.epochs = (1, 3)
+
+
+def _digits(c: ml_collections.ConfigDict) -> None:
+    """Classification: scikit-learn's handwritten digits, one class to be forgotten."""
+    c.data.source = "digits"
+    c.data.task = "classification"
+    c.data.image_size = 16
+    c.model.stem = "small"
+    c.train.loss = "cross_entropy"
+    c.train.epochs = 8
+    c.forget.sets = ("class:3",)
+    c.unlearn.epochs = (2,)
+    c.eval.alphas = (0.05, 0.1, 0.25, 0.5, 1.0)  # errors are 1 - p(true class)
+    c.eval.alpha = 0.25
+
+
+SCALES = {
+    "": _demo,
+    "utkface": _utkface,
+    "utkface_small": _utkface_small,
+    "digits": _digits,
+}

@@ -1,0 +1,15 @@
+"""The reference alone: M_O, M_R and the retrain ceiling, no other unlearning.
+
+    python -m unlearn_jax.main --config=configs/retrain.py
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config(scale: str = "") -> ml_collections.ConfigDict:
+    """The config; `scale` is what follows the colon."""
+    c = common.config(scale)
+    c.unlearn.method = "retrain"
+    return c

@@ -1,0 +1,42 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy import settings
+
+from unlearn_jax.config import default_config
+from unlearn_jax.optim import OptimizerSettings, make_optimizer, rate_at
+
+
+@pytest.mark.parametrize("schedule, fractions, expected", [
+    ("constant", [0.0, 0.5, 1.0], [1, 1, 1]),
+    ("cosine", [0.0, 0.5, 1.0], [1, 0.5, 0]),
+    # rises over the first quarter: half-way up is the mean of 0.04 and 1
+    ("onecycle", [0.0, 0.125, 0.25, 0.625, 1.0], [0.04, 0.52, 1, 0.50005, 1e-4]),
+])
+def test_schedules(schedule, fractions, expected):
+    rates = jax.jit(lambda f: rate_at(settings(schedule=schedule), f))(jnp.array(fractions))
+    np.testing.assert_allclose(rates, expected, atol=1e-6)
+
+
+def test_adam_moves_by_the_sign_first():
+    optimizer = make_optimizer(settings(name="adam"))
+    params = jnp.array([1.0, -2.0])
+    updates, _ = optimizer.update(jnp.array([0.5, -3.0]), optimizer.init(params), params)
+    np.testing.assert_allclose(updates, [1, -1], atol=1e-5)
+
+
+def test_sgd_momentum_and_decoupled_decay():
+    optimizer = make_optimizer(settings(momentum=0.5, weight_decay=0.1))
+    params, gradient = jnp.array([10.0]), jnp.array([2.0])
+    state = optimizer.init(params)
+    first, state = optimizer.update(gradient, state, params)
+    second, _ = optimizer.update(gradient, state, params)
+    np.testing.assert_allclose(first, [2 + 1])
+    np.testing.assert_allclose(second, [2 + 0.5 * 2 + 1])
+
+
+def test_from_config_reads_its_own_section():
+    c = default_config()
+    assert OptimizerSettings.from_config(c.train).learning_rate == c.train.learning_rate
+    assert OptimizerSettings.from_config(c.unlearn).schedule == c.unlearn.schedule

@@ -1,0 +1,457 @@
+"""The report: numbers by hand, two renderings of one document, pictures, and bad inputs."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_workdir import write_csv, write_json, write_workdir
+from PIL import Image
+
+from unlearn_jax.report import ReportError, figures, html, markdown, sample_figures, write_report
+from unlearn_jax.report.document import Cell, Document, Section, Table, Text
+from unlearn_jax.report.inputs import Model, Prediction, parse_prediction_name, read_run
+from unlearn_jax.report.sections import build
+from unlearn_jax.report.stats import estimate, summarise
+from unlearn_jax.report.style import look
+
+T2 = 4.302652729911275  # Student's t, 97.5 %, two degrees of freedom (any printed table)
+ATTACK = "<script>alert('x')</script> | `a` *b* [c](d) \"&amp;"
+VOID = {"meta", "img"}
+
+
+def change_results(workdir: Path, changes: dict) -> None:
+    """Sets values: {(method, metric): values by seed}; None removes the rows."""
+    table = pd.read_csv(workdir / "results.csv", keep_default_na=False, dtype=str)
+    for (method, metric), values in changes.items():
+        at = (table.method == method) & (table.metric == metric)
+        assert at.any(), (method, metric)
+        if values is None:
+            table = table[~at]
+        else:
+            table.loc[at, "value"] = [str(v) for v in values]
+    table.to_csv(workdir / "results.csv", index=False)
+
+
+def change_json(path: Path, change) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    write_json(path, value)
+
+
+def text_report(workdir: Path) -> str:
+    """The report in Markdown, without pictures."""
+    return markdown.render(build(read_run(workdir), []))
+
+
+@pytest.fixture
+def coarse(monkeypatch):
+    """Pictures that nobody looks at are drawn faster."""
+    monkeypatch.setattr(figures, "DPI", 30)
+
+
+@pytest.fixture(scope="module")
+def regression(tmp_path_factory):
+    path = write_workdir(tmp_path_factory.mktemp("regression") / "run",
+                         sets=("20-28", "random-0.02"), budgets=(2, 4))
+    change_results(path, {("original", "mae_test"): (4, 5, 9, 4, 5, 9),
+                          ("ft", "mae_validation"): (1, "nan", 4) * 4})
+    write_report(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def classification(tmp_path_factory):
+    path = write_workdir(tmp_path_factory.mktemp("classification") / "run",
+                         task="classification", sets=("class-3",))
+    change_json(path / "run.json", lambda run: run.update(config_name=ATTACK, warnings=[ATTACK],
+                                                          command=ATTACK))
+    change_json(path / "data.json", lambda data: data["dropped_reasons"].update({ATTACK: 3}))
+    write_report(path)
+    return path
+
+
+def test_estimate_by_hand():
+    # mean 6, squares 4 + 1 + 9 = 14, variance 7
+    e = estimate([4, 5, 9])
+    half = T2 * np.sqrt(7) / np.sqrt(3)
+    assert (e.mean, e.n) == (6, 3)
+    np.testing.assert_allclose([e.std, e.low, e.high], [np.sqrt(7), 6 - half, 6 + half], rtol=1e-9)
+    one = estimate([np.nan, 3.0, np.inf])
+    assert (one.mean, one.n) == (3, 1) and np.isnan([one.std, one.low, one.high]).all()
+    assert estimate([]).n == 0 and np.isnan(estimate([np.nan]).mean)
+
+
+def test_summary_file(regression):
+    with (regression / "summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["method", "forget_set", "epochs", "metric", "mean", "std",
+                             "ci95_low", "ci95_high", "n"]
+    found = {(r["method"], r["forget_set"], r["epochs"], r["metric"]): r for r in rows}
+    assert len(found) == len(rows)
+    row = found["original", "random-0.02", "0", "mae_test"]
+    half = T2 * np.sqrt(7 / 3)
+    np.testing.assert_allclose([float(row[c]) for c in ("mean", "std", "ci95_low", "ci95_high")],
+                               [6, np.sqrt(7), 6 - half, 6 + half], rtol=1e-8)
+    # a failed member does not count: (1 + 4) / 2, and t = 12.706 for one degree of freedom
+    row = found["ft", "20-28", "4", "mae_validation"]
+    assert (row["mean"], row["n"]) == ("2.5", "2")
+    assert float(row["ci95_high"]) == pytest.approx(2.5 + 12.7062047 * 1.5, rel=1e-7)
+    row = found["ft", "20-28", "4", "averaged:mae_test"]
+    assert (row["std"], row["ci95_low"], row["ci95_high"], row["n"]) == ("", "", "", "1")
+
+
+def test_summarise_keeps_budgets_and_sets_apart():
+    rows = [("ft", "a", 2, 0, "m", 1.0), ("ft", "b", 2, 0, "m", 2.0), ("ft", "a", 4, 0, "m", 3.0)]
+    table = pd.DataFrame(rows, columns=["method", "forget_set", "epochs", "seed", "metric",
+                                        "value"])
+    assert summarise(table)["mean"].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_headline_numbers(regression):
+    half = T2 * np.sqrt(7 / 3)  # 6.57
+    assert f"{half:.2f}" == "6.57"
+    text = (regression / "report.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| original M_O")]
+    assert rows and "| 6.00 ± 6.57 (3) |" in rows[0]
+    page = (regression / "report.html").read_text()
+    assert '6.00 <span class="note">± 6.57 (3)</span>' in page
+    assert 'data-sort="6.0"' in page
+    summary = pd.read_csv(regression / "summary.csv")
+    at = summary[(summary.method == "ft") & (summary.forget_set == "20-28")
+                 & (summary.epochs == 4) & (summary.metric == "forgetting@15")].iloc[0]
+    half = (at.ci95_high - at.ci95_low) / 2
+    assert f"{at['mean']:.3f} ± {half:.3f} (3)" in text
+    baseline = next(line for line in text.splitlines() if line.startswith("| median"))
+    assert "±" not in baseline  # it knows no seed
+
+
+def test_both_renderings_have_the_same_structure(regression, classification):
+    for path in (regression, classification):
+        text, page = (path / "report.md").read_text(), (path / "report.html").read_text()
+        titles = re.findall(r"^#{2,3} (.+)$", re.sub(r"(?s)```.*?```", "", text), re.M)
+        in_html = [re.sub("<.*?>", "", t) for t in re.findall(r"<h[23]>(.*?)</h", page)]
+        assert len(titles) == len(in_html) > 10
+        assert [re.sub(r"\W", "", t) for t in titles] == [re.sub(r"\W", "", t) for t in in_html]
+        assert text.count("\n\nColumns: ") == page.count("<table>") > 5
+        assert text.count("![") == page.count("<img") == len(list(path.glob("figures/*.png")))
+
+
+class Balance(HTMLParser):
+    """Fails on tags that do not close in order; notes what would be loaded, and ids."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loads, self.ids = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.loads += [v for k, v in attrs.items() if k in ("src", "href", "srcset", "action")]
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_html_is_well_formed_and_self_contained(regression, classification):
+    for path in (regression, classification):
+        page = (path / "report.html").read_text()
+        parser = Balance()
+        parser.feed(page)
+        parser.close()
+        assert parser.open == []
+        assert len(set(parser.ids)) == len(parser.ids) > 5
+        for load in parser.loads:
+            assert load.startswith("data:image/png;base64,") or load[1:] in parser.ids
+        assert not re.search(r"https?:|@import|url\(", page)
+        assert "prefers-color-scheme: dark" in page and "width=device-width" in page
+
+
+def test_what_files_hold_is_escaped(classification):
+    page = (classification / "report.html").read_text()
+    assert page.count("<script>") == 1 and "alert('x')" not in page
+    assert page.count("&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;") >= 4
+    text = (classification / "report.md").read_text()
+    row = next(line for line in text.splitlines() if "script" in line and line.startswith("|"))
+    assert row == ("| \\<script\\>alert('x')\\</script\\> \\| \\`a\\` \\*b\\* \\[c\\](d) "
+                   "\"\\&amp; | 3 |")
+
+
+def test_markdown_escapes_block_markers_and_fences():
+    assert markdown.escape("- a\n# b") == "\\- a \\# b"
+    assert markdown.escape("1. a_b _c_ M_R 20-28") == "1\\. a_b \\_c\\_ M_R 20-28"
+    assert markdown.escape("-1.5") == "-1.5"
+
+
+def test_figures(regression, classification):
+    common = {"training", "forgetting", "balance", "sample-errors", "sorted-errors"}
+    expected = {
+        regression: {f"{kind}-{name}" for name in ("20-28", "random-0.02")
+                     for kind in common | {"predicted", "error-by-label"}},
+        classification: {f"{kind}-class-3" for kind in
+                         common | {"accuracy-by-class", "confusion"}}}
+    for path, names in expected.items():
+        files = {p.stem: p for p in path.glob("figures/*.png")}
+        assert set(files) == names | {"labels-by-step"}
+        for file in files.values():
+            image = np.asarray(Image.open(file).convert("RGB")).astype(float)
+            assert min(image.shape[:2]) >= 300 and max(image.shape) <= 1300
+            assert image.std() > 10, file  # not a blank page
+            assert file.stat().st_size < 150_000
+
+
+def test_the_same_files_give_the_same_report(classification):
+    written = sorted([*classification.glob("report.*"), *classification.glob("figures/*.png"),
+                      classification / "summary.csv"])
+    before = [p.read_bytes() for p in written]
+    write_report(classification)
+    assert [p.read_bytes() for p in written] == before
+
+
+@pytest.mark.parametrize("original, retrain, unlearned, said", [
+    # gaps 5, 6, 7: 6 ± T2 / sqrt(3) = 6 ± 2.48; shifts are half of them
+    ((5, 6, 7), (10, 12, 14), (7.5, 9, 10.5),
+     ["6.00 years above that of M_O (95 % interval 3.52 to 8.48, 3 seeds). The interval excludes",
+      "M_FT, 2 epochs lies between M_O and M_R: on D_f it errs 3.00 years more than M_O",
+      "50 % of the gap (95 % interval 50 to 50 %, 3 seeds)"]),
+    ((5, 6, 7), (10, 12, 14), (5.1, 5.9, 7.1), ["M_FT, 2 epochs is not shown to have forgotten"]),
+    ((5, 6, 7), (10, 12, 14), (4, 5.1, 6), ["M_FT, 2 epochs moved away from M_R", "less than M_O"]),
+    ((5, 6, 7), (10, 12, 14), (20, 22, 24), ["M_FT, 2 epochs lies beyond M_R"]),
+    ((5, 6, 7), (10, 12, 14), (10.1, 11.9, 14.1), ["M_FT, 2 epochs cannot be told from M_R"]),
+    ((5, 6, 7), (5.5, 5, 8), (5, 6, 8), ["The interval includes 0: no difference between M_R and",
+                                         "M_FT, 2 epochs cannot be judged without"]),
+    ((10, 12, 14), (5, 6, 7), (9, 9, 9), ["on the wrong side", "6.00 years below that of M_O"]),
+    # a failed M_e leaves the gap alone; two shifts 2.5 and 3.5 remain: 3 ± 12.706 * 0.5
+    ((5, 6, 7), (10, 12, 14), (7.5, "nan", 10.5),
+     ["6.00 years above that of M_O (95 % interval 3.52 to 8.48, 3 seeds)",
+      "3.00 years more than M_O (95 % interval −3.35 to 9.35, 2 seeds)"]),
+    (("nan",) * 3, (10, 12, 14), (7, 8, 9), ["nothing to compare", "cannot be judged: no seed"]),
+])
+def test_verdict(tmp_path, original, retrain, unlearned, said):
+    path = write_workdir(tmp_path, samples=12)
+    change_results(path, {("original", "mae_forget"): original,
+                          ("retrain", "mae_forget"): retrain, ("ft", "mae_forget"): unlearned})
+    text = text_report(path)
+    for sentence in said:
+        assert sentence in text
+
+
+def test_verdict_of_a_classification(tmp_path):
+    path = write_workdir(tmp_path, task="classification", sets=("class-3",), samples=12)
+    change_results(path, {("original", "accuracy_forget"): (0.9, 0.9, 0.9),
+                          ("retrain", "accuracy_forget"): (0.0, 0.1, 0.2),
+                          ("ft", "accuracy_forget"): (0.45, 0.5, 0.55),
+                          ("original", "accuracy_test"): (0.21, 0.2, 0.19),
+                          ("median", "accuracy_test"): (0.2, 0.2, 0.2)})
+    text = text_report(path)
+    assert "share of wrong answers of M_R is 80.0 points above that of M_O" in text
+    assert "errs 40.0 points more than M_O" in text and "which is 50 % of the gap" in text
+    assert "M_O is not clearly better than that baseline" in text
+    assert "accuracy forget (%)" in text and "MAE" not in text
+
+
+def test_one_seed_has_no_interval_and_no_history_no_curves(tmp_path, coarse):
+    path = write_workdir(tmp_path, seeds=(4,), history=False, samples=20)
+    write_report(path)
+    text = (path / "report.md").read_text()
+    assert "(n=1, no interval)" in text and "±" not in re.sub("mean ± half", "", text)
+    assert "with one seed there are no intervals" in text
+    assert "One seed gives no interval, so nothing is established" in text
+    assert "the ceiling is unknown" in text
+    assert "No training curves" in text
+    assert not (path / "figures" / "training-20-28.png").exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_failed_members_are_named_and_left_out(tmp_path, coarse):
+    path = write_workdir(tmp_path, samples=20, failed=[("ft", 1), ("rnd", 0), ("rnd", 1),
+                                                       ("rnd", 2)], methods=("ft", "rnd"))
+    change_results(path, {("rnd", "averaged:mae_test"): ("nan",)})
+    write_report(path)
+    text = (path / "report.md").read_text()
+    assert "4 members failed" in text
+    assert re.search(r"\| fine-tuned M_FT \| 20-28 \| 2 \| 1 \| mae_test, mae_forget", text)
+    assert "averaged prediction" in text
+    row = next(line for line in text.splitlines() if line.startswith("| random labels"))
+    assert "nan (n=0)" in row
+    row = next(line for line in text.splitlines() if line.startswith("| fine-tuned"))
+    assert "(2)" in row
+
+
+@pytest.mark.filterwarnings("error")
+def test_every_model_may_fail(tmp_path, coarse):
+    failed = [(m, s) for m in ("original", "retrain", "ft") for s in (0, 1)]
+    path = write_workdir(tmp_path, samples=12, seeds=(0, 1), failed=failed)
+    write_report(path)
+    assert "nothing to compare" in (path / "report.md").read_text()
+
+
+def test_many_forget_sets_say_which_are_drawn(tmp_path, coarse, monkeypatch):
+    monkeypatch.setattr(figures, "MOST_SETS", 1)
+    monkeypatch.setattr("unlearn_jax.report.sections.MOST_SETS", 1)
+    path = write_workdir(tmp_path, samples=12, sets=("20-28", "28-36"))
+    write_report(path)
+    assert not list(path.glob("figures/*28-36*"))
+    text = (path / "report.md").read_text()
+    assert "figures are drawn for the first 1 forget sets (20-28)" in text
+    assert "Forget set 28-36: mean ±" in text
+
+
+def _edit(file, change):
+    return lambda path: change_json(path / file, change)
+
+
+def _csv(file, pattern, new):
+    return lambda path: (path / file).write_text(
+        re.sub(pattern, new, (path / file).read_text(), count=1))
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (lambda p: (p / "results.csv").unlink(), "results.csv is missing"),
+    (lambda p: (p / "data.json").write_text("{"), "data.json is not JSON"),
+    (_csv("results.csv", "value", "score"), "results.csv: the column 'value' is missing"),
+    (_csv("results.csv", r"mae_test,[^,]*", "mae_test,high"), "line 2: the column 'value' holds"),
+    (_csv("results.csv", r"mae_test,[^,]*", "mae_test,"), "line 2: the column 'value' holds ''"),
+    (_csv("results.csv", "original,20-28,0", "original,20-28,0.5"), "the column 'epochs' holds"),
+    (_csv("results.csv", "original,20-28", "original,20-29"), "'forget_set' holds '20-29'; allow"),
+    (_csv("results.csv", "original,20-28", "ori/ginal,20-28"), "the column 'method' holds"),
+    (_csv("results.csv", "0,1,mae_test", "0,0,mae_test"), "results.csv, line 3: a second row for"),
+    (lambda p: change_results(p, {("ft", "mae_forget"): None}), "method='ft', forget_set='20-28', "
+     "epochs=2, metric='mae_forget'"),
+    (_csv("history.csv", "validation_loss", "loss"), "the column 'validation_loss' is missing"),
+    (_csv("history.csv", "(True|False)", "maybe"), "the column 'best' holds 'maybe'; allowed"),
+    (_edit("data.json", lambda d: d["counts"].pop("test")), "data.json: the field 'counts.test'"),
+    (_edit("data.json", lambda d: d.update(task="ranking")), "allowed: regression, class"),
+    (_edit("data.json", lambda d: d["forget_sets"].update({"../x": {}})), "is no file name"),
+    (_edit("data.json", lambda d: d["histograms"]["all"].update(old=3)), "has the label 'old'"),
+    (_edit("run.json", lambda r: r["config"].pop("eval")), "run.json: the field 'config.eval.alp"),
+    (_edit("run.json", lambda r: r.update(device=3)), "'device' is 3; it must be str"),
+    (_edit("run.json", lambda r: r["stages"][1].pop("key")), "stages[1]: the field 'key'"),
+])
+def test_bad_tables_are_refused(tmp_path, spoil, message):
+    path = write_workdir(tmp_path, samples=5)
+    spoil(path)
+    with pytest.raises(ReportError, match=re.escape(message)):
+        text_report(path)
+
+
+@pytest.mark.parametrize("change, message", [
+    (None, "original.20-28.0.forget.npz is missing"),
+    (lambda a: a.pop("seeds"), "original.20-28.0.forget.npz: the array 'seeds' is missing"),
+    (lambda a: a.update(outputs=a["outputs"][..., None]), "'outputs' has shape [3, 5, 1]"),
+    (lambda a: a.update(ids=a["ids"][:2]), "the array 'ids' has shape [2]"),
+    (lambda a: a.update(seeds=np.arange(7, 10)), "the array 'seeds' holds [7, 8, 9]"),
+    (lambda a: a.update(ids=a["ids"].astype(object)), "cannot be read"),  # would unpickle
+    (lambda a: a.update(ids=a["ids"][::-1]), "the array 'ids' differs"),
+])
+def test_bad_predictions_are_refused(tmp_path, change, message):
+    path = write_workdir(tmp_path, samples=5)
+    file = path / "predictions" / "original.20-28.0.forget.npz"
+    arrays = dict(np.load(file))
+    if change is None:
+        file.unlink()
+    else:
+        change(arrays)
+        np.savez(file, **arrays)
+    run = read_run(path)
+    with pytest.raises(ReportError, match=re.escape(message)):
+        sample_figures.sorted_errors(run, "20-28")
+
+
+def test_what_does_not_fit_together_is_said(tmp_path):
+    path = write_workdir(tmp_path, samples=5)
+    file = path / "predictions" / "ft.20-28.2.test.npz"
+    (path / "predictions" / "ft.20-28.99.test.npz").write_bytes(file.read_bytes())
+    (path / "predictions" / "old.npz").write_bytes(b"")
+    change_json(path / "run.json", lambda run: run.update(data_fingerprint="beef"))
+    text = text_report(path)
+    assert "There are 3 warnings" in text
+    assert "predictions/ft.20-28.99.test.npz belongs to no model of results.csv" in text
+    assert "predictions/old.npz is not named" in text and "run.json of data beef" in text
+
+
+def test_prediction_names():
+    assert parse_prediction_name("rnd.random-0.02.16.test.npz") == ("rnd", "random-0.02", 16,
+                                                                    "test")
+    assert parse_prediction_name("ft.ids-a.3.b.2.forget.npz") == ("ft", "ids-a.3.b", 2, "forget")
+    for bad in ("ft.20-28.test.npz", "ft.20-28.x.test.npz", "ft.20-28.2.train.npz",
+                "ft.20-28.2.test.csv"):
+        with pytest.raises(ReportError, match="METHOD.FORGETSET.BUDGET.SPLIT.npz"):
+            parse_prediction_name(bad)
+
+
+def test_sample_arithmetic_by_hand():
+    ids = np.array(["a", "b"])
+    p = Prediction(np.array([[1.0, 5.0], [np.nan, 5.0]]), np.array([3.0, 4.0]), ids,
+                   np.array([0, 1]))
+    assert p.finite.errors.tolist() == [[2, 1]] and p.finite.seeds.tolist() == [0]
+    logits = np.log(np.array([[[0.2, 0.8], [0.6, 0.4]]]))
+    p = Prediction(logits, np.array([1, 1]), ids, np.array([0]))
+    np.testing.assert_allclose(p.errors, [[0.2, 0.6]])
+    np.testing.assert_array_equal(sample_figures.confusions(p), [[[np.nan] * 2, [0.5, 0.5]]])
+    edges = sample_figures.bin_edges(np.array([20.0, 60.0]))
+    assert (edges[0], edges[1]) == (19.5, 21.5) and edges[-1] > 60
+    labels, values = np.array([20, 21, 22, 60.0]), np.array([1, 3, 5, 7.0])
+    mean = sample_figures.binned(values, labels, edges)
+    assert mean[:2].tolist() == [2, 5] and mean[-1] == 7 and np.isnan(mean[2])
+
+
+def test_the_drawn_samples_do_not_depend_on_their_order():
+    ids = np.array([f"{i:04d}" for i in range(500)])
+    shuffled = ids[np.random.default_rng(3).permutation(500)]
+    drawn = ids[sample_figures.chosen(ids)]
+    assert len(set(drawn)) == 100
+    assert drawn.tolist() == shuffled[sample_figures.chosen(shuffled)].tolist()
+    assert sorted(sample_figures.chosen(ids[:7])) == list(range(7))
+
+
+def test_models_look_different_and_the_same_everywhere(regression):
+    run = read_run(regression)
+    assert [m.method for m in run.models("20-28")] == ["median", "original", "retrain", "ft", "ft"]
+    looks = [look(run, m) for m in run.models("20-28")[1:]]
+    assert len({each.color for each in looks}) == 4
+    assert looks[2].marker == looks[3].marker
+    assert sum(looks[2].color) > sum(looks[3].color)  # the smaller budget is paler
+    assert look(run, Model("ft", 4)) == looks[3]
+
+
+def test_a_column_without_a_definition_is_refused():
+    with pytest.raises(ValueError, match="no definition"):
+        Table("caption", (("a", ""),), ())
+    with pytest.raises(ValueError, match="2 cells in a table of 1"):
+        Table("caption", (("a", "what"),), ((Cell("1"), Cell("2")),))
+
+
+def test_definitions_are_unfolded_once(tmp_path):
+    table = Table("caption", (("a", "what"),), ((Cell("1", sort=1.0),),))
+    page = html.render(Document("t", (Text("x"),), (Section("s", (table, table)),)), tmp_path)
+    assert re.findall(r'<details class="columns"( open)?>', page) == [" open", ""]
+
+
+def test_no_jax_and_command_line(tmp_path, coarse):
+    code = ("import sys, unlearn_jax.report; "
+            "print(sorted(m for m in sys.modules if m.split('.')[0] in ('jax', 'jaxlib', 'flax')))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    from unlearn_jax.report.__main__ import main
+
+    assert main([str(tmp_path / "none")]) == 1
+    path = write_workdir(tmp_path / "run", samples=5)
+    assert main([str(path)]) == 0 and (path / "report.html").exists()
+
+
+def test_a_bad_history_is_not_drawn_twice(tmp_path):
+    path = write_workdir(tmp_path, samples=5)
+    with (path / "history.csv").open() as file:
+        header, *rows = csv.reader(file)
+    write_csv(path / "history.csv", header, [*rows, rows[0]])
+    with pytest.raises(ReportError, match="history.csv, line .*: a second row for stage=original"):
+        read_run(path)

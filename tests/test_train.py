@@ -1,0 +1,142 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy import LinearModel, recipe, resident, settings
+
+from unlearn_jax.train import (
+    Batch,
+    Inputs,
+    Loss,
+    decode_rows,
+    end_epoch,
+    guarded,
+    init_carry,
+    init_state,
+    make_loss,
+    weighted_mean,
+)
+
+KEY = jax.random.key(0)
+
+
+def batch_of(rows, weights=None):
+    data = resident()
+    rows = jnp.array(rows)
+    weights = jnp.ones(len(rows)) if weights is None else jnp.array(weights)
+    return Batch(data.images[rows], data.labels[rows], rows, jnp.zeros(len(rows), bool),
+                 weights, jnp.int32(0))
+
+
+def inputs(steps_per_epoch=10, rate=0.1):
+    return Inputs(KEY, jnp.float32(rate), jnp.int32(steps_per_epoch), jnp.int32(100),
+                  jnp.zeros(40, bool))
+
+
+def carry_of(recipe_):
+    return init_carry(recipe_.optimizer, LinearModel().init(KEY))
+
+
+def test_step_is_gradient_descent_on_the_weighted_mean():
+    r = recipe(optimizer_settings=settings(momentum=0.0))
+    state = init_state(LinearModel(), r.optimizer, LinearModel().init(KEY))
+    batch = batch_of([0, 1, 2], [1.0, 1.0, 0.0])
+    new, value = jax.jit(r.step)(KEY, state, batch, 0.1)
+    x = np.asarray(batch.images[:2]).reshape(2, -1) / 255
+    error = x @ np.asarray(state.variables["params"]["w"]) - np.asarray(batch.labels[:2])
+    np.testing.assert_allclose(value, np.mean(error**2), rtol=1e-5)
+    # the objective is the mean squared error over the unit, 10 squared
+    np.testing.assert_allclose(new.variables["params"]["b"], -0.1 * np.mean(2 * error) / 100,
+                               rtol=1e-5)
+    assert new.step == 1
+    assert new.variables["batch_stats"]["mean"] != 0
+
+
+def test_frozen_parameters_stay_to_the_bit():
+    r = recipe(LinearModel(frozen=True), settings(weight_decay=0.5))
+    state = init_state(LinearModel(), r.optimizer, LinearModel().init(KEY))
+    new, _ = jax.jit(r.step)(KEY, state, batch_of([0, 1]), 0.1)
+    np.testing.assert_array_equal(new.variables["params"]["w"], state.variables["params"]["w"])
+    assert new.variables["params"]["b"] != state.variables["params"]["b"]
+
+
+@pytest.mark.parametrize("name, expected", [("mae", [1, 2]), ("mse", [1, 4])])
+def test_regression_losses(name, expected):
+    np.testing.assert_allclose(
+        Loss(name, 1.0).per_sample(jnp.array([3.0, 5.0]), jnp.array([2.0, 7.0])), expected)
+
+
+def test_cross_entropy():
+    loss = make_loss("cross_entropy", 40.0)
+    assert loss.unit == 1.0
+    value = loss.per_sample(jnp.array([[0.0, np.log(3.0)]]), jnp.array([1]))
+    np.testing.assert_allclose(value, -np.log(0.75), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name, outputs", [("mae", (3, 1)), ("mse", (4,)), ("cross_entropy", (2, 5))])
+def test_losses_refuse_other_shapes(name, outputs):
+    with pytest.raises(ValueError, match="do not fit"):
+        Loss(name, 1.0).per_sample(jnp.zeros(outputs), jnp.zeros(3, jnp.int32))
+
+
+def test_padding_rows_decode_to_weight_zero():
+    rows, weights = decode_rows(jnp.array([5, ~3, ~0]))
+    np.testing.assert_array_equal(rows, [5, 3, 0])
+    np.testing.assert_array_equal(weights, [1, 0, 0])
+    assert weighted_mean(jnp.ones(2), jnp.zeros(2)) == 0
+
+
+def test_guarded_step_rests_after_the_members_last_batch():
+    r = recipe()
+    body = jax.jit(guarded(r.step, r.settings))
+    carry = carry_of(r)
+    rows = jnp.arange(8)
+    moved, _ = body(carry, inputs(steps_per_epoch=2), resident(), rows, 1, 0)
+    rested, _ = body(carry, inputs(steps_per_epoch=2), resident(), rows, 2, 0)
+    assert moved[0].step == 1 and moved[1].loss_steps == 1
+    assert rested[0].step == 0 and rested[1].loss_steps == 0
+    np.testing.assert_array_equal(rested[0].variables["params"]["w"],
+                                  carry[0].variables["params"]["w"])
+
+
+def test_a_step_that_is_not_finite_is_undone_and_freezes_the_member():
+    r = recipe()
+    body = jax.jit(guarded(r.step, r.settings))
+    carry = carry_of(r)
+    rows = jnp.arange(8)
+    failed, _ = body(carry, inputs(rate=np.inf), resident(), rows, 0, 0)
+    assert failed[1].failed_step == 0 and not failed[1].running
+    np.testing.assert_array_equal(failed[0].variables["params"]["w"],
+                                  carry[0].variables["params"]["w"])
+    later, _ = body(failed, inputs(), resident(), rows, 1, 0)
+    assert later[0].step == 0
+
+
+def test_end_epoch_keeps_the_best_and_stops():
+    r = recipe()
+    close = jax.jit(end_epoch(patience=2))
+    state, progress = carry_of(r)
+
+    def with_b(value):
+        params = {**state.variables["params"], "b": jnp.float32(value)}
+        return dataclasses.replace(state, variables={**state.variables, "params": params})
+
+    for b, loss, best, stopped in [(1, 5.0, 1, False), (2, 3.0, 2, False), (3, 4.0, 2, False),
+                                   (4, 3.0, 2, True), (5, 1.0, 2, True)]:
+        (_, progress), summary = close((with_b(b), progress), jnp.float32(loss))
+        assert progress.best["params"]["b"] == best, b
+        assert bool(progress.stopped) is stopped, b
+    assert (int(progress.best_epoch), int(progress.epochs)) == (2, 4)
+    assert float(progress.best_loss) == 3.0
+    assert bool(summary["done"])
+
+
+def test_without_patience_nobody_stops():
+    r = recipe()
+    close = jax.jit(end_epoch(patience=0))
+    carry = carry_of(r)
+    for loss in (1.0, 2.0, 3.0, 4.0):
+        carry, summary = close(carry, jnp.float32(loss))
+    assert not summary["done"] and int(carry[1].best_epoch) == 1

@@ -1,0 +1,83 @@
+"""A linear model and eight-pixel images: the engine's tests compile in a fraction of a second."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unlearn_jax.config import default_config
+from unlearn_jax.data.resident import Resident
+from unlearn_jax.layout import make_layout
+from unlearn_jax.optim import OptimizerSettings, make_optimizer
+from unlearn_jax.population import Member, Recipe
+from unlearn_jax.train import make_loss, make_train_step
+
+SIZE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearModel:
+    """`outputs = images / 255 . w + b`, with a running mean of the outputs as batch statistic."""
+
+    image_size: int = SIZE
+    frozen: bool = False
+
+    def init(self, key):
+        return {"params": {"w": jax.random.normal(key, (SIZE * SIZE * 3,)), "b": jnp.zeros(())},
+                "batch_stats": {"mean": jnp.zeros(())}}
+
+    def apply(self, variables, images, *, train, key=None):
+        params = variables["params"]
+        flat = images.reshape(len(images), -1).astype(jnp.float32) / 255
+        outputs = flat @ params["w"] + params["b"]
+        mean = variables["batch_stats"]["mean"]
+        return outputs, {"mean": 0.9 * mean + 0.1 * outputs.mean() if train else mean}
+
+    def trainable(self, params):
+        return {"w": not self.frozen, "b": True}
+
+
+def resident(count=40, seed=0) -> Resident:
+    """Images with labels that a linear model can learn."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
+    labels = images.reshape(count, -1).mean(1) / 255 * 40 + rng.normal(0, 1, count)
+    return Resident(jnp.asarray(images), jnp.asarray(labels, jnp.float32))
+
+
+def layout(members=1, batch=1, count=3, steps=1):
+    """A layout of `members` x `batch` fake devices."""
+    cfg = default_config().parallel
+    with cfg.unlocked():
+        cfg.members, cfg.batch, cfg.steps_per_dispatch = members, batch, steps
+    return make_layout(cfg, count)
+
+
+def settings(**changes) -> OptimizerSettings:
+    """SGD at a constant rate."""
+    base = OptimizerSettings("sgd", 0.05, "constant", 0.25, 0.0, 0.9)
+    return dataclasses.replace(base, **changes)
+
+
+def recipe(model=LinearModel(), optimizer_settings=None, **changes) -> Recipe:
+    """Three epochs, batches of eight."""
+    chosen = optimizer_settings or settings()
+    optimizer, loss = make_optimizer(chosen), make_loss("mse", 10.0)
+    base = Recipe("toy", make_train_step(model, optimizer, loss), optimizer, chosen, loss,
+                  epochs=3, batch_size=8, eval_batch_size=4)
+    return dataclasses.replace(base, **changes)
+
+
+def members(sizes=(24, 17, 9)) -> list[Member]:
+    """One member per size, each with its own seed; the last ten rows are for validation."""
+    return [Member(seed, "" if seed == 0 else f"set-{seed}", np.arange(size, dtype=np.int32),
+                   np.arange(30, 40, dtype=np.int32), np.arange(size, 24, dtype=np.int32))
+            for seed, size in enumerate(sizes)]
+
+
+def tree_close(a, b, **tolerance) -> None:
+    """Asserts that two trees have one structure and close values."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), **tolerance)

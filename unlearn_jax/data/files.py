@@ -1,0 +1,217 @@
+"""Walks over the files of a folder, a .zip or a .tar archive; archives are never extracted.
+
+Members of an archive are read straight from it. So a member called '../../x', a link out of the
+archive or a device cannot touch the disk; each is handed on with its problem named.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+from unlearn_jax.errors import InputError
+
+ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
+IMAGES = (".jpg", ".jpeg", ".png")
+MAX_BYTES = 64 * 2**20  # no photograph is larger; an archive bomb is
+
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceFile:
+    """One file: its path within the source, why it cannot be read ('' if it can), its bytes.
+
+    `read` is to be called before the walk moves on.
+    """
+
+    path: str
+    problem: str
+    read: Callable[[], bytes]
+
+
+def locate(path: str, wanted: str) -> Path:
+    """The folder or archive at `config.data.path`.
+
+    A folder that holds one archive and no image stands for that archive.
+
+    Args:
+      path: as the user wrote it.
+      wanted: what it should hold, for the message.
+
+    Raises:
+      InputError: nothing there, or neither a folder nor an archive.
+    """
+    what = f"give {wanted} as a folder or as one of {', '.join(ARCHIVES)}"
+    if not path:
+        raise InputError(f"config.data.path is empty; {what}")
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise InputError(f"config.data.path is {path!r}, which does not exist; {what}")
+    if found.is_dir():
+        names = os.listdir(found)
+        archives = [n for n in names if n.lower().endswith(ARCHIVES)]
+        if len(archives) == 1 and not any(
+                n.lower().endswith(IMAGES) or (found / n).is_dir() for n in names):
+            return found / archives[0]
+    elif not found.name.lower().endswith(ARCHIVES):
+        raise InputError(f"config.data.path is {path!r}, a file of another kind; {what}")
+    return found
+
+
+def signature(source: Path) -> str:
+    """A digest that changes when files come, go or change: names, sizes and times, no contents.
+
+    Raises:
+      InputError: a folder that cannot be read.
+    """
+    if source.is_dir():
+        return signature_of(source, _folder_paths(source))
+    return signature_of(source.parent, [source.name])
+
+
+def signature_of(root: Path, paths: list[str]) -> str:
+    """`signature` of the files at these paths below root; they need not exist."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            info = os.stat(root / path)
+            known = f"{info.st_size}|{info.st_mtime_ns}"
+        except OSError as e:
+            known = str(e.strerror)
+        digest.update(f"{path}|{known}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def walk(source: Path) -> Iterator[SourceFile]:
+    """Every file of a folder or archive; hidden ones and macOS' copies are left out.
+
+    A folder and a .zip come in the order of their paths, a .tar in its own.
+
+    Raises:
+      InputError: the archive is no archive, damaged, cut off or encrypted, or a file cannot
+        be read.
+    """
+    if source.is_dir():
+        return _walk_folder(source)
+    return _walk_zip(source) if source.name.lower().endswith(".zip") else _walk_tar(source)
+
+
+def _folder_paths(root: Path) -> list[str]:
+    """Paths of the files below root, sorted, '/'-separated; links are followed, cycles are not."""
+    paths, seen = [], set()
+
+    def fail(error: OSError):
+        raise InputError(f"folder {error.filename!r} cannot be read: {error.strerror}")
+
+    for folder, names, files in os.walk(root, followlinks=True, onerror=fail):
+        real = os.path.realpath(folder)
+        if real in seen:
+            names.clear()
+            continue
+        seen.add(real)
+        names[:] = sorted(n for n in names if not _is_hidden(n))
+        relative = os.path.relpath(folder, root)
+        prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
+        paths += [prefix + f for f in files if not _is_hidden(f)]
+    return sorted(paths)
+
+
+def _walk_folder(root: Path) -> Iterator[SourceFile]:
+    for path in _folder_paths(root):
+        yield plain_file(root, path)
+
+
+def plain_file(root: Path, path: str) -> SourceFile:
+    """The file at a path below root; where there is none, that is its problem."""
+    return SourceFile(path, _file_problem(root / path), _file_reader(root / path))
+
+
+def _file_problem(path: Path) -> str:
+    try:
+        info = os.stat(path)
+    except OSError as e:
+        return f"unreadable file: {e.strerror}"
+    return _size_problem(info.st_size) if stat.S_ISREG(info.st_mode) else "no plain file"
+
+
+def _file_reader(path: Path) -> Callable[[], bytes]:
+    def read() -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError as e:
+            raise InputError(f"{str(path)!r} cannot be read: {e.strerror}") from e
+
+    return read
+
+
+def _walk_zip(source: Path) -> Iterator[SourceFile]:
+    with _damage_is_an_input_error(source), zipfile.ZipFile(source) as archive:
+        for member in sorted(archive.infolist(), key=lambda m: m.filename):
+            if member.is_dir() or _is_hidden_path(member.filename):
+                continue
+            if member.flag_bits & 1:
+                raise InputError(f"archive {str(source)!r} is encrypted; give one without password")
+            # the upper half holds Unix' file type where a Unix program wrote the archive
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            problem = "" if kind in (0, stat.S_IFREG) else "link or device in the archive"
+            yield _member(source, member.filename, member.file_size, problem,
+                          lambda m=member: archive.read(m))
+
+
+def _walk_tar(source: Path) -> Iterator[SourceFile]:
+    with _damage_is_an_input_error(source), tarfile.open(source, "r:*") as archive:
+        for member in archive:
+            if member.isdir() or _is_hidden_path(member.name):
+                continue
+            problem = "" if member.isreg() else "link or device in the archive"
+            yield _member(source, member.name, member.size, problem,
+                          lambda m=member: archive.extractfile(m).read())
+        # A cut compressed file raises by itself; a plain one must hold its closing block.
+        if isinstance(archive.fileobj, io.BufferedReader) \
+                and source.stat().st_size < archive.offset + tarfile.BLOCKSIZE:
+            raise EOFError("it ends before its closing block")
+
+
+def _member(source: Path, path: str, size: int, problem: str,
+            read: Callable[[], bytes]) -> SourceFile:
+    def read_member() -> bytes:
+        with _damage_is_an_input_error(source):
+            return read()
+
+    parts = PurePosixPath(path.replace("\\", "/")).parts
+    if parts and (parts[0].startswith("/") or ".." in parts):
+        problem = "path leads out of the archive"
+    return SourceFile(path, problem or _size_problem(size), read_member)
+
+
+@contextlib.contextmanager
+def _damage_is_an_input_error(source: Path) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as e:
+        raise InputError(f"archive {str(source)!r} is damaged or incomplete ({e}); "
+                         "download it again") from e
+    except OSError as e:  # gzip.BadGzipFile is one
+        raise InputError(f"archive {str(source)!r} cannot be read: {e}") from e
+
+
+def _size_problem(size: int) -> str:
+    return "" if size <= MAX_BYTES else f"larger than {MAX_BYTES // 2**20} MiB"
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _is_hidden_path(path: str) -> bool:
+    # '..' is no hidden folder: it is to be reported
+    return any(_is_hidden(part) and part not in (".", "..")
+               for part in path.replace("\\", "/").split("/"))

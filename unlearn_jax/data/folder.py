@@ -1,0 +1,151 @@
+"""Images of one's own: class folders, or a CSV file with a line per image.
+
+Class folders: ROOT/CLASS/anything.jpg (or .png), also deeper; the id is the path below ROOT.
+
+CSV: the header names the columns `path` and `label`; every further column is an attribute of
+whole numbers, for forget sets such as `gender:1`. Paths start at the CSV's folder and are the
+ids. Labels are numbers for a regression, and names or numbers of classes for a classification.
+"""
+
+import csv
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from unlearn_jax.data.cache import Sample, decoded
+from unlearn_jax.data.dataset import Dropped
+from unlearn_jax.data.files import IMAGES, plain_file, signature, signature_of, walk
+from unlearn_jax.data.source import Source
+from unlearn_jax.errors import InputError
+
+RESERVED = ("class", "random", "ids")  # the other kinds of forget sets
+
+
+def load_folder(settings, cache: Path) -> Source:
+    """All usable images of a folder or CSV; see `Source`.
+
+    Raises:
+      InputError: nothing at `settings.path`, no class folder, or a CSV with a mistake; the
+        message names the line.
+    """
+    path = Path(settings.path).expanduser()
+    if not settings.path or not path.exists():
+        raise InputError(f"config.data.path is {settings.path!r}, which does not exist; give a "
+                         "folder of class folders or a .csv file")
+    if path.is_dir():
+        return _load_classes(path, settings, cache)
+    if path.suffix.lower() != ".csv":
+        raise InputError(f"config.data.path is {settings.path!r}, a file of another kind; give a "
+                         "folder of class folders or a .csv file")
+    return _load_csv(path, settings, cache)
+
+
+def _load_classes(root: Path, settings, cache: Path) -> Source:
+    if settings.task != "classification":
+        raise InputError("class folders are a classification, but config.data.task is "
+                         f"{settings.task!r}; give a .csv file for a regression")
+    files = [f for f in walk(root) if f.path.lower().endswith(IMAGES)]
+    names = tuple(sorted({f.path.split("/")[0] for f in files if "/" in f.path}))
+    if not names:
+        raise InputError(f"folder {str(root)!r} has no class folder with a .jpg or .png in it")
+
+    def samples() -> Iterator[Sample | Dropped]:
+        for file in files:
+            if "/" not in file.path:
+                yield Dropped(file.path, "read", "not in a class folder")
+            elif file.problem:
+                yield Dropped(file.path, "read", file.problem)
+            else:
+                yield Sample(file.path, file.read(), names.index(file.path.split("/")[0]))
+
+    held = decoded(cache, "folder", {"files": signature(root)}, settings.image_size, samples)
+    return Source("folder", "classification", "class", names, held)
+
+
+def _load_csv(path: Path, settings, cache: Path) -> Source:
+    text = _read_text(path)
+    attributes, rows = _parse(path, text)
+    names: tuple[str, ...] = ()
+    if settings.task == "classification":
+        names = tuple(sorted({label for _, _, label, _ in rows}, key=_natural))
+    labels = [names.index(label) if names else _number(path, line, "label", label)
+              for line, _, label, _ in rows]
+    files = [plain_file(path.parent, name) for _, name, _, _ in rows]
+
+    def samples() -> Iterator[Sample | Dropped]:
+        for file, label, (_, _, _, values) in zip(files, labels, rows):
+            if file.problem:
+                yield Dropped(file.path, "read", file.problem)
+            else:
+                yield Sample(file.path, file.read(), label, values)
+
+    key = {"csv": hashlib.sha256(text.encode()).hexdigest(), "task": settings.task,
+           "files": signature_of(path.parent, [f.path for f in files])}
+    held = decoded(cache, "folder", key, settings.image_size, samples, attributes)
+    unit = "class" if names else "units"
+    return Source("folder", settings.task, unit, names, held)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise InputError(f"{str(path)!r} is no text in UTF-8: {e}") from e
+
+
+def _parse(path: Path, text: str) -> tuple[tuple[str, ...], list]:
+    """Attribute names, and (line, path, label, attribute values) of each row."""
+    reader = csv.reader(text.splitlines())
+    header = [name.strip() for name in next(reader, [])]
+    attributes = tuple(name for name in header if name not in ("path", "label"))
+    if {"path", "label"} - set(header) or len(set(header)) != len(header) or "" in header:
+        raise InputError(f"{str(path)!r} begins with {','.join(header)!r}; the first line must "
+                         "name the columns path and label, and each further one once")
+    if reserved := set(attributes) & set(RESERVED):
+        raise InputError(f"{str(path)!r} has a column {sorted(reserved)[0]!r}, a name that forget "
+                         "sets use otherwise; rename it")
+    rows, first = [], {}
+    for fields in reader:
+        line = reader.line_num
+        if not fields:
+            continue
+        if len(fields) != len(header):
+            raise InputError(f"{str(path)!r} line {line} has {len(fields)} fields; "
+                             f"its header has {len(header)}")
+        row = dict(zip(header, (f.strip() for f in fields)))
+        if first.setdefault(row["path"], line) != line:
+            raise InputError(f"{str(path)!r} line {line} repeats the path {row['path']!r} of line "
+                             f"{first[row['path']]}")
+        values = tuple(_integer(path, line, name, row[name]) for name in attributes)
+        if not row["path"] or not row["label"]:
+            raise InputError(f"{str(path)!r} line {line} has an empty path or label")
+        rows.append((line, row["path"], row["label"], values))
+    return attributes, rows
+
+
+def _number(path: Path, line: int, column: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{str(path)!r} line {line}: {column} {text!r} is no number; for names "
+                         "of classes set config.data.task to 'classification'")
+    return value
+
+
+def _integer(path: Path, line: int, column: str, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 2**31
+    if not -2**31 <= value < 2**31:
+        raise InputError(f"{str(path)!r} line {line}: {column} {text!r} is no whole number of 32 "
+                         "bits; attributes must be coded by whole numbers")
+    return value
+
+
+def _natural(name: str) -> tuple:
+    """Sorts '2' before '10', and numbers before names."""
+    return (0, int(name), name) if name.isdecimal() else (1, 0, name)

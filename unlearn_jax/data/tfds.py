@@ -1,0 +1,115 @@
+"""Any image data set of TensorFlow Datasets, read without TensorFlow: `tfds:cifar10`.
+
+The data set's own splits are pooled, since this program makes its own. What was prepared as
+ArrayRecord is read; what was not is downloaded and prepared, where there is a network and the
+data set needs no TensorFlow for it.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from unlearn_jax.data.cache import Sample, decoded
+from unlearn_jax.data.dataset import Dropped
+from unlearn_jax.data.files import signature
+from unlearn_jax.data.source import Source
+from unlearn_jax.errors import InputError
+
+_CHUNK = 256  # records read at a time
+
+
+def load_tfds(settings, cache: Path) -> Source:
+    """All images of a data set; see `Source`.
+
+    `settings.path` is TFDS' data directory; empty: its default, ~/tensorflow_datasets. The image
+    and label are the supervised keys, or else the features 'image' and 'label'. Classes and
+    whole numbers of at most 32 bits beside them are attributes. Ids are SPLIT-NUMBER in the order
+    in which TFDS stores the examples, which depends on their keys alone.
+
+    Raises:
+      InputError: an unknown data set, one that cannot be prepared, or one without an image and
+        a label for `settings.task`.
+    """
+    name = settings.source.partition(":")[2]
+    builder = _prepared(name, settings.path)
+    features = builder.info.features
+    keys = builder.info.supervised_keys or ("image", "label")
+    image, label = keys[0], keys[1]
+    classes = settings.task == "classification"
+    _check_features(name, features, image, label, classes)
+    attributes = tuple(sorted(key for key, feature in features.items()
+                              if key != label and _is_attribute(feature)))
+    # encoded images stay encoded, for the decoder that all sources share
+    decoders = {image: tfds.decode.SkipDecoding()} \
+        if isinstance(features[image], tfds.features.Image) else None
+
+    def samples() -> Iterator[Sample | Dropped]:
+        for split in sorted(builder.info.splits):
+            records = builder.as_data_source(split, decoders=decoders)
+            for start in range(0, len(records), _CHUNK):
+                numbers = list(range(start, min(start + _CHUNK, len(records))))
+                for i, record in zip(numbers, records.__getitems__(numbers)):
+                    if classes and record[label] < 0:  # TFDS' mark for a hidden label
+                        yield Dropped(f"{split}-{i:06d}", "read", "no label")
+                    else:
+                        yield Sample(f"{split}-{i:06d}", record[image], float(record[label]),
+                                     tuple(int(record[a]) for a in attributes))
+
+    key = {"files": signature(Path(builder.data_path)), "features": [image, label],
+           "classes": classes}
+    held = decoded(cache, re.sub("[^A-Za-z0-9_.]+", "-", f"tfds-{name}"), key,
+                   settings.image_size, samples, attributes, min_side=1)
+    if classes:
+        return Source(settings.source, settings.task, "class", tuple(features[label].names), held)
+    return Source(settings.source, settings.task, "units", (), held)
+
+
+def _prepared(name: str, path: str) -> tfds.core.DatasetBuilder:
+    directory = str(Path(path).expanduser()) if path else tfds.core.constants.DATA_DIR
+    wish = f"config.data.source is 'tfds:{name}'"
+    try:
+        builder = tfds.builder(name, data_dir=directory)
+        if not builder.is_prepared():
+            builder = tfds.builder(name, data_dir=directory, file_format="array_record")
+    except (ValueError, AssertionError, ImportError) as e:  # TFDS' errors for unknown names
+        first = str(e).splitlines()[0]
+        raise InputError(f"{wish}, which is neither prepared under {directory!r} nor known to "
+                         f"TensorFlow Datasets: {first}") from e
+    if not builder.is_prepared():
+        try:
+            builder.download_and_prepare()
+        except Exception as e:  # what a download and any data set's own code can raise
+            first = (str(e).splitlines() or [""])[0]
+            raise InputError(
+                f"{wish}, which is not prepared under {directory!r} and cannot be prepared here "
+                f"({type(e).__name__}: {first}); prepare it elsewhere with file_format="
+                "'array_record' and copy the folder") from e
+    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        raise InputError(f"{wish}, which was prepared as {builder.info.file_format.value!r} in "
+                         f"{str(builder.data_path)!r}; without TensorFlow only 'array_record' can "
+                         "be read: prepare it again with that file_format")
+    return builder
+
+
+def _check_features(name: str, features, image: str, label: str, classes: bool) -> None:
+    held = ", ".join(sorted(features))
+    if image not in features or len(features[image].shape or ()) != 3:
+        raise InputError(f"'tfds:{name}' has no image feature {image!r}; it has {held}")
+    feature = features.get(label)
+    is_class = isinstance(feature, tfds.features.ClassLabel)
+    is_number = isinstance(feature, tfds.features.Tensor) and feature.shape == () \
+        and np.issubdtype(feature.np_dtype, np.number)
+    if is_class != classes or not is_number:
+        wanted = "a class label for a classification" if classes else "a number for a regression"
+        raise InputError(f"'tfds:{name}' has no feature {label!r} that is {wanted} "
+                         f"(config.data.task); it has {held}")
+
+
+def _is_attribute(feature) -> bool:
+    if isinstance(feature, tfds.features.ClassLabel):
+        return True
+    return isinstance(feature, tfds.features.Tensor) and feature.shape == () \
+        and np.can_cast(feature.np_dtype, np.int32)

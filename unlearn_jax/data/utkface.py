@@ -1,0 +1,99 @@
+"""UTKFace: over 20,000 aligned face crops of 200 x 200 pixels, ages 0 to 116.
+
+Source: Z. Zhang, Y. Song and H. Qi, "Age Progression/Regression by Conditional Adversarial
+Autoencoder", CVPR 2017; https://susanqq.github.io/UTKFace. For research only: the images may not
+be passed on. The label is the file's name, `[age]_[gender]_[race]_[date&time].jpg`, in the
+aligned set with `.chip.jpg` behind it. Some names are malformed; they are reported and skipped.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from absl import logging
+
+from unlearn_jax.data.cache import Sample, decoded
+from unlearn_jax.data.dataset import Dropped
+from unlearn_jax.data.files import IMAGES, SourceFile, locate, signature, walk
+from unlearn_jax.data.source import Source
+from unlearn_jax.errors import InputError
+
+ATTRIBUTES = ("gender", "race")
+GENDERS = ("male", "female")
+RACES = ("White", "Black", "Asian", "Indian", "Others")
+MAX_AGE = 116  # years: the oldest that the data set states
+
+# A blank before .jpg, as in one name of the set, leaves no doubt about the fields.
+_NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_(\d+) ?\.jpg(\.chip\.jpg)?")
+_PATTERN = "[age]_[gender]_[race]_[date&time].jpg"
+
+
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """What a file name says: age in years, gender 0..1, race 0..4 (see GENDERS and RACES)."""
+
+    age: int
+    gender: int
+    race: int
+
+
+def parse_name(name: str) -> Label | None:
+    """The label in a file name without folders, or None for one that does not follow the rule.
+
+    Nothing is guessed: a missing field or dot, or an age above MAX_AGE, gives None.
+    """
+    match = _NAME.fullmatch(name)
+    if not match or int(match[1]) > MAX_AGE:
+        return None
+    return Label(int(match[1]), int(match[2]), int(match[3]))
+
+
+def faces(source: Path) -> Iterator[tuple[SourceFile, Label] | Dropped]:
+    """The readable files with a label, and the image files without one, of a folder or archive.
+
+    Downloads of the set may hold an image in several folders; the first one of a name counts.
+
+    Raises:
+      InputError: no file name of UTKFace at all, or an archive that cannot be read.
+    """
+    seen, others = set(), []
+    for file in walk(source):
+        name = PurePosixPath(file.path).name
+        if not name.lower().endswith(IMAGES):
+            others.append(file.path)
+        elif file.problem:
+            yield Dropped(name, "read", file.problem)
+        elif (label := parse_name(name)) is None:
+            others.append(file.path)
+            yield Dropped(name, "read", f"malformed name: not {_PATTERN}")
+        elif name in seen:
+            yield Dropped(file.path, "read", "repeated: another folder has a file of this name")
+        else:
+            seen.add(name)
+            yield file, label
+    if not seen:
+        held = f"it holds {', '.join(map(repr, others[:3]))}" if others else "it is empty"
+        raise InputError(f"{str(source)!r} has no usable file of UTKFace, named {_PATTERN}; {held}"
+                         + (f" and {len(others) - 3} more" if len(others) > 3 else ""))
+    ignored = sum(not o.lower().endswith(IMAGES) for o in others)
+    if ignored:
+        logging.info("utkface: %d files that are no images ignored", ignored)
+
+
+def load_utkface(settings, cache: Path) -> Source:
+    """All usable faces, with labels in years; see `Source` and data/__init__.py."""
+    source = locate(settings.path, "UTKFace's images")
+    samples = decoded(cache, "utkface", {"files": signature(source)}, settings.image_size,
+                      lambda: _samples(source), ATTRIBUTES)
+    return Source("utkface", "regression", "years", (), samples)
+
+
+def _samples(source: Path) -> Iterator[Sample | Dropped]:
+    for face in faces(source):
+        if isinstance(face, Dropped):
+            yield face
+        else:
+            file, label = face
+            yield Sample(PurePosixPath(file.path).name, file.read(), label.age,
+                         (label.gender, label.race))

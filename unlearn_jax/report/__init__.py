@@ -1,0 +1,33 @@
+"""Reports: from the files of a work directory to tables, pictures and two documents. No JAX."""
+
+from pathlib import Path
+
+from unlearn_jax.report import html, markdown
+from unlearn_jax.report.figures import draw_all
+from unlearn_jax.report.inputs import ReportError, read_run
+from unlearn_jax.report.sections import build
+from unlearn_jax.report.stats import summarise
+
+__all__ = ["ReportError", "write_report"]
+
+
+def write_report(workdir: Path) -> None:
+    """Writes summary.csv, report.md, report.html and figures/*.png into a work directory.
+
+    Reads results.csv, data.json, run.json, predictions/*.npz and, where there is one,
+    history.csv; the same files give the same report, byte for byte on the same versions.
+
+    Args:
+      workdir: the work directory of a finished run.
+
+    Raises:
+      ReportError: a file is missing or malformed; the message names the file and the column
+        or field.
+      OSError: the folder cannot be written.
+    """
+    workdir = Path(workdir)
+    run = read_run(workdir)
+    summarise(run.results).to_csv(workdir / "summary.csv", index=False, float_format="%.10g")
+    document = build(run, list(draw_all(run)))
+    (workdir / "report.md").write_text(markdown.render(document), encoding="utf-8")
+    (workdir / "report.html").write_text(html.render(document, workdir), encoding="utf-8")

@@ -1,0 +1,192 @@
+"""The pictures of the report; those drawn from saved predictions stand in `sample_figures.py`."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+
+from unlearn_jax.report import sample_figures, tables
+from unlearn_jax.report.document import Figure
+from unlearn_jax.report.inputs import Model, Run
+from unlearn_jax.report.stats import estimate
+from unlearn_jax.report.style import (
+    INK,
+    QUIET,
+    RC,
+    axis_label,
+    bars,
+    canvas,
+    label,
+    legend,
+    look,
+    plain,
+    shade,
+)
+
+DPI = 120
+MOST_SETS = 5  # forget sets that get figures of their own
+
+
+def draw_all(run: Run) -> Iterator[tuple[str | None, Figure]]:
+    """Draws every figure into `figures/` and yields (forget set or None, figure)."""
+    folder = run.workdir / "figures"
+    folder.mkdir(exist_ok=True)
+    makers = (training, forgetting, *sample_figures.makers(run))
+    with matplotlib.rc_context(RC):
+        jobs = [(None, "labels-by-step", *histograms(run))] if run.data["histograms"] else []
+        yield from _save(folder, jobs)
+        for name in run.forget_sets[:MOST_SETS]:
+            jobs = ((name, f"{kind}-{name}", figure, alt, caption)
+                    for kind, figure, alt, caption in _make(run, name, makers))
+            yield from _save(folder, jobs)
+
+
+def _make(run, forget_set, makers):
+    for maker in makers:
+        made = maker(run, forget_set)
+        if made is not None:
+            yield maker.__name__.replace("_", "-"), *made
+
+
+def _save(folder, jobs: Iterable) -> Iterator[tuple[str | None, Figure]]:
+    for forget_set, name, figure, alt, caption in jobs:
+        figure.set_dpi(DPI)
+        figure.canvas.draw()
+        # 256 colours: a third of the size, and the report carries every picture within it
+        picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
+        picture = picture.quantize(256, dither=Image.Dither.NONE)
+        picture.save(folder / f"{name}.png", optimize=True, dpi=(DPI, DPI))
+        yield forget_set, Figure(f"{name}.png", alt, caption)
+
+
+def histograms(run: Run) -> tuple[Canvas, str, str]:
+    """Labels by step, one panel each, over one label axis."""
+    steps = run.data["histograms"]
+    columns = 2 if len(steps) > 1 else 1
+    rows = -(-len(steps) // columns)
+    figure, axes = canvas(8.4, 0.9 + 1.25 * rows, rows, columns, sharex=True)
+    for ax in axes.flat[len(steps):]:
+        ax.set_axis_off()
+    for ax in axes.T[-1, :-1][-1:] if len(steps) % columns else ():
+        ax.tick_params(labelbottom=True)  # the panel below it is empty
+    for ax, (step, counts) in zip(axes.flat, steps.items()):
+        positions, heights, width = bars(run, counts)
+        # an edge of the same colour closes the seams between bars that touch
+        ax.bar(positions, heights, width, color="#777777", ec="#777777", lw=0.4)
+        ax.set_title(f"{plain(step)}: {sum(counts.values()):,} images")
+        ax.grid(axis="x", visible=False)
+        ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        for name in run.forget_sets[:MOST_SETS]:
+            shade(run, ax, name, text=False, over=True)
+    for ax in axes[-1]:
+        ax.set_xlabel(axis_label(run))
+    figure.supylabel("images", fontsize=9)
+    shaded = [n for n in run.forget_sets[:MOST_SETS] if run.forget_range(n)]
+    caption = f"How many images have each {run.label}, step by step of the data preparation."
+    if shaded:
+        caption += f" Shaded: forget set{'s' * (len(shaded) > 1)} {', '.join(shaded)}."
+    return figure, f"Histograms of the {run.label} by step", caption
+
+
+def training(run: Run, forget_set: str) -> tuple[Canvas, str, str] | None:
+    """Losses by epoch: training from scratch on the left, unlearning on the right."""
+    if run.history is None:
+        return None
+    rows = run.history[run.history.forget_set.isin(["", forget_set])]
+    scratch = [s for s in ("original", "retrain") if (rows.stage == s).any()]
+    later = [s for s in run.rank if s not in ("median", "original", "retrain")
+             and (rows.stage == s).any()]
+    groups = [g for g in (scratch, later) if g]
+    if not groups:
+        return None
+    figure, axes = canvas(8.4, 4.6, 2, len(groups), sharex="col",
+                          width_ratios=[3, 2][:len(groups)])
+    for column, group in enumerate(groups):
+        for row, loss in enumerate(("train_loss", "validation_loss")):
+            for stage in group:
+                _curve(run, axes[row, column], rows[rows.stage == stage], stage, loss,
+                       mark=group is scratch and loss == "validation_loss")
+            if not axes[row, column].has_data():
+                axes[row, column].text(0.5, 0.5, "not measured", ha="center", va="center",
+                                       color=QUIET, transform=axes[row, column].transAxes)
+                axes[row, column].set_yticks([])
+        axes[1, column].set_xlabel("epoch of training" if group is scratch
+                                   else "epoch of unlearning")
+        axes[1, column].xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axes[0, column].legend()
+    unit = _loss_unit(run)
+    axes[0, 0].set_ylabel(f"training loss{unit}")
+    axes[1, 0].set_ylabel(f"validation loss{unit}")
+    return figure, f"Training curves, forget set {forget_set}", (
+        "Loss by epoch. Line: mean over the seeds that still train; band: smallest to largest "
+        "seed; marks: the epoch of lowest validation loss of each seed, whose weights are kept. "
+        "Losses that are not finite are left out. The scales of left and right differ.")
+
+
+def _curve(run, ax, rows, stage, loss, mark) -> None:
+    table = rows.pivot_table(index="epoch", columns="seed", values=loss)
+    table = table.where(np.isfinite(table)).dropna(how="all")
+    if table.empty:
+        return
+    budget = max([m.epochs for fs in run.forget_sets for m in run.models(fs)
+                  if m.method == stage], default=0)
+    style = look(run, Model(stage, budget))
+    marker = style.marker if len(table) < 3 else None
+    ax.plot(table.index, table.mean(axis=1), style.line, color=style.color, marker=marker,
+            ms=4, label=label(Model(stage, 0)).split(",")[0])
+    ax.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=style.color,
+                    alpha=0.18, lw=0)
+    if mark:
+        best = rows[rows.best].sort_values("epoch").groupby("seed").last()
+        ax.plot(best.epoch, best[loss], style.marker, color=style.color, ms=5, mec="white",
+                mew=0.8, zorder=4)
+
+
+def _loss_unit(run: Run) -> str:
+    train = run.run["config"].get("train")
+    name = train.get("loss") if isinstance(train, dict) else None
+    if name == "mae":
+        return plain(f" (MAE, {run.unit})")
+    return f" ({plain(str(name))})" if name else ""
+
+
+def forgetting(run: Run, forget_set: str) -> tuple[Canvas, str, str] | None:
+    """Forgetting against alpha, with the band of the ceiling."""
+    alphas = tables.alphas_of(run, forget_set)
+    if not alphas:
+        return None
+    figure, axes = canvas(8.4, 4.4)
+    ax = axes[0, 0]
+    x = np.array([float(a) for a in alphas])
+    for model in run.models(forget_set):
+        values = [estimate(run.values(model, forget_set, f"forgetting@{a}")) for a in alphas]
+        if not any(v.n for v in values):
+            continue
+        style = look(run, model)
+        ax.plot(x, [v.mean for v in values], style.line, color=style.color,
+                marker=style.marker, ms=4.5, label=label(model))
+        ax.fill_between(x, [v.low for v in values], [v.high for v in values],
+                        color=style.color, alpha=0.13, lw=0)
+    ceilings = [tables.ceiling(run, forget_set, a) for a in alphas]
+    if all(c is not None and c.n for c in ceilings):
+        low, high = ([c.mean if c.n < 2 else getattr(c, end) for c in ceilings]
+                     for end in ("low", "high"))
+        ax.fill_between(x, low, high, color=QUIET, alpha=0.3, lw=0)
+        ax.plot(x, [c.mean for c in ceilings], ":", color=INK,
+                label="ceiling: $M_\\mathrm{R}$ against $M_\\mathrm{R}$")
+    if f"{run.alpha:g}" in alphas:
+        ax.axvline(run.alpha, color=QUIET, lw=0.8, zorder=1)
+    ax.set_ylim(top=1.02)
+    ax.set_xlabel("α" if run.classification else plain(f"α ({run.unit})"))
+    ax.set_ylabel("Forgetting (1: errs as $M_\\mathrm{R}$)")
+    legend(figure, ax)
+    return figure, f"Forgetting against alpha, forget set {forget_set}", (
+        "Forgetting = mean over D_f of exp(−|r − e| / α). Line: mean over seeds; band: 95 % "
+        "interval, none with one seed; dotted with grey band: the ceiling, M_R against the M_R "
+        "of other seeds. A model is worth something here where it lies above M_O and near the "
+        f"ceiling. The vertical line marks the α of the headline table, {run.alpha:g}.")

@@ -1,0 +1,256 @@
+"""What the report says: the document that Markdown and HTML render."""
+
+import json
+import math
+from typing import Any
+
+from unlearn_jax.report import tables, verdict
+from unlearn_jax.report.document import (
+    Block,
+    Cell,
+    Code,
+    Document,
+    Figure,
+    Items,
+    Section,
+    Table,
+    Text,
+)
+from unlearn_jax.report.figures import MOST_SETS
+from unlearn_jax.report.inputs import ReportError, Run, parse_prediction_name
+from unlearn_jax.report.naming import symbol
+
+_COUNTS = {
+    "all": "samples that were read",
+    "used": "samples left after the steps of preparation",
+    "train": "training set, without copies",
+    "validation": "validation set: decides which weights are kept",
+    "test": "test set: never trained on, decides nothing",
+    "train_balanced": "training set with the augmented copies that even out the labels",
+    "dropped": "samples left out; dropped.csv names each with its reason",
+}
+
+
+def build(run: Run, figures: list[tuple[str | None, Figure]]) -> Document:
+    """The whole report.
+
+    Args:
+      run: the work directory.
+      figures: (forget set, or None where it concerns all) and the figure.
+    """
+    name = run.run["config_name"]
+    sections = [Section("Did it work?", _verdict(run))]
+    sections += [_forget_set(run, fs, [f for s, f in figures if s == fs])
+                 for fs in run.forget_sets]
+    sections += [
+        Section("Warnings", _warnings(run)),
+        Section("Data", _data(run, [f for s, f in figures if s is None])),
+        Section("Stages", (_stages(run),)),
+        Section("How to reproduce", _reproduce(run)),
+        Section("Configuration", (Text("Every key of the config, as it was run."),
+                                  Code("\n".join(_flat(run.run["config"]))))),
+    ]
+    return Document(f"{name}: machine unlearning report", _introduction(run), tuple(sections))
+
+
+def _introduction(run: Run) -> tuple[Block, ...]:
+    counts = run.data["counts"]
+    seeds = ", ".join(map(str, run.seeds))
+    sets = [f"{name} ({entry['train'] + entry['validation']:,} images, request "
+            f"“{entry['request']}”)" for name, entry in run.data["forget_sets"].items()]
+    methods: dict[str, set[int]] = {}
+    for forget_set in run.forget_sets:
+        for model in run.unlearned(forget_set):
+            methods.setdefault(model.method, set()).add(model.epochs)
+    unlearned = "; ".join(
+        f"{symbol(m)} (method {m}) for {_listed(sorted(budgets))} epoch"
+        f"{'s' if budgets != {1} else ''}" for m, budgets in methods.items())
+    balanced = counts.get("train_balanced", counts["train"])
+    copies = (f", {balanced:,} with augmented copies" if balanced != counts["train"] else "")
+    what = "the class" if run.classification else f"the {run.label} in {run.unit}"
+    text = (
+        f"Models learned {what} from images of {run.data['source']}: {counts['train']:,} for "
+        f"training{copies}, {counts['validation']:,} for validation, {counts['test']:,} for "
+        f"testing. Then {'one group' if len(sets) == 1 else f'{len(sets)} groups'} of images was "
+        f"to be forgotten: {'; '.join(sets)}. M_O is the original model, trained on everything; "
+        "M_R was retrained from the same start without the forget set and is the reference. "
+        + (f"M_O was unlearned as {unlearned}. " if unlearned else "Nothing was unlearned. ")
+        + f"Each model was trained with {_many(len(run.seeds), 'seed')} ({seeds}), and every "
+        "number is computed per seed, then averaged"
+        + ("." if len(run.seeds) > 1 else ": with one seed there are no intervals."))
+    blocks: list[Block] = [Text(text)]
+    failed = tables.failed_members(run)
+    notes = len(_notes(run))
+    if failed:
+        blocks.append(Text(f"{_many(len(failed), 'member')} failed and count in no mean: "
+                           "see Warnings.", strong=True))
+    elif notes:
+        blocks.append(Text(f"There {'is' if notes == 1 else 'are'} {_many(notes, 'warning')}: "
+                           "see Warnings.", strong=True))
+    return tuple(blocks)
+
+
+def _verdict(run: Run) -> tuple[Block, ...]:
+    blocks: list[Block] = []
+    for forget_set in run.forget_sets:
+        lead = f"Forget set {forget_set}. " if len(run.forget_sets) > 1 else ""
+        blocks.append(Text(lead + verdict.on_gap(run, forget_set)))
+        models = run.unlearned(forget_set)
+        if models:
+            blocks.append(Items(tuple(verdict.on_model(run, forget_set, m) for m in models)))
+    table = verdict.table(run)
+    return (*blocks, *([table] if table else []))
+
+
+def _forget_set(run: Run, forget_set: str, figures: list[Figure]) -> Section:
+    by_alpha, averaged = tables.by_alpha(run, forget_set), tables.averaged(run, forget_set)
+    others = tables.others(run, forget_set)
+    blocks: list[Block] = [tables.headline(run, forget_set)]
+    inner = []
+    if by_alpha:
+        inner.append(Section("Forgetting against α", (
+            by_alpha, *(f for f in figures if f.file.startswith("forgetting-")))))
+    if averaged:
+        inner.append(Section("Averaged prediction", (averaged,)))
+    if others:
+        inner.append(Section("Further measures", (others,)))
+    rest = tuple(f for f in figures if not f.file.startswith("forgetting-"))
+    if not rest:
+        rest = (Text(f"Not drawn: figures are drawn for the first {MOST_SETS} forget sets "
+                     f"({', '.join(run.forget_sets[:MOST_SETS])})."),)
+    if run.history is None:
+        rest = (*rest, Text("No training curves: the work directory has no history.csv."))
+    inner.append(Section("Figures", rest))
+    return Section(f"Forget set {forget_set}", tuple(blocks), tuple(inner))
+
+
+def _warnings(run: Run) -> tuple[Block, ...]:
+    failed = tables.failures(run)
+    notes = _notes(run)
+    blocks: list[Block] = [failed] if failed else [Text("No member failed.")]
+    blocks.append(Items(tuple(notes)) if notes else Text("There are no warnings."))
+    return tuple(blocks)
+
+
+def _notes(run: Run) -> list[str]:
+    """The run's own warnings, and what in the work directory does not fit together."""
+    notes = [str(w) for w in run.run["warnings"]]
+    own, other = run.data["fingerprint"], run.run.get("data_fingerprint")
+    if other is not None and other != own:
+        notes.append(f"data.json is of data {own}, run.json of data {other}: the files are not "
+                     "of one run")
+    return notes + _stray_predictions(run)
+
+
+def _stray_predictions(run: Run) -> list[str]:
+    """Files of predictions that no row of results.csv stands for."""
+    known = {(m.method, fs, m.epochs) for fs in run.forget_sets for m in run.models(fs)}
+    strays = []
+    for path in sorted((run.workdir / "predictions").glob("*.npz")):
+        try:
+            stray = parse_prediction_name(path.name)[:3] not in known
+        except ReportError as error:
+            strays.append(str(error))
+            continue
+        if stray:
+            strays.append(f"predictions/{path.name} belongs to no model of results.csv")
+    return strays
+
+
+def _data(run: Run, figures: list[Figure]) -> tuple[Block, ...]:
+    data = run.data
+    trained = data["counts"]["train"] + data["counts"]["validation"]
+    counts = Table(
+        f"Images of {data['source']} (data fingerprint {data['fingerprint']}).",
+        (("set", "as named in data.json"), ("images", "number of images"),
+         ("what", "what they are for")),
+        tuple((Cell(key), _count(value), Cell(_COUNTS.get(key, "")))
+              for key, value in data["counts"].items()))
+    sets = Table(
+        "Forget sets.",
+        (("forget set", "its name in every file"), ("request", "as asked for in the config"),
+         ("training", "its images in the training set, without copies"),
+         ("validation", "its images in the validation set"),
+         ("share (%)", "its images as a share of training and validation images, in %")),
+        tuple((Cell(name), Cell(e["request"]), _count(e["train"]), _count(e["validation"]),
+               _share(e["train"] + e["validation"], trained))
+              for name, e in data["forget_sets"].items()))
+    reasons = data["dropped_reasons"]
+    blocks: list[Block] = [counts, sets]
+    if reasons:
+        blocks.append(Table(
+            "Images that were left out, by reason.",
+            (("reason", "as in dropped.csv"), ("images", "number of images")),
+            tuple((Cell(reason), _count(n)) for reason, n in reasons.items())))
+    else:
+        blocks.append(Text("No image was left out."))
+    return (*blocks, *figures)
+
+
+def _stages(run: Run) -> Table:
+    rows = []
+    for stage in run.run["stages"]:
+        rows.append((
+            Cell(stage["stage"]), Cell(str(stage.get("forget_set") or "–")), Cell(stage["key"]),
+            Cell(stage["status"]), _decimal(stage.get("seconds"), 1),
+            _count(stage.get("members")), _count(stage.get("images")),
+            _decimal(stage.get("images_per_s"), 0)))
+    return Table(
+        "What was computed in this run, and what came from the store.",
+        (("stage", "step of the pipeline"), ("forget set", "“–”: all of them"),
+         ("key", "hash of all that determines the stage; its folder in the store"),
+         ("status", "computed, reused from the store, or resumed after an interruption"),
+         ("seconds", "wall time in this run, s"),
+         ("members", "models trained at once, one per seed and forget set"),
+         ("images", "images trained on, over all members and epochs"),
+         ("images/s", "images per second of wall time")), tuple(rows))
+
+
+def _reproduce(run: Run) -> tuple[Block, ...]:
+    facts = [("device", run.run["device"]),
+             ("data fingerprint", run.run.get("data_fingerprint", run.data["fingerprint"])),
+             ("started", run.run.get("started")),
+             ("seconds", run.run.get("seconds"))]
+    facts += [(f"version of {name}", v) for name, v in run.run["versions"].items()]
+    table = Table("Where these numbers come from.",
+                  (("fact", "what"), ("value", "as recorded in run.json")),
+                  tuple((Cell(name), Cell(f"{value:.1f}" if isinstance(value, float)
+                                          else str(value)))
+                        for name, value in facts if value is not None))
+    return (Code(run.run["command"]), table,
+            Text("The report is written from the files of the work directory alone: "
+                 "python -m unlearn_jax.report WORKDIR writes it again."))
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> list[str]:
+    lines = []
+    for key, value in config.items():
+        if isinstance(value, dict):
+            lines += _flat(value, f"{prefix}{key}.")
+        else:
+            lines.append(f"{prefix}{key} = {json.dumps(value, ensure_ascii=False)}")
+    return lines
+
+
+def _count(value: Any) -> Cell:
+    return _decimal(value, 0)
+
+
+def _decimal(value: Any, decimals: int) -> Cell:
+    """A number of a JSON file, which may be absent or null where it has no meaning."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        return tables.NONE
+    return Cell(f"{value:,.{decimals}f}", sort=float(value))
+
+
+def _share(part: int, whole: int) -> Cell:
+    return _decimal(100 * part / whole if whole else None, 1)
+
+
+def _many(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def _listed(values: list[int]) -> str:
+    return " and ".join([", ".join(map(str, values[:-1])), str(values[-1])]
+                        if len(values) > 1 else map(str, values))

@@ -1,0 +1,139 @@
+"""How the pictures look: colours, lines, names and axes, the same in every figure.
+
+Colours are those of Okabe and Ito (Color Universal Design, 2008): told apart with any of the
+common kinds of colour blindness, and helped by lines and markers where print is grey.
+"""
+
+import dataclasses
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure as Canvas
+
+from unlearn_jax.report.inputs import Model, Run
+from unlearn_jax.report.naming import model_symbol
+
+INK, QUIET, SHADE = "#222222", "#8a8a8a", "#e69f00"
+# method: colour, line, marker
+_LOOKS = {
+    "original": ("#0072b2", "-", "o"),
+    "retrain": ("#d55e00", "--", "s"),
+    "ft": ("#009e73", "-", "^"),
+    "rnd": ("#cc79a7", "-", "v"),
+}
+_FURTHER = (("#56b4e9", "-.", "D"), ("#8c6d00", "-.", "P"), ("#5d3a9b", "-.", "X"),
+            ("#6b6b6b", "-.", "*"))
+
+RC = {
+    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9.5,
+    "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
+    "axes.edgecolor": "#666666", "axes.grid": True, "axes.axisbelow": True,
+    "grid.color": "#e4e4e4", "grid.linewidth": 0.6, "legend.frameon": False,
+    "legend.fontsize": 8.5, "xtick.color": "#444444", "ytick.color": "#444444",
+    "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "axes.labelcolor": INK,
+    "lines.linewidth": 1.5, "figure.facecolor": "white", "savefig.facecolor": "white",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """How a model is drawn."""
+
+    color: tuple[float, float, float]
+    line: str
+    marker: str
+
+
+def look(run: Run, model: Model) -> Look:
+    """Colour, line and marker; smaller budgets of a method are paler."""
+    others = [m for m in run.rank if m not in _LOOKS and m != "median"]
+    color, line, marker = _LOOKS.get(model.method) or _FURTHER[
+        others.index(model.method) % len(_FURTHER)]
+    budgets = sorted({m.epochs for fs in run.forget_sets for m in run.unlearned(fs)
+                      if m.method == model.method} | {model.epochs})
+    strength = 1.0
+    if len(budgets) > 1:
+        strength = 0.45 + 0.55 * budgets.index(model.epochs) / (len(budgets) - 1)
+    rgb = tuple(1 - strength * (1 - c) for c in to_rgb(color))
+    return Look(rgb, line, marker)
+
+
+def label(model: Model) -> str:
+    """A legend entry with real subscripts."""
+    name = model_symbol(model)
+    head, comma, tail = name.partition(",")
+    if not head.startswith("M_"):
+        return plain(name)
+    below = head.removeprefix("M_").replace("_", r"\_").replace("-", "{-}")
+    return rf"$M_\mathrm{{{below}}}$" + comma + tail
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib must not read as a formula."""
+    return text.replace("$", r"\$")
+
+
+def drawn(run: Run, forget_set: str) -> list[Model]:
+    """M_O, M_R and each method at its largest budget: what fits one picture."""
+    largest = {m.method: m for m in run.unlearned(forget_set)}  # ascending budgets
+    return [m for m in run.models(forget_set)
+            if m.method in ("original", "retrain") or largest.get(m.method) == m]
+
+
+def axis_label(run: Run, what: str = "") -> str:
+    name = f"{what}{run.label}"
+    return name if run.classification else plain(f"{name} ({run.unit})")
+
+
+def canvas(width: float, height: float, rows: int = 1, columns: int = 1,
+           **options) -> tuple[Canvas, np.ndarray]:
+    """A figure in inches with a grid of axes `[rows, columns]`, without pyplot's globals."""
+    figure = Canvas(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def legend(figure: Canvas, ax: Axes) -> None:
+    """A legend below the axes, where it hides nothing."""
+    handles, names = ax.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4))
+
+
+def shade(run: Run, ax: Axes, forget_set: str, text: bool = True, over: bool = False) -> None:
+    """Shades the forget set's labels along x, where it is a range of labels or a class.
+
+    Args:
+      text: whether the shade gets an entry in the legend.
+      over: whether it lies over what is drawn, for bars, which would hide it.
+    """
+    ends = run.forget_range(forget_set)
+    if ends:
+        ax.axvspan(ends[0] - 0.5, ends[1] + 0.5, color=SHADE, alpha=0.35 if over else 0.16, lw=0,
+                   zorder=3 if over else 0,
+                   label=f"forget set {plain(forget_set)}" if text else None)
+
+
+def grid_shape(count: int) -> tuple[int, int]:
+    """Rows and columns for some equal panels, at most three to a row."""
+    columns = {0: 1, 4: 2}.get(count, min(count, 3))
+    return max(-(-count // columns), 1), columns
+
+
+def bars(run: Run, counts: dict[str, int]) -> tuple[np.ndarray, np.ndarray, float]:
+    """Positions, heights and width of the bars of a histogram in data.json."""
+    if run.classification:
+        # in file order, unless the labels are numbers
+        keys = sorted(counts, key=int) if all(k.isdecimal() for k in counts) else list(counts)
+        at = np.array([int(k) for k in keys]) if all(k.isdecimal() for k in keys) \
+            else np.arange(len(keys))
+        return at, np.array([counts[k] for k in keys]), 0.8
+    at = np.array([float(k) for k in counts])
+    heights = np.array(list(counts.values()))
+    if len(at) > 150:
+        heights, edges = np.histogram(at, bins=60, weights=heights)
+        return (edges[:-1] + edges[1:]) / 2, heights, edges[1] - edges[0]
+    gaps = np.diff(np.unique(at))
+    return at, heights, gaps.min() if len(gaps) else 1.0
