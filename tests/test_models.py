@@ -11,6 +11,9 @@ from unlearn_jax.config import ConfigError, default_config
 from unlearn_jax.models import build_model, preprocess
 
 SIZE = 16
+# The tests compile much and compute little.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0,
+                                                   "xla_llvm_disable_expensive_passes": True})
 
 
 def config(**changes):
@@ -48,8 +51,8 @@ def prepared(num_classes=0, **changes):
     in half the time."""
     model = build_model(config(**changes), SIZE, num_classes)
     model = dataclasses.replace(model, module=model.module.clone(blocks=(1, 1)))
-    variables = jax.jit(model.init)(jax.random.key(1))
-    return model, variables, jax.jit(model.apply, static_argnames="train")
+    variables = jit(model.init)(jax.random.key(1))
+    return model, variables, jit(model.apply, static_argnames="train")
 
 
 def study():
@@ -100,7 +103,7 @@ def test_parameter_names_are_stable():
 def test_initialisation():
     cfg = config(width=16, variant="keras", head_widths=(256,), head_dropout=(0.0,))
     model = build_model(cfg, SIZE, 0)
-    init = jax.jit(model.init)
+    init = jit(model.init)
     variables = init(jax.random.key(0))
     assert_trees_equal(jax.tree.map(lambda x: (x.shape, x.dtype.name), variables),
                        jax.tree.map(lambda x: (x.shape, x.dtype.name), model.shapes()))
@@ -183,12 +186,12 @@ def test_members_equal_a_loop_of_singles():
     model, _, apply = study()
     keys = jax.random.split(jax.random.key(3), 2)
     batch = np.stack([images(4, seed) for seed in range(2)])
-    variables = jax.jit(jax.vmap(model.init))(keys)
+    variables = jit(jax.vmap(model.init))(keys)
 
-    outputs, stats = jax.jit(jax.vmap(functools.partial(model.apply, train=True)))(
+    outputs, stats = jit(jax.vmap(functools.partial(model.apply, train=True)))(
         variables, batch, key=keys)
     assert outputs.shape == (2, 4)
-    init = jax.jit(model.init)
+    init = jit(model.init)
     for m, key in enumerate(keys):
         single = init(key)
         assert_trees_close(member(variables, m), single)
@@ -224,7 +227,7 @@ def test_same_config_is_the_same_model_and_compiles_once():
         traces.append(model)
         return model.init(key)
 
-    jitted = jax.jit(init, static_argnums=0)
+    jitted = jit(init, static_argnums=0)
     jitted(a, jax.random.key(0))
     jitted(b, jax.random.key(1))
     assert len(traces) == 1

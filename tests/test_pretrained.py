@@ -1,6 +1,8 @@
 """Weight files are written by hand here, as Keras and PyTorch lay them out, and the network is
 computed a second time in NumPy, in the order of the source's own definition."""
 
+import functools
+
 import h5py
 import jax
 import numpy as np
@@ -17,17 +19,18 @@ DEPTH = (3, 4, 6, 3)
 COMPILE_FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-def config(variant, **changes):
+@functools.cache
+def prepared(variant, size=32, num_classes=0, **changes):
+    """(config, model, variables to load into)"""
     cfg = default_config().model
     cfg.unlock()
     cfg.update({"name": "resnet50", "variant": variant, "width": WIDTH, "stem": "imagenet"}
                | changes)
-    return cfg
-
-
-def prepared(cfg, size=32, num_classes=0):
     model = build_model(cfg, size, num_classes)
-    return model, jax.jit(model.init, compiler_options=COMPILE_FAST)(jax.random.key(0))
+    rng = np.random.default_rng(9)
+    fresh = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32),
+                         model.shapes())
+    return cfg, model, fresh
 
 
 def inference(model, variables, images):
@@ -222,16 +225,17 @@ def torch_weights(classes=10):
 # --- the files ------------------------------------------------------------------------------
 
 
-def write_keras2(path, weights, root="", prefix=None, suffix=":0"):
+def write_keras2(path, weights, root="", prefix=None, scope="", suffix=":0"):
     """layer/layer/kernel:0, or with a prefix prefix/layer/kernel:0 (a network within another
-    model); below `model_weights` for a whole model."""
+    model); below `model_weights` for a whole model. TensorFlow 1 appends _1 to the inner name
+    (scope) where a network was built twice in one session."""
     with h5py.File(path, "w") as file:
         group = file.create_group(root) if root else file
         layers = sorted({name.rpartition("/")[0] for name in weights})
         group.attrs["layer_names"] = [layer.encode() for layer in layers]
         for name, value in weights.items():
             layer, _, leaf = name.rpartition("/")
-            group[f"{layer if prefix is None else prefix}/{layer}/{leaf}{suffix}"] = value
+            group[f"{layer if prefix is None else prefix}/{layer}{scope}/{leaf}{suffix}"] = value
         if root:
             file["optimizer_weights/adam/iteration:0"] = np.int64(3)
     return path
@@ -271,11 +275,11 @@ def trees_equal(a, b):
 def test_keras_forward_equals_the_source(tmp_path):
     weights = keras_weights()
     path = write_keras2(tmp_path / "resnet50.h5", weights)
-    model, fresh = prepared(config("keras", preprocess="caffe"), size=51, num_classes=3)
-    variables, loaded = load_pretrained(path, fresh, config("keras"))
+    cfg, model, fresh = prepared("keras", size=51, num_classes=3, preprocess="caffe")
+    variables, loaded = load_pretrained(path, fresh, cfg)
     images = np.random.default_rng(3).integers(0, 256, (2, 51, 51, 3)).astype(np.uint8)
     features = keras_resnet50(weights, images[..., ::-1] - [103.939, 116.779, 123.68])
-    head = variables["params"]["output"]
+    head = jax.tree.map(np.asarray, variables["params"]["output"])
     assert trees_equal(head, fresh["params"]["output"])
     np.testing.assert_allclose(inference(model, variables, images),
                                features @ head["kernel"] + head["bias"], atol=1e-4, rtol=1e-4)
@@ -288,13 +292,13 @@ def test_keras_forward_equals_the_source(tmp_path):
 def test_vggface2_forward_equals_the_source(tmp_path):
     weights = vggface2_weights()
     path = write_keras2(tmp_path / "weights.h5", weights)
-    cfg = config("vggface2", preprocess="vggface2", projection=12)
-    model, fresh = prepared(cfg, size=50, num_classes=3)
+    cfg, model, fresh = prepared("vggface2", size=50, num_classes=3, preprocess="vggface2",
+                                 projection=12)
     variables, loaded = load_pretrained(path, fresh, cfg)
     images = np.random.default_rng(4).integers(0, 256, (2, 50, 50, 3)).astype(np.uint8)
     features = vggface2_resnet50(weights, images[..., ::-1] - [91.4953, 103.8827, 131.0912])
     assert np.mean(features == 0) > 0.1, "the relu of dim_proj must matter here"
-    head = variables["params"]["output"]
+    head = jax.tree.map(np.asarray, variables["params"]["output"])
     np.testing.assert_allclose(inference(model, variables, images),
                                features @ head["kernel"] + head["bias"], atol=1e-4, rtol=1e-4)
     assert loaded.left_over == ("classifier_low_dim/classifier_low_dim/kernel",)
@@ -304,8 +308,7 @@ def test_vggface2_forward_equals_the_source(tmp_path):
 def test_torchvision_forward_equals_the_source(tmp_path):
     weights = torch_weights(classes=10)
     path = write_torch(tmp_path / "resnet50.safetensors", weights)
-    cfg = config("torchvision", preprocess="torch")
-    model, fresh = prepared(cfg, size=50, num_classes=10)
+    cfg, model, fresh = prepared("torchvision", size=50, num_classes=10, preprocess="torch")
     variables, loaded = load_pretrained(path, fresh, cfg)
     images = np.random.default_rng(5).integers(0, 256, (2, 50, 50, 3)).astype(np.uint8)
     x = (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
@@ -316,33 +319,39 @@ def test_torchvision_forward_equals_the_source(tmp_path):
     assert all(name.endswith("num_batches_tracked") for name in loaded.left_over)
     assert "53 counters" in str(loaded)
     # another number of classes: the head is as initialised, the rest the same
-    _, fresh = prepared(cfg, num_classes=3)
+    cfg, _, fresh = prepared("torchvision", num_classes=3)
     other, loaded = load_pretrained(path, fresh, cfg)
     assert trees_equal(other["params"]["output"], fresh["params"]["output"])
     assert {"fc.bias", "fc.weight"} < set(loaded.left_over)
     assert trees_equal(other["batch_stats"], variables["batch_stats"])
+    # a hidden layer as wide as the pool: `output` has the classifier's shape, not its inputs
+    cfg, _, fresh = prepared("torchvision", num_classes=10, head_widths=(128,), head_dropout=(0.0,))
+    other, _ = load_pretrained(path, fresh, cfg)
+    assert other["params"]["output"]["kernel"].shape == weights["fc.weight"].T.shape
+    assert trees_equal(other["params"]["output"], fresh["params"]["output"])
 
 
 def test_one_output_is_never_taken_from_a_file(tmp_path):
     path = write_torch(tmp_path / "age.safetensors", torch_weights(classes=1))
-    _, fresh = prepared(config("torchvision"), num_classes=0)
-    variables, loaded = load_pretrained(path, fresh, config("torchvision"))
+    cfg, _, fresh = prepared("torchvision")
+    variables, loaded = load_pretrained(path, fresh, cfg)
     assert trees_equal(variables["params"]["output"], fresh["params"]["output"])
     assert "fc.weight" in loaded.left_over
 
 
 def test_every_keras_layout_gives_the_same_variables(tmp_path):
     weights = keras_weights()
-    _, fresh = prepared(config("keras"))
+    cfg, _, fresh = prepared("keras")
     before = jax.tree.map(np.array, fresh)
     paths = [
         write_keras2(tmp_path / "weights.h5", weights),
         write_keras2(tmp_path / "keras3_legacy.h5", weights, suffix=""),
+        write_keras2(tmp_path / "second.h5", weights, scope="_1"),
         write_keras2(tmp_path / "whole.h5", weights, root="model_weights"),
         write_keras2(tmp_path / "nested.hdf5", weights, root="model_weights", prefix="resnet50"),
         write_keras3(tmp_path / "keras3.weights.h5", weights),
     ]
-    first, _ = load_pretrained(paths[0], fresh, config("keras"))
+    first, _ = load_pretrained(paths[0], fresh, cfg)
     assert trees_equal(fresh, before), "the argument was changed"
     np.testing.assert_array_equal(
         first["params"]["stage2_block1"]["shortcut_norm"]["scale"],
@@ -351,7 +360,7 @@ def test_every_keras_layout_gives_the_same_variables(tmp_path):
         first["batch_stats"]["stage2_block1"]["shortcut_norm"]["var"],
         weights["conv3_block1_0_bn/moving_variance"])
     for path in paths[1:]:
-        variables, _ = load_pretrained(path, fresh, config("keras"))
+        variables, _ = load_pretrained(path, fresh, cfg)
         assert trees_equal(first, variables), path
 
 
@@ -362,8 +371,8 @@ def test_vggface2_within_another_model_and_without_projection(tmp_path):
     with h5py.File(path, "a") as file:
         file["model_weights/dense/dense/kernel:0"] = np.zeros((12, 1), np.float32)
         file["model_weights/dense/dense/bias:0"] = np.zeros(1, np.float32)
-    _, fresh = prepared(config("vggface2"))
-    variables, loaded = load_pretrained(path, fresh, config("vggface2"))
+    cfg, _, fresh = prepared("vggface2")
+    variables, loaded = load_pretrained(path, fresh, cfg)
     np.testing.assert_array_equal(variables["params"]["stem_conv"]["kernel"],
                                   weights["conv1/7x7_s2/kernel"])
     np.testing.assert_array_equal(variables["batch_stats"]["stem_norm"]["mean"],
@@ -373,8 +382,7 @@ def test_vggface2_within_another_model_and_without_projection(tmp_path):
     # keras-vggface's files have no dim_proj: the projection is as initialised
     keras_vggface = {name: a for name, a in weights.items() if not name.startswith("dim_proj")}
     path = write_keras2(tmp_path / "rcmalli.h5", keras_vggface)
-    cfg = config("vggface2", projection=12)
-    _, fresh = prepared(cfg)
+    cfg, _, fresh = prepared("vggface2", projection=12)
     variables, loaded = load_pretrained(path, fresh, cfg)
     assert trees_equal(variables["params"]["projection"], fresh["params"]["projection"])
     assert "params/projection/kernel" in loaded.initialised
@@ -389,14 +397,13 @@ def test_another_variant_is_named(tmp_path, variant, needed):
         write_torch(path, torch_weights())
     else:
         write_keras2(path, keras_weights() if needed == "keras" else vggface2_weights())
-    _, fresh = prepared(config(variant))
+    cfg, _, fresh = prepared(variant)
     with pytest.raises(PretrainedError, match=f"set config.model.variant='{needed}'"):
-        load_pretrained(path, fresh, config(variant))
+        load_pretrained(path, fresh, cfg)
 
 
-def refused(path, cfg=None):
-    cfg = cfg or config("torchvision")
-    _, fresh = prepared(cfg)
+def refused(path, variant="torchvision", **changes):
+    cfg, _, fresh = prepared(variant, **changes)
     with pytest.raises(PretrainedError) as error:
         load_pretrained(path, fresh, cfg)
     return str(error.value)
@@ -419,14 +426,14 @@ def test_missing_left_over_and_misshapen_tensors_are_named(tmp_path):
 
 def test_projection_of_another_width_is_refused(tmp_path):
     path = write_keras2(tmp_path / "weights.h5", vggface2_weights(projection=12))
-    message = refused(path, config("vggface2", projection=5))
+    message = refused(path, "vggface2", projection=5)
     assert "dim_proj/kernel is (128, 12), the model's params/projection/kernel needs (128, 5)" \
         in message
 
 
 def test_a_shallower_network_is_refused(tmp_path):
     path = write_torch(tmp_path / "resnet50.safetensors", torch_weights())
-    message = refused(path, config("torchvision", name="resnet18"))
+    message = refused(path, name="resnet18")
     assert "does not fit resnet18 (width 4" in message and "left over in the file" in message
 
 
@@ -452,36 +459,35 @@ def test_files_of_another_kind_are_refused(tmp_path):
 
 
 def test_strange_hdf5_files_are_refused(tmp_path):
-    keras = config("keras")
     unrelated = tmp_path / "unrelated.h5"
     with h5py.File(unrelated, "w") as file:
         file["data/images"] = np.zeros(3)
-    assert "holds no layer of keras.applications" in refused(unrelated, keras)
-    assert "data/images" in refused(unrelated, keras)
+    assert "holds no layer of keras.applications" in refused(unrelated, "keras")
+    assert "data/images" in refused(unrelated, "keras")
     unnamed = write_keras3(tmp_path / "old.weights.h5", keras_weights(), named=False)
-    assert "does not name its layers" in refused(unnamed, keras)
+    assert "does not name its layers" in refused(unnamed, "keras")
     twice = write_keras2(tmp_path / "twice.h5", keras_weights())
     with h5py.File(twice, "a") as file:
         file["other/conv1_conv/kernel:0"] = np.zeros(3)
-    assert "conv1_conv/kernel twice" in refused(twice, keras)
+    assert "conv1_conv/kernel twice" in refused(twice, "keras")
     weights = keras_weights()
     weights["conv5_block3_3_bn/beta"][2] = np.nan
     broken = write_keras2(tmp_path / "nan.h5", weights)
-    assert "conv5_block3_3_bn/beta holds NaN" in refused(broken, keras)
+    assert "conv5_block3_3_bn/beta holds NaN" in refused(broken, "keras")
     outside = tmp_path / "outside.h5"
     (tmp_path / "secret.bin").write_bytes(bytes(16))
     with h5py.File(outside, "w") as file:
         file.create_dataset("conv1_bn/conv1_bn/gamma:0", (4,), "f4",
                             external=[(str(tmp_path / "secret.bin"), 0, 16)])
-    assert "points to data in another file" in refused(outside, keras)
+    assert "points to data in another file" in refused(outside, "keras")
 
 
 def test_half_precision_files_become_float32(tmp_path):
     weights = {name: a.astype(np.float16) if a.dtype == np.float32 else a
                for name, a in torch_weights().items()}
     path = write_torch(tmp_path / "half.safetensors", weights)
-    _, fresh = prepared(config("torchvision"))
-    variables, _ = load_pretrained(path, fresh, config("torchvision"))
+    cfg, _, fresh = prepared("torchvision")
+    variables, _ = load_pretrained(path, fresh, cfg)
     flat = traverse_util.flatten_dict(variables, sep="/")
     assert {value.dtype.name for value in flat.values()} == {"float32"}
     np.testing.assert_array_equal(flat["params/stem_norm/bias"],

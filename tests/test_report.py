@@ -12,14 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_workdir import write_csv, write_json, write_workdir
-from PIL import Image
 
-from unlearn_jax.report import ReportError, figures, html, markdown, sample_figures, write_report
+from unlearn_jax.report import ReportError, figures, html, markdown, write_report
 from unlearn_jax.report.document import Cell, Document, Section, Table, Text
-from unlearn_jax.report.inputs import Model, Prediction, parse_prediction_name, read_run
+from unlearn_jax.report.inputs import parse_prediction_name, read_run
 from unlearn_jax.report.sections import build
 from unlearn_jax.report.stats import estimate, summarise
-from unlearn_jax.report.style import look
 
 T2 = 4.302652729911275  # Student's t, 97.5 %, two degrees of freedom (any printed table)
 ATTACK = "<script>alert('x')</script> | `a` *b* [c](d) \"&amp;"
@@ -191,23 +189,6 @@ def test_markdown_escapes_block_markers_and_fences():
     assert markdown.escape("-1.5") == "-1.5"
 
 
-def test_figures(regression, classification):
-    common = {"training", "forgetting", "balance", "sample-errors", "sorted-errors"}
-    expected = {
-        regression: {f"{kind}-{name}" for name in ("20-28", "random-0.02")
-                     for kind in common | {"predicted", "error-by-label"}},
-        classification: {f"{kind}-class-3" for kind in
-                         common | {"accuracy-by-class", "confusion"}}}
-    for path, names in expected.items():
-        files = {p.stem: p for p in path.glob("figures/*.png")}
-        assert set(files) == names | {"labels-by-step"}
-        for file in files.values():
-            image = np.asarray(Image.open(file).convert("RGB")).astype(float)
-            assert min(image.shape[:2]) >= 300 and max(image.shape) <= 1300
-            assert image.std() > 10, file  # not a blank page
-            assert file.stat().st_size < 150_000
-
-
 def test_the_same_files_give_the_same_report(classification):
     written = sorted([*classification.glob("report.*"), *classification.glob("figures/*.png"),
                       classification / "summary.csv"])
@@ -343,29 +324,6 @@ def test_bad_tables_are_refused(tmp_path, spoil, message):
         text_report(path)
 
 
-@pytest.mark.parametrize("change, message", [
-    (None, "original.20-28.0.forget.npz is missing"),
-    (lambda a: a.pop("seeds"), "original.20-28.0.forget.npz: the array 'seeds' is missing"),
-    (lambda a: a.update(outputs=a["outputs"][..., None]), "'outputs' has shape [3, 5, 1]"),
-    (lambda a: a.update(ids=a["ids"][:2]), "the array 'ids' has shape [2]"),
-    (lambda a: a.update(seeds=np.arange(7, 10)), "the array 'seeds' holds [7, 8, 9]"),
-    (lambda a: a.update(ids=a["ids"].astype(object)), "cannot be read"),  # would unpickle
-    (lambda a: a.update(ids=a["ids"][::-1]), "the array 'ids' differs"),
-])
-def test_bad_predictions_are_refused(tmp_path, change, message):
-    path = write_workdir(tmp_path, samples=5)
-    file = path / "predictions" / "original.20-28.0.forget.npz"
-    arrays = dict(np.load(file))
-    if change is None:
-        file.unlink()
-    else:
-        change(arrays)
-        np.savez(file, **arrays)
-    run = read_run(path)
-    with pytest.raises(ReportError, match=re.escape(message)):
-        sample_figures.sorted_errors(run, "20-28")
-
-
 def test_what_does_not_fit_together_is_said(tmp_path):
     path = write_workdir(tmp_path, samples=5)
     file = path / "predictions" / "ft.20-28.2.test.npz"
@@ -386,41 +344,6 @@ def test_prediction_names():
                 "ft.20-28.2.test.csv"):
         with pytest.raises(ReportError, match="METHOD.FORGETSET.BUDGET.SPLIT.npz"):
             parse_prediction_name(bad)
-
-
-def test_sample_arithmetic_by_hand():
-    ids = np.array(["a", "b"])
-    p = Prediction(np.array([[1.0, 5.0], [np.nan, 5.0]]), np.array([3.0, 4.0]), ids,
-                   np.array([0, 1]))
-    assert p.finite.errors.tolist() == [[2, 1]] and p.finite.seeds.tolist() == [0]
-    logits = np.log(np.array([[[0.2, 0.8], [0.6, 0.4]]]))
-    p = Prediction(logits, np.array([1, 1]), ids, np.array([0]))
-    np.testing.assert_allclose(p.errors, [[0.2, 0.6]])
-    np.testing.assert_array_equal(sample_figures.confusions(p), [[[np.nan] * 2, [0.5, 0.5]]])
-    edges = sample_figures.bin_edges(np.array([20.0, 60.0]))
-    assert (edges[0], edges[1]) == (19.5, 21.5) and edges[-1] > 60
-    labels, values = np.array([20, 21, 22, 60.0]), np.array([1, 3, 5, 7.0])
-    mean = sample_figures.binned(values, labels, edges)
-    assert mean[:2].tolist() == [2, 5] and mean[-1] == 7 and np.isnan(mean[2])
-
-
-def test_the_drawn_samples_do_not_depend_on_their_order():
-    ids = np.array([f"{i:04d}" for i in range(500)])
-    shuffled = ids[np.random.default_rng(3).permutation(500)]
-    drawn = ids[sample_figures.chosen(ids)]
-    assert len(set(drawn)) == 100
-    assert drawn.tolist() == shuffled[sample_figures.chosen(shuffled)].tolist()
-    assert sorted(sample_figures.chosen(ids[:7])) == list(range(7))
-
-
-def test_models_look_different_and_the_same_everywhere(regression):
-    run = read_run(regression)
-    assert [m.method for m in run.models("20-28")] == ["median", "original", "retrain", "ft", "ft"]
-    looks = [look(run, m) for m in run.models("20-28")[1:]]
-    assert len({each.color for each in looks}) == 4
-    assert looks[2].marker == looks[3].marker
-    assert sum(looks[2].color) > sum(looks[3].color)  # the smaller budget is paler
-    assert look(run, Model("ft", 4)) == looks[3]
 
 
 def test_a_column_without_a_definition_is_refused():

@@ -59,7 +59,7 @@ def default_config() -> ml_collections.ConfigDict:
         preprocess="unit",        # unit (-1..1) | caffe (BGR, mean subtracted) | vggface2 | torch
         dtype="float32",          # float32 | bfloat16: the arithmetic; parameters stay float32
         frozen=(),                # regular expressions over parameter paths that stay fixed
-        pretrained="",            # .h5 (VGGFace2 Keras) or .safetensors (torchvision, timm)
+        pretrained="",            # .h5 (Keras, VGGFace2) or .safetensors (torchvision, timm)
     ))
     c.train = ml_collections.ConfigDict(dict(
         epochs=20,
@@ -129,6 +129,7 @@ _CHOICES = {
 # key: (smallest, largest allowed); an open end is an infinity
 _RANGES = {
     "data.size": (20, math.inf),
+    "data.seed": (0, math.inf),
     "data.image_size": (8, 1024),
     "data.label_noise": (0, math.inf),
     "data.fraction": (1e-6, 1),

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
                          "--config.train.epochs=3")
     config = _CONFIG.value
     check_config(config, tuple(METHODS))
-    file, _, scale = _CONFIG.config_filename.partition(":")
+    file, _, scale = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     name = Path(file).stem + (f":{scale}" if scale else "")
     directory = Path(_WORKDIR.value or f"runs/{name.replace(':', '-')}")
     store = Store(_STORE.value)

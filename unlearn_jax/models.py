@@ -316,12 +316,12 @@ def _frozen_norms(module: ResNet, image_size: int, patterns: tuple[str, ...]) ->
             found = any(re.search(pattern, path) for path in paths)
         except re.error as error:
             raise ConfigError(f"config.model.frozen: {pattern!r} is no regular expression: "
-                             f"{error}") from error
+                              f"{error}") from error
         if not found:
             raise ConfigError(f"config.model.frozen: {pattern!r} matches no parameter; "
-                             f"paths are such as {', '.join(paths[::max(1, len(paths) // 8)])}")
-    norms = sorted({"/".join(path) for path in
-                    (p[:-1] for p in traverse_util.flatten_dict(shapes["batch_stats"]))})
+                              f"paths are such as {', '.join(paths[::max(1, len(paths) // 8)])}")
+    statistics = traverse_util.flatten_dict(shapes["batch_stats"], sep="/")
+    norms = sorted({path.rpartition("/")[0] for path in statistics})
     return tuple(norm for norm in norms
                  if all(_matches(patterns, f"{norm}/{part}") for part in ("scale", "bias")))
 

@@ -12,8 +12,9 @@ HDF5 files may be Keras 2 weight files (`layer/layer/kernel:0`), whole models (t
 files (`layers/conv2d/vars/0`, where `vars` carries the layer's name).
 
 The whole backbone must be in the file, each tensor with the model's shape. `projection` is
-filled by VGGFace2's dim_proj. `output` is filled by the file's classifier where that has the
-same shape and more than one column; everything else in the head stays as initialised.
+filled by VGGFace2's dim_proj. `output` is filled by the file's classifier where it stands
+directly on the pool and has as many classes, more than one; everything else in the head stays
+as initialised.
 Nothing is ever unpickled.
 """
 
@@ -167,6 +168,8 @@ def _head_part_serves(module: str, sources: dict[str, str], flat: dict,
     """Whether a part of the head is to be filled: see the module's docstring."""
     if module == "projection":
         return any(name in tensors for name in sources.values())
+    if any(path.startswith(("params/projection/", "params/head_dense")) for path in flat):
+        return False
     # One column is a regression value in units that only its author knows.
     return flat["params/output/bias"].size > 1 and all(
         name in tensors and tensors[name].shape == _file_shape(flat[ours].shape, layout)

@@ -1,9 +1,276 @@
-"""Temporary until the real file replaces it."""
+"""Who is in which split, and who asks to be forgotten: index arrays into one data set."""
+
 import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
+from absl import logging
+
+from unlearn_jax.data.dataset import Dataset
+from unlearn_jax.errors import InputError
+
+# the data seed's streams: one step's draws do not depend on another step's
+_SPLIT, _BALANCE, _FORGET = 2, 3, 4
+
+_RANGE = re.compile(r"(-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?)")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Rows:
+    """What a training epoch walks over.
+
+    Attributes:
+      source: [n] int32, index into the data set.
+      copy: [n] int32, 0 for the image itself, k for its k-th augmented copy.
+    """
+
     source: np.ndarray
     copy: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ForgetSet:
+    """D_f: the training and validation samples that ask to be forgotten; never a test sample.
+
+    Attributes:
+      name: safe in a file name: '20-28', 'class-3', 'random-0.02', 'gender-1', 'ids-requests'.
+      request: as in the config: '20-28', 'class:3', 'random:0.02', 'gender:1', 'ids:FILE'.
+      train: [n] int32, sorted data set rows of D_f in the training split; no copies.
+      validation: the same in the validation split; may be empty.
+    """
+
+    name: str
+    request: str
+    train: np.ndarray
+    validation: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Splits:
+    """The three splits, the balanced training set D_o and the forget sets.
+
+    Attributes:
+      train, validation, test: int32 data set rows, sorted, disjoint, together all.
+      rows: D_o, originals and copies, sorted by source and copy.
+      forget_sets: in the config's order.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    rows: Rows
+    forget_sets: tuple[ForgetSet, ...]
+
+    def retain_rows(self, forget_set: ForgetSet | None) -> Rows:
+        """D_r in the training set; with a forgotten sample go its copies. None: all of D_o."""
+        return self._rows_where(lambda forgotten: ~forgotten, forget_set)
+
+    def forget_rows(self, forget_set: ForgetSet | None) -> Rows:
+        """D_f in the training set, with copies. None: nothing."""
+        return self._rows_where(lambda forgotten: forgotten, forget_set)
+
+    def retain_train(self, forget_set: ForgetSet | None) -> np.ndarray:
+        """[n] int32 training samples that are retained; no copies."""
+        return self.train if forget_set is None else _without(self.train, forget_set.train)
+
+    def retain_validation(self, forget_set: ForgetSet | None) -> np.ndarray:
+        """[n] int32 validation samples that are retained."""
+        if forget_set is None:
+            return self.validation
+        return _without(self.validation, forget_set.validation)
+
+    def forget(self, forget_set: ForgetSet) -> np.ndarray:
+        """[n] int32, sorted: D_f, training and validation samples."""
+        return np.sort(np.concatenate([forget_set.train, forget_set.validation]))
+
+    def _rows_where(self, choose: Callable[[np.ndarray], np.ndarray],
+                    forget_set: ForgetSet | None) -> Rows:
+        forgotten = np.zeros(0, np.int32) if forget_set is None else forget_set.train
+        chosen = choose(np.isin(self.rows.source, forgotten))
+        return Rows(self.rows.source[chosen], self.rows.copy[chosen])
+
+
+def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
+    """Split at random, balance the training set and resolve the forget sets.
+
+    Everything is decided by `data_cfg.seed` and the data set. Sizes are round(share * N) for
+    training and validation; the test split takes the rest.
+
+    Args:
+      dataset: N samples.
+      data_cfg: the config's `data` section: split, balance, seed.
+      forget_cfg: the config's `forget` section: sets.
+
+    Raises:
+      InputError: an empty split; a forget set of unknown syntax, class, attribute or id, one
+        without training samples, or one that leaves nothing to train or validate on.
+    """
+    n = len(dataset.labels)
+    shares = data_cfg.split
+    first = round(shares[0] * n)
+    second = first + round(shares[1] * n)
+    order = np.random.default_rng([data_cfg.seed, _SPLIT]).permutation(n).astype(np.int32)
+    train, validation, test = (np.sort(part) for part in np.split(order, [first, second]))
+    for name, part in (("train", train), ("validation", validation), ("test", test)):
+        if not len(part):
+            raise InputError(f"config.data.split is {tuple(shares)!r}, which leaves no {name} "
+                             f"sample of {n}; use more samples or other shares")
+    rows = balanced_rows(dataset.labels, train, data_cfg.balance, data_cfg.seed)
+    forget_sets = tuple(_forget_set(request, dataset, train, validation, data_cfg.seed)
+                        for request in forget_cfg.sets)
+    names = [f.name for f in forget_sets]
+    for f in forget_sets:
+        if names.count(f.name) > 1:
+            same = [g.request for g in forget_sets if g.name == f.name]
+            raise InputError(f"config.forget.sets has {' and '.join(map(repr, same))}, which "
+                             f"share the name {f.name!r}; rename a file or drop one")
+    return Splits(train, validation, test, rows, forget_sets)
+
+
+def balanced_rows(labels: np.ndarray, train: np.ndarray, balance: int, seed: int) -> Rows:
+    """The training samples and their augmented copies, up to `balance` rows per label.
+
+    A label with n < balance samples gets balance - n copies, spread evenly: each sample has
+    floor((balance - n) / n) of them and a random (balance - n) mod n samples one more. Labels
+    with more samples stay as they are. Labels that are no integers are grouped by integer part.
+
+    Args:
+      labels: [N], of the whole data set.
+      train: [n] int32, sorted rows of the training split.
+      balance: rows per label; 0: no copies.
+      seed: decides which samples have one copy more.
+    """
+    rng = np.random.default_rng([seed, _BALANCE])
+    _, strata, counts = np.unique(np.floor(labels[train]), return_inverse=True,
+                                  return_counts=True)
+    copies = np.zeros(len(train), np.int64)
+    for stratum, n in enumerate(counts):
+        need = max(balance - n, 0)
+        members = np.flatnonzero(strata == stratum)
+        copies[members] = need // n
+        copies[rng.permutation(members)[:need % n]] += 1
+    source = np.repeat(train, copies + 1)
+    first = np.cumsum(copies + 1) - (copies + 1)
+    copy = np.arange(len(source)) - np.repeat(first, copies + 1)
+    return Rows(source.astype(np.int32), copy.astype(np.int32))
+
+
+def _forget_set(request: str, dataset: Dataset, train: np.ndarray, validation: np.ndarray,
+                seed: int) -> ForgetSet:
+    name, mask = _select(request, dataset, np.concatenate([train, validation]), seed)
+    chosen = ForgetSet(name, request, train[mask[train]], validation[mask[validation]])
+    wish = _wish(request)
+    if not len(chosen.train):
+        raise InputError(f"{wish} selects no training sample ({int(mask.sum())} of all "
+                         f"{len(mask)} samples); {_allowed(dataset)}")
+    for split, part, forgotten in (("training", train, chosen.train),
+                                   ("validation", validation, chosen.validation)):
+        if len(forgotten) == len(part):
+            raise InputError(f"{wish} selects all {len(part)} {split} samples, so that none is "
+                             f"retained; {_allowed(dataset)}")
+    return chosen
+
+
+def _select(request: str, dataset: Dataset, trained: np.ndarray,
+            seed: int) -> tuple[str, np.ndarray]:
+    """The set's name and [N] bool: the samples it names, in any split."""
+    kind, colon, value = request.partition(":")
+    if kind == "ids" and value:
+        return "ids-" + _file_name(Path(value).stem), _ids_mask(request, value, dataset, trained)
+    if kind == "random" and value:
+        return "random-" + _file_name(value), _random_mask(request, value, dataset, trained, seed)
+    if kind == "class" and value and dataset.task == "classification":
+        return "class-" + _file_name(value), dataset.labels == _class(request, value, dataset)
+    if kind in dataset.attributes and re.fullmatch(r"-?\d+", value):
+        return f"{_file_name(kind)}-{value}", dataset.attributes[kind] == int(value)
+    bounds = _RANGE.fullmatch(request)
+    if bounds and not colon and dataset.task == "regression":
+        low, high = float(bounds[1]), float(bounds[2])
+        return request, (dataset.labels >= low) & (dataset.labels <= high)
+    raise InputError(f"{_wish(request)} is not understood; {_allowed(dataset)}")
+
+
+def _class(request: str, value: str, dataset: Dataset) -> int:
+    """The number of a class given by name or, where no class has that name, by number."""
+    if value in dataset.class_names:
+        return dataset.class_names.index(value)
+    if value.isdecimal() and int(value) < dataset.num_classes:
+        return int(value)
+    raise InputError(f"{_wish(request)} names no class; {_allowed(dataset)}")
+
+
+def _random_mask(request: str, value: str, dataset: Dataset, trained: np.ndarray,
+                 seed: int) -> np.ndarray:
+    """A share of training and validation; a larger share contains a smaller one."""
+    try:
+        share = float(value)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise InputError(f"{_wish(request)} needs a share between 0 and 1, such as random:0.02")
+    order = np.random.default_rng([seed, _FORGET]).permutation(np.sort(trained))
+    mask = np.zeros(len(dataset.labels), bool)
+    mask[order[:round(share * len(trained))]] = True
+    return mask
+
+
+def _ids_mask(request: str, path: str, dataset: Dataset, trained: np.ndarray) -> np.ndarray:
+    """The samples whose ids a text file lists, one a line; empty lines and # lines count not."""
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(f"{_wish(request)}: the file cannot be read ({e}); give a text file "
+                         "with one sample id a line") from e
+    lines = (line.strip() for line in text.splitlines())
+    wanted = {line for line in lines if line and not line.startswith("#")}
+    if not wanted:
+        raise InputError(f"{_wish(request)}: the file lists no sample id")
+    left_out = set(dataset.left_out_ids.tolist()) | {d.id for d in dataset.dropped}
+    unknown = sorted(wanted - set(dataset.ids.tolist()) - left_out)
+    if unknown:
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise InputError(f"{_wish(request)}: {len(unknown)} of {len(wanted)} ids are unknown: "
+                         f"{', '.join(map(repr, unknown[:3]))}{more}; ids look like "
+                         f"{str(dataset.ids[0])!r}")
+    mask = np.isin(dataset.ids, list(wanted))
+    untrained = mask.copy()
+    untrained[trained] = False
+    unselected = len(wanted) - int(mask.sum())
+    if untrained.any() or unselected:
+        logging.warning(
+            "forget set %s: %d of %d ids were never trained on: %d are in the test split, %d "
+            "were left out of the data set", request, int(untrained.sum()) + unselected,
+            len(wanted), int(untrained.sum()), unselected)
+    return mask
+
+
+def _allowed(dataset: Dataset) -> str:
+    """What a forget set may be, for this data set."""
+    kinds = []
+    if dataset.task == "regression":
+        low, high = dataset.labels.min(), dataset.labels.max()
+        kinds.append(f"a range of labels within {low:g} to {high:g}, such as "
+                     f"{low:g}-{(low + high) / 2:g}")
+    else:
+        names = dataset.class_names
+        some = ", ".join(names[:12]) + (f", ... ({len(names)})" if len(names) > 12 else "")
+        kinds.append(f"class:NAME with one of {some}")
+    for name, column in sorted(dataset.attributes.items()):
+        values = np.unique(column)
+        some = ", ".join(map(str, values[:12])) + (", ..." if len(values) > 12 else "")
+        kinds.append(f"{name}:NUMBER with one of {some}")
+    return "allowed: " + "; ".join([*kinds, "random:SHARE", "ids:FILE"])
+
+
+def _wish(request: str) -> str:
+    return f"forget set {request!r} (config.forget.sets)"
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text)
+
+
+def _without(rows: np.ndarray, removed: np.ndarray) -> np.ndarray:
+    return rows[~np.isin(rows, removed)]

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -85,16 +85,17 @@ def remembered(cache: Path, name: str, key: dict, compute: Callable[[], Any]) ->
         return json.loads(path.read_text())
     value = compute()
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=cache, prefix=path.name, delete=False) as f:
-        json.dump(value, f)
-    os.replace(f.name, path)
+    part = path.with_name(f"{path.name}.part-{uuid.uuid4().hex}")
+    part.write_text(json.dumps(value))
+    os.replace(part, path)
     return value
 
 
 def _build(entry: Path, name: str, image_size: int, samples, attributes: tuple[str, ...],
            min_side: int) -> None:
     logging.info("%s: decoding at %d pixels; later runs reuse this", name, image_size)
-    part = Path(tempfile.mkdtemp(prefix=entry.name + ".part-", dir=entry.parent))
+    part = entry.with_name(f"{entry.name}.part-{uuid.uuid4().hex}")
+    part.mkdir()
     try:
         kept, digests, dropped = _decode_all(part / "images.npy", name, image_size, samples(),
                                              min_side)

@@ -6,7 +6,6 @@ Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", 
 from pathlib import Path
 
 import numpy as np
-from sklearn.datasets import load_digits as sklearn_digits
 
 from unlearn_jax.data.decode import decode_image
 from unlearn_jax.data.source import Source, in_memory
@@ -15,7 +14,9 @@ from unlearn_jax.data.source import Source, in_memory
 def load_digits(settings, cache: Path) -> Source:
     """All digits as grey RGB images enlarged to `image_size`, in ten classes; see `Source`."""
     del cache  # drawing them anew takes less time than reading them
-    digits = sklearn_digits()
+    # scikit-learn takes a second to import, which the other sources need not pay
+    from sklearn import datasets
+    digits = datasets.load_digits()
     grey_NHW = np.round(digits.images * (255 / 16)).astype(np.uint8)  # 17 levels there
     images = np.stack([decode_image(image, settings.image_size, min_side=8)
                        for image in grey_NHW])

@@ -174,7 +174,10 @@ def _walk_tar(source: Path) -> Iterator[SourceFile]:
             problem = "" if member.isreg() else "link or device in the archive"
             yield _member(source, member.name, member.size, problem,
                           lambda m=member: archive.extractfile(m).read())
-        # A cut compressed file raises by itself; a plain one must hold its closing block.
+        # Reading on to the end checks the sum behind compressed data; plain data must hold the
+        # archive's closing block.
+        while archive.fileobj.read(2**20):
+            continue
         if isinstance(archive.fileobj, io.BufferedReader) \
                 and source.stat().st_size < archive.offset + tarfile.BLOCKSIZE:
             raise EOFError("it ends before its closing block")
@@ -197,7 +200,8 @@ def _damage_is_an_input_error(source: Path) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as e:
-        raise InputError(f"archive {str(source)!r} is damaged or incomplete ({e}); "
+        first = (str(e) or type(e).__name__).splitlines()[0].rstrip(":")
+        raise InputError(f"archive {str(source)!r} is damaged or incomplete ({first}); "
                          "download it again") from e
     except OSError as e:  # gzip.BadGzipFile is one
         raise InputError(f"archive {str(source)!r} cannot be read: {e}") from e

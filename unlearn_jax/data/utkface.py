@@ -25,7 +25,7 @@ RACES = ("White", "Black", "Asian", "Indian", "Others")
 MAX_AGE = 116  # years: the oldest that the data set states
 
 # A blank before .jpg, as in one name of the set, leaves no doubt about the fields.
-_NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_(\d+) ?\.jpg(\.chip\.jpg)?")
+_NAME = re.compile(r"([0-9]{1,3})_([01])_([0-4])_[0-9]+ ?\.jpg(\.chip\.jpg)?")
 _PATTERN = "[age]_[gender]_[race]_[date&time].jpg"
 
 

@@ -18,7 +18,7 @@ def absolute_errors(outputs_MN: jax.Array, labels_N: jax.Array) -> jax.Array:
     """
     _check("outputs", outputs_MN, 2, "[M, N]")
     _check_labels(outputs_MN, labels_N)
-    return jnp.abs(outputs_MN - labels_N)
+    return jnp.abs(outputs_MN - labels_N[None])
 
 
 @jax.jit
@@ -43,7 +43,7 @@ def accuracy(logits_MNC: jax.Array, labels_N: jax.Array) -> jax.Array:
     """
     _check("logits", logits_MNC, 3, "[M, N, C]")
     _check_labels(logits_MNC, labels_N)
-    right = jnp.mean(jnp.argmax(logits_MNC, axis=-1) == labels_N, axis=-1)
+    right = jnp.mean(jnp.argmax(logits_MNC, axis=-1) == labels_N[None], axis=-1)
     return jnp.where(jnp.isfinite(logits_MNC).all((1, 2)), right, jnp.nan)
 
 
@@ -98,7 +98,7 @@ def forgetting(reference_MN: jax.Array, evaluated_MN: jax.Array, alphas_A: jax.A
     _check_equal(reference_MN, evaluated_MN)
     _check("alphas", alphas_A, 1, "[A]")
     distance_MN = jnp.abs(reference_MN - evaluated_MN)
-    return jnp.mean(jnp.exp(-distance_MN / alphas_A[:, None, None]), axis=-1)
+    return jnp.mean(jnp.exp(-distance_MN[None] / alphas_A[:, None, None]), axis=-1)
 
 
 @jax.jit

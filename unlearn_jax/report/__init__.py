@@ -4,7 +4,8 @@ from pathlib import Path
 
 from unlearn_jax.report import html, markdown
 from unlearn_jax.report.figures import draw_all
-from unlearn_jax.report.inputs import ReportError, read_run
+from unlearn_jax.report.files import ReportError
+from unlearn_jax.report.inputs import read_run
 from unlearn_jax.report.sections import build
 from unlearn_jax.report.stats import summarise
 

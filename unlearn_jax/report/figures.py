@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
@@ -46,14 +47,14 @@ def draw_all(run: Run) -> Iterator[tuple[str | None, Figure]]:
             yield from _save(folder, jobs)
 
 
-def _make(run, forget_set, makers):
+def _make(run: Run, forget_set: str, makers: Iterable) -> Iterator[tuple]:
     for maker in makers:
         made = maker(run, forget_set)
         if made is not None:
             yield maker.__name__.replace("_", "-"), *made
 
 
-def _save(folder, jobs: Iterable) -> Iterator[tuple[str | None, Figure]]:
+def _save(folder: Path, jobs: Iterable) -> Iterator[tuple[str | None, Figure]]:
     for forget_set, name, figure, alt, caption in jobs:
         figure.set_dpi(DPI)
         figure.canvas.draw()
@@ -118,7 +119,7 @@ def training(run: Run, forget_set: str) -> tuple[Canvas, str, str] | None:
         axes[1, column].set_xlabel("epoch of training" if group is scratch
                                    else "epoch of unlearning")
         axes[1, column].xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        axes[0, column].legend()
+        legend(axes[0, column], "inside")
     unit = _loss_unit(run)
     axes[0, 0].set_ylabel(f"training loss{unit}")
     axes[1, 0].set_ylabel(f"validation loss{unit}")
@@ -128,7 +129,8 @@ def training(run: Run, forget_set: str) -> tuple[Canvas, str, str] | None:
         "Losses that are not finite are left out. The scales of left and right differ.")
 
 
-def _curve(run, ax, rows, stage, loss, mark) -> None:
+def _curve(run: Run, ax: Axes, rows: pd.DataFrame, stage: str, loss: str, mark: bool) -> None:
+    """One line with its band; `mark` adds each seed's best epoch."""
     table = rows.pivot_table(index="epoch", columns="seed", values=loss)
     table = table.where(np.isfinite(table)).dropna(how="all")
     if table.empty:
@@ -184,7 +186,7 @@ def forgetting(run: Run, forget_set: str) -> tuple[Canvas, str, str] | None:
     ax.set_ylim(top=1.02)
     ax.set_xlabel("α" if run.classification else plain(f"α ({run.unit})"))
     ax.set_ylabel("Forgetting (1: errs as $M_\\mathrm{R}$)")
-    legend(figure, ax)
+    legend(ax)
     return figure, f"Forgetting against alpha, forget set {forget_set}", (
         "Forgetting = mean over D_f of exp(−|r − e| / α). Line: mean over seeds; band: 95 % "
         "interval, none with one seed; dotted with grey band: the ceiling, M_R against the M_R "

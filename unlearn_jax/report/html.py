@@ -45,9 +45,9 @@ figure { margin: 1.25rem 0 1.75rem; }
 figcaption { margin: 0.5rem 0; max-width: 46rem; }
 img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 4px;
   border: 1px solid var(--line); }
-.scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; max-width: 100%;
+.scroll { overflow-x: auto; width: fit-content; max-width: 100%;
   border: 1px solid var(--line); border-radius: 4px; }
-table { border-collapse: collapse; font-size: 0.86rem; width: 100%;
+table { border-collapse: collapse; font-size: 0.86rem;
   font-variant-numeric: tabular-nums; }
 th, td { padding: 0.4rem 0.55rem; text-align: right; vertical-align: top;
   border-bottom: 1px solid var(--line); white-space: nowrap; }

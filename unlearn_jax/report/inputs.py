@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import re
 import zipfile
 from pathlib import Path
@@ -11,7 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unlearn_jax.errors import InputError
+from unlearn_jax.report.files import (
+    ReportError,
+    field,
+    is_number,
+    numbers,
+    read_csv,
+    read_json,
+    refuse,
+    refuse_repeats,
+)
 
 TASKS = ("regression", "classification")
 SPLITS = ("test", "forget", "retain", "validation")
@@ -25,10 +33,6 @@ _ARRAYS = ("outputs", "labels", "ids", "seeds")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 _METHOD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 _RANGE = re.compile(r"(-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?)")
-
-
-class ReportError(InputError):
-    """A file of the work directory is missing or malformed; the message names file and field."""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -142,12 +146,20 @@ class Run:
     def unlearned(self, forget_set: str) -> list[Model]:
         return [m for m in self.models(forget_set) if m.method not in ("median", *REFERENCES)]
 
+    def only(self, forget_set: str, method: str) -> Model | None:
+        """The first population of a method, None where there is none."""
+        return next((m for m in self.models(forget_set) if m.method == method), None)
+
+    @functools.cached_property
+    def _groups(self) -> dict[tuple, pd.Series]:
+        keys = ["method", "epochs", "forget_set", "metric"]
+        return {key: rows.set_index("seed")["value"].sort_index()
+                for key, rows in self.results.groupby(keys)}
+
     def values(self, model: Model, forget_set: str, metric: str) -> pd.Series:
         """The values of one metric by seed; empty where there is none."""
-        r = self.results
-        rows = r[(r.method == model.method) & (r.epochs == model.epochs)
-                 & (r.forget_set == forget_set) & (r.metric == metric)]
-        return rows.set_index("seed")["value"].sort_index()
+        key = (model.method, model.epochs, forget_set, metric)
+        return self._groups.get(key, pd.Series(dtype=float))
 
     def forget_range(self, forget_set: str) -> tuple[float, float] | None:
         """First and last label of a forget set that is a label range or a class, else None."""
@@ -185,7 +197,7 @@ def read_run(workdir: Path) -> Run:
     if not workdir.is_dir():
         raise ReportError(f"{workdir} is not a folder; give the work directory of a finished run")
     data = _read_data(workdir)
-    run = _read_json(workdir, "run.json")
+    run = read_json(workdir, "run.json")
     for path, kind in (("config_name", str), ("command", str), ("config", dict),
                        ("versions", dict), ("device", str), ("stages", list),
                        ("warnings", list), ("config.eval.alpha", (int, float))):
@@ -212,40 +224,8 @@ def parse_prediction_name(name: str) -> tuple[str, str, int, str]:
     return match[1], match[2], int(match[3]), match[4]
 
 
-def field(mapping: Any, file: str, path: str, kind: type | tuple[type, ...]) -> Any:
-    """The value at a dotted path of a JSON file.
-
-    Raises:
-      ReportError: it is missing or of another type; names the file and the path.
-    """
-    value = mapping
-    for part in path.split("."):
-        if not isinstance(value, dict) or part not in value:
-            raise ReportError(f"{file}: the field {path!r} is missing")
-        value = value[part]
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        names = " or ".join(k.__name__ for k in kinds)
-        raise ReportError(f"{file}: the field {path!r} is {value!r:.80}; it must be {names}")
-    return value
-
-
-def _read_json(workdir: Path, name: str) -> dict[str, Any]:
-    path = workdir / name
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ReportError(f"{path} is missing: is {workdir} the work directory of a finished "
-                          "run?") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ReportError(f"{path} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ReportError(f"{path} holds a {type(value).__name__}; it must hold an object")
-    return value
-
-
 def _read_data(workdir: Path) -> dict[str, Any]:
-    data = _read_json(workdir, "data.json")
+    data = read_json(workdir, "data.json")
     for path, kind in (("source", str), ("fingerprint", str), ("task", str),
                        ("label_unit", str), ("counts.train", int), ("counts.validation", int),
                        ("counts.test", int), ("histograms", dict), ("forget_sets", dict),
@@ -263,7 +243,7 @@ def _read_data(workdir: Path) -> dict[str, Any]:
             raise ReportError(f"data.json: histograms[{step!r}] is not an object of counts")
         for key, value in counts.items():
             field({"count": value}, f"data.json, histograms[{step!r}][{key!r}]", "count", int)
-            if data["task"] == "regression" and not _is_number(key):
+            if data["task"] == "regression" and not is_number(key):
                 raise ReportError(f"data.json: histograms[{step!r}] has the label {key!r}; "
                                   "labels of a regression are numbers")
     if not data["forget_sets"]:
@@ -278,19 +258,20 @@ def _read_data(workdir: Path) -> dict[str, Any]:
 
 
 def _read_results(workdir: Path, forget_sets: tuple[str, ...]) -> pd.DataFrame:
-    table = _read_csv(workdir, "results.csv", _RESULT_COLUMNS)
+    table = read_csv(workdir, "results.csv", _RESULT_COLUMNS)
     if table.empty:
         raise ReportError(f"{workdir / 'results.csv'} has no rows")
     for column in ("epochs", "seed"):
-        table[column] = _numbers(table, "results.csv", column, whole=True)
-    table["value"] = _numbers(table, "results.csv", "value")
+        table[column] = numbers(table, "results.csv", column, whole=True)
+    table["value"] = numbers(table, "results.csv", "value")
     for column, good, allowed in (
-            ("method", table.method.map(lambda m: bool(_METHOD.fullmatch(m))), "letters, digits and _ + -"),
+            ("method", table.method.map(lambda m: bool(_METHOD.fullmatch(m))),
+             "letters, digits and _ + -"),
             ("forget_set", table.forget_set.isin(forget_sets),
              "those of data.json: " + ", ".join(forget_sets)),
             ("metric", table.metric != "", "a name")):
-        _refuse(table, ~good, "results.csv", column, allowed)
-    _refuse_repeats(table, "results.csv", ["method", "forget_set", "epochs", "seed", "metric"])
+        refuse(table, ~good, "results.csv", column, allowed)
+    refuse_repeats(table, "results.csv", ["method", "forget_set", "epochs", "seed", "metric"])
     for name in forget_sets:
         for method in REFERENCES:
             if not ((table.forget_set == name) & (table.method == method)).any():
@@ -302,65 +283,16 @@ def _read_results(workdir: Path, forget_sets: tuple[str, ...]) -> pd.DataFrame:
 def _read_history(workdir: Path) -> pd.DataFrame | None:
     if not (workdir / "history.csv").exists():
         return None
-    table = _read_csv(workdir, "history.csv", _HISTORY_COLUMNS)
+    table = read_csv(workdir, "history.csv", _HISTORY_COLUMNS)
     for column in ("seed", "epoch"):
-        table[column] = _numbers(table, "history.csv", column, whole=True)
+        table[column] = numbers(table, "history.csv", column, whole=True)
     for column in ("train_loss", "validation_loss"):
-        table[column] = _numbers(table, "history.csv", column)
+        table[column] = numbers(table, "history.csv", column)
     truth = {"True": True, "False": False, "1": True, "0": False}
-    _refuse(table, ~table.best.isin(truth), "history.csv", "best", ", ".join(truth))
+    refuse(table, ~table.best.isin(truth), "history.csv", "best", ", ".join(truth))
     table["best"] = table.best.map(truth).astype(bool)
-    _refuse_repeats(table, "history.csv", ["stage", "forget_set", "seed", "epoch"])
+    refuse_repeats(table, "history.csv", ["stage", "forget_set", "seed", "epoch"])
     return None if table.empty else table
-
-
-def _read_csv(workdir: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
-    path = workdir / name
-    try:
-        # as text: pandas would take the forget set 'NA' or '' for a missing value
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except FileNotFoundError:
-        raise ReportError(f"{path} is missing: is {workdir} the work directory of a finished "
-                          "run?") from None
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ReportError(f"{path} is not a CSV table: {error}") from None
-    missing = [c for c in columns if c not in table.columns]
-    if missing:
-        raise ReportError(f"{name}: the column {missing[0]!r} is missing; columns are "
-                          + ", ".join(map(str, table.columns)))
-    return table
-
-
-def _numbers(table: pd.DataFrame, file: str, column: str, whole: bool = False) -> pd.Series:
-    text = table[column].str.strip()
-    numbers = pd.to_numeric(text, errors="coerce").astype(float)
-    bad = numbers.isna() & (text.str.lower() != "nan")
-    if whole:
-        bad |= ~np.isfinite(numbers) | (numbers % 1 != 0)
-    _refuse(table, bad, file, column, "a whole number" if whole else "a number or nan")
-    return numbers.astype(int) if whole else numbers
-
-
-def _refuse(table: pd.DataFrame, bad: pd.Series, file: str, column: str, allowed: str) -> None:
-    if bad.any():
-        row = table[bad].iloc[0]
-        raise ReportError(f"{file}, line {row.name + 2}: the column {column!r} holds "
-                          f"{row[column]!r}; allowed: {allowed}")
-
-
-def _refuse_repeats(table: pd.DataFrame, file: str, identity: list[str]) -> None:
-    repeated = table.duplicated(identity)
-    if repeated.any():
-        row = table[repeated].iloc[0]
-        raise ReportError(f"{file}, line {row.name + 2}: a second row for "
-                          + ", ".join(f"{c}={row[c]}" for c in identity))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return bool(np.isfinite(float(text)))
-    except ValueError:
-        return False
 
 
 def _read_prediction(path: Path, name: str, classification: bool) -> Prediction:

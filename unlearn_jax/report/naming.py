@@ -103,10 +103,10 @@ def _fixed(run: Run) -> dict[str, tuple]:
                "MAE_test(M_R) / MAE_test(M_e), M_e being the model of the row")
     return {
         "utility": ("utility", f"{utility}; above 1: better on the test set than M_R"),
-        "images_vs_retrain": ("images / M_R's", "images trained on (each epoch counts), as a "
-                              "share of those of M_R with the same seed"),
-        "wall_vs_retrain": ("time / M_R's", "training time as a share of that of M_R with the "
-                            "same seed"),
+        "images_vs_retrain": ("images (% of M_R)", "images trained on (each epoch counts), in % "
+                              "of those of M_R with the same seed", 1, True),
+        "wall_vs_retrain": ("time (% of M_R)", "training time, in % of that of M_R with the same "
+                            "seed", 1, True),
         "images": ("images", "images trained on, each epoch counted", 0),
         "wall_seconds": ("time (s)", "training time in seconds: the member's share of its "
                          "population, compilation excluded", 1),

@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure as Canvas
 
-from unlearn_jax.report.inputs import Model, Prediction, ReportError, Run
+from unlearn_jax.report.files import ReportError
+from unlearn_jax.report.inputs import Model, Prediction, Run
 from unlearn_jax.report.style import (
     INK,
     SHADE,
@@ -73,7 +74,7 @@ def balance(run: Run, forget_set: str) -> Made | None:
     at, heights, width = bars(run, before)
     ax.bar(at, heights, width, color="#7d7d7d", lw=0,
            label="before balancing" if after else "training set")
-    labels = run.prediction(Model("original", 0), forget_set, "forget").labels
+    labels = run.prediction(run.only(forget_set, "original"), forget_set, "forget").labels
     counts = {f"{v:g}": int(n) for v, n in zip(*np.unique(labels, return_counts=True))}
     if run.classification or len(counts) <= 150:
         at = np.array([float(k) for k in counts])
@@ -83,7 +84,7 @@ def balance(run: Run, forget_set: str) -> Made | None:
     ax.grid(axis="x", visible=False)
     ax.set_xlabel(axis_label(run))
     ax.set_ylabel("images")
-    ax.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    legend(ax, "above")
     return figure, f"Training set and forget set {forget_set}", (
         f"Images by {run.label} in the training set"
         + (", before balancing and with the augmented copies after it" if after else "")
@@ -123,7 +124,7 @@ def sample_errors(run: Run, forget_set: str) -> Made:
             ax.set_ylim(bottom=0)
             ax.margins(x=0.01)
             ax.grid(axis="x", visible=False)
-            ax.legend(ncols=4, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.1)
+            legend(ax, "above right")
     axes[-1, 0].set_xlabel("sample (random, fixed)")
     budgets = ("" if len(groups) == 1 else
                " Upper pair: smallest budget of each method; lower pair: largest.")
@@ -162,7 +163,7 @@ def sorted_errors(run: Run, forget_set: str) -> Made:
         ax.set_xlim(0, 100)
         ax.set_ylim(bottom=0)
     axes[0, 0].set_ylabel(_error_label(run))
-    legend(figure, axes[0, 0])
+    legend(axes[0, 0])
     return figure, f"Sorted errors, forget set {forget_set}", (
         "Each model's errors in ascending order, so that the curve's height at 50 % is the "
         "median error. Line: mean over seeds; band: smallest to largest seed. On D_f the "
@@ -224,7 +225,7 @@ def error_by_label(run: Run, forget_set: str) -> Made:
     ax.set_ylim(bottom=0)
     ax.set_xlabel(axis_label(run, "true "))
     ax.set_ylabel(plain(f"mean absolute error ({run.unit})"))
-    legend(figure, ax)
+    legend(ax)
     return figure, f"Error by {run.label}, forget set {forget_set}", (
         f"Mean absolute error on the test set by true {run.label}; methods at their largest "
         "budget. Line: mean over seeds; band: smallest to largest seed. Good unlearning follows "
@@ -272,7 +273,7 @@ def accuracy_by_class(run: Run, forget_set: str) -> Made:
     ax.set_ylim(-3, 103)
     ax.set_xlabel("class")
     ax.set_ylabel("accuracy on the test set (%)")
-    ax.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    legend(ax, "above")
     return figure, f"Accuracy by class, forget set {forget_set}", (
         "Share of each class's test samples that is classified rightly; methods at their largest "
         "budget. Mark: mean over seeds; bar: smallest to largest seed; shaded: the forget set, "

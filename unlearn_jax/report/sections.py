@@ -17,7 +17,8 @@ from unlearn_jax.report.document import (
     Text,
 )
 from unlearn_jax.report.figures import MOST_SETS
-from unlearn_jax.report.inputs import ReportError, Run, parse_prediction_name
+from unlearn_jax.report.files import ReportError
+from unlearn_jax.report.inputs import Run, parse_prediction_name
 from unlearn_jax.report.naming import symbol
 
 _COUNTS = {

@@ -95,11 +95,22 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1,
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def legend(figure: Canvas, ax: Axes) -> None:
-    """A legend below the axes, where it hides nothing."""
+def legend(ax: Axes, place: str = "below") -> None:
+    """A legend where it hides nothing, or none where nothing was drawn.
+
+    Args:
+      place: 'below' the whole figure, 'above' the axes (left or 'above right'), or 'inside'.
+    """
     handles, names = ax.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4))
+    if not handles:
+        return
+    if place == "below":
+        ax.figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4))
+    elif place == "inside":
+        ax.legend()
+    else:
+        side, x = ("right", 1) if place == "above right" else ("left", 0)
+        ax.legend(ncols=4, loc=f"lower {side}", bbox_to_anchor=(x, 1), borderaxespad=0.15)
 
 
 def shade(run: Run, ax: Axes, forget_set: str, text: bool = True, over: bool = False) -> None:

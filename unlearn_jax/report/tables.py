@@ -3,7 +3,8 @@
 import numpy as np
 
 from unlearn_jax.report.document import Cell, Table
-from unlearn_jax.report.inputs import AVERAGED, Model, ReportError, Run
+from unlearn_jax.report.files import ReportError
+from unlearn_jax.report.inputs import AVERAGED, Model, Run
 from unlearn_jax.report.naming import Metric, describe, model_title
 from unlearn_jax.report.stats import Estimate, estimate
 
@@ -111,7 +112,8 @@ def failures(run: Run) -> Table | None:
                      Cell(str(epochs), sort=epochs), Cell(who, sort=seed), Cell(names)))
     return Table(
         "Values that are not finite numbers: the member failed in training, or is measured "
-        "against one that did. They are left out of means, intervals and figures; n counts the rest.",
+        "against one that did. They are left out of means, intervals and figures; n counts the "
+        "rest.",
         (MODEL_COLUMN, ("forget set", "which forget set"), EPOCHS_COLUMN,
          ("seed", "the member's seed"), ("not finite", "the metrics of results.csv concerned")),
         tuple(rows))
@@ -140,8 +142,7 @@ def alphas_of(run: Run, forget_set: str) -> list[str]:
 
 def ceiling(run: Run, forget_set: str, alpha: str) -> Estimate | None:
     """The retrain ceiling; None with one seed."""
-    retrain = [m for m in run.models(forget_set) if m.method == "retrain"]
-    return _estimate(run, retrain[0], forget_set, f"ceiling@{alpha}")
+    return _estimate(run, run.only(forget_set, "retrain"), forget_set, f"ceiling@{alpha}")
 
 
 def number(metric: Metric, e: Estimate | None, fixed: bool = False) -> Cell:

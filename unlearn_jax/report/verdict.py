@@ -39,9 +39,8 @@ def error_on_forget(run: Run, model: Model, forget_set: str) -> pd.Series:
 
 def gap(run: Run, forget_set: str, evaluated: Model) -> Gap:
     """Compares an unlearned model with M_O and M_R; seeds with a failed member are left out."""
-    by_method = {m.method: m for m in run.models(forget_set)}
-    errors = {"o": error_on_forget(run, by_method["original"], forget_set),
-              "r": error_on_forget(run, by_method["retrain"], forget_set),
+    errors = {"o": error_on_forget(run, run.only(forget_set, "original"), forget_set),
+              "r": error_on_forget(run, run.only(forget_set, "retrain"), forget_set),
               "e": error_on_forget(run, evaluated, forget_set)}
     paired = pd.DataFrame(errors)
     # M_e's failures say nothing about the gap
@@ -55,11 +54,11 @@ def gap(run: Run, forget_set: str, evaluated: Model) -> Gap:
 
 def on_gap(run: Run, forget_set: str) -> str:
     """In words: has M_O learned, and does leaving the forget set out show?"""
-    by_method = {m.method: m for m in run.models(forget_set)}
+    original = run.only(forget_set, "original")
     metric = _metric(run)
-    g = gap(run, forget_set, by_method["original"]).gap
+    g = gap(run, forget_set, original).gap
     what = "share of wrong answers" if run.classification else "MAE"
-    text = _on_use(run, forget_set, by_method["original"])
+    text = _on_use(run, forget_set, original)
     if g.n == 0:
         return f"{text}No seed has finite values on D_f for both M_O and M_R: nothing to compare."
     text += (f"On D_f the {what} of M_R is {_distance(metric, g.mean, 'above', 'below')} that of "
@@ -151,7 +150,8 @@ def _on_use(run: Run, forget_set: str, original: Model) -> str:
     name = headline_metrics(run)[0]
     metric = describe(run, name)
     own = estimate(run.values(original, forget_set, name))
-    baseline = estimate(run.values(Model("median", 0), forget_set, name))
+    median = run.only(forget_set, "median")
+    baseline = estimate(run.values(median, forget_set, name) if median else [])
     if not own.n or not baseline.n:
         return ""
     what, unit = ("accuracy", " %") if run.classification else ("MAE", f" {run.unit}")
@@ -169,7 +169,7 @@ def _on_use(run: Run, forget_set: str, original: Model) -> str:
 def _on_forgetting(run: Run, forget_set: str, evaluated: Model) -> str:
     alpha = f"{run.alpha:g}"
     metric = describe(run, f"forgetting@{alpha}")
-    original = next(m for m in run.models(forget_set) if m.method == "original")
+    original = run.only(forget_set, "original")
     before, after = (estimate(run.values(m, forget_set, metric.name))
                      for m in (original, evaluated))
     if not before.n or not after.n:

@@ -1,0 +1,61 @@
+import jax
+import numpy as np
+import pytest
+from toy import layout
+
+from unlearn_jax.config import default_config
+from unlearn_jax.errors import InputError
+from unlearn_jax.layout import make_layout
+
+
+def parallel(**changes):
+    cfg = default_config().parallel
+    with cfg.unlocked():
+        cfg.update(changes)
+    return cfg
+
+
+@pytest.mark.parametrize("members, batch, expected", [
+    (1, 1, (1, 1)), (4, 1, (4, 1)), (6, 1, (3, 1)), (7, 1, (4, 1)), (2, 2, (2, 2)), (3, 4, (1, 4)),
+])
+def test_as_many_devices_as_help(members, batch, expected):
+    mesh = make_layout(parallel(batch=batch), members).mesh
+    assert tuple(mesh.shape.values()) == expected
+
+
+@pytest.mark.parametrize("changes, words", [
+    (dict(members=5), "members is 5.*only 4 cpu devices"),
+    (dict(batch=8), "batch is 8.*only 4 cpu devices"),
+    (dict(members=3, batch=2), "times batch=2"),
+    (dict(backend="gpu"), "'gpu' but jax finds no such device.*found: cpu"),
+])
+def test_missing_devices_are_named(changes, words):
+    with pytest.raises(InputError, match=words):
+        make_layout(parallel(**changes), 3)
+
+
+def test_one_step_per_dispatch_on_cpu_unless_told():
+    assert make_layout(parallel(), 1).steps_per_dispatch == 1
+    assert make_layout(parallel(steps_per_dispatch=7), 1).steps_per_dispatch == 7
+
+
+def test_padding_fills_the_member_axis():
+    assert [layout(members=4).padded(m) for m in (1, 4, 5)] == [4, 4, 8]
+
+
+def test_program_times_its_compilation_once():
+    where = layout(members=3)
+    program = where.over_members(lambda x, y: x * y, (0, None))
+    with pytest.raises(RuntimeError, match="first call"):
+        program.as_text()
+    x = where.put_members(np.arange(3.0, dtype=np.float32))
+    np.testing.assert_array_equal(program(x, np.float32(2)), [0, 2, 4])
+    seconds = program.compile_seconds
+    program(x, np.float32(3))
+    assert program.compile_seconds == seconds > 0
+
+
+def test_members_lie_on_their_own_devices():
+    x = layout(members=4).put_members(np.zeros((4, 2)))
+    assert len({s.device for s in x.addressable_shards}) == 4
+    assert jax.tree.leaves(x)[0].addressable_shards[0].data.shape == (1, 2)

@@ -1,0 +1,100 @@
+"""The report's pictures, and the predictions they are drawn from."""
+
+import re
+
+import numpy as np
+import pytest
+from fake_workdir import write_workdir
+from PIL import Image
+
+from unlearn_jax.report import ReportError, sample_figures
+from unlearn_jax.report.figures import draw_all
+from unlearn_jax.report.inputs import Model, Prediction, read_run
+from unlearn_jax.report.style import look
+
+COMMON = {"training", "forgetting", "balance", "sample-errors", "sorted-errors"}
+
+
+@pytest.mark.parametrize("task, forget_set, kinds", [
+    ("regression", "random-0.02", COMMON | {"predicted", "error-by-label"}),
+    ("classification", "class-3", COMMON | {"accuracy-by-class", "confusion"}),
+])
+def test_figures(tmp_path, task, forget_set, kinds):
+    path = write_workdir(tmp_path, task=task, sets=(forget_set,), budgets=(2, 4), samples=300)
+    drawn = [figure.file for _, figure in draw_all(read_run(path))]
+    assert set(drawn) == {f"{k}-{forget_set}.png" for k in kinds} | {"labels-by-step.png"}
+    assert {p.name for p in path.glob("figures/*")} == set(drawn)
+    for name in drawn:
+        file = path / "figures" / name
+        image = np.asarray(Image.open(file).convert("RGB")).astype(float)
+        assert min(image.shape[:2]) >= 300 and max(image.shape) <= 1300
+        assert image.std() > 10, name  # not a blank page
+        assert file.stat().st_size < 200_000
+
+
+def test_the_palette_survives_in_the_files(tmp_path):
+    path = write_workdir(tmp_path, samples=50)
+    run = read_run(path)
+    list(draw_all(run))
+    image = np.asarray(Image.open(path / "figures" / "error-by-label-20-28.png").convert("RGB"))
+    for model in run.models("20-28")[1:]:
+        color = np.array(look(run, model).color) * 255
+        assert (np.abs(image - color).max(axis=-1) < 16).sum() > 100, model
+
+
+@pytest.mark.parametrize("change, message", [
+    (None, "original.20-28.0.forget.npz is missing"),
+    (lambda a: a.pop("seeds"), "original.20-28.0.forget.npz: the array 'seeds' is missing"),
+    (lambda a: a.update(outputs=a["outputs"][..., None]), "'outputs' has shape [3, 5, 1]"),
+    (lambda a: a.update(ids=a["ids"][:2]), "the array 'ids' has shape [2]"),
+    (lambda a: a.update(seeds=np.arange(7, 10)), "the array 'seeds' holds [7, 8, 9]"),
+    (lambda a: a.update(ids=a["ids"].astype(object)), "cannot be read"),  # would unpickle
+    (lambda a: a.update(ids=a["ids"][::-1]), "the array 'ids' differs"),
+])
+def test_bad_predictions_are_refused(tmp_path, change, message):
+    path = write_workdir(tmp_path, samples=5)
+    file = path / "predictions" / "original.20-28.0.forget.npz"
+    arrays = dict(np.load(file))
+    if change is None:
+        file.unlink()
+    else:
+        change(arrays)
+        np.savez(file, **arrays)
+    run = read_run(path)
+    with pytest.raises(ReportError, match=re.escape(message)):
+        sample_figures.sorted_errors(run, "20-28")
+
+
+def test_sample_arithmetic_by_hand():
+    ids = np.array(["a", "b"])
+    p = Prediction(np.array([[1.0, 5.0], [np.nan, 5.0]]), np.array([3.0, 4.0]), ids,
+                   np.array([0, 1]))
+    assert p.finite.errors.tolist() == [[2, 1]] and p.finite.seeds.tolist() == [0]
+    logits = np.log(np.array([[[0.2, 0.8], [0.6, 0.4]]]))
+    p = Prediction(logits, np.array([1, 1]), ids, np.array([0]))
+    np.testing.assert_allclose(p.errors, [[0.2, 0.6]])
+    np.testing.assert_array_equal(sample_figures.confusions(p), [[[np.nan] * 2, [0.5, 0.5]]])
+    edges = sample_figures.bin_edges(np.array([20.0, 60.0]))
+    assert (edges[0], edges[1]) == (19.5, 21.5) and edges[-1] > 60
+    labels, values = np.array([20, 21, 22, 60.0]), np.array([1, 3, 5, 7.0])
+    mean = sample_figures.binned(values, labels, edges)
+    assert mean[:2].tolist() == [2, 5] and mean[-1] == 7 and np.isnan(mean[2])
+
+
+def test_the_drawn_samples_do_not_depend_on_their_order():
+    ids = np.array([f"{i:04d}" for i in range(500)])
+    shuffled = ids[np.random.default_rng(3).permutation(500)]
+    drawn = ids[sample_figures.chosen(ids)]
+    assert len(set(drawn)) == 100
+    assert drawn.tolist() == shuffled[sample_figures.chosen(shuffled)].tolist()
+    assert sorted(sample_figures.chosen(ids[:7])) == list(range(7))
+
+
+def test_models_look_different_and_the_same_everywhere(tmp_path):
+    run = read_run(write_workdir(tmp_path, budgets=(2, 4), samples=5))
+    assert [m.method for m in run.models("20-28")] == ["median", "original", "retrain", "ft", "ft"]
+    looks = [look(run, m) for m in run.models("20-28")[1:]]
+    assert len({each.color for each in looks}) == 4
+    assert looks[2].marker == looks[3].marker
+    assert sum(looks[2].color) > sum(looks[3].color)  # the smaller budget is paler
+    assert look(run, Model("ft", 4)) == looks[3]

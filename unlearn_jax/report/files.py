@@ -1,0 +1,116 @@
+"""Reads and checks single files: every refusal names the file and the column or field."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unlearn_jax.errors import InputError
+
+
+class ReportError(InputError):
+    """A file of the work directory is missing or malformed; the message names file and field."""
+
+
+def field(mapping: Any, file: str, path: str, kind: type | tuple[type, ...]) -> Any:
+    """The value at a dotted path of a JSON file.
+
+    Raises:
+      ReportError: it is missing or of another type; names the file and the path.
+    """
+    value = mapping
+    for part in path.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise ReportError(f"{file}: the field {path!r} is missing")
+        value = value[part]
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        names = " or ".join(k.__name__ for k in kinds)
+        raise ReportError(f"{file}: the field {path!r} is {value!r:.80}; it must be {names}")
+    return value
+
+
+def read_json(workdir: Path, name: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+      ReportError: it is missing, or holds something else.
+    """
+    path = workdir / name
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ReportError(f"{path} is missing: is {workdir} the work directory of a finished "
+                          "run?") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ReportError(f"{path} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ReportError(f"{path} holds a {type(value).__name__}; it must hold an object")
+    return value
+
+
+def read_csv(workdir: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    """A CSV table as text.
+
+    Raises:
+      ReportError: it is missing, is no table, or lacks one of the columns.
+    """
+    path = workdir / name
+    try:
+        # as text: pandas would take the forget set 'NA' or '' for a missing value
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except FileNotFoundError:
+        raise ReportError(f"{path} is missing: is {workdir} the work directory of a finished "
+                          "run?") from None
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ReportError(f"{path} is not a CSV table: {error}") from None
+    missing = [c for c in columns if c not in table.columns]
+    if missing:
+        raise ReportError(f"{name}: the column {missing[0]!r} is missing; columns are "
+                          + ", ".join(map(str, table.columns)))
+    return table
+
+
+def numbers(table: pd.DataFrame, file: str, column: str, whole: bool = False) -> pd.Series:
+    """A column of text as numbers; 'nan' is NaN, and an empty cell is refused.
+
+    Args:
+      whole: only whole numbers are allowed.
+
+    Raises:
+      ReportError: names the line and the value.
+    """
+    text = table[column].str.strip()
+    values = pd.to_numeric(text, errors="coerce").astype(float)
+    bad = values.isna() & (text.str.lower() != "nan")
+    if whole:
+        bad |= ~np.isfinite(values) | (values % 1 != 0)
+    refuse(table, bad, file, column, "a whole number" if whole else "a number or nan")
+    return values.astype(int) if whole else values
+
+
+def refuse(table: pd.DataFrame, bad: pd.Series, file: str, column: str, allowed: str) -> None:
+    """Raises ReportError for the first bad row, naming the line, the value and what is allowed."""
+    if bad.any():
+        row = table[bad].iloc[0]
+        raise ReportError(f"{file}, line {row.name + 2}: the column {column!r} holds "
+                          f"{row[column]!r}; allowed: {allowed}")
+
+
+def refuse_repeats(table: pd.DataFrame, file: str, identity: list[str]) -> None:
+    """Raises ReportError where two rows agree in all of the columns."""
+    repeated = table.duplicated(identity)
+    if repeated.any():
+        row = table[repeated].iloc[0]
+        raise ReportError(f"{file}, line {row.name + 2}: a second row for "
+                          + ", ".join(f"{c}={row[c]}" for c in identity))
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a finite number."""
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
