@@ -61,12 +61,13 @@ def write_workdir(path: Path, *, task="regression", seeds=(0, 1, 2), sets=("20-2
         "versions": {"jax": "0.10.2", "numpy": "2.4.0"}, "device": "cpu: 2 cores",
         "data_fingerprint": "f00d", "started": "2025-01-01T10:00:00", "seconds": 61.5,
         "stages": [
-            {"stage": "original", "forget_set": "", "key": "0123456789abcdef",
+            {"stage": "original", "forget_set": "", "epochs": 12, "key": "0123456789abcdef",
              "status": "computed", "seconds": 20.0, "members": len(seeds), "images": 36000,
              "images_per_s": 1800.0},
             {"stage": "predictions", "forget_set": "", "key": "fedcba9876543210",
              "status": "reused", "seconds": 0.1, "members": None, "images": None,
              "images_per_s": None}],
+        "compile_seconds": {"train": 28.25},
         "warnings": []})
     return path
 

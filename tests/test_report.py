@@ -208,7 +208,10 @@ def test_the_same_files_give_the_same_report(classification):
     ((5, 6, 7), (10, 12, 14), (20, 22, 24), ["M_FT, 2 epochs lies beyond M_R"]),
     ((5, 6, 7), (10, 12, 14), (10.1, 11.9, 14.1), ["M_FT, 2 epochs cannot be told from M_R"]),
     ((5, 6, 7), (5.5, 5, 8), (5, 6, 8), ["The interval includes 0: no difference between M_R and",
-                                         "M_FT, 2 epochs cannot be judged without"]),
+                                         "M_FT, 2 epochs cannot be judged without",
+                                         # gaps 0.5, -1, 1; shifts 0, 0, 1; rests 0.5, -1, 0
+                                         "| 20-28 | M_FT, 2 epochs | 0.17 ± 2.59 (3) | "
+                                         "0.33 ± 1.43 (3) | −0.17 ± 1.90 (3) | – |"]),
     ((10, 12, 14), (5, 6, 7), (9, 9, 9), ["on the wrong side", "6.00 years below that of M_O"]),
     # a failed M_e leaves the gap alone; two shifts 2.5 and 3.5 remain: 3 ± 12.706 * 0.5
     ((5, 6, 7), (10, 12, 14), (7.5, "nan", 10.5),
@@ -378,3 +381,14 @@ def test_a_bad_history_is_not_drawn_twice(tmp_path):
     write_csv(path / "history.csv", header, [*rows, rows[0]])
     with pytest.raises(ReportError, match="history.csv, line .*: a second row for stage=original"):
         read_run(path)
+
+
+def test_stages_data_and_command(regression):
+    text = (regression / "report.md").read_text()
+    assert "| original | – | 12 | 0123456789abcdef | computed | 20.0 | 3 | 36,000 | 1,800 |" in text
+    assert "| predictions | – | – | fedcba9876543210 | reused | 0.1 | – | – | – |" in text
+    assert "| random-0.02 | random-0.02 | 1,501 | 500 | 50.1 |" in text  # 2001 of 2994 + 998
+    assert "| age missing in the name | 3 |" in text
+    assert "| compilation of train (s) | 28.2 |" in text and "| version of jax | 0.10.2 |" in text
+    assert "```text\npython -m unlearn_jax.main --config=configs/ft.py\n```" in text
+    assert "\nseeds = [0, 1, 2]\ndata.source = \"synthetic\"\n" in text

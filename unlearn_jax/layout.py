@@ -15,6 +15,11 @@ from unlearn_jax.errors import InputError
 
 MEMBER, BATCH = "member", "batch"
 
+# A population holds every convolution once per member, and XLA's CPU backend spends longer on
+# compiling the rest than a short run takes. These halve the compile time (13.4 s to 7.1 s of CPU
+# time for three narrow ResNets) and leave the time of a step as it was.
+_CPU_COMPILER_OPTIONS = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
@@ -64,7 +69,9 @@ class Layout:
         specs = tuple(P() if axis is None else P(MEMBER) for axis in in_axes)
         mapped = jax.shard_map(jax.vmap(fun, in_axes=in_axes), mesh=self.mesh, in_specs=specs,
                                out_specs=P(MEMBER), axis_names={MEMBER}, check_vma=False)
-        return Program(jax.jit(mapped, donate_argnums=donate))
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        return Program(jax.jit(mapped, donate_argnums=donate,
+                               compiler_options=_CPU_COMPILER_OPTIONS if on_cpu else None))
 
 
 class Program:

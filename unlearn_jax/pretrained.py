@@ -74,12 +74,12 @@ class Loaded:
     left_over: tuple[str, ...]
 
     def __str__(self) -> str:
-        counters = [name for name in self.left_over if name.endswith("num_batches_tracked")]
-        others = [name for name in self.left_over if name not in counters]
+        left = [name for name in self.left_over if not name.endswith("num_batches_tracked")]
+        counters = len(self.left_over) - len(left)
+        left += [f"{counters} counters of batches"] if counters else []
         return (f"{len(self.loaded)} tensors loaded ({self.layout} layout); as initialised: "
                 f"{_some(self.initialised) or 'none'}; left over in the file: "
-                f"{_some(others) or 'none'}"
-                + (f" and {len(counters)} counters of batches" if counters else ""))
+                f"{_some(left) or 'none'}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,10 @@
 
 The data set's own splits are pooled, since this program makes its own. What was prepared as
 ArrayRecord is read; what was not is downloaded and prepared, where there is a network and the
-data set needs no TensorFlow for it.
+data set's own code does without TensorFlow. That of cifar10 and mnist does not: prepare them once
+where TensorFlow is installed, and copy the folder:
+
+    tfds.builder("cifar10", file_format="array_record", data_dir=DIR).download_and_prepare()
 """
 
 import re
@@ -82,11 +85,11 @@ def _prepared(name: str, path: str) -> tfds.core.DatasetBuilder:
         try:
             builder.download_and_prepare()
         except Exception as e:  # what a download and any data set's own code can raise
-            first = (str(e).splitlines() or [""])[0]
+            cause = (str(e).splitlines() or [""])[-1]  # TFDS prints whole examples before it
             raise InputError(
                 f"{wish}, which is not prepared under {directory!r} and cannot be prepared here "
-                f"({type(e).__name__}: {first}); prepare it elsewhere with file_format="
-                "'array_record' and copy the folder") from e
+                f"({type(e).__name__}: {cause}); prepare it where there are a network and "
+                "TensorFlow, with file_format='array_record', and copy the folder") from e
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise InputError(f"{wish}, which was prepared as {builder.info.file_format.value!r} in "
                          f"{str(builder.data_path)!r}; without TensorFlow only 'array_record' can "
@@ -98,7 +101,7 @@ def _check_features(name: str, features, image: str, label: str, classes: bool) 
     held = ", ".join(sorted(features))
     if image not in features or len(features[image].shape or ()) != 3:
         raise InputError(f"'tfds:{name}' has no image feature {image!r}; it has {held}")
-    feature = features.get(label)
+    feature = features[label] if label in features else None
     is_class = isinstance(feature, tfds.features.ClassLabel)
     is_number = isinstance(feature, tfds.features.Tensor) and feature.shape == () \
         and np.issubdtype(feature.np_dtype, np.number)

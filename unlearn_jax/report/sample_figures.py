@@ -66,6 +66,8 @@ def balance(run: Run, forget_set: str) -> Made | None:
     before, after = (run.data["histograms"].get(s) for s in ("train", "balanced"))
     if not before:
         return None
+    if after == before:
+        after = None  # no balancing was asked for
     figure, axes = canvas(7.0, 2.9)
     ax = axes[0, 0]
     if after:

@@ -28,7 +28,7 @@ _COUNTS = {
     "validation": "validation set: decides which weights are kept",
     "test": "test set: never trained on, decides nothing",
     "train_balanced": "training set with the augmented copies that even out the labels",
-    "dropped": "samples left out; dropped.csv names each with its reason",
+    "dropped": "samples listed in dropped.csv, each with its step and reason",
 }
 
 
@@ -180,11 +180,11 @@ def _data(run: Run, figures: list[Figure]) -> tuple[Block, ...]:
     blocks: list[Block] = [counts, sets]
     if reasons:
         blocks.append(Table(
-            "Images that were left out, by reason.",
+            "Images listed in dropped.csv, by reason.",
             (("reason", "as in dropped.csv"), ("images", "number of images")),
             tuple((Cell(reason), _count(n)) for reason, n in reasons.items())))
     else:
-        blocks.append(Text("No image was left out."))
+        blocks.append(Text("dropped.csv lists no image."))
     return (*blocks, *figures)
 
 
@@ -192,18 +192,19 @@ def _stages(run: Run) -> Table:
     rows = []
     for stage in run.run["stages"]:
         rows.append((
-            Cell(stage["stage"]), Cell(str(stage.get("forget_set") or "–")), Cell(stage["key"]),
-            Cell(stage["status"]), _decimal(stage.get("seconds"), 1),
-            _count(stage.get("members")), _count(stage.get("images")),
-            _decimal(stage.get("images_per_s"), 0)))
+            Cell(stage["stage"]), Cell(str(stage.get("forget_set") or "–")),
+            _count(stage.get("epochs") or None), Cell(stage["key"]), Cell(stage["status"]),
+            _decimal(stage.get("seconds"), 1), _count(stage.get("members") or None),
+            _count(stage.get("images")), _decimal(stage.get("images_per_s"), 0)))
     return Table(
         "What was computed in this run, and what came from the store.",
         (("stage", "step of the pipeline"), ("forget set", "“–”: all of them"),
+         ("epochs", "the budget, in epochs, where there is one"),
          ("key", "hash of all that determines the stage; its folder in the store"),
          ("status", "computed, reused from the store, or resumed after an interruption"),
-         ("seconds", "wall time in this run, s"),
+         ("seconds", "wall time in s, compilation excluded"),
          ("members", "models trained at once, one per seed and forget set"),
-         ("images", "images trained on, over all members and epochs"),
+         ("images", "images loaded, trained on or predicted, over all members and epochs"),
          ("images/s", "images per second of wall time")), tuple(rows))
 
 
@@ -211,7 +212,10 @@ def _reproduce(run: Run) -> tuple[Block, ...]:
     facts = [("device", run.run["device"]),
              ("data fingerprint", run.run.get("data_fingerprint", run.data["fingerprint"])),
              ("started", run.run.get("started")),
-             ("seconds", run.run.get("seconds"))]
+             ("whole run (s)", run.run.get("seconds"))]
+    compiled = run.run.get("compile_seconds")
+    if isinstance(compiled, dict):
+        facts += [(f"compilation of {name} (s)", v) for name, v in compiled.items()]
     facts += [(f"version of {name}", v) for name, v in run.run["versions"].items()]
     table = Table("Where these numbers come from.",
                   (("fact", "what"), ("value", "as recorded in run.json")),

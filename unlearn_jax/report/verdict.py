@@ -21,7 +21,8 @@ class Gap:
       gap: error(M_R) − error(M_O): what there is to forget.
       shift: error(M_e) − error(M_O): how far M_e went.
       rest: error(M_R) − error(M_e): what is left to go.
-      share: shift / gap; of no values unless the gap is positive in every seed.
+      share: shift / gap; of no values unless the gap is positive in every seed and, from two
+        seeds on, established.
     """
 
     gap: Estimate
@@ -48,8 +49,11 @@ def gap(run: Run, forget_set: str, evaluated: Model) -> Gap:
     gaps = both.r - both.o
     whole = paired.dropna()
     shift, rest = whole.e - whole.o, whole.r - whole.e
-    share = shift / gaps[whole.index] if len(gaps) and (gaps > 0).all() else []
-    return Gap(estimate(gaps), estimate(shift), estimate(rest), estimate(share))
+    between = estimate(gaps)
+    # a ratio to a gap that may be 0 says nothing
+    sound = len(gaps) and (gaps > 0).all() and (between.n == 1 or between.above_zero)
+    share = shift / gaps[whole.index] if sound else []
+    return Gap(between, estimate(shift), estimate(rest), estimate(share))
 
 
 def on_gap(run: Run, forget_set: str) -> str:
@@ -135,7 +139,7 @@ def table(run: Run) -> Table | None:
          (f"M_R − M_e ({unit})", f"{what} on D_f of M_R minus that of M_e, {unit}: what is left; "
           "below 0, M_e errs more than a model that never saw D_f"),
          ("gap closed (%)", "(M_e − M_O) / (M_R − M_O) per seed, in %: 0 is M_O, 100 is M_R; "
-          "“–” where M_R does not err more than M_O in every seed")),
+          "“–” where no gap is established")),
         tuple(rows))
 
 

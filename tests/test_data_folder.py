@@ -1,0 +1,145 @@
+"""Class folders and CSV files."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unlearn_jax import data
+from unlearn_jax.config import default_config
+from unlearn_jax.errors import InputError
+
+
+def write_image(path, level, size=40):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (size, size), (level,) * 3).save(path)
+
+
+def load(path, tmp_path, **changes):
+    c = default_config().data
+    with c.unlocked():
+        c.update(source="folder", path=str(path), image_size=16, label_min=-1000, label_max=1000)
+        c.update(changes)
+    return data.load(c, tmp_path / "cache")
+
+
+@pytest.fixture
+def classes(tmp_path):
+    root = tmp_path / "pets"
+    write_image(root / "dog" / "1.jpg", 100)
+    write_image(root / "dog" / "more" / "2.png", 150)
+    write_image(root / "cat" / "1.jpg", 200)
+    return root
+
+
+def test_class_folders(classes, tmp_path):
+    (classes / "empty").mkdir()
+    (classes / "cat" / "notes.txt").write_text("")
+    (classes / "cat" / "broken.png").write_bytes(b"x")
+    write_image(classes / "loose.jpg", 9)
+    write_image(classes / "dog" / "tiny.png", 9, size=31)
+    d = load(classes, tmp_path, task="classification")
+    assert d.ids.tolist() == ["cat/1.jpg", "dog/1.jpg", "dog/more/2.png"]
+    assert d.class_names == ("cat", "dog") and d.labels.tolist() == [0, 1, 1]
+    assert np.abs(d.images.mean((1, 2, 3)) - [200, 100, 150]).max() < 2
+    assert {x.id: x.reason for x in d.dropped} == {
+        "cat/broken.png": "undecodable", "loose.jpg": "not in a class folder",
+        "dog/tiny.png": "smaller than 32 pixels"}
+    again = load(classes, tmp_path, task="classification")
+    assert again.fingerprint == d.fingerprint and again.dropped == d.dropped
+
+
+def test_linked_class_folders_are_followed_and_cycles_are_not(classes, tmp_path):
+    write_image(tmp_path / "elsewhere" / "1.jpg", 50)
+    (classes / "bird").symlink_to(tmp_path / "elsewhere")
+    (classes / "cat" / "loop").symlink_to(classes)
+    d = load(classes, tmp_path, task="classification")
+    assert d.ids.tolist() == ["bird/1.jpg", "cat/1.jpg", "dog/1.jpg", "dog/more/2.png"]
+
+
+def test_a_renamed_class_is_seen(classes, tmp_path):
+    assert load(classes, tmp_path, task="classification").class_names == ("cat", "dog")
+    (classes / "cat").rename(classes / "hen")
+    assert load(classes, tmp_path, task="classification").class_names == ("dog", "hen")
+
+
+def write_csv(tmp_path, text):
+    for i, level in enumerate((40, 80, 120)):
+        write_image(tmp_path / "images" / f"{i}.png", level)
+    path = tmp_path / "list.csv"
+    path.write_text(text)
+    return path
+
+
+def test_csv_regression_with_attributes(tmp_path):
+    path = write_csv(tmp_path, "\ufefflabel, path,sex,site\n"
+                               "30.5,images/1.png,1,-7\n\n"
+                               "-2,images/0.png,0,12\n"
+                               "1e2,images/none.png,0,0\n")
+    d = load(path, tmp_path)
+    assert d.ids.tolist() == ["images/0.png", "images/1.png"]
+    assert d.labels.tolist() == [-2.0, 30.5] and d.task == "regression"
+    assert {k: v.tolist() for k, v in d.attributes.items()} == {"sex": [0, 1], "site": [12, -7]}
+    assert np.abs(d.images.mean((1, 2, 3)) - [40, 80]).max() < 1
+    assert [(x.id, x.step, x.reason) for x in d.dropped] == [
+        ("images/none.png", "read", "unreadable file: No such file or directory")]
+
+
+def test_csv_classification_sorts_numbers_as_numbers(tmp_path):
+    path = write_csv(tmp_path, "path,label\nimages/0.png,10\nimages/1.png,2\nimages/2.png,old\n")
+    d = load(path, tmp_path, task="classification")
+    assert d.class_names == ("2", "10", "old") and d.labels.tolist() == [1, 0, 2]
+
+
+def test_csv_and_task_changes_are_seen(tmp_path):
+    path = write_csv(tmp_path, "path,label\nimages/0.png,1\nimages/1.png,5\n")
+    assert load(path, tmp_path).labels.tolist() == [1, 5]
+    assert load(path, tmp_path, task="classification").labels.tolist() == [0, 1]
+    path.write_text("path,label\nimages/0.png,2\nimages/1.png,5\n")
+    assert load(path, tmp_path).labels.tolist() == [2, 5]
+    write_image(tmp_path / "images" / "0.png", 250)
+    assert load(path, tmp_path).images[0, 0, 0, 0] == 250
+
+
+@pytest.mark.parametrize("text, message", [
+    ("", "must name the columns path and label"),
+    ("file,label\nimages/0.png,1\n", "begins with 'file,label'; the first line must name"),
+    ("path,label,label\n", "each further one once"),
+    ("path,label,class\nimages/0.png,1,2\n", "has a column 'class', a name that forget sets use"),
+    ("path,label\nimages/0.png,1,2\n", "line 2 has 3 fields; its header has 2"),
+    ("path,label\nimages/0.png,1\nimages/0.png,2\n", "line 3 repeats the path 'images/0.png' of "
+                                                     "line 2"),
+    ("path,label\nimages/0.png,old\n", "line 2: label 'old' is no number; for names of classes"),
+    ("path,label\nimages/0.png,nan\n", "label 'nan' is no number"),
+    ("path,label\nimages/0.png,\n", "line 2 has an empty path or label"),
+    ("path,label,sex\nimages/0.png,1,male\n", "line 2: sex 'male' is no whole number"),
+    ("path,label,sex\nimages/0.png,1,1.5\n", "sex '1.5' is no whole number"),
+    ("path,label,sex\nimages/0.png,1,9999999999\n", "sex '9999999999' is no whole number"),
+    ("path,label\n", "holds no usable image"),
+    ("path,label\nimages/9.png,1\n", "holds no usable image; 1 were left out, such as "
+                                     "'images/9.png'"),
+])
+def test_csv_mistakes(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        load(write_csv(tmp_path, text), tmp_path)
+
+
+def test_csv_that_is_no_text(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_bytes(b"path,label\n\xff\xfe\n")
+    with pytest.raises(InputError, match="no text in UTF-8"):
+        load(path, tmp_path)
+
+
+@pytest.mark.parametrize("prepare, changes, message", [
+    (lambda p: None, {}, "which does not exist; give a folder of class folders or a .csv"),
+    (lambda p: p.write_bytes(io.BytesIO().getvalue()), {}, "a file of another kind"),
+    (lambda p: p.mkdir(), dict(task="classification"), "has no class folder with a .jpg or .png"),
+    (lambda p: p.mkdir(), {}, "class folders are a classification, but config.data.task is "
+                              "'regression'"),
+])
+def test_wrong_paths(tmp_path, prepare, changes, message):
+    prepare(tmp_path / "x")
+    with pytest.raises(InputError, match=message):
+        load(tmp_path / "x", tmp_path, **changes)
