@@ -1,5 +1,6 @@
 """The selection steps in their order, the decoder's edges, digits and synthetic faces."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -9,9 +10,9 @@ from PIL import Image
 from unlearn_jax import data
 from unlearn_jax.config import default_config
 from unlearn_jax.data import quality, stratified
-from unlearn_jax.data.dataset import Dropped, image_digests
-from unlearn_jax.data.decode import UnusableImage, decode_image
-from unlearn_jax.data.source import Samples, Source
+from unlearn_jax.data.dataset import Dropped
+from unlearn_jax.data.decode import UnusableImage, check_image, decode_image
+from unlearn_jax.data.source import Source, in_memory
 from unlearn_jax.errors import InputError
 
 
@@ -23,15 +24,13 @@ def settings(**changes):
 
 
 def fake_source(monkeypatch, labels, task="regression", class_names=(), images=None, dropped=()):
-    """Makes 'digits' a source of these labels, whose images lie in reverse order."""
+    """Makes 'digits' a source of these labels; by default all pixels of image i are i."""
     n = len(labels)
     if images is None:
         images = np.arange(n, dtype=np.uint8)[:, None, None, None] + np.zeros((8, 8, 3), np.uint8)
-    samples = Samples(
-        images=images[::-1], rows=np.arange(n)[::-1], labels=np.asarray(labels, np.float64),
-        ids=np.array([f"id-{i:03d}" for i in range(n)]),
-        attributes={"row": np.arange(n, dtype=np.int32)}, digests=image_digests(images),
-        dropped=dropped)
+    samples = in_memory(images, labels, np.array([f"id-{i:03d}" for i in range(n)]),
+                        {"row": np.arange(n, dtype=np.int32)})
+    samples = dataclasses.replace(samples, dropped=dropped)
     source = Source("digits", task, "years", class_names, samples)
     monkeypatch.setitem(data.SOURCES, "digits", lambda settings, cache: source)
 
@@ -98,23 +97,6 @@ def test_steps_that_are_off_leave_no_histogram(monkeypatch, tmp_path):
     assert d.labels.dtype == np.int32 and d.num_classes == 2 and d.class_names == ("a", "b")
     assert len(d.left_out_ids) == 0
     check_rows(d)
-
-
-def test_quality_is_remembered_until_the_bounds_change(monkeypatch, tmp_path):
-    fake_source(monkeypatch, np.full(30, 30))
-    calls = []
-
-    def reasons(images, _):
-        calls.append(len(images))
-        return [""] * 29 + ["flat: x"]
-
-    monkeypatch.setattr(quality, "quality_reasons", reasons)
-    first = data.load(settings(source="digits", quality="on"), tmp_path)
-    again = data.load(settings(source="digits", quality="on"), tmp_path)
-    assert calls == [30] and again.dropped == first.dropped and len(again.dropped) == 1
-    assert again.ids.tolist() == first.ids.tolist() == [f"id-{i:03d}" for i in range(29)]
-    data.load(settings(source="digits", quality="on", quality_contrast=13.0), tmp_path)
-    assert calls == [30, 30]
 
 
 def test_fingerprint_is_of_the_selected_content(monkeypatch, tmp_path):
@@ -233,3 +215,5 @@ def test_grey_and_four_colour_images():
 def test_unusable_images(content, reason):
     with pytest.raises(UnusableImage, match=f"^{reason}$"):
         decode_image(content, 32)
+    with pytest.raises(UnusableImage, match=f"^{reason}$"):
+        check_image(content)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from unlearn_jax import data
 from unlearn_jax.config import default_config
-from unlearn_jax.data import cache, utkface
+from unlearn_jax.data import cache, quality, utkface
 from unlearn_jax.data.utkface import Label, parse_name
 from unlearn_jax.errors import InputError
 
@@ -263,6 +263,7 @@ def test_cached_reload_is_equal_and_decodes_nothing(tmp_path, monkeypatch):
         raise AssertionError("decoded again")
 
     monkeypatch.setattr(cache, "decode_image", refuse)
+    monkeypatch.setattr(cache, "check_image", refuse)
     monkeypatch.setattr(utkface, "walk", refuse)
     again = load(folder, tmp_path / "cache")
     np.testing.assert_array_equal(again.images, first.images)
@@ -270,6 +271,67 @@ def test_cached_reload_is_equal_and_decodes_nothing(tmp_path, monkeypatch):
     assert again.ids.tolist() == first.ids.tolist()
     assert again.dropped == first.dropped and len(again.dropped) == 1
     assert again.fingerprint == first.fingerprint and again.histograms == first.histograms
+
+
+def test_only_the_chosen_images_are_decoded(tmp_path, monkeypatch):
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for i in range(40):
+        (folder / f"{20 + i // 10}_0_0_{i:02d}.jpg").write_bytes(jpeg(50 + i))
+    decode, calls = cache.decode_image, []
+    monkeypatch.setattr(cache, "decode_image", lambda *a: calls.append(1) or decode(*a))
+    d = load(folder, tmp_path / "cache", fraction=0.5, label_max=22)
+    assert len(calls) == len(d.ids) == 15
+    assert len(np.load(next((tmp_path / "cache").glob("utkface-16-*/images.npy")))) == 15
+    levels = np.array([int(i.split("_")[3][:2]) for i in d.ids]) + 50
+    assert np.abs(d.images[:, :, :6].mean((1, 2, 3)) - levels).max() < 3
+    # another choice decodes its own; the first one is still there
+    load(folder, tmp_path / "cache", fraction=0.5, label_max=22, seed=1)
+    assert len(calls) == 30
+    load(folder, tmp_path / "cache", fraction=0.5, label_max=22)
+    assert len(calls) == 30
+
+
+@pytest.mark.parametrize("suffix", ["", ".tar"])
+def test_quality_filter_is_kept_with_the_pixels(tmp_path, monkeypatch, suffix):
+    folder = write_good(tmp_path / "faces")
+    with tarfile.open(tmp_path / "faces.tar", "w") as t:
+        for name in reversed(sorted(GOOD)):
+            t.add(folder / name, name)
+    path, calls = tmp_path / f"faces{suffix}", []
+
+    def bright(images, settings):
+        calls.append(len(images))
+        return ["bright: x" if image.max() > 200 else "" for image in images]
+
+    monkeypatch.setattr(quality, "quality_reasons", bright)
+    first = load(path, tmp_path / "cache", quality="on")
+    again = load(path, tmp_path / "cache", quality="on")
+    assert sum(calls) == 3
+    for d in (first, again):
+        assert d.labels.tolist() == [20, 35]
+        assert np.abs(d.images[:, :, :6].mean((1, 2, 3)) - [80, 140]).max() < 4
+        assert reasons(d) == {sorted(GOOD)[2]: "bright: x"} and d.dropped[0].step == "quality"
+        assert d.fingerprint == first.fingerprint
+    # other bounds are another choice; with all refused nothing is left
+    load(path, tmp_path / "cache", quality="on", quality_contrast=13.0)
+    assert sum(calls) == 6
+    monkeypatch.setattr(quality, "quality_reasons", lambda images, _: ["dark: x"] * len(images))
+    with pytest.raises(InputError, match="config.data.quality='on' leaves no sample"):
+        load(path, tmp_path / "cache", quality="on", quality_contrast=14.0)
+
+
+def test_images_that_change_meanwhile_are_an_error(tmp_path, monkeypatch):
+    folder = write_good(tmp_path / "faces")
+    make = cache._build_pixels
+
+    def vanish(*args):
+        (folder / sorted(GOOD)[0]).unlink()
+        make(*args)
+
+    monkeypatch.setattr(cache, "_build_pixels", vanish)
+    with pytest.raises(InputError, match="changed while they were read; run again"):
+        load(folder, tmp_path / "cache")
 
 
 def test_changed_files_and_sizes_are_decoded_anew(tmp_path):

@@ -62,7 +62,7 @@ def default_config() -> ml_collections.ConfigDict:
         pretrained="",            # .h5 (Keras, VGGFace2) or .safetensors (torchvision, timm)
     ))
     c.train = ml_collections.ConfigDict(dict(
-        epochs=20,
+        epochs=12,
         batch_size=64,
         optimizer="adam",         # adam | sgd
         learning_rate=3e-3,
@@ -80,10 +80,10 @@ def default_config() -> ml_collections.ConfigDict:
     ))
     c.unlearn = ml_collections.ConfigDict(dict(
         method="ft",              # methods/__init__.py lists them
-        epochs=(2,),              # budgets; one run with a snapshot at each
+        epochs=(2, 8),            # budgets; one run with a snapshot at each
         batch_size=64,
         optimizer="adam",
-        learning_rate=5e-4,
+        learning_rate=1e-3,
         schedule="constant",
         warmup=0.25,
         weight_decay=0.0,

@@ -8,16 +8,13 @@ import numpy as np
 from absl import logging
 
 from unlearn_jax.data import quality
-from unlearn_jax.data.cache import remembered
 from unlearn_jax.data.dataset import Dataset, Dropped, fingerprint
 from unlearn_jax.data.digits import load_digits
 from unlearn_jax.data.folder import load_folder
-from unlearn_jax.data.source import Samples, Source, in_memory
+from unlearn_jax.data.source import Filter, Pixels, Source, in_memory
 from unlearn_jax.data.synthetic import load_synthetic
 from unlearn_jax.data.utkface import load_utkface
 from unlearn_jax.errors import InputError
-
-_CHUNK = 1024  # images copied at once for the quality filter
 
 
 def _synthetic(settings, cache: Path) -> Source:
@@ -71,30 +68,30 @@ def load(settings, cache: Path) -> Dataset:
         raise InputError(f"config.data.task is {settings.task!r}; the source "
                          f"{settings.source!r} is a {source.task}")
     _summarise(source)
-    samples, task = source.samples, source.task
-    labels = samples.labels
+    labels = source.samples.labels
     rows = np.arange(len(labels))
     histograms = {"all": _histogram(labels)}
-    dropped = list(samples.dropped)
     if settings.fraction < 1:
         rows = stratified(labels, settings.fraction, settings.seed)
         histograms["fraction"] = _histogram(labels[rows])
         _refuse_empty(rows, f"config.data.fraction={settings.fraction:g}", labels)
-    if task == "regression":
+    if source.task == "regression":
         low, high = settings.label_min, settings.label_max
         rows = rows[(labels[rows] >= low) & (labels[rows] <= high)]
         histograms["range"] = _histogram(labels[rows])
         _refuse_empty(rows, f"config.data.label_min={low:g}, label_max={high:g}", labels)
-    left_out = np.delete(samples.ids, rows)
+    left_out = np.delete(source.samples.ids, rows)
+    pixels = source.samples.pixels(rows, _quality_filter(settings))
+    refused = pixels.reasons != ""
+    dropped = [Dropped(str(i), "quality", str(reason)) for i, reason in zip(
+        source.samples.ids[rows[refused]], pixels.reasons[refused])]
+    rows = rows[~refused]
     if settings.quality == "on":
-        reasons = _quality_reasons(samples, rows, settings, Path(cache))
-        dropped += [Dropped(str(samples.ids[row]), "quality", reason)
-                    for row, reason in zip(rows, reasons) if reason]
-        rows = rows[[not reason for reason in reasons]]
         histograms["quality"] = _histogram(labels[rows])
         _refuse_empty(rows, "config.data.quality='on'", labels)
-        logging.info("quality: %d of %d images dropped", sum(map(bool, reasons)), len(reasons))
-    return _dataset(source, rows, dropped, histograms, left_out)
+        logging.info("quality: %d of %d images dropped", len(dropped), len(refused))
+    return _dataset(source, rows, pixels, (*source.samples.dropped, *dropped), histograms,
+                    left_out)
 
 
 def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -125,38 +122,30 @@ def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
-def _quality_reasons(samples: Samples, rows: np.ndarray, settings, cache: Path) -> list[str]:
-    """quality.quality_reasons of these samples, remembered for the next run."""
-
-    def compute() -> list[str]:
-        reasons = []
-        for start in range(0, len(rows), _CHUNK):
-            images = samples.images[samples.rows[rows[start:start + _CHUNK]]]
-            reasons += quality.quality_reasons(images, settings)
-        return reasons
-
-    key = {"images": hashlib.sha256(samples.digests[rows].tobytes()).hexdigest(),
-           "bounds": {k: v for k, v in settings.items() if k.startswith("quality")},
+def _quality_filter(settings) -> Filter | None:
+    if settings.quality == "off":
+        return None
+    key = {"bounds": {k: v for k, v in settings.items() if k.startswith("quality")},
            "code": hashlib.sha256(Path(quality.__file__).read_bytes()).hexdigest()}
-    return remembered(cache, "quality", key, compute)
+    return Filter(key, lambda images: quality.quality_reasons(images, settings))
 
 
-def _dataset(source: Source, rows: np.ndarray, dropped: list[Dropped],
+def _dataset(source: Source, rows: np.ndarray, pixels: Pixels, dropped: tuple[Dropped, ...],
              histograms: dict[str, dict[str, int]], left_out: np.ndarray) -> Dataset:
     samples = source.samples
-    places = samples.rows[rows]
-    # a whole source in the cache's order stays mapped; everything else is copied to memory
-    whole = np.array_equal(places, np.arange(len(samples.images)))
-    images = np.asarray(samples.images if whole else samples.images[places])
     labels = samples.labels[rows].astype(np.float32 if source.task == "regression" else np.int32)
     ids = samples.ids[rows]
     attributes = {name: column[rows] for name, column in samples.attributes.items()}
+    repeats = len(rows) - len(np.unique(pixels.digests, axis=0))
+    if repeats:
+        logging.info("%s: %d of %d images repeat another pixel for pixel", source.name, repeats,
+                     len(rows))
     return Dataset(
-        name=source.name, images=images, labels=labels, ids=ids, task=source.task,
+        name=source.name, images=pixels.images, labels=labels, ids=ids, task=source.task,
         label_unit=source.label_unit, num_classes=len(source.class_names),
-        class_names=source.class_names, attributes=attributes, dropped=tuple(dropped),
+        class_names=source.class_names, attributes=attributes, dropped=dropped,
         histograms=histograms, left_out_ids=left_out,
-        fingerprint=fingerprint(images, labels, ids, attributes, samples.digests[rows]))
+        fingerprint=fingerprint(pixels.images, labels, ids, attributes, pixels.digests))
 
 
 def _summarise(source: Source) -> None:
@@ -164,9 +153,8 @@ def _summarise(source: Source) -> None:
     kinds, counts = np.unique([d.reason.split(":")[0] for d in samples.dropped],
                               return_counts=True)
     skipped = ", ".join(f"{n} {kind}" for kind, n in zip(kinds, counts))
-    repeats = len(samples.ids) - len(np.unique(samples.digests, axis=0))
-    logging.info("%s: %d images; skipped: %s%s", source.name, len(samples.ids), skipped or "none",
-                 f"; {repeats} repeat another pixel for pixel" if repeats else "")
+    logging.info("%s: %d usable images; skipped: %s", source.name, len(samples.ids),
+                 skipped or "none")
 
 
 def _refuse_empty(rows: np.ndarray, step: str, labels: np.ndarray) -> None:

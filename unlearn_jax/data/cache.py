@@ -1,8 +1,11 @@
-"""Decoded images on disk: every source of image files is decoded once into one uint8 array.
+"""Sources of image files, on disk: what they hold, and the chosen images as one uint8 array.
 
-An entry is a folder of `images.npy` (mapped, not read), `columns.npz` and `about.json`. It is
-built beside its place and renamed when whole, so a killed build leaves nothing that looks whole;
-a file lock, which dies with its process, makes a second process wait instead of decoding too.
+Two kinds of entries, each a folder. `NAME-index-KEY` says which samples a source has; every image
+was decoded once, coarsely, to know that it can be. `NAME-SIZE-KEY` holds the pixels of a choice
+of samples, mapped rather than read. So a study of 30 % of a set decodes and stores 30 % of it.
+
+An entry is built beside its place and renamed when whole, so a killed build leaves nothing that
+looks whole; a file lock, which dies with its process, makes a second process wait.
 """
 
 import collections
@@ -25,155 +28,207 @@ import tqdm
 from absl import logging
 
 from unlearn_jax.data.dataset import Dropped, image_digests
-from unlearn_jax.data.decode import MIN_SIDE, UnusableImage, decode_image
-from unlearn_jax.data.source import Samples
+from unlearn_jax.data.decode import MIN_SIDE, UnusableImage, check_image, decode_image
+from unlearn_jax.data.source import Filter, Pixels, Samples
 from unlearn_jax.errors import InputError
 
 VERSION = 1  # raise it when decode.py or the format changes: old entries are then left aside
 
-_CHUNK = 32  # images a worker takes at a time
+_CHUNK = 32  # images that a thread takes at once ...
+_CHUNK_BYTES = 2**20  # ... or fewer, so that their pixels stay in the processor's cache
 _PROBES = 32  # images whose digests are checked when an entry is opened
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One image as its source has it: encoded or as an array, and what is known of it."""
+    """One image as its source has it, and what is known of it.
+
+    `read` gives the encoded image, or [H, W, C] uint8; it is called before the walk moves on.
+    """
 
     id: str
-    content: bytes | np.ndarray
+    read: Callable[[], bytes | np.ndarray]
     label: float
     attributes: tuple[int, ...] = ()
 
 
-def decoded(cache: Path, name: str, key: dict, image_size: int,
-            samples: Callable[[], Iterator[Sample | Dropped]],
-            attributes: tuple[str, ...] = (), min_side: int = MIN_SIDE) -> Samples:
-    """Open the cache's entry for a source, building it first where there is none.
+Walk = Callable[[], Iterator[Sample | Dropped]]
+
+
+def cached_samples(cache: Path, name: str, key: dict, image_size: int, walk: Walk,
+                   attributes: tuple[str, ...] = (), min_side: int = MIN_SIDE) -> Samples:
+    """The usable samples of a source, from the cache where it has them.
 
     Args:
       cache: folder of all entries.
       name: of the source; file-name safe.
       key: everything that decides the samples (JSON values), such as a digest of file times.
-      image_size: pixels.
-      samples: walks over the source; called only to build.
+      image_size: of the pixels.
+      walk: over the source; called to build an entry, not to open one.
       attributes: names of the samples' attributes.
       min_side: smaller images are dropped, pixels.
 
     Raises:
-      InputError: no usable image, an id that occurs twice, or a damaged entry.
+      InputError: no usable image, an id that occurs twice, or a damaged entry. Asking for pixels
+        raises it where the source has changed meanwhile.
     """
-    parts = {**key, "image_size": image_size, "min_side": min_side, "attributes": attributes,
-             "version": VERSION}
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    entry = cache / f"{name}-{image_size}-{digest}"
-    if not entry.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with _lock(entry.with_name(entry.name + ".lock")) as alone:
-            if alone:
-                for leftover in cache.glob(entry.name + ".part-*"):
-                    shutil.rmtree(leftover)  # of a killed build
-            if not entry.exists():
-                _build(entry, name, image_size, samples, attributes, min_side)
-    return _open(entry)
+    parts = {**key, "min_side": min_side, "attributes": attributes, "version": VERSION}
+    entry = cache / f"{name}-index-{_digest(parts)}"
+    _make(entry, lambda part: _build_index(part, name, walk, attributes, min_side))
+    with _damage_is_an_input_error(entry), np.load(entry / "columns.npz") as columns:
+        columns = dict(columns)
+        ids = columns["ids"]
+        dropped = tuple(Dropped(*map(str, row)) for row in columns["dropped"])
+        held = {a: columns[f"attribute_{a}"] for a in attributes}
+        labels = columns["labels"]
+
+    def pixels(rows: np.ndarray, refuse: Filter | None) -> Pixels:
+        chosen = ids[rows]
+        choice = {**parts, "image_size": image_size, "filter": refuse.key if refuse else None,
+                  "ids": hashlib.sha256("\n".join(chosen.tolist()).encode()).hexdigest()}
+        entry = cache / f"{name}-{image_size}-{_digest(choice)}"
+        _make(entry, lambda part: _build_pixels(part, name, walk, chosen, image_size, refuse,
+                                                min_side))
+        return _open_pixels(entry)
+
+    return Samples(ids, labels, held, dropped, pixels)
 
 
-def remembered(cache: Path, name: str, key: dict, compute: Callable[[], Any]) -> Any:
-    """What `compute` returns (JSON values), kept under a digest of `key` for the next time."""
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    path = cache / f"{name}-{digest}.json"
-    if path.exists():
-        return json.loads(path.read_text())
-    value = compute()
-    cache.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part-{uuid.uuid4().hex}")
-    part.write_text(json.dumps(value))
-    os.replace(part, path)
-    return value
+def _build_index(part: Path, name: str, walk: Walk, attributes: tuple[str, ...],
+                 min_side: int) -> None:
+    dropped: list[Dropped] = []
+    kept: list[tuple[str, float, tuple[int, ...]]] = []
+
+    def check(chunk: list[tuple[Sample, Any]]) -> list[str]:
+        reasons = []
+        for _, content in chunk:
+            try:
+                check_image(content, min_side)
+            except UnusableImage as e:
+                reasons.append(str(e))
+            else:
+                reasons.append("")
+        return reasons
+
+    def samples() -> Iterator[Sample]:
+        for sample in walk():
+            if isinstance(sample, Dropped):
+                dropped.append(sample)
+            else:
+                yield sample
+
+    for chunk, reasons in _in_threads(samples(), check, _CHUNK, f"checking {name}"):
+        for (sample, _), reason in zip(chunk, reasons):
+            if reason:
+                dropped.append(Dropped(sample.id, "read", reason))
+            else:
+                kept.append((sample.id, sample.label, sample.attributes))
+    if not kept:
+        example = f", such as {dropped[0].id!r} ({dropped[0].reason})" if dropped else ""
+        raise InputError(f"source {name!r} holds no usable image; "
+                         f"{len(dropped)} were left out{example}")
+    kept.sort()
+    ids, labels, values = zip(*kept)
+    for one, next_one in zip(ids, ids[1:]):
+        if one == next_one:
+            raise InputError(f"source {name!r} has two samples of the id {one!r}; "
+                             "ids must be unique")
+    columns = {f"attribute_{a}": np.array(column, np.int32)
+               for a, column in zip(attributes, zip(*values))}
+    rows = sorted(dataclasses.astuple(d) for d in dropped)
+    np.savez(part / "columns.npz", ids=np.array(ids), labels=np.array(labels, np.float64),
+             dropped=np.array(rows, str).reshape(-1, 3), **columns)
 
 
-def _build(entry: Path, name: str, image_size: int, samples, attributes: tuple[str, ...],
-           min_side: int) -> None:
-    logging.info("%s: decoding at %d pixels; later runs reuse this", name, image_size)
-    part = entry.with_name(f"{entry.name}.part-{uuid.uuid4().hex}")
-    part.mkdir()
-    try:
-        kept, digests, dropped = _decode_all(part / "images.npy", name, image_size, samples(),
-                                             min_side)
-        if not kept:
-            example = f", such as {dropped[0].id!r} ({dropped[0].reason})" if dropped else ""
-            raise InputError(f"source {name!r} holds no usable image; "
-                             f"{len(dropped)} were left out{example}")
-        ids = np.array([s.id for s in kept])
-        _refuse_repeated(name, ids)
-        columns = {f"attribute_{a}": np.array([s.attributes[i] for s in kept], np.int32)
-                   for i, a in enumerate(attributes)}
-        np.savez(part / "columns.npz", ids=ids, labels=np.array([s.label for s in kept]),
-                 digests=digests, **columns)
-        dropped = sorted(dataclasses.astuple(d) for d in dropped)
-        about = {"attributes": attributes, "dropped": dropped}
-        (part / "about.json").write_text(json.dumps(about, indent=1))
+def _build_pixels(part: Path, name: str, walk: Walk, ids: np.ndarray, image_size: int,
+                  refuse: Filter | None, min_side: int) -> None:
+    shape = (image_size, image_size, 3)
+    chunk_size = max(1, min(_CHUNK, _CHUNK_BYTES // (3 * image_size**2)))
+    wanted = set(ids.tolist())
+
+    def decode(chunk: list[tuple[Sample, Any]]):
+        images = np.stack([decode_image(content, image_size, min_side) for _, content in chunk])
+        reasons = refuse.reasons(images) if refuse else [""] * len(images)
+        images = images[[not reason for reason in reasons]]
+        return images, image_digests(images), reasons
+
+    kept, digests, found = [], [np.zeros((0, 16), np.uint8)], {}
+    samples = (s for s in walk() if isinstance(s, Sample) and s.id in wanted)
+    with (part / "images.npy").open("wb") as f:
+        _write_header(f, (0, *shape))
         try:
-            os.rename(part, entry)
-        except OSError:
-            if not entry.exists():  # else another process was first: its entry is as good
-                raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+            for chunk, (images, chunk_digests, reasons) in _in_threads(
+                    samples, decode, chunk_size, f"decoding {name}", len(ids)):
+                f.write(images.data)
+                digests.append(chunk_digests)
+                for (sample, _), reason in zip(chunk, reasons):
+                    found[sample.id] = reason
+                    if not reason:
+                        kept.append(sample.id)
+        except UnusableImage as e:
+            raise _changed(name) from e
+        if len(found) != len(ids):
+            raise _changed(name)
+        f.seek(0)
+        _write_header(f, (len(kept), *shape))
+    np.savez(part / "columns.npz", kept=np.array(kept, str), digests=np.concatenate(digests),
+             reasons=np.array([found[i] for i in ids.tolist()], str))
 
 
-def _decode_all(path: Path, name: str, image_size: int, samples, min_side: int):
-    """Decodes in threads (the decoders release the interpreter lock) and writes in order."""
-    kept, digests, dropped = [], [], []
+def _changed(name: str) -> InputError:
+    return InputError(f"the images of source {name!r} changed while they were read; run again")
+
+
+def _in_threads(samples: Iterator[Sample], work: Callable[[list], Any], chunk_size: int,
+                title: str, total: int | None = None) -> Iterator[tuple[list, Any]]:
+    """(chunk, work(chunk)) in the samples' order; a chunk is a list of (sample, its content).
+
+    Reading is left to this thread, since an archive has one place; decoding releases the
+    interpreter lock, so threads do it side by side.
+    """
     workers = min(len(os.sched_getaffinity(0)), 16)
     pending = collections.deque()
-    shape = (image_size, image_size, 3)
-    with path.open("wb") as f, concurrent.futures.ThreadPoolExecutor(workers) as pool, \
-            tqdm.tqdm(desc=f"decoding {name}", unit=" images", leave=False, disable=None) as bar:
-        _write_header(f, (0, *shape))
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool, \
+            tqdm.tqdm(desc=title, total=total, unit=" images", leave=False, disable=None) as bar:
 
-        def collect() -> None:
-            chunk, images, reasons, chunk_digests = pending.popleft().result()
-            for sample, reason in zip(chunk, reasons):
-                if reason:
-                    dropped.append(Dropped(sample.id, "read", reason))
-                else:
-                    kept.append(dataclasses.replace(sample, content=b""))
-            f.write(images.data)
-            digests.append(chunk_digests)
+        def collect() -> tuple[list, Any]:
+            chunk, future = pending.popleft()
+            result = future.result()
             bar.update(len(chunk))
+            # let the content go: the consumer may keep the samples
+            return [(sample, None) for sample, _ in chunk], result
 
         chunk = []
         for sample in samples:
-            if isinstance(sample, Dropped):
-                dropped.append(sample)
-                continue
-            chunk.append(sample)
-            if len(chunk) == _CHUNK:
-                pending.append(pool.submit(_decode_chunk, chunk, image_size, min_side))
+            chunk.append((sample, sample.read()))
+            if len(chunk) == chunk_size:
+                pending.append((chunk, pool.submit(work, chunk)))
                 chunk = []
             if len(pending) > 4 * workers:
-                collect()
+                yield collect()
         if chunk:
-            pending.append(pool.submit(_decode_chunk, chunk, image_size, min_side))
+            pending.append((chunk, pool.submit(work, chunk)))
         while pending:
-            collect()
-        f.seek(0)
-        _write_header(f, (len(kept), *shape))
-    return kept, np.concatenate([np.zeros((0, 16), np.uint8), *digests]), dropped
+            yield collect()
 
 
-def _decode_chunk(chunk: list[Sample], image_size: int, min_side: int):
-    images = np.empty((len(chunk), image_size, image_size, 3), np.uint8)
-    reasons, n = [], 0
-    for sample in chunk:
-        try:
-            images[n] = decode_image(sample.content, image_size, min_side)
-        except UnusableImage as e:
-            reasons.append(str(e))
+def _open_pixels(entry: Path) -> Pixels:
+    with _damage_is_an_input_error(entry):
+        with np.load(entry / "columns.npz") as columns:
+            columns = dict(columns)
+        if not len(columns["kept"]):  # an empty file cannot be mapped
+            images = np.load(entry / "images.npy")
         else:
-            reasons.append("")
-            n += 1
-    return chunk, images[:n], reasons, image_digests(images[:n])
+            images = np.load(entry / "images.npy", mmap_mode="r")
+        # A power cut can leave a file of the right length full of zeros.
+        probes = np.unique(np.linspace(0, len(images) - 1, _PROBES).astype(int)) \
+            if len(images) else []
+        if not np.array_equal(image_digests(images[probes]), columns["digests"][probes]):
+            raise ValueError("images differ from their digests")
+    order = np.argsort(columns["kept"], kind="stable")
+    if (order != np.arange(len(order))).any():  # a .tar keeps an order of its own
+        images = images[order]
+    return Pixels(np.asarray(images), columns["digests"][order], columns["reasons"])
 
 
 def _write_header(f, shape: tuple[int, ...]) -> None:
@@ -182,31 +237,28 @@ def _write_header(f, shape: tuple[int, ...]) -> None:
         f, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
-def _open(entry: Path) -> Samples:
-    try:
-        images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
-        with np.load(entry / "columns.npz", allow_pickle=False) as columns:
-            columns = dict(columns)
-        about = json.loads((entry / "about.json").read_text())
-        # A power cut can leave a file of the right length full of zeros.
-        probes = np.unique(np.linspace(0, len(images) - 1, _PROBES).astype(int))
-        if not np.array_equal(image_digests(images[probes]), columns["digests"][probes]):
-            raise ValueError("images differ from their digests")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-        raise InputError(f"decoded images in {str(entry)!r} are damaged ({e}); delete that "
-                         "folder and run again") from e
-    rows = np.argsort(columns["ids"], kind="stable")
-    return Samples(
-        images=images, rows=rows, labels=columns["labels"][rows], ids=columns["ids"][rows],
-        attributes={a: columns[f"attribute_{a}"][rows] for a in about["attributes"]},
-        digests=columns["digests"][rows], dropped=tuple(Dropped(*d) for d in about["dropped"]))
-
-
-def _refuse_repeated(name: str, ids: np.ndarray) -> None:
-    values, counts = np.unique(ids, return_counts=True)
-    if counts.max() > 1:
-        raise InputError(f"source {name!r} has {counts.max()} samples of the id "
-                         f"{values[counts.argmax()]!r}; ids must be unique")
+def _make(entry: Path, build: Callable[[Path], None]) -> None:
+    """Builds an entry where there is none."""
+    if entry.exists():
+        return
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(entry.with_name(entry.name + ".lock")) as alone:
+        if alone:
+            for leftover in entry.parent.glob(entry.name + ".part-*"):
+                shutil.rmtree(leftover)  # of a killed build
+        if entry.exists():
+            return
+        part = entry.with_name(f"{entry.name}.part-{uuid.uuid4().hex}")
+        part.mkdir()
+        try:
+            build(part)
+            try:
+                os.rename(part, entry)
+            except OSError:
+                if not entry.exists():  # else another process was first: its entry is as good
+                    raise
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -223,3 +275,16 @@ def _lock(path: Path) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+@contextlib.contextmanager
+def _damage_is_an_input_error(entry: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+        raise InputError(f"cached images in {str(entry)!r} are damaged ({e}); delete that "
+                         "folder and run again") from e
+
+
+def _digest(parts: dict) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

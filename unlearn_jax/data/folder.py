@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from unlearn_jax.data.cache import Sample, decoded
+from unlearn_jax.data.cache import Sample, cached_samples
 from unlearn_jax.data.dataset import Dropped
 from unlearn_jax.data.files import IMAGES, plain_file, signature, signature_of, walk
 from unlearn_jax.data.source import Source
@@ -57,9 +57,9 @@ def _load_classes(root: Path, settings, cache: Path) -> Source:
             elif file.problem:
                 yield Dropped(file.path, "read", file.problem)
             else:
-                yield Sample(file.path, file.read(), names.index(file.path.split("/")[0]))
+                yield Sample(file.path, file.read, names.index(file.path.split("/")[0]))
 
-    held = decoded(cache, "folder", {"files": signature(root)}, settings.image_size, samples)
+    held = cached_samples(cache, "folder", {"files": signature(root)}, settings.image_size, samples)
     return Source("folder", "classification", "class", names, held)
 
 
@@ -78,11 +78,11 @@ def _load_csv(path: Path, settings, cache: Path) -> Source:
             if file.problem:
                 yield Dropped(file.path, "read", file.problem)
             else:
-                yield Sample(file.path, file.read(), label, values)
+                yield Sample(file.path, file.read, label, values)
 
     key = {"csv": hashlib.sha256(text.encode()).hexdigest(), "task": settings.task,
            "files": signature_of(path.parent, [f.path for f in files])}
-    held = decoded(cache, "folder", key, settings.image_size, samples, attributes)
+    held = cached_samples(cache, "folder", key, settings.image_size, samples, attributes)
     unit = "class" if names else "units"
     return Source("folder", settings.task, unit, names, held)
 

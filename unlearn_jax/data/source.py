@@ -1,33 +1,56 @@
-"""What a data source hands to the selection steps: all its samples, before any choice."""
+"""What a data source hands to the selection steps: its samples, and their pixels on demand."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
 from unlearn_jax.data.dataset import Dropped, image_digests
 
 
+@dataclasses.dataclass(frozen=True)
+class Filter:
+    """Refuses images: `reasons` gives [n] str from [n, S, S, 3] uint8, '' for those to keep.
+
+    `key` (JSON values) holds everything that its reasons depend on beside the images.
+    """
+
+    key: dict
+    reasons: Callable[[np.ndarray], list[str]]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Samples:
-    """All usable samples of a source at one image size, sorted by id.
+class Pixels:
+    """The images of chosen samples.
 
     Attributes:
-      images: [N, S, S, 3] uint8; may be mapped from disk, and in another order.
-      rows: [N] int64, where in `images` each sample is.
-      labels: [N] float64: label units or class numbers.
-      ids: [N] str.
-      attributes: name -> [N] int32.
-      digests: [N, 16] uint8, `dataset.image_digests` of each sample's image.
-      dropped: what could not be used.
+      images: [k, S, S, 3] uint8, of the samples that were not refused; may be mapped from disk.
+      digests: [k, 16] uint8, `dataset.image_digests(images)`.
+      reasons: [n] str, why each chosen sample was refused; '' for the k that were not.
     """
 
     images: np.ndarray
-    rows: np.ndarray
-    labels: np.ndarray
-    ids: np.ndarray
-    attributes: dict[str, np.ndarray]
     digests: np.ndarray
+    reasons: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Samples:
+    """All usable samples of a source, sorted by id, without their pixels.
+
+    Attributes:
+      ids: [N] str.
+      labels: [N] float64: label units or class numbers.
+      attributes: name -> [N] int32.
+      dropped: what could not be used.
+      pixels: (rows [n] int64, sorted; a filter or None) -> Pixels.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    attributes: dict[str, np.ndarray]
     dropped: tuple[Dropped, ...]
+    pixels: Callable[[np.ndarray, Filter | None], Pixels]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,5 +75,11 @@ class Source:
 def in_memory(images: np.ndarray, labels: np.ndarray, ids: np.ndarray,
               attributes: dict[str, np.ndarray]) -> Samples:
     """Samples from arrays that are sorted by id already."""
-    return Samples(images, np.arange(len(images)), np.asarray(labels, np.float64), ids,
-                   attributes, image_digests(images), ())
+
+    def pixels(rows: np.ndarray, refuse: Filter | None) -> Pixels:
+        chosen = images[rows]
+        reasons = np.array(refuse.reasons(chosen) if refuse else [""] * len(rows), str)
+        kept = chosen[reasons == ""]
+        return Pixels(kept, image_digests(kept), reasons)
+
+    return Samples(ids, np.asarray(labels, np.float64), attributes, (), pixels)

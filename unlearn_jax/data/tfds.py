@@ -8,6 +8,7 @@ where TensorFlow is installed, and copy the folder:
     tfds.builder("cifar10", file_format="array_record", data_dir=DIR).download_and_prepare()
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from unlearn_jax.data.cache import Sample, decoded
+from unlearn_jax.data.cache import Sample, cached_samples
 from unlearn_jax.data.dataset import Dropped
 from unlearn_jax.data.files import signature
 from unlearn_jax.data.source import Source
@@ -58,13 +59,14 @@ def load_tfds(settings, cache: Path) -> Source:
                     if classes and record[label] < 0:  # TFDS' mark for a hidden label
                         yield Dropped(f"{split}-{i:06d}", "read", "no label")
                     else:
-                        yield Sample(f"{split}-{i:06d}", record[image], float(record[label]),
+                        yield Sample(f"{split}-{i:06d}", functools.partial(record.get, image),
+                                     float(record[label]),
                                      tuple(int(record[a]) for a in attributes))
 
     key = {"files": signature(Path(builder.data_path)), "features": [image, label],
            "classes": classes}
-    held = decoded(cache, re.sub("[^A-Za-z0-9_.]+", "-", f"tfds-{name}"), key,
-                   settings.image_size, samples, attributes, min_side=1)
+    held = cached_samples(cache, re.sub("[^A-Za-z0-9_.]+", "-", f"tfds-{name}"), key,
+                          settings.image_size, samples, attributes, min_side=1)
     if classes:
         return Source(settings.source, settings.task, "class", tuple(features[label].names), held)
     return Source(settings.source, settings.task, "units", (), held)

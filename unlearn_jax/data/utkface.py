@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from absl import logging
 
-from unlearn_jax.data.cache import Sample, decoded
+from unlearn_jax.data.cache import Sample, cached_samples
 from unlearn_jax.data.dataset import Dropped
 from unlearn_jax.data.files import IMAGES, SourceFile, locate, signature, walk
 from unlearn_jax.data.source import Source
@@ -84,8 +84,8 @@ def faces(source: Path) -> Iterator[tuple[SourceFile, Label] | Dropped]:
 def load_utkface(settings, cache: Path) -> Source:
     """All usable faces, with labels in years; see `Source` and data/__init__.py."""
     source = locate(settings.path, "UTKFace's images")
-    samples = decoded(cache, "utkface", {"files": signature(source)}, settings.image_size,
-                      lambda: _samples(source), ATTRIBUTES)
+    samples = cached_samples(cache, "utkface", {"files": signature(source)}, settings.image_size,
+                             lambda: _samples(source), ATTRIBUTES)
     return Source("utkface", "regression", "years", (), samples)
 
 
@@ -95,5 +95,5 @@ def _samples(source: Path) -> Iterator[Sample | Dropped]:
             yield face
         else:
             file, label = face
-            yield Sample(PurePosixPath(file.path).name, file.read(), label.age,
+            yield Sample(PurePosixPath(file.path).name, file.read, label.age,
                          (label.gender, label.race))
