@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from unlearn_jax import data
 from unlearn_jax.config import default_config
 from unlearn_jax.errors import InputError
-
-tfds = pytest.importorskip("tensorflow_datasets")
 
 
 def png(level):

@@ -1,10 +1,7 @@
-"""UTKFace from folders and archives, good and hostile, and its TFDS builder."""
+"""UTKFace from folders and archives, good and hostile."""
 
 import io
-import multiprocessing
 import os
-import subprocess
-import sys
 import tarfile
 import time
 import zipfile
@@ -12,51 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from tiny_faces import GOOD, jpeg, load, reasons, write_good
 
-from unlearn_jax import data
-from unlearn_jax.config import default_config
-from unlearn_jax.data import cache, quality, utkface
+from unlearn_jax.data.dataset import fingerprint
 from unlearn_jax.data.utkface import Label, parse_name
 from unlearn_jax.errors import InputError
-
-GOOD = {
-    "20_0_0_20170101000000000.jpg.chip.jpg": 20,
-    "35_1_2_20170101000000001.jpg.chip.jpg": 35,
-    "60_0_4_20170101000000002.jpg": 60,
-}
-
-
-def jpeg(level: int, size: int = 40) -> bytes:
-    """An encoded image whose left half is `level` and whose right half is black."""
-    pixels = np.zeros((size, size, 3), np.uint8)
-    pixels[:, :size // 2] = level
-    f = io.BytesIO()
-    Image.fromarray(pixels).save(f, "JPEG", quality=95)
-    return f.getvalue()
-
-
-def write_good(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, age in GOOD.items():
-        (folder / name).write_bytes(jpeg(age * 4))
-    return folder
-
-
-def settings(path, **changes):
-    c = default_config().data
-    with c.unlocked():
-        c.update(source="utkface", path=str(path), image_size=16, label_min=0, label_max=116)
-        c.update(changes)
-    return c
-
-
-def load(path, cache_dir, **changes):
-    return data.load(settings(path, **changes), cache_dir)
-
-
-def reasons(dataset) -> dict[str, str]:
-    return {d.id: d.reason for d in dataset.dropped}
 
 
 @pytest.mark.parametrize("name, label", [
@@ -119,6 +76,8 @@ def test_unusable_files_are_listed_with_their_reasons(tmp_path):
 def test_archives_equal_the_folder(tmp_path):
     folder = write_good(tmp_path / "faces")
     expected = load(folder, tmp_path / "cache")
+    assert expected.fingerprint == fingerprint(
+        np.array(expected.images), expected.labels, expected.ids, expected.attributes)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
         for name in GOOD:
             z.write(folder / name, f"UTKFace/{name}")
@@ -252,203 +211,6 @@ def test_wrong_paths_say_what_to_do(tmp_path, prepare, message):
         load(path, tmp_path / "cache")
     with pytest.raises(InputError, match="config.data.path is empty; give UTKFace's images"):
         load("", tmp_path / "cache")
-
-
-def test_cached_reload_is_equal_and_decodes_nothing(tmp_path, monkeypatch):
-    folder = write_good(tmp_path / "faces")
-    (folder / "33_0_0_2017.jpg").write_bytes(b"no image at all")
-    first = load(folder, tmp_path / "cache")
-
-    def refuse(*_):
-        raise AssertionError("decoded again")
-
-    monkeypatch.setattr(cache, "decode_image", refuse)
-    monkeypatch.setattr(cache, "check_image", refuse)
-    monkeypatch.setattr(utkface, "walk", refuse)
-    again = load(folder, tmp_path / "cache")
-    np.testing.assert_array_equal(again.images, first.images)
-    np.testing.assert_array_equal(again.labels, first.labels)
-    assert again.ids.tolist() == first.ids.tolist()
-    assert again.dropped == first.dropped and len(again.dropped) == 1
-    assert again.fingerprint == first.fingerprint and again.histograms == first.histograms
-
-
-def test_only_the_chosen_images_are_decoded(tmp_path, monkeypatch):
-    folder = tmp_path / "faces"
-    folder.mkdir()
-    for i in range(40):
-        (folder / f"{20 + i // 10}_0_0_{i:02d}.jpg").write_bytes(jpeg(50 + i))
-    decode, calls = cache.decode_image, []
-    monkeypatch.setattr(cache, "decode_image", lambda *a: calls.append(1) or decode(*a))
-    d = load(folder, tmp_path / "cache", fraction=0.5, label_max=22)
-    assert len(calls) == len(d.ids) == 15
-    assert len(np.load(next((tmp_path / "cache").glob("utkface-16-*/images.npy")))) == 15
-    levels = np.array([int(i.split("_")[3][:2]) for i in d.ids]) + 50
-    assert np.abs(d.images[:, :, :6].mean((1, 2, 3)) - levels).max() < 3
-    # another choice decodes its own; the first one is still there
-    load(folder, tmp_path / "cache", fraction=0.5, label_max=22, seed=1)
-    assert len(calls) == 30
-    load(folder, tmp_path / "cache", fraction=0.5, label_max=22)
-    assert len(calls) == 30
-
-
-@pytest.mark.parametrize("suffix", ["", ".tar"])
-def test_quality_filter_is_kept_with_the_pixels(tmp_path, monkeypatch, suffix):
-    folder = write_good(tmp_path / "faces")
-    with tarfile.open(tmp_path / "faces.tar", "w") as t:
-        for name in reversed(sorted(GOOD)):
-            t.add(folder / name, name)
-    path, calls = tmp_path / f"faces{suffix}", []
-
-    def bright(images, settings):
-        calls.append(len(images))
-        return ["bright: x" if image.max() > 200 else "" for image in images]
-
-    monkeypatch.setattr(quality, "quality_reasons", bright)
-    first = load(path, tmp_path / "cache", quality="on")
-    again = load(path, tmp_path / "cache", quality="on")
-    assert sum(calls) == 3
-    for d in (first, again):
-        assert d.labels.tolist() == [20, 35]
-        assert np.abs(d.images[:, :, :6].mean((1, 2, 3)) - [80, 140]).max() < 4
-        assert reasons(d) == {sorted(GOOD)[2]: "bright: x"} and d.dropped[0].step == "quality"
-        assert d.fingerprint == first.fingerprint
-    # other bounds are another choice; with all refused nothing is left
-    load(path, tmp_path / "cache", quality="on", quality_contrast=13.0)
-    assert sum(calls) == 6
-    monkeypatch.setattr(quality, "quality_reasons", lambda images, _: ["dark: x"] * len(images))
-    with pytest.raises(InputError, match="config.data.quality='on' leaves no sample"):
-        load(path, tmp_path / "cache", quality="on", quality_contrast=14.0)
-
-
-def test_images_that_change_meanwhile_are_an_error(tmp_path, monkeypatch):
-    folder = write_good(tmp_path / "faces")
-    make = cache._build_pixels
-
-    def vanish(*args):
-        (folder / sorted(GOOD)[0]).unlink()
-        make(*args)
-
-    monkeypatch.setattr(cache, "_build_pixels", vanish)
-    with pytest.raises(InputError, match="changed while they were read; run again"):
-        load(folder, tmp_path / "cache")
-
-
-def test_changed_files_and_sizes_are_decoded_anew(tmp_path):
-    folder = write_good(tmp_path / "faces")
-    first = load(folder, tmp_path / "cache")
-    assert load(folder, tmp_path / "cache", image_size=8).images.shape == (3, 8, 8, 3)
-    name = sorted(GOOD)[0]
-    (folder / name).write_bytes(jpeg(250))
-    changed = load(folder, tmp_path / "cache")
-    assert changed.images[0, 8, 3, 0] > 240 > first.images[0, 8, 3, 0]
-    assert changed.fingerprint != first.fingerprint
-    (folder / name).unlink()
-    assert len(load(folder, tmp_path / "cache").ids) == 2
-
-
-@pytest.mark.parametrize("damage", [
-    lambda f: f.write_bytes(f.read_bytes()[:-100]),
-    lambda f: f.write_bytes(bytes(f.stat().st_size)),
-    lambda f: f.write_bytes(f.read_bytes()[:128] + bytes(f.stat().st_size - 128)),
-    lambda f: f.unlink(),
-])
-def test_damaged_cache_is_an_error(tmp_path, damage):
-    folder = write_good(tmp_path / "faces")
-    load(folder, tmp_path / "cache")
-    damage(next((tmp_path / "cache").glob("*/images.npy")))
-    with pytest.raises(InputError, match="are damaged .*; delete that folder"):
-        load(folder, tmp_path / "cache")
-
-
-_KILLED = """
-import sys, time
-from unlearn_jax.data import cache
-real = cache.decode_image
-def slow(*args):
-    print("decoding", flush=True)
-    time.sleep(60)
-    return real(*args)
-cache.decode_image = slow
-from tests.test_data_utkface import load
-load(sys.argv[1], sys.argv[2])
-"""
-
-
-def test_killed_build_leaves_nothing_that_looks_whole(tmp_path):
-    folder = write_good(tmp_path / "faces")
-    root = Path(__file__).parents[1]
-    with subprocess.Popen([sys.executable, "-c", _KILLED, folder, tmp_path / "cache"],
-                          stdout=subprocess.PIPE, cwd=root) as process:
-        assert process.stdout.readline() == b"decoding\n"
-        process.kill()
-    leftovers = list((tmp_path / "cache").glob("*.part-*"))
-    assert leftovers
-    assert len(load(folder, tmp_path / "cache").ids) == 3
-    assert not list((tmp_path / "cache").glob("*.part-*"))
-
-
-def _load_in_process(folder, cache_dir, log):
-    real = cache.decode_image
-
-    def logged(*args):
-        with open(log, "a") as f:
-            f.write("x")
-        time.sleep(0.1)
-        return real(*args)
-
-    cache.decode_image = logged
-    return load(folder, cache_dir).fingerprint
-
-
-def test_processes_at_once_decode_once(tmp_path):
-    folder = write_good(tmp_path / "faces")
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        prints = pool.starmap(_load_in_process,
-                              [(folder, tmp_path / "cache", tmp_path / "log")] * 2, chunksize=1)
-    assert prints[0] == prints[1]
-    assert len((tmp_path / "log").read_text()) == 3
-
-
-def test_builder_works_without_tensorflow(tmp_path):
-    tfds = pytest.importorskip("tensorflow_datasets")
-    from unlearn_jax.data.utkface_builder import UTKFace
-
-    folder = write_good(tmp_path / "faces")
-    (folder / "33_0_0_2017.jpg").write_bytes(jpeg(9)[:-200])
-    (folder / "39_1_20170116174525125.jpg.chip.jpg").write_bytes(jpeg(9))
-
-    def build():
-        builder = UTKFace(data_dir=tmp_path / "tfds", file_format="array_record")
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(manual_dir=folder))
-        return builder
-
-    for builder in (build(), build()):  # the second one is read from disk
-        source = builder.as_data_source("train")
-        assert len(source) == 3
-        records = {r["file_name"].decode(): r for r in source}
-        assert {name: r["age"] for name, r in records.items()} == GOOD
-        one = records["35_1_2_20170101000000001.jpg.chip.jpg"]
-        assert (one["gender"], one["race"]) == (1, 2)
-        assert one["image"].shape == (40, 40, 3) and abs(int(one["image"][5, 5, 0]) - 140) < 4
-        assert builder.info.metadata["dropped"] == [
-            ["33_0_0_2017.jpg", "truncated"],
-            ["39_1_20170116174525125.jpg.chip.jpg",
-             "malformed name: not [age]_[gender]_[race]_[date&time].jpg"]]
-    assert "tensorflow" not in sys.modules
-
-
-def test_builder_on_a_wrong_folder(tmp_path):
-    tfds = pytest.importorskip("tensorflow_datasets")
-    from unlearn_jax.data.utkface_builder import UTKFace
-
-    (tmp_path / "faces").mkdir()
-    (tmp_path / "faces" / "cat.jpg").write_bytes(jpeg(9))
-    builder = UTKFace(data_dir=tmp_path / "tfds", file_format="array_record")
-    with pytest.raises(InputError, match="no usable file of UTKFace"):
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(manual_dir=tmp_path / "faces"))
 
 
 @pytest.mark.skipif(not os.environ.get("UTKFACE"), reason="UTKFACE names no real data set")

@@ -5,17 +5,16 @@ the store keeps finished stages, which other runs share.
 """
 
 import functools
-import logging as python_logging
 import shlex
 import sys
 from pathlib import Path
 
 import jax
 import tqdm
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
-from unlearn_jax import stages
+from unlearn_jax import commandline, stages
 from unlearn_jax.config import check_config
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import METHODS
@@ -29,12 +28,10 @@ _STORE = flags.DEFINE_string("store", "runs/store", "Where finished stages are k
 
 def main(argv: list[str]) -> None:
     """Runs the study of the config."""
-    if len(argv) > 1:
-        raise InputError(f"arguments not understood: {' '.join(argv[1:])}; flags look like "
-                         "--config.train.epochs=3")
+    del argv
     config = _CONFIG.value
     check_config(config, tuple(METHODS))
-    file, _, scale = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    file, scale = commandline.config_name()
     name = Path(file).stem + (f":{scale}" if scale else "")
     directory = Path(_WORKDIR.value or f"runs/{name.replace(':', '-')}")
     store = Store(_STORE.value)
@@ -46,12 +43,8 @@ def main(argv: list[str]) -> None:
     print((directory / "report.md").read_text())
 
 
-def _parse(argv: list[str]) -> list[str]:
-    return flags.FLAGS(argv)
-
-
 if __name__ == "__main__":
     try:
-        app.run(main, flags_parser=_parse)
+        app.run(main, flags_parser=commandline.parse)
     except InputError as e:
         sys.exit(f"unlearn_jax: {e}")

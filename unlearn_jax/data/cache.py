@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import threadpoolctl
 import tqdm
 from absl import logging
 
@@ -188,7 +189,9 @@ def _in_threads(samples: Iterator[Sample], work: Callable[[list], Any], chunk_si
     """
     workers = min(len(os.sched_getaffinity(0)), 16)
     pending = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool, \
+    # One thread each for numpy's own products: its threads would fight with these.
+    with threadpoolctl.threadpool_limits(1, "blas"), \
+            concurrent.futures.ThreadPoolExecutor(workers) as pool, \
             tqdm.tqdm(desc=title, total=total, unit=" images", leave=False, disable=None) as bar:
 
         def collect() -> tuple[list, Any]:

@@ -1,0 +1,51 @@
+# make demo: from a fresh checkout to a report.  make test: from a fresh checkout to tested.
+# Both set up .venv first, and again whenever requirements.txt changes.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+VENV := .venv
+VENV_PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.PHONY: help demo test lint setup clean
+help:
+	@echo "make demo    set up $(VENV) and run configs/ft.py on synthetic faces"
+	@echo "make test    set up $(VENV) and run all tests; PYTEST_ARGS='-k store' runs some"
+	@echo "make lint    check the style"
+	@echo "make setup   only set up $(VENV); PYTHON=python3.12 chooses the interpreter"
+	@echo "make clean   remove caches; $(VENV), results and the store stay"
+
+demo: setup
+	$(VENV_PYTHON) -m unlearn_jax.main --config=configs/ft.py
+	@echo "Report: $(CURDIR)/runs/ft/report.html"
+
+test: setup
+	$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
+
+lint: $(INSTALLED_DEV)
+	$(VENV_PYTHON) -m ruff check .
+
+setup: $(INSTALLED)
+
+# An environment that works is kept: it may hold jax for a GPU. `python -m pip` rather than
+# `pip`, whose first line cannot name a path with spaces.
+$(INSTALLED): requirements.txt
+	@$(VENV_PYTHON) -c "" 2>/dev/null || { \
+	  "$(PYTHON)" -c "import sys; sys.exit(sys.version_info < (3, 11))" || { \
+	    echo "Python 3.11 or newer is needed; '$(PYTHON)' is not one. Try: make PYTHON=python3.12" >&2; \
+	    exit 1; }; \
+	  echo "Creating $(VENV) with $$("$(PYTHON)" --version)"; \
+	  "$(PYTHON)" -m venv --clear $(VENV); }
+	$(VENV_PYTHON) -m pip install -r requirements.txt
+	@touch $@
+
+$(INSTALLED_DEV): requirements-dev.txt $(INSTALLED)
+	$(VENV_PYTHON) -m pip install -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf .pytest_cache .ruff_cache build ./*.egg-info
+	find unlearn_jax configs tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	@echo "Kept: $(VENV), and runs/ with all results and the store."

@@ -1,0 +1,53 @@
+import pytest
+
+from unlearn_jax.config import ConfigError, check_config, default_config, get
+
+METHODS = ("ft", "rnd")
+
+
+def with_value(key, value):
+    c = default_config()
+    section, _, name = key.rpartition(".")
+    with c.unlocked():
+        with (get(c, section) if section else c).ignore_type():
+            (get(c, section) if section else c)[name] = value
+    return c
+
+
+def test_the_default_is_allowed_and_locked():
+    c = default_config()
+    check_config(c, METHODS)
+    with pytest.raises(AttributeError, match="epoch"):
+        c.train.epoch = 3
+
+
+@pytest.mark.parametrize("key, value, words", [
+    ("model.name", "resnet34", "'resnet10', 'resnet18', 'resnet50'"),
+    ("unlearn.method", "scrap", "'ft', 'rnd'"),
+    ("train.epochs", 0, "at least 1"),
+    ("train.learning_rate", float("nan"), "at least 0"),
+    ("data.fraction", 1.5, "from 1e-06 to 1"),
+    ("data.split", (0.5, 0.5), "length 3"),
+    ("data.split", (0.5, 0.4, 0.2), "add up to 1"),
+    ("data.split", (1.0, 0.0, 0.0), "positive"),
+    ("seeds", (), "at least one"),
+    ("seeds", (1, 1), "different"),
+    ("seeds", (0, -1), "at least 0"),
+    ("seeds", (0.5,), "tuple of int"),
+    ("unlearn.epochs", (2, True), "tuple of int"),
+    ("unlearn.epochs", (2, 2), "different budgets"),
+    ("unlearn.offset", (6, 3), "smallest, largest"),
+    ("forget.sets", ("20-28", 3), "tuple of str"),
+    ("eval.alphas", (0.0,), "at least 1e-12"),
+    ("model.head_dropout", (0.5,), "one rate for each"),
+    ("data.label_min", 60, "below data.label_max"),
+    ("train.loss", "cross_entropy", "'mae', 'mse'"),
+    ("parallel.batch", 3, "a multiple of parallel.batch"),
+])
+def test_impossible_values_name_key_value_and_what_is_allowed(key, value, words):
+    with pytest.raises(ConfigError, match="config.") as e:
+        check_config(with_value(key, value), METHODS)
+    assert words in str(e.value)
+    if key != "parallel.batch":  # reported at the batch size that does not fit
+        assert f"config.{key} is {value!r}" in str(e.value)
+    assert len(str(e.value).splitlines()) == 1

@@ -1,0 +1,78 @@
+"""Every config and scale of configs/ builds its model and takes one real step on synthetic data."""
+
+import importlib
+import pkgutil
+
+import configs
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from configs.common import SCALES
+
+from unlearn_jax.config import ConfigError, check_config
+from unlearn_jax.methods import METHODS
+from unlearn_jax.methods.method import LabelSpace, Setting
+from unlearn_jax.models import build_model
+from unlearn_jax.optim import OptimizerSettings, make_optimizer
+from unlearn_jax.train import Batch, init_state, make_loss
+
+NAMES = sorted(m.name for m in pkgutil.iter_modules(configs.__path__) if m.name != "common")
+
+
+def load(name, scale):
+    return importlib.import_module(f"configs.{name}").get_config(scale)
+
+
+def one_step(c):
+    """The config's own model and method, made narrow and its images small."""
+    classes = 10 if c.data.task == "classification" else 0
+    size = 32 if c.model.stem == "imagenet" else 16
+    with c.unlocked():
+        c.model.width = 2
+    model = build_model(c.model, size, classes)
+    optimizer = make_optimizer(OptimizerSettings.from_config(c.unlearn))
+    setting = Setting(model, optimizer, make_loss(c.train.loss, c.model.output_scale),
+                      LabelSpace(c.data.label_min, c.data.label_max, classes,
+                                 c.model.output_scale), c.unlearn)
+    step = METHODS[c.unlearn.method].make_step(setting)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 4) if classes else rng.uniform(20, 60, 4).astype(np.float32)
+    batch = Batch(jnp.asarray(rng.integers(0, 256, (4, size, size, 3), dtype=np.uint8)),
+                  jnp.asarray(labels), jnp.arange(4), jnp.array([True, True, False, False]),
+                  jnp.ones(4), jnp.int32(0))
+
+    # the result of a step is compiled fast rather than fast
+    @jax.jit
+    def run(key):
+        state = init_state(model, optimizer, model.init(key))
+        return step(key, state, batch, 1e-3)
+
+    options = {"xla_backend_optimization_level": 0}
+    return run.lower(jax.random.key(0)).compile(compiler_options=options)(jax.random.key(0))
+
+
+def test_there_are_configs_for_every_method():
+    assert set(NAMES) == set(METHODS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_config_is_allowed(name, scale):
+    c = load(name, scale)
+    check_config(c, tuple(METHODS))
+    assert c.is_locked and c.unlearn.method == name
+
+
+# One network per scale; methods on top of it are tested in test_methods.py
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", ["rnd"])
+def test_every_scale_takes_a_step(name, scale):
+    state, loss = one_step(load(name, scale))
+    assert np.isfinite(loss) and state.step == 1
+
+
+def test_unknown_scales_list_the_known_ones():
+    with pytest.raises(ConfigError, match="'utkface', 'utkface_small'"):
+        load("ft", "huge")

@@ -1,0 +1,64 @@
+"""The command line refuses what cannot work: one or two lines, exit code not 0, nothing done."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*flags, config="configs/ft.py", cwd=ROOT, workdir="w"):
+    args = [sys.executable, "-m", "unlearn_jax.main", *([f"--config={config}"] if config else []),
+            f"--workdir={workdir}", *flags]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(args, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--config.train.epoch=3"], "config.train.epoch"),
+    (["--config.train.epochs=many"], "many"),
+    (["--config.train.epochs=0"], "config.train.epochs is 0; allowed: at least 1"),
+    (["--config.unlearn.method=scrap"], "'retrain', 'ft', 'rnd'"),
+    (["--config.data.source=imagenet"], "synthetic"),
+    (["--config.data.source=utkface", "--config.data.path=nowhere"], "nowhere"),
+    (["--config.parallel.backend=gpu"], "finds no such device"),
+    (["--config.forget.sets=('90-99',)"], "90-99"),
+    (["--config.model.pretrained=none.h5"], "none.h5"),
+    (["extra"], "extra"),
+])
+def test_mistakes_are_named_in_a_line_or_two(tmp_path, flags, words):
+    done = run(*flags, config=ROOT / "configs" / "ft.py", cwd=tmp_path)
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr, done.stderr[-2000:]
+    said = [line for line in done.stderr.splitlines() if line and not line.startswith(("I", "W"))]
+    assert len(said) <= 4, done.stderr  # absl adds a line on where to find help
+
+
+@pytest.mark.parametrize("config, words", [
+    ("configs/none.py", "configs/none.py"),
+    ("configs/ft.py:huge", "'utkface', 'utkface_small'"),
+    (None, "--config"),
+])
+def test_wrong_config_files(config, words):
+    done = run(config=config)
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr, done.stderr[-2000:]
+
+
+def test_a_foreign_work_directory_is_left_alone(tmp_path):
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "thesis.tex").write_text("years of work")
+    done = run(config=ROOT / "configs" / "ft.py", cwd=tmp_path)
+    assert done.returncode == 1 and "not empty and holds no run" in done.stderr
+    assert [p.name for p in (tmp_path / "w").iterdir()] == ["thesis.tex"]
+
+
+def test_help_explains_the_flags():
+    done = run("--help")
+    for word in ("--config", "--workdir", "--store"):
+        assert word in done.stdout

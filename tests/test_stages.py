@@ -1,0 +1,172 @@
+"""The whole job on tiny data: real processes, real stores, real checkpoints."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TINY = ["--config.data.size=150", "--config.data.image_size=8", "--config.model.width=2",
+        "--config.model.stem=small", "--config.train.epochs=3", "--config.unlearn.epochs=(1,2)",
+        "--config.train.batch_size=16", "--config.unlearn.batch_size=16", "--config.seeds=(0,1)",
+        "--config.eval.batch_size=50"]
+pytestmark = pytest.mark.slow
+
+
+def command(config, workdir, store, *flags):
+    return [sys.executable, "-m", "unlearn_jax.main", f"--config=configs/{config}",
+            f"--workdir={workdir}", f"--store={store}", *TINY, *flags]
+
+
+def run(*args, **kwargs):
+    env = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0", "MPLBACKEND": "Agg"}
+    return subprocess.run(command(*args), cwd=ROOT, env=env, capture_output=True, text=True,
+                          timeout=300, **kwargs)
+
+
+def table(path):
+    with open(path, newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def values(workdir):
+    """(method, forget set, epochs, seed, metric) -> value, without what a clock decides."""
+    return {tuple(r[k] for k in ("method", "forget_set", "epochs", "seed", "metric")):
+            float(r["value"]) for r in table(workdir / "results.csv")
+            if not r["metric"].startswith("wall")}
+
+
+def statuses(workdir):
+    record = json.loads((workdir / "run.json").read_text())
+    return {(s["stage"], s["forget_set"], s["epochs"]): s["status"] for s in record["stages"]
+            if s["stage"] not in ("data", "predictions")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished ft run with two forget sets: (work directory, store, its process)."""
+    base = tmp_path_factory.mktemp("study")
+    flags = ("--config.forget.sets=('20-28','random:0.2')",)
+    done = run("ft.py", base / "ft", base / "store", *flags)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return base / "ft", base / "store", done
+
+
+def test_the_contract_of_the_work_directory(finished):
+    workdir, _, done = finished
+    rows = table(workdir / "results.csv")
+    assert list(rows[0])[:6] == ["method", "forget_set", "epochs", "seed", "metric", "value"]
+    assert {r["method"] for r in rows} == {"median", "original", "retrain", "ft"}
+    assert {r["forget_set"] for r in rows} == {"20-28", "random-0.2"}
+    assert {(r["method"], r["epochs"]) for r in rows} == {
+        ("median", "0"), ("original", "0"), ("retrain", "3"), ("ft", "1"), ("ft", "2")}
+    seen = {r["metric"] for r in rows if r["method"] == "ft"}
+    assert {"mae_test", "mae_forget", "mae_retain", "mae_validation", "utility", "forgetting@15",
+            "F@15", "images", "wall_seconds", "images_vs_retrain", "wall_vs_retrain",
+            "averaged:utility"} <= seen
+    assert {r["seed"] for r in rows if r["metric"] == "mae_test"} == {"0", "1"}
+    assert list(table(workdir / "summary.csv")[0]) == [
+        "method", "forget_set", "epochs", "metric", "mean", "std", "ci95_low", "ci95_high", "n"]
+    for name in ("report.md", "report.html", "run.json", "history.csv", "data.json",
+                 "dropped.csv"):
+        assert (workdir / name).stat().st_size > 0, name
+    assert len(list((workdir / "figures").glob("*.png"))) >= 5
+    assert "MAE test" in done.stdout
+
+
+def test_predictions_agree_with_the_results(finished):
+    workdir, _, _ = finished
+    with np.load(workdir / "predictions" / "ft.20-28.2.forget.npz") as f:
+        assert f["outputs"].shape == (2, len(f["labels"])) and f["outputs"].dtype == np.float32
+        assert ((f["labels"] >= 20) & (f["labels"] <= 28)).all()
+        assert f["ids"].shape == f["labels"].shape and f["seeds"].tolist() == [0, 1]
+        mae = np.abs(f["outputs"] - f["labels"]).mean(1)
+    for seed in (0, 1):
+        assert values(workdir)["ft", "20-28", "2", str(seed), "mae_forget"] == pytest.approx(
+            mae[seed], rel=1e-5)
+
+
+def test_another_method_reuses_the_models_of_the_store(finished, tmp_path):
+    first, store, _ = finished
+    done = run("rnd.py", tmp_path / "rnd", store)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert statuses(tmp_path / "rnd") == {
+        ("original", "", 0): "reused", ("retrain", "20-28", 3): "reused",
+        ("rnd", "20-28", 1): "computed", ("rnd", "20-28", 2): "computed"}
+    assert "reused" in done.stderr
+    mine, theirs = values(tmp_path / "rnd"), values(first)
+    for key in mine:
+        if key[0] in ("original", "retrain") and key[1] == "20-28":
+            np.testing.assert_equal(mine[key], theirs[key])
+
+
+def test_the_same_command_again_computes_nothing(finished, tmp_path):
+    first, store, _ = finished
+    before = values(first)
+    done = run("ft.py", first, store, "--config.forget.sets=('20-28','random:0.2')")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert set(statuses(first).values()) == {"reused"}
+    assert values(first) == before
+
+
+def test_a_longer_budget_reuses_the_shorter(finished, tmp_path):
+    first, store, _ = finished
+    done = run("ft.py", tmp_path / "ft", store, "--config.unlearn.epochs=(2,3)")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert statuses(tmp_path / "ft")["ft", "20-28", 2] == "reused"
+    assert statuses(tmp_path / "ft")["ft", "20-28", 3] == "computed"
+
+
+def test_killed_in_mid_training_it_resumes_to_the_same_numbers(finished, tmp_path):
+    first, _, _ = finished
+    store = tmp_path / "store"
+    args = command("ft.py", tmp_path / "ft", store, "--config.train.checkpoint_seconds=0.0")
+    env = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    process = subprocess.Popen(args, cwd=ROOT, env=env, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    # two of three epochs are checkpointed; it dies in the midst of what follows
+    while not list(store.glob("retrain/*.partial/*/00000002/metadata.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = run("ft.py", tmp_path / "ft", store, "--config.train.checkpoint_seconds=0.0")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert statuses(tmp_path / "ft")["retrain", "20-28", 3] in ("resumed", "reused")
+    if statuses(tmp_path / "ft")["retrain", "20-28", 3] == "resumed":
+        assert "resumed after epoch" in done.stderr
+    # M_O and M_R trained beside one forget set are those trained beside two
+    mine, theirs = values(tmp_path / "ft"), values(first)
+    for key in mine:
+        np.testing.assert_allclose(mine[key], theirs[key], rtol=1e-4, err_msg=str(key))
+    assert not list(store.glob("*/*.partial"))
+
+
+def test_classification_and_a_file_of_ids(tmp_path):
+    (tmp_path / "requests.txt").write_text(
+        "# deletion requests\n" + "\n".join(f"digits-{i:06d}" for i in range(0, 400, 3)))
+    done = run("rnd.py:digits", tmp_path / "rnd", tmp_path / "store",
+               f"--config.forget.sets=('class:3','ids:{tmp_path / 'requests.txt'}')",
+               "--config.train.epochs=1", "--config.unlearn.epochs=(1,)")
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = table(tmp_path / "rnd" / "results.csv")
+    assert {r["forget_set"] for r in rows} == {"class-3", "ids-requests"}
+    assert {"accuracy_test", "accuracy_forget", "forgetting@0.25"} <= {r["metric"] for r in rows}
+
+
+def test_inspect_reads_every_checkpoint(finished):
+    _, store, _ = finished
+    found = sorted(store.glob("*/*/checkpoint"))
+    assert len(found) == 1 + 2 + 4
+    for path in found:
+        done = subprocess.run([sys.executable, "-m", "unlearn_jax.inspect", str(path), "--json",
+                               "--no-norms"], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)

@@ -1,0 +1,78 @@
+import json
+
+import pytest
+
+from unlearn_jax import workdir
+from unlearn_jax.config import default_config
+from unlearn_jax.errors import InputError
+
+
+def claim(directory, **changes):
+    c = default_config()
+    with c.unlocked():
+        c.train.update(changes)
+    return workdir.claim(directory, c, "ft", "python -m unlearn_jax.main")
+
+
+def record(directory):
+    return json.loads((directory / "run.json").read_text())
+
+
+def test_run_json_grows_with_the_stages(tmp_path):
+    directory = tmp_path / "a" / "b"
+    with claim(directory) as run:
+        assert record(directory)["finished"] is False
+        run.record_stage("data", "", "fingerprint", "computed", 2.0, 100)
+        assert record(directory)["data_fingerprint"] == "fingerprint"
+        run.record_stage("ft", "20-28", "key", "reused", 0.0, 100, 3, 2)
+        run.record_compilation("ft", 1.23456)
+    final = record(directory)
+    assert final["finished"] is True
+    assert [s["status"] for s in final["stages"]] == ["computed", "reused"]
+    assert final["stages"][0]["images_per_s"] == 50 and final["stages"][1]["images_per_s"] is None
+    assert final["config"]["train"]["epochs"] == default_config().train.epochs
+    assert final["compile_seconds"] == {"ft": 1.235}
+    assert "jax" in final["versions"] and "4 x cpu" in final["device"]
+
+
+def test_the_same_config_may_come_back(tmp_path):
+    for _ in range(2):
+        with claim(tmp_path):
+            pass
+
+
+def test_another_config_is_refused_and_named_and_nothing_is_touched(tmp_path):
+    with claim(tmp_path, epochs=3):
+        pass
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(InputError, match=r"train.epochs: 3 there, 4 here") as e:
+        with claim(tmp_path, epochs=4):
+            pass
+    assert "another --workdir" in str(e.value) and len(str(e.value).splitlines()) <= 2
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("content, words", [("notes.txt", "not empty and holds no run"),
+                                            ("run.json", "cannot be read")])
+def test_foreign_directories_are_refused(tmp_path, content, words):
+    (tmp_path / content).write_text("mine")
+    with pytest.raises(InputError, match=words):
+        with claim(tmp_path):
+            pass
+    assert (tmp_path / content).read_text() == "mine"
+
+
+def test_a_file_is_no_work_directory(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        with claim(tmp_path / "file"):
+            pass
+
+
+def test_tables_have_exactly_their_columns(tmp_path):
+    with claim(tmp_path) as run:
+        run.write_table("t.csv", [{"a": 1, "b": float("nan")}, {"a": 2, "b": 0.1}], ("a", "b"))
+        with pytest.raises(ValueError, match="c"):
+            run.write_table("t.csv", [{"a": 1, "b": 2, "c": 3}], ("a", "b"))
+    # the failed one left the good one alone
+    assert (tmp_path / "t.csv").read_text() == "a,b\n1,nan\n2,0.1\n"
