@@ -46,7 +46,7 @@ def default_config() -> ml_collections.ConfigDict:
         flip=True,                # horizontal flip with probability one half
     ))
     c.model = ml_collections.ConfigDict(dict(
-        name="resnet10",          # resnet10 | resnet18 | resnet50
+        name="resnet10",          # resnet4 (for trying things out) | resnet10 | 18 | 50
         variant="torchvision",    # torchvision | keras | vggface2 (models.py says how they differ)
         width=16,                 # channels of the first stage; 64 is the published width
         stem="strided",           # imagenet (7x7/2, max-pool) | strided (5x5/2) | small (3x3)
@@ -111,7 +111,7 @@ def default_config() -> ml_collections.ConfigDict:
 _CHOICES = {
     "data.task": TASKS,
     "data.quality": ("off", "on"),
-    "model.name": ("resnet10", "resnet18", "resnet50"),
+    "model.name": ("resnet4", "resnet10", "resnet18", "resnet50"),
     "model.variant": ("torchvision", "keras", "vggface2"),
     "model.stem": ("imagenet", "strided", "small"),
     "model.output": ("sigmoid", "linear"),

@@ -66,6 +66,7 @@ VARIANTS = {
 
 # name: (blocks of each stage, bottleneck blocks)
 DEPTHS = {
+    "resnet4": ((1,), False),
     "resnet10": ((1, 1, 1, 1), False),
     "resnet18": ((2, 2, 2, 2), False),
     "resnet50": ((3, 4, 6, 3), True),

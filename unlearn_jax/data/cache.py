@@ -172,8 +172,20 @@ def _build_pixels(part: Path, name: str, walk: Walk, ids: np.ndarray, image_size
             raise _changed(name)
         f.seek(0)
         _write_header(f, (len(kept), *shape))
-    np.savez(part / "columns.npz", kept=np.array(kept, str), digests=np.concatenate(digests),
+    order = np.argsort(np.array(kept, str), kind="stable")
+    if (order != np.arange(len(order))).any():  # a .tar keeps an order of its own
+        _reorder(part / "images.npy", order)
+    np.savez(part / "columns.npz", digests=np.concatenate(digests)[order],
              reasons=np.array([found[i] for i in ids.tolist()], str))
+
+
+def _reorder(path: Path, order: np.ndarray) -> None:
+    images = np.load(path, mmap_mode="r")
+    with path.with_name("sorted.npy").open("wb") as f:
+        _write_header(f, images.shape)
+        for row in order:
+            f.write(images[row].data)
+    os.replace(path.with_name("sorted.npy"), path)
 
 
 def _changed(name: str) -> InputError:
@@ -219,7 +231,7 @@ def _open_pixels(entry: Path) -> Pixels:
     with _damage_is_an_input_error(entry):
         with np.load(entry / "columns.npz") as columns:
             columns = dict(columns)
-        if not len(columns["kept"]):  # an empty file cannot be mapped
+        if not len(columns["digests"]):  # an empty file cannot be mapped
             images = np.load(entry / "images.npy")
         else:
             images = np.load(entry / "images.npy", mmap_mode="r")
@@ -228,10 +240,7 @@ def _open_pixels(entry: Path) -> Pixels:
             if len(images) else []
         if not np.array_equal(image_digests(images[probes]), columns["digests"][probes]):
             raise ValueError("images differ from their digests")
-    order = np.argsort(columns["kept"], kind="stable")
-    if (order != np.arange(len(order))).any():  # a .tar keeps an order of its own
-        images = images[order]
-    return Pixels(np.asarray(images), columns["digests"][order], columns["reasons"])
+    return Pixels(np.asarray(images), columns["digests"], columns["reasons"])
 
 
 def _write_header(f, shape: tuple[int, ...]) -> None:
