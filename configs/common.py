@@ -60,10 +60,10 @@ def _utkface(c: ml_collections.ConfigDict) -> None:
 
 
 def _utkface_small(c: ml_collections.ConfigDict) -> None:
-    """The study's data steps on the real UTKFace, with 64 pixels and a narrow ResNet."""
+    """The study's data steps on the real UTKFace, with 48 pixels and a narrow ResNet."""
     c.data.source = "utkface"
     c.data.path = "data/UTKFace"
-    c.data.image_size = 64
+    c.data.image_size = 48
     c.data.fraction = 0.3
     c.data.balance = 150
     c.train.epochs = 12

@@ -3,13 +3,13 @@
 import importlib
 import pkgutil
 
-import configs
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from configs.common import SCALES
 
+import configs
+from configs.common import SCALES
 from unlearn_jax.config import ConfigError, check_config
 from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.method import LabelSpace, Setting

@@ -26,7 +26,10 @@ def section(**changes):
     return c
 
 
-def setting(model=LinearModel(), space=AGES, optimizer_settings=None, **changes):
+MODEL = LinearModel()
+
+
+def setting(model=MODEL, space=AGES, optimizer_settings=None, **changes):
     return Setting(model, make_optimizer(optimizer_settings or settings()), make_loss("mse", 10.0),
                    space, section(**changes))
 
@@ -38,7 +41,7 @@ def batch(forget, epoch=0, count=8):
                  jnp.ones(count), jnp.int32(epoch))
 
 
-def state(model=LinearModel()):
+def state(model=MODEL):
     return init_state(model, make_optimizer(settings()), model.init(jax.random.key(1)))
 
 

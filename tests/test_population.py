@@ -45,7 +45,8 @@ def test_every_layout_gives_the_same_numbers(where):
     for a, b in zip(reference.history, other.history, strict=True):
         assert a.keys() == b.keys()
         for key in a:
-            assert a[key] == (b[key] if isinstance(a[key], str) else pytest.approx(b[key], rel=1e-4))
+            close = b[key] if isinstance(b[key], str) else pytest.approx(b[key], rel=1e-4)
+            assert a[key] == close
 
 
 def test_seeds_decide_the_start_and_forget_sets_do_not():

@@ -75,7 +75,8 @@ def test_cross_entropy():
     np.testing.assert_allclose(value, -np.log(0.75), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name, outputs", [("mae", (3, 1)), ("mse", (4,)), ("cross_entropy", (2, 5))])
+@pytest.mark.parametrize("name, outputs", [("mae", (3, 1)), ("mse", (4,)),
+                                           ("cross_entropy", (2, 5))])
 def test_losses_refuse_other_shapes(name, outputs):
     with pytest.raises(ValueError, match="do not fit"):
         Loss(name, 1.0).per_sample(jnp.zeros(outputs), jnp.zeros(3, jnp.int32))

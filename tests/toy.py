@@ -60,7 +60,10 @@ def settings(**changes) -> OptimizerSettings:
     return dataclasses.replace(base, **changes)
 
 
-def recipe(model=LinearModel(), optimizer_settings=None, **changes) -> Recipe:
+MODEL = LinearModel()
+
+
+def recipe(model=MODEL, optimizer_settings=None, **changes) -> Recipe:
     """Three epochs, batches of eight."""
     chosen = optimizer_settings or settings()
     optimizer, loss = make_optimizer(chosen), make_loss("mse", 10.0)

@@ -87,11 +87,15 @@ class Program:
         self.compile_seconds = 0.0
 
     def __call__(self, *args):
+        self.compile(*args)
+        return self._compiled(*args)
+
+    def compile(self, *args) -> None:
+        """Compiles for arguments of these shapes, unless it has been; runs nothing."""
         if self._compiled is None:
             began = time.monotonic()
             self._compiled = self._jitted.lower(*args).compile()
             self.compile_seconds = time.monotonic() - began
-        return self._compiled(*args)
 
     def as_text(self) -> str:
         """The compiled program, for tests that look for collectives.

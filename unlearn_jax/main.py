@@ -18,7 +18,7 @@ from unlearn_jax import commandline, stages
 from unlearn_jax.config import check_config
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import METHODS
-from unlearn_jax.store import Store
+from unlearn_jax.store import Store, is_disk_full
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with a scale after a colon: configs/ft.py:utkface")
@@ -48,3 +48,8 @@ if __name__ == "__main__":
         app.run(main, flags_parser=commandline.parse)
     except InputError as e:
         sys.exit(f"unlearn_jax: {e}")
+    except OSError as e:
+        if not is_disk_full(e):
+            raise
+        sys.exit(f"unlearn_jax: no room left on the disk ({e}).\nFree some space and run the same "
+                 "command again; finished stages are kept.")

@@ -150,7 +150,7 @@ def epoch_batches(member: Member, name: str, epoch: int, batch_size: int) -> np.
 
 def train_population(recipe: Recipe, model: Model, layout: Layout, resident: Resident,
                      members: list[Member], variables_M: Variables,
-                     saver: Saver = Saver(), bar: Callable[..., Any] | None = None) -> Trained:
+                     saver: Saver | None = None, bar: Callable[..., Any] | None = None) -> Trained:
     """Trains all members in one compiled program.
 
     Args:
@@ -174,8 +174,11 @@ def train_population(recipe: Recipe, model: Model, layout: Layout, resident: Res
             raise ValueError(f"{recipe.name}: {member} has no samples to train on")
         if recipe.keep == "best" and not len(member.validation):
             raise ValueError(f"{recipe.name}: {member} has no validation samples to choose by")
+    saver = saver or Saver()
     run = _Run(recipe, model, layout, resident, members, variables_M)
     run.resume(saver)
+    if run.epoch < recipe.epochs:
+        run.compile()  # before the bar, whose time left would count it
     total = recipe.epochs * sum(len(m.rows) for m in members)
     with _progress_bar(bar, recipe.name, total) as progress_bar:
         progress_bar.update(int(run.images.sum()))
@@ -250,6 +253,13 @@ class _Run:
             steps_per_epoch=steps.astype(np.int32),
             total_steps=np.maximum(steps * self.recipe.epochs, 1).astype(np.int32),
             forget=forget)
+
+    def compile(self) -> None:
+        shape = (len(self.members), self.chunk, self.recipe.batch_size)
+        rows_MKB = self.layout.put_batches(np.zeros(shape, np.int32))
+        self.step.compile(self.carry, self.inputs, self.resident, rows_MKB, np.int32(0),
+                          np.int32(0))
+        logging.info("%s: compiled in %.1f s", self.recipe.name, self.step.compile_seconds)
 
     def train_epoch(self, progress_bar) -> None:
         began, compiled = time.monotonic(), self.compile_seconds

@@ -79,6 +79,20 @@ class Run:
             writer.writeheader()
             writer.writerows(rows)
 
+    def write_tensorboard(self, history: Iterable[dict[str, Any]]) -> None:
+        """Writes the training curves as TensorBoard logs, one run per member."""
+        from tensorboardX import SummaryWriter
+
+        writers: dict[str, SummaryWriter] = {}
+        for row in history:
+            name = "-".join(filter(None, (row["stage"], row["forget_set"], f"seed{row['seed']}")))
+            if name not in writers:
+                writers[name] = SummaryWriter(str(self.directory / "tensorboard" / name))
+            for column in ("train_loss", "validation_loss", "learning_rate"):
+                writers[name].add_scalar(column, row[column], row["epoch"])
+        for writer in writers.values():
+            writer.close()
+
     def write_data(self, dataset: Dataset, splits: Splits) -> None:
         """Writes data.json and dropped.csv."""
         reasons: dict[str, int] = {}
@@ -161,7 +175,8 @@ def _check_same_config(directory: Path, earlier: Path, config: ml_collections.Co
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        name = prefix + key
+        flat |= _flat(value, name + ".") if isinstance(value, dict) else {name: value}
     return flat
 
 

@@ -53,8 +53,7 @@ class RowIndex:
         place = np.searchsorted(self.copies, codes)
         is_copy = rows.copy > 0
         if is_copy.any():
-            found = self.copies[np.minimum(place, len(self.copies) - 1)] if len(self.copies) else -1
-            missing = is_copy & (found != codes)
+            missing = is_copy & ~np.isin(codes, self.copies)
             if missing.any():
                 first = int(np.flatnonzero(missing)[0])
                 raise KeyError(f"copy {rows.copy[first]} of sample {rows.source[first]} "
@@ -84,4 +83,5 @@ def make_resident(dataset: Dataset, rows: Rows, augmentation: Augmentation,
         drawn = render_copies(images, source, copy, seed, augmentation)
         images = np.concatenate([images, drawn])
         labels = np.concatenate([labels, labels[source]])
-    return Resident(jnp.asarray(images), jnp.asarray(labels)), RowIndex(len(dataset.labels), codes, factor)
+    index = RowIndex(len(dataset.labels), codes, factor)
+    return Resident(jnp.asarray(images), jnp.asarray(labels)), index

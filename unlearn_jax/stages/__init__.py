@@ -1,0 +1,85 @@
+"""The stage graph: data, original, retrained, unlearned, predictions, results, report.
+
+Each model stage lives in the store under a key that hashes exactly what determines it, so it
+is computed once and shared by every run that needs it.
+
+    graph.py      what a stage is, and its key
+    models.py     trains and stores the missing ones
+    outcomes.py   predictions and results
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from absl import logging
+
+from unlearn_jax import data, workdir
+from unlearn_jax.data.augment import augmentation
+from unlearn_jax.data.resident import make_resident
+from unlearn_jax.layout import make_layout
+from unlearn_jax.models import build_model
+from unlearn_jax.report import write_report
+from unlearn_jax.splits import make_splits
+from unlearn_jax.stages.graph import Study, original_stage, retrain_stage, unlearn_stages
+from unlearn_jax.stages.models import train_missing, unlearn_missing
+from unlearn_jax.stages.outcomes import write_results
+from unlearn_jax.store import Store
+from unlearn_jax.train import make_loss
+
+
+def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Path, store: Store,
+              command: str, bar: Callable[..., Any] | None = None) -> None:
+    """Everything, from data to report.
+
+    Args:
+      config: checked and locked.
+      config_name: `ft`, or `ft:utkface` with an argument.
+      directory: the work directory.
+      store: of the stages.
+      command: as typed, for the report.
+      bar: makes progress bars.
+
+    Raises:
+      InputError: something handed in cannot be used.
+    """
+    make_layout(config.parallel, len(config.seeds))  # a missing device fails before any work
+    with workdir.claim(directory, config, config_name, command) as run:
+        study = prepare(config, config_name, store, run, bar)
+        original = original_stage(study)
+        retrained = [retrain_stage(study, original, f) for f in study.splits.forget_sets]
+        train_missing(study, [original, *retrained])
+        unlearned = [stage for f in study.splits.forget_sets
+                     for stage in unlearn_stages(study, original, f)]
+        unlearn_missing(study, original, unlearned)
+        write_results(study, original, retrained, unlearned)
+    # Only now: the report reads run.json with its final timings.
+    write_report(directory)
+
+
+def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,
+            run: workdir.Run, bar: Callable[..., Any] | None) -> Study:
+    """Loads the data, splits it and lays it on the device."""
+    began = time.monotonic()
+    dataset = data.load(config.data, store.root / "data")
+    splits = make_splits(dataset, config.data, config.forget)
+    resident, index = make_resident(dataset, splits.rows, augmentation(config.data),
+                                    config.data.seed)
+    jax.block_until_ready(resident.images)
+    seconds = time.monotonic() - began
+    logging.info("data: %s, %d images of %d pixels in %.1f s: train %d (%d with copies), "
+                 "validation %d, test %d", dataset.name, len(dataset.labels),
+                 config.data.image_size, seconds, len(splits.train), len(splits.rows.source),
+                 len(splits.validation), len(splits.test))
+    for f in splits.forget_sets:
+        logging.info("forget set %s: %d training and %d validation samples", f.name,
+                     len(f.train), len(f.validation))
+    run.record_stage("data", "", dataset.fingerprint, "computed", seconds, len(dataset.labels))
+    run.write_data(dataset, splits)
+    model = build_model(config.model, config.data.image_size, dataset.num_classes)
+    loss = make_loss(config.train.loss, config.model.output_scale)
+    return Study(config, config_name, store, run, dataset, splits, resident, index, model, loss,
+                 bar)

@@ -1,0 +1,127 @@
+"""What a stage is, what a run shares, and the keys by which the store knows models."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from unlearn_jax import workdir
+from unlearn_jax.data.dataset import Dataset
+from unlearn_jax.data.resident import Resident, RowIndex
+from unlearn_jax.errors import InputError
+from unlearn_jax.methods import METHODS
+from unlearn_jax.models import Model
+from unlearn_jax.splits import ForgetSet, Splits
+from unlearn_jax.store import Store, stage_key
+from unlearn_jax.train import Loss
+
+# Keys of `data` that a trained model depends on beyond the fingerprint of what was loaded.
+_DATA_KEYS = ("task", "split", "seed", "balance", "rotation", "shift", "zoom", "flip")
+_TRAIN_KEYS = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "warmup",
+               "weight_decay", "momentum", "loss", "patience")
+_UNLEARN_KEYS = ("batch_size", "optimizer", "learning_rate", "schedule", "warmup",
+                 "weight_decay", "momentum")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """Models of all seeds, made together: one checkpoint in the store.
+
+    Attributes:
+      method: `original`, `retrain` or a method's name.
+      forget_set: None for the original.
+      epochs: budget: 0 for the original, `train.epochs` for retraining.
+      parts: what determines it.
+    """
+
+    method: str
+    forget_set: ForgetSet | None
+    epochs: int
+    parts: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Its place in the store."""
+        return stage_key(self.method, self.parts)
+
+    @property
+    def forget_name(self) -> str:
+        """The forget set's name, `''` for the original."""
+        return self.forget_set.name if self.forget_set else ""
+
+    def directory(self, store: Store) -> Path:
+        """Where the store keeps it: `checkpoint/` and history.json."""
+        return store.path(self.method, self.key)
+
+
+@dataclasses.dataclass
+class Study:
+    """What the stages of one run share."""
+
+    config: ml_collections.ConfigDict
+    config_name: str
+    store: Store
+    run: workdir.Run
+    dataset: Dataset
+    splits: Splits
+    resident: Resident
+    index: RowIndex
+    model: Model
+    loss: Loss
+    bar: Callable[..., Any] | None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of every stage's members, in this order."""
+        return self.config.seeds
+
+
+def original_stage(study: Study) -> Stage:
+    """M_O of all seeds."""
+    config = study.config
+    parts = {
+        "data": study.dataset.fingerprint, "seeds": config.seeds,
+        "split": {k: config.data[k] for k in _DATA_KEYS},
+        "model": {**config.model.to_dict(), "pretrained": _file_digest(config.model.pretrained)},
+        "train": {k: config.train[k] for k in _TRAIN_KEYS},
+    }
+    return Stage("original", None, 0, parts)
+
+
+def retrain_stage(study: Study, original: Stage, forget_set: ForgetSet) -> Stage:
+    """M_R of all seeds for one forget set."""
+    return Stage("retrain", forget_set, study.config.train.epochs,
+                 {**original.parts, "forget": forget_parts(study, forget_set)})
+
+
+def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list[Stage]:
+    """The unlearned models of all seeds for one forget set, one stage per budget."""
+    section = study.config.unlearn
+    if section.method == "retrain":
+        return []
+    keys = (*_UNLEARN_KEYS, *METHODS[section.method].options)
+    parts = {"original": original.key, "forget": forget_parts(study, forget_set),
+             "unlearn": {k: section[k] for k in keys}}
+    return [Stage(section.method, forget_set, epochs, {**parts, "epochs": epochs})
+            for epochs in sorted(section.epochs)]
+
+
+def forget_parts(study: Study, forget_set: ForgetSet) -> dict[str, str]:
+    """What identifies a forget set: its name and who is in it."""
+    rows = np.concatenate([forget_set.train, forget_set.validation]).astype(np.int64)
+    ids = "\n".join(study.dataset.ids[rows].tolist())
+    return {"name": forget_set.name, "ids": hashlib.blake2b(ids.encode()).hexdigest()[:16]}
+
+
+def _file_digest(path: str) -> str:
+    if not path:
+        return ""
+    try:
+        with open(path, "rb") as f:
+            return hashlib.file_digest(f, "blake2b").hexdigest()[:16]
+    except OSError as e:
+        raise InputError(f"config.model.pretrained is {path!r}: {e.strerror}") from e

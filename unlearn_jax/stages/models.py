@@ -1,0 +1,225 @@
+"""Model stages: trains what the store lacks, as populations, and stores it.
+
+Missing originals and retrained models of all seeds and forget sets are members of one
+population, trained by one compiled program; so are all unlearned models of a method. Members
+are stored by (method, forget set, budget), so that later runs find them one by one.
+"""
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from unlearn_jax import checkpoints
+from unlearn_jax.layout import Layout, make_layout
+from unlearn_jax.methods import METHODS
+from unlearn_jax.methods.method import LabelSpace, Setting
+from unlearn_jax.models import Variables
+from unlearn_jax.optim import OptimizerSettings, make_optimizer
+from unlearn_jax.population import (
+    Member,
+    Recipe,
+    Saver,
+    Snapshot,
+    init_members,
+    train_population,
+)
+from unlearn_jax.pretrained import load_pretrained
+from unlearn_jax.splits import ForgetSet
+from unlearn_jax.stages.graph import Stage, Study
+from unlearn_jax.store import stage_key
+
+
+def train_missing(study: Study, stages: list[Stage]) -> None:
+    """Trains the originals and the retrained models that the store lacks, as one population."""
+    config = study.config
+    settings = OptimizerSettings.from_config(config.train)
+    optimizer = make_optimizer(settings)
+
+    def start(missing: list[Stage], layout: Layout) -> Variables:
+        return _initial_variables(study, layout, [s for _ in missing for s in study.seeds])
+
+    setting = Setting(study.model, optimizer, study.loss, _label_space(study), config.unlearn)
+    recipe = Recipe("train", METHODS["retrain"].make_step(setting), optimizer, settings,
+                    study.loss, config.train.epochs, config.train.batch_size,
+                    config.eval.batch_size, config.train.patience, keep="best")
+    _run_missing(study, stages, recipe, start, walks_forget=False)
+
+
+def unlearn_missing(study: Study, original: Stage, stages: list[Stage]) -> None:
+    """Unlearns for all forget sets, seeds and budgets that the store lacks.
+
+    At a constant learning rate the budgets are snapshots of one run, as a longer run begins
+    like a shorter one. Any other schedule depends on the length, so each budget is a run.
+    """
+    if not stages:
+        return
+    section = study.config.unlearn
+    method = METHODS[section.method]
+    settings = OptimizerSettings.from_config(section)
+    optimizer = make_optimizer(settings)
+    setting = Setting(study.model, optimizer, study.loss, _label_space(study), section)
+    step = method.make_step(setting)
+
+    def start(missing: list[Stage], layout: Layout) -> Variables:
+        sets = len({s.forget_name for s in missing})
+        if method.start == "initial":
+            return _initial_variables(study, layout, [s for _ in range(sets) for s in study.seeds])
+        variables, _ = checkpoints.restore(original.directory(study.store) / "checkpoint")
+        return jax.tree.map(lambda x: np.concatenate([x] * sets), variables)
+
+    budgets = sorted({s.epochs for s in stages})
+    runs = [budgets] if settings.schedule == "constant" else [[b] for b in budgets]
+    for run in runs:
+        recipe = Recipe(section.method, step, optimizer, settings, study.loss, max(run),
+                        section.batch_size, study.config.eval.batch_size, keep="last",
+                        snapshots=tuple(run))
+        _run_missing(study, [s for s in stages if s.epochs in run], recipe, start,
+                     method.walks_forget)
+
+
+def _run_missing(study: Study, stages: list[Stage], recipe: Recipe,
+                 start: Callable[[list[Stage], Layout], Variables], walks_forget: bool) -> None:
+    with contextlib.ExitStack() as locks:
+        # In the order of their keys, so that two processes never wait for each other.
+        for stage in sorted(stages, key=lambda s: s.key):
+            if not study.store.complete(stage.method, stage.key):
+                locks.enter_context(study.store.lock(stage.method, stage.key))
+        missing = [s for s in stages if not study.store.complete(s.method, s.key)]
+        for stage in stages:
+            if stage not in missing:
+                _record_reused(study, stage)
+        if not missing:
+            return
+        recipe = dataclasses.replace(
+            recipe, snapshots=tuple(sorted({s.epochs for s in missing} & set(recipe.snapshots))))
+        if recipe.keep == "last":
+            recipe = dataclasses.replace(recipe, epochs=max(recipe.snapshots))
+        _run_population(study, missing, recipe, start, walks_forget)
+
+
+def _run_population(study: Study, missing: list[Stage], recipe: Recipe, start,
+                    walks_forget: bool) -> None:
+    """Trains the members of the missing stages together and stores each stage."""
+    forget_sets = {s.forget_name: s.forget_set for s in missing}
+    members = [_member(study, seed, f, walks_forget)
+               for f in forget_sets.values() for seed in study.seeds]
+    layout = make_layout(study.config.parallel, len(members))
+    logging.info("%s: %d members (%d seeds x %s), up to %d epochs of %d to %d images, %s",
+                 recipe.name, len(members), len(study.seeds),
+                 ", ".join(name or "original" for name in forget_sets), recipe.epochs,
+                 min(len(m.rows) for m in members), max(len(m.rows) for m in members),
+                 dict(layout.mesh.shape))
+    # Progress belongs to the stage that is written last: it goes when all are there.
+    population_key = stage_key("population", {"stages": [s.key for s in missing]})
+    progress = study.store.progress(missing[-1].method, missing[-1].key) / population_key
+    saver = _CheckpointSaver(progress, study.config.train.checkpoint_seconds)
+    trained = train_population(recipe, study.model, layout, study.resident, members,
+                               start(missing, layout), saver, study.bar)
+    status = "resumed" if saver.resumed else "computed"
+    for stage in missing:
+        snapshot = trained.snapshots[stage.epochs if recipe.keep == "last" else recipe.epochs]
+        mine = [m for m, member in enumerate(members) if member.forget_set == stage.forget_name]
+        metadata = _store_stage(study, stage, snapshot, mine, trained.history)
+        seconds = float(np.sum(metadata["seconds"]))
+        study.run.record_stage(stage.method, stage.forget_name, stage.key, status, seconds,
+                               int(np.sum(metadata["images"])), len(mine), stage.epochs)
+    study.run.record_compilation(recipe.name, trained.compile_seconds)
+    images = sum(row["images"] for row in {(r["seed"], r["forget_set"]): r
+                                           for r in trained.history}.values())
+    seconds = max(s.seconds for s in trained.snapshots.values())
+    logging.info("%s: %d images in %.1f s (%.0f images/s), and %.1f s of compilation",
+                 recipe.name, images, seconds, images / max(seconds, 1e-9),
+                 trained.compile_seconds)
+
+
+def _store_stage(study: Study, stage: Stage, snapshot: Snapshot, mine: list[int],
+                 history: list[dict[str, Any]]) -> dict[str, Any]:
+    # Members run side by side; a member's share of the clock is its share of the images.
+    share = snapshot.images / max(snapshot.images.sum(), 1)
+    metadata = {
+        "stage": stage.method, "forget_set": stage.forget_name, "epochs": stage.epochs,
+        "seeds": study.seeds, "config_name": study.config_name,
+        "config": study.config.to_dict(), "data_fingerprint": study.dataset.fingerprint,
+        "step": snapshot.steps[mine], "epochs_trained": snapshot.epochs[mine],
+        "metric": {"validation_loss": snapshot.validation_loss[mine]},
+        "failed": snapshot.failed[mine], "images": snapshot.images[mine],
+        "seconds": snapshot.seconds * share[mine],
+    }
+    rows = [{"stage": stage.method, **row} for row in history
+            if row["forget_set"] == stage.forget_name
+            and (stage.method in ("original", "retrain") or row["epoch"] <= stage.epochs)]
+    variables = jax.tree.map(lambda x: np.asarray(x)[np.array(mine)], snapshot.variables)
+    with study.store.write(stage.method, stage.key, stage.parts) as directory:
+        checkpoints.save(directory / "checkpoint", variables, metadata)
+        (directory / "history.json").write_text(json.dumps(rows))
+    return metadata
+
+
+def _record_reused(study: Study, stage: Stage) -> None:
+    path = stage.directory(study.store) / "checkpoint"
+    logging.info("%s %s: reused from %s", stage.method, stage.forget_name, path)
+    metadata, _ = checkpoints.describe(path)
+    study.run.record_stage(stage.method, stage.forget_name, stage.key, "reused", 0.0,
+                           int(np.sum(metadata["images"])), len(metadata["seeds"]), stage.epochs)
+
+
+def _member(study: Study, seed: int, forget_set: ForgetSet | None, walks_forget: bool) -> Member:
+    splits, index = study.splits, study.index
+    if forget_set is None:
+        return Member(seed, "", index(splits.rows), splits.validation, np.zeros(0, np.int32))
+    forget = index(splits.forget_rows(forget_set))
+    rows = index(splits.rows) if walks_forget else index(splits.retain_rows(forget_set))
+    return Member(seed, forget_set.name, rows, splits.retain_validation(forget_set), forget)
+
+
+def _initial_variables(study: Study, layout: Layout, seeds: list[int]) -> Variables:
+    variables = init_members(study.model, layout, seeds)
+    path = study.config.model.pretrained
+    if not path:
+        return variables
+    loaded = []
+    for m in range(len(seeds)):
+        one = jax.tree.map(lambda x, m=m: np.asarray(x[m]), variables)
+        one, summary = load_pretrained(path, one, study.config.model)
+        loaded.append(one)
+    logging.info("%s", summary)
+    return jax.tree.map(lambda *x: np.stack(x), *loaded)
+
+
+def _label_space(study: Study) -> LabelSpace:
+    d = study.config.data
+    return LabelSpace(d.label_min, d.label_max, study.dataset.num_classes,
+                      study.config.model.output_scale)
+
+
+class _CheckpointSaver(Saver):
+    """Keeps a half-finished population in the store's progress directory."""
+
+    def __init__(self, directory: Path, seconds: float):
+        self._directory = directory
+        self._seconds = seconds
+        self._last = time.monotonic()
+        self.resumed = False
+
+    def due(self) -> bool:
+        return time.monotonic() - self._last >= self._seconds
+
+    def save(self, epoch, tree, metadata) -> None:
+        checkpoints.save_progress(self._directory, epoch, tree, metadata)
+        self._last = time.monotonic()
+
+    def load(self, template):
+        latest = checkpoints.latest(self._directory)
+        if latest is None:
+            return None
+        metadata, _ = checkpoints.describe(latest)
+        self.resumed = True
+        return checkpoints.restore(latest, template(metadata))
