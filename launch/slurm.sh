@@ -49,10 +49,11 @@ echo "job ${SLURM_JOB_ID:-(no SLURM)} on $(uname -n), restart $restarts of at mo
 requeue() {
   if (( restarts >= max_restarts )); then
     echo "launch/slurm.sh: no time left, and restarted $restarts times; submit it again to go on" >&2
-  elif scontrol requeue "$SLURM_JOB_ID"; then
-    echo "no time left: back to the queue"
   else
-    echo "launch/slurm.sh: SLURM did not take the job back; submit it again to go on" >&2
+    # Said before, as SLURM ends the job at once.
+    echo "no time left: back to the queue"
+    scontrol requeue "$SLURM_JOB_ID" ||
+      echo "launch/slurm.sh: SLURM did not take the job back; submit it again to go on" >&2
   fi
 }
 trap requeue USR1

@@ -69,6 +69,19 @@ def test_a_file_is_no_work_directory(tmp_path):
             pass
 
 
+def test_tensorboard_gets_a_run_per_member(tmp_path):
+    row = {"stage": "ft", "forget_set": "20-28", "epoch": 1, "train_loss": 1.0,
+           "validation_loss": 2.0, "learning_rate": 0.1}
+    with claim(tmp_path) as run:
+        run.write_tensorboard([{**row, "seed": 0}, {**row, "seed": 1},
+                               {**row, "seed": 1, "epoch": 2}])
+    runs = sorted(p.name for p in (tmp_path / "tensorboard").iterdir())
+    assert runs == ["ft-20-28-seed0", "ft-20-28-seed1"]
+    logs = [next(p.iterdir()).read_bytes() for p in sorted((tmp_path / "tensorboard").iterdir())]
+    assert all(b"validation_loss" in log for log in logs)
+    assert logs[1].count(b"validation_loss") == 2 * logs[0].count(b"validation_loss")
+
+
 def test_tables_have_exactly_their_columns(tmp_path):
     with claim(tmp_path) as run:
         run.write_table("t.csv", [{"a": 1, "b": float("nan")}, {"a": 2, "b": 0.1}], ("a", "b"))
