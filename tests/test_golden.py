@@ -12,7 +12,7 @@ from unlearn_jax.train import Batch, init_state, make_loss, make_train_step
 
 MESSAGE = ("the first training step gives other numbers than when this test was written; if that "
            "is meant (initialisation, data, augmentation, loss, optimiser), write the new ones "
-           "here and say so in the commit, as results of earlier versions can't be compared")
+           "here and raise stages.graph._NUMBERS, so that no store mixes models of both")
 
 
 def test_one_step_of_adam():

@@ -86,6 +86,17 @@ def test_a_member_that_fails_is_named_and_alone(caplog):
     assert {row["seed"] for row in trained.history} == {0, 2}
 
 
+def test_a_population_that_fails_as_a_whole_still_has_its_snapshots():
+    where = layout()
+    start = jax.tree.map(lambda x: np.full_like(x, np.nan), init_members(MODEL, where, [0, 1, 2]))
+    trained = train_population(recipe(keep="last", epochs=4, snapshots=(0, 1, 4)), MODEL, where,
+                               resident(), members(), start)
+    assert sorted(trained.snapshots) == [0, 1, 4]
+    np.testing.assert_array_equal(trained.snapshots[0].failed, False)
+    np.testing.assert_array_equal(trained.snapshots[4].failed, True)
+    assert trained.history == [] and trained.snapshots[4].images.sum() == 0
+
+
 def test_members_stop_on_their_own():
     # at a rate of zero nothing improves after the first epoch; a real rate goes on
     trained = train(members((24, 24)), recipe(epochs=6, patience=2,

@@ -335,6 +335,11 @@ class _Run:
 
     def result(self) -> Trained:
         """The books closed; a member that never saw a validation loss keeps its last state."""
+        for epochs in self.recipe.snapshots:
+            # Everybody has failed or stopped: what there is now is what there would be then.
+            if epochs not in self.snapshots:
+                self.snapshots[epochs] = self._snapshot(
+                    self.carry[0].variables, np.full(self.count, epochs), self.last_loss.copy())
         if self.recipe.keep == "best":
             progress = self.carry[1]
             best_epoch, best_loss = (np.asarray(x)[:self.count]

@@ -19,6 +19,10 @@ from unlearn_jax.splits import ForgetSet, Splits
 from unlearn_jax.store import Store, stage_key
 from unlearn_jax.train import Loss
 
+# Part of every model's key. Raise it when the same config starts to give other models (the
+# golden test says so), or a store would mix models of two versions.
+_NUMBERS = 1
+
 # Keys of `data` that a trained model depends on beyond the fingerprint of what was loaded.
 _DATA_KEYS = ("task", "split", "seed", "balance", "rotation", "shift", "zoom", "flip")
 _TRAIN_KEYS = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "warmup",
@@ -84,7 +88,7 @@ def original_stage(study: Study) -> Stage:
     """M_O of all seeds."""
     config = study.config
     parts = {
-        "data": study.dataset.fingerprint, "seeds": config.seeds,
+        "numbers": _NUMBERS, "data": study.dataset.fingerprint, "seeds": config.seeds,
         "split": {k: config.data[k] for k in _DATA_KEYS},
         "model": {**config.model.to_dict(), "pretrained": _file_digest(config.model.pretrained)},
         "train": {k: config.train[k] for k in _TRAIN_KEYS},
@@ -105,7 +109,8 @@ def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list
         return []
     keys = (*_UNLEARN_KEYS, *METHODS[section.method].options)
     parts = {"original": original.key, "forget": forget_parts(study, forget_set),
-             "unlearn": {k: section[k] for k in keys}}
+             "unlearn": {k: section[k] for k in keys},
+             "label_range": (study.config.data.label_min, study.config.data.label_max)}
     return [Stage(section.method, forget_set, epochs, {**parts, "epochs": epochs})
             for epochs in sorted(section.epochs)]
 

@@ -37,14 +37,15 @@ def write_results(study: Study, original: Stage, retrained: list[Stage],
         rows += results.result_rows(outcomes[:-1], outcomes[-1], targets, baseline,
                                     study.config.eval, classification)
     study.run.write_table("results.csv", rows, results.COLUMNS)
-    stages = [original, *retrained, *unlearned]
+    # The longest budget's curve stands for the shorter ones', which it begins with.
+    longest = {(s.method, s.forget_name): s for s in sorted(unlearned, key=lambda s: s.epochs)}
+    stages = [original, *retrained, *longest.values()]
     history = [row for s in stages
                for row in json.loads((s.directory(study.store) / "history.json").read_text())]
     # A longer budget's history holds that of a shorter one.
-    unique = {(r["stage"], r["forget_set"], r["seed"], r["epoch"]): r for r in history}
-    study.run.write_table("history.csv", unique.values(), workdir.HISTORY_COLUMNS)
+    study.run.write_table("history.csv", history, workdir.HISTORY_COLUMNS)
     if study.config.train.tensorboard:
-        study.run.write_tensorboard(unique.values())
+        study.run.write_tensorboard(history)
 
 
 def _outcome(study: Study, layout: Layout, predictor: Program, stage: Stage, forget_set: ForgetSet,
