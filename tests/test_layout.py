@@ -39,8 +39,17 @@ def test_one_step_per_dispatch_on_cpu_unless_told():
     assert make_layout(parallel(steps_per_dispatch=7), 1).steps_per_dispatch == 7
 
 
-def test_padding_fills_the_member_axis():
-    assert [layout(members=4).padded(m) for m in (1, 4, 5)] == [4, 4, 8]
+def test_groups_fill_every_call():
+    where = layout(members=2, per_device=2)
+    np.testing.assert_array_equal(where.groups(3), [[0, 1, 2, 2]])
+    np.testing.assert_array_equal(where.groups(4), [[0, 1, 2, 3]])
+    np.testing.assert_array_equal(where.groups(6), [[0, 1, 2, 3], [4, 5, 5, 5]])
+
+
+def test_one_member_per_call_on_cpu_unless_told():
+    assert make_layout(parallel(members=1), 5).groups(5).shape == (5, 1)
+    assert make_layout(parallel(members=2), 5).groups(5).shape == (3, 2)
+    assert make_layout(parallel(members=2, members_per_device=3), 5).groups(5).shape == (1, 6)
 
 
 def test_program_times_its_compilation_once():

@@ -37,6 +37,8 @@ def test_population_equals_a_loop_of_singles():
 @pytest.mark.parametrize("where", [
     dict(members=3), dict(members=4), dict(members=2), dict(members=2, batch=2),
     dict(members=1, batch=4), dict(steps=2), dict(steps=32), dict(members=3, steps=2),
+    dict(per_device=1), dict(per_device=2), dict(per_device=2, steps=2),
+    dict(members=2, per_device=1),
 ])
 def test_every_layout_gives_the_same_numbers(where):
     reference = train(members())
@@ -191,24 +193,36 @@ def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, changes):
     assert whole.history == resumed.history
 
 
+class _Bar:
+    """Notes what it is told."""
+
+    def __init__(self, total, **kwargs):
+        self.total = total
+        self.counts = []
+        _Bar.last = self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def update(self, count):
+        self.counts.append(count)
+
+
 def test_the_bar_counts_every_image_once():
-    counted = []
+    train(members(), bar=_Bar)
+    assert sum(_Bar.last.counts) == _Bar.last.total == 3 * (24 + 17 + 9)
 
-    class Bar:
-        def __init__(self, desc, total, **kwargs):
-            self.total = total
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            counted.append(self.total)
-
-        def update(self, count):
-            counted.append(count)
-
-    train(members(), bar=Bar)
-    assert sum(counted[:-1]) == counted[-1] == 3 * (24 + 17 + 9)
+def test_members_that_are_done_cost_nothing():
+    # one member a call: who has stopped early, or has fewer batches, is not called any more
+    still = settings(learning_rate=0.0)
+    train(members(), recipe(epochs=6, patience=1, optimizer_settings=still), layout(per_device=1),
+          bar=_Bar)
+    an_epoch = [8, 8, 8] + [8, 8, 1] + [8, 1]
+    assert _Bar.last.counts == [0] + 2 * an_epoch
 
 
 @pytest.mark.parametrize("field, words", [("rows", "no samples to train"),

@@ -46,11 +46,12 @@ def resident(count=40, seed=0) -> Resident:
     return Resident(jnp.asarray(images), jnp.asarray(labels, jnp.float32))
 
 
-def layout(members=1, batch=1, count=3, steps=1):
+def layout(members=1, batch=1, count=3, steps=1, per_device=3):
     """A layout of `members` x `batch` fake devices."""
     cfg = default_config().parallel
     with cfg.unlocked():
         cfg.members, cfg.batch, cfg.steps_per_dispatch = members, batch, steps
+        cfg.members_per_device = per_device
     return make_layout(cfg, count)
 
 

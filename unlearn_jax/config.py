@@ -102,6 +102,7 @@ def default_config() -> ml_collections.ConfigDict:
         backend="",               # cpu | gpu | tpu: fail where it is missing; "": what jax finds
         members=0,                # devices along the member axis; 0: all
         batch=1,                  # devices along the batch axis
+        members_per_device=0,     # in one call of the program; 0: one on CPU, else all
         steps_per_dispatch=0,     # 0: one on CPU, 32 elsewhere
     ))
     c.lock()
@@ -159,6 +160,7 @@ _RANGES = {
     "eval.alpha": (1e-12, math.inf),
     "parallel.members": (0, math.inf),
     "parallel.batch": (1, math.inf),
+    "parallel.members_per_device": (0, math.inf),
     "parallel.steps_per_dispatch": (0, math.inf),
 }
 

@@ -15,9 +15,9 @@ from unlearn_jax.errors import InputError
 
 MEMBER, BATCH = "member", "batch"
 
-# A population holds every convolution once per member, and XLA's CPU backend spends longer on
-# compiling them than a short run takes. Level 1 saves a quarter of that (13.4 s to 9.4 s of CPU
-# time for three narrow ResNets on jax 0.10) and leaves the time of a step as it was.
+# XLA's CPU backend can spend longer on compiling than a short run takes. Level 1 saves a quarter
+# of that (13.4 s to 9.4 s of CPU time for three narrow ResNets in one program, on jax 0.10) and
+# leaves the time of a step as it was.
 _CPU_COMPILER_OPTIONS = {"xla_backend_optimization_level": 1}
 
 
@@ -29,18 +29,27 @@ class Layout:
     `shard_map` and hold no collective. The batch axis is left to the compiler, which sees
     batch-sharded indices and sums gradients by itself.
 
+    A larger population than one call of the program takes is worked through in groups, all by
+    the same program.
+
     Attributes:
       mesh: axes `member` and `batch`.
+      members_per_device: members of one call on each device.
       steps_per_dispatch: training steps in one call of the compiled program.
     """
 
     mesh: Mesh
+    members_per_device: int
     steps_per_dispatch: int
 
-    def padded(self, num_members: int) -> int:
-        """The number of members, rounded up to fill the member axis."""
-        devices = self.mesh.shape[MEMBER]
-        return -(-num_members // devices) * devices
+    def groups(self, num_members: int) -> np.ndarray:
+        """The members of each call, `[groups, members of a call]`.
+
+        The last group repeats the last member until it is full.
+        """
+        size = self.mesh.shape[MEMBER] * self.members_per_device
+        count = -(-num_members // size) * size
+        return np.minimum(np.arange(count), num_members - 1).reshape(-1, size)
 
     def put_members(self, tree: Any) -> Any:
         """Arrays `[M, ...]` onto the devices, M divided over the member axis."""
@@ -128,9 +137,14 @@ def make_layout(cfg: ml_collections.ConfigDict, num_members: int) -> Layout:
                          f"there are only {len(devices)} {devices[0].platform} devices")
     members = cfg.members or _devices_for(num_members, available)
     grid = np.array(devices[:members * cfg.batch]).reshape(members, cfg.batch)
+    on_cpu = devices[0].platform == "cpu"
+    # On a CPU one member keeps all cores busy: several in one program gain nothing, and take
+    # several times as long to compile.
+    per_device = cfg.members_per_device or (1 if on_cpu else -(-num_members // members))
     # A convolution inside a loop is about forty times slower on CPU (jax issue 12868).
-    steps = cfg.steps_per_dispatch or (1 if devices[0].platform == "cpu" else 32)
-    return Layout(Mesh(grid, (MEMBER, BATCH), axis_types=(AxisType.Auto,) * 2), steps)
+    steps = cfg.steps_per_dispatch or (1 if on_cpu else 32)
+    mesh = Mesh(grid, (MEMBER, BATCH), axis_types=(AxisType.Auto,) * 2)
+    return Layout(mesh, per_device, steps)
 
 
 def find_devices(backend: str) -> list[jax.Device]:

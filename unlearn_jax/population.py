@@ -1,8 +1,11 @@
-"""The population engine: trains many members in one compiled program.
+"""The population engine: trains many members with one compiled program.
 
 A member is one model, a (seed, forget set) pair. Members share the images and the program;
 each has its own weights, samples, order, learning rate, early stop and failure. The host only
 hands out index arrays; batches are gathered from the resident images inside the program.
+
+One call of the program trains a group of members (`Layout.groups`): all of them on a GPU that
+has room, one on a CPU. A group whose members are all done is not called any more.
 """
 
 import dataclasses
@@ -21,7 +24,7 @@ from unlearn_jax.data.resident import Resident
 from unlearn_jax.layout import Layout
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings, rate_at
-from unlearn_jax.predict import in_batches, make_validator, pad_members, stack_batches
+from unlearn_jax.predict import in_batches, make_validator, stack_batches
 from unlearn_jax.train import Carry, Inputs, Loss, Step, end_epoch, guarded, init_carry
 
 
@@ -83,7 +86,7 @@ class Snapshot:
     """The members after some number of epochs.
 
     Attributes:
-      variables: `[M, ...]`.
+      variables: `[M, ...]`, on the host.
       epochs: `[M]` epochs behind these variables.
       steps: `[M]` steps taken, best or not.
       images: `[M]` samples trained on to get here, best or not.
@@ -119,7 +122,7 @@ class Trained:
 class Saver:
     """Where a half-finished run is kept; this one keeps nothing.
 
-    `stages.py` has the one that writes checkpoints.
+    `stages/models.py` has the one that writes checkpoints.
     """
 
     def due(self) -> bool:
@@ -136,10 +139,10 @@ class Saver:
 
 def init_members(model: Model, layout: Layout, seeds: list[int]) -> Variables:
     """Fresh variables `[M, ...]`; members of one seed start from the same weights."""
-    keys = pad_members(layout, jnp.stack([jax.random.fold_in(jax.random.key(s), 0)
-                                          for s in seeds]))
-    variables = layout.over_members(model.init, in_axes=(0,))(layout.put_members(keys))
-    return jax.tree.map(lambda x: x[:len(seeds)], variables)
+    keys = jnp.stack([jax.random.fold_in(jax.random.key(s), 0) for s in seeds])
+    init = layout.over_members(model.init, in_axes=(0,))
+    groups = [init(layout.put_members(keys[group])) for group in layout.groups(len(seeds))]
+    return _join(groups, len(seeds))
 
 
 def epoch_batches(member: Member, name: str, epoch: int, batch_size: int) -> np.ndarray:
@@ -204,30 +207,50 @@ def chunked(body: Callable, steps: int) -> Callable:
     return chunk
 
 
+def _join(groups: list[Any], count: int) -> Any:
+    """Trees `[G, ...]` of the groups as one `[count, ...]` on the host, copied."""
+    return jax.tree.map(lambda *parts: np.concatenate([np.asarray(x) for x in parts])[:count],
+                        *groups)
+
+
+@dataclasses.dataclass
+class _Group:
+    """Members that one call of the program trains.
+
+    Attributes:
+      members: positions in the population, `[G]`; the last ones may repeat.
+      steps: the most steps that one of them takes in an epoch.
+      inputs: of the steps, `[G, ...]`.
+      validation: `[G, T, B]` batches of their validation sets.
+      carry: on the devices, `[G, ...]`.
+    """
+
+    members: np.ndarray
+    steps: int
+    inputs: Inputs
+    validation: np.ndarray
+    carry: Carry
+
+
 class _Run:
-    """A run in mid-flight: the carry on the devices and the host's books."""
+    """A run in mid-flight: the groups on the devices and the host's books."""
 
     def __init__(self, recipe: Recipe, model: Model, layout: Layout, resident: Resident,
                  members: list[Member], variables_M: Variables):
-        self.recipe, self.layout = recipe, layout
+        self.recipe, self.layout, self.members = recipe, layout, members
         self.resident = layout.put_shared(resident)
         self.count = len(members)
-        # Padding members repeat the last one; nothing of theirs is ever reported.
-        self.members = members + [members[-1]] * (layout.padded(self.count) - self.count)
-        steps = np.array([-(-len(m.rows) // recipe.batch_size) for m in self.members])
-        longest = max(int(steps.max()), 1)
+        self.steps_per_epoch = np.array([-(-len(m.rows) // recipe.batch_size) for m in members])
+        longest = max(int(self.steps_per_epoch.max()), 1)
         # Even chunks leave as few idle steps at the end of an epoch as possible.
         self.chunk = -(-longest // -(-longest // layout.steps_per_dispatch))
-        self.inputs = layout.put_members(self._inputs(steps))
-        self.validation = stack_batches(
-            [in_batches(m.validation, recipe.eval_batch_size) for m in self.members])
 
         body = chunked(guarded(recipe.step, recipe.settings), self.chunk)
         self.start = layout.over_members(lambda v: init_carry(recipe.optimizer, v), (0,))
         self.step = layout.over_members(body, (0, 0, None, 0, None, None), donate=(0,))
         self.validate = make_validator(model, recipe.loss, layout)
         self.close = layout.over_members(end_epoch(recipe.patience), (0, 0), donate=(0,))
-        self.carry: Carry = self.start(layout.put_members(pad_members(layout, variables_M)))
+        self.groups = [self._group(which, variables_M) for which in layout.groups(self.count)]
 
         self.epoch = 0
         self.seconds = 0.0
@@ -240,12 +263,21 @@ class _Run:
         self.snapshots: dict[int, Snapshot] = {}
         self._take_snapshot()
 
-    def _inputs(self, steps: np.ndarray) -> Inputs:
+    def _group(self, which: np.ndarray, variables_M: Variables) -> _Group:
+        put = self.layout.put_members
+        validation = stack_batches([in_batches(self.members[m].validation,
+                                               self.recipe.eval_batch_size) for m in which])
+        carry = self.start(put(jax.tree.map(lambda x: x[which], variables_M)))
+        return _Group(which, int(self.steps_per_epoch[which].max()),
+                      put(self._inputs(which)), validation, carry)
+
+    def _inputs(self, which: np.ndarray) -> Inputs:
         stream = zlib.crc32(self.recipe.name.encode())
+        members, steps = [self.members[m] for m in which], self.steps_per_epoch[which]
         keys = [jax.random.fold_in(jax.random.fold_in(jax.random.key(m.seed), 1), stream)
-                for m in self.members]
-        forget = np.zeros((len(self.members), self.resident.labels.shape[0]), bool)
-        for flags, member in zip(forget, self.members):
+                for m in members]
+        forget = np.zeros((len(members), self.resident.labels.shape[0]), bool)
+        for flags, member in zip(forget, members):
             flags[member.forget] = True
         return Inputs(
             key=jnp.stack(keys),
@@ -255,83 +287,97 @@ class _Run:
             forget=forget)
 
     def compile(self) -> None:
-        shape = (len(self.members), self.chunk, self.recipe.batch_size)
-        rows_MKB = self.layout.put_batches(np.zeros(shape, np.int32))
-        self.step.compile(self.carry, self.inputs, self.resident, rows_MKB, np.int32(0),
+        group = self.groups[0]
+        shape = (len(group.members), self.chunk, self.recipe.batch_size)
+        rows_GKB = self.layout.put_batches(np.zeros(shape, np.int32))
+        self.step.compile(group.carry, group.inputs, self.resident, rows_GKB, np.int32(0),
                           np.int32(0))
         logging.info("%s: compiled in %.1f s", self.recipe.name, self.step.compile_seconds)
 
     def train_epoch(self, progress_bar) -> None:
         began, compiled = time.monotonic(), self.compile_seconds
-        rows_MTB = stack_batches(
-            [epoch_batches(m, self.recipe.name, self.epoch, self.recipe.batch_size)
-             for m in self.members], self.chunk)
-        samples_T = (rows_MTB[:self.count] >= 0).sum((0, 2))
+        summaries = [self._train_group(group, progress_bar) for group in self.groups
+                     if not self.done[group.members].all()]
+        self._record(summaries)
+        self.seconds += time.monotonic() - began - (self.compile_seconds - compiled)
+        self._take_snapshot()
+
+    def _train_group(self, group: _Group, progress_bar) -> tuple[np.ndarray, Any]:
+        """One epoch of a group: which members it was and, still on the devices, its summary."""
+        rows_GTB = stack_batches(
+            [epoch_batches(self.members[m], self.recipe.name, self.epoch, self.recipe.batch_size)
+             for m in group.members], self.chunk)
+        real = len(np.unique(group.members))
+        samples_T = (rows_GTB[:real] >= 0).sum((0, 2))
         pending: list[jax.Array] = []
-        for first in range(0, rows_MTB.shape[1], self.chunk):
-            rows_MKB = self.layout.put_batches(rows_MTB[:, first:first + self.chunk])
-            self.carry, loss = self.step(self.carry, self.inputs, self.resident, rows_MKB,
-                                         np.int32(first), np.int32(self.epoch))
+        for first in range(0, group.steps, self.chunk):
+            rows_GKB = self.layout.put_batches(rows_GTB[:, first:first + self.chunk])
+            group.carry, loss = self.step(group.carry, group.inputs, self.resident, rows_GKB,
+                                          np.int32(first), np.int32(self.epoch))
             # The queue holds one dispatch ahead: the device never idles, and the bar is honest.
             pending.append(loss)
             if len(pending) > 2:
                 jax.block_until_ready(pending.pop(0))
             progress_bar.update(int(samples_T[first:first + self.chunk].sum()))
-        self.carry, summary = self.close(self.carry, self._validation_loss())
-        self._record(jax.device_get(summary))
-        self.seconds += time.monotonic() - began - (self.compile_seconds - compiled)
-        self._take_snapshot()
+        group.carry, summary = self.close(group.carry, self._validation_loss(group))
+        return group.members[:real], summary
 
-    def _validation_loss(self) -> jax.Array:
-        """Mean loss `[M]` on each member's validation set; NaN where it has none."""
-        zeros = np.zeros(len(self.members), np.float32)
+    def _validation_loss(self, group: _Group) -> jax.Array:
+        """Mean loss `[G]` on each member's validation set; NaN where it has none."""
+        zeros = np.zeros(len(group.members), np.float32)
         sums = self.layout.put_members((zeros, zeros.copy()))
-        for batch in range(self.validation.shape[1]):
-            rows_MKB = self.layout.put_batches(self.validation[:, batch:batch + 1])
-            sums = self.validate(sums, self.carry[0].variables, self.resident, rows_MKB)
+        for batch in range(group.validation.shape[1]):
+            rows_GKB = self.layout.put_batches(group.validation[:, batch:batch + 1])
+            sums = self.validate(sums, group.carry[0].variables, self.resident, rows_GKB)
         return sums[0] / sums[1]
 
-    def _record(self, summary: dict[str, np.ndarray]) -> None:
-        summary = {name: values[:self.count] for name, values in summary.items()}
+    def _record(self, summaries: list[tuple[np.ndarray, Any]]) -> None:
         self.epoch += 1
-        self.done = summary["done"]
-        self.steps = summary["steps"]
-        fractions = summary["steps"] / np.asarray(self.inputs.total_steps)[:self.count]
-        rates = self.recipe.settings.learning_rate * rate_at(self.recipe.settings, fractions)
-        for m, member in enumerate(self.members[:self.count]):
-            row = {name: values[m].item() for name, values in summary.items()}
-            if row["failed_step"] >= 0 and not self.failed[m]:
-                self.failed[m] = True
-                logging.warning(
-                    "%s: %s met a loss or a parameter that is not finite at step %d (epoch %d). "
-                    "It is frozen as it was before and reported as nan; the other members go "
-                    "on. A lower learning rate may help.", self.recipe.name, member,
-                    row["failed_step"], self.epoch)
-            if not row["running"]:
-                continue
-            self.images[m] += len(member.rows)
-            self.last_loss[m] = row["validation_loss"]
-            self.history.append({
-                "forget_set": member.forget_set, "seed": member.seed, "epoch": row["epoch"],
-                "steps": row["steps"], "train_loss": row["train_loss"],
-                "validation_loss": row["validation_loss"], "best": row["best"],
-                "learning_rate": float(rates[m]), "images": int(self.images[m])})
+        for which, summary in jax.device_get(summaries):
+            for i, m in enumerate(which):
+                self._record_member(m, {name: x[i].item() for name, x in summary.items()})
+
+    def _record_member(self, m: int, row: dict[str, Any]) -> None:
+        member = self.members[m]
+        self.done[m], self.steps[m] = row["done"], row["steps"]
+        if row["failed_step"] >= 0 and not self.failed[m]:
+            self.failed[m] = True
+            logging.warning(
+                "%s: %s met a loss or a parameter that is not finite at step %d (epoch %d). "
+                "It is frozen as it was before and reported as nan; the other members go "
+                "on. A lower learning rate may help.", self.recipe.name, member,
+                row["failed_step"], self.epoch)
+        if not row["running"]:
+            return
+        self.images[m] += len(member.rows)
+        self.last_loss[m] = row["validation_loss"]
+        settings = self.recipe.settings
+        fraction = row["steps"] / (self.steps_per_epoch[m] * self.recipe.epochs)
+        self.history.append({
+            "forget_set": member.forget_set, "seed": member.seed, "epoch": row["epoch"],
+            "steps": row["steps"], "train_loss": row["train_loss"],
+            "validation_loss": row["validation_loss"], "best": row["best"],
+            "learning_rate": float(settings.learning_rate * rate_at(settings, fraction)),
+            "images": int(self.images[m])})
 
     @property
     def compile_seconds(self) -> float:
         programs = (self.start, self.step, self.validate, self.close)
         return sum(program.compile_seconds for program in programs)
 
+    def _joined(self, part: Callable[[Carry], Any]) -> Any:
+        """Part of every member's carry, `[M, ...]` on the host."""
+        return _join([part(group.carry) for group in self.groups], self.count)
+
     def _take_snapshot(self) -> None:
         if self.recipe.keep == "last" and self.epoch in self.recipe.snapshots:
-            variables = jax.tree.map(jnp.copy, self.carry[0].variables)
             self.snapshots[self.epoch] = self._snapshot(
-                variables, np.full(self.count, self.epoch), self.last_loss.copy())
+                self._joined(lambda carry: carry[0].variables), np.full(self.count, self.epoch),
+                self.last_loss.copy())
 
     def _snapshot(self, variables: Variables, epochs, validation_loss) -> Snapshot:
-        return Snapshot(jax.tree.map(lambda x: x[:self.count], variables), epochs,
-                        self.steps.copy(), self.images.copy(), self.failed.copy(),
-                        validation_loss, self.seconds)
+        return Snapshot(variables, epochs, self.steps.copy(), self.images.copy(),
+                        self.failed.copy(), validation_loss, self.seconds)
 
     def result(self) -> Trained:
         """The books closed; a member that never saw a validation loss keeps its last state."""
@@ -339,17 +385,16 @@ class _Run:
             # Everybody has failed or stopped: what there is now is what there would be then.
             if epochs not in self.snapshots:
                 self.snapshots[epochs] = self._snapshot(
-                    self.carry[0].variables, np.full(self.count, epochs), self.last_loss.copy())
+                    self._joined(lambda carry: carry[0].variables),
+                    np.full(self.count, epochs), self.last_loss.copy())
         if self.recipe.keep == "best":
-            progress = self.carry[1]
-            best_epoch, best_loss = (np.asarray(x)[:self.count]
-                                     for x in (progress.best_epoch, progress.best_loss))
-            self.snapshots = {self.recipe.epochs: self._snapshot(progress.best, best_epoch,
-                                                                 best_loss)}
+            best, epochs, loss = self._joined(lambda carry: (
+                carry[1].best, carry[1].best_epoch, carry[1].best_loss))
+            self.snapshots = {self.recipe.epochs: self._snapshot(best, epochs, loss)}
         return Trained(self.snapshots, self.history, self.compile_seconds)
 
     def save(self, saver: Saver) -> None:
-        tree = {"carry": self.carry,
+        tree = {"carry": self._joined(lambda carry: carry),
                 "snapshots": {str(e): s.variables for e, s in self.snapshots.items()}}
         books = {name: getattr(self, name).tolist()
                  for name in ("images", "steps", "done", "failed", "last_loss")}
@@ -362,13 +407,13 @@ class _Run:
 
     def resume(self, saver: Saver) -> None:
         """Goes on from what the saver kept, if anything."""
-        variables = jax.tree.map(lambda x: x[:self.count], self.carry[0].variables)
-        found = saver.load(lambda metadata: {
-            "carry": self.carry, "snapshots": dict.fromkeys(metadata["snapshots"], variables)})
+        found = saver.load(self._template)
         if found is None:
             return
         tree, metadata = found
-        self.carry = self.layout.put_members(tree["carry"])
+        for group in self.groups:
+            group.carry = self.layout.put_members(
+                jax.tree.map(lambda x, g=group: x[g.members], tree["carry"]))
         self.epoch, self.seconds = metadata["epoch"], metadata["seconds"]
         self.history = metadata["history"]
         for name, values in metadata["books"].items():
@@ -379,6 +424,12 @@ class _Run:
                 variables=tree["snapshots"][epoch], seconds=seconds,
                 **{name: np.array(values) for name, values in fields.items()})
         logging.info("%s: resumed after epoch %d", self.recipe.name, self.epoch)
+
+    def _template(self, metadata: dict[str, Any]) -> dict[str, Any]:
+        carry = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.count, *x.shape[1:]), x.dtype),
+                             self.groups[0].carry)
+        return {"carry": carry,
+                "snapshots": dict.fromkeys(metadata["snapshots"], carry[0].variables)}
 
 
 class _NoBar:

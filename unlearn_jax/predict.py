@@ -28,9 +28,9 @@ def stack_batches(batches_TB: Sequence[np.ndarray], multiple: int = 1) -> np.nda
 
     Args:
       batches_TB: of each member.
-      multiple: T is rounded up to a multiple of this.
+      multiple: T, which is at least one, is rounded up to a multiple of this.
     """
-    longest = max(len(b) for b in batches_TB)
+    longest = max(1, *(len(b) for b in batches_TB))
     steps = -(-longest // multiple) * multiple
     stacked = np.full((len(batches_TB), steps, batches_TB[0].shape[1]), -1, np.int32)
     for slot, batches in zip(stacked, batches_TB):
@@ -57,7 +57,7 @@ def predict(predictor: Program, layout: Layout, variables_M: Variables, resident
       predictor: from `make_predictor`.
       layout: the layout it was made with.
       variables_M: `[M, ...]`.
-      resident: images.
+      resident: images, as `layout.put_shared` lays them.
       rows: for each member, resident rows `[n_m]`.
       batch_size: samples per member and call.
 
@@ -72,25 +72,16 @@ def predict(predictor: Program, layout: Layout, variables_M: Variables, resident
         raise ValueError(f"variables of {members} members, rows of {len(rows)}")
     if not any(len(r) for r in rows):
         raise ValueError("no member has a sample to predict")
-    rows_MTB = stack_batches([in_batches(r, batch_size) for r in rows])
-    rows_MTB = np.concatenate([rows_MTB, np.repeat(rows_MTB[-1:], layout.padded(members) - members,
-                                                   axis=0)])
-    variables_M = layout.put_members(pad_members(layout, variables_M))
-    calls = [predictor(variables_M, resident, layout.put_batches(rows_MTB[:, t:t + 1]))
-             for t in range(rows_MTB.shape[1])]
-    outputs = np.concatenate(jax.device_get(calls), axis=1)
-    outputs = outputs.reshape(len(outputs), -1, *outputs.shape[3:])
-    return [outputs[m, :len(r)] for m, r in enumerate(rows)]
-
-
-def pad_members(layout: Layout, tree_M):
-    """Repeats the last member until the member axis fills the devices."""
-
-    def pad(x):
-        missing = layout.padded(x.shape[0]) - x.shape[0]
-        return jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)]) if missing else x
-
-    return jax.tree.map(pad, tree_M)
+    batches = [in_batches(r, batch_size) for r in rows]
+    outputs = []
+    for group in layout.groups(members):
+        variables = layout.put_members(jax.tree.map(lambda x, g=group: x[g], variables_M))
+        rows_GTB = stack_batches([batches[m] for m in group])
+        calls = [predictor(variables, resident, layout.put_batches(rows_GTB[:, t:t + 1]))
+                 for t in range(rows_GTB.shape[1])]
+        outputs_GTB = np.concatenate(jax.device_get(calls), axis=1)
+        outputs += list(outputs_GTB.reshape(len(group), -1, *outputs_GTB.shape[3:]))
+    return [outputs[m][:len(r)] for m, r in enumerate(rows)]
 
 
 def make_validator(model: Model, loss: Loss, layout: Layout) -> Program:

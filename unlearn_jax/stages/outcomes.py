@@ -1,5 +1,6 @@
 """Predictions of every model on every split, from the store or computed, and the results."""
 
+import dataclasses
 import json
 import time
 
@@ -19,6 +20,7 @@ def write_results(study: Study, original: Stage, retrained: list[Stage],
     rows = []
     layout = make_layout(study.config.parallel, len(study.seeds))
     predictor = make_predictor(study.model, layout)
+    study = dataclasses.replace(study, resident=layout.put_shared(study.resident))
     classification = study.dataset.num_classes > 0
     train_labels = study.dataset.labels[study.splits.train]
     baseline = (int(np.bincount(train_labels).argmax()) if classification
@@ -42,7 +44,6 @@ def write_results(study: Study, original: Stage, retrained: list[Stage],
     stages = [original, *retrained, *longest.values()]
     history = [row for s in stages
                for row in json.loads((s.directory(study.store) / "history.json").read_text())]
-    # A longer budget's history holds that of a shorter one.
     study.run.write_table("history.csv", history, workdir.HISTORY_COLUMNS)
     if study.config.train.tensorboard:
         study.run.write_tensorboard(history)
