@@ -47,5 +47,5 @@ $(INSTALLED_DEV): requirements-dev.txt $(INSTALLED)
 
 clean:
 	rm -rf .pytest_cache .ruff_cache build ./*.egg-info
-	find unlearn_jax configs tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find . -path ./$(VENV) -prune -o -name __pycache__ -prune -exec rm -rf {} +
 	@echo "Kept: $(VENV), and runs/ with all results and the store."

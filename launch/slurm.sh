@@ -39,6 +39,8 @@ cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}"
 [[ -f unlearn_jax/main.py ]] || fail "$PWD is not the checkout; run sbatch from its root"
 [[ -f ${config%%:*} ]] || fail "there is no config ${config%%:*} in $PWD"
 python=${UNLEARN_PYTHON:-$PWD/.venv/bin/python}
+[[ ${UNLEARN_MAX_RESTARTS:-20} =~ ^[0-9]+$ ]] ||
+  fail "UNLEARN_MAX_RESTARTS is '$UNLEARN_MAX_RESTARTS'; give a whole number"
 [[ -x $python ]] || fail "no interpreter at $python; run 'make setup' or set UNLEARN_PYTHON"
 
 restarts=${SLURM_RESTART_COUNT:-0}
@@ -65,7 +67,7 @@ run=$!
 # A signal ends `wait` early; the run itself goes on until SLURM ends it.
 code=0
 wait "$run" || code=$?
-if kill -0 "$run" 2>/dev/null; then
+if (( code > 128 )); then
   code=0
   wait "$run" || code=$?
 fi

@@ -298,25 +298,33 @@ def test_not_a_checkpoint(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_progress_keeps_two_and_latest_skips_broken(tmp_path, caplog):
-    assert checkpoints.latest(tmp_path / "missing") is None
+    assert checkpoints.restore_latest(tmp_path / "missing") is None
     for step in (5, 20, 100, 3000):
         path = checkpoints.save_progress(tmp_path, step, population(step), {"step": step})
     assert {p.name for p in tmp_path.iterdir()} == {"00000100", "00003000"}
-    assert checkpoints.latest(tmp_path) == path
+    assert checkpoints.restore_latest(tmp_path)[1] == {"step": 3000}
     # A copy that was interrupted, and an empty directory, which Orbax would take.
     data = max(path.rglob("*"), key=lambda p: p.stat().st_size)
     os.truncate(data, 10)
     (tmp_path / "00009999").mkdir()
-    found = checkpoints.latest(tmp_path)
-    assert found == tmp_path / "00000100"
-    assert restore(found)[1] == {"step": 100}
+    assert checkpoints.restore_latest(tmp_path)[1] == {"step": 100}
     assert "00003000" in caplog.text and "00009999" in caplog.text
     # The run goes on from there, and the broken ones go.
     checkpoints.save_progress(tmp_path, 200, population(200), {"step": 200})
     assert {p.name for p in tmp_path.iterdir()} == {"00000100", "00000200"}
     shutil.rmtree(tmp_path / "00000100")
     shutil.rmtree(tmp_path / "00000200")
-    assert checkpoints.latest(tmp_path) is None
+    assert checkpoints.restore_latest(tmp_path) is None
+
+
+def test_the_latest_of_use(tmp_path):
+    def with_even_step(metadata):
+        if metadata["step"] % 2:
+            raise CheckpointError("odd")
+
+    for step in (4, 5):
+        checkpoints.save_progress(tmp_path, step, population(step), {"step": step})
+    assert checkpoints.restore_latest(tmp_path, with_even_step)[1] == {"step": 4}
 
 
 CHILD = """
@@ -357,9 +365,7 @@ def test_kill_during_a_save_leaves_the_previous_usable(tmp_path, where):
         if where == "anywhere":
             time.sleep(0.3)
         child.send_signal(signal.SIGKILL)
-    found = checkpoints.latest(tmp_path)
-    tree, metadata = restore(found)
-    assert metadata["step"] == int(found.name)
+    tree, metadata = checkpoints.restore_latest(tmp_path)
     assert metadata["step"] == 2 or where == "anywhere"
     assert (tree["w"] == metadata["step"]).all()
     # The next save removes what the killed one left, but for a directory that is still empty.

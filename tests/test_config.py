@@ -43,6 +43,12 @@ def test_the_default_is_allowed_and_locked():
     ("data.label_min", 60, "below data.label_max"),
     ("train.loss", "cross_entropy", "'mae', 'mse'"),
     ("parallel.batch", 3, "a multiple of parallel.batch"),
+    ("train.learning_rate", float("inf"), "at least 0"),
+    ("data.seed", 2**31, "from 0 to 2"),
+    ("seeds", (2**31,), "seeds up to 2147483647"),
+    ("eval.alphas", (15.0, 15.0), "different values"),
+    ("eval.alpha", 12.0, "one of eval.alphas"),
+    ("model.output_scale", 30.0, "covers the labels from 20 to 60"),
 ])
 def test_impossible_values_name_key_value_and_what_is_allowed(key, value, words):
     with pytest.raises(ConfigError, match="config.") as e:

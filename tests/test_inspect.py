@@ -191,10 +191,10 @@ def test_list(capsys, tmp_path, original):
     broken = put(tmp_path, "rnd", tree(), user("rnd", "20-28")) / "checkpoint"
     (broken / "metadata.json").write_text("{")
     (tmp_path / "ft" / ".tmp-left" / "checkpoint" / "arrays").mkdir(parents=True)
-    checkpoints.save_progress(Store(tmp_path).progress("ft", "k"), 3, tree(), user("ft", "a"))
+    checkpoints.save_progress(tmp_path / "population" / "k", 3, tree(), user("ft", "a"))
     entries = {e["path"]: e for e in load(capsys, tmp_path)["checkpoints"]}
     assert len(entries) == 4
-    assert entries["ft/k.partial/00000003"]["metadata"]["forget_set"] == "a"
+    assert entries["population/k/00000003"]["metadata"]["forget_set"] == "a"
     assert "cannot be read" in entries[str(broken.relative_to(tmp_path))]["error"]
     lines = run(capsys, tmp_path).splitlines()
     assert len(lines) == 5

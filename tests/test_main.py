@@ -27,9 +27,15 @@ def run(*flags, config="configs/ft.py", cwd=ROOT, workdir="w"):
     (["--config.parallel.backend=gpu"], "finds no such device"),
     (["--config.forget.sets=('90-99',)"], "90-99"),
     (["--config.model.pretrained=none.h5"], "none.h5"),
+    (["--store=file/store"], "file/store cannot be created"),
+    (["--config.data.source=digits", "--config.data.task=classification",
+      "--config.train.loss=cross_entropy", "--config.data.image_size=16",
+      "--config.forget.sets=('class:3',)", "--config.eval.alphas=(0.25,)",
+      "--config.eval.alpha=0.25", "--config.unlearn.method=rnd"], "classes allow 'uniform'"),
     (["extra"], "extra"),
 ])
 def test_mistakes_are_named_in_a_line_or_two(tmp_path, flags, words):
+    (tmp_path / "file").write_text("")
     done = run(*flags, config=ROOT / "configs" / "ft.py", cwd=tmp_path)
     assert done.returncode != 0
     assert words in done.stderr

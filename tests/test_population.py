@@ -171,10 +171,7 @@ class _Memory(Saver):
             raise KeyboardInterrupt
 
     def load(self, template):
-        found = checkpoints.latest(self.directory)
-        if found is None:
-            return None
-        return checkpoints.restore(found, template(checkpoints.describe(found)[0]))
+        return checkpoints.restore_latest(self.directory, template)
 
 
 @pytest.mark.parametrize("changes", [dict(), dict(keep="last", snapshots=(1, 4))])
@@ -191,6 +188,37 @@ def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, changes):
         for field in ("epochs", "steps", "images", "failed", "validation_loss"):
             np.testing.assert_array_equal(getattr(snapshot, field), getattr(other, field))
     assert whole.history == resumed.history
+
+
+def test_part_of_an_interrupted_population_goes_on(tmp_path):
+    chosen = recipe(epochs=4, keep="last", snapshots=(1, 4))
+    whole = train(members(), chosen)
+    with pytest.raises(KeyboardInterrupt):
+        train(members(), chosen, saver=_Memory(tmp_path, 2))
+    part = [members()[2], members()[0]]
+    resumed = train(part, chosen, saver=_Memory(tmp_path, None), bar=_Bar)
+    assert _Bar.last.counts[0] == 2 * (24 + 9)  # of these members, two epochs were there
+    for epochs, snapshot in whole.snapshots.items():
+        other = resumed.snapshots[epochs]
+        for mine, theirs in enumerate((2, 0)):
+            tree_close(only(other.variables, mine), only(snapshot.variables, theirs), rtol=1e-6)
+        np.testing.assert_array_equal(other.images, snapshot.images[[2, 0]])
+    assert {row["seed"] for row in resumed.history} == {0, 2}
+
+
+@pytest.mark.parametrize("changes, words", [(dict(snapshots=(1, 4)), "past epoch 1"),
+                                            (dict(seed=9), "lacks members")])
+def test_progress_that_does_not_fit_is_passed_over(tmp_path, caplog, changes, words):
+    chosen = recipe(epochs=4, keep="last", snapshots=(4,))
+    with pytest.raises(KeyboardInterrupt):
+        train(members(), chosen, saver=_Memory(tmp_path, 2))
+    who = [dataclasses.replace(m, seed=changes.get("seed", m.seed)) for m in members()]
+    chosen = dataclasses.replace(chosen, snapshots=changes.get("snapshots", (4,)))
+    with caplog.at_level(logging.WARNING):
+        trained = train(who, chosen, saver=_Memory(tmp_path / "new", None), bar=_Bar)
+        again = train(who, chosen, saver=_Memory(tmp_path, None), bar=_Bar)
+    assert words in caplog.text and _Bar.last.counts[0] == 0
+    tree_close(trained.snapshots[4].variables, again.snapshots[4].variables, rtol=0)
 
 
 class _Bar:

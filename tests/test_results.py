@@ -15,7 +15,8 @@ TARGETS = Targets(LABELS, {k: np.array([f"{k}-{i}" for i in range(len(v))])
 def outcome(method, test, forget, **changes):
     base = Outcome(method, "20-28", 2, f"key-{method}", (7, 8),
                    {"test": np.array(test, np.float32), "forget": np.array(forget, np.float32)},
-                   np.array([100, 100]), np.array([2.0, 4.0]), np.array([2, 2]))
+                   np.array([100, 100]), np.array([2.0, 4.0]), np.array([2, 2]),
+                   np.array([False, False]))
     return dataclasses.replace(base, **changes)
 
 
@@ -85,6 +86,7 @@ def test_one_seed_has_no_ceiling():
     def first(o):
         return dataclasses.replace(o, seeds=o.seeds[:1], images=o.images[:1],
                                    seconds=o.seconds[:1], epochs_trained=o.epochs_trained[:1],
+                                   failed=o.failed[:1],
                                    outputs={k: v[:1] for k, v in o.outputs.items()})
 
     rows = rows_of((first(TUNED),), first(REFERENCE))
@@ -127,3 +129,14 @@ def test_predictions_are_saved_by_the_contract(tmp_path):
         np.testing.assert_array_equal(f["outputs"], TUNED.outputs["test"])
         assert f["ids"].tolist() == ["test-0", "test-1", "test-2"]
         assert f["seeds"].tolist() == [7, 8]
+
+
+def test_costs_of_failed_members_are_no_numbers():
+    failed = dataclasses.replace(REFERENCE, failed=np.array([True, False]),
+                                 images=np.array([0, 500]))
+    rows = rows_of(reference=failed)
+    for metric in ("images_vs_retrain", "wall_vs_retrain"):
+        assert np.isnan(value(rows, "ft", metric, 7))
+        assert value(rows, "ft", metric, 8) == pytest.approx(0.2)
+    assert np.isnan(value(rows, "retrain", "images", 7))
+    assert value(rows, "ft", "images", 7) == 100

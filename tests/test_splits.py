@@ -140,7 +140,7 @@ def test_random_share_of_training_and_validation():
     assert set(other.forget(other.forget_sets[0])) != set(small)
 
 
-def test_ids_file(tmp_path, caplog):
+def test_ids_file(tmp_path):
     data = dataset(AGES)
     s = splits(data)
     wanted = [*s.train[:3], *s.validation[:2]]
@@ -150,10 +150,10 @@ def test_ids_file(tmp_path, caplog):
     assert f.name == "ids-my-requests"
     assert f.train.tolist() == s.train[:3].tolist()
     assert f.validation.tolist() == s.validation[:2].tolist()
-    assert not caplog.records
+    assert f.untrained == ""
 
 
-def test_ids_never_trained_on_are_counted_in_a_warning(tmp_path, caplog):
+def test_ids_never_trained_on_are_counted(tmp_path):
     data = dataset(AGES, dropped=(Dropped("blurred.jpg", "quality", "blurred"),),
                    left_out_ids=np.array(["old.jpg", "young.jpg"]))
     s = splits(data)
@@ -162,8 +162,15 @@ def test_ids_never_trained_on_are_counted_in_a_warning(tmp_path, caplog):
                                "blurred.jpg"]))
     f = splits(data, f"ids:{path}").forget_sets[0]
     assert f.train.tolist() == [s.train[0]] and not len(f.validation)
-    assert "6 of 7 ids were never trained on: 4 are in the test split, 2 were left out" \
-        in caplog.text
+    assert (f.in_test, f.left_out) == (4, 2)
+    assert "6 of the ids" in f.untrained and "4 are in the test split, 2 were left" in f.untrained
+
+
+def test_every_name_can_begin_a_file_name():
+    data = dataset(np.arange(-20, 20).repeat(5), attributes={"_x": np.arange(200) % 2})
+    for request, name in (("-20--10", "labels-20--10"), ("_x:1", "labels_x-1"), ("3-7", "3-7")):
+        f = splits(data, request).forget_sets[0]
+        assert f.name == name and len(f.train)
 
 
 @pytest.mark.parametrize("content, message", [

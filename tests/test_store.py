@@ -62,8 +62,6 @@ def test_key_refuses_what_has_no_stable_text(parts, path):
 def test_write_then_complete(tmp_path):
     s = Store(tmp_path / "new" / "store")
     assert not s.complete("original", KEY)
-    progress = s.progress("original", KEY)
-    (progress / "half").write_text("x")
     write(s)
     assert s.complete("original", KEY)
     path = s.path("original", KEY)
@@ -73,17 +71,24 @@ def test_write_then_complete(tmp_path):
     assert marker["files"] == {"sub/a.txt": 5}
     assert marker["parts"] == json.loads(json.dumps(PARTS))
     assert marker["seconds"] >= 0
-    # Neither the temporary directory, its lock nor the progress remains.
+    # Neither the temporary directory nor its lock remains.
     assert names(path.parent) == {KEY} and names(path) == {"sub", "DONE.json"}
 
 
-def test_exception_leaves_nothing_and_keeps_progress(tmp_path):
+def test_exception_leaves_nothing(tmp_path):
     s = Store(tmp_path)
-    s.progress("original", KEY)
     with pytest.raises(KeyError), s.write("original", KEY, PARTS) as d:
         (d / "a").write_text("x")
         raise KeyError("boom")
-    assert names(tmp_path / "original") == {KEY + ".partial"}
+    assert names(tmp_path / "original") == set()
+
+
+def test_a_root_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="file/store cannot be created"):
+        Store(tmp_path / "file" / "store").create()
+    Store(tmp_path / "new" / "store").create()
+    assert (tmp_path / "new" / "store").is_dir()
 
 
 def test_key_must_belong_to_the_parts(tmp_path):

@@ -117,7 +117,7 @@ def test_a_step_that_is_not_finite_is_undone_and_freezes_the_member():
 
 def test_end_epoch_keeps_the_best_and_stops():
     r = recipe()
-    close = jax.jit(end_epoch(patience=2))
+    close = jax.jit(end_epoch(patience=2, select=True))
     state, progress = carry_of(r)
 
     def with_b(value):
@@ -136,8 +136,18 @@ def test_end_epoch_keeps_the_best_and_stops():
 
 def test_without_patience_nobody_stops():
     r = recipe()
-    close = jax.jit(end_epoch(patience=0))
+    close = jax.jit(end_epoch(patience=0, select=True))
     carry = carry_of(r)
     for loss in (1.0, 2.0, 3.0, 4.0):
         carry, summary = close(carry, jnp.float32(loss))
     assert not summary["done"] and int(carry[1].best_epoch) == 1
+
+
+@pytest.mark.parametrize("select", [True, False])
+def test_a_validation_loss_that_is_not_finite_is_a_failure_where_it_selects(select):
+    close = jax.jit(end_epoch(patience=0, select=select))
+    carry, _ = close(carry_of(recipe()), jnp.float32(2.0))
+    carry, summary = close(carry, jnp.float32(np.nan))
+    assert (int(summary["failed_step"]) >= 0) is select
+    assert bool(summary["done"]) is select
+    assert float(carry[1].best_loss) == 2.0

@@ -42,14 +42,25 @@ def test_the_same_config_may_come_back(tmp_path):
 
 
 def test_another_config_is_refused_and_named_and_nothing_is_touched(tmp_path):
-    with claim(tmp_path, epochs=3):
-        pass
+    with claim(tmp_path, epochs=3) as run:
+        run.record_stage("data", "", "f", "computed", 1.0, 10)
+        run.record_stage("original", "", "k", "computed", 1.0, 10)
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(InputError, match=r"train.epochs: 3 there, 4 here") as e:
         with claim(tmp_path, epochs=4):
             pass
     assert "another --workdir" in str(e.value) and len(str(e.value).splitlines()) <= 2
     assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_a_run_that_was_refused_at_its_data_blocks_nothing(tmp_path):
+    with pytest.raises(InputError):
+        with claim(tmp_path, epochs=3) as run:
+            run.record_stage("data", "", "f", "computed", 1.0, 10)
+            raise InputError("a forget set that nobody has")
+    with claim(tmp_path, epochs=4):
+        pass
+    assert json.loads((tmp_path / "run.json").read_text())["config"]["train"]["epochs"] == 4
 
 
 @pytest.mark.parametrize("content, words", [("notes.txt", "not empty and holds no run"),

@@ -16,7 +16,7 @@ import logging
 import operator
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,7 @@ def save_progress(directory: str | os.PathLike, step: int, tree: Any,
     path = Path(directory) / f"{step:08d}"
     save(path, tree, metadata, overwrite=path.exists())
     others = [p for p in _numbered(directory) if p != path]
-    # A later one is broken, or `latest` would have resumed there.
+    # A later one is broken, or `restore_latest` would have taken it.
     later = [p for p in others if int(p.name) > step]
     earlier = [p for p in others if int(p.name) < step]
     for old in later + earlier[:-(_KEEP - 1)]:
@@ -163,17 +163,26 @@ def save_progress(directory: str | os.PathLike, step: int, tree: Any,
     return path
 
 
-def latest(directory: str | os.PathLike) -> Path | None:
-    """The newest checkpoint of `save_progress` that is whole: every digest is compared.
+def restore_latest(directory: str | os.PathLike,
+                   like: Callable[[dict[str, Any]], Any] = lambda metadata: None,
+                   ) -> tuple[Any, dict[str, Any]] | None:
+    """Read the newest checkpoint of `save_progress` that is whole and of use.
 
-    Broken ones are passed over with a log line. None: there is none.
+    Others are passed over with a log line.
+
+    Args:
+      directory: as given to `save_progress`; may be missing.
+      like: from a checkpoint's metadata to what `restore` is to expect; raises CheckpointError
+        where that checkpoint is of no use.
+
+    Returns:
+      As `restore`; None: there is none.
     """
     for path in reversed(_numbered(directory)):
         try:
-            restore(path)
-            return path
+            return restore(path, like(describe(path)[0]))
         except CheckpointError as e:
-            _log.warning("passing over a broken checkpoint: %s", e)
+            _log.warning("passing over a checkpoint: %s", e)
     return None
 
 

@@ -127,10 +127,13 @@ _CHOICES = {
     "parallel.backend": ("", "cpu", "gpu", "tpu"),
 }
 
+# jax.random.key takes 32 bits and drops the others in silence.
+_MAX_SEED = 2**31 - 1
+
 # key: (smallest, largest allowed); an open end is an infinity
 _RANGES = {
     "data.size": (20, math.inf),
-    "data.seed": (0, math.inf),
+    "data.seed": (0, _MAX_SEED),
     "data.image_size": (8, 1024),
     "data.label_noise": (0, math.inf),
     "data.fraction": (1e-6, 1),
@@ -195,7 +198,7 @@ def check_config(c: ml_collections.ConfigDict, methods: tuple[str, ...]) -> None
     for key, (low, high) in _RANGES.items():
         value = get(c, key)
         # `not low <= value` also catches NaN
-        _require(low <= value <= high, c, key, _range_text(low, high))
+        _require(low <= value <= high and value < math.inf, c, key, _range_text(low, high))
     for key, (kind, length, low, filled) in _TUPLES.items():
         _check_tuple(c, key, kind, length, low, filled)
     _check_relations(c, methods)
@@ -205,6 +208,7 @@ def _check_relations(c: ml_collections.ConfigDict, methods: tuple[str, ...]) -> 
     method = c.unlearn.method
     _require(method in methods, c, "unlearn.method", "one of " + _names(methods))
     _require(len(set(c.seeds)) == len(c.seeds), c, "seeds", "different seeds")
+    _require(max(c.seeds) <= _MAX_SEED, c, "seeds", f"seeds up to {_MAX_SEED}")
     _require(len(set(c.forget.sets)) == len(c.forget.sets), c, "forget.sets", "different sets")
     _require(len(set(c.unlearn.epochs)) == len(c.unlearn.epochs), c, "unlearn.epochs",
              "different budgets")
@@ -225,8 +229,19 @@ def _check_relations(c: ml_collections.ConfigDict, methods: tuple[str, ...]) -> 
     losses = ("mae", "mse") if c.data.task == "regression" else ("cross_entropy",)
     _require(c.train.loss in losses, c, "train.loss",
              f"one of {_names(losses)} for data.task={c.data.task!r}")
-    _require(c.data.task == "regression" or c.data.balance == 0 or c.data.source != "synthetic",
-             c, "data.balance", "0 for this source")
+    for key in ("alphas", "within"):
+        names = [f"{value:g}" for value in c.eval[key]]
+        _require(len(set(names)) == len(names), c, f"eval.{key}", "different values")
+    _require(c.eval.alpha in c.eval.alphas, c, "eval.alpha",
+             f"one of eval.alphas {tuple(c.eval.alphas)}")
+    if c.data.task == "classification":
+        _require(max(c.eval.alphas) <= 1, c, "eval.alphas",
+                 "values up to 1 for data.task='classification', whose errors are from 0 to 1")
+    elif c.model.output == "sigmoid":
+        low, high = c.model.output_offset, c.model.output_offset + c.model.output_scale
+        _require(low <= c.data.label_min and c.data.label_max <= high, c, "model.output_scale",
+                 f"what covers the labels from {c.data.label_min} to {c.data.label_max}: with "
+                 f"model.output_offset={low:g} the sigmoid reaches from {low:g} to {high:g}")
 
 
 def get(c: ml_collections.ConfigDict, key: str) -> Any:

@@ -35,6 +35,9 @@ def main(argv: list[str]) -> None:
     name = Path(file).stem + (f":{scale}" if scale else "")
     directory = Path(_WORKDIR.value or f"runs/{name.replace(':', '-')}")
     store = Store(_STORE.value)
+    store.create()
+    if config.parallel.backend == "cpu":
+        jax.config.update("jax_platforms", "cpu")  # all of jax: nothing goes over a GPU
     jax.config.update("jax_compilation_cache_dir", str((store.root / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     bar = functools.partial(tqdm.tqdm, mininterval=0.5 if sys.stderr.isatty() else 10, leave=False)

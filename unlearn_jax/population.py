@@ -9,6 +9,8 @@ has room, one on a CPU. A group whose members are all done is not called any mor
 """
 
 import dataclasses
+import functools
+import hashlib
 import time
 import zlib
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from absl import logging
 
 from unlearn_jax.data.resident import Resident
 from unlearn_jax.layout import Layout
+from unlearn_jax.metadata import CheckpointError
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings, rate_at
 from unlearn_jax.predict import in_batches, make_validator, stack_batches
@@ -45,6 +48,14 @@ class Member:
     rows: np.ndarray
     validation: np.ndarray
     forget: np.ndarray
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of all the above: by it a later run knows the member again."""
+        digest = hashlib.blake2b(f"{self.seed}|{self.forget_set}".encode(), digest_size=16)
+        for part in (self.rows, self.validation, self.forget):
+            digest.update(f"|{len(part)}|".encode() + part.astype("<i4").tobytes())
+        return digest.hexdigest()
 
     def __str__(self) -> str:
         return f"seed {self.seed}" + (f", forget set {self.forget_set}" if self.forget_set else "")
@@ -90,7 +101,8 @@ class Snapshot:
       epochs: `[M]` epochs behind these variables.
       steps: `[M]` steps taken, best or not.
       images: `[M]` samples trained on to get here, best or not.
-      failed: `[M]` bool; the variables are those before the step that failed.
+      failed: `[M]` bool; the variables are those before the step that failed, or, with
+        `keep='best'`, the best before it.
       validation_loss: `[M]` in the loss's unit; NaN before the first epoch.
       seconds: wall seconds of the whole population to get here, without compilation.
     """
@@ -133,7 +145,11 @@ class Saver:
         """Keeps the state after `epoch` epochs."""
 
     def load(self, template: Callable[[dict[str, Any]], Any]) -> tuple[Any, dict] | None:
-        """The tree and metadata saved last, or None; `template(metadata)` is the tree's form."""
+        """The tree and metadata saved last, or None.
+
+        `template(metadata)` is the tree's form; it raises CheckpointError for a save that is of
+        no use to this run.
+        """
         return None
 
 
@@ -249,7 +265,8 @@ class _Run:
         self.start = layout.over_members(lambda v: init_carry(recipe.optimizer, v), (0,))
         self.step = layout.over_members(body, (0, 0, None, 0, None, None), donate=(0,))
         self.validate = make_validator(model, recipe.loss, layout)
-        self.close = layout.over_members(end_epoch(recipe.patience), (0, 0), donate=(0,))
+        self.close = layout.over_members(end_epoch(recipe.patience, recipe.keep == "best"),
+                                         (0, 0), donate=(0,))
         self.groups = [self._group(which, variables_M) for which in layout.groups(self.count)]
 
         self.epoch = 0
@@ -344,8 +361,8 @@ class _Run:
             self.failed[m] = True
             logging.warning(
                 "%s: %s met a loss or a parameter that is not finite at step %d (epoch %d). "
-                "It is frozen as it was before and reported as nan; the other members go "
-                "on. A lower learning rate may help.", self.recipe.name, member,
+                "It is frozen there and reported as nan; the other members go on. A lower "
+                "learning rate may help.", self.recipe.name, member,
                 row["failed_step"], self.epoch)
         if not row["running"]:
             return
@@ -380,7 +397,7 @@ class _Run:
                         self.failed.copy(), validation_loss, self.seconds)
 
     def result(self) -> Trained:
-        """The books closed; a member that never saw a validation loss keeps its last state."""
+        """The books closed."""
         for epochs in self.recipe.snapshots:
             # Everybody has failed or stopped: what there is now is what there would be then.
             if epochs not in self.snapshots:
@@ -399,34 +416,48 @@ class _Run:
         books = {name: getattr(self, name).tolist()
                  for name in ("images", "steps", "done", "failed", "last_loss")}
         metadata = {"epoch": self.epoch, "seconds": self.seconds, "history": self.history,
-                    "books": books, "snapshots": {
+                    "members": [m.digest for m in self.members], "books": books, "snapshots": {
                         str(e): {f.name: np.asarray(getattr(s, f.name)).tolist()
                                  for f in dataclasses.fields(s) if f.name != "variables"}
                         for e, s in self.snapshots.items()}}
         saver.save(self.epoch, tree, metadata)
 
     def resume(self, saver: Saver) -> None:
-        """Goes on from what the saver kept, if anything."""
+        """Goes on from what the saver kept, if anything: a population with at least our members."""
         found = saver.load(self._template)
         if found is None:
             return
         tree, metadata = found
+        mine = [metadata["members"].index(m.digest) for m in self.members]
         for group in self.groups:
             group.carry = self.layout.put_members(
-                jax.tree.map(lambda x, g=group: x[g.members], tree["carry"]))
-        self.epoch, self.seconds = metadata["epoch"], metadata["seconds"]
-        self.history = metadata["history"]
+                jax.tree.map(lambda x, g=group: x[mine][g.members], tree["carry"]))
+        images = np.array(metadata["books"]["images"])
+        # Of the time that all of them took, our members' share.
+        share = images[mine].sum() / max(images.sum(), 1)
+        self.epoch, self.seconds = metadata["epoch"], metadata["seconds"] * share
+        who = {(m.forget_set, m.seed) for m in self.members}
+        self.history = [r for r in metadata["history"] if (r["forget_set"], r["seed"]) in who]
         for name, values in metadata["books"].items():
-            setattr(self, name, np.array(values))
+            setattr(self, name, np.array(values)[mine])
         for epoch, fields in metadata["snapshots"].items():
             seconds = fields.pop("seconds")
             self.snapshots[int(epoch)] = Snapshot(
-                variables=tree["snapshots"][epoch], seconds=seconds,
-                **{name: np.array(values) for name, values in fields.items()})
+                variables=jax.tree.map(lambda x: x[mine], tree["snapshots"][epoch]),
+                seconds=seconds * share,
+                **{name: np.array(values)[mine] for name, values in fields.items()})
         logging.info("%s: resumed after epoch %d", self.recipe.name, self.epoch)
 
     def _template(self, metadata: dict[str, Any]) -> dict[str, Any]:
-        carry = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.count, *x.shape[1:]), x.dtype),
+        """The form of a save that holds all that this run needs."""
+        theirs = metadata["members"]
+        if not {m.digest for m in self.members} <= set(theirs):
+            raise CheckpointError("it lacks members of this population")
+        missed = [e for e in self.recipe.snapshots
+                  if e <= metadata["epoch"] and str(e) not in metadata["snapshots"]]
+        if missed:
+            raise CheckpointError(f"it is past epoch {missed[0]}, of which a snapshot is wanted")
+        carry = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(theirs), *x.shape[1:]), x.dtype),
                              self.groups[0].carry)
         return {"carry": carry,
                 "snapshots": dict.fromkeys(metadata["snapshots"], carry[0].variables)}

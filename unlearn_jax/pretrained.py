@@ -112,7 +112,7 @@ def load_pretrained(path: str | pathlib.Path, variables: Variables,
     if path.suffix == ".safetensors":
         with _open_safetensors(path) as file:
             return _fill(path, _safetensors_tensors(file), variables, model_cfg, "torchvision")
-    with h5py.File(path, "r") as file:
+    with _open_h5(path) as file:
         tensors = _h5_tensors(path, file, variables)
         layout = _h5_layout(path, tensors, variables)
         return _fill(path, tensors, variables, model_cfg, layout)
@@ -257,6 +257,13 @@ def _open_safetensors(path: pathlib.Path):
         return safetensors.safe_open(path, framework="flax")
     except safetensors.SafetensorError as error:
         raise PretrainedError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def _open_h5(path: pathlib.Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise PretrainedError(f"{path} is not a whole HDF5 file: {error}") from error
 
 
 def _safetensors_tensors(file) -> dict[str, _Tensor]:

@@ -28,6 +28,7 @@ class Outcome:
       images: `[M]` samples trained on.
       seconds: `[M]` wall seconds, the member's share of its population, without compilation.
       epochs_trained: `[M]` epochs behind the kept variables.
+      failed: `[M]` bool; such a member has no values, costs included.
     """
 
     method: str
@@ -39,6 +40,7 @@ class Outcome:
     images: np.ndarray
     seconds: np.ndarray
     epochs_trained: np.ndarray
+    failed: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,12 +127,17 @@ def _values(outcome: Outcome, reference: Outcome, targets: Targets,
     elif len(theirs) > 1:
         for alpha, value in zip(cfg.alphas, metrics.retrain_ceiling(theirs, alphas)):
             yield f"ceiling@{alpha:g}", value
-    yield "images", outcome.images
-    yield "wall_seconds", outcome.seconds
-    yield "epochs_trained", outcome.epochs_trained
+    images, seconds, epochs, ideal_images, ideal_seconds = (
+        np.where(o.failed, np.nan, cost)
+        for o, cost in ((outcome, outcome.images), (outcome, outcome.seconds),
+                        (outcome, outcome.epochs_trained), (reference, reference.images),
+                        (reference, reference.seconds)))
+    yield "images", images
+    yield "wall_seconds", seconds
+    yield "epochs_trained", epochs
     if outcome.method != "original":
-        yield "images_vs_retrain", outcome.images / np.maximum(reference.images, 1)
-        yield "wall_vs_retrain", outcome.seconds / np.maximum(reference.seconds, 1e-9)
+        yield "images_vs_retrain", images / ideal_images
+        yield "wall_vs_retrain", seconds / ideal_seconds
 
 
 def _split_values(split: str, outputs, labels, cfg, classification):
@@ -170,7 +177,8 @@ def _average(outcome: Outcome, classification: bool) -> Outcome:
             averaged[split] = outputs[good].mean(0, keepdims=True)
     return dataclasses.replace(outcome, seeds=(AVERAGED_SEED,), outputs=averaged,
                                images=outcome.images[:1], seconds=outcome.seconds[:1],
-                               epochs_trained=outcome.epochs_trained[:1])
+                               epochs_trained=outcome.epochs_trained[:1],
+                               failed=outcome.failed[:1])
 
 
 def _baseline_values(reference: Outcome, targets: Targets, baseline, cfg, classification):

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.errors import InputError
 
-# the data seed's streams: one step's draws do not depend on another step's
+# the data seed's streams: one step's draws do not depend on another step's; 0 and 5 belong to
+# data/synthetic.py, 1 to data/__init__.py
 _SPLIT, _BALANCE, _FORGET = 2, 3, 4
 
 _RANGE = re.compile(r"(-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?)")
@@ -35,16 +35,30 @@ class ForgetSet:
     """D_f: the training and validation samples that ask to be forgotten; never a test sample.
 
     Attributes:
-      name: safe in a file name: '20-28', 'class-3', 'random-0.02', 'gender-1', 'ids-requests'.
+      name: safe in a file name, starting with a letter or digit: '20-28', 'class-3',
+        'random-0.02', 'gender-1', 'ids-requests', 'labels-20--10' (from -20 to -10).
       request: as in the config: '20-28', 'class:3', 'random:0.02', 'gender:1', 'ids:FILE'.
       train: [n] int32, sorted data set rows of D_f in the training split; no copies.
       validation: the same in the validation split; may be empty.
+      in_test: samples that a list of ids names and that are in the test split.
+      left_out: ids of such a list whose samples were left out of the data set.
     """
 
     name: str
     request: str
     train: np.ndarray
     validation: np.ndarray
+    in_test: int = 0
+    left_out: int = 0
+
+    @property
+    def untrained(self) -> str:
+        """What of the request no model ever saw, in words; '' where there is nothing."""
+        if not self.in_test + self.left_out:
+            return ""
+        return (f"{self.in_test + self.left_out} of the ids asked for were never trained on: "
+                f"{self.in_test} are in the test split, {self.left_out} were left out of the "
+                "data set")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,7 +174,13 @@ def balanced_rows(labels: np.ndarray, train: np.ndarray, balance: int, seed: int
 def _forget_set(request: str, dataset: Dataset, train: np.ndarray, validation: np.ndarray,
                 seed: int) -> ForgetSet:
     name, mask = _select(request, dataset, np.concatenate([train, validation]), seed)
+    if not name[0].isalnum():
+        name = "labels" + name
     chosen = ForgetSet(name, request, train[mask[train]], validation[mask[validation]])
+    if request.startswith("ids:"):
+        wanted = len(_ids(request))
+        in_test = int(mask.sum()) - len(chosen.train) - len(chosen.validation)
+        chosen = dataclasses.replace(chosen, in_test=in_test, left_out=wanted - int(mask.sum()))
     wish = _wish(request)
     if not len(chosen.train):
         raise InputError(f"{wish} selects no training sample ({int(mask.sum())} of all "
@@ -178,7 +198,7 @@ def _select(request: str, dataset: Dataset, trained: np.ndarray,
     """The set's name and [N] bool: the samples it names, in any split."""
     kind, colon, value = request.partition(":")
     if kind == "ids" and value:
-        return "ids-" + _file_name(Path(value).stem), _ids_mask(request, value, dataset, trained)
+        return "ids-" + _file_name(Path(value).stem), _ids_mask(request, dataset)
     if kind == "random" and value:
         return "random-" + _file_name(value), _random_mask(request, value, dataset, trained, seed)
     if kind == "class" and value and dataset.task == "classification":
@@ -216,8 +236,9 @@ def _random_mask(request: str, value: str, dataset: Dataset, trained: np.ndarray
     return mask
 
 
-def _ids_mask(request: str, path: str, dataset: Dataset, trained: np.ndarray) -> np.ndarray:
-    """The samples whose ids a text file lists, one a line; empty lines and # lines count not."""
+def _ids(request: str) -> set[str]:
+    """The ids that a text file lists, one a line; empty lines and # lines count not."""
+    path = request.removeprefix("ids:")
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
@@ -227,6 +248,11 @@ def _ids_mask(request: str, path: str, dataset: Dataset, trained: np.ndarray) ->
     wanted = {line for line in lines if line and not line.startswith("#")}
     if not wanted:
         raise InputError(f"{_wish(request)}: the file lists no sample id")
+    return wanted
+
+
+def _ids_mask(request: str, dataset: Dataset) -> np.ndarray:
+    wanted = _ids(request)
     left_out = set(dataset.left_out_ids.tolist()) | {d.id for d in dataset.dropped}
     unknown = sorted(wanted - set(dataset.ids.tolist()) - left_out)
     if unknown:
@@ -234,16 +260,7 @@ def _ids_mask(request: str, path: str, dataset: Dataset, trained: np.ndarray) ->
         raise InputError(f"{_wish(request)}: {len(unknown)} of {len(wanted)} ids are unknown: "
                          f"{', '.join(map(repr, unknown[:3]))}{more}; ids look like "
                          f"{str(dataset.ids[0])!r}")
-    mask = np.isin(dataset.ids, list(wanted))
-    untrained = mask.copy()
-    untrained[trained] = False
-    unselected = len(wanted) - int(mask.sum())
-    if untrained.any() or unselected:
-        logging.warning(
-            "forget set %s: %d of %d ids were never trained on: %d are in the test split, %d "
-            "were left out of the data set", request, int(untrained.sum()) + unselected,
-            len(wanted), int(untrained.sum()), unselected)
-    return mask
+    return np.isin(dataset.ids, list(wanted))
 
 
 def _allowed(dataset: Dataset) -> str:

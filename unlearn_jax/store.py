@@ -97,6 +97,19 @@ class Store:
     def __init__(self, root: str | os.PathLike):
         self.root = Path(root)
 
+    def create(self) -> None:
+        """Creates the root, or finds it.
+
+        Raises:
+          StoreError: it cannot be created or written to.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise StoreError(f"--store={self.root} cannot be created: {e.strerror}") from e
+        if not os.access(self.root, os.W_OK | os.X_OK):
+            raise StoreError(f"--store={self.root} cannot be written to; choose another")
+
     def path(self, stage: str, key: str) -> Path:
         """Where the stage is, or would be."""
         for name in (stage, key):
@@ -117,9 +130,9 @@ class Store:
     def write(self, stage: str, key: str, parts: dict[str, Any]) -> Iterator[Path]:
         """Write a stage: `with store.write(...) as directory:` fill `directory`.
 
-        On success the directory, with its marker, takes its place in one rename; the stage's
-        progress directory is removed. On an exception nothing is left of it. If another
-        process has completed the same stage meanwhile, that one is kept.
+        On success the directory, with its marker, takes its place in one rename. On an
+        exception nothing is left of it. If another process has completed the same stage
+        meanwhile, that one is kept.
 
         Args:
           stage: name of the stage.
@@ -148,7 +161,6 @@ class Store:
             }
             (temp / MARKER).write_text(json.dumps(marker, indent=1, sort_keys=True) + "\n")
             self._put_in_place(temp, stage, key)
-        shutil.rmtree(self._progress_path(stage, key), ignore_errors=True)
 
     def _put_in_place(self, temp: Path, stage: str, key: str) -> None:
         path = self.path(stage, key)
@@ -166,16 +178,6 @@ class Store:
                 # Another writer's directory appeared between the check and the rename.
                 if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-
-    def progress(self, stage: str, key: str) -> Path:
-        """The directory for a stage's half-finished work; created, removed on completion."""
-        path = self._progress_path(stage, key)
-        path.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def _progress_path(self, stage: str, key: str) -> Path:
-        path = self.path(stage, key)
-        return path.with_name(path.name + ".partial")
 
     @contextlib.contextmanager
     def lock(self, stage: str, key: str) -> Iterator[None]:

@@ -109,6 +109,9 @@ def make_train_step(model: Model, optimizer: optax.GradientTransformation, loss:
         key = jax.random.fold_in(key, state.step)
 
         def objective(params):
+            # No gradient is computed for what does not train.
+            params = jax.tree.map(lambda p, trains: p if trains else jax.lax.stop_gradient(p),
+                                  params, model.trainable(params))
             outputs, new_stats = model.apply({"params": params, "batch_stats": batch_stats},
                                              batch.images, train=True, key=key)
             value = weighted_mean(loss.per_sample(outputs, batch.labels), batch.weights)
@@ -220,11 +223,13 @@ def guarded(step: Step, settings: OptimizerSettings) -> Callable:
     return body
 
 
-def end_epoch(patience: int) -> Callable:
+def end_epoch(patience: int, select: bool) -> Callable:
     """Closes a member's epoch: best state, early stop, and what the history needs.
 
     Args:
       patience: epochs without a better validation loss before it stops; 0: never.
+      select: the best state is the one to be kept, so that a validation loss that is not
+        finite means failure.
 
     Returns:
       `(carry, validation_loss) -> (carry, dict of scalars)`.
@@ -236,21 +241,23 @@ def end_epoch(patience: int) -> Callable:
         epochs = progress.epochs + running
         better = running & (validation_loss < progress.best_loss)
         best_epoch = jnp.where(better, epochs, progress.best_epoch)
-        stopped = progress.stopped
+        stopped, failed_step = progress.stopped, progress.failed_step
+        if select:
+            failed_step = jnp.where(running & ~jnp.isfinite(validation_loss), state.step,
+                                    failed_step)
         if patience:
             stopped |= epochs - best_epoch >= patience
         closed = Progress(
             best=jax.tree.map(lambda new, old: jnp.where(better, new, old),
                               state.variables, progress.best),
             best_loss=jnp.where(better, validation_loss, progress.best_loss),
-            best_epoch=best_epoch, epochs=epochs, stopped=stopped,
-            failed_step=progress.failed_step,
+            best_epoch=best_epoch, epochs=epochs, stopped=stopped, failed_step=failed_step,
             loss_sum=jnp.zeros_like(progress.loss_sum),
             loss_steps=jnp.zeros_like(progress.loss_steps))
         summary = {
             "running": running, "epoch": epochs, "best": better, "steps": state.step,
             "train_loss": progress.loss_sum / jnp.maximum(progress.loss_steps, 1),
-            "validation_loss": validation_loss, "failed_step": progress.failed_step,
+            "validation_loss": validation_loss, "failed_step": failed_step,
             "done": ~closed.running,
         }
         return (state, closed), summary

@@ -40,7 +40,9 @@ class Run:
         self._began = time.monotonic()
         self._record: dict[str, Any] = {
             "config_name": config_name, "command": command, "config": config.to_dict(),
-            "versions": versions(), "device": device(), "data_fingerprint": "",
+            "versions": versions(), "device": device(),
+            "matmul_precision": jax.config.jax_default_matmul_precision or "default",
+            "data_fingerprint": "",
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seconds": 0.0, "finished": False, "stages": [], "compile_seconds": {},
             "warnings": [],
@@ -59,8 +61,9 @@ class Run:
         self._write()
 
     def record_compilation(self, program: str, seconds: float) -> None:
-        """Notes the time spent compiling."""
-        self._record["compile_seconds"][program] = round(seconds, 3)
+        """Notes time spent compiling."""
+        total = self._record["compile_seconds"].get(program, 0.0) + seconds
+        self._record["compile_seconds"][program] = round(total, 3)
 
     def warn(self, message: str) -> None:
         """Notes something that a reader of the report must know."""
@@ -116,7 +119,8 @@ class Run:
                 "balanced": _histogram(dataset.labels[splits.rows.source])},
             "forget_sets": {f.name: {
                 "request": f.request, "train": len(f.train), "validation": len(f.validation),
-                "share": (len(f.train) + len(f.validation)) / trained}
+                "share": (len(f.train) + len(f.validation)) / trained,
+                "asked_in_test": f.in_test, "asked_left_out": f.left_out}
                 for f in splits.forget_sets},
             "dropped_reasons": reasons,
         }
@@ -133,6 +137,8 @@ class Run:
 def claim(directory: Path, config: ml_collections.ConfigDict, config_name: str,
           command: str) -> Iterator[Run]:
     """Takes a work directory: a new one, an empty one, or that of the same config.
+
+    A run that got no further than its data holds nothing that another config could spoil.
 
     Raises:
       InputError: it holds something else, which is left as it is.
@@ -156,15 +162,16 @@ def claim(directory: Path, config: ml_collections.ConfigDict, config_name: str,
 
 def _check_same_config(directory: Path, earlier: Path, config: ml_collections.ConfigDict) -> None:
     try:
-        old = json.loads(earlier.read_text())["config"]
-    except (OSError, ValueError, KeyError) as e:
+        record = json.loads(earlier.read_text())
+        old, stages = record["config"], [stage["stage"] for stage in record["stages"]]
+    except (OSError, ValueError, KeyError, TypeError) as e:
         raise InputError(f"{earlier} cannot be read ({e}). Remove the work directory or give "
                          "another --workdir.") from e
     new = json.loads(json.dumps(config.to_dict()))
     before, after = _flat(old), _flat(new)
     changed = [f"{k}: {before.get(k)!r} there, {after.get(k)!r} here"
                for k in sorted(before.keys() | after.keys()) if before.get(k) != after.get(k)]
-    if changed:
+    if changed and set(stages) - {"data"}:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise InputError(f"--workdir={directory} holds a run of another config "
                          f"({'; '.join(changed[:3])}{more}).\n"

@@ -11,7 +11,7 @@ class Dropped:
     """One sample that was left out: its id, the step that left it out and why."""
 
     id: str
-    step: str  # 'read', 'fraction', 'range', 'quality', ...
+    step: str  # 'read', 'quality', ...
     reason: str
 
 
@@ -84,17 +84,17 @@ def image_digests(images: np.ndarray) -> np.ndarray:
 
 
 def fingerprint(images: np.ndarray, labels: np.ndarray, ids: np.ndarray,
-                attributes: dict[str, np.ndarray], digests: np.ndarray | None = None) -> str:
-    """A digest of the contents: equal arrays give equal digests on every machine.
+                digests: np.ndarray | None = None) -> str:
+    """A digest of what models learn from: equal arrays give equal digests on every machine.
 
     Files are not looked at, since archives and shards of the same images differ in their bytes.
-    The width of the id array's dtype and the order of the attributes do not matter.
+    The width of the id array's dtype does not matter. Attributes only serve to choose forget
+    sets, which are known by their ids.
 
     Args:
       images: [N, H, W, C] uint8.
       labels: [N].
       ids: [N] str.
-      attributes: name -> [N].
       digests: `image_digests(images)` where it is at hand; then the images are not read.
 
     Returns:
@@ -114,8 +114,6 @@ def fingerprint(images: np.ndarray, labels: np.ndarray, ids: np.ndarray,
     encoded = [str(i).encode() for i in ids]
     add("id lengths", np.asarray([len(i) for i in encoded], np.int64))
     digest.update(b"".join(encoded))
-    for key in sorted(attributes):
-        add(f"attribute {key}", attributes[key])
     return digest.hexdigest()
 
 

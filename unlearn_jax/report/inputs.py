@@ -165,7 +165,10 @@ class Run:
         """First and last label of a forget set that is a label range or a class, else None."""
         request = self.data["forget_sets"][forget_set]["request"]
         if request.startswith("class:"):
-            request = "{0}-{0}".format(request.removeprefix("class:"))
+            # As splits.py reads it: a name first, else a number.
+            name, names = request.removeprefix("class:"), self.data["class_names"]
+            number = names.index(name) if name in names else int(name)
+            return number, number
         match = _RANGE.fullmatch(request)
         return (float(match[1]), float(match[2])) if match else None
 

@@ -24,7 +24,8 @@ from unlearn_jax.train import Loss
 _NUMBERS = 1
 
 # Keys of `data` that a trained model depends on beyond the fingerprint of what was loaded.
-_DATA_KEYS = ("task", "split", "seed", "balance", "rotation", "shift", "zoom", "flip")
+_DATA_KEYS = ("task", "split", "seed", "balance")
+_COPY_KEYS = ("rotation", "shift", "zoom", "flip")  # of augmented copies, where there are any
 _TRAIN_KEYS = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "warmup",
                "weight_decay", "momentum", "loss", "patience")
 _UNLEARN_KEYS = ("batch_size", "optimizer", "learning_rate", "schedule", "warmup",
@@ -87,9 +88,11 @@ class Study:
 def original_stage(study: Study) -> Stage:
     """M_O of all seeds."""
     config = study.config
+    data_keys = (*_DATA_KEYS, *(_COPY_KEYS if config.data.balance else ()))
     parts = {
-        "numbers": _NUMBERS, "data": study.dataset.fingerprint, "seeds": config.seeds,
-        "split": {k: config.data[k] for k in _DATA_KEYS},
+        "numbers": _NUMBERS, "data": study.dataset.fingerprint,
+        "num_classes": study.dataset.num_classes, "seeds": config.seeds,
+        "split": {k: config.data[k] for k in data_keys},
         "model": {**config.model.to_dict(), "pretrained": _file_digest(config.model.pretrained)},
         "train": {k: config.train[k] for k in _TRAIN_KEYS},
     }

@@ -1,16 +1,14 @@
 """Model stages: trains what the store lacks, as populations, and stores it.
 
 Missing originals and retrained models of all seeds and forget sets are members of one
-population, trained by one compiled program; so are all unlearned models of a method. Members
-are stored by (method, forget set, budget), so that later runs find them one by one.
+population, trained by one compiled program; so are all unlearned models of a method. What is
+stored, and found again by later runs, is a stage: all seeds of a (method, forget set, budget).
 """
 
 import contextlib
 import dataclasses
 import json
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,7 +24,6 @@ from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.population import (
     Member,
     Recipe,
-    Saver,
     Snapshot,
     init_members,
     train_population,
@@ -34,7 +31,8 @@ from unlearn_jax.population import (
 from unlearn_jax.pretrained import load_pretrained
 from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages.graph import Stage, Study
-from unlearn_jax.store import stage_key
+from unlearn_jax.stages.progress import CheckpointSaver
+from unlearn_jax.train import Step
 
 
 def train_missing(study: Study, stages: list[Stage]) -> None:
@@ -43,8 +41,9 @@ def train_missing(study: Study, stages: list[Stage]) -> None:
     settings = OptimizerSettings.from_config(config.train)
     optimizer = make_optimizer(settings)
 
-    def start(missing: list[Stage], layout: Layout) -> Variables:
-        return _initial_variables(study, layout, [s for _ in missing for s in study.seeds])
+    def start(missing: list[Stage], layout: Layout) -> tuple[Variables, np.ndarray]:
+        seeds = [s for _ in missing for s in study.seeds]
+        return _initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
 
     setting = Setting(study.model, optimizer, study.loss, _label_space(study), config.unlearn)
     recipe = Recipe("train", METHODS["retrain"].make_step(setting), optimizer, settings,
@@ -53,8 +52,20 @@ def train_missing(study: Study, stages: list[Stage]) -> None:
     _run_missing(study, stages, recipe, start, walks_forget=False)
 
 
-def unlearn_missing(study: Study, original: Stage, stages: list[Stage]) -> None:
-    """Unlearns for all forget sets, seeds and budgets that the store lacks.
+def unlearn_step(study: Study) -> Step:
+    """The config's method as a step.
+
+    Raises:
+      InputError: the method cannot work as configured.
+    """
+    section = study.config.unlearn
+    optimizer = make_optimizer(OptimizerSettings.from_config(section))
+    return METHODS[section.method].make_step(
+        Setting(study.model, optimizer, study.loss, _label_space(study), section))
+
+
+def unlearn_missing(study: Study, original: Stage, stages: list[Stage], step: Step) -> None:
+    """Unlearns, by `unlearn_step`, for all forget sets, seeds and budgets that the store lacks.
 
     At a constant learning rate the budgets are snapshots of one run, as a longer run begins
     like a shorter one. Any other schedule depends on the length, so each budget is a run.
@@ -65,15 +76,16 @@ def unlearn_missing(study: Study, original: Stage, stages: list[Stage]) -> None:
     method = METHODS[section.method]
     settings = OptimizerSettings.from_config(section)
     optimizer = make_optimizer(settings)
-    setting = Setting(study.model, optimizer, study.loss, _label_space(study), section)
-    step = method.make_step(setting)
 
-    def start(missing: list[Stage], layout: Layout) -> Variables:
+    def start(missing: list[Stage], layout: Layout) -> tuple[Variables, np.ndarray]:
         sets = len({s.forget_name for s in missing})
         if method.start == "initial":
-            return _initial_variables(study, layout, [s for _ in range(sets) for s in study.seeds])
-        variables, _ = checkpoints.restore(original.directory(study.store) / "checkpoint")
-        return jax.tree.map(lambda x: np.concatenate([x] * sets), variables)
+            seeds = list(study.seeds) * sets
+            return _initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
+        variables, metadata = checkpoints.restore(original.directory(study.store) / "checkpoint")
+        # What starts from a failed model is no unlearned model, however well it trains.
+        return (jax.tree.map(lambda x: np.concatenate([x] * sets), variables),
+                np.tile(metadata["failed"], sets))
 
     budgets = sorted({s.epochs for s in stages})
     runs = [budgets] if settings.schedule == "constant" else [[b] for b in budgets]
@@ -86,7 +98,8 @@ def unlearn_missing(study: Study, original: Stage, stages: list[Stage]) -> None:
 
 
 def _run_missing(study: Study, stages: list[Stage], recipe: Recipe,
-                 start: Callable[[list[Stage], Layout], Variables], walks_forget: bool) -> None:
+                 start: Callable[[list[Stage], Layout], tuple[Variables, np.ndarray]],
+                 walks_forget: bool) -> None:
     with contextlib.ExitStack() as locks:
         # In the order of their keys, so that two processes never wait for each other.
         for stage in sorted(stages, key=lambda s: s.key):
@@ -117,20 +130,20 @@ def _run_population(study: Study, missing: list[Stage], recipe: Recipe, start,
                  ", ".join(name or "original" for name in forget_sets), recipe.epochs,
                  min(len(m.rows) for m in members), max(len(m.rows) for m in members),
                  dict(layout.mesh.shape))
-    # Progress belongs to the stage that is written last: it goes when all are there.
-    population_key = stage_key("population", {"stages": [s.key for s in missing]})
-    progress = study.store.progress(missing[-1].method, missing[-1].key) / population_key
-    saver = _CheckpointSaver(progress, study.config.train.checkpoint_seconds)
-    trained = train_population(recipe, study.model, layout, study.resident, members,
-                               start(missing, layout), saver, study.bar)
+    saver = CheckpointSaver(study.store, recipe, missing, study.config.train.checkpoint_seconds)
+    variables, failed = start(missing, layout)
+    trained = train_population(recipe, study.model, layout, study.resident, members, variables,
+                               saver, study.bar)
     status = "resumed" if saver.resumed else "computed"
     for stage in missing:
         snapshot = trained.snapshots[stage.epochs if recipe.keep == "last" else recipe.epochs]
         mine = [m for m, member in enumerate(members) if member.forget_set == stage.forget_name]
+        snapshot = dataclasses.replace(snapshot, failed=snapshot.failed | failed)
         metadata = _store_stage(study, stage, snapshot, mine, trained.history)
         seconds = float(np.sum(metadata["seconds"]))
         study.run.record_stage(stage.method, stage.forget_name, stage.key, status, seconds,
                                int(np.sum(metadata["images"])), len(mine), stage.epochs)
+    saver.finish()
     study.run.record_compilation(recipe.name, trained.compile_seconds)
     images = sum(row["images"] for row in {(r["seed"], r["forget_set"]): r
                                            for r in trained.history}.values())
@@ -198,28 +211,3 @@ def _label_space(study: Study) -> LabelSpace:
     d = study.config.data
     return LabelSpace(d.label_min, d.label_max, study.dataset.num_classes,
                       study.config.model.output_scale)
-
-
-class _CheckpointSaver(Saver):
-    """Keeps a half-finished population in the store's progress directory."""
-
-    def __init__(self, directory: Path, seconds: float):
-        self._directory = directory
-        self._seconds = seconds
-        self._last = time.monotonic()
-        self.resumed = False
-
-    def due(self) -> bool:
-        return time.monotonic() - self._last >= self._seconds
-
-    def save(self, epoch, tree, metadata) -> None:
-        checkpoints.save_progress(self._directory, epoch, tree, metadata)
-        self._last = time.monotonic()
-
-    def load(self, template):
-        latest = checkpoints.latest(self._directory)
-        if latest is None:
-            return None
-        metadata, _ = checkpoints.describe(latest)
-        self.resumed = True
-        return checkpoints.restore(latest, template(metadata))

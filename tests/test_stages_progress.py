@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+from toy import recipe
+
+from unlearn_jax.splits import ForgetSet
+from unlearn_jax.stages.graph import Stage
+from unlearn_jax.stages.progress import CheckpointSaver
+from unlearn_jax.store import Store
+
+PARTS = {"data": "d", "seeds": (0, 1)}
+NOBODY = np.zeros(0, np.int32)
+ORIGINAL = Stage("original", None, 0, PARTS)
+RETRAINED = [Stage("retrain", ForgetSet(name, name, NOBODY, NOBODY), 3,
+                   {**PARTS, "forget": {"name": name}}) for name in ("20-28", "30-35")]
+TREE = {"w": np.arange(6, dtype=np.float32)}
+
+
+def finish(store, stage):
+    with store.write(stage.method, stage.key, stage.parts) as directory:
+        (directory / "models").write_text("x")
+
+
+def test_a_run_that_lacks_fewer_stages_goes_on_from_the_same_progress(tmp_path):
+    store = Store(tmp_path)
+    first = CheckpointSaver(store, recipe(), [ORIGINAL, *RETRAINED], 0)
+    assert first.due() and first.load(lambda metadata: None) is None
+    first.save(3, TREE, {"epoch": 3})
+    # The disk was full after the first stage was stored.
+    finish(store, ORIGINAL)
+    second = CheckpointSaver(store, recipe(), RETRAINED, 0)
+    tree, metadata = second.load(lambda metadata: None)
+    np.testing.assert_array_equal(tree["w"], TREE["w"])
+    assert second.resumed and not first.resumed and metadata == {"epoch": 3}
+    # Its own progress comes first, and all of it goes when all stages are there.
+    second.save(4, TREE, {"epoch": 4})
+    assert second.load(lambda metadata: None)[1] == {"epoch": 4}
+    second.finish()
+    assert CheckpointSaver(store, recipe(), RETRAINED, 0).load(lambda metadata: None)
+    for stage in RETRAINED:
+        finish(store, stage)
+    second.finish()
+    assert not list((tmp_path / "population").rglob("*.json"))
+
+
+@pytest.mark.parametrize("other", [
+    (recipe(epochs=9), RETRAINED),
+    (recipe(name="other"), RETRAINED),
+    (recipe(), [Stage("retrain", None, 3, {**PARTS, "data": "other"})]),
+])
+def test_other_populations_have_their_own_progress(tmp_path, other):
+    CheckpointSaver(Store(tmp_path), recipe(), RETRAINED, 0).save(3, TREE, {})
+    assert CheckpointSaver(Store(tmp_path), *other, 0).load(lambda metadata: None) is None

@@ -1,0 +1,82 @@
+"""Where a half-finished population is kept, so that a killed run goes on and not back."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from unlearn_jax import checkpoints
+from unlearn_jax.population import Recipe, Saver
+from unlearn_jax.stages.graph import Stage
+from unlearn_jax.store import Store, stage_key
+
+# Parts of a stage that differ between the members of one population.
+_OF_A_MEMBER = ("forget", "epochs")
+_STAGES = "stages.json"
+
+
+class CheckpointSaver(Saver):
+    """Keeps a population under `ROOT/population/COMMON/OWN`.
+
+    COMMON hashes what all its stages share, OWN which stages they are. A run that lacks fewer
+    stages than an earlier one did (some were stored before the disk was full, or are no longer
+    asked for) takes its members out of the earlier one's progress; each run writes to its own.
+
+    Args:
+      store: of the stages.
+      recipe: of the population.
+      stages: those that it trains.
+      seconds: how often to save.
+
+    Attributes:
+      resumed: something was found and taken over.
+    """
+
+    def __init__(self, store: Store, recipe: Recipe, stages: list[Stage], seconds: float):
+        common = {k: v for k, v in stages[0].parts.items() if k not in _OF_A_MEMBER}
+        own = {"stages": [[s.method, s.key] for s in stages]}
+        self._store, self._stages = store, own["stages"]
+        self._family = store.path("population", stage_key(
+            "population", {"recipe": recipe.name, "epochs": recipe.epochs, **common}))
+        self._own = self._family / stage_key("population", own)
+        self._seconds = seconds
+        self._last = time.monotonic()
+        self.resumed = False
+
+    def due(self) -> bool:
+        return time.monotonic() - self._last >= self._seconds
+
+    def save(self, epoch: int, tree: Any, metadata: dict[str, Any]) -> None:
+        began = time.monotonic()
+        self._own.mkdir(parents=True, exist_ok=True)
+        (self._own / _STAGES).write_text(json.dumps(self._stages))
+        checkpoints.save_progress(self._own, epoch, tree, metadata)
+        self._last = time.monotonic()
+        # However slow the disk, most of the time goes into training.
+        self._seconds = max(self._seconds, 20 * (self._last - began))
+
+    def load(self, template: Callable[[dict[str, Any]], Any | None]) -> tuple[Any, dict] | None:
+        for directory in self._directories():
+            found = checkpoints.restore_latest(directory, template)
+            if found is not None:
+                logging.info("going on from %s", directory)
+                self.resumed = True
+                return found
+        return None
+
+    def finish(self) -> None:
+        """Removes all progress of which every stage is in the store by now."""
+        for directory in self._directories():
+            stages = directory / _STAGES
+            if stages.exists() and all(self._store.complete(*stage)
+                                       for stage in json.loads(stages.read_text())):
+                shutil.rmtree(directory)
+
+    def _directories(self) -> Iterator[Path]:
+        """This population's own, then the others of its family, newest first."""
+        others = [d for d in self._family.glob("*") if d != self._own]
+        yield from (self._own, *sorted(others, key=lambda d: -d.stat().st_mtime))
