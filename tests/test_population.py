@@ -143,7 +143,7 @@ def test_members_exchange_nothing(monkeypatch):
 
     def spy(self, *args):
         out = call(self, *args)
-        texts.append(self.as_text())
+        texts.append(self.compiled.as_text())
         return out
 
     monkeypatch.setattr(Program, "__call__", spy)

@@ -106,15 +106,16 @@ class Program:
             self._compiled = self._jitted.lower(*args).compile()
             self.compile_seconds = time.monotonic() - began
 
-    def as_text(self) -> str:
-        """The compiled program, for tests that look for collectives.
+    @property
+    def compiled(self) -> jax.stages.Compiled:
+        """The compiled program: its text, its memory.
 
         Raises:
           RuntimeError: it has not been called yet.
         """
         if self._compiled is None:
             raise RuntimeError("the program is compiled at its first call")
-        return self._compiled.as_text()
+        return self._compiled
 
 
 def make_layout(cfg: ml_collections.ConfigDict, num_members: int) -> Layout:

@@ -194,7 +194,7 @@ def train_population(recipe: Recipe, model: Model, layout: Layout, resident: Res
         if recipe.keep == "best" and not len(member.validation):
             raise ValueError(f"{recipe.name}: {member} has no validation samples to choose by")
     saver = saver or Saver()
-    run = _Run(recipe, model, layout, resident, members, variables_M)
+    run = PopulationRun(recipe, model, layout, resident, members, variables_M)
     run.resume(saver)
     if run.epoch < recipe.epochs:
         run.compile()  # before the bar, whose time left would count it
@@ -248,8 +248,11 @@ class _Group:
     carry: Carry
 
 
-class _Run:
-    """A run in mid-flight: the groups on the devices and the host's books."""
+class PopulationRun:
+    """A run in mid-flight: the groups on the devices and the host's books.
+
+    `train_population` drives it; its arguments are explained there.
+    """
 
     def __init__(self, recipe: Recipe, model: Model, layout: Layout, resident: Resident,
                  members: list[Member], variables_M: Variables):
@@ -304,6 +307,7 @@ class _Run:
             forget=forget)
 
     def compile(self) -> None:
+        """Compiles the step and runs nothing."""
         group = self.groups[0]
         shape = (len(group.members), self.chunk, self.recipe.batch_size)
         rows_GKB = self.layout.put_batches(np.zeros(shape, np.int32))
@@ -311,7 +315,9 @@ class _Run:
                           np.int32(0))
         logging.info("%s: compiled in %.1f s", self.recipe.name, self.step.compile_seconds)
 
-    def train_epoch(self, progress_bar) -> None:
+    def train_epoch(self, progress_bar=None) -> None:
+        """One epoch of every member that is not done, with its validation and its books."""
+        progress_bar = progress_bar or _NoBar()
         began, compiled = time.monotonic(), self.compile_seconds
         summaries = [self._train_group(group, progress_bar) for group in self.groups
                      if not self.done[group.members].all()]
@@ -379,6 +385,7 @@ class _Run:
 
     @property
     def compile_seconds(self) -> float:
+        """Spent compiling so far."""
         programs = (self.start, self.step, self.validate, self.close)
         return sum(program.compile_seconds for program in programs)
 
@@ -411,6 +418,7 @@ class _Run:
         return Trained(self.snapshots, self.history, self.compile_seconds)
 
     def save(self, saver: Saver) -> None:
+        """Hands everything to the saver."""
         tree = {"carry": self._joined(lambda carry: carry),
                 "snapshots": {str(e): s.variables for e, s in self.snapshots.items()}}
         books = {name: getattr(self, name).tolist()

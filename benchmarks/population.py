@@ -1,0 +1,61 @@
+"""Images per second against the number of members:  python -m benchmarks.population
+
+Beside our engine: the same step under a plain `jit(vmap(...))`, and in a Python loop over
+members. All are the same network, batches and optimiser.
+"""
+
+import time
+
+import jax
+
+from benchmarks import measure, workload
+from benchmarks.workload import Workload
+
+
+def main() -> None:
+    """Prints the table; see `--help`."""
+    parser = measure.arguments(__doc__)
+    parser.add_argument("--impl", nargs="+", choices=IMPLEMENTATIONS, default=[*IMPLEMENTATIONS],
+                        help="what to measure")
+    args = parser.parse_args()
+    rows = []
+    for members in args.members:
+        work = workload.make_workload(args, members)
+        runs, facts = {}, {}
+        for impl in args.impl:
+            began = time.perf_counter()
+            compiled, runs[impl] = IMPLEMENTATIONS[impl](work)
+            facts[impl] = {"start_s": time.perf_counter() - began,
+                           "temp_mb": compiled.memory_analysis().temp_size_in_bytes / 1e6}
+        seconds = measure.in_turns(runs, args.n, warmup=1)
+        rows += [{"impl": impl, "members": members,
+                  "images_per_s": measure.spread(work.images / seconds[impl]), **facts[impl]}
+                 for impl in args.impl]
+    measure.finish(args, rows)
+
+
+def ours(work: Workload) -> workload.Steps:
+    """The population engine as the product runs it."""
+    return _engine(work, workload.layout_for(work.members))
+
+
+def ours_together(work: Workload) -> workload.Steps:
+    """The same with all members in one call of the program, whatever the backend."""
+    return _engine(work, workload.layout_for(work.members, per_device=work.members))
+
+
+def _engine(work: Workload, layout) -> workload.Steps:
+    run = workload.engine_run(work, layout)
+
+    def epoch() -> None:
+        run.train_epoch()
+        jax.block_until_ready([group.carry for group in run.groups])
+
+    return run.step.compiled, epoch
+
+
+IMPLEMENTATIONS = {"ours": ours, "ours-together": ours_together, "vmap": workload.plain_vmap,
+                   "loop": workload.plain_loop}
+
+if __name__ == "__main__":
+    main()
