@@ -13,23 +13,25 @@ from unlearn_jax.conv import DIMENSION_NUMBERS, member_conv
 
 lax_conv = functools.partial(lax.conv_general_dilated, dimension_numbers=DIMENSION_NUMBERS)
 
-# (pixels, kernel, stride, padding); the small ones take the patches formulation on CPU
+# (pixels, channels, kernel, stride, padding); on a CPU few pixels take the patches formulation,
+# and strides and 1x1 kernels with eight channels the products for the weight gradient
 GEOMETRIES = [
-    (8, 3, 1, "SAME"),
-    (9, 3, 2, ((1, 1), (1, 1))),
-    (8, 1, 2, ((0, 0), (0, 0))),
-    (13, 7, 2, ((3, 3), (3, 3))),
-    (2, 3, 1, ((1, 1), (1, 1))),
-    (5, 3, 2, "VALID"),
-    (2, 1, 1, ((0, 0), (0, 0))),
-    (7, 5, 2, ((1, 2), (2, 1))),
+    (8, 3, 3, 1, "SAME"),
+    (9, 8, 3, 2, ((1, 1), (1, 1))),
+    (8, 8, 1, 2, ((0, 0), (0, 0))),
+    (13, 3, 7, 2, ((3, 3), (3, 3))),
+    (2, 3, 3, 1, ((1, 1), (1, 1))),
+    (5, 8, 3, 2, "VALID"),
+    (2, 3, 1, 1, ((0, 0), (0, 0))),
+    (6, 9, 1, 1, "SAME"),
+    (7, 8, 5, 2, ((1, 2), (2, 1))),
 ]
 
 
-def arrays(pixels, kernel, members=3, dtype=jnp.float32):
+def arrays(pixels, kernel, members=3, dtype=jnp.float32, channels=3):
     keys = jax.random.split(jax.random.key(0))
-    x = jax.random.normal(keys[0], (members, 2, pixels, pixels, 3), dtype)
-    w = jax.random.normal(keys[1], (members, kernel, kernel, 3, 4), dtype)
+    x = jax.random.normal(keys[0], (members, 2, pixels, pixels, channels), dtype)
+    w = jax.random.normal(keys[1], (members, kernel, kernel, channels, 4), dtype)
     return x, w
 
 
@@ -41,9 +43,9 @@ def value_and_grads(conv, stride, padding):
     return jax.value_and_grad(objective, (0, 1), has_aux=True)
 
 
-@pytest.mark.parametrize("pixels, kernel, stride, padding", GEOMETRIES)
-def test_equals_a_loop_of_lax_convolutions(pixels, kernel, stride, padding):
-    x, w = arrays(pixels, kernel)
+@pytest.mark.parametrize("pixels, channels, kernel, stride, padding", GEOMETRIES)
+def test_equals_a_loop_of_lax_convolutions(pixels, channels, kernel, stride, padding):
+    x, w = arrays(pixels, kernel, channels=channels)
     (_, y), grads = jax.jit(jax.vmap(value_and_grads(member_conv, stride, padding)))(x, w)
     for m in range(3):
         (_, y_m), grads_m = value_and_grads(lax_conv, stride, padding)(x[m], w[m])
