@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +96,29 @@ def test_predictions_agree_with_the_results(finished):
             mae[seed], rel=1e-5)
 
 
+def images_per_epoch(workdir):
+    """(of all training samples, {forget set: of its retained ones}); TINY makes no copies."""
+    data = json.loads((workdir / "data.json").read_text())
+    everything = data["counts"]["train"]
+    assert everything == data["counts"]["train_balanced"]
+    retained = {name: everything - f["train"] for name, f in data["forget_sets"].items()}
+    assert all(0 < count < everything for count in retained.values())
+    return everything, retained
+
+
+@pytest.mark.parametrize("name", ["20-28", "random-0.2"])
+@pytest.mark.parametrize("seed", ["0", "1"])
+def test_retrain_and_ft_train_on_the_retain_set_alone(finished, name, seed):
+    workdir, _, _ = finished
+    everything, retained = images_per_epoch(workdir)
+    assert len(set(retained.values())) == 2
+    images = {(method, int(epochs)): value
+              for (method, *of, epochs, its_seed, metric), value in values(workdir).items()
+              if (*of, its_seed, metric) == (name, seed, "images")}
+    assert images == {("original", 0): 3 * everything, ("retrain", 3): 3 * retained[name],
+                      ("ft", 1): 1 * retained[name], ("ft", 2): 2 * retained[name]}
+
+
 def test_another_method_reuses_the_models_of_the_store(finished, tmp_path):
     first, store, _ = finished
     done = run("rnd.py", tmp_path / "rnd", store)
@@ -109,6 +131,9 @@ def test_another_method_reuses_the_models_of_the_store(finished, tmp_path):
     for key in mine:
         if key[0] in ("original", "retrain") and key[1] == "20-28":
             np.testing.assert_equal(mine[key], theirs[key])
+    everything, _ = images_per_epoch(tmp_path / "rnd")
+    for seed in ("0", "1"):
+        assert mine["rnd", "20-28", "2", seed, "images"] == 2 * everything
 
 
 def test_the_same_command_again_computes_nothing(finished, tmp_path):
@@ -128,28 +153,43 @@ def test_a_longer_budget_reuses_the_shorter(finished, tmp_path):
     assert statuses(tmp_path / "ft")["ft", "20-28", 3] == "computed"
 
 
+# Dies in the third epoch of training, between two members.
+KILLED = """
+import os, runpy, signal
+from unlearn_jax import population
+
+batches = population.epoch_batches
+
+def dying(member, name, epoch, batch_size):
+    if (name, member.seed, epoch) == ("train", 1, 2):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return batches(member, name, epoch, batch_size)
+
+population.epoch_batches = dying
+runpy.run_module("unlearn_jax.main", run_name="__main__", alter_sys=True)
+"""
+
+
 def test_killed_in_mid_training_it_resumes_to_the_same_numbers(finished, tmp_path):
     first, _, _ = finished
     store = tmp_path / "store"
     args = command("ft.py", tmp_path / "ft", store, "--config.train.checkpoint_seconds=0.0")
-    process = subprocess.Popen(args, cwd=ROOT, env=ENV, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
-    # two of three epochs are checkpointed; it dies in the midst of what follows
-    while not list(store.glob("retrain/*.partial/*/00000002/metadata.json")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed = subprocess.run([sys.executable, "-c", KILLED, *args[3:]], cwd=ROOT, env=ENV,
+                            capture_output=True, text=True, timeout=300)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+    assert statuses(tmp_path / "ft") == {}
     done = run("ft.py", tmp_path / "ft", store, "--config.train.checkpoint_seconds=0.0")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert statuses(tmp_path / "ft")["retrain", "20-28", 3] in ("resumed", "reused")
-    if statuses(tmp_path / "ft")["retrain", "20-28", 3] == "resumed":
-        assert "resumed after epoch" in done.stderr
+    assert statuses(tmp_path / "ft") == {
+        ("original", "", 0): "resumed", ("retrain", "20-28", 3): "resumed",
+        ("ft", "20-28", 1): "computed", ("ft", "20-28", 2): "computed"}
+    assert "resumed after epoch" in done.stderr
     # M_O and M_R trained beside one forget set are those trained beside two
     mine, theirs = values(tmp_path / "ft"), values(first)
+    assert {key[0] for key in mine} == {"median", "original", "retrain", "ft"}
     for key in mine:
-        np.testing.assert_allclose(mine[key], theirs[key], rtol=1e-4, err_msg=str(key))
-    assert not list(store.glob("*/*.partial"))
+        np.testing.assert_array_equal(mine[key], theirs[key], str(key))
+    assert not list(store.glob("population/*/*"))
 
 
 def test_classification_and_a_file_of_ids(tmp_path):

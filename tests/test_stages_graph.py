@@ -1,0 +1,180 @@
+"""Keys: what a model depends on moves its key, and nothing else does."""
+
+import types
+
+import numpy as np
+import pytest
+
+from unlearn_jax.config import check_config, default_config, get
+from unlearn_jax.errors import InputError
+from unlearn_jax.methods import METHODS
+from unlearn_jax.splits import ForgetSet
+from unlearn_jax.stages.graph import original_stage, retrain_stage, unlearn_stages
+
+FORGET = ForgetSet("20-28", "20-28", np.array([0, 2]), np.array([5]))
+DATASET = types.SimpleNamespace(fingerprint="a" * 32, num_classes=0,
+                                ids=np.array([f"id-{i}" for i in range(9)]))
+EVERYTHING = {"original", "retrain", "unlearn"}
+
+# They change what is loaded; `_study` fixes its fingerprint, through which alone they count.
+THROUGH_THE_FINGERPRINT = {
+    "data.source", "data.path", "data.size", "data.image_size", "data.label_noise",
+    "data.fraction", "data.quality", "data.quality_sharpness", "data.quality_contrast",
+    "data.quality_brightness"}
+# They change how often and what is written, and no model.
+WITHOUT_EFFECT = {"train.checkpoint_seconds", "train.tensorboard"}
+# Random labels come from the range, which the fingerprint does not show.
+UNLEARNED_ONLY = {"data.label_min", "data.label_max"}
+OPTIONS = {f"unlearn.{option}" for option in METHODS["rnd"].options}
+
+# Where the rules of `_another` give no legal value.
+OTHER_VALUES = {
+    "data.source": "digits", "data.path": "elsewhere", "data.task": "classification",
+    "data.split": (0.5, 0.3, 0.2), "data.label_min": 21, "data.label_max": 59,
+    "data.quality": "on", "model.name": "resnet18", "model.variant": "keras",
+    "model.stem": "small", "model.output": "linear", "model.preprocess": "torch",
+    "model.dtype": "bfloat16", "model.frozen": ("head",), "model.output_scale": 50.0,
+    "model.output_offset": 15.0, "train.optimizer": "sgd", "train.schedule": "cosine",
+    "train.loss": "mse", "unlearn.method": "ft", "unlearn.optimizer": "sgd",
+    "unlearn.schedule": "cosine", "unlearn.labels": "uniform",
+    "unlearn.label_units": "as_published"}
+
+
+def _config(**changes):
+    """A config in which every key counts: copies are drawn, and `rnd` reads all its options."""
+    c = default_config()
+    with c.unlocked():
+        c.data.balance = 5
+        c.model.update(head_widths=(8,), head_dropout=(0.1,), output_scale=45.0)
+        c.unlearn.method = "rnd"
+    c.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return c
+
+
+def _leaves(sections):
+    return [f"{section}.{key}" for section in sections for key in default_config()[section]]
+
+
+def _another(key, value):
+    if key == "model.pretrained":
+        return "a file of weights"
+    if key in OTHER_VALUES:
+        return OTHER_VALUES[key]
+    if isinstance(value, tuple):
+        return tuple(_another(key, v) for v in value)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    return value / 2 if value else 0.1
+
+
+def _study(config, **dataset):
+    return types.SimpleNamespace(config=config, seeds=config.seeds,
+                                 dataset=types.SimpleNamespace(**{**vars(DATASET), **dataset}))
+
+
+def _keys(study, forget_set=FORGET):
+    original = original_stage(study)
+    unlearned = unlearn_stages(study, original, forget_set)
+    return {"original": original.key, "retrain": retrain_stage(study, original, forget_set).key,
+            "unlearn": [(s.method, s.key) for s in unlearned]}
+
+
+def _moved(before, after):
+    return {name for name in before if before[name] != after[name]}
+
+
+@pytest.mark.parametrize("key", _leaves(("data", "model", "train", "unlearn")))
+def test_a_key_moves_the_models_that_depend_on_it(key, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a file of weights").write_bytes(b"weights")
+    base = _config()
+    changed = _config(**{key: _another(key, get(base, key))})
+    assert get(changed, key) != get(base, key)
+    if key != "data.task":  # legal along with another loss alone, which would move the keys too
+        check_config(changed, tuple(METHODS))
+    if key in THROUGH_THE_FINGERPRINT | WITHOUT_EFFECT:
+        expected = set()
+    elif key.startswith("unlearn.") or key in UNLEARNED_ONLY:
+        expected = {"unlearn"}
+    else:
+        expected = EVERYTHING
+    assert _moved(_keys(_study(base)), _keys(_study(changed))) == expected
+
+
+@pytest.mark.parametrize("key", _leaves(("eval", "parallel")))
+def test_what_is_measured_and_where_it_runs_moves_nothing(key):
+    changed = _config(**{key: "cpu" if key == "parallel.backend" else
+                         _another(key, get(_config(), key))})
+    assert get(changed, key) != get(_config(), key)
+    assert not _moved(_keys(_study(_config())), _keys(_study(changed)))
+
+
+def test_the_exclusions_are_keys():
+    leaves = set(_leaves(("data", "model", "train", "unlearn")))
+    assert THROUGH_THE_FINGERPRINT | WITHOUT_EFFECT | UNLEARNED_ONLY | OPTIONS <= leaves
+    assert OTHER_VALUES.keys() <= leaves
+
+
+@pytest.mark.parametrize("dataset", [dict(fingerprint="b" * 32), dict(num_classes=7)])
+def test_what_was_loaded_moves_everything(dataset):
+    base = _config()
+    assert _moved(_keys(_study(base)), _keys(_study(base, **dataset))) == EVERYTHING
+
+
+def test_seeds_move_everything():
+    assert _moved(_keys(_study(_config())), _keys(_study(_config(seeds=(0, 1))))) == EVERYTHING
+
+
+@pytest.mark.parametrize("key", ["data.rotation", "data.shift", "data.zoom", "data.flip"])
+def test_without_copies_their_settings_move_nothing(key):
+    base = _config(data__balance=0)
+    changed = _config(data__balance=0, **{key: _another(key, get(base, key))})
+    assert get(changed, key) != get(base, key)
+    assert not _moved(_keys(_study(base)), _keys(_study(changed)))
+
+
+@pytest.mark.parametrize("key", sorted(OPTIONS))
+def test_options_of_one_method_do_not_move_another(key):
+    base = _config(unlearn__method="ft")
+    changed = _config(unlearn__method="ft", **{key: _another(key, get(base, key))})
+    assert not _moved(_keys(_study(base)), _keys(_study(changed)))
+
+
+def test_each_budget_has_its_key_and_keeps_it():
+    two, three = (
+        {s.epochs: s.key for s in unlearn_stages(study, original_stage(study), FORGET)}
+        for study in (_study(_config(unlearn__epochs=(2, 8))),
+                      _study(_config(unlearn__epochs=(4, 8, 2)))))
+    assert list(two) == [2, 8] and list(three) == [2, 4, 8]
+    assert len(set(three.values())) == 3
+    assert {e: three[e] for e in two} == two
+
+
+@pytest.mark.parametrize("other", [
+    ForgetSet("20-28", "20-28", np.array([0, 3]), np.array([5])),
+    ForgetSet("20-28", "20-28", np.array([0, 2]), np.array([6])),
+    ForgetSet("20-29", "20-29", np.array([0, 2]), np.array([5])),
+])
+def test_a_forget_set_counts_by_its_name_and_by_who_is_in_it(other):
+    study = _study(_config())
+    assert _moved(_keys(study), _keys(study, other)) == {"retrain", "unlearn"}
+
+
+def test_a_forget_set_counts_by_ids_and_not_by_where_they_stand():
+    config = _config()
+    backward = _study(config, ids=DATASET.ids[::-1])
+    same = ForgetSet("20-28", "20-28", np.array([8, 6]), np.array([3]))
+    assert not _moved(_keys(_study(config)), _keys(backward, same))
+
+
+def test_pretrained_weights_count_by_their_contents(tmp_path):
+    paths = [tmp_path / name for name in ("a.h5", "b.h5", "c.h5")]
+    for path, content in zip(paths, (b"weights", b"weights", b"others")):
+        path.write_bytes(content)
+    a, b, c = (_keys(_study(_config(model__pretrained=str(path)))) for path in paths)
+    assert not _moved(a, b)
+    assert _moved(a, c) == EVERYTHING
+    with pytest.raises(InputError, match="config.model.pretrained is 'nowhere.h5'"):
+        _keys(_study(_config(model__pretrained="nowhere.h5")))

@@ -1,0 +1,122 @@
+"""Who trains on what: no retrained or fine-tuned member may see a forgotten sample."""
+
+import types
+
+import numpy as np
+import pytest
+
+from unlearn_jax.config import default_config
+from unlearn_jax.data import load
+from unlearn_jax.data.augment import Augmentation
+from unlearn_jax.data.resident import make_resident
+from unlearn_jax.methods import METHODS
+from unlearn_jax.splits import make_splits
+from unlearn_jax.stages.models import _member
+
+FORGET_SETS = ("20-28", "gender:1")
+ON_RETAIN, ON_BOTH = ["retrain", "ft"], ["rnd"]
+
+
+class Case:
+    """A balanced data set whose copies are not changed, so that pixels tell whose they are."""
+
+    def __init__(self, cache):
+        c = default_config()
+        with c.unlocked():
+            c.data.update(size=150, image_size=12, balance=5)
+            c.forget.sets = FORGET_SETS
+        self.data = load(c.data, cache)
+        self.splits = make_splits(self.data, c.data, c.forget)
+        unchanged = Augmentation(0.0, 0.0, 0.0, False)
+        self.resident, index = make_resident(self.data, self.splits.rows, unchanged, c.data.seed)
+        self.study = types.SimpleNamespace(config=c, dataset=self.data, splits=self.splits,
+                                           resident=self.resident, index=index)
+        number = {image.tobytes(): i for i, image in enumerate(self.data.images)}
+        assert len(number) == len(self.data.images)
+        self.sources = np.array([number[i.tobytes()] for i in np.asarray(self.resident.images)])
+
+    def member(self, method, request):
+        return _member(self.study, 0, self.forget_set(request), METHODS[method].walks_forget)
+
+    def original(self):
+        return _member(self.study, 0, None, False)
+
+    def forget_set(self, request):
+        return self.splits.forget_sets[FORGET_SETS.index(request)]
+
+    def forgotten(self, request):
+        """The data set rows that ask to be forgotten, read off the labels; no test sample."""
+        labels, gender = self.data.labels, self.data.attributes["gender"]
+        asks = {"20-28": (labels >= 20) & (labels <= 28), "gender:1": gender == 1}[request]
+        return set(np.flatnonzero(asks)) - set(self.splits.test)
+
+    def resident_rows_of(self, samples):
+        """The resident rows that show training samples, copies among them."""
+        return set(np.flatnonzero(np.isin(self.sources, sorted(samples & set(self.splits.train)))))
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    case = Case(tmp_path_factory.mktemp("cache"))
+    assert len(case.sources) == len(case.resident.labels) > len(case.data.labels)
+    labels = case.data.labels[case.sources]
+    np.testing.assert_array_equal(labels, case.resident.labels)
+    return case
+
+
+def walked(case, member):
+    """The resident rows of an epoch, each once."""
+    assert member.rows.dtype == np.int32 and len(set(member.rows)) == len(member.rows)
+    return set(member.rows)
+
+
+def test_the_original_walks_over_the_whole_balanced_training_set(case):
+    member = case.original()
+    assert walked(case, member) == case.resident_rows_of(set(case.splits.train))
+    assert len(member.rows) == len(case.splits.rows.source) > len(case.splits.train)
+    assert set(member.validation) == set(case.splits.validation)
+    assert not len(member.forget) and member.forget_set == ""
+
+
+@pytest.mark.parametrize("request_", FORGET_SETS)
+@pytest.mark.parametrize("method", ON_RETAIN)
+def test_retrain_and_ft_walk_over_the_retain_set_alone(case, method, request_):
+    member, forgotten = case.member(method, request_), case.forgotten(request_)
+    assert not set(case.sources[member.rows]) & forgotten
+    assert walked(case, member) == case.resident_rows_of(set(case.splits.train) - forgotten)
+
+
+@pytest.mark.parametrize("request_", FORGET_SETS)
+@pytest.mark.parametrize("method", ON_BOTH)
+def test_rnd_walks_over_everything(case, method, request_):
+    member, forgotten = case.member(method, request_), case.forgotten(request_)
+    assert set(case.sources[member.rows]) >= forgotten & set(case.splits.train)
+    assert walked(case, member) == case.resident_rows_of(set(case.splits.train))
+
+
+@pytest.mark.parametrize("request_", FORGET_SETS)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_flags_are_the_forget_set_with_its_copies(case, method, request_):
+    member, forgotten = case.member(method, request_), case.forgotten(request_)
+    assert set(member.forget) == case.resident_rows_of(forgotten)
+    assert len(member.forget) > len(forgotten & set(case.splits.train))
+    assert member.forget_set == case.forget_set(request_).name
+
+
+@pytest.mark.parametrize("request_", FORGET_SETS)
+@pytest.mark.parametrize("method", METHODS)
+def test_models_are_chosen_by_retained_validation_samples(case, method, request_):
+    member, forgotten = case.member(method, request_), case.forgotten(request_)
+    assert forgotten & set(case.splits.validation)
+    assert set(case.sources[member.validation]) == set(case.splits.validation) - forgotten
+
+
+def test_every_method_is_sorted_in():
+    assert {*ON_RETAIN, *ON_BOTH} == METHODS.keys()
+
+
+def test_no_member_sees_the_test_split(case):
+    members = [case.original()] + [case.member(m, f) for m in METHODS for f in FORGET_SETS]
+    for member in members:
+        for rows in (member.rows, member.validation, member.forget):
+            assert not set(case.sources[rows]) & set(case.splits.test)
