@@ -71,12 +71,13 @@ class CheckpointSaver(Saver):
     def finish(self) -> None:
         """Removes all progress of which every stage is in the store by now."""
         for directory in self._directories():
-            stages = directory / _STAGES
-            if stages.exists() and all(self._store.complete(*stage)
-                                       for stage in json.loads(stages.read_text())):
-                shutil.rmtree(directory)
+            try:
+                stages = json.loads((directory / _STAGES).read_text())
+            except (OSError, ValueError):
+                continue  # never saved, cut off by a kill, or just removed by another process
+            if all(self._store.complete(*stage) for stage in stages):
+                shutil.rmtree(directory, ignore_errors=True)
 
     def _directories(self) -> Iterator[Path]:
-        """This population's own, then the others of its family, newest first."""
-        others = [d for d in self._family.glob("*") if d != self._own]
-        yield from (self._own, *sorted(others, key=lambda d: -d.stat().st_mtime))
+        """This population's own, then the others of its family."""
+        yield from (self._own, *sorted(d for d in self._family.glob("*") if d != self._own))
