@@ -7,12 +7,13 @@ import pytest
 from toy import LinearModel, layout, members, recipe, resident, settings, tree_close
 
 from unlearn_jax.config import default_config
+from unlearn_jax.engine import train_population
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.method import LabelSpace, Setting
 from unlearn_jax.methods.rnd import draw_labels
 from unlearn_jax.optim import make_optimizer
-from unlearn_jax.population import init_members, train_population
+from unlearn_jax.population import init_members
 from unlearn_jax.train import Batch, init_state, make_loss
 
 AGES = LabelSpace(20, 60, 0, 60.0)

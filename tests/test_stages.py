@@ -156,16 +156,16 @@ def test_a_longer_budget_reuses_the_shorter(finished, tmp_path):
 # Dies in the third epoch of training, between two members.
 KILLED = """
 import os, runpy, signal
-from unlearn_jax import population
+from unlearn_jax import engine
 
-batches = population.epoch_batches
+batches = engine.epoch_batches
 
 def dying(member, name, epoch, batch_size):
     if (name, member.seed, epoch) == ("train", 1, 2):
         os.kill(os.getpid(), signal.SIGKILL)
     return batches(member, name, epoch, batch_size)
 
-population.epoch_batches = dying
+engine.epoch_batches = dying
 runpy.run_module("unlearn_jax.main", run_name="__main__", alter_sys=True)
 """
 

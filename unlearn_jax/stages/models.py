@@ -16,18 +16,13 @@ import numpy as np
 from absl import logging
 
 from unlearn_jax import checkpoints
+from unlearn_jax.engine import train_population
 from unlearn_jax.layout import Layout, make_layout
 from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.method import LabelSpace, Setting
 from unlearn_jax.models import Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
-from unlearn_jax.population import (
-    Member,
-    Recipe,
-    Snapshot,
-    init_members,
-    train_population,
-)
+from unlearn_jax.population import Member, Recipe, Snapshot, init_members
 from unlearn_jax.pretrained import load_pretrained
 from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages.graph import Stage, Study

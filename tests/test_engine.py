@@ -1,0 +1,276 @@
+import dataclasses
+import logging
+
+import jax
+import numpy as np
+import pytest
+from toy import LinearModel, layout, members, recipe, resident, settings, tree_close
+
+from unlearn_jax import checkpoints
+from unlearn_jax.engine import train_population
+from unlearn_jax.errors import InputError
+from unlearn_jax.layout import Program
+from unlearn_jax.population import Saver, init_members
+
+MODEL = LinearModel()
+
+
+def train(chosen, recipe_=None, where=None, **kwargs):
+    where = where or layout(count=len(chosen))
+    start = init_members(MODEL, where, [m.seed for m in chosen])
+    return train_population(recipe_ or recipe(), MODEL, where, resident(), chosen, start, **kwargs)
+
+
+def only(tree, m):
+    return jax.tree.map(lambda x: x[m:m + 1], tree)
+
+
+def test_population_equals_a_loop_of_singles():
+    everyone = train(members()).snapshots[3]
+    for m, member in enumerate(members()):
+        single = train([member]).snapshots[3]
+        tree_close(only(everyone.variables, m), single.variables, rtol=1e-5)
+        np.testing.assert_allclose(everyone.validation_loss[m], single.validation_loss[0],
+                                   rtol=1e-5)
+        assert everyone.images[m] == single.images[0] == 3 * len(member.rows)
+        assert everyone.steps[m] == 3 * -(-len(member.rows) // 8)
+
+
+@pytest.mark.parametrize("where", [
+    dict(members=3), dict(members=4), dict(members=2), dict(members=2, batch=2),
+    dict(members=1, batch=4), dict(steps=2), dict(steps=32), dict(members=3, steps=2),
+    dict(per_device=1), dict(per_device=2), dict(per_device=2, steps=2),
+    dict(members=2, per_device=1),
+])
+def test_every_layout_gives_the_same_numbers(where):
+    reference = train(members())
+    other = train(members(), where=layout(**where))
+    tree_close(reference.snapshots[3].variables, other.snapshots[3].variables, rtol=2e-5, atol=1e-6)
+    for a, b in zip(reference.history, other.history, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            close = b[key] if isinstance(b[key], str) else pytest.approx(b[key], rel=1e-4)
+            assert a[key] == close
+
+
+def test_a_member_that_fails_is_named_and_alone(caplog):
+    chosen = members()
+    where = layout()
+    start = jax.tree.map(np.array, init_members(MODEL, where, [0, 1, 2]))
+    start["params"]["w"][1, 0] = np.nan
+    with caplog.at_level(logging.WARNING):
+        trained = train_population(recipe(), MODEL, where, resident(), chosen, start)
+    good = train(chosen)
+    assert "seed 1, forget set set-1" in caplog.text and "step 0" in caplog.text
+    assert caplog.text.count("not finite") == 1
+    np.testing.assert_array_equal(trained.snapshots[3].failed, [False, True, False])
+    for m in (0, 2):
+        tree_close(only(trained.snapshots[3].variables, m), only(good.snapshots[3].variables, m),
+                   rtol=1e-6)
+    assert {row["seed"] for row in trained.history} == {0, 2}
+
+
+def test_a_population_that_fails_as_a_whole_still_has_its_snapshots():
+    where = layout()
+    start = jax.tree.map(lambda x: np.full_like(x, np.nan), init_members(MODEL, where, [0, 1, 2]))
+    trained = train_population(recipe(keep="last", epochs=4, snapshots=(0, 1, 4)), MODEL, where,
+                               resident(), members(), start)
+    assert sorted(trained.snapshots) == [0, 1, 4]
+    np.testing.assert_array_equal(trained.snapshots[0].failed, False)
+    np.testing.assert_array_equal(trained.snapshots[4].failed, True)
+    assert trained.history == [] and trained.snapshots[4].images.sum() == 0
+
+
+def test_members_stop_on_their_own():
+    # at a rate of zero nothing improves after the first epoch; a real rate goes on
+    trained = train(members((24, 24)), recipe(epochs=6, patience=2,
+                                              optimizer_settings=settings(learning_rate=0.0)))
+    assert [r["epoch"] for r in trained.history if r["seed"] == 0] == [1, 2, 3]
+    np.testing.assert_array_equal(trained.snapshots[6].epochs, [1, 1])
+    np.testing.assert_array_equal(trained.snapshots[6].images, [72, 72])
+    moving = train(members((24, 24)), recipe(epochs=6, patience=2))
+    assert max(r["epoch"] for r in moving.history) > 3
+
+
+def test_best_is_the_state_of_lowest_validation_loss():
+    trained = train(members(), recipe(epochs=8, optimizer_settings=settings(learning_rate=0.9)))
+    for m in range(3):
+        losses = [r["validation_loss"] for r in trained.history if r["seed"] == m]
+        assert trained.snapshots[8].epochs[m] == int(np.argmin(losses)) + 1
+        assert trained.snapshots[8].validation_loss[m] == pytest.approx(min(losses))
+
+
+def test_snapshots_are_those_of_shorter_runs_and_zero_changes_nothing():
+    long = train(members(), recipe(keep="last", epochs=4, snapshots=(0, 2, 4)))
+    short = train(members(), recipe(keep="last", epochs=2, snapshots=(2,)))
+    assert set(long.snapshots) == {0, 2, 4}
+    tree_close(long.snapshots[2].variables, short.snapshots[2].variables, rtol=1e-6)
+    start = init_members(MODEL, layout(), [0, 1, 2])
+    tree_close(long.snapshots[0].variables, start, rtol=0)
+    assert long.snapshots[0].images.sum() == 0
+    assert np.isnan(long.snapshots[0].validation_loss).all()
+
+
+def test_the_start_is_left_as_it_was():
+    where = layout()
+    start = init_members(MODEL, where, [0, 1, 2])
+    before = jax.tree.map(np.array, start)
+    train_population(recipe(), MODEL, where, resident(), members(), start)
+    tree_close(before, start, rtol=0)
+
+
+def test_members_exchange_nothing(monkeypatch):
+    texts = []
+    call = Program.__call__
+
+    def spy(self, *args):
+        out = call(self, *args)
+        texts.append(self.compiled.as_text())
+        return out
+
+    monkeypatch.setattr(Program, "__call__", spy)
+    train(members(), recipe(epochs=1), layout(members=3))
+    collectives = ("all-reduce", "all-gather", "collective-permute", "all-to-all")
+    assert len(texts) > 4
+    assert not any(name in text for text in texts for name in collectives)
+    texts.clear()
+    train(members(), recipe(epochs=1), layout(members=1, batch=4))
+    assert any("all-reduce" in text for text in texts)  # the batch axis does
+
+
+class _Memory(Saver):
+    """Saves every epoch as a checkpoint, and gives up after some."""
+
+    def __init__(self, directory, last):
+        self.directory, self.last = directory, last
+
+    def due(self):
+        return True
+
+    def save(self, epoch, tree, metadata):
+        checkpoints.save_progress(self.directory, epoch, tree, metadata)
+        if epoch == self.last:
+            raise KeyboardInterrupt
+
+    def load(self, template):
+        return checkpoints.restore_latest(self.directory, template)
+
+
+@pytest.mark.parametrize("changes", [dict(), dict(keep="last", snapshots=(1, 4))])
+def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, changes):
+    chosen = recipe(epochs=4, optimizer_settings=settings(name="adam"), **changes)
+    whole = train(members(), chosen)
+    with pytest.raises(KeyboardInterrupt):
+        train(members(), chosen, saver=_Memory(tmp_path, 2))
+    resumed = train(members(), chosen, saver=_Memory(tmp_path, None))
+    assert whole.snapshots.keys() == resumed.snapshots.keys()
+    for epochs, snapshot in whole.snapshots.items():
+        other = resumed.snapshots[epochs]
+        tree_close(snapshot.variables, other.variables, rtol=0)
+        for field in ("epochs", "steps", "images", "failed", "validation_loss"):
+            np.testing.assert_array_equal(getattr(snapshot, field), getattr(other, field))
+    assert whole.history == resumed.history
+
+
+def test_part_of_an_interrupted_population_goes_on(tmp_path):
+    chosen = recipe(epochs=4, keep="last", snapshots=(1, 4))
+    whole = train(members(), chosen)
+    with pytest.raises(KeyboardInterrupt):
+        train(members(), chosen, saver=_Memory(tmp_path, 2))
+    part = [members()[2], members()[0]]
+    resumed = train(part, chosen, saver=_Memory(tmp_path, None), bar=_Bar)
+    assert _Bar.last.counts[0] == 2 * (24 + 9)  # of these members, two epochs were there
+    for epochs, snapshot in whole.snapshots.items():
+        other = resumed.snapshots[epochs]
+        for mine, theirs in enumerate((2, 0)):
+            tree_close(only(other.variables, mine), only(snapshot.variables, theirs), rtol=1e-6)
+        np.testing.assert_array_equal(other.images, snapshot.images[[2, 0]])
+    assert {row["seed"] for row in resumed.history} == {0, 2}
+
+
+@pytest.mark.parametrize("changes, words", [(dict(snapshots=(1, 4)), "past epoch 1"),
+                                            (dict(seed=9), "lacks members")])
+def test_progress_that_does_not_fit_is_passed_over(tmp_path, caplog, changes, words):
+    chosen = recipe(epochs=4, keep="last", snapshots=(4,))
+    with pytest.raises(KeyboardInterrupt):
+        train(members(), chosen, saver=_Memory(tmp_path, 2))
+    who = [dataclasses.replace(m, seed=changes.get("seed", m.seed)) for m in members()]
+    chosen = dataclasses.replace(chosen, snapshots=changes.get("snapshots", (4,)))
+    with caplog.at_level(logging.WARNING):
+        trained = train(who, chosen, saver=_Memory(tmp_path / "new", None), bar=_Bar)
+        again = train(who, chosen, saver=_Memory(tmp_path, None), bar=_Bar)
+    assert words in caplog.text and _Bar.last.counts[0] == 0
+    tree_close(trained.snapshots[4].variables, again.snapshots[4].variables, rtol=0)
+
+
+class _Bar:
+    """Notes what it is told."""
+
+    def __init__(self, total, **kwargs):
+        self.total = total
+        self.counts = []
+        _Bar.last = self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def update(self, count):
+        self.counts.append(count)
+
+
+def test_the_bar_counts_every_image_once():
+    train(members(), bar=_Bar)
+    assert sum(_Bar.last.counts) == _Bar.last.total == 3 * (24 + 17 + 9)
+
+
+def test_members_that_are_done_cost_nothing():
+    # one member a call: who has stopped early, or has fewer batches, is not called any more
+    still = settings(learning_rate=0.0)
+    train(members(), recipe(epochs=6, patience=1, optimizer_settings=still), layout(per_device=1),
+          bar=_Bar)
+    an_epoch = [8, 8, 8] + [8, 8, 1] + [8, 1]
+    assert _Bar.last.counts == [0] + 2 * an_epoch
+
+
+@pytest.mark.parametrize("field, words", [("rows", "no samples to train"),
+                                          ("validation", "no validation samples")])
+def test_empty_sets_are_refused_before_any_work(field, words):
+    chosen = members()
+    chosen[1] = dataclasses.replace(chosen[1], **{field: np.zeros(0, np.int32)})
+    with pytest.raises(ValueError, match=f"seed 1.*{words}"):
+        train(chosen)
+
+
+def crowded(monkeypatch, most):
+    """Lets programs run on up to `most` members; their count in each call is noted."""
+    call, sizes = Program.__call__, []
+
+    def limited(self, carry, *args):
+        size = jax.tree.leaves(carry)[0].shape[0]
+        if args and size > most:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
+        sizes.append(size)
+        return call(self, carry, *args)
+
+    monkeypatch.setattr(Program, "__call__", limited)
+    return sizes
+
+
+def test_members_that_do_not_fit_are_trained_in_smaller_groups(monkeypatch, caplog):
+    expected = train(members()).snapshots[3]
+    sizes = crowded(monkeypatch, 1)
+    with caplog.at_level(logging.WARNING):
+        trained = train(members())
+    tree_close(trained.snapshots[3].variables, expected.variables, rtol=1e-5)
+    assert sizes[-1] == 1
+    assert "3 members at once do not fit" in caplog.text
+    assert "2 members at once do not fit" in caplog.text
+
+
+def test_one_member_that_does_not_fit_is_an_error_with_advice(monkeypatch):
+    crowded(monkeypatch, 0)
+    with pytest.raises(InputError, match="batch of 8 does not fit.*smaller batch_size"):
+        train(members())
