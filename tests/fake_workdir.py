@@ -201,6 +201,7 @@ def _data(rng, task, sets, samples, steps):
         "source": "synthetic", "fingerprint": "f00d", "task": task,
         "label_unit": "class" if task == "classification" else "years",
         "num_classes": 5 if task == "classification" else 0,
+        "class_names": list("12345") if task == "classification" else [],
         "counts": {"all": 5000, "used": 4990, "train": 2994, "validation": 998, "test": 998,
                    "train_balanced": 6150, "dropped": 10},
         "histograms": histograms,

@@ -242,6 +242,14 @@ def test_verdict_of_a_classification(tmp_path):
     assert "accuracy forget (%)" in text and "MAE" not in text
 
 
+def test_a_class_is_known_by_its_name_first(tmp_path):
+    # the classes are called "1" to "5", so that "3" is the third of them
+    path = write_workdir(tmp_path, task="classification", sets=("class-3",), samples=12)
+    assert read_run(path).forget_range("class-3") == (2, 2)
+    path = write_workdir(tmp_path / "ages", samples=12)
+    assert read_run(path).forget_range("20-28") == (20, 28)
+
+
 def test_one_seed_has_no_interval_and_no_history_no_curves(tmp_path, coarse):
     path = write_workdir(tmp_path, seeds=(4,), history=False, samples=20)
     write_report(path)

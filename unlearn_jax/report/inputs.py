@@ -231,8 +231,8 @@ def _read_data(workdir: Path) -> dict[str, Any]:
     data = read_json(workdir, "data.json")
     for path, kind in (("source", str), ("fingerprint", str), ("task", str),
                        ("label_unit", str), ("counts.train", int), ("counts.validation", int),
-                       ("counts.test", int), ("histograms", dict), ("forget_sets", dict),
-                       ("dropped_reasons", dict)):
+                       ("counts.test", int), ("class_names", list), ("histograms", dict),
+                       ("forget_sets", dict), ("dropped_reasons", dict)):
         field(data, "data.json", path, kind)
     if data["task"] not in TASKS:
         raise ReportError(f"data.json: the field 'task' is {data['task']!r}; allowed: "
