@@ -22,7 +22,7 @@ demo: setup
 	@echo "Report: $(CURDIR)/runs/ft/report.html"
 
 test: setup
-	$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
+	$(VENV_PYTHON) -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 lint: $(INSTALLED_DEV)
 	$(VENV_PYTHON) -m ruff check .
