@@ -18,4 +18,7 @@ def get_config(scale: str = "") -> ml_collections.ConfigDict:
     c.unlearn.method = "rnd"
     if c.data.task == "classification":
         c.unlearn.labels = "uniform"
+    if not scale:
+        # As many images as ft sees in its 8 epochs, since rnd walks over the forget set as well.
+        c.unlearn.epochs = (2, 5)
     return c
