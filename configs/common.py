@@ -56,6 +56,7 @@ def _utkface(c: ml_collections.ConfigDict) -> None:
     c.unlearn.epochs = (2, 4, 8, 16)
     c.unlearn.batch_size = 32
     c.unlearn.learning_rate = 1e-5
+    c.unlearn.schedule = "constant"
     c.eval.batch_size = 128
 
 

@@ -80,11 +80,11 @@ def default_config() -> ml_collections.ConfigDict:
     ))
     c.unlearn = ml_collections.ConfigDict(dict(
         method="ft",              # methods/__init__.py lists them
-        epochs=(2, 8),            # budgets; one run with a snapshot at each
+        epochs=(2, 8),            # budgets; at a constant rate one run, with a snapshot at each
         batch_size=64,
         optimizer="adam",
-        learning_rate=1e-3,
-        schedule="constant",
+        learning_rate=2e-3,
+        schedule="cosine",        # a rate that ends high leaves the noise of its last steps
         warmup=0.25,
         weight_decay=0.0,
         momentum=0.9,
