@@ -39,7 +39,7 @@ def write_results(study: Study, original: Stage, retrained: list[Stage],
         rows += results.result_rows(outcomes[:-1], outcomes[-1], targets, baseline,
                                     study.config.eval, classification)
     study.run.write_table("results.csv", rows, results.COLUMNS)
-    # The longest budget's curve stands for the shorter ones', which it begins with.
+    # One curve for each method and forget set: that of the longest budget.
     longest = {(s.method, s.forget_name): s for s in sorted(unlearned, key=lambda s: s.epochs)}
     stages = [original, *retrained, *longest.values()]
     history = [row for s in stages
