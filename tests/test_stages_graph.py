@@ -36,7 +36,7 @@ OTHER_VALUES = {
     "model.dtype": "bfloat16", "model.frozen": ("head",), "model.output_scale": 50.0,
     "model.output_offset": 15.0, "train.optimizer": "sgd", "train.schedule": "cosine",
     "train.loss": "mse", "unlearn.method": "ft", "unlearn.optimizer": "sgd",
-    "unlearn.schedule": "cosine", "unlearn.labels": "uniform",
+    "unlearn.schedule": "constant", "unlearn.labels": "uniform",
     "unlearn.label_units": "as_published"}
 
 
