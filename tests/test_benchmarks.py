@@ -1,0 +1,46 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import audit, measure, population, roofline
+
+TINY = ["--network", "resnet4", "--width", "2", "--image-size", "8", "--batch", "4", "--steps", "2",
+        "--n", "2"]
+
+
+@pytest.mark.parametrize("benchmark, flags, names, figure", [
+    (population, ["--members", "2"], {"ours", "ours-together", "vmap", "loop"}, "images_per_s"),
+    (audit, ["--members", "3"], {"ours"}, "models_per_hour"),
+])
+def test_figures_are_written_with_their_context(monkeypatch, capsys, tmp_path, benchmark, flags,
+                                                names, figure):
+    path = tmp_path / "figures.json"
+    monkeypatch.setattr(sys, "argv", ["benchmark", *TINY, *flags, "--json", str(path)])
+    benchmark.main()
+    content = json.loads(path.read_text())
+    assert {"device", "versions", "n", "rows", "settings"} <= content.keys() and content["n"] == 2
+    assert {row["impl"] for row in content["rows"]} == names
+    for row in content["rows"]:
+        assert row["members"] == int(flags[1])
+        assert 0 < row[figure]["min"] <= row[figure]["median"] <= row[figure]["max"]
+    assert "| impl | members |" in capsys.readouterr().out
+
+
+def test_roofline_splits_a_step_into_phases(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmark", *TINY])
+    monkeypatch.setattr(roofline, "limits", lambda n: {"flops_per_s": 1e9, "bytes_per_s": 1e9})
+    roofline.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines if line.startswith("| ")][1:] == [
+        "input", "forward", "input gradients", "weight gradients", "optimiser"]
+
+
+def test_runs_take_turns_and_warm_up():
+    order = []
+    seconds = measure.in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")},
+                               n=2, warmup=1)
+    assert order == ["a", "b"] * 3
+    assert all(s.shape == (2,) for s in seconds.values())
+    assert measure.spread(np.array([3.0, 1.0, 2.0])) == {"min": 1.0, "median": 2.0, "max": 3.0}
