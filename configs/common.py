@@ -3,6 +3,7 @@
 import ml_collections
 
 from unlearn_jax.config import ConfigError, default_config
+from unlearn_jax.methods import METHODS
 
 
 def config(scale: str) -> ml_collections.ConfigDict:
@@ -19,6 +20,22 @@ def config(scale: str) -> ml_collections.ConfigDict:
         raise ConfigError(f"--config=FILE:{scale}: no such scale; allowed: {names}")
     c = default_config()
     SCALES[scale](c)
+    return c
+
+
+def unlearning(scale: str, method: str) -> ml_collections.ConfigDict:
+    """The config of a scale with a method; the study's scale takes the method's published keys.
+
+    Args:
+      scale: a key of `SCALES`.
+      method: a key of `unlearn_jax.methods.METHODS`.
+    """
+    c = config(scale)
+    c.unlearn.method = method
+    if METHODS[method].make_step is None:
+        c.unlearn.epochs = (0,)
+    if scale == "utkface":
+        c.unlearn.update(dict(METHODS[method].published))
     return c
 
 

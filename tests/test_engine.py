@@ -32,8 +32,8 @@ def test_population_equals_a_loop_of_singles():
         tree_close(only(everyone.variables, m), single.variables, rtol=1e-5)
         np.testing.assert_allclose(everyone.validation_loss[m], single.validation_loss[0],
                                    rtol=1e-5)
-        assert everyone.images[m] == single.images[0] == 3 * len(member.rows)
-        assert everyone.steps[m] == 3 * -(-len(member.rows) // 8)
+        assert everyone.images[m] == single.images[0] == 3 * len(member.retain)
+        assert everyone.steps[m] == 3 * -(-len(member.retain) // 8)
 
 
 @pytest.mark.parametrize("where", [
@@ -235,7 +235,7 @@ def test_members_that_are_done_cost_nothing():
     assert _Bar.last.counts == [0] + 2 * an_epoch
 
 
-@pytest.mark.parametrize("field, words", [("rows", "no samples to train"),
+@pytest.mark.parametrize("field, words", [("retain", "no samples to train"),
                                           ("validation", "no validation samples")])
 def test_empty_sets_are_refused_before_any_work(field, words):
     chosen = members()

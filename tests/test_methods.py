@@ -32,7 +32,7 @@ MODEL = LinearModel()
 
 def setting(model=MODEL, space=AGES, optimizer_settings=None, **changes):
     return Setting(model, make_optimizer(optimizer_settings or settings()), make_loss("mse", 10.0),
-                   space, section(**changes))
+                   space, section(**changes), None, default_config().train)
 
 
 def batch(forget, epoch=0, count=8):
@@ -81,8 +81,10 @@ def test_methods_are_deterministic_in_their_key(name):
 
 
 def test_where_methods_start_and_what_they_walk_over():
-    assert {n: (m.start, m.walks_forget) for n, m in METHODS.items()} == {
-        "retrain": ("initial", False), "ft": ("original", False), "rnd": ("original", True)}
+    found = {n: (METHODS[n].start, *(p.over for p in METHODS[n].passes(setting(), 0)))
+             for n in ("retrain", "ft", "rnd")}
+    assert found == {"retrain": ("initial", "retain"), "ft": ("original", "retain"),
+                     "rnd": ("original", "all")}
 
 
 def test_ft_and_retrain_do_the_plain_step():
@@ -150,7 +152,7 @@ def test_classes_are_drawn_uniformly():
                                      dict(labels="uniform", label_units="as_published")])
 def test_classes_have_no_offsets(changes):
     with pytest.raises(InputError, match="needs data.task='regression'"):
-        METHODS["rnd"].make_step(setting(space=CLASSES, **changes))
+        METHODS["rnd"].check(setting(space=CLASSES, **changes))
 
 
 def test_rnd_redraws_at_each_epoch_in_the_engine():

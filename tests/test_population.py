@@ -1,7 +1,8 @@
 import numpy as np
-from toy import LinearModel, layout, members
+import pytest
+from toy import LinearModel, layout, members, recipe
 
-from unlearn_jax.population import epoch_batches, init_members
+from unlearn_jax.population import Pass, epoch_batches, init_members
 
 MODEL = LinearModel()
 
@@ -15,12 +16,60 @@ def test_seeds_decide_the_start_and_forget_sets_do_not():
 
 def test_an_epoch_visits_every_sample_once():
     member = members()[1]
-    batches = epoch_batches(member, "toy", 0, 8)
+    batches, _ = epoch_batches(member, "toy", 0, 8)
     assert batches.shape == (3, 8)
     assert sorted(batches[batches >= 0]) == list(range(17))
     # the fill is of samples of the member itself
     assert set(~batches[batches < 0]) <= set(range(17))
-    again, later = epoch_batches(member, "toy", 0, 8), epoch_batches(member, "toy", 1, 8)
+    (again, _), (later, _) = (epoch_batches(member, "toy", e, 8) for e in (0, 1))
     np.testing.assert_array_equal(batches, again)
     assert (batches != later).any()
-    assert (batches != epoch_batches(member, "other", 0, 8)).any()
+    assert (batches != epoch_batches(member, "other", 0, 8)[0]).any()
+
+
+def test_passes_follow_each_other_with_their_kinds():
+    member = members()[1]  # 17 samples to retain, 7 to forget
+    passes = lambda epoch: (Pass("forget", kind=3), Pass("retain", kind=1)) if epoch == 0 \
+        else (Pass("all"), Pass("validation", kind=2))
+    rows, kinds = epoch_batches(member, "toy", 0, 8, passes)
+    np.testing.assert_array_equal(kinds, [3, 1, 1, 1])
+    assert sorted(rows[0][rows[0] >= 0]) == list(range(17, 24))
+    assert sorted(rows[1:][rows[1:] >= 0]) == list(range(17))
+    rows, kinds = epoch_batches(member, "toy", 1, 8, passes)
+    np.testing.assert_array_equal(kinds, [0, 0, 0, 2, 2])
+    assert sorted(rows[:3][rows[:3] >= 0]) == list(range(24))
+    assert sorted(rows[3:][rows[3:] >= 0]) == list(range(30, 40))
+
+
+def test_paired_batches_hold_half_of_either_set():
+    member = members()[1]
+    rows, _ = epoch_batches(member, "toy", 0, 8, lambda e: (Pass("retain+forget"),))
+    assert rows.shape == (5, 8)
+    assert sorted(rows[:, :4][rows[:, :4] >= 0]) == list(range(17))
+    assert (rows[:, 4:] >= 17).all()
+    # D_f is gone over evenly: 20 places for 7 samples
+    assert set(np.unique(rows[:, 4:], return_counts=True)[1]) <= {2, 3}
+    rows, _ = epoch_batches(member, "toy", 0, 8, lambda e: (Pass("forget+retain"),))
+    assert rows.shape == (2, 8)
+    assert sorted(rows[:, 4:][rows[:, 4:] >= 0]) == list(range(17, 24))
+    assert (rows[:, :4] < 17).all() and len(np.unique(rows[:, :4])) == 8
+    with pytest.raises(ValueError, match="an even batch size, not 7"):
+        epoch_batches(member, "toy", 0, 7, lambda e: (Pass("retain+forget"),))
+    with pytest.raises(ValueError, match="no samples to pair"):
+        epoch_batches(members()[0], "toy", 0, 8, lambda e: (Pass("retain+forget"),))
+
+
+def test_a_share_is_drawn_anew_each_epoch():
+    member = members()[0]
+    third = lambda e: (Pass("retain", share=0.3),)
+    first, second = (epoch_batches(member, "toy", e, 8, third)[0] for e in (0, 1))
+    assert (first >= 0).sum() == (second >= 0).sum() == 8  # 30 % of 24, rounded up
+    assert set(first.ravel()) != set(second.ravel())
+    for bad in (dict(over="both"), dict(over="all", share=0.0), dict(over="all", share=1.5)):
+        with pytest.raises(ValueError, match="allowed"):
+            Pass(**bad)
+
+
+def test_a_recipe_counts_its_steps():
+    r = recipe(passes=lambda e: (Pass("forget"), Pass("retain+forget"))[:1 + e])
+    assert [r.steps(members()[1], e) for e in (0, 1)] == [1, 1 + 5]

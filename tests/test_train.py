@@ -30,8 +30,8 @@ def batch_of(rows, weights=None):
                  weights, jnp.int32(0))
 
 
-def inputs(steps_per_epoch=10, rate=0.1):
-    return Inputs(KEY, jnp.float32(rate), jnp.int32(steps_per_epoch), jnp.int32(100),
+def inputs(rate=0.1):
+    return Inputs(KEY, jnp.float32(rate), jnp.int32(100),
                   jnp.zeros(40, bool))
 
 
@@ -93,9 +93,8 @@ def test_guarded_step_rests_after_the_members_last_batch():
     r = recipe()
     body = jax.jit(guarded(r.step, r.settings))
     carry = carry_of(r)
-    rows = jnp.arange(8)
-    moved, _ = body(carry, inputs(steps_per_epoch=2), resident(), rows, 1, 0)
-    rested, _ = body(carry, inputs(steps_per_epoch=2), resident(), rows, 2, 0)
+    moved, _ = body(carry, inputs(), resident(), jnp.array([3] + [~2] * 7), 0, 0)
+    rested, _ = body(carry, inputs(), resident(), jnp.full(8, ~2), 0, 0)
     assert moved[0].step == 1 and moved[1].loss_steps == 1
     assert rested[0].step == 0 and rested[1].loss_steps == 0
     np.testing.assert_array_equal(rested[0].variables["params"]["w"],

@@ -9,13 +9,10 @@ from typing import Any
 
 import ml_collections
 
-from unlearn_jax.errors import InputError
+from unlearn_jax.errors import ConfigError
+from unlearn_jax.methods import METHODS, find_method
 
 TASKS = ("regression", "classification")
-
-
-class ConfigError(InputError):
-    """A config key has a value that cannot be used; the message says what is allowed."""
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -79,7 +76,7 @@ def default_config() -> ml_collections.ConfigDict:
         sets=("20-28",),          # 20-28 | class:3 | random:0.02 | gender:1 | race:2 | ids:FILE
     ))
     c.unlearn = ml_collections.ConfigDict(dict(
-        method="ft",              # methods/__init__.py lists them
+        method="ft",              # methods/__init__.py lists them; or FILE.py:NAME, one's own
         epochs=(2, 8),            # budgets; at a constant rate one run, with a snapshot at each
         batch_size=64,
         optimizer="adam",
@@ -88,10 +85,15 @@ def default_config() -> ml_collections.ConfigDict:
         warmup=0.25,
         weight_decay=0.0,
         momentum=0.9,
-        labels="offset",          # rnd: uniform | offset
-        offset=(3, 6),            # rnd: smallest and largest offset, label units
+        labels="offset",          # rnd, salun: uniform | offset
+        offset=(3, 6),            # rnd, salun: smallest and largest offset, label units
         label_units="years",      # rnd: years | as_published (the study's unit error)
+        spread=5.0,               # regression: standard deviation, label units, of the Gaussian
+                                  # that stands for a model's class probabilities
     ))
+    for name, method in METHODS.items():  # unlearn.METHOD.KEY; each method's file explains its own
+        if method.options:
+            c.unlearn[name] = ml_collections.ConfigDict(dict(method.options))
     c.eval = ml_collections.ConfigDict(dict(
         batch_size=250,
         alphas=(2.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0),  # label units
@@ -159,6 +161,7 @@ _RANGES = {
     "unlearn.warmup": (0, 1),
     "unlearn.weight_decay": (0, math.inf),
     "unlearn.momentum": (0, 1),
+    "unlearn.spread": (1e-6, math.inf),
     "eval.batch_size": (1, math.inf),
     "eval.alpha": (1e-12, math.inf),
     "parallel.members": (0, math.inf),
@@ -183,15 +186,14 @@ _TUPLES = {
 }
 
 
-def check_config(c: ml_collections.ConfigDict, methods: tuple[str, ...]) -> None:
+def check_config(c: ml_collections.ConfigDict) -> None:
     """Refuse a config that cannot run.
 
     Args:
       c: the whole config.
-      methods: names of the unlearning methods that exist.
 
     Raises:
-      ConfigError: names the key, the value and what is allowed.
+      InputError: names the key, the value and what is allowed.
     """
     for key, allowed in _CHOICES.items():
         _require(get(c, key) in allowed, c, key, "one of " + _names(allowed))
@@ -201,12 +203,13 @@ def check_config(c: ml_collections.ConfigDict, methods: tuple[str, ...]) -> None
         _require(low <= value <= high and value < math.inf, c, key, _range_text(low, high))
     for key, (kind, length, low, filled) in _TUPLES.items():
         _check_tuple(c, key, kind, length, low, filled)
-    _check_relations(c, methods)
+    _check_relations(c)
 
 
-def _check_relations(c: ml_collections.ConfigDict, methods: tuple[str, ...]) -> None:
-    method = c.unlearn.method
-    _require(method in methods, c, "unlearn.method", "one of " + _names(methods))
+def _check_relations(c: ml_collections.ConfigDict) -> None:
+    found = find_method(c.unlearn.method)
+    _require(found.method.make_step is not None or set(c.unlearn.epochs) == {0}, c,
+             "unlearn.epochs", f"(0,): {found.name} changes weights once and trains nothing")
     _require(len(set(c.seeds)) == len(c.seeds), c, "seeds", "different seeds")
     _require(max(c.seeds) <= _MAX_SEED, c, "seeds", f"seeds up to {_MAX_SEED}")
     _require(len(set(c.forget.sets)) == len(c.forget.sets), c, "forget.sets", "different sets")

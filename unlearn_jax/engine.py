@@ -10,7 +10,6 @@ has room, one on a CPU. A group whose members are all done is not called any mor
 
 import dataclasses
 import time
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,11 +20,20 @@ from absl import logging
 
 from unlearn_jax.data.resident import Resident
 from unlearn_jax.errors import InputError
-from unlearn_jax.layout import Layout
+from unlearn_jax.layout import MEMBER, Layout
 from unlearn_jax.metadata import CheckpointError
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import rate_at
-from unlearn_jax.population import Member, Recipe, Saver, Snapshot, Trained, epoch_batches, join
+from unlearn_jax.population import (
+    Member,
+    Recipe,
+    Saver,
+    Snapshot,
+    Trained,
+    epoch_batches,
+    join,
+    member_keys,
+)
 from unlearn_jax.predict import in_batches, make_validator, stack_batches
 from unlearn_jax.train import Carry, Inputs, end_epoch, guarded, init_carry
 
@@ -34,7 +42,8 @@ _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # as XLA says it, at compilation or when 
 
 def train_population(recipe: Recipe, model: Model, layout: Layout, resident: Resident,
                      members: list[Member], variables_M: Variables,
-                     saver: Saver | None = None, bar: Callable[..., Any] | None = None) -> Trained:
+                     saver: Saver | None = None, bar: Callable[..., Any] | None = None,
+                     context_M: Any = None) -> Trained:
     """Trains all members in one compiled program.
 
     Args:
@@ -46,6 +55,7 @@ def train_population(recipe: Recipe, model: Model, layout: Layout, resident: Res
       variables_M: where they start, `[M, ...]`; left as they are.
       saver: keeps half-finished runs, and resumes from what it kept.
       bar: makes a progress bar, called like `tqdm.tqdm`.
+      context_M: what the method prepared for each member, `[M, ...]`; it reaches every step.
 
     Returns:
       Snapshots and history.
@@ -58,14 +68,14 @@ def train_population(recipe: Recipe, model: Model, layout: Layout, resident: Res
       InputError: not even one member fits on a device.
     """
     for member in members:
-        if recipe.epochs and not len(member.rows):
+        if recipe.epochs and not recipe.steps(member, 0):
             raise ValueError(f"{recipe.name}: {member} has no samples to train on")
         if recipe.keep == "best" and not len(member.validation):
             raise ValueError(f"{recipe.name}: {member} has no validation samples to choose by")
     while True:
         try:
             return _train(recipe, model, layout, resident, members, variables_M, saver or Saver(),
-                          bar)
+                          bar, context_M)
         except jax.errors.JaxRuntimeError as e:
             if _OUT_OF_MEMORY not in str(e):
                 raise
@@ -85,12 +95,14 @@ def _halved(layout: Layout, recipe: Recipe, error: jax.errors.JaxRuntimeError) -
 
 
 def _train(recipe: Recipe, model: Model, layout: Layout, resident: Resident,
-           members: list[Member], variables_M: Variables, saver: Saver, bar) -> Trained:
-    run = PopulationRun(recipe, model, layout, resident, members, variables_M)
+           members: list[Member], variables_M: Variables, saver: Saver, bar,
+           context_M: Any) -> Trained:
+    run = PopulationRun(recipe, model, layout, resident, members, variables_M, context_M)
     run.resume(saver)
     if run.epoch < recipe.epochs:
         run.compile()  # before the bar, whose time left would count it
-    total = recipe.epochs * sum(len(m.rows) for m in members)
+    total = sum(p.count(m) for e in range(recipe.epochs) for p in recipe.passes(e)
+                for m in members)
     with _progress_bar(bar, recipe.name, total) as progress_bar:
         progress_bar.update(int(run.images.sum()))
         while run.epoch < recipe.epochs and not run.done.all():
@@ -103,9 +115,9 @@ def _train(recipe: Recipe, model: Model, layout: Layout, resident: Resident,
 def chunked(body: Callable, steps: int) -> Callable:
     """A guarded step over `rows_KB`, K = `steps` batches, in one call; the losses come stacked."""
 
-    def chunk(carry, inputs, resident, rows_KB, first_step, epoch):
+    def chunk(carry, inputs, resident, rows_KB, kinds_K, epoch):
         def one(carry, k):
-            return body(carry, inputs, resident, rows_KB[k], first_step + k, epoch)
+            return body(carry, inputs, resident, rows_KB[k], kinds_K[k], epoch)
 
         if steps == 1:
             carry, loss = one(carry, 0)
@@ -121,14 +133,12 @@ class _Group:
 
     Attributes:
       members: positions in the population, `[G]`; the last ones may repeat.
-      steps: the most steps that one of them takes in an epoch.
       inputs: of the steps, `[G, ...]`.
       validation: `[G, T, B]` batches of their validation sets.
       carry: on the devices, `[G, ...]`.
     """
 
     members: np.ndarray
-    steps: int
     inputs: Inputs
     validation: np.ndarray
     carry: Carry
@@ -141,25 +151,28 @@ class PopulationRun:
     """
 
     def __init__(self, recipe: Recipe, model: Model, layout: Layout, resident: Resident,
-                 members: list[Member], variables_M: Variables):
+                 members: list[Member], variables_M: Variables, context_M: Any = None):
         self.recipe, self.layout, self.members = recipe, layout, members
         self.resident = layout.put_shared(resident)
         self.count = len(members)
-        self.steps_per_epoch = np.array([-(-len(m.rows) // recipe.batch_size) for m in members])
-        longest = max(int(self.steps_per_epoch.max()), 1)
+        steps_ME = np.array([[recipe.steps(m, e) for e in range(recipe.epochs)] for m in members])
+        self.total_steps = np.maximum(steps_ME.sum(1).astype(int), 1)
+        longest = int(steps_ME.max(initial=1))
         # Even chunks leave as few idle steps at the end of an epoch as possible.
         self.chunk = -(-longest // -(-longest // layout.steps_per_dispatch))
 
         body = chunked(guarded(recipe.step, recipe.settings), self.chunk)
         self.start = layout.over_members(lambda v: init_carry(recipe.optimizer, v), (0,))
-        self.step = layout.over_members(body, (0, 0, None, 0, None, None), donate=(0,))
+        self.step = layout.over_members(body, (0, 0, None, 0, 0, None), donate=(0,))
         self.validate = make_validator(model, recipe.loss, layout)
         self.close = layout.over_members(end_epoch(recipe.patience, recipe.keep == "best"),
                                          (0, 0), donate=(0,))
-        self.groups = [self._group(which, variables_M) for which in layout.groups(self.count)]
+        self.groups = [self._group(which, variables_M, context_M)
+                       for which in layout.groups(self.count)]
 
         self.epoch = 0
         self.seconds = 0.0
+        self.walked = np.zeros(self.count, int)  # samples of the epoch at hand
         self.images = np.zeros(self.count, int)
         self.steps = np.zeros(self.count, int)
         self.done = np.zeros(self.count, bool)
@@ -169,35 +182,31 @@ class PopulationRun:
         self.snapshots: dict[int, Snapshot] = {}
         self._take_snapshot()
 
-    def _group(self, which: np.ndarray, variables_M: Variables) -> _Group:
+    def _group(self, which: np.ndarray, variables_M: Variables, context_M: Any) -> _Group:
         put = self.layout.put_members
         validation = stack_batches([in_batches(self.members[m].validation,
                                                self.recipe.eval_batch_size) for m in which])
         carry = self.start(put(jax.tree.map(lambda x: x[which], variables_M)))
-        return _Group(which, int(self.steps_per_epoch[which].max()),
-                      put(self._inputs(which)), validation, carry)
+        context = jax.tree.map(lambda x: x[which], context_M)
+        return _Group(which, put(self._inputs(which, context)), validation, carry)
 
-    def _inputs(self, which: np.ndarray) -> Inputs:
-        stream = zlib.crc32(self.recipe.name.encode())
-        members, steps = [self.members[m] for m in which], self.steps_per_epoch[which]
-        keys = [jax.random.fold_in(jax.random.fold_in(jax.random.key(m.seed), 1), stream)
-                for m in members]
+    def _inputs(self, which: np.ndarray, context: Any) -> Inputs:
+        members = [self.members[m] for m in which]
         forget = np.zeros((len(members), self.resident.labels.shape[0]), bool)
         for flags, member in zip(forget, members):
             flags[member.forget] = True
         return Inputs(
-            key=jnp.stack(keys),
-            learning_rate=np.full(len(steps), self.recipe.settings.learning_rate, np.float32),
-            steps_per_epoch=steps.astype(np.int32),
-            total_steps=np.maximum(steps * self.recipe.epochs, 1).astype(np.int32),
-            forget=forget)
+            key=member_keys(self.recipe.name, members),
+            learning_rate=np.full(len(members), self.recipe.settings.learning_rate, np.float32),
+            total_steps=self.total_steps[which].astype(np.int32), forget=forget, context=context)
 
     def compile(self) -> None:
         """Compiles the step and runs nothing."""
         group = self.groups[0]
         shape = (len(group.members), self.chunk, self.recipe.batch_size)
         rows_GKB = self.layout.put_batches(np.zeros(shape, np.int32))
-        self.step.compile(group.carry, group.inputs, self.resident, rows_GKB, np.int32(0),
+        kinds_GK = self.layout.put_members(np.zeros(shape[:2], np.int32))
+        self.step.compile(group.carry, group.inputs, self.resident, rows_GKB, kinds_GK,
                           np.int32(0))
         logging.info("%s: compiled in %.1f s", self.recipe.name, self.step.compile_seconds)
 
@@ -213,21 +222,28 @@ class PopulationRun:
 
     def _train_group(self, group: _Group, progress_bar) -> tuple[np.ndarray, Any]:
         """One epoch of a group: which members it was and, still on the devices, its summary."""
-        rows_GTB = stack_batches(
-            [epoch_batches(self.members[m], self.recipe.name, self.epoch, self.recipe.batch_size)
-             for m in group.members], self.chunk)
+        recipe = self.recipe
+        batches, kinds = zip(*(epoch_batches(self.members[m], recipe.name, self.epoch,
+                                             recipe.batch_size, recipe.passes)
+                               for m in group.members))
+        rows_GTB = stack_batches(batches, self.chunk)
+        kinds_GT = np.zeros(rows_GTB.shape[:2], np.int32)
+        for slot, own in zip(kinds_GT, kinds):
+            slot[:len(own)] = own
         real = len(np.unique(group.members))
         samples_T = (rows_GTB[:real] >= 0).sum((0, 2))
         pending: list[jax.Array] = []
-        for first in range(0, group.steps, self.chunk):
+        for first in range(0, rows_GTB.shape[1], self.chunk):
             rows_GKB = self.layout.put_batches(rows_GTB[:, first:first + self.chunk])
+            kinds_GK = self.layout.put_members(kinds_GT[:, first:first + self.chunk])
             group.carry, loss = self.step(group.carry, group.inputs, self.resident, rows_GKB,
-                                          np.int32(first), np.int32(self.epoch))
+                                          kinds_GK, np.int32(self.epoch))
             # The queue holds one dispatch ahead: the device never idles, and the bar is honest.
             pending.append(loss)
             if len(pending) > 2:
                 jax.block_until_ready(pending.pop(0))
             progress_bar.update(int(samples_T[first:first + self.chunk].sum()))
+        self.walked[group.members[:real]] = (rows_GTB[:real] >= 0).sum((1, 2))
         group.carry, summary = self.close(group.carry, self._validation_loss(group))
         return group.members[:real], summary
 
@@ -258,10 +274,10 @@ class PopulationRun:
                 row["failed_step"], self.epoch)
         if not row["running"]:
             return
-        self.images[m] += len(member.rows)
+        self.images[m] += self.walked[m]
         self.last_loss[m] = row["validation_loss"]
         settings = self.recipe.settings
-        fraction = row["steps"] / (self.steps_per_epoch[m] * self.recipe.epochs)
+        fraction = row["steps"] / self.total_steps[m]
         self.history.append({
             "forget_set": member.forget_set, "seed": member.seed, "epoch": row["epoch"],
             "steps": row["steps"], "train_loss": row["train_loss"],
@@ -286,8 +302,11 @@ class PopulationRun:
                 self.last_loss.copy())
 
     def _snapshot(self, variables: Variables, epochs, validation_loss) -> Snapshot:
+        # The program holds the steps of a group; in a loop the cost analysis counts one.
+        calls = self.layout.members_per_device * self.layout.mesh.shape[MEMBER]
         return Snapshot(variables, epochs, self.steps.copy(), self.images.copy(),
-                        self.failed.copy(), validation_loss, self.seconds)
+                        self.steps * (self.step.flops / calls), self.failed.copy(),
+                        validation_loss, self.seconds)
 
     def result(self) -> Trained:
         """The books closed."""

@@ -88,12 +88,15 @@ class Program:
 
     Attributes:
       compile_seconds: spent compiling so far, to be told apart from running.
+      flops: floating-point operations of one call as the program is written, before the compiler
+        changes it, all devices together; a loop's body counts once. 0 before compilation.
     """
 
     def __init__(self, jitted: Callable):
         self._jitted = jitted
         self._compiled: jax.stages.Compiled | None = None
         self.compile_seconds = 0.0
+        self.flops = 0.0
 
     def __call__(self, *args):
         self.compile(*args)
@@ -103,7 +106,9 @@ class Program:
         """Compiles for arguments of these shapes, unless it has been; runs nothing."""
         if self._compiled is None:
             began = time.monotonic()
-            self._compiled = self._jitted.lower(*args).compile()
+            lowered = self._jitted.lower(*args)
+            self._compiled = lowered.compile()
+            self.flops = max((lowered.cost_analysis() or {}).get("flops", 0.0), 0.0)
             self.compile_seconds = time.monotonic() - began
 
     @property

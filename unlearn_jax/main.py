@@ -17,7 +17,6 @@ from ml_collections import config_flags
 from unlearn_jax import commandline, stages
 from unlearn_jax.config import check_config
 from unlearn_jax.errors import InputError
-from unlearn_jax.methods import METHODS
 from unlearn_jax.store import Store, is_disk_full
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -30,7 +29,7 @@ def main(argv: list[str]) -> None:
     """Runs the study of the config."""
     del argv
     config = _CONFIG.value
-    check_config(config, tuple(METHODS))
+    check_config(config)
     file, scale = commandline.config_name()
     name = Path(file).stem + (f":{scale}" if scale else "")
     directory = Path(_WORKDIR.value or f"runs/{name.replace(':', '-')}")

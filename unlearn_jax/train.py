@@ -41,6 +41,8 @@ class Batch:
       forget: `[B]` bool, whether the member is asked to forget the sample.
       weights: `[B]` float32, 1 for a sample and 0 for padding.
       epoch: int32 scalar, counted from zero.
+      kind: int32 scalar, `Pass.kind` of the pass that the batch belongs to.
+      progress: float32 scalar, share of all steps of the run already taken, in [0, 1).
     """
 
     images: jax.Array
@@ -49,6 +51,8 @@ class Batch:
     forget: jax.Array
     weights: jax.Array
     epoch: jax.Array
+    kind: jax.Array | int = 0
+    progress: jax.Array | float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +90,10 @@ def make_loss(name: str, output_scale: float) -> Loss:
     return Loss(name, {"mae": output_scale, "mse": output_scale**2, "cross_entropy": 1.0}[name])
 
 
-# (key, state, batch, learning rate) -> (state, mean loss of the batch in the loss's own unit).
-# The key is the member's, the same at every step: a step folds in what it needs.
-Step = Callable[[jax.Array, TrainState, Batch, jax.Array], tuple[TrainState, jax.Array]]
+# (key, state, batch, learning rate, context) -> (state, mean loss of the batch in the loss's own
+# unit). The key is the member's, the same at every step: a step folds in what it needs. The
+# context is what the method prepared for the member: a teacher, a mask, None.
+Step = Callable[[jax.Array, TrainState, Batch, jax.Array, Any], tuple[TrainState, jax.Array]]
 
 
 def init_state(model: Model, optimizer: optax.GradientTransformation,
@@ -97,36 +102,69 @@ def init_state(model: Model, optimizer: optax.GradientTransformation,
     return TrainState(variables, optimizer.init(variables["params"]), jnp.zeros((), jnp.int32))
 
 
-def make_train_step(model: Model, optimizer: optax.GradientTransformation, loss: Loss) -> Step:
-    """The supervised step that training and most methods share.
+# (params, batch_stats, batch, key, context) -> (what is minimised, the value to report, new
+# batch statistics).
+Objective = Callable[[Any, Any, Batch, jax.Array, Any], tuple[jax.Array, jax.Array, Any]]
 
-    Padding has weight zero in the loss; it still passes through the network, so that batch
-    norm sees a full batch.
+
+def make_step(model: Model, optimizer: optax.GradientTransformation, objective: Objective,
+              mask: Callable[[Any], Any] | None = None) -> Step:
+    """A step of gradient descent on an objective.
+
+    Args:
+      model: the network; its frozen parameters do not move.
+      optimizer: gives the direction.
+      objective: of one member and batch.
+      mask: from the context, a tree like the parameters of what may move, 1 or 0 per weight;
+        None: all. What may not move stays to the bit, under weight decay and momentum too.
     """
 
-    def train_step(key, state, batch, learning_rate):
+    def step(key, state, batch, learning_rate, context=None):
         params, batch_stats = state.variables["params"], state.variables["batch_stats"]
         key = jax.random.fold_in(key, state.step)
 
-        def objective(params):
+        def minimised(params):
             # No gradient is computed for what does not train.
             params = jax.tree.map(lambda p, trains: p if trains else jax.lax.stop_gradient(p),
                                   params, model.trainable(params))
-            outputs, new_stats = model.apply({"params": params, "batch_stats": batch_stats},
-                                             batch.images, train=True, key=key)
-            value = weighted_mean(loss.per_sample(outputs, batch.labels), batch.weights)
-            return value / loss.unit, (value, new_stats)
+            value, reported, new_stats = objective(params, batch_stats, batch, key, context)
+            return value, (reported, new_stats)
 
-        grads, (value, new_stats) = jax.grad(objective, has_aux=True)(params)
+        grads, (reported, new_stats) = jax.grad(minimised, has_aux=True)(params)
+        if mask is not None:
+            grads = jax.tree.map(jnp.multiply, grads, mask(context))
         updates, opt_state = optimizer.update(grads, state.opt_state, params)
+        if mask is not None:
+            updates = jax.tree.map(jnp.multiply, updates, mask(context))
         # A frozen parameter stays to the bit: weight decay must not move it either.
         new_params = jax.tree.map(
             lambda p, u, trains: p - learning_rate * u if trains else p,
             params, updates, model.trainable(params))
         variables = {"params": new_params, "batch_stats": new_stats}
-        return TrainState(variables, opt_state, state.step + 1), value
+        return TrainState(variables, opt_state, state.step + 1), reported
 
-    return train_step
+    return step
+
+
+def supervised(model: Model, loss: Loss) -> Objective:
+    """The mean loss of a batch, over the loss's unit.
+
+    Padding has weight zero in the loss; it still passes through the network, so that batch
+    norm sees a full batch.
+    """
+
+    def objective(params, batch_stats, batch, key, context=None):
+        outputs, new_stats = model.apply({"params": params, "batch_stats": batch_stats},
+                                         batch.images, train=True, key=key)
+        value = weighted_mean(loss.per_sample(outputs, batch.labels), batch.weights)
+        return value / loss.unit, value, new_stats
+
+    return objective
+
+
+def make_train_step(model: Model, optimizer: optax.GradientTransformation, loss: Loss) -> Step:
+    """The supervised step that training and most methods share."""
+    return make_step(model, optimizer, supervised(model, loss))
 
 
 @jax.tree_util.register_dataclass
@@ -167,16 +205,16 @@ class Inputs:
     Attributes:
       key: the member's PRNG key.
       learning_rate: peak rate.
-      steps_per_epoch: int32; later steps of an epoch leave the member as it is.
       total_steps: int32, of the whole run, for the schedule.
       forget: `[R]` bool over the resident rows.
+      context: what the method prepared for the member, or None.
     """
 
     key: jax.Array
     learning_rate: jax.Array
-    steps_per_epoch: jax.Array
     total_steps: jax.Array
     forget: jax.Array
+    context: Any = None
 
 
 Carry = tuple[TrainState, Progress]
@@ -194,22 +232,23 @@ def init_carry(optimizer: optax.GradientTransformation, variables: Variables) ->
 def guarded(step: Step, settings: OptimizerSettings) -> Callable:
     """A step on rows of the resident data that leaves a member alone unless it makes sense.
 
-    A member that has stopped, or has walked over all its samples in this epoch, keeps its
-    state. A step with a loss or a parameter that is not finite is undone, and the member is
-    frozen as it was before; nothing of it reaches other members.
+    A member that has stopped, or whose batch is all padding since it has walked over all its
+    samples in this epoch, keeps its state. A step with a loss or a parameter that is not finite
+    is undone, and the member is frozen as it was before; nothing of it reaches other members.
 
     Returns:
-      `(carry, inputs, resident, rows_B, step_in_epoch, epoch) -> (carry, loss)`.
+      `(carry, inputs, resident, rows_B, kind, epoch) -> (carry, loss)`.
     """
 
-    def body(carry, inputs: Inputs, resident: Resident, rows_B, step_in_epoch, epoch):
+    def body(carry, inputs: Inputs, resident: Resident, rows_B, kind, epoch):
         state, progress = carry
-        active = progress.running & (step_in_epoch < inputs.steps_per_epoch)
         rows, weights = decode_rows(rows_B)
+        active = progress.running & (weights > 0).any()
+        fraction = state.step / inputs.total_steps
         batch = Batch(resident.images[rows], resident.labels[rows], rows, inputs.forget[rows],
-                      weights, epoch)
-        rate = inputs.learning_rate * rate_at(settings, state.step / inputs.total_steps)
-        new_state, loss = step(inputs.key, state, batch, rate)
+                      weights, epoch, kind, fraction)
+        rate = inputs.learning_rate * rate_at(settings, fraction)
+        new_state, loss = step(inputs.key, state, batch, rate, inputs.context)
         finite = jnp.isfinite(loss) & _all_finite(new_state.variables)
         moves = active & finite
         state = jax.tree.map(lambda new, old: jnp.where(moves, new, old), new_state, state)

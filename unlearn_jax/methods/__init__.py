@@ -2,9 +2,21 @@
 
 from unlearn_jax.methods import ft, retrain, rnd
 from unlearn_jax.methods.method import Method
+from unlearn_jax.methods.outside import Found, load
 
 METHODS: dict[str, Method] = {
     "retrain": retrain.METHOD,
     "ft": ft.METHOD,
     "rnd": rnd.METHOD,
 }
+
+
+def find_method(request: str) -> Found:
+    """A method by its name, or one's own by `path/to/file.py:NAME`.
+
+    Raises:
+      ConfigError: there is no such method; lists those that exist.
+    """
+    if request in METHODS:
+        return Found(request, METHODS[request], "")
+    return load(request, tuple(METHODS))

@@ -1,12 +1,16 @@
 """What a method is and what it may know."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ml_collections
+import numpy as np
 import optax
 
-from unlearn_jax.models import Model
+from unlearn_jax.models import Model, Variables
+from unlearn_jax.population import Pass
+from unlearn_jax.prepare import Preparation
 from unlearn_jax.train import Loss, Step
 
 
@@ -18,17 +22,20 @@ class LabelSpace:
       low, high: smallest and largest label, inclusive, label units (regression).
       num_classes: classes; 0 for regression.
       scale: label units per unit of normalised label (`model.output_scale`).
+      mean, std: of the training split's labels, label units (regression).
     """
 
     low: float
     high: float
     num_classes: int
     scale: float
+    mean: float = 0.0
+    std: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What `Method.make_step` is given.
+    """What a method is given to make its step, its passes and its preparation.
 
     Attributes:
       model: the network.
@@ -36,6 +43,8 @@ class Setting:
       loss: the loss that the original model was trained with.
       labels: the label space of the data.
       config: the section `unlearn` of the config.
+      options: the method's own keys, `config.unlearn.METHOD`.
+      train: the section `train`: how M_O was trained.
     """
 
     model: Model
@@ -43,21 +52,62 @@ class Setting:
     loss: Loss
     labels: LabelSpace
     config: ml_collections.ConfigDict
+    options: ml_collections.ConfigDict
+    train: ml_collections.ConfigDict
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What a method has made before its first step.
+
+    Attributes:
+      variables: `[M, ...]` where the steps start.
+      context: `[M, ...]` tree that every step reads: a teacher, a mask; None: nothing.
+      touched: by layer, `[M, n]` bool: which channels or weights were perturbed or may move.
+    """
+
+    variables: Variables
+    context: Any = None
+    touched: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+def over_retain(setting: Setting, epoch: int) -> tuple[Pass, ...]:
+    """Each epoch is one pass over D_r."""
+    del setting, epoch
+    return (Pass("retain"),)
+
+
+def over_all(setting: Setting, epoch: int) -> tuple[Pass, ...]:
+    """Each epoch is one pass over D_r and D_f, mixed."""
+    del setting, epoch
+    return (Pass("all"),)
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """An unlearning method: where it starts, what it walks over, and its step.
+    """An unlearning method: where it starts, what it prepares, what it walks over, its step.
 
     Attributes:
       start: `original` (the weights of M_O) or `initial` (the weights that M_O started from).
-      walks_forget: whether an epoch walks over D_r and D_f, or over D_r alone.
-      make_step: makes the single-member step that the engine loops over.
-      options: the keys of the section `unlearn` that this method alone reads; its results
-        are kept apart by them.
+      make_step: makes the single-member step that the engine loops over. A method that only
+        prepares (budgets of 0 epochs) has none.
+      passes: of an epoch, counted from zero.
+      prepare: runs before the first step; None: nothing to prepare.
+      check: raises InputError for what cannot work as configured, before any training.
+      options: the method's own keys, `config.unlearn.METHOD.KEY`, with their published values.
+      reads: shared keys of `config.unlearn` that this method reads beyond the training ones.
+      published: training keys of `config.unlearn` as the source gives them.
+      own_runs: a longer run does not begin like a shorter one, even at a constant rate.
+      source: paper and equation or public code, for tables.
     """
 
-    start: str
-    walks_forget: bool
-    make_step: Callable[[Setting], Step]
-    options: tuple[str, ...] = ()
+    start: str = "original"
+    make_step: Callable[[Setting], Step] | None = None
+    passes: Callable[[Setting, int], tuple[Pass, ...]] = over_retain
+    prepare: Callable[[Setting, Preparation], Prepared] | None = None
+    check: Callable[[Setting], None] | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    published: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    own_runs: bool = False
+    source: str = ""

@@ -25,7 +25,7 @@ from unlearn_jax.models import build_model
 from unlearn_jax.report import write_report
 from unlearn_jax.splits import make_splits
 from unlearn_jax.stages.graph import Study, original_stage, retrain_stage, unlearn_stages
-from unlearn_jax.stages.models import train_missing, unlearn_missing, unlearn_step
+from unlearn_jax.stages.models import make_unlearning, train_missing, unlearn_missing
 from unlearn_jax.stages.outcomes import write_results
 from unlearn_jax.store import Store
 from unlearn_jax.train import make_loss
@@ -51,11 +51,11 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         study = prepare(config, config_name, store, run, bar)
         original = original_stage(study)
         retrained = [retrain_stage(study, original, f) for f in study.splits.forget_sets]
-        step = unlearn_step(study)  # what a method refuses, it refuses before any training
+        unlearning = make_unlearning(study)  # what a method refuses, it refuses before any training
         train_missing(study, [original, *retrained])
         unlearned = [stage for f in study.splits.forget_sets
                      for stage in unlearn_stages(study, original, f)]
-        unlearn_missing(study, original, unlearned, step)
+        unlearn_missing(study, original, unlearned, unlearning)
         write_results(study, original, retrained, unlearned)
     # Only now: the report reads run.json with its final timings.
     write_report(directory)

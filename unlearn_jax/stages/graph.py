@@ -13,7 +13,8 @@ from unlearn_jax import workdir
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.resident import Resident, RowIndex
 from unlearn_jax.errors import InputError
-from unlearn_jax.methods import METHODS
+from unlearn_jax.methods import find_method
+from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import Model
 from unlearn_jax.splits import ForgetSet, Splits
 from unlearn_jax.store import Store, stage_key
@@ -21,7 +22,7 @@ from unlearn_jax.train import Loss
 
 # Part of every model's key. Raise it when the same config starts to give other models (the
 # golden test says so), or a store would mix models of two versions.
-_NUMBERS = 1
+_NUMBERS = 2
 
 # Keys of `data` that a trained model depends on beyond the fingerprint of what was loaded.
 _DATA_KEYS = ("task", "split", "seed", "balance")
@@ -108,14 +109,26 @@ def retrain_stage(study: Study, original: Stage, forget_set: ForgetSet) -> Stage
 def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list[Stage]:
     """The unlearned models of all seeds for one forget set, one stage per budget."""
     section = study.config.unlearn
-    if section.method == "retrain":
+    found = find_method(section.method)
+    if found.name == "retrain":
         return []
-    keys = (*_UNLEARN_KEYS, *METHODS[section.method].options)
+    keys = (*_UNLEARN_KEYS, *found.method.reads)
     parts = {"original": original.key, "forget": forget_parts(study, forget_set),
              "unlearn": {k: section[k] for k in keys},
              "label_range": (study.config.data.label_min, study.config.data.label_max)}
-    return [Stage(section.method, forget_set, epochs, {**parts, "epochs": epochs})
+    if found.method.options:
+        parts["options"] = method_options(section, found).to_dict()
+    if found.code:
+        parts["code"] = found.code
+    return [Stage(found.name, forget_set, epochs, {**parts, "epochs": epochs})
             for epochs in sorted(section.epochs)]
+
+
+def method_options(section: ml_collections.ConfigDict, found: Found) -> ml_collections.ConfigDict:
+    """A method's own options: from `config.unlearn.METHOD`, or as an outside file gives them."""
+    if found.name in section:
+        return section[found.name]
+    return ml_collections.ConfigDict(dict(found.method.options))
 
 
 def forget_parts(study: Study, forget_set: ForgetSet) -> dict[str, str]:

@@ -7,8 +7,9 @@ stored, and found again by later runs, is a stage: all seeds of a (method, forge
 
 import contextlib
 import dataclasses
+import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,17 +18,22 @@ from absl import logging
 
 from unlearn_jax import checkpoints
 from unlearn_jax.engine import train_population
+from unlearn_jax.errors import ConfigError
 from unlearn_jax.layout import Layout, make_layout
-from unlearn_jax.methods import METHODS
-from unlearn_jax.methods.method import LabelSpace, Setting
+from unlearn_jax.methods import find_method
+from unlearn_jax.methods.method import LabelSpace, Prepared, Setting
+from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
-from unlearn_jax.population import Member, Recipe, Snapshot, init_members
+from unlearn_jax.population import Member, Pass, Recipe, Snapshot, init_members
+from unlearn_jax.prepare import Preparation
 from unlearn_jax.pretrained import load_pretrained
 from unlearn_jax.splits import ForgetSet
-from unlearn_jax.stages.graph import Stage, Study
+from unlearn_jax.stages.graph import Stage, Study, method_options
 from unlearn_jax.stages.progress import CheckpointSaver
-from unlearn_jax.train import Step
+from unlearn_jax.train import Step, make_train_step
+
+_MOST_NAMED = 1000  # indices of touched channels or weights that are written down, per layer
 
 
 def train_missing(study: Study, stages: list[Stage]) -> None:
@@ -40,35 +46,59 @@ def train_missing(study: Study, stages: list[Stage]) -> None:
         seeds = [s for _ in missing for s in study.seeds]
         return _initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
 
-    setting = Setting(study.model, optimizer, study.loss, _label_space(study), config.unlearn)
-    recipe = Recipe("train", METHODS["retrain"].make_step(setting), optimizer, settings,
-                    study.loss, config.train.epochs, config.train.batch_size,
-                    config.eval.batch_size, config.train.patience, keep="best")
-    _run_missing(study, stages, recipe, start, walks_forget=False)
+    step = make_train_step(study.model, optimizer, study.loss)
+    recipe = Recipe("train", step, optimizer, settings, study.loss, config.train.epochs,
+                    config.train.batch_size, config.eval.batch_size, config.train.patience,
+                    keep="best")
+    _run_missing(study, stages, recipe, start)
 
 
-def unlearn_step(study: Study) -> Step:
-    """The config's method as a step.
+@dataclasses.dataclass(frozen=True)
+class Unlearning:
+    """The config's method, made ready.
+
+    Attributes:
+      found: the method and its name.
+      setting: what it is given.
+      step: its single-member step; None where it trains nothing.
+    """
+
+    found: Found
+    setting: Setting
+    step: Step | None
+
+
+def make_unlearning(study: Study) -> Unlearning:
+    """The config's method with its step.
 
     Raises:
       InputError: the method cannot work as configured.
     """
     section = study.config.unlearn
-    optimizer = make_optimizer(OptimizerSettings.from_config(section))
-    return METHODS[section.method].make_step(
-        Setting(study.model, optimizer, study.loss, _label_space(study), section))
+    found = find_method(section.method)
+    method = found.method
+    setting = Setting(study.model, make_optimizer(OptimizerSettings.from_config(section)),
+                      study.loss, _label_space(study), section, method_options(section, found),
+                      study.config.train)
+    if method.check:
+        method.check(setting)
+    epochs = range(max(section.epochs))
+    if section.batch_size % 2 and any(p.paired for e in epochs for p in method.passes(setting, e)):
+        raise ConfigError(f"config.unlearn.batch_size is {section.batch_size}; {found.name} needs "
+                          "an even one: half of a batch is D_r and half is D_f")
+    return Unlearning(found, setting, method.make_step(setting) if method.make_step else None)
 
 
-def unlearn_missing(study: Study, original: Stage, stages: list[Stage], step: Step) -> None:
-    """Unlearns, by `unlearn_step`, for all forget sets, seeds and budgets that the store lacks.
+def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
+                    unlearning: Unlearning) -> None:
+    """Unlearns for all forget sets, seeds and budgets that the store lacks.
 
     At a constant learning rate the budgets are snapshots of one run, as a longer run begins
     like a shorter one. Any other schedule depends on the length, so each budget is a run.
     """
     if not stages:
         return
-    section = study.config.unlearn
-    method = METHODS[section.method]
+    section, method = study.config.unlearn, unlearning.found.method
     settings = OptimizerSettings.from_config(section)
     optimizer = make_optimizer(settings)
 
@@ -82,19 +112,24 @@ def unlearn_missing(study: Study, original: Stage, stages: list[Stage], step: St
         return (jax.tree.map(lambda x: np.concatenate([x] * sets), variables),
                 np.tile(metadata["failed"], sets))
 
+    def passes(epoch: int) -> tuple[Pass, ...]:
+        return method.passes(unlearning.setting, epoch)
+
+    step = unlearning.step or make_train_step(study.model, optimizer, study.loss)
     budgets = sorted({s.epochs for s in stages})
-    runs = [budgets] if settings.schedule == "constant" else [[b] for b in budgets]
-    for run in runs:
-        recipe = Recipe(section.method, step, optimizer, settings, study.loss, max(run),
+    apart = settings.schedule != "constant" or method.own_runs
+    for run in [[b] for b in budgets] if apart else [budgets]:
+        recipe = Recipe(unlearning.found.name, step, optimizer, settings, study.loss, max(run),
                         section.batch_size, study.config.eval.batch_size, keep="last",
-                        snapshots=tuple(run))
+                        snapshots=tuple(run), passes=passes)
         _run_missing(study, [s for s in stages if s.epochs in run], recipe, start,
-                     method.walks_forget)
+                     functools.partial(method.prepare, unlearning.setting)
+                     if method.prepare else None)
 
 
 def _run_missing(study: Study, stages: list[Stage], recipe: Recipe,
                  start: Callable[[list[Stage], Layout], tuple[Variables, np.ndarray]],
-                 walks_forget: bool) -> None:
+                 prepare: Callable[[Preparation], Prepared] | None = None) -> None:
     with contextlib.ExitStack() as locks:
         # In the order of their keys, so that two processes never wait for each other.
         for stage in sorted(stages, key=lambda s: s.key):
@@ -110,36 +145,40 @@ def _run_missing(study: Study, stages: list[Stage], recipe: Recipe,
             recipe, snapshots=tuple(sorted({s.epochs for s in missing} & set(recipe.snapshots))))
         if recipe.keep == "last":
             recipe = dataclasses.replace(recipe, epochs=max(recipe.snapshots))
-        _run_population(study, missing, recipe, start, walks_forget)
+        _run_population(study, missing, recipe, start, prepare)
 
 
-def _run_population(study: Study, missing: list[Stage], recipe: Recipe, start,
-                    walks_forget: bool) -> None:
+def _run_population(study: Study, missing: list[Stage], recipe: Recipe, start, prepare) -> None:
     """Trains the members of the missing stages together and stores each stage."""
     forget_sets = {s.forget_name: s.forget_set for s in missing}
-    members = [_member(study, seed, f, walks_forget)
-               for f in forget_sets.values() for seed in study.seeds]
+    members = [_member(study, seed, f) for f in forget_sets.values() for seed in study.seeds]
     layout = make_layout(study.config.parallel, len(members))
     logging.info("%s: %d members (%d seeds x %s), up to %d epochs of %d to %d images, %s",
                  recipe.name, len(members), len(study.seeds),
                  ", ".join(name or "original" for name in forget_sets), recipe.epochs,
-                 min(len(m.rows) for m in members), max(len(m.rows) for m in members),
+                 *_fewest_and_most(recipe, members),
                  dict(layout.mesh.shape))
     saver = CheckpointSaver(study.store, recipe, missing, study.config.train.checkpoint_seconds)
     variables, failed = start(missing, layout)
-    trained = train_population(recipe, study.model, layout, study.resident, members, variables,
-                               saver, study.bar)
+    before = Preparation(recipe.name, study.model, layout, study.resident, members, variables,
+                         study.loss, recipe.batch_size)
+    prepared = prepare(before) if prepare else Prepared(variables)
+    failed |= ~_finite_members(prepared.variables, len(members))
+    trained = train_population(recipe, study.model, layout, study.resident, members,
+                               prepared.variables, saver, study.bar, prepared.context)
     status = "resumed" if saver.resumed else "computed"
     for stage in missing:
         snapshot = trained.snapshots[stage.epochs if recipe.keep == "last" else recipe.epochs]
         mine = [m for m, member in enumerate(members) if member.forget_set == stage.forget_name]
-        snapshot = dataclasses.replace(snapshot, failed=snapshot.failed | failed)
-        metadata = _store_stage(study, stage, snapshot, mine, trained.history)
+        snapshot = dataclasses.replace(
+            snapshot, failed=snapshot.failed | failed, images=snapshot.images + before.images,
+            flops=snapshot.flops + before.flops, seconds=snapshot.seconds + before.seconds)
+        metadata = _store_stage(study, stage, snapshot, mine, trained.history, prepared.touched)
         seconds = float(np.sum(metadata["seconds"]))
         study.run.record_stage(stage.method, stage.forget_name, stage.key, status, seconds,
                                int(np.sum(metadata["images"])), len(mine), stage.epochs)
     saver.finish()
-    study.run.record_compilation(recipe.name, trained.compile_seconds)
+    study.run.record_compilation(recipe.name, trained.compile_seconds + before.compile_seconds)
     images = sum(row["images"] for row in {(r["seed"], r["forget_set"]): r
                                            for r in trained.history}.values())
     seconds = max(s.seconds for s in trained.snapshots.values())
@@ -149,7 +188,8 @@ def _run_population(study: Study, missing: list[Stage], recipe: Recipe, start,
 
 
 def _store_stage(study: Study, stage: Stage, snapshot: Snapshot, mine: list[int],
-                 history: list[dict[str, Any]]) -> dict[str, Any]:
+                 history: list[dict[str, Any]],
+                 touched: Mapping[str, np.ndarray]) -> dict[str, Any]:
     # Members run side by side; a member's share of the clock is its share of the images.
     share = snapshot.images / max(snapshot.images.sum(), 1)
     metadata = {
@@ -159,7 +199,7 @@ def _store_stage(study: Study, stage: Stage, snapshot: Snapshot, mine: list[int]
         "step": snapshot.steps[mine], "epochs_trained": snapshot.epochs[mine],
         "metric": {"validation_loss": snapshot.validation_loss[mine]},
         "failed": snapshot.failed[mine], "images": snapshot.images[mine],
-        "seconds": snapshot.seconds * share[mine],
+        "seconds": snapshot.seconds * share[mine], "flops": snapshot.flops[mine],
     }
     rows = [{"stage": stage.method, **row} for row in history
             if row["forget_set"] == stage.forget_name
@@ -168,7 +208,30 @@ def _store_stage(study: Study, stage: Stage, snapshot: Snapshot, mine: list[int]
     with study.store.write(stage.method, stage.key, stage.parts) as directory:
         checkpoints.save(directory / "checkpoint", variables, metadata)
         (directory / "history.json").write_text(json.dumps(rows))
+        (directory / "touched.json").write_text(json.dumps(_touched_rows(study, touched, mine)))
     return metadata
+
+
+def _touched_rows(study: Study, touched: Mapping[str, np.ndarray],
+                  mine: list[int]) -> list[dict[str, Any]]:
+    """Per layer and seed: how many channels or weights, of how many, and the first of them."""
+    return [{"seed": seed, "layer": layer, "touched": int(mask[m].sum()), "of": mask[m].size,
+             "which": np.flatnonzero(mask[m])[:_MOST_NAMED].tolist()}
+            for layer, mask in touched.items() for seed, m in zip(study.seeds, mine)]
+
+
+def _fewest_and_most(recipe: Recipe, members: list[Member]) -> tuple[int, int]:
+    """Images of the smallest and of the largest first epoch."""
+    images = [sum(p.count(m) for p in recipe.passes(0)) for m in members]
+    return min(images), max(images)
+
+
+def _finite_members(variables: Variables, count: int) -> np.ndarray:
+    """Which members `[M]` have only finite variables."""
+    finite = np.ones(count, bool)
+    for leaf in jax.tree.leaves(variables):
+        finite &= np.isfinite(np.asarray(leaf)).reshape(count, -1).all(1)
+    return finite
 
 
 def _record_reused(study: Study, stage: Stage) -> None:
@@ -179,13 +242,12 @@ def _record_reused(study: Study, stage: Stage) -> None:
                            int(np.sum(metadata["images"])), len(metadata["seeds"]), stage.epochs)
 
 
-def _member(study: Study, seed: int, forget_set: ForgetSet | None, walks_forget: bool) -> Member:
+def _member(study: Study, seed: int, forget_set: ForgetSet | None) -> Member:
     splits, index = study.splits, study.index
     if forget_set is None:
         return Member(seed, "", index(splits.rows), splits.validation, np.zeros(0, np.int32))
-    forget = index(splits.forget_rows(forget_set))
-    rows = index(splits.rows) if walks_forget else index(splits.retain_rows(forget_set))
-    return Member(seed, forget_set.name, rows, splits.retain_validation(forget_set), forget)
+    return Member(seed, forget_set.name, index(splits.retain_rows(forget_set)),
+                  splits.retain_validation(forget_set), index(splits.forget_rows(forget_set)))
 
 
 def _initial_variables(study: Study, layout: Layout, seeds: list[int]) -> Variables:
@@ -203,6 +265,7 @@ def _initial_variables(study: Study, layout: Layout, seeds: list[int]) -> Variab
 
 
 def _label_space(study: Study) -> LabelSpace:
-    d = study.config.data
+    d, labels = study.config.data, study.dataset.labels[study.splits.train]
     return LabelSpace(d.label_min, d.label_max, study.dataset.num_classes,
-                      study.config.model.output_scale)
+                      study.config.model.output_scale, float(np.mean(labels)),
+                      float(np.std(labels)))

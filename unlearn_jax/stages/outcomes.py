@@ -79,7 +79,8 @@ def _outcome(study: Study, layout: Layout, predictor: Program, stage: Stage, for
                            len(study.seeds), stage.epochs)
     return results.Outcome(stage.method, forget_set.name, stage.epochs, stage.key, study.seeds,
                            outputs, *(np.array(metadata[k])
-                                      for k in ("images", "seconds", "epochs_trained", "failed")))
+                                      for k in ("images", "seconds", "epochs_trained", "failed",
+                                                "flops")))
 
 
 def _split_rows(splits: Splits, forget_set: ForgetSet) -> dict[str, np.ndarray]:

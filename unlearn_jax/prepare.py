@@ -1,0 +1,175 @@
+"""What a method does before its first step: sums over data, maps over members, small trainings.
+
+A method writes single-member functions; this module adds the member axis, the devices and the
+books (images, seconds, FLOPs), so that the cost of preparing counts like that of training.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unlearn_jax.data.resident import Resident
+from unlearn_jax.engine import train_population
+from unlearn_jax.layout import MEMBER, Layout, Program
+from unlearn_jax.models import Model, Variables
+from unlearn_jax.optim import OptimizerSettings, make_optimizer
+from unlearn_jax.population import Member, Pass, Recipe, join, member_keys
+from unlearn_jax.predict import in_batches, stack_batches
+from unlearn_jax.train import Batch, Loss, Step, decode_rows
+
+
+@dataclasses.dataclass
+class Preparation:
+    """The members of a population before a method's first step.
+
+    Attributes:
+      name: of the method; part of the random streams.
+      model, layout, resident: network, devices, data.
+      members: the M members.
+      variables: `[M, ...]` where they start.
+      loss: that M_O was trained with.
+      batch_size: samples per call of `total`.
+      images: `[M]` samples passed through a network so far.
+      seconds: wall seconds so far, without compilation.
+      flops: `[M]` floating-point operations so far.
+      compile_seconds: spent compiling.
+    """
+
+    name: str
+    model: Model
+    layout: Layout
+    resident: Resident
+    members: list[Member]
+    variables: Variables
+    loss: Loss
+    batch_size: int
+
+    def __post_init__(self):
+        self.resident = self.layout.put_shared(self.resident)
+        self.images = np.zeros(len(self.members), int)
+        self.flops = np.zeros(len(self.members))
+        self.seconds = self.compile_seconds = 0.0
+
+    def keys(self, stream: str) -> jax.Array:
+        """A random key `[M]` for each member, another for each `stream`."""
+        return member_keys(f"{self.name}/{stream}", self.members)
+
+    def initial(self, stream: str) -> Variables:
+        """Fresh weights `[M, ...]`, other ones than those M_O started from."""
+        return self.each(self.model.init, self.keys(stream))
+
+    def each(self, fun: Callable[..., Any], *trees_M: Any) -> Any:
+        """`fun` of one member for all members.
+
+        Args:
+          fun: takes one member's trees and returns a tree of arrays.
+          trees_M: `[M, ...]`.
+
+        Returns:
+          `[M, ...]` on the host.
+        """
+        program = self.layout.over_members(fun, in_axes=(0,) * len(trees_M))
+        began = time.monotonic()
+        groups = []
+        for group in self.layout.groups(len(self.members)):
+            args = self.layout.put_members(jax.tree.map(lambda x, g=group: x[g], trees_M))
+            groups.append(jax.device_get(program(*args)))
+        self._book(program, began, 1)
+        return join(groups, len(self.members))
+
+    def total(self, over: str, fun: Callable[..., Any], *trees_M: Any) -> Any:
+        """The sum of `fun` over the batches of a set of samples.
+
+        Args:
+          over: `retain`, `forget`, `all` or `validation`; D_r and D_f with augmented copies.
+          fun: `(batch, *trees) -> tree` of one member; it weighs samples by `batch.weights`, so
+            that padding adds nothing. Its sum over samples does not depend on their order.
+          trees_M: `[M, ...]`.
+
+        Returns:
+          `[M, ...]` on the host.
+
+        Raises:
+          ValueError: a member has no sample there.
+        """
+        rows = [Pass(over).rows(member) for member in self.members]
+        for member, own in zip(self.members, rows):
+            if not len(own):
+                raise ValueError(f"{self.name}: {member} has no samples in {over!r}")
+        batches = [in_batches(own, self.batch_size) for own in rows]
+
+        def add(sums, rows_KB, forget_R, resident, *trees):
+            found, weights = decode_rows(rows_KB[0])
+            batch = Batch(resident.images[found], resident.labels[found], found, forget_R[found],
+                          weights, jnp.int32(0))
+            return jax.tree.map(jnp.add, sums, fun(batch, *trees))
+
+        axes = (0, 0, 0, None) + (0,) * len(trees_M)
+        program = self.layout.over_members(add, axes, donate=(0,))
+        began, calls, groups = time.monotonic(), 0, []
+        for group in self.layout.groups(len(self.members)):
+            rows_GTB = stack_batches([batches[m] for m in group])
+            forget = np.zeros((len(group), self.resident.labels.shape[0]), bool)
+            for flags, m in zip(forget, group):
+                flags[self.members[m].forget] = True
+            trees = self.layout.put_members(jax.tree.map(lambda x, g=group: x[g], trees_M))
+            forget = self.layout.put_members(forget)
+            sums = self.layout.put_members(self._zeros(fun, len(group), trees))
+            for t in range(rows_GTB.shape[1]):
+                sums = program(sums, self.layout.put_batches(rows_GTB[:, t:t + 1]), forget,
+                               self.resident, *trees)
+                calls += 1
+            groups.append(jax.device_get(sums))
+        self.images += [len(own) for own in rows]
+        self._book(program, began, calls / len(groups))
+        return join(groups, len(self.members))
+
+    def train(self, stream: str, step: Step, settings: OptimizerSettings, variables_M: Variables,
+              over: str, epochs: int, context_M: Any = None) -> Variables:
+        """Trains other models than those to be unlearned: a proxy, a teacher.
+
+        Args:
+          stream: names the training; part of its random streams.
+          step: of one member, made with the optimiser of `settings`.
+          settings: optimiser, rate and schedule.
+          variables_M: `[M, ...]` where they start.
+          over: what an epoch walks over (`population.WALKS`).
+          epochs: how many.
+          context_M: `[M, ...]`, for the step.
+
+        Returns:
+          The variables `[M, ...]` after the last epoch.
+        """
+        recipe = Recipe(f"{self.name}/{stream}", step, make_optimizer(settings), settings,
+                        self.loss, epochs, self.batch_size, self.batch_size, keep="last",
+                        snapshots=(epochs,), passes=lambda epoch: (Pass(over),))
+        trained = train_population(recipe, self.model, self.layout, self.resident, self.members,
+                                   variables_M, context_M=context_M)
+        snapshot = trained.snapshots[epochs]
+        self.images += snapshot.images
+        self.flops += snapshot.flops
+        self.seconds += snapshot.seconds
+        self.compile_seconds += trained.compile_seconds
+        return snapshot.variables
+
+    def _zeros(self, fun: Callable, count: int, trees: Any) -> Any:
+        """Sums to start from, `[count, ...]`."""
+        size = self.model.image_size
+        batch = Batch(jax.ShapeDtypeStruct((self.batch_size, size, size, 3), jnp.uint8),
+                      *(jax.ShapeDtypeStruct((self.batch_size,), kind) for kind in (
+                          self.resident.labels.dtype, jnp.int32, jnp.bool_, jnp.float32)),
+                      jax.ShapeDtypeStruct((), jnp.int32))
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), trees)
+        shapes = jax.eval_shape(fun, batch, *one)
+        return jax.tree.map(lambda x: np.zeros((count, *x.shape), x.dtype), shapes)
+
+    def _book(self, program: Program, began: float, calls: float) -> None:
+        self.seconds += time.monotonic() - began - program.compile_seconds
+        self.compile_seconds += program.compile_seconds
+        per_call = self.layout.members_per_device * self.layout.mesh.shape[MEMBER]
+        self.flops += calls * program.flops / per_call
