@@ -22,7 +22,8 @@ def dataset(labels, task="regression", class_names=(), attributes=None, **change
 
 
 def splits(data, *requests, seed=0, balance=0, split=(0.6, 0.2, 0.2)):
-    return make_splits(data, types.SimpleNamespace(seed=seed, balance=balance, split=split),
+    return make_splits(data, types.SimpleNamespace(seed=seed, balance=balance, split=split,
+                                                   inject=""),
                        types.SimpleNamespace(sets=requests))
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from unlearn_jax.data.dataset import Dataset
+from unlearn_jax.data.inject import Injection, choose_injection
 from unlearn_jax.errors import InputError
 
 # the data seed's streams: one step's draws do not depend on another step's; 0 and 5 belong to
-# data/synthetic.py, 1 to data/__init__.py
+# data/synthetic.py, 1 to data/__init__.py, 6 to data/inject.py
 _SPLIT, _BALANCE, _FORGET = 2, 3, 4
 
 _RANGE = re.compile(r"(-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?)")
@@ -37,7 +38,8 @@ class ForgetSet:
     Attributes:
       name: safe in a file name, starting with a letter or digit: '20-28', 'class-3',
         'random-0.02', 'gender-1', 'ids-requests', 'labels-20--10' (from -20 to -10).
-      request: as in the config: '20-28', 'class:3', 'random:0.02', 'gender:1', 'ids:FILE'.
+      request: as in the config: '20-28', 'class:3', 'random:0.02', 'gender:1', 'ids:FILE',
+        'injected'.
       train: [n] int32, sorted data set rows of D_f in the training split; no copies.
       validation: the same in the validation split; may be empty.
       in_test: samples that a list of ids names and that are in the test split.
@@ -69,6 +71,7 @@ class Splits:
       train, validation, test: int32 data set rows, sorted, disjoint, together all.
       rows: D_o, originals and copies, sorted by source and copy.
       forget_sets: in the config's order.
+      injection: the training samples that are changed (`data.inject`), if any.
     """
 
     train: np.ndarray
@@ -76,6 +79,7 @@ class Splits:
     test: np.ndarray
     rows: Rows
     forget_sets: tuple[ForgetSet, ...]
+    injection: Injection | None = None
 
     def retain_rows(self, forget_set: ForgetSet | None) -> Rows:
         """D_r in the training set; with a forgotten sample go its copies. None: all of D_o."""
@@ -114,7 +118,7 @@ def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
 
     Args:
       dataset: N samples.
-      data_cfg: the config's `data` section: split, balance, seed.
+      data_cfg: the config's `data` section: split, balance, seed, inject.
       forget_cfg: the config's `forget` section: sets.
 
     Raises:
@@ -132,7 +136,8 @@ def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
             raise InputError(f"config.data.split is {tuple(shares)!r}, which leaves no {name} "
                              f"sample of {n}; use more samples or other shares")
     rows = balanced_rows(dataset.labels, train, data_cfg.balance, data_cfg.seed)
-    forget_sets = tuple(_forget_set(request, dataset, train, validation, data_cfg.seed)
+    injection = choose_injection(data_cfg.inject, dataset, train, data_cfg.seed)
+    forget_sets = tuple(_forget_set(request, dataset, train, validation, data_cfg.seed, injection)
                         for request in forget_cfg.sets)
     names = [f.name for f in forget_sets]
     for f in forget_sets:
@@ -140,7 +145,7 @@ def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
             same = [g.request for g in forget_sets if g.name == f.name]
             raise InputError(f"config.forget.sets has {' and '.join(map(repr, same))}, which "
                              f"share the name {f.name!r}; rename a file or drop one")
-    return Splits(train, validation, test, rows, forget_sets)
+    return Splits(train, validation, test, rows, forget_sets, injection)
 
 
 def balanced_rows(labels: np.ndarray, train: np.ndarray, balance: int, seed: int) -> Rows:
@@ -172,7 +177,11 @@ def balanced_rows(labels: np.ndarray, train: np.ndarray, balance: int, seed: int
 
 
 def _forget_set(request: str, dataset: Dataset, train: np.ndarray, validation: np.ndarray,
-                seed: int) -> ForgetSet:
+                seed: int, injection: Injection | None) -> ForgetSet:
+    if request == "injected":
+        if injection is None:
+            raise InputError(f"{_wish(request)} needs config.data.inject, which is ''")
+        return ForgetSet(request, request, injection.rows, np.zeros(0, np.int32))
     name, mask = _select(request, dataset, np.concatenate([train, validation]), seed)
     if not name[0].isalnum():
         name = "labels" + name

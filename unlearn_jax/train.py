@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from unlearn_jax.data.resident import Resident
@@ -62,10 +63,12 @@ class Loss:
     Attributes:
       name: `mae`, `mse` or `cross_entropy`.
       unit: the training objective is the loss divided by this.
+      class_weights: factor of each class's cross entropy; empty: all 1.
     """
 
     name: str
     unit: float
+    class_weights: tuple[float, ...] = ()
 
     def per_sample(self, outputs: jax.Array, labels: jax.Array) -> jax.Array:
         """Losses `[B]`, in label units (mae), label units squared (mse) or nats.
@@ -82,12 +85,21 @@ class Loss:
             return jnp.abs(outputs - labels)
         if self.name == "mse":
             return jnp.square(outputs - labels)
-        return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+        losses = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+        return losses * jnp.array(self.class_weights)[labels] if self.class_weights else losses
 
 
-def make_loss(name: str, output_scale: float) -> Loss:
+def make_loss(name: str, output_scale: float, class_weights: tuple[float, ...] = ()) -> Loss:
     """The loss of `config.train.loss`; `output_scale` (label units) normalises regression."""
-    return Loss(name, {"mae": output_scale, "mse": output_scale**2, "cross_entropy": 1.0}[name])
+    unit = {"mae": output_scale, "mse": output_scale**2, "cross_entropy": 1.0}[name]
+    return Loss(name, unit, class_weights)
+
+
+def balanced_weights(labels: np.ndarray, num_classes: int) -> tuple[float, ...]:
+    """Weights `[C]` inverse to a class's samples, with mean 1 over `[N]` labels; 0 for none."""
+    counts = np.bincount(labels, minlength=num_classes)
+    present = np.count_nonzero(counts)
+    return tuple(float(len(labels) / (present * n)) if n else 0.0 for n in counts)
 
 
 # (key, state, batch, learning rate, context) -> (state, mean loss of the batch in the loss's own

@@ -108,9 +108,13 @@ def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
             seeds = list(study.seeds) * sets
             return _initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
         variables, metadata = checkpoints.restore(original.directory(study.store) / "checkpoint")
+        which = np.arange(len(study.seeds))
+        if section.from_seed >= 0:
+            which[:] = study.seeds.index(section.from_seed)
+        which = np.tile(which, sets)
         # What starts from a failed model is no unlearned model, however well it trains.
-        return (jax.tree.map(lambda x: np.concatenate([x] * sets), variables),
-                np.tile(metadata["failed"], sets))
+        return (jax.tree.map(lambda x: np.asarray(x)[which], variables),
+                np.asarray(metadata["failed"])[which])
 
     def passes(epoch: int) -> tuple[Pass, ...]:
         return method.passes(unlearning.setting, epoch)
