@@ -44,6 +44,9 @@ class ForgetSet:
       validation: the same in the validation split; may be empty.
       in_test: samples that a list of ids names and that are in the test split.
       left_out: ids of such a list whose samples were left out of the data set.
+      peers: [p] int32, sorted data set rows of the test split with which D_f compares: those that
+        the request describes as well (the same labels, class or attribute), or all where it
+        describes nobody (random, ids, injected) or nobody in the test split.
     """
 
     name: str
@@ -52,6 +55,7 @@ class ForgetSet:
     validation: np.ndarray
     in_test: int = 0
     left_out: int = 0
+    peers: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
 
     @property
     def untrained(self) -> str:
@@ -137,8 +141,9 @@ def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
                              f"sample of {n}; use more samples or other shares")
     rows = balanced_rows(dataset.labels, train, data_cfg.balance, data_cfg.seed)
     injection = choose_injection(data_cfg.inject, dataset, train, data_cfg.seed)
-    forget_sets = tuple(_forget_set(request, dataset, train, validation, data_cfg.seed, injection)
-                        for request in forget_cfg.sets)
+    forget_sets = tuple(
+        _forget_set(request, dataset, (train, validation, test), data_cfg.seed, injection)
+        for request in forget_cfg.sets)
     names = [f.name for f in forget_sets]
     for f in forget_sets:
         if names.count(f.name) > 1:
@@ -176,16 +181,19 @@ def balanced_rows(labels: np.ndarray, train: np.ndarray, balance: int, seed: int
     return Rows(source.astype(np.int32), copy.astype(np.int32))
 
 
-def _forget_set(request: str, dataset: Dataset, train: np.ndarray, validation: np.ndarray,
-                seed: int, injection: Injection | None) -> ForgetSet:
+def _forget_set(request: str, dataset: Dataset, splits: tuple[np.ndarray, ...], seed: int,
+                injection: Injection | None) -> ForgetSet:
+    train, validation, test = splits
     if request == "injected":
         if injection is None:
             raise InputError(f"{_wish(request)} needs config.data.inject, which is ''")
-        return ForgetSet(request, request, injection.rows, np.zeros(0, np.int32))
+        return ForgetSet(request, request, injection.rows, np.zeros(0, np.int32), peers=test)
     name, mask = _select(request, dataset, np.concatenate([train, validation]), seed)
     if not name[0].isalnum():
         name = "labels" + name
-    chosen = ForgetSet(name, request, train[mask[train]], validation[mask[validation]])
+    describes = not request.startswith(("random:", "ids:")) and mask[test].any()
+    chosen = ForgetSet(name, request, train[mask[train]], validation[mask[validation]],
+                       peers=test[mask[test]] if describes else test)
     if request.startswith("ids:"):
         wanted = len(_ids(request))
         in_test = int(mask.sum()) - len(chosen.train) - len(chosen.validation)
