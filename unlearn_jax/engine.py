@@ -302,9 +302,9 @@ class PopulationRun:
                 self.last_loss.copy())
 
     def _snapshot(self, variables: Variables, epochs, validation_loss) -> Snapshot:
-        return Snapshot(variables, epochs, self.steps.copy(), self.images.copy(),
-                        self.steps * (self.step.flops / self.layout.members_per_device), self.failed.copy(),
-                        validation_loss, self.seconds)
+        flops = self.steps * (self.step.flops / self.layout.members_per_device)
+        return Snapshot(variables, epochs, self.steps.copy(), self.images.copy(), flops,
+                        self.failed.copy(), validation_loss, self.seconds)
 
     def result(self) -> Trained:
         """The books closed."""
