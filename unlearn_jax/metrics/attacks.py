@@ -69,9 +69,9 @@ def mia(members_MN: Array, others_MK: Array, *, seed: int, folds: int = 5) -> Me
     Raises:
       ValueError: other shapes, or fewer samples than folds in a group.
 
-    Sources: Yeom et al. 2018, "Privacy Risk in Machine Learning", section 3 (threshold on the
-    loss; here the best one rather than the mean training loss); Carlini et al. 2022,
-    "Membership Inference Attacks From First Principles", section III (TPR at low FPR).
+    Sources: Yeom et al. 2018, "Privacy Risk in Machine Learning" (threshold on the loss; here
+    the best one rather than the mean training loss); Carlini et al. 2022, "Membership Inference
+    Attacks From First Principles" (TPR at low FPR).
     """
     _check_groups(members_MN, others_MK)
     given = (members_MN.shape[1], others_MK.shape[1])

@@ -20,8 +20,8 @@ def logit_scaled_confidences(logits_MNC: jax.Array, labels_N: jax.Array) -> jax.
     Raises:
       ValueError: the shapes are not `[M, N, C]`, C > 1, and `[N]` of integers.
 
-    Source: Carlini et al. 2022, "Membership Inference Attacks From First Principles", section
-    IV-C (there with the sum over the other classes written as 1 - p_y).
+    Source: Carlini et al. 2022, "Membership Inference Attacks From First Principles" (there
+    with the sum over the other classes written as 1 - p_y).
     """
     check_classes(logits_MNC, labels_N)
     return _of_label(logits_MNC, labels_N) - _logsumexp_but(logits_MNC, labels_N[None])
@@ -57,7 +57,7 @@ def entropies(logits_MNC: jax.Array) -> jax.Array:
     Raises:
       ValueError: the shape is not `[M, N, C]`.
 
-    Source: Salem et al. 2019, "ML-Leaks", section V.
+    Source: Salem et al. 2019, "ML-Leaks".
     """
     check_rank("logits", logits_MNC, 3, "[M, N, C]")
     log_p = jax.nn.log_softmax(logits_MNC, axis=-1)
@@ -75,7 +75,7 @@ def modified_entropies(logits_MNC: jax.Array, labels_N: jax.Array) -> jax.Array:
       ValueError: the shapes are not `[M, N, C]`, C > 1, and `[N]` of integers.
 
     Source: Song and Mittal 2021, "Systematic Evaluation of Privacy Risks of Machine Learning
-    Models", equation 7.
+    Models".
     """
     check_classes(logits_MNC, labels_N)
     total = jax.nn.logsumexp(logits_MNC, axis=-1)
