@@ -125,11 +125,12 @@ def make_step(model: Model, optimizer: optax.GradientTransformation, objective: 
 
     Args:
       model: the network; its frozen parameters do not move.
-      optimizer: gives the direction.
+      optimizer: gives the direction; one of `optim.per_kind` is told the batch's kind.
       objective: of one member and batch.
       mask: from the context, a tree like the parameters of what may move, 1 or 0 per weight;
         None: all. What may not move stays to the bit, under weight decay and momentum too.
     """
+    optimizer = optax.with_extra_args_support(optimizer)
 
     def step(key, state, batch, learning_rate, context=None):
         params, batch_stats = state.variables["params"], state.variables["batch_stats"]
@@ -145,7 +146,8 @@ def make_step(model: Model, optimizer: optax.GradientTransformation, objective: 
         grads, (reported, new_stats) = jax.grad(minimised, has_aux=True)(params)
         if mask is not None:
             grads = jax.tree.map(jnp.multiply, grads, mask(context))
-        updates, opt_state = optimizer.update(grads, state.opt_state, params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, params,
+                                              kind=batch.kind)
         if mask is not None:
             updates = jax.tree.map(jnp.multiply, updates, mask(context))
         # A frozen parameter stays to the bit: weight decay must not move it either.
