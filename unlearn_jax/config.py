@@ -13,6 +13,8 @@ from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS, find_method
 
 TASKS = ("regression", "classification")
+# Of audits.py, which takes a while to import.
+AUDITS = ("mia", "lira", "challenge", "distances", "confusion", "injection")
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -102,6 +104,10 @@ def default_config() -> ml_collections.ConfigDict:
         alphas=(2.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0),  # label units
         alpha=15.0,               # the one shown in the headline table
         within=(5.0,),            # regression: accuracy counts errors up to this, label units
+        audits=("mia",),          # audits.py lists them; some need many seeds
+        challenge_bins=13,        # 13 as the challenge describes it; 14 as its code had it
+        relearn_epochs=0,         # train on D_f this long to see how fast it comes back; 0: do not
+        relearn_rate=1e-3,        # learning rate of that
     ))
     c.parallel = ml_collections.ConfigDict(dict(
         backend="",               # cpu | gpu | tpu: fail where it is missing; "": what jax finds
@@ -167,6 +173,9 @@ _RANGES = {
     "unlearn.momentum": (0, 1),
     "unlearn.spread": (1e-6, math.inf),
     "eval.batch_size": (1, math.inf),
+    "eval.challenge_bins": (1, 100),
+    "eval.relearn_epochs": (0, math.inf),
+    "eval.relearn_rate": (0, math.inf),
     "eval.alpha": (1e-12, math.inf),
     "parallel.members": (0, math.inf),
     "parallel.batch": (1, math.inf),
@@ -187,6 +196,7 @@ _TUPLES = {
     "unlearn.offset": (int, 2, 0, True),
     "eval.alphas": (float, None, 1e-12, True),
     "eval.within": (float, None, 0, False),
+    "eval.audits": (str, None, None, False),
 }
 
 
@@ -240,6 +250,8 @@ def _check_relations(c: ml_collections.ConfigDict) -> None:
     losses = ("mae", "mse") if c.data.task == "regression" else ("cross_entropy",)
     _require(c.train.loss in losses, c, "train.loss",
              f"one of {_names(losses)} for data.task={c.data.task!r}")
+    for name in c.eval.audits:
+        _require(name in AUDITS, c, "eval.audits", f"a tuple of {_names(AUDITS)}")
     for key in ("alphas", "within"):
         names = [f"{value:g}" for value in c.eval[key]]
         _require(len(set(names)) == len(names), c, f"eval.{key}", "different values")

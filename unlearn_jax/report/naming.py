@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+from unlearn_jax.report.audit_names import AUDIT_METRICS
 from unlearn_jax.report.inputs import Model, Run
 
 _TITLES = {
@@ -92,6 +93,9 @@ def describe(run: Run, name: str) -> Metric:
                       "training. Seeds share pairs, so its interval is approximate")
     if match := re.fullmatch(r"F@(.+)", name):
         return Metric(name, f"F@{match[1]}", f"utility × Forgetting@{match[1]}")
+    for pattern, (header, definition, decimals, percent) in AUDIT_METRICS.items():
+        if match := re.fullmatch(pattern, name):
+            return Metric(name, match.expand(header), match.expand(definition), decimals, percent)
     if name in _fixed(run):
         return Metric(name, *_fixed(run)[name])
     return Metric(name, name, f"the metric {name!r} of results.csv")
@@ -105,6 +109,9 @@ def _fixed(run: Run) -> dict[str, tuple]:
         "utility": ("utility", f"{utility}; above 1: better on the test set than M_R"),
         "images_vs_retrain": ("images (% of M_R)", "images trained on (each epoch counts), in % "
                               "of those of M_R with the same seed", 1, True),
+        "flops_vs_retrain": ("FLOPs (% of M_R)", "floating-point operations of preparation and "
+                             "steps, in % of those of M_R with the same seed", 1, True),
+        "flops": ("FLOPs", "floating-point operations of preparation and steps", 0),
         "wall_vs_retrain": ("time (% of M_R)", "training time, in % of that of M_R with the same "
                             "seed", 1, True),
         "images": ("images", "images trained on, each epoch counted", 0),

@@ -113,6 +113,9 @@ def _forget_set(run: Run, forget_set: str, figures: list[Figure]) -> Section:
             by_alpha, *(f for f in figures if f.file.startswith("forgetting-")))))
     if averaged:
         inner.append(Section("Averaged prediction", (averaged,)))
+    audits = tables.audits(run, forget_set)
+    if audits:
+        inner.append(Section("Audits", tuple(audits)))
     if others:
         inner.append(Section("Further measures", (others,)))
     rest = tuple(f for f in figures if not f.file.startswith("forgetting-"))

@@ -1,10 +1,13 @@
 """The tables of results: the numbers of results.csv over seeds, arranged to be read."""
 
+import re
+
 import numpy as np
 
+from unlearn_jax.report.audit_names import AUDIT_METRICS, is_audit
 from unlearn_jax.report.document import Cell, Table
 from unlearn_jax.report.files import ReportError
-from unlearn_jax.report.inputs import AVERAGED, Model, Run
+from unlearn_jax.report.inputs import AVERAGED, POPULATION, Model, Run
 from unlearn_jax.report.naming import Metric, describe, model_title
 from unlearn_jax.report.stats import Estimate, estimate
 
@@ -89,11 +92,27 @@ def others(run: Run, forget_set: str) -> Table | None:
     shown = set(headline_metrics(run))
     rows = run.results[run.results.forget_set == forget_set]
     names = [n for n in rows.metric.unique().tolist() if n not in shown
-             and not n.startswith((AVERAGED, "forgetting@", "ceiling@", "F@"))]
+             and not n.startswith((AVERAGED, "forgetting@", "ceiling@", "F@")) and not is_audit(n)]
     if not names:
         return None
     return _model_table(run, forget_set, names, run.models(forget_set),
                         f"Further measures, forget set {forget_set}: {ROUGH}.")
+
+
+def audits(run: Run, forget_set: str) -> list[Table]:
+    """What attacks and distances say: a table of members' values, one of whole populations'."""
+    rows = run.results[run.results.forget_set == forget_set]
+    found = rows.metric.unique().tolist()
+    names = [n for pattern in AUDIT_METRICS for n in found if re.fullmatch(pattern, n)]
+    models = [m for m in run.models(forget_set) if m.method != "median"]
+    own = [n for n in names if not n.startswith(POPULATION)]
+    whole = [n for n in names if n.startswith(POPULATION)]
+    captions = ((own, f"Audits, forget set {forget_set}: {ROUGH}. M_R's row is what is reached "
+                      "without any memory of D_f."),
+                (whole, f"Audits over all seeds together, forget set {forget_set}: one value "
+                        "each, so no interval but that of the forgetting quality."))
+    return [_model_table(run, forget_set, chosen, models, caption, whole=chosen is whole)
+            for chosen, caption in captions if chosen]
 
 
 def failures(run: Run) -> Table | None:
@@ -159,7 +178,7 @@ def number(metric: Metric, e: Estimate | None, fixed: bool = False) -> Cell:
 
 
 def _model_table(run: Run, forget_set: str, names: list[str], models: list[Model],
-                 caption: str, prefix: str = "") -> Table:
+                 caption: str, prefix: str = "", whole: bool = False) -> Table:
     metrics = [describe(run, name) for name in names]
     rows = []
     for model in models:
@@ -170,7 +189,7 @@ def _model_table(run: Run, forget_set: str, names: list[str], models: list[Model
                 e = ceiling(run, forget_set, metric.name.removeprefix("ceiling@"))
             else:
                 e = _estimate(run, model, forget_set, prefix + metric.name)
-            cells.append(number(metric, e, fixed=bool(prefix) or model.method == "median"))
+            cells.append(number(metric, e, fixed=whole or bool(prefix) or model.method == "median"))
         rows.append((*_head(run, model), *cells))
     columns = (MODEL_COLUMN, EPOCHS_COLUMN, *((m.header, m.definition) for m in metrics))
     return Table(caption, columns, tuple(rows))

@@ -3,10 +3,11 @@
 import dataclasses
 import json
 import time
+from typing import Any
 
 import numpy as np
 
-from unlearn_jax import checkpoints, results, workdir
+from unlearn_jax import audits, checkpoints, results, workdir
 from unlearn_jax.layout import Layout, Program, make_layout
 from unlearn_jax.predict import make_predictor, predict
 from unlearn_jax.splits import ForgetSet
@@ -40,6 +41,8 @@ def write_results(study: Study, original: Stage, retrained: list[Stage],
             results.save_predictions(study.run.directory / "predictions", outcome, targets)
         rows += results.result_rows(outcomes[:-1], outcomes[-1], targets, baseline,
                                     study.config.eval, classification)
+        for outcome in outcomes:
+            rows += _audit(study, outcome, outcomes[-1], targets, retrain.forget_set)
     study.run.write_table("results.csv", rows, results.COLUMNS)
     # One curve for each method and forget set: that of the longest budget.
     longest = {(s.method, s.forget_name): s for s in sorted(unlearned, key=lambda s: s.epochs)}
@@ -49,6 +52,17 @@ def write_results(study: Study, original: Stage, retrained: list[Stage],
     study.run.write_table("history.csv", history, workdir.HISTORY_COLUMNS)
     if study.config.train.tensorboard:
         study.run.write_tensorboard(history)
+
+
+def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
+           targets: results.Targets, forget_set: ForgetSet) -> list[dict[str, Any]]:
+    peers = np.searchsorted(study.splits.test, forget_set.peers)
+    audit = audits.Audit(outcome, reference, targets, peers, study.dataset.num_classes > 0,
+                         study.config.eval, study.splits.injection)
+    rows, refused = audits.audit_rows(audit, study.config.eval.audits)
+    for reason in refused:
+        study.run.warn(reason)
+    return rows
 
 
 def _outcome(study: Study, layout: Layout, predictor: Program, stage: Stage, forget_set: ForgetSet,
