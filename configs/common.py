@@ -39,6 +39,17 @@ def unlearning(scale: str, method: str) -> ml_collections.ConfigDict:
     return c
 
 
+def whole_number(text: str, least: int) -> int:
+    """The number behind the colon.
+
+    Raises:
+      ConfigError: it is no whole number, or too small.
+    """
+    if not text.isdecimal() or int(text) < least:
+        raise ConfigError(f"--config=FILE:{text}: allowed: a whole number of at least {least}")
+    return int(text)
+
+
 def _demo(c: ml_collections.ConfigDict) -> None:
     """Synthetic faces of 32 pixels, a narrow ResNet: about a minute on two CPU cores."""
 

@@ -17,6 +17,7 @@ from unlearn_jax.metrics import (
     attacks,
     challenge,
     confidence,
+    confusion,
     errors,
     likelihood_ratio,
 )
@@ -127,8 +128,26 @@ def _challenge(audit: Audit) -> Values:
     yield "population:challenge_accepted", float(result.accepted)
 
 
+def _confusion(audit: Audit) -> Values:
+    """Are the two groups whose labels were exchanged taken for each other?"""
+    if not audit.injection or audit.injection.kind != "confusion":
+        raise ValueError("it needs config.data.inject='confusion:A:B:N'")
+    a, b = audit.injection.groups
+    for split in ("test", "forget"):
+        outputs, labels = audit.outcome.outputs[split], audit.targets.labels[split]
+        if audit.classification:
+            counts = confusion.interclass_confusion(outputs, labels, class_a=int(a.low),
+                                                    class_b=int(b.low))
+        else:  # a prediction counts as the whole label nearest to it
+            counts = confusion.binned_confusion(
+                outputs, labels, bin_a=(a.low - 0.5, a.high + 0.5),
+                bin_b=(b.low - 0.5, b.high + 0.5))
+        yield f"confusion_{split}", np.asarray(counts) / max(
+            np.sum(a.holds(labels) | b.holds(labels)), 1)
+
+
 AUDITS: dict[str, Callable[[Audit], Values]] = {
-    "mia": _mia, "lira": _lira, "challenge": _challenge,
+    "mia": _mia, "lira": _lira, "challenge": _challenge, "confusion": _confusion,
 }
 
 
