@@ -99,6 +99,9 @@ class Method:
       published: training keys of `config.unlearn` as the source gives them.
       own_runs: a longer run does not begin like a shorter one, even at a constant rate.
       source: paper and equation or public code, for tables.
+      scheme: '' for a method that changes M_O or trains like it. Else the name of a training
+        scheme in `stages.SCHEMES`, which makes its own models with the options and settings of
+        `train`; it has no budgets, and of the above `check`, `options` and `source` alone count.
     """
 
     start: str = "original"
@@ -111,3 +114,4 @@ class Method:
     published: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     own_runs: bool = False
     source: str = ""
+    scheme: str = ""
