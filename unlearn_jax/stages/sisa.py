@@ -252,8 +252,10 @@ class Sisa:
             expected.append(plans.expected_speedup(plan, weights, len(forget_set.train),
                                                    self.slice_epochs, config.train.epochs))
         nominal = plans.nominal_speedup(self.shards, self.slices)
-        return {"sisa_speedup_measured_wall": retrained.seconds / own.seconds,
-                "sisa_speedup_measured_images": retrained.images / own.images,
+        seconds, images = (np.where(own.failed | retrained.failed, np.nan, cost)
+                           for cost in (own.seconds, own.images))
+        return {"sisa_speedup_measured_wall": retrained.seconds / seconds,
+                "sisa_speedup_measured_images": retrained.images / images,
                 "sisa_speedup_expected": np.array(expected),
                 "sisa_speedup_nominal": np.full(len(expected), nominal)}
 
