@@ -32,7 +32,8 @@ from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.method import Setting
 from unlearn_jax.population import WALKS, Pass, epoch_batches
 
-CASES = [(name, task) for name in METHODS for task in TASKS]
+# A scheme (SISA) trains models of its own, with tests of its own.
+CASES = [(name, task) for name in METHODS for task in TASKS if not METHODS[name].scheme]
 ONE, OTHER, AGAIN, REKEYED = range(4)  # the members of a case
 
 

@@ -223,7 +223,9 @@ def check_config(c: ml_collections.ConfigDict) -> None:
 def _check_relations(c: ml_collections.ConfigDict) -> None:
     found = find_method(c.unlearn.method)
     _require(found.method.make_step is not None or set(c.unlearn.epochs) == {0}, c,
-             "unlearn.epochs", f"(0,): {found.name} changes weights once and trains nothing")
+             "unlearn.epochs", f"(0,): {found.name} " + (
+                 "trains as config.train says" if found.method.scheme
+                 else "changes weights once and trains nothing"))
     _require(len(set(c.seeds)) == len(c.seeds), c, "seeds", "different seeds")
     _require(max(c.seeds) <= _MAX_SEED, c, "seeds", f"seeds up to {_MAX_SEED}")
     _require(c.unlearn.from_seed in (-1, *c.seeds), c, "unlearn.from_seed",

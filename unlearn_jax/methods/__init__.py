@@ -1,6 +1,6 @@
 """The unlearning methods, one file each; adding one is a file, a line here and a test."""
 
-from unlearn_jax.methods import bad_teacher, ft, kgltop1, reset, retrain, rnd, scrub
+from unlearn_jax.methods import bad_teacher, ft, kgltop1, reset, retrain, rnd, scrub, sisa
 from unlearn_jax.methods.method import Method
 from unlearn_jax.methods.outside import Found, load
 
@@ -12,6 +12,7 @@ METHODS: dict[str, Method] = {
     "kgltop1": kgltop1.METHOD,
     "reset": reset.METHOD,
     "scrub": scrub.METHOD,
+    "sisa": sisa.METHOD,
 }
 
 

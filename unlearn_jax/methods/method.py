@@ -101,6 +101,9 @@ class Method:
       optimizers: optimiser states, one for each `Pass.kind` from 0 on; 1: all kinds share one.
       own_runs: a longer run does not begin like a shorter one, even at a constant rate.
       source: paper and equation or public code, for tables.
+      scheme: '' for a method that changes M_O or trains like it. Else the name of a training
+        scheme in `stages.SCHEMES`, which makes its own models with the options and settings of
+        `train`; it has no budgets, and of the above `check`, `options` and `source` alone count.
     """
 
     start: str = "original"
@@ -114,6 +117,7 @@ class Method:
     optimizers: int = 1
     own_runs: bool = False
     source: str = ""
+    scheme: str = ""
 
     def make_optimizer(self, settings: OptimizerSettings) -> optax.GradientTransformation:
         """The optimiser of these settings, with as many states as the method needs."""

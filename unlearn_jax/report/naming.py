@@ -11,7 +11,11 @@ _TITLES = {
     "retrain": "retrained M_R",
     "ft": "fine-tuned M_FT",
     "rnd": "random labels M_RND",
+    "sisa_original": "SISA before deletion M_SISA_O",
+    "sisa": "SISA after deletion M_SISA",
 }
+ENSEMBLES = ("sisa_original", "sisa")  # trained on their own: they do not start from M_O
+SPEEDUP = "sisa_speedup_"
 SPLIT_NAMES = {
     "test": "the test set",
     "forget": "D_f, the forget set (training and validation samples that are to be forgotten)",
@@ -118,6 +122,18 @@ def _fixed(run: Run) -> dict[str, tuple]:
         "wall_seconds": ("time (s)", "training time in seconds: the member's share of its "
                          "population, compilation excluded", 1),
         "epochs_trained": ("epochs trained", "epochs behind the weights that were kept", 1),
+        f"{SPEEDUP}measured_wall": (
+            "measured, time", "training time of M_R over that of the deletion, compilation "
+            "excluded; the times are of different runs if a model came from the store", 2),
+        f"{SPEEDUP}measured_images": (
+            "measured, images", "images that M_R trained on over those that the deletion trained "
+            "on again", 2),
+        f"{SPEEDUP}expected": (
+            "expected", "by counting: the images that M_R is to train on, over the mean of those "
+            "that deleting as many samples trains on again, over all choices of the samples", 2),
+        f"{SPEEDUP}nominal": (
+            "nominal", "(R + 1) · S, with R slices in each of S shards, as the reference study "
+            "gives it; it counts checkpoints and not images, and knows no forget set", 1),
     }
 
 

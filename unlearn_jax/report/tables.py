@@ -8,14 +8,15 @@ from unlearn_jax.report.audit_names import AUDIT_METRICS, is_audit
 from unlearn_jax.report.document import Cell, Table
 from unlearn_jax.report.files import ReportError
 from unlearn_jax.report.inputs import AVERAGED, POPULATION, Model, Run
-from unlearn_jax.report.naming import Metric, describe, model_title
+from unlearn_jax.report.naming import SPEEDUP, Metric, describe, model_title
 from unlearn_jax.report.stats import Estimate, estimate
 
 NONE = Cell("–", sort=float("nan"))
 ROUGH = ("mean ± half the width of its 95 % interval (Student's t over seeds), with the number "
          "of seeds in brackets")
 MODEL_COLUMN = ("model", "M_O was trained on all training data, M_R from the same start without "
-                "the forget set; the others started from M_O and are to become like M_R")
+                "the forget set; the others, but for ensembles (SISA), started from M_O and are to "
+                "become like M_R")
 EPOCHS_COLUMN = ("epochs", "what the method was given, in epochs; for M_R the most that training "
                  "may take")
 
@@ -87,12 +88,26 @@ def averaged(run: Run, forget_set: str) -> Table | None:
         prefix=AVERAGED)
 
 
+def speedups(run: Run, forget_set: str) -> Table | None:
+    """How many times cheaper than retraining SISA's deletion was; None where there is none."""
+    names = [n for n in run.results.metric.unique().tolist()
+             if n.startswith(SPEEDUP) and _present(run, forget_set, n)]
+    if not names:
+        return None
+    models = [m for m in run.models(forget_set) if len(run.values(m, forget_set, names[0]))]
+    return _model_table(
+        run, forget_set, names, models,
+        f"How many times cheaper than retraining M_R the deletion was, forget set {forget_set}: "
+        f"{ROUGH}. Shards and slices are drawn anew for each seed.")
+
+
 def others(run: Run, forget_set: str) -> Table | None:
     """Every metric that the headline and the table by alpha do not show."""
     shown = set(headline_metrics(run))
     rows = run.results[run.results.forget_set == forget_set]
     names = [n for n in rows.metric.unique().tolist() if n not in shown
-             and not n.startswith((AVERAGED, "forgetting@", "ceiling@", "F@")) and not is_audit(n)]
+             and not n.startswith((AVERAGED, POPULATION, "forgetting@", "ceiling@", "F@", SPEEDUP))
+             and not is_audit(n)]
     if not names:
         return None
     return _model_table(run, forget_set, names, run.models(forget_set),

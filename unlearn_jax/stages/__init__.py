@@ -5,6 +5,7 @@ is computed once and shared by every run that needs it.
 
     graph.py      what a stage is, and its key
     models.py     trains and stores the missing ones
+    sisa.py       the one training scheme with stages of its own
     outcomes.py   predictions and results
 """
 
@@ -25,11 +26,16 @@ from unlearn_jax.layout import make_layout
 from unlearn_jax.models import build_model
 from unlearn_jax.report import write_report
 from unlearn_jax.splits import make_splits
+from unlearn_jax.stages import sisa
 from unlearn_jax.stages.graph import Study, original_stage, retrain_stage, unlearn_stages
 from unlearn_jax.stages.models import make_unlearning, train_missing, unlearn_missing
 from unlearn_jax.stages.outcomes import write_results
 from unlearn_jax.store import Store
 from unlearn_jax.train import balanced_weights, make_loss
+
+# By `Method.scheme`. Each makes, from a study, the stage of M_O and the method's options, what has
+# `run()`: it trains what the store lacks and returns the models to be evaluated.
+SCHEMES = {"sisa": sisa.make_scheme}
 
 
 def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Path, store: Store,
@@ -52,12 +58,15 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         study = prepare(config, config_name, store, run, bar)
         original = original_stage(study)
         retrained = [retrain_stage(study, original, f) for f in study.splits.forget_sets]
-        unlearning = make_unlearning(study)  # what a method refuses, it refuses before any training
+        # What a method refuses, it refuses before any training.
+        unlearning = make_unlearning(study)
+        scheme = SCHEMES.get(unlearning.found.method.scheme)
+        scheme = scheme and scheme(study, original, unlearning.setting.options)
         train_missing(study, [original, *retrained])
         unlearned = [stage for f in study.splits.forget_sets
                      for stage in unlearn_stages(study, original, f)]
         unlearn_missing(study, original, unlearned, unlearning)
-        write_results(study, original, retrained, unlearned)
+        write_results(study, original, retrained, unlearned, scheme.run() if scheme else ())
     # Only now: the report reads run.json with its final timings.
     write_report(directory)
 

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -44,7 +44,7 @@ def train_missing(study: Study, stages: list[Stage]) -> None:
 
     def start(missing: list[Stage], layout: Layout) -> tuple[Variables, np.ndarray]:
         seeds = [s for _ in missing for s in study.seeds]
-        return _initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
+        return initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
 
     step = make_train_step(study.model, optimizer, study.loss)
     recipe = Recipe("train", step, optimizer, settings, study.loss, config.train.epochs,
@@ -106,7 +106,7 @@ def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
         sets = len({s.forget_name for s in missing})
         if method.start == "initial":
             seeds = list(study.seeds) * sets
-            return _initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
+            return initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
         variables, metadata = checkpoints.restore(original.directory(study.store) / "checkpoint")
         which = np.arange(len(study.seeds))
         if section.from_seed >= 0:
@@ -134,6 +134,19 @@ def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
 def _run_missing(study: Study, stages: list[Stage], recipe: Recipe,
                  start: Callable[[list[Stage], Layout], tuple[Variables, np.ndarray]],
                  prepare: Callable[[Preparation], Prepared] | None = None) -> None:
+    with missing_of(study, stages) as missing:
+        if not missing:
+            return
+        recipe = dataclasses.replace(
+            recipe, snapshots=tuple(sorted({s.epochs for s in missing} & set(recipe.snapshots))))
+        if recipe.keep == "last":
+            recipe = dataclasses.replace(recipe, epochs=max(recipe.snapshots))
+        _run_population(study, missing, recipe, start, prepare)
+
+
+@contextlib.contextmanager
+def missing_of(study: Study, stages: list[Stage]) -> Iterator[list[Stage]]:
+    """The stages that the store lacks, held against other processes; notes those it has."""
     with contextlib.ExitStack() as locks:
         # In the order of their keys, so that two processes never wait for each other.
         for stage in sorted(stages, key=lambda s: s.key):
@@ -143,13 +156,7 @@ def _run_missing(study: Study, stages: list[Stage], recipe: Recipe,
         for stage in stages:
             if stage not in missing:
                 _record_reused(study, stage)
-        if not missing:
-            return
-        recipe = dataclasses.replace(
-            recipe, snapshots=tuple(sorted({s.epochs for s in missing} & set(recipe.snapshots))))
-        if recipe.keep == "last":
-            recipe = dataclasses.replace(recipe, epochs=max(recipe.snapshots))
-        _run_population(study, missing, recipe, start, prepare)
+        yield missing
 
 
 def _run_population(study: Study, missing: list[Stage], recipe: Recipe, start, prepare) -> None:
@@ -194,17 +201,7 @@ def _run_population(study: Study, missing: list[Stage], recipe: Recipe, start, p
 def _store_stage(study: Study, stage: Stage, snapshot: Snapshot, mine: list[int],
                  history: list[dict[str, Any]],
                  touched: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    # Members run side by side; a member's share of the clock is its share of the images.
-    share = snapshot.images / max(snapshot.images.sum(), 1)
-    metadata = {
-        "stage": stage.method, "forget_set": stage.forget_name, "epochs": stage.epochs,
-        "seeds": study.seeds, "config_name": study.config_name,
-        "config": study.config.to_dict(), "data_fingerprint": study.dataset.fingerprint,
-        "step": snapshot.steps[mine], "epochs_trained": snapshot.epochs[mine],
-        "metric": {"validation_loss": snapshot.validation_loss[mine]},
-        "failed": snapshot.failed[mine], "images": snapshot.images[mine],
-        "seconds": snapshot.seconds * share[mine], "flops": snapshot.flops[mine],
-    }
+    metadata = stage_metadata(study, stage, snapshot, mine)
     rows = [{"stage": stage.method, **row} for row in history
             if row["forget_set"] == stage.forget_name
             and (stage.method in ("original", "retrain") or row["epoch"] <= stage.epochs)]
@@ -214,6 +211,22 @@ def _store_stage(study: Study, stage: Stage, snapshot: Snapshot, mine: list[int]
         (directory / "history.json").write_text(json.dumps(rows))
         (directory / "touched.json").write_text(json.dumps(_touched_rows(study, touched, mine)))
     return metadata
+
+
+def stage_metadata(study: Study, stage: Stage, snapshot: Snapshot,
+                   mine: list[int]) -> dict[str, Any]:
+    """What a stage's checkpoint says of its members, those at the positions `mine`."""
+    # Members run side by side; a member's share of the clock is its share of the images.
+    share = snapshot.images / max(snapshot.images.sum(), 1)
+    return {
+        "stage": stage.method, "forget_set": stage.forget_name, "epochs": stage.epochs,
+        "seeds": study.seeds, "config_name": study.config_name,
+        "config": study.config.to_dict(), "data_fingerprint": study.dataset.fingerprint,
+        "step": snapshot.steps[mine], "epochs_trained": snapshot.epochs[mine],
+        "metric": {"validation_loss": snapshot.validation_loss[mine]},
+        "failed": snapshot.failed[mine], "images": snapshot.images[mine],
+        "seconds": snapshot.seconds * share[mine], "flops": snapshot.flops[mine],
+    }
 
 
 def _touched_rows(study: Study, touched: Mapping[str, np.ndarray],
@@ -254,7 +267,8 @@ def _member(study: Study, seed: int, forget_set: ForgetSet | None) -> Member:
                   splits.retain_validation(forget_set), index(splits.forget_rows(forget_set)))
 
 
-def _initial_variables(study: Study, layout: Layout, seeds: list[int]) -> Variables:
+def initial_variables(study: Study, layout: Layout, seeds: list[int]) -> Variables:
+    """Where training starts, `[M, ...]`: fresh weights, or the pretrained ones."""
     variables = init_members(study.model, layout, seeds)
     path = study.config.model.pretrained
     if not path:
