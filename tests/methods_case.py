@@ -39,7 +39,7 @@ from unlearn_jax.stages.graph import method_options
 from unlearn_jax.train import Batch, Loss, TrainState, init_state, make_loss, make_train_step
 
 # Methods that draw at random, in their steps or in what they prepare: another key, another result.
-DRAWS = ("rnd",)
+DRAWS = ("rnd", "gaussian_amnesiac", "salun")
 
 LINEAR, LINEAR_LOSS = toy.LinearModel(), make_loss("mse", 10.0)
 CLASSES = 4
@@ -88,16 +88,18 @@ def make_setting(name: str, task: str, method: Method | None = None, options: di
         c.unlearn.update(method=name, batch_size=BATCH, optimizer="sgd", learning_rate=0.02,
                          schedule="constant", weight_decay=0.5)
         c.train.batch_size = BATCH
+        c.unlearn.labels = "uniform"
         if task == "classification":
-            c.train.loss, c.unlearn.labels = "cross_entropy", "uniform"
+            c.train.loss = "cross_entropy"
         c.unlearn.update(changes)
     own = method_options(c.unlearn, found)
     with own.unlocked():
         own.update(options or {})
     classes = CLASSES if task == "classification" else 0
     labels = np.asarray(resident(task).labels[:29])
+    counts = np.bincount(labels.astype(int), minlength=classes)[:classes]
     space = LabelSpace(20, 60, classes, c.model.output_scale, float(labels.mean()),
-                       float(labels.std()))
+                       float(labels.std()), tuple((counts / len(labels)).tolist()))
     return Setting(build_model(c.model, SIZE, classes),
                    make_optimizer(OptimizerSettings.from_config(c.unlearn)),
                    make_loss(c.train.loss, c.model.output_scale), space, c.unlearn, own, c.train)

@@ -1,6 +1,15 @@
 """The unlearning methods, one file each; adding one is a file, a line here and a test."""
 
-from unlearn_jax.methods import ft, retrain, rnd
+from unlearn_jax.methods import (
+    ft,
+    gaussian_amnesiac,
+    l1_sparse,
+    neggrad,
+    neggrad_plus,
+    retrain,
+    rnd,
+    salun,
+)
 from unlearn_jax.methods.method import Method
 from unlearn_jax.methods.outside import Found, load
 
@@ -8,6 +17,11 @@ METHODS: dict[str, Method] = {
     "retrain": retrain.METHOD,
     "ft": ft.METHOD,
     "rnd": rnd.METHOD,
+    "gaussian_amnesiac": gaussian_amnesiac.METHOD,
+    "l1_sparse": l1_sparse.METHOD,
+    "neggrad": neggrad.METHOD,
+    "neggrad_plus": neggrad_plus.METHOD,
+    "salun": salun.METHOD,
 }
 
 
