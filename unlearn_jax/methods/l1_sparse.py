@@ -14,6 +14,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from unlearn_jax import train
 from unlearn_jax.errors import ConfigError
@@ -37,7 +38,9 @@ def make_step(setting: Setting) -> train.Step:
 
     def objective(params, batch_stats, batch, key, context):
         value, reported, new_stats = plain(params, batch_stats, batch, key, context)
-        norm = sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(params))
+        # The slope of `jnp.abs` at zero is one: it would push biases that start there below it.
+        signs = jax.lax.stop_gradient(jax.tree.map(jnp.sign, params))
+        norm = optax.tree.vdot(signs, params)
         return value + alpha * (1 - batch.epoch / batch.epochs) * norm, reported, new_stats
 
     return train.make_step(setting.model, setting.optimizer, objective)
