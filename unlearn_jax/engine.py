@@ -198,7 +198,9 @@ class PopulationRun:
         return Inputs(
             key=member_keys(self.recipe.name, members),
             learning_rate=np.full(len(members), self.recipe.settings.learning_rate, np.float32),
-            total_steps=self.total_steps[which].astype(np.int32), forget=forget, context=context)
+            total_steps=self.total_steps[which].astype(np.int32),
+            epochs=np.full(len(members), self.recipe.epochs, np.int32), forget=forget,
+            context=context)
 
     def compile(self) -> None:
         """Compiles the step and runs nothing."""

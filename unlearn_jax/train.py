@@ -44,6 +44,7 @@ class Batch:
       epoch: int32 scalar, counted from zero.
       kind: int32 scalar, `Pass.kind` of the pass that the batch belongs to.
       progress: float32 scalar, share of all steps of the run already taken, in [0, 1).
+      epochs: int32 scalar, of the whole run.
     """
 
     images: jax.Array
@@ -54,6 +55,7 @@ class Batch:
     epoch: jax.Array
     kind: jax.Array | int = 0
     progress: jax.Array | float = 0.0
+    epochs: jax.Array | int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +222,7 @@ class Inputs:
       key: the member's PRNG key.
       learning_rate: peak rate.
       total_steps: int32, of the whole run, for the schedule.
+      epochs: int32, of the whole run.
       forget: `[R]` bool over the resident rows.
       context: what the method prepared for the member, or None.
     """
@@ -227,6 +230,7 @@ class Inputs:
     key: jax.Array
     learning_rate: jax.Array
     total_steps: jax.Array
+    epochs: jax.Array
     forget: jax.Array
     context: Any = None
 
@@ -260,7 +264,7 @@ def guarded(step: Step, settings: OptimizerSettings) -> Callable:
         active = progress.running & (weights > 0).any()
         fraction = state.step / inputs.total_steps
         batch = Batch(resident.images[rows], resident.labels[rows], rows, inputs.forget[rows],
-                      weights, epoch, kind, fraction)
+                      weights, epoch, kind, fraction, inputs.epochs)
         rate = inputs.learning_rate * rate_at(settings, fraction)
         new_state, loss = step(inputs.key, state, batch, rate, inputs.context)
         finite = jnp.isfinite(loss) & _all_finite(new_state.variables)

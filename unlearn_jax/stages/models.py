@@ -284,6 +284,8 @@ def initial_variables(study: Study, layout: Layout, seeds: list[int]) -> Variabl
 
 def _label_space(study: Study) -> LabelSpace:
     d, labels = study.config.data, study.dataset.labels[study.splits.train]
-    return LabelSpace(d.label_min, d.label_max, study.dataset.num_classes,
-                      study.config.model.output_scale, float(np.mean(labels)),
-                      float(np.std(labels)))
+    classes = study.dataset.num_classes
+    counts = np.bincount(labels, minlength=classes) if classes else np.zeros(0)
+    return LabelSpace(d.label_min, d.label_max, classes, study.config.model.output_scale,
+                      float(np.mean(labels)), float(np.std(labels)),
+                      tuple((counts / len(labels)).tolist()))
