@@ -1,6 +1,6 @@
 """The unlearning methods, one file each; adding one is a file, a line here and a test."""
 
-from unlearn_jax.methods import ft, retrain, rnd
+from unlearn_jax.methods import activation, blindspot, fisher, ft, gradmask, retrain, rnd, ssd
 from unlearn_jax.methods.method import Method
 from unlearn_jax.methods.outside import Found, load
 
@@ -8,6 +8,11 @@ METHODS: dict[str, Method] = {
     "retrain": retrain.METHOD,
     "ft": ft.METHOD,
     "rnd": rnd.METHOD,
+    "activation": activation.METHOD,
+    "blindspot": blindspot.METHOD,
+    "fisher": fisher.METHOD,
+    "gradmask": gradmask.METHOD,
+    "ssd": ssd.METHOD,
 }
 
 
