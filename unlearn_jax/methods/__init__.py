@@ -1,9 +1,13 @@
 """The unlearning methods, one file each; adding one is a file, a line here and a test."""
 
 from unlearn_jax.methods import (
+    activation,
     bad_teacher,
+    blindspot,
+    fisher,
     ft,
     gaussian_amnesiac,
+    gradmask,
     kgltop1,
     l1_sparse,
     neggrad,
@@ -14,6 +18,7 @@ from unlearn_jax.methods import (
     salun,
     scrub,
     sisa,
+    ssd,
 )
 from unlearn_jax.methods.method import Method
 from unlearn_jax.methods.outside import Found, load
@@ -22,8 +27,12 @@ METHODS: dict[str, Method] = {
     "retrain": retrain.METHOD,
     "ft": ft.METHOD,
     "rnd": rnd.METHOD,
+    "activation": activation.METHOD,
     "bad_teacher": bad_teacher.METHOD,
+    "blindspot": blindspot.METHOD,
+    "fisher": fisher.METHOD,
     "gaussian_amnesiac": gaussian_amnesiac.METHOD,
+    "gradmask": gradmask.METHOD,
     "kgltop1": kgltop1.METHOD,
     "l1_sparse": l1_sparse.METHOD,
     "neggrad": neggrad.METHOD,
@@ -32,6 +41,7 @@ METHODS: dict[str, Method] = {
     "salun": salun.METHOD,
     "scrub": scrub.METHOD,
     "sisa": sisa.METHOD,
+    "ssd": ssd.METHOD,
 }
 
 
