@@ -98,6 +98,9 @@ class Method:
       reads: shared keys of `config.unlearn` that this method reads beyond the training ones.
       published: training keys of `config.unlearn` as the source gives them.
       own_runs: a longer run does not begin like a shorter one, even at a constant rate.
+      strength: the option that decides how much is changed, which a comparison searches along
+        with the learning rate; '': none.
+      strengths: factors of its configured value, in the weakest and in the strongest trial.
       source: paper and equation or public code, for tables.
     """
 
@@ -110,4 +113,13 @@ class Method:
     reads: tuple[str, ...] = ()
     published: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     own_runs: bool = False
+    strength: str = ""
+    strengths: tuple[float, float] = (0.25, 4.0)
     source: str = ""
+
+    def __post_init__(self):
+        if self.strength and self.strength not in self.options:
+            raise ValueError(f"strength={self.strength!r} is none of the method's options: "
+                             + (", ".join(self.options) or "it has none"))
+        if len(self.strengths) != 2 or min(self.strengths) <= 0:
+            raise ValueError(f"strengths={self.strengths}; allowed: two positive factors")

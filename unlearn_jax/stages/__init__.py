@@ -6,6 +6,7 @@ is computed once and shared by every run that needs it.
     graph.py      what a stage is, and its key
     models.py     trains and stores the missing ones
     outcomes.py   predictions and results
+    compare.py    many methods at one budget, each searched alike
 """
 
 import time
@@ -24,6 +25,7 @@ from unlearn_jax.layout import make_layout
 from unlearn_jax.models import build_model
 from unlearn_jax.report import write_report
 from unlearn_jax.splits import make_splits
+from unlearn_jax.stages.compare import make_contenders, run_comparison
 from unlearn_jax.stages.graph import Study, original_stage, retrain_stage, unlearn_stages
 from unlearn_jax.stages.models import make_unlearning, train_missing, unlearn_missing
 from unlearn_jax.stages.outcomes import write_results
@@ -32,7 +34,7 @@ from unlearn_jax.train import make_loss
 
 
 def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Path, store: Store,
-              command: str, bar: Callable[..., Any] | None = None) -> None:
+              command: str, bar: Callable[..., Any] | None = None, config_file: str = "") -> None:
     """Everything, from data to report.
 
     Args:
@@ -42,6 +44,7 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
       store: of the stages.
       command: as typed, for the report.
       bar: makes progress bars.
+      config_file: FILE:SCALE as given; a comparison finds the methods' configs beside it.
 
     Raises:
       InputError: something handed in cannot be used.
@@ -51,11 +54,18 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         study = prepare(config, config_name, store, run, bar)
         original = original_stage(study)
         retrained = [retrain_stage(study, original, f) for f in study.splits.forget_sets]
-        unlearning = make_unlearning(study)  # what a method refuses, it refuses before any training
+        # What a method refuses, it refuses before any training.
+        if config.compare.methods:
+            contenders = make_contenders(study, config_file)
+        else:
+            unlearning = make_unlearning(study)
         train_missing(study, [original, *retrained])
-        unlearned = [stage for f in study.splits.forget_sets
-                     for stage in unlearn_stages(study, original, f)]
-        unlearn_missing(study, original, unlearned, unlearning)
+        if config.compare.methods:
+            unlearned = run_comparison(study, original, retrained, contenders)
+        else:
+            unlearned = [stage for f in study.splits.forget_sets
+                         for stage in unlearn_stages(study, original, f)]
+            unlearn_missing(study, original, unlearned, unlearning)
         write_results(study, original, retrained, unlearned)
     # Only now: the report reads run.json with its final timings.
     write_report(directory)
