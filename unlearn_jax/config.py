@@ -228,6 +228,7 @@ def check_config(c: ml_collections.ConfigDict) -> None:
 
 def _check_comparison(c: ml_collections.ConfigDict) -> None:
     names = [find_method(request).name for request in c.compare.methods]
+    _require(c.compare.rates[0] <= c.compare.rates[1], c, "compare.rates", "(weakest, strongest)")
     _require("retrain" not in names, c, "compare.methods", "methods other than 'retrain', which "
              "every comparison holds them to")
     _require(len(set(names)) == len(names), c, "compare.methods", "different methods")

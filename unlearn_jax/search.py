@@ -42,7 +42,7 @@ class Budget:
     Attributes:
       epochs: of unlearning.
       note: in words, where the budget cannot be used or must be exceeded; else ''.
-      exceeded: whether it is.
+      exceeded: whether even one epoch is too much, so that none would be nearer.
     """
 
     epochs: int
@@ -142,7 +142,10 @@ def _rounded(value: float) -> float:
 
 
 def affordable(fraction: float, prepared: float, of_epoch: Callable[[int], float]) -> Budget:
-    """As many epochs as fit into the budget, but at least one.
+    """The epochs whose cost comes nearest to the budget, but at least one.
+
+    Not the most that fit: of a method that can only do a half or a whole more of what the others
+    do, the half is the less equal. Equally near, the fewer are taken.
 
     Args:
       fraction: the budget, as a share of what retraining cost.
@@ -151,13 +154,18 @@ def affordable(fraction: float, prepared: float, of_epoch: Callable[[int], float
     """
     first = of_epoch(0)
     epochs, spent = 1, prepared + first
-    if spent > fraction * (1 + 1e-9):
+    if _nearer(prepared, spent, fraction):
         parts = f"preparation {_percent(prepared)}, one epoch {_percent(first)}"
-        return Budget(1, f"takes {_percent(spent)} of retraining ({parts}), more than the "
-                      f"{_percent(fraction)} of the budget", True)
-    while (cost := of_epoch(epochs)) > 0 and spent + cost <= fraction * (1 + 1e-9):
+        return Budget(1, f"takes {_percent(spent)} of retraining ({parts}) where the budget is "
+                      f"{_percent(fraction)}", True)
+    while (cost := of_epoch(epochs)) > 0 and not _nearer(spent, spent + cost, fraction):
         epochs, spent = epochs + 1, spent + cost
     return Budget(epochs)
+
+
+def _nearer(less: float, more: float, target: float) -> bool:
+    """Whether the first is as near to the target as the second, but for rounding."""
+    return abs(target - less) <= abs(more - target) + 1e-9 * target
 
 
 def _percent(share: float) -> str:
