@@ -141,7 +141,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def affordable(fraction: float, prepared: float, of_epoch: Callable[[int], float]) -> Budget:
+def fit_epochs(fraction: float, prepared: float, of_epoch: Callable[[int], float]) -> Budget:
     """The epochs whose cost comes nearest to the budget, but at least one.
 
     Not the most that fit: of a method that can only do a half or a whole more of what the others

@@ -107,6 +107,8 @@ def _fixed(run: Run) -> dict[str, tuple]:
                               "of those of M_R with the same seed", 1, True),
         "wall_vs_retrain": ("time (% of M_R)", "training time, in % of that of M_R with the same "
                             "seed", 1, True),
+        "flops_vs_retrain": ("FLOPs (% of M_R)", "floating-point operations of preparation and "
+                             "training, in % of those of M_R with the same seed", 1, True),
         "images": ("images", "images trained on, each epoch counted", 0),
         "wall_seconds": ("time (s)", "training time in seconds: the member's share of its "
                          "population, compilation excluded", 1),

@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from unlearn_jax.report import tables, verdict
+from unlearn_jax.report import comparison, tables, verdict
 from unlearn_jax.report.document import (
     Block,
     Cell,
@@ -37,10 +37,12 @@ def build(run: Run, figures: list[tuple[str | None, Figure]]) -> Document:
 
     Args:
       run: the work directory.
-      figures: (forget set, or None where it concerns all) and the figure.
+      figures: (forget set, None for the data or '' for the leaderboard) and the figure.
     """
     name = run.run["config_name"]
-    sections = [Section("Did it work?", _verdict(run))]
+    sections = [comparison.section(run, [f for s, f in figures if s == ""])
+                ] if run.trials is not None else []
+    sections += [Section("Did it work?", _verdict(run))]
     sections += [_forget_set(run, fs, [f for s, f in figures if s == fs])
                  for fs in run.forget_sets]
     sections += [

@@ -159,7 +159,7 @@ def _budget(study: Study, original: Stage, retrain: Stage, contender: Contender)
         per_image = (spent[1] - spent[0]) / max(images(0), 1)
         if not per_image > 0:
             per_image = whole / _cost(study, retrain, "images")
-    return search.affordable(study.config.compare.fraction, max(spent[0], 0) / whole,
+    return search.fit_epochs(study.config.compare.fraction, max(spent[0], 0) / whole,
                              lambda epoch: images(epoch) * per_image / whole)
 
 
