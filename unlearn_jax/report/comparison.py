@@ -201,6 +201,7 @@ def _draw_cost(run: Run, board: Board) -> tuple[Canvas, str, str]:
         _line(ax, _mean(board, CEILING, metric.name), "--", "ceiling: $M_\\mathrm{R}$")
         _line(ax, _mean(board, FLOOR, metric.name), ":", "floor: $M_\\mathrm{O}$")
         ax.set_xlabel(plain(describe(run, name).header.replace("M_R", "retraining")))
+        ax.margins(x=0.15)
         ax.set_xlim(left=0)
     axes[0, 0].set_ylabel(metric.header)
     _shared_legend(axes[0, 0])

@@ -22,6 +22,7 @@ from unlearn_jax.report.style import (
     axis_label,
     bars,
     canvas,
+    foremost,
     label,
     legend,
     look,
@@ -105,8 +106,8 @@ def training(run: Run, forget_set: str) -> tuple[Canvas, str, str] | None:
         return None
     rows = run.history[run.history.forget_set.isin(["", forget_set])]
     scratch = [s for s in ("original", "retrain") if (rows.stage == s).any()]
-    later = [s for s in run.rank if s not in ("median", "original", "retrain")
-             and (rows.stage == s).any()]
+    later = [s for s in dict.fromkeys(m.method for m in foremost(run, forget_set))
+             if (rows.stage == s).any()]
     groups = [g for g in (scratch, later) if g]
     if not groups:
         return None

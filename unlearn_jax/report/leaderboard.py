@@ -51,6 +51,7 @@ class Board:
     rows: tuple[Row, ...]
 
 
+@functools.lru_cache(maxsize=1)
 def boards(run: Run) -> tuple[Board, ...]:
     """That of all forget sets together, where there are several, and one for each.
 

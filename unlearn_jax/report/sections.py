@@ -20,6 +20,7 @@ from unlearn_jax.report.figures import MOST_SETS
 from unlearn_jax.report.files import ReportError
 from unlearn_jax.report.inputs import Run, parse_prediction_name
 from unlearn_jax.report.naming import symbol
+from unlearn_jax.report.style import MOST_METHODS
 
 _COUNTS = {
     "all": "samples that were read",
@@ -121,6 +122,9 @@ def _forget_set(run: Run, forget_set: str, figures: list[Figure]) -> Section:
     if not rest:
         rest = (Text(f"Not drawn: figures are drawn for the first {MOST_SETS} forget sets "
                      f"({', '.join(run.forget_sets[:MOST_SETS])})."),)
+    if len({m.method for m in run.unlearned(forget_set)}) > MOST_METHODS:
+        rest = (Text(f"The pictures of samples and of training show the {MOST_METHODS} methods of "
+                     "highest Forgetting; the tables show all."), *rest)
     if run.history is None:
         rest = (*rest, Text("No training curves: the work directory has no history.csv."))
     inner.append(Section("Figures", rest))

@@ -14,7 +14,9 @@ from matplotlib.figure import Figure as Canvas
 
 from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.naming import model_symbol
+from unlearn_jax.report.stats import estimate
 
+MOST_METHODS = 6  # that one picture of single samples or of curves holds
 INK, QUIET, SHADE = "#222222", "#8a8a8a", "#e69f00"
 # method: colour, line, marker
 _LOOKS = {
@@ -78,9 +80,22 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def foremost(run: Run, forget_set: str) -> list[Model]:
+    """The unlearned models; of many methods, all budgets of those that forget best."""
+    models = run.unlearned(forget_set)
+    largest = {m.method: m for m in models}  # ascending budgets
+    if len(largest) <= MOST_METHODS:
+        return models
+    reached = {name: estimate(run.values(m, forget_set, f"forgetting@{run.alpha:g}")).mean
+               for name, m in largest.items()}
+    # nan_to_num: a method that failed comes last
+    best = sorted(reached, key=lambda name: -np.nan_to_num(reached[name], nan=-1))[:MOST_METHODS]
+    return [m for m in models if m.method in best]
+
+
 def drawn(run: Run, forget_set: str) -> list[Model]:
     """M_O, M_R and each method at its largest budget: what fits one picture."""
-    largest = {m.method: m for m in run.unlearned(forget_set)}  # ascending budgets
+    largest = {m.method: m for m in foremost(run, forget_set)}  # ascending budgets
     return [m for m in run.models(forget_set)
             if m.method in ("original", "retrain") or largest.get(m.method) == m]
 
