@@ -129,7 +129,8 @@ def make_trials(config: ml_collections.ConfigDict, request: str) -> tuple[Trial,
                 c.unlearn.learning_rate = _rounded(base.unlearn.learning_rate * rate)
             if searched:
                 options = c.unlearn[found.name]
-                options[searched] = type(options[searched])(_rounded(options[searched] * strength))
+                value = _rounded(options[searched] * strength)
+                options[searched] = round(value) if isinstance(options[searched], int) else value
         if all(c != t.config for t in trials):
             trials.append(Trial(
                 c, c.unlearn.learning_rate if method.make_step is not None else math.nan,
