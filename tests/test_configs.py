@@ -18,7 +18,8 @@ from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.train import Batch, init_state, make_loss
 
 # Configs that are of no one method, and what may stand behind their colon.
-PROTOCOLS = {"challenge": ("", "16"), "confusion": ("", "digits"), "injection": ("", "digits")}
+PROTOCOLS = {"challenge": ("", "16"), "compare": ("", "digits", "utkface_small"),
+             "confusion": ("", "digits"), "injection": ("", "digits")}
 NAMES = sorted(m.name for m in pkgutil.iter_modules(configs.__path__) if m.name != "common")
 
 

@@ -12,7 +12,7 @@ from unlearn_jax.data.resident import make_resident
 from unlearn_jax.methods import METHODS
 from unlearn_jax.models import build_model
 from unlearn_jax.splits import make_splits
-from unlearn_jax.stages.models import _member, make_unlearning
+from unlearn_jax.stages.models import make_member, make_unlearning
 from unlearn_jax.train import make_loss
 
 FORGET_SETS = ("20-28", "gender:1")
@@ -38,10 +38,10 @@ class Case:
         self.sources = np.array([number[i.tobytes()] for i in np.asarray(self.resident.images)])
 
     def member(self, request):
-        return _member(self.study, 0, self.forget_set(request))
+        return make_member(self.study, 0, self.forget_set(request))
 
     def original(self):
-        return _member(self.study, 0, None)
+        return make_member(self.study, 0, None)
 
     def forget_set(self, request):
         return self.splits.forget_sets[FORGET_SETS.index(request)]

@@ -11,6 +11,7 @@ import ml_collections
 
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS, find_method
+from unlearn_jax.search import make_trials, method_config
 
 TASKS = ("regression", "classification")
 # Of audits.py, which takes a while to import.
@@ -109,6 +110,16 @@ def default_config() -> ml_collections.ConfigDict:
         relearn_epochs=0,         # train on D_f this long to see how fast it comes back; 0: do not
         relearn_rate=1e-3,        # learning rate of that
     ))
+    c.compare = ml_collections.ConfigDict(dict(
+        methods=(),               # compared with each other; (): no comparison, `unlearn.method`
+        budget="images",          # images | wall | flops: what all get equally much of
+        fraction=0.25,            # the budget, as a share of what retraining took
+        trials=4,                 # of each method, from weak to strong
+        rates=(0.25, 4.0),        # factors of its learning rate, weakest and strongest trial
+        tolerance=0.05,           # share by which the validation error may rise above M_O's
+        rank_by="forgetting",     # forgetting | F
+        unlearn=ml_collections.ConfigDict(),  # METHOD.KEY: replaces unlearn.KEY for that method
+    ))
     c.parallel = ml_collections.ConfigDict(dict(
         backend="",               # cpu | gpu | tpu: fail where it is missing; "": what jax finds
         members=0,                # devices along the member axis; 0: all
@@ -136,6 +147,8 @@ _CHOICES = {
     "unlearn.schedule": ("constant", "cosine", "onecycle"),
     "unlearn.labels": ("uniform", "offset"),
     "unlearn.label_units": ("years", "as_published"),
+    "compare.budget": ("images", "wall", "flops"),
+    "compare.rank_by": ("forgetting", "F"),
     "parallel.backend": ("", "cpu", "gpu", "tpu"),
 }
 
@@ -177,6 +190,9 @@ _RANGES = {
     "eval.relearn_epochs": (0, math.inf),
     "eval.relearn_rate": (0, math.inf),
     "eval.alpha": (1e-12, math.inf),
+    "compare.fraction": (1e-6, math.inf),
+    "compare.trials": (1, 1000),
+    "compare.tolerance": (0, 1),
     "parallel.members": (0, math.inf),
     "parallel.batch": (1, math.inf),
     "parallel.members_per_device": (0, math.inf),
@@ -197,6 +213,8 @@ _TUPLES = {
     "eval.alphas": (float, None, 1e-12, True),
     "eval.within": (float, None, 0, False),
     "eval.audits": (str, None, None, False),
+    "compare.methods": (str, None, None, False),
+    "compare.rates": (float, 2, 1e-12, True),
 }
 
 
@@ -218,6 +236,20 @@ def check_config(c: ml_collections.ConfigDict) -> None:
     for key, (kind, length, low, filled) in _TUPLES.items():
         _check_tuple(c, key, kind, length, low, filled)
     _check_relations(c)
+    if c.compare.methods:
+        _check_comparison(c)
+
+
+def _check_comparison(c: ml_collections.ConfigDict) -> None:
+    names = [find_method(request).name for request in c.compare.methods]
+    _require(c.compare.rates[0] <= c.compare.rates[1], c, "compare.rates", "(weakest, strongest)")
+    _require("retrain" not in names, c, "compare.methods", "methods other than 'retrain', which "
+             "every comparison holds them to")
+    _require(len(set(names)) == len(names), c, "compare.methods", "different methods")
+    for request in c.compare.methods:
+        check_config(method_config(c, request))
+        for trial in make_trials(c, request):
+            check_config(trial.config)
 
 
 def _check_relations(c: ml_collections.ConfigDict) -> None:

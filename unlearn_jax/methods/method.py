@@ -102,6 +102,9 @@ class Method:
       published: training keys of `config.unlearn` as the source gives them.
       optimizers: optimiser states, one for each `Pass.kind` from 0 on; 1: all kinds share one.
       own_runs: a longer run does not begin like a shorter one, even at a constant rate.
+      strength: the option that decides how much is changed, which a comparison searches along
+        with the learning rate; '': none.
+      strengths: factors of its configured value, in the weakest and in the strongest trial.
       source: paper and equation or public code, for tables.
       scheme: '' for a method that changes M_O or trains like it. Else the name of a training
         scheme in `stages.SCHEMES`, which makes its own models with the options and settings of
@@ -118,8 +121,17 @@ class Method:
     published: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     optimizers: int = 1
     own_runs: bool = False
+    strength: str = ""
+    strengths: tuple[float, float] = (0.25, 4.0)
     source: str = ""
     scheme: str = ""
+
+    def __post_init__(self):
+        if self.strength and self.strength not in self.options:
+            raise ValueError(f"strength={self.strength!r} is none of the method's options: "
+                             + (", ".join(self.options) or "it has none"))
+        if len(self.strengths) != 2 or min(self.strengths) <= 0:
+            raise ValueError(f"strengths={self.strengths}; allowed: two positive factors")
 
     def make_optimizer(self, settings: OptimizerSettings) -> optax.GradientTransformation:
         """The optimiser of these settings, with as many states as the method needs."""

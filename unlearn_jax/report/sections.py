@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from unlearn_jax.report import tables, verdict
+from unlearn_jax.report import comparison, tables, verdict
 from unlearn_jax.report.document import (
     Block,
     Cell,
@@ -20,6 +20,7 @@ from unlearn_jax.report.figures import MOST_SETS
 from unlearn_jax.report.files import ReportError
 from unlearn_jax.report.inputs import Run, parse_prediction_name
 from unlearn_jax.report.naming import ENSEMBLES, symbol
+from unlearn_jax.report.style import MOST_METHODS
 
 _COUNTS = {
     "all": "samples that were read",
@@ -37,10 +38,12 @@ def build(run: Run, figures: list[tuple[str | None, Figure]]) -> Document:
 
     Args:
       run: the work directory.
-      figures: (forget set, or None where it concerns all) and the figure.
+      figures: (forget set, None for the data or '' for the leaderboard) and the figure.
     """
     name = run.run["config_name"]
-    sections = [Section("Did it work?", _verdict(run))]
+    sections = [comparison.section(run, [f for s, f in figures if s == ""])
+                ] if run.trials is not None else []
+    sections += [Section("Did it work?", _verdict(run))]
     sections += [_forget_set(run, fs, [f for s, f in figures if s == fs])
                  for fs in run.forget_sets]
     sections += [
@@ -131,6 +134,9 @@ def _forget_set(run: Run, forget_set: str, figures: list[Figure]) -> Section:
     if not rest:
         rest = (Text(f"Not drawn: figures are drawn for the first {MOST_SETS} forget sets "
                      f"({', '.join(run.forget_sets[:MOST_SETS])})."),)
+    if len({m.method for m in run.unlearned(forget_set)}) > MOST_METHODS:
+        rest = (Text(f"The pictures of samples and of training show the {MOST_METHODS} methods of "
+                     "highest Forgetting; the tables show all."), *rest)
     if run.history is None:
         rest = (*rest, Text("No training curves: the work directory has no history.csv."))
     inner.append(Section("Figures", rest))

@@ -46,14 +46,21 @@ def gap(run: Run, forget_set: str, evaluated: Model) -> Gap:
     paired = pd.DataFrame(errors)
     # M_e's failures say nothing about the gap
     both = paired[["o", "r"]].dropna()
-    gaps = both.r - both.o
     whole = paired.dropna()
     shift, rest = whole.e - whole.o, whole.r - whole.e
+    return Gap(estimate(both.r - both.o), estimate(shift), estimate(rest),
+               estimate(share_closed(run, forget_set, evaluated)))
+
+
+def share_closed(run: Run, forget_set: str, evaluated: Model) -> pd.Series:
+    """(M_e − M_O) / (M_R − M_O) by seed; empty where no gap is established."""
+    o, r, e = (error_on_forget(run, m, forget_set) for m in (
+        run.only(forget_set, "original"), run.only(forget_set, "retrain"), evaluated))
+    gaps = (r - o).dropna()
     between = estimate(gaps)
     # a ratio to a gap that may be 0 says nothing
     sound = len(gaps) and (gaps > 0).all() and (between.n == 1 or between.above_zero)
-    share = shift / gaps[whole.index] if sound else []
-    return Gap(between, estimate(shift), estimate(rest), estimate(share))
+    return ((e - o) / gaps).dropna() if sound else pd.Series(dtype=float)
 
 
 def on_gap(run: Run, forget_set: str) -> str:

@@ -162,7 +162,7 @@ def missing_of(study: Study, stages: list[Stage]) -> Iterator[list[Stage]]:
 def _run_population(study: Study, missing: list[Stage], recipe: Recipe, start, prepare) -> None:
     """Trains the members of the missing stages together and stores each stage."""
     forget_sets = {s.forget_name: s.forget_set for s in missing}
-    members = [_member(study, seed, f) for f in forget_sets.values() for seed in study.seeds]
+    members = [make_member(study, seed, f) for f in forget_sets.values() for seed in study.seeds]
     layout = make_layout(study.config.parallel, len(members))
     logging.info("%s: %d members (%d seeds x %s), up to %d epochs of %d to %d images, %s",
                  recipe.name, len(members), len(study.seeds),
@@ -259,7 +259,8 @@ def _record_reused(study: Study, stage: Stage) -> None:
                            int(np.sum(metadata["images"])), len(metadata["seeds"]), stage.epochs)
 
 
-def _member(study: Study, seed: int, forget_set: ForgetSet | None) -> Member:
+def make_member(study: Study, seed: int, forget_set: ForgetSet | None) -> Member:
+    """What the model of a seed and forget set walks over; None: the original."""
     splits, index = study.splits, study.index
     if forget_set is None:
         return Member(seed, "", index(splits.rows), splits.validation, np.zeros(0, np.int32))
