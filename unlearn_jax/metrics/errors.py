@@ -190,7 +190,7 @@ def _decays(alphas_A: jax.Array):
 
 
 # Numbers that the running sums of `_means` may take: in float32, 2 MiB of cache.
-_RUNNING = 2**19
+RUNNING = 2**19
 
 
 def _means(values: int, fun, *arrays_MN: jax.Array):
@@ -205,7 +205,7 @@ def _means(values: int, fun, *arrays_MN: jax.Array):
     members, samples = arrays_MN[0].shape
     if samples == 0:
         raise ValueError("there are no samples to average over")
-    block = max(1, min(samples, _RUNNING // max(1, values * members)))
+    block = max(1, min(samples, RUNNING // max(1, values * members)))
 
     def of_block(start):
         return fun(*(jax.lax.dynamic_slice_in_dim(x, start, block, axis=1) for x in arrays_MN))
