@@ -39,7 +39,7 @@ from unlearn_jax.stages.graph import method_options
 from unlearn_jax.train import Batch, Loss, TrainState, init_state, make_loss, make_train_step
 
 # Methods that draw at random, in their steps or in what they prepare: another key, another result.
-DRAWS = ("rnd", "gaussian_amnesiac", "salun")
+DRAWS = ("bad_teacher", "gaussian_amnesiac", "reset", "rnd", "salun")
 
 LINEAR, LINEAR_LOSS = toy.LinearModel(), make_loss("mse", 10.0)
 CLASSES = 4
@@ -101,7 +101,7 @@ def make_setting(name: str, task: str, method: Method | None = None, options: di
     space = LabelSpace(20, 60, classes, c.model.output_scale, float(labels.mean()),
                        float(labels.std()), tuple((counts / len(labels)).tolist()))
     return Setting(build_model(c.model, SIZE, classes),
-                   make_optimizer(OptimizerSettings.from_config(c.unlearn)),
+                   found.method.make_optimizer(OptimizerSettings.from_config(c.unlearn)),
                    make_loss(c.train.loss, c.model.output_scale), space, c.unlearn, own, c.train)
 
 

@@ -180,6 +180,7 @@ def test_a_batch_of_the_first_member_holds_whole_copies_of_what_it_walks_over(ov
     rows, _ = epoch_batches(one, "run", 0, BATCH, lambda epoch: (Pass(over),))
     assert rows.shape == (1, BATCH)
     found, copies = np.unique(np.where(rows < 0, ~rows, rows), return_counts=True)
-    parts = {"all": ("retain", "forget")}.get(over, over.split("+"))
+    both = ("retain", "forget")
+    parts = {"all": both, "mixed": both}.get(over, over.split("+"))
     np.testing.assert_array_equal(found, np.sort(np.concatenate([getattr(one, p) for p in parts])))
     assert len(set(copies)) == 1

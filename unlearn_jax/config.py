@@ -41,6 +41,7 @@ def default_config() -> ml_collections.ConfigDict:
         shift=0.1,                # share of the width and height, to either side
         zoom=0.2,                 # zoom in or out by up to this share
         flip=True,                # horizontal flip with probability one half
+        inject="",                # confusion:A:B:N | patch:A:N: see data/inject.py
     ))
     c.model = ml_collections.ConfigDict(dict(
         name="resnet10",          # resnet4 (for trying things out) | resnet10 | 18 | 50
@@ -68,6 +69,7 @@ def default_config() -> ml_collections.ConfigDict:
         weight_decay=0.0,         # decoupled
         momentum=0.9,             # sgd
         loss="mae",               # mae | mse (regression) | cross_entropy (classification)
+        class_weights="none",     # none | balanced: classes count alike, however many samples
         patience=0,               # epochs without a better validation loss; 0: never stop early
         checkpoint_seconds=120.0, # a half-finished stage is saved this often
         tensorboard=False,        # also write TensorBoard logs under WORKDIR/tensorboard
@@ -78,6 +80,7 @@ def default_config() -> ml_collections.ConfigDict:
     c.unlearn = ml_collections.ConfigDict(dict(
         method="ft",              # methods/__init__.py lists them; or FILE.py:NAME, one's own
         epochs=(2, 8),            # budgets; at a constant rate one run, with a snapshot at each
+        from_seed=-1,             # every member starts from the M_O of this seed; -1: of its own
         batch_size=64,
         optimizer="adam",
         learning_rate=2e-3,
@@ -121,6 +124,7 @@ _CHOICES = {
     "model.preprocess": ("unit", "caffe", "vggface2", "torch"),
     "model.dtype": ("float32", "bfloat16"),
     "train.optimizer": ("adam", "sgd"),
+    "train.class_weights": ("none", "balanced"),
     "train.schedule": ("constant", "cosine", "onecycle"),
     "unlearn.optimizer": ("adam", "sgd"),
     "unlearn.schedule": ("constant", "cosine", "onecycle"),
@@ -212,6 +216,10 @@ def _check_relations(c: ml_collections.ConfigDict) -> None:
              "unlearn.epochs", f"(0,): {found.name} changes weights once and trains nothing")
     _require(len(set(c.seeds)) == len(c.seeds), c, "seeds", "different seeds")
     _require(max(c.seeds) <= _MAX_SEED, c, "seeds", f"seeds up to {_MAX_SEED}")
+    _require(c.unlearn.from_seed in (-1, *c.seeds), c, "unlearn.from_seed",
+             f"-1, or one of seeds {tuple(c.seeds)}")
+    _require(c.train.class_weights == "none" or c.data.task == "classification", c,
+             "train.class_weights", "'none' for data.task='regression'")
     _require(len(set(c.forget.sets)) == len(c.forget.sets), c, "forget.sets", "different sets")
     _require(len(set(c.unlearn.epochs)) == len(c.unlearn.epochs), c, "unlearn.epochs",
              "different budgets")

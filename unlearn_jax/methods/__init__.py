@@ -1,14 +1,18 @@
 """The unlearning methods, one file each; adding one is a file, a line here and a test."""
 
 from unlearn_jax.methods import (
+    bad_teacher,
     ft,
     gaussian_amnesiac,
+    kgltop1,
     l1_sparse,
     neggrad,
     neggrad_plus,
+    reset,
     retrain,
     rnd,
     salun,
+    scrub,
 )
 from unlearn_jax.methods.method import Method
 from unlearn_jax.methods.outside import Found, load
@@ -17,11 +21,15 @@ METHODS: dict[str, Method] = {
     "retrain": retrain.METHOD,
     "ft": ft.METHOD,
     "rnd": rnd.METHOD,
+    "bad_teacher": bad_teacher.METHOD,
     "gaussian_amnesiac": gaussian_amnesiac.METHOD,
+    "kgltop1": kgltop1.METHOD,
     "l1_sparse": l1_sparse.METHOD,
     "neggrad": neggrad.METHOD,
     "neggrad_plus": neggrad_plus.METHOD,
+    "reset": reset.METHOD,
     "salun": salun.METHOD,
+    "scrub": scrub.METHOD,
 }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from unlearn_jax.models import Model, Variables
+from unlearn_jax.optim import OptimizerSettings, make_optimizer, per_kind
 from unlearn_jax.population import Pass
 from unlearn_jax.prepare import Preparation
 from unlearn_jax.train import Loss, Step
@@ -99,6 +100,7 @@ class Method:
       options: the method's own keys, `config.unlearn.METHOD.KEY`, with their published values.
       reads: shared keys of `config.unlearn` that this method reads beyond the training ones.
       published: training keys of `config.unlearn` as the source gives them.
+      optimizers: optimiser states, one for each `Pass.kind` from 0 on; 1: all kinds share one.
       own_runs: a longer run does not begin like a shorter one, even at a constant rate.
       source: paper and equation or public code, for tables.
     """
@@ -111,5 +113,11 @@ class Method:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     reads: tuple[str, ...] = ()
     published: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    optimizers: int = 1
     own_runs: bool = False
     source: str = ""
+
+    def make_optimizer(self, settings: OptimizerSettings) -> optax.GradientTransformation:
+        """The optimiser of these settings, with as many states as the method needs."""
+        optimizer = make_optimizer(settings)
+        return per_kind(optimizer, self.optimizers) if self.optimizers > 1 else optimizer

@@ -22,7 +22,7 @@ from unlearn_jax.report.files import (
 )
 
 TASKS = ("regression", "classification")
-SPLITS = ("test", "forget", "retain", "validation")
+SPLITS = ("test", "forget", "retain", "validation", "stamped")
 AVERAGED = "averaged:"
 REFERENCES = ("original", "retrain")  # what every verdict needs
 

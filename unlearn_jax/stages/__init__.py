@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 from absl import logging
 
 from unlearn_jax import data, workdir
@@ -28,7 +29,7 @@ from unlearn_jax.stages.graph import Study, original_stage, retrain_stage, unlea
 from unlearn_jax.stages.models import make_unlearning, train_missing, unlearn_missing
 from unlearn_jax.stages.outcomes import write_results
 from unlearn_jax.store import Store
-from unlearn_jax.train import make_loss
+from unlearn_jax.train import balanced_weights, make_loss
 
 
 def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Path, store: Store,
@@ -67,7 +68,10 @@ def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,
     began = time.monotonic()
     dataset = data.load(config.data, store.root / "data")
     splits = make_splits(dataset, config.data, config.forget)
-    resident, index = make_resident(dataset, splits.rows, augmentation(config.data),
+    trained, stamped = dataset, np.zeros(0, np.int32)
+    if splits.injection:
+        trained, stamped = splits.injection.training_view(dataset, splits.test)
+    resident, index = make_resident(trained, splits.rows, augmentation(config.data),
                                     config.data.seed)
     jax.block_until_ready(resident.images)
     seconds = time.monotonic() - began
@@ -84,6 +88,9 @@ def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,
     run.record_stage("data", "", dataset.fingerprint, "computed", seconds, len(dataset.labels))
     run.write_data(dataset, splits)
     model = build_model(config.model, config.data.image_size, dataset.num_classes)
-    loss = make_loss(config.train.loss, config.model.output_scale)
+    weights = ()
+    if config.train.class_weights == "balanced":
+        weights = balanced_weights(trained.labels[splits.rows.source], dataset.num_classes)
+    loss = make_loss(config.train.loss, config.model.output_scale, weights)
     return Study(config, config_name, store, run, dataset, splits, resident, index, model, loss,
-                 bar)
+                 bar, stamped)

@@ -77,9 +77,9 @@ def make_unlearning(study: Study) -> Unlearning:
     section = study.config.unlearn
     found = find_method(section.method)
     method = found.method
-    setting = Setting(study.model, make_optimizer(OptimizerSettings.from_config(section)),
-                      study.loss, _label_space(study), section, method_options(section, found),
-                      study.config.train)
+    optimizer = method.make_optimizer(OptimizerSettings.from_config(section))
+    setting = Setting(study.model, optimizer, study.loss, _label_space(study), section,
+                      method_options(section, found), study.config.train)
     if method.check:
         method.check(setting)
     epochs = range(max(section.epochs))
@@ -100,7 +100,7 @@ def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
         return
     section, method = study.config.unlearn, unlearning.found.method
     settings = OptimizerSettings.from_config(section)
-    optimizer = make_optimizer(settings)
+    optimizer = unlearning.setting.optimizer
 
     def start(missing: list[Stage], layout: Layout) -> tuple[Variables, np.ndarray]:
         sets = len({s.forget_name for s in missing})
@@ -108,9 +108,13 @@ def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
             seeds = list(study.seeds) * sets
             return _initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
         variables, metadata = checkpoints.restore(original.directory(study.store) / "checkpoint")
+        which = np.arange(len(study.seeds))
+        if section.from_seed >= 0:
+            which[:] = study.seeds.index(section.from_seed)
+        which = np.tile(which, sets)
         # What starts from a failed model is no unlearned model, however well it trains.
-        return (jax.tree.map(lambda x: np.concatenate([x] * sets), variables),
-                np.tile(metadata["failed"], sets))
+        return (jax.tree.map(lambda x: np.asarray(x)[which], variables),
+                np.asarray(metadata["failed"])[which])
 
     def passes(epoch: int) -> tuple[Pass, ...]:
         return method.passes(unlearning.setting, epoch)

@@ -9,7 +9,7 @@ import numpy as np
 from unlearn_jax import checkpoints, results, workdir
 from unlearn_jax.layout import Layout, Program, make_layout
 from unlearn_jax.predict import make_predictor, predict
-from unlearn_jax.splits import ForgetSet, Splits
+from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
 from unlearn_jax.store import stage_key
 
@@ -26,10 +26,12 @@ def write_results(study: Study, original: Stage, retrained: list[Stage],
     baseline = (int(np.bincount(train_labels).argmax()) if classification
                 else float(np.median(train_labels)))
     for retrain in retrained:
-        split_rows = _split_rows(study.splits, retrain.forget_set)
+        split_rows = _split_rows(study, retrain.forget_set)
+        # A stamped image keeps the label and the name of the test image that it shows.
+        sources = {**split_rows, **({"stamped": study.splits.test} if len(study.stamped) else {})}
         targets = results.Targets(
-            {name: study.dataset.labels[r] for name, r in split_rows.items()},
-            {name: study.dataset.ids[r] for name, r in split_rows.items()})
+            {name: study.dataset.labels[r] for name, r in sources.items()},
+            {name: study.dataset.ids[r] for name, r in sources.items()})
         name = retrain.forget_name
         stages = [original, *(u for u in unlearned if u.forget_name == name), retrain]
         outcomes = [_outcome(study, layout, predictor, s, retrain.forget_set, split_rows)
@@ -83,9 +85,10 @@ def _outcome(study: Study, layout: Layout, predictor: Program, stage: Stage, for
                                                 "flops")))
 
 
-def _split_rows(splits: Splits, forget_set: ForgetSet) -> dict[str, np.ndarray]:
-    """Data set rows of each split; one without samples is left out."""
+def _split_rows(study: Study, forget_set: ForgetSet) -> dict[str, np.ndarray]:
+    """Resident rows of each split; one without samples is left out."""
+    splits = study.splits
     rows = {"test": splits.test, "forget": splits.forget(forget_set),
             "retain": splits.retain_train(forget_set),
-            "validation": splits.retain_validation(forget_set)}
+            "validation": splits.retain_validation(forget_set), "stamped": study.stamped}
     return {name: r for name, r in rows.items() if len(r)}
