@@ -161,10 +161,10 @@ from unlearn_jax import engine
 
 batches = engine.epoch_batches
 
-def dying(member, name, epoch, batch_size):
+def dying(member, name, epoch, *others):
     if (name, member.seed, epoch) == ("train", 1, 2):
         os.kill(os.getpid(), signal.SIGKILL)
-    return batches(member, name, epoch, batch_size)
+    return batches(member, name, epoch, *others)
 
 engine.epoch_batches = dying
 runpy.run_module("unlearn_jax.main", run_name="__main__", alter_sys=True)

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import optax
 
 from unlearn_jax import train
-from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods.method import Method, Setting
+from unlearn_jax.methods.options import check_ranges
 
 
 def check(setting: Setting) -> None:
@@ -27,9 +27,7 @@ def check(setting: Setting) -> None:
     Raises:
       ConfigError: names the key, its value and what is allowed.
     """
-    alpha = setting.options.alpha
-    if not 0 <= alpha < math.inf:
-        raise ConfigError(f"config.unlearn.l1_sparse.alpha is {alpha!r}; allowed: at least 0")
+    check_ranges("l1_sparse", setting.options, {"alpha": (0, math.inf)})
 
 
 def make_step(setting: Setting) -> train.Step:

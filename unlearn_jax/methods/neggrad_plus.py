@@ -16,8 +16,8 @@ Source: NegGrad+ in Kurmanji et al. 2023 (arXiv:2302.09880), section 4 and small
 import jax
 
 from unlearn_jax import train
-from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods.method import Method, Setting
+from unlearn_jax.methods.options import check_ranges
 from unlearn_jax.population import Pass
 
 
@@ -27,9 +27,7 @@ def check(setting: Setting) -> None:
     Raises:
       ConfigError: names the key, its value and what is allowed.
     """
-    alpha = setting.options.alpha
-    if not 0 <= alpha <= 1:
-        raise ConfigError(f"config.unlearn.neggrad_plus.alpha is {alpha!r}; allowed: from 0 to 1")
+    check_ranges("neggrad_plus", setting.options, {"alpha": (0, 1)})
 
 
 def make_step(setting: Setting) -> train.Step:
