@@ -15,8 +15,8 @@ __all__ = ["ReportError", "write_report"]
 def write_report(workdir: Path) -> None:
     """Writes summary.csv, report.md, report.html and figures/*.png into a work directory.
 
-    Reads results.csv, data.json, run.json, predictions/*.npz and, where there is one,
-    history.csv; the same files give the same report, byte for byte on the same versions.
+    Reads results.csv, data.json, run.json, predictions/*.npz and, where there are any, history.csv
+    and touched.csv; the same files give the same report, byte for byte on the same versions.
 
     Args:
       workdir: the work directory of a finished run.

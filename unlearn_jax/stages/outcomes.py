@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import time
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from unlearn_jax.store import stage_key
 
 def write_results(study: Study, original: Stage, retrained: list[Stage],
                   unlearned: list[Stage]) -> None:
-    """Predictions of every model on every split, and results.csv and history.csv from them."""
+    """Predictions of every model on every split; results.csv, history.csv and touched.csv."""
     rows = []
     layout = make_layout(study.config.parallel, len(study.seeds))
     predictor = make_predictor(study.model, layout)
@@ -45,8 +46,21 @@ def write_results(study: Study, original: Stage, retrained: list[Stage],
     history = [row for s in stages
                for row in json.loads((s.directory(study.store) / "history.json").read_text())]
     study.run.write_table("history.csv", history, workdir.HISTORY_COLUMNS)
+    touched = [row for s in unlearned for row in _touched_rows(study, s)]
+    if touched:
+        study.run.write_table("touched.csv", touched, workdir.TOUCHED_COLUMNS)
     if study.config.train.tensorboard:
         study.run.write_tensorboard(history)
+
+
+def _touched_rows(study: Study, stage: Stage) -> list[dict[str, Any]]:
+    """Rows of touched.csv; none for a stage stored before there was such a file."""
+    path = stage.directory(study.store) / "touched.json"
+    if not path.exists():
+        return []
+    return [{"method": stage.method, "forget_set": stage.forget_name, "epochs": stage.epochs,
+             **row, "which": " ".join(map(str, row["which"]))}
+            for row in json.loads(path.read_text())]
 
 
 def _outcome(study: Study, layout: Layout, predictor: Program, stage: Stage, forget_set: ForgetSet,
