@@ -53,8 +53,9 @@ def test_every_layout_gives_the_same_numbers(where):
             assert a[key] == close
 
 
-@pytest.mark.parametrize("where", [dict(members=3), dict(members=2, batch=2), dict(members=1, batch=4),
-                                   dict(per_device=1), dict(steps=2)])
+@pytest.mark.parametrize("where", [
+    dict(members=3), dict(members=2, batch=2), dict(members=1, batch=4), dict(per_device=1),
+    dict(steps=2)])
 def test_flops_are_those_of_the_steps_on_every_layout(where):
     one, two = (train(members(), recipe(epochs=e)).snapshots[e].flops for e in (1, 2))
     np.testing.assert_allclose(two, 2 * one, rtol=1e-6)

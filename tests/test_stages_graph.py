@@ -40,7 +40,7 @@ OTHER_VALUES = {
     "train.loss": "mse", "unlearn.method": "ft", "unlearn.optimizer": "sgd",
     "unlearn.schedule": "constant", "unlearn.labels": "uniform",
     "unlearn.label_units": "as_published", "data.inject": "patch:20-30:4",
-    "train.class_weights": "balanced", "unlearn.from_seed": 1}
+    "train.class_weights": "balanced", "unlearn.from_seed": 1, "eval.audits": ("challenge",)}
 
 
 def _config(**changes):
@@ -117,7 +117,7 @@ def test_what_is_measured_and_where_it_runs_moves_nothing(key):
 
 
 def test_the_exclusions_are_keys():
-    leaves = set(_leaves(("data", "model", "train", "unlearn")))
+    leaves = set(_leaves(("data", "model", "train", "unlearn", "eval")))
     assert THROUGH_THE_FINGERPRINT | WITHOUT_EFFECT | UNLEARNED_ONLY | OPTIONS <= leaves
     assert OTHER_VALUES.keys() <= leaves
 

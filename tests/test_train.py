@@ -32,7 +32,7 @@ def batch_of(rows, weights=None):
 
 
 def inputs(rate=0.1):
-    return Inputs(KEY, jnp.float32(rate), jnp.int32(100),
+    return Inputs(KEY, jnp.float32(rate), jnp.int32(100), jnp.int32(10),
                   jnp.zeros(40, bool))
 
 

@@ -198,7 +198,9 @@ class PopulationRun:
         return Inputs(
             key=member_keys(self.recipe.name, members),
             learning_rate=np.full(len(members), self.recipe.settings.learning_rate, np.float32),
-            total_steps=self.total_steps[which].astype(np.int32), forget=forget, context=context)
+            total_steps=self.total_steps[which].astype(np.int32),
+            epochs=np.full(len(members), self.recipe.epochs, np.int32), forget=forget,
+            context=context)
 
     def compile(self) -> None:
         """Compiles the step and runs nothing."""
@@ -302,9 +304,9 @@ class PopulationRun:
                 self.last_loss.copy())
 
     def _snapshot(self, variables: Variables, epochs, validation_loss) -> Snapshot:
-        return Snapshot(variables, epochs, self.steps.copy(), self.images.copy(),
-                        self.steps * (self.step.flops / self.layout.members_per_device), self.failed.copy(),
-                        validation_loss, self.seconds)
+        flops = self.steps * (self.step.flops / self.layout.members_per_device)
+        return Snapshot(variables, epochs, self.steps.copy(), self.images.copy(), flops,
+                        self.failed.copy(), validation_loss, self.seconds)
 
     def result(self) -> Trained:
         """The books closed."""

@@ -115,7 +115,7 @@ class Preparation:
 
         axes = (0, 0, 0, None) + (0,) * len(trees_M)
         program = self.layout.over_members(add, axes, donate=(0,))
-        began, calls, groups = time.monotonic(), 0, []
+        began, groups = time.monotonic(), []
         for group in self.layout.groups(len(self.members)):
             rows_GTB = stack_batches([batches[m] for m in group])
             forget = np.zeros((len(group), self.resident.labels.shape[0]), bool)
@@ -127,10 +127,10 @@ class Preparation:
             for t in range(rows_GTB.shape[1]):
                 sums = program(sums, self.layout.put_batches(rows_GTB[:, t:t + 1]), forget,
                                self.resident, *trees)
-                calls += 1
             groups.append(jax.device_get(sums))
         self.images += [len(own) for own in rows]
-        self._book(program, began, calls / len(groups))
+        # Each member's own batches, whatever others it shares the calls with.
+        self._book(program, began, np.array([len(own) for own in batches]))
         return join(groups, len(self.members))
 
     def train(self, stream: str, step: Step, settings: OptimizerSettings, variables_M: Variables,
@@ -172,7 +172,7 @@ class Preparation:
         shapes = jax.eval_shape(fun, batch, *one)
         return jax.tree.map(lambda x: np.zeros((count, *x.shape), x.dtype), shapes)
 
-    def _book(self, program: Program, began: float, calls: float) -> None:
+    def _book(self, program: Program, began: float, calls: int | np.ndarray) -> None:
         self.seconds += time.monotonic() - began - program.compile_seconds
         self.compile_seconds += program.compile_seconds
         self.flops += calls * program.flops / self.layout.members_per_device

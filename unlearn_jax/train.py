@@ -44,6 +44,7 @@ class Batch:
       epoch: int32 scalar, counted from zero.
       kind: int32 scalar, `Pass.kind` of the pass that the batch belongs to.
       progress: float32 scalar, share of all steps of the run already taken, in [0, 1).
+      epochs: int32 scalar, of the whole run.
     """
 
     images: jax.Array
@@ -54,6 +55,7 @@ class Batch:
     epoch: jax.Array
     kind: jax.Array | int = 0
     progress: jax.Array | float = 0.0
+    epochs: jax.Array | int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,11 +127,12 @@ def make_step(model: Model, optimizer: optax.GradientTransformation, objective: 
 
     Args:
       model: the network; its frozen parameters do not move.
-      optimizer: gives the direction.
+      optimizer: gives the direction; one of `optim.per_kind` is told the batch's kind.
       objective: of one member and batch.
       mask: from the context, a tree like the parameters of what may move, 1 or 0 per weight;
         None: all. What may not move stays to the bit, under weight decay and momentum too.
     """
+    optimizer = optax.with_extra_args_support(optimizer)
 
     def step(key, state, batch, learning_rate, context=None):
         params, batch_stats = state.variables["params"], state.variables["batch_stats"]
@@ -145,7 +148,8 @@ def make_step(model: Model, optimizer: optax.GradientTransformation, objective: 
         grads, (reported, new_stats) = jax.grad(minimised, has_aux=True)(params)
         if mask is not None:
             grads = jax.tree.map(jnp.multiply, grads, mask(context))
-        updates, opt_state = optimizer.update(grads, state.opt_state, params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, params,
+                                              kind=batch.kind)
         if mask is not None:
             updates = jax.tree.map(jnp.multiply, updates, mask(context))
         # A frozen parameter stays to the bit: weight decay must not move it either.
@@ -218,6 +222,7 @@ class Inputs:
       key: the member's PRNG key.
       learning_rate: peak rate.
       total_steps: int32, of the whole run, for the schedule.
+      epochs: int32, of the whole run.
       forget: `[R]` bool over the resident rows.
       context: what the method prepared for the member, or None.
     """
@@ -225,6 +230,7 @@ class Inputs:
     key: jax.Array
     learning_rate: jax.Array
     total_steps: jax.Array
+    epochs: jax.Array
     forget: jax.Array
     context: Any = None
 
@@ -258,7 +264,7 @@ def guarded(step: Step, settings: OptimizerSettings) -> Callable:
         active = progress.running & (weights > 0).any()
         fraction = state.step / inputs.total_steps
         batch = Batch(resident.images[rows], resident.labels[rows], rows, inputs.forget[rows],
-                      weights, epoch, kind, fraction)
+                      weights, epoch, kind, fraction, inputs.epochs)
         rate = inputs.learning_rate * rate_at(settings, fraction)
         new_state, loss = step(inputs.key, state, batch, rate, inputs.context)
         finite = jnp.isfinite(loss) & _all_finite(new_state.variables)

@@ -5,11 +5,13 @@ is computed once and shared by every run that needs it.
 
     graph.py      what a stage is, and its key
     models.py     trains and stores the missing ones
+    sisa.py       the one training scheme with stages of its own
     outcomes.py   predictions and results
+    compare.py    many methods at one budget, each searched alike
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +27,21 @@ from unlearn_jax.layout import make_layout
 from unlearn_jax.models import build_model
 from unlearn_jax.report import write_report
 from unlearn_jax.splits import make_splits
-from unlearn_jax.stages.graph import Study, original_stage, retrain_stage, unlearn_stages
+from unlearn_jax.stages import sisa
+from unlearn_jax.stages.compare import make_contenders, run_comparison
+from unlearn_jax.stages.graph import Stage, Study, original_stage, retrain_stage, unlearn_stages
 from unlearn_jax.stages.models import make_unlearning, train_missing, unlearn_missing
-from unlearn_jax.stages.outcomes import write_results
+from unlearn_jax.stages.outcomes import Models, write_results
 from unlearn_jax.store import Store
 from unlearn_jax.train import balanced_weights, make_loss
 
+# By `Method.scheme`. Each makes, from a study, the stage of M_O and the method's options, what has
+# `run()`: it trains what the store lacks and returns the models to be evaluated.
+SCHEMES = {"sisa": sisa.make_scheme}
+
 
 def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Path, store: Store,
-              command: str, bar: Callable[..., Any] | None = None) -> None:
+              command: str, bar: Callable[..., Any] | None = None, config_file: str = "") -> None:
     """Everything, from data to report.
 
     Args:
@@ -43,6 +51,7 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
       store: of the stages.
       command: as typed, for the report.
       bar: makes progress bars.
+      config_file: FILE:SCALE as given; a comparison finds the methods' configs beside it.
 
     Raises:
       InputError: something handed in cannot be used.
@@ -52,14 +61,41 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         study = prepare(config, config_name, store, run, bar)
         original = original_stage(study)
         retrained = [retrain_stage(study, original, f) for f in study.splits.forget_sets]
-        unlearning = make_unlearning(study)  # what a method refuses, it refuses before any training
+        # What a method refuses, it refuses before any training.
+        if config.compare.methods:
+            unlearn = _comparison(study, original, retrained, config_file)
+        else:
+            unlearn = _one_method(study, original)
         train_missing(study, [original, *retrained])
-        unlearned = [stage for f in study.splits.forget_sets
-                     for stage in unlearn_stages(study, original, f)]
-        unlearn_missing(study, original, unlearned, unlearning)
-        write_results(study, original, retrained, unlearned)
+        unlearned, ensembles = unlearn()
+        write_results(study, original, retrained, unlearned, ensembles)
     # Only now: the report reads run.json with its final timings.
     write_report(directory)
+
+
+Unlearn = Callable[[], tuple[list[Stage], Sequence[Models]]]
+
+
+def _one_method(study: Study, original: Stage) -> Unlearn:
+    """The config's method, checked; a call trains and returns its stages and ensembles."""
+    unlearning = make_unlearning(study)
+    scheme = SCHEMES.get(unlearning.found.method.scheme)
+    scheme = scheme and scheme(study, original, unlearning.setting.options)
+
+    def unlearn():
+        stages = [stage for f in study.splits.forget_sets
+                  for stage in unlearn_stages(study, original, f)]
+        unlearn_missing(study, original, stages, unlearning)
+        return stages, scheme.run() if scheme else ()
+
+    return unlearn
+
+
+def _comparison(study: Study, original: Stage, retrained: list[Stage],
+                config_file: str) -> Unlearn:
+    """The methods of a comparison, checked; a call trains them and returns those chosen."""
+    contenders = make_contenders(study, config_file)
+    return lambda: (run_comparison(study, original, retrained, contenders), ())
 
 
 def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,

@@ -117,7 +117,7 @@ def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list
     """The unlearned models of all seeds for one forget set, one stage per budget."""
     section = study.config.unlearn
     found = find_method(section.method)
-    if found.name == "retrain":
+    if found.name == "retrain" or found.method.scheme:
         return []
     keys = (*_UNLEARN_KEYS, *found.method.reads)
     parts = {"original": original.key, "forget": forget_parts(study, forget_set),
