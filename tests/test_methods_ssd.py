@@ -5,23 +5,33 @@ import pytest
 import toy
 from absl import logging
 from tiny_population import (
-    COUNT,
-    MEMBERS,
+    importances,
+    known_importance,
     leaves,
     net,
     one,
     preparation,
+    quick,
     setting,
     shuffled,
 )
-from toy import tree_close
+from toy import LinearModel, layout, tree_close
 
 from unlearn_jax.errors import ConfigError
-from unlearn_jax.methods import METHODS
-from unlearn_jax.methods.importance import every_sample, forgotten, importance
-from unlearn_jax.methods.ssd import dampened, prepare
+from unlearn_jax.methods import METHODS, ssd
+from unlearn_jax.methods.importance import every_sample, forgotten
+from unlearn_jax.methods.ssd import dampened
+from unlearn_jax.population import init_members
+from unlearn_jax.prepare import Preparation
+from unlearn_jax.train import make_loss
 
 FROZEN = (r"stem_norm/scale", r"^output")
+
+
+@pytest.fixture(autouse=True)
+def fast():
+    with quick:
+        yield
 
 
 def test_dampening_by_hand():
@@ -39,13 +49,14 @@ def test_dampening_by_hand():
 
 
 @pytest.mark.parametrize("task", ["regression", "classification"])
-def test_a_population_against_its_importances(task):
+def test_a_population_against_its_importances(task, monkeypatch):
+    monkeypatch.setattr(ssd, "importance", known_importance(task, FROZEN))
     model = net(task, frozen=FROZEN)
     before = preparation(model, task)
-    prepared = prepare(setting("ssd", task, model, alpha=1.1, dampening=0.8), before)
-    whole_M, forget_M = importance(preparation(model, task), "all", (every_sample, forgotten))
+    prepared = ssd.prepare(setting("ssd", task, model, alpha=1.1, dampening=0.8), before)
+    found = importances(task, FROZEN)
+    whole, forget = (leaves({"params": found[part]}) for part in (every_sample, forgotten))
     start, after = leaves(before.variables), leaves(prepared.variables)
-    whole, forget = leaves({"params": whole_M}), leaves({"params": forget_M})
     assert prepared.context is None
     assert set(prepared.touched) == {path.removeprefix("params/") for path in whole}
     kinds = set()
@@ -56,45 +67,71 @@ def test_a_population_against_its_importances(task):
             continue
         chosen = forget[path] > 1.1 * whole[path]
         factor = np.minimum(0.8 * whole[path] / np.where(chosen, forget[path], 1), 1)
-        np.testing.assert_allclose(after[path], np.where(chosen, theta * factor, theta), rtol=1e-4)
+        np.testing.assert_allclose(after[path], np.where(chosen, theta * factor, theta), rtol=1e-5)
         np.testing.assert_array_equal(after[path][~chosen], theta[~chosen])
         np.testing.assert_array_equal(prepared.touched[path.removeprefix("params/")],
                                       chosen.reshape(2, -1), path)
         kinds |= {path.rpartition("/")[2]} if chosen.any() else set()
     assert kinds == {"kernel", "scale", "bias"}
     assert not prepared.touched["output/kernel"].any()
-    np.testing.assert_array_equal(before.images, [COUNT - 4, COUNT - 4])
 
 
-def test_order_and_batch_size_do_not_matter():
+def test_biases_norms_and_the_head_are_dampened_too(monkeypatch):
+    monkeypatch.setattr(ssd, "importance", known_importance("regression"))
     model = net()
-    given = setting("ssd", model=model, alpha=1.3)
-    plain = prepare(given, preparation(model))
-    other = prepare(given, preparation(model, members=tuple(shuffled(m) for m in MEMBERS),
-                                       batch_size=3))
-    tree_close(other.variables, plain.variables, rtol=1e-3, atol=1e-5)
+    prepared = ssd.prepare(setting("ssd", model=model, alpha=0.0), preparation(model))
+    assert set(prepared.touched) == {
+        "stem_conv/kernel", "stem_norm/scale", "stem_norm/bias", "output/kernel", "output/bias",
+        *(f"stage1_block1/{layer}" for i in (1, 2) for layer in (
+            f"conv{i}/kernel", f"norm{i}/scale", f"norm{i}/bias"))}
+    assert all(mask.any() for mask in prepared.touched.values())
+
+
+def linear(chosen, batch_size=8):
+    model = LinearModel()
+    where = layout(count=len(chosen))
+    return Preparation("ssd", model, where, toy.resident(), chosen,
+                       init_members(model, where, [m.seed for m in chosen]),
+                       make_loss("mse", 10.0), batch_size)
+
+
+def test_a_linear_model_from_its_data_whatever_the_order_and_the_batch_size():
+    chosen = toy.members((17, 20, 9))
+    given = setting("ssd", model=LinearModel(), alpha=1.01)
+    before = linear(chosen)
+    plain = ssd.prepare(given, before)
+    np.testing.assert_array_equal(before.images, [24, 24, 24])
+    data = toy.resident()
+    x = np.concatenate([np.asarray(data.images).reshape(40, -1) / 255, np.ones((40, 1))], axis=1)
+    for m, member in enumerate(chosen):
+        start, found = (one(v["params"], m) for v in (before.variables, plain.variables))
+        theta = np.append(start["w"], start["b"])
+        squares = (2 * (x @ theta - np.asarray(data.labels)) / 100)[:, None]**2 * x**2
+        whole, forget = squares[:24].mean(0), squares[member.forget].mean(0)
+        chosen_weights = forget > 1.01 * whole
+        expected = theta * np.where(chosen_weights, np.minimum(whole / forget, 1), 1)
+        np.testing.assert_allclose(np.append(found["w"], found["b"]), expected, rtol=1e-4)
+        np.testing.assert_array_equal(plain.touched["w"][m], chosen_weights[:-1])
+        assert 0 < chosen_weights.sum() < 13
+    for other in (linear([shuffled(m) for m in chosen]), linear(chosen, batch_size=1)):
+        tree_close(ssd.prepare(given, other).variables, plain.variables, rtol=1e-5)
 
 
 def test_a_threshold_that_nothing_can_pass_is_said_and_changes_nothing(monkeypatch):
     said = []
     monkeypatch.setattr(logging, "warning", lambda text, *args: said.append(text % args))
-    model = net()
-    before = preparation(model)
-    # Member 0 forgets 7 of 20 samples: I_f is at most 2.86 I_D. Member 1 forgets 5: 4 I_D.
-    prepared = prepare(setting("ssd", model=model, alpha=3.0), before)
-    assert len(said) == 1 and "seed 0, forget set a: alpha=3 selects no weight" in said[0]
-    assert "35 %" in said[0] and "2.86" in said[0]
+    before = linear(toy.members((17, 20)))
+    # Seed 0 forgets 7 of 24 samples: I_f is at most 3.43 I_D. Seed 1 forgets 4: 6 I_D.
+    prepared = ssd.prepare(setting("ssd", model=LinearModel(), alpha=3.5), before)
+    assert len(said) == 1 and "seed 0: alpha=3.5 selects no weight" in said[0]
+    assert "29 %" in said[0] and "3.43" in said[0]
     tree_close(one(prepared.variables), one(before.variables), rtol=0)
     assert not any(mask[0].any() for mask in prepared.touched.values())
 
 
 def test_a_forget_set_without_training_samples_dampens_nothing():
-    model = net()
-    nobody = toy.members((20,))
-    before = preparation(model, members=tuple(
-        type(m)(m.seed, "x", np.arange(20, dtype=np.int32), m.validation, np.zeros(0, np.int32))
-        for m in nobody))
-    prepared = prepare(setting("ssd", model=model, alpha=0.0), before)
+    before = linear(toy.members((24,)))
+    prepared = ssd.prepare(setting("ssd", model=LinearModel(), alpha=0.0), before)
     tree_close(prepared.variables, before.variables, rtol=0)
 
 

@@ -1,7 +1,9 @@
 """Two members with a four-layer network and images of eight pixels, for methods that prepare."""
 
 import dataclasses
+import functools
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +11,11 @@ import ml_collections
 import numpy as np
 from toy import layout, settings
 
+from unlearn_jax import layout as layouts
 from unlearn_jax.config import default_config
 from unlearn_jax.data.resident import Resident
 from unlearn_jax.methods import METHODS
+from unlearn_jax.methods.importance import every_sample, forgotten, importance, retained
 from unlearn_jax.methods.method import LabelSpace, Setting
 from unlearn_jax.models import Model, build_model
 from unlearn_jax.optim import make_optimizer
@@ -22,6 +26,10 @@ from unlearn_jax.train import Batch, make_loss
 SIZE, COUNT, CLASSES = 8, 24, 3
 SCALE = 40.0  # output scale, years
 LOSSES = {"regression": make_loss("mae", SCALE), "classification": make_loss("cross_entropy", 1.0)}
+
+# These tests compile much and compute little.
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+quick = mock.patch.object(layouts, "_CPU_COMPILER_OPTIONS", _QUICK)
 
 # The sets of the members differ in size, and no batch of four or eight divides them.
 MEMBERS = (
@@ -58,6 +66,25 @@ def setting(method: str, task: str = "regression", model: Any = None, optimizer=
     return Setting(model or net(task), make_optimizer(optimizer or settings()), LOSSES[task],
                    LabelSpace(20, 60, classes, SCALE), default_config().unlearn, own,
                    default_config().train)
+
+
+@functools.cache
+def importances(task: str, frozen: tuple[str, ...] = ()) -> dict[Any, Any]:
+    """The importance of the weights of `net` for all samples, D_f and D_r, by what counts them."""
+    parts = (every_sample, forgotten, retained)
+    return dict(zip(parts, importance(preparation(net(task, frozen), task), "all", parts)))
+
+
+def known_importance(task: str, frozen: tuple[str, ...] = ()):
+    """Stands in for `importance`, so that it is computed once for all tests that go on from it."""
+    def known(before, over, parts=(every_sample,)):
+        found = importances(task, frozen)
+        if over == "retain":
+            return (found[retained],)
+        assert over == "all"
+        return tuple(found[part] for part in parts)
+
+    return known
 
 
 def variables(model: Any, members: tuple[Member, ...] = MEMBERS) -> Any:

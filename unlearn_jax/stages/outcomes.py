@@ -51,7 +51,7 @@ def stored(study: Study, stage: Stage) -> Models:
 
 def write_results(study: Study, original: Stage, retrained: list[Stage], unlearned: list[Stage],
                   ensembles: Sequence[Models] = ()) -> None:
-    """Predictions of every model on every split, and results.csv and history.csv from them."""
+    """Predictions of every model on every split, and results.csv, history.csv, touched.csv."""
     rows = []
     layout = make_layout(study.config.parallel, len(study.seeds))
     predictor = make_predictor(study.model, layout)
@@ -90,6 +90,9 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
     history = [row for s in stages
                for row in json.loads((s.directory(study.store) / "history.json").read_text())]
     study.run.write_table("history.csv", history, workdir.HISTORY_COLUMNS)
+    touched = [row for s in unlearned for row in _touched_rows(study, s)]
+    if touched:
+        study.run.write_table("touched.csv", touched, workdir.TOUCHED_COLUMNS)
     if study.config.train.tensorboard:
         study.run.write_tensorboard(history)
 
@@ -104,6 +107,16 @@ def _with_relearning(study: Study, models: Sequence[Models],
     for i, own in zip(single, measures):
         found[i] = dataclasses.replace(found[i], measures={**found[i].measures, **own})
     return found
+
+
+def _touched_rows(study: Study, stage: Stage) -> list[dict[str, Any]]:
+    """Rows of touched.csv; none for a stage stored before there was such a file."""
+    path = stage.directory(study.store) / "touched.json"
+    if not path.exists():
+        return []
+    return [{"method": stage.method, "forget_set": stage.forget_name, "epochs": stage.epochs,
+             **row, "which": " ".join(map(str, row["which"]))}
+            for row in json.loads(path.read_text())]
 
 
 def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
