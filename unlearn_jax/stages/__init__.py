@@ -59,8 +59,8 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         retrained = [retrain_stage(study, original, f) for f in study.splits.forget_sets]
         # What a method refuses, it refuses before any training.
         unlearning = make_unlearning(study)
-        scheme = SCHEMES.get(unlearning.found.method.scheme)
-        scheme = scheme and scheme(study, original, unlearning.setting.options)
+        make = SCHEMES.get(unlearning.found.method.scheme)
+        scheme = make(study, original, unlearning.setting.options) if make else None
         train_missing(study, [original, *retrained])
         unlearned = [stage for f in study.splits.forget_sets
                      for stage in unlearn_stages(study, original, f)]
