@@ -79,8 +79,8 @@ Unlearn = Callable[[], tuple[list[Stage], Sequence[Models]]]
 def _one_method(study: Study, original: Stage) -> Unlearn:
     """The config's method, checked; a call trains and returns its stages and ensembles."""
     unlearning = make_unlearning(study)
-    scheme = SCHEMES.get(unlearning.found.method.scheme)
-    scheme = scheme and scheme(study, original, unlearning.setting.options)
+    make = SCHEMES.get(unlearning.found.method.scheme)
+    scheme = make(study, original, unlearning.setting.options) if make else None
 
     def unlearn():
         stages = [stage for f in study.splits.forget_sets

@@ -38,7 +38,7 @@ class Stage:
     """Models of all seeds, made together: one checkpoint in the store.
 
     Attributes:
-      method: `original`, `retrain` or a method's name.
+      method: `original`, `retrain`, a method's name, or what a scheme trains (`sisa_original`).
       forget_set: None for the original.
       epochs: budget: 0 for the original, `train.epochs` for retraining.
       parts: what determines it.
