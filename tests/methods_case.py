@@ -39,7 +39,10 @@ from unlearn_jax.stages.graph import method_options
 from unlearn_jax.train import Batch, Loss, TrainState, init_state, make_loss, make_train_step
 
 # Methods that draw at random, in their steps or in what they prepare: another key, another result.
-DRAWS = ("bad_teacher", "gaussian_amnesiac", "reset", "rnd", "salun")
+DRAWS = ("activation", "bad_teacher", "blindspot", "fisher", "gaussian_amnesiac", "gradmask",
+         "reset", "rnd", "salun")
+# Where the published value does nothing on sets like these.
+_OPTIONS = {"ssd": dict(alpha=1.0)}
 
 LINEAR, LINEAR_LOSS = toy.LinearModel(), make_loss("mse", 10.0)
 CLASSES = 4
@@ -94,7 +97,7 @@ def make_setting(name: str, task: str, method: Method | None = None, options: di
         c.unlearn.update(changes)
     own = method_options(c.unlearn, found)
     with own.unlocked():
-        own.update(options or {})
+        own.update({**_OPTIONS.get(name, {}), **(options or {})})
     classes = CLASSES if task == "classification" else 0
     labels = np.asarray(resident(task).labels[:29])
     counts = np.bincount(labels.astype(int), minlength=classes)[:classes]
