@@ -26,8 +26,9 @@ class Books:
       history: `Trained.history`.
     """
 
-    def __init__(self, recipe: Recipe, members: list[Member], total_steps: np.ndarray):
-        self.recipe, self.members, self.total_steps = recipe, members, total_steps
+    def __init__(self, recipe: Recipe, members: list[Member]):
+        self.recipe, self.members = recipe, members
+        self.total_steps = np.array([max(recipe.all_steps(m), 1) for m in members])
         count = len(members)
         self.epoch, self.seconds = 0, 0.0
         self.images, self.steps = np.zeros(count, int), np.zeros(count, int)

@@ -68,7 +68,7 @@ def train_population(recipe: Recipe, model: Model, layout: Layout, resident: Res
       InputError: not even one member fits on a device.
     """
     for member in members:
-        if recipe.epochs and not recipe.steps(member, 0):
+        if recipe.epochs and not recipe.steps(member, recipe.passes(0)):
             raise ValueError(f"{recipe.name}: {member} has no samples to train on")
         if recipe.keep == "best" and not len(member.validation):
             raise ValueError(f"{recipe.name}: {member} has no validation samples to choose by")
@@ -102,8 +102,7 @@ def _train(recipe: Recipe, model: Model, layout: Layout, resident: Resident,
     books = run.books
     if books.epoch < recipe.epochs:
         run.compile()  # before the bar, whose time left would count it
-    total = sum(p.count(m) for e in range(recipe.epochs) for p in recipe.passes(e)
-                for m in members)
+    total = sum(recipe.all_images(m) for m in members)
     with _progress_bar(bar, recipe.name, total) as progress_bar:
         progress_bar.update(int(books.images.sum()))
         while books.epoch < recipe.epochs and not books.done.all():
@@ -156,9 +155,8 @@ class PopulationRun:
         self.recipe, self.layout, self.members = recipe, layout, members
         self.resident = layout.put_shared(resident)
         self.count = len(members)
-        steps_ME = np.array([[recipe.steps(m, e) for e in range(recipe.epochs)] for m in members])
-        self.books = Books(recipe, members, np.maximum(steps_ME.sum(1).astype(int), 1))
-        longest = int(steps_ME.max(initial=1))
+        self.books = Books(recipe, members)
+        longest = max(1, *(recipe.longest_epoch(m) for m in members))
         # Even chunks leave as few idle steps at the end of an epoch as possible.
         self.chunk = -(-longest // -(-longest // layout.steps_per_dispatch))
 
