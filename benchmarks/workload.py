@@ -13,6 +13,7 @@ from unlearn_jax import models
 from unlearn_jax.config import default_config
 from unlearn_jax.data.resident import Resident
 from unlearn_jax.engine import PopulationRun
+from unlearn_jax.feed import Feed
 from unlearn_jax.layout import Layout, make_layout
 from unlearn_jax.models import Model, build_model
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
@@ -85,7 +86,7 @@ def engine_run(work: Workload, layout: Layout) -> PopulationRun:
     rows = np.arange(work.batch * work.steps, dtype=np.int32)
     members = [Member(seed, "", rows, none, none) for seed in range(work.members)]
     variables = init_members(work.model, layout, list(range(work.members)))
-    run = PopulationRun(work.recipe(), work.model, layout, work.resident, members, variables)
+    run = PopulationRun(work.recipe(), work.model, Feed(layout, work.resident), members, variables)
     run.compile()
     return run
 

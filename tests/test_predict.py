@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from toy import LinearModel, layout, resident
 
+from unlearn_jax.feed import Feed
 from unlearn_jax.population import init_members
 from unlearn_jax.predict import (
     in_batches,
@@ -48,8 +49,8 @@ def test_validation_is_the_mean_over_each_members_rows():
     program = make_validator(LinearModel(), make_loss("mae", 40.0), where)
     rows = stack_batches([in_batches(np.arange(5), 4), in_batches(np.arange(30, 33), 4)])
     sums = where.put_members((np.zeros(2, np.float32), np.zeros(2, np.float32)))
-    for t in range(rows.shape[1]):
-        sums = program(sums, variables, resident(), where.put_batches(rows[:, t:t + 1]))
+    for batches in Feed(where, resident())(rows):
+        sums = program(sums, variables, resident(), batches)
     labels = np.asarray(resident().labels)
     np.testing.assert_array_equal(sums[1], [5, 3])
     for m, mine in enumerate((np.arange(5), np.arange(30, 33))):

@@ -19,8 +19,9 @@ import numpy as np
 from absl import logging
 
 from unlearn_jax.books import Books
-from unlearn_jax.data.resident import Resident
+from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.errors import InputError
+from unlearn_jax.feed import Feed, Queue
 from unlearn_jax.layout import MEMBER, Layout
 from unlearn_jax.metadata import CheckpointError
 from unlearn_jax.models import Model, Variables
@@ -35,13 +36,13 @@ from unlearn_jax.population import (
     member_keys,
 )
 from unlearn_jax.predict import in_batches, make_validator, stack_batches
-from unlearn_jax.train import Carry, Inputs, end_epoch, guarded, init_carry
+from unlearn_jax.train import Carry, Inputs, end_epoch, find_batch, guarded, init_carry
 
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # as XLA says it, at compilation or when it runs
 
 
-def train_population(recipe: Recipe, model: Model, layout: Layout, resident: Resident,
-                     members: list[Member], variables_M: Variables,
+def train_population(recipe: Recipe, model: Model, layout: Layout,
+                     resident: Resident | Streamed, members: list[Member], variables_M: Variables,
                      saver: Saver | None = None, bar: Callable[..., Any] | None = None,
                      context_M: Any = None) -> Trained:
     """Trains all members in one compiled program.
@@ -50,7 +51,7 @@ def train_population(recipe: Recipe, model: Model, layout: Layout, resident: Res
       recipe: what they share.
       model: the network.
       layout: devices.
-      resident: images and labels.
+      resident: images and labels, on the device or on the host.
       members: the M members; their sets may differ in size.
       variables_M: where they start, `[M, ...]`; left as they are.
       saver: keeps half-finished runs, and resumes from what it kept.
@@ -74,8 +75,8 @@ def train_population(recipe: Recipe, model: Model, layout: Layout, resident: Res
             raise ValueError(f"{recipe.name}: {member} has no validation samples to choose by")
     while True:
         try:
-            return _train(recipe, model, layout, resident, members, variables_M, saver or Saver(),
-                          bar, context_M)
+            return _train(recipe, model, Feed(layout, resident), members, variables_M,
+                          saver or Saver(), bar, context_M)
         except jax.errors.JaxRuntimeError as e:
             if _OUT_OF_MEMORY not in str(e):
                 raise
@@ -94,10 +95,9 @@ def _halved(layout: Layout, recipe: Recipe, error: jax.errors.JaxRuntimeError) -
     return dataclasses.replace(layout, members_per_device=half)
 
 
-def _train(recipe: Recipe, model: Model, layout: Layout, resident: Resident,
-           members: list[Member], variables_M: Variables, saver: Saver, bar,
-           context_M: Any) -> Trained:
-    run = PopulationRun(recipe, model, layout, resident, members, variables_M, context_M)
+def _train(recipe: Recipe, model: Model, feed: Feed, members: list[Member],
+           variables_M: Variables, saver: Saver, bar, context_M: Any) -> Trained:
+    run = PopulationRun(recipe, model, feed, members, variables_M, context_M)
     run.resume(saver)
     books = run.books
     if books.epoch < recipe.epochs:
@@ -113,11 +113,12 @@ def _train(recipe: Recipe, model: Model, layout: Layout, resident: Resident,
 
 
 def chunked(body: Callable, steps: int) -> Callable:
-    """A guarded step over `rows_KB`, K = `steps` batches, in one call; the losses come stacked."""
+    """A guarded step over K = `steps` batches in one call; the losses come stacked."""
 
-    def chunk(carry, inputs, resident, rows_KB, kinds_K, epoch):
+    def chunk(carry, inputs, resident, batches, kinds_K, epoch):
         def one(carry, k):
-            return body(carry, inputs, resident, rows_KB[k], kinds_K[k], epoch)
+            batch = find_batch(resident, batches[k], inputs.forget, epoch, kinds_K[k])
+            return body(carry, inputs, batch)
 
         if steps == 1:
             carry, loss = one(carry, 0)
@@ -150,15 +151,17 @@ class PopulationRun:
     `train_population` drives it; its arguments are explained there.
     """
 
-    def __init__(self, recipe: Recipe, model: Model, layout: Layout, resident: Resident,
-                 members: list[Member], variables_M: Variables, context_M: Any = None):
-        self.recipe, self.layout, self.members = recipe, layout, members
-        self.resident = layout.put_shared(resident)
-        self.count = len(members)
+    def __init__(self, recipe: Recipe, model: Model, feed: Feed, members: list[Member],
+                 variables_M: Variables, context_M: Any = None):
+        self.recipe, self.members, self.count = recipe, members, len(members)
+        self.feed = feed
+        self.layout = layout = feed.layout
         self.books = Books(recipe, members)
         longest = max(1, *(recipe.longest_epoch(m) for m in members))
+        samples = layout.groups(self.count).shape[1] * recipe.batch_size
+        most = min(layout.steps_per_dispatch, feed.most_batches(samples))
         # Even chunks leave as few idle steps at the end of an epoch as possible.
-        self.chunk = -(-longest // -(-longest // layout.steps_per_dispatch))
+        self.chunk = -(-longest // -(-longest // most))
 
         body = chunked(guarded(recipe.step, recipe.settings), self.chunk)
         self.start = layout.over_members(lambda v: init_carry(recipe.optimizer, v), (0,))
@@ -182,7 +185,7 @@ class PopulationRun:
 
     def _inputs(self, which: np.ndarray, context: Any) -> Inputs:
         members = [self.members[m] for m in which]
-        forget = np.zeros((len(members), self.resident.labels.shape[0]), bool)
+        forget = np.zeros((len(members), len(self.feed.resident.labels)), bool)
         for flags, member in zip(forget, members):
             flags[member.forget] = True
         return Inputs(
@@ -194,10 +197,10 @@ class PopulationRun:
     def compile(self) -> None:
         """Compiles the step and runs nothing."""
         group = self.groups[0]
-        shape = (len(group.members), self.chunk, self.recipe.batch_size)
-        rows_GKB = self.layout.put_batches(np.zeros(shape, np.int32))
-        kinds_GK = self.layout.put_members(np.zeros(shape[:2], np.int32))
-        self.step.compile(group.carry, group.inputs, self.resident, rows_GKB, kinds_GK,
+        size = len(group.members)
+        kinds_GK = self.layout.put_members(np.zeros((size, self.chunk), np.int32))
+        self.step.compile(group.carry, group.inputs, self.feed.resident,
+                          self.feed.shapes(size, self.chunk, self.recipe.batch_size), kinds_GK,
                           np.int32(0))
         logging.info("%s: compiled in %.1f s", self.recipe.name, self.step.compile_seconds)
 
@@ -227,17 +230,14 @@ class PopulationRun:
             slot[:len(own)] = own
         real = len(np.unique(group.members))
         samples_T = (rows_GTB[:real] >= 0).sum((0, 2))
-        pending: list[jax.Array] = []
-        for first in range(0, rows_GTB.shape[1], self.chunk):
-            rows_GKB = self.layout.put_batches(rows_GTB[:, first:first + self.chunk])
-            kinds_GK = self.layout.put_members(kinds_GT[:, first:first + self.chunk])
-            group.carry, loss = self.step(group.carry, group.inputs, self.resident, rows_GKB,
-                                          kinds_GK, np.int32(epoch))
-            # The queue holds one dispatch ahead: the device never idles, and the bar is honest.
-            pending.append(loss)
-            if len(pending) > 2:
-                jax.block_until_ready(pending.pop(0))
-            progress_bar.update(int(samples_T[first:first + self.chunk].sum()))
+        queue = Queue()
+        for call, batches in enumerate(self.feed(rows_GTB, self.chunk)):
+            steps = slice(call * self.chunk, (call + 1) * self.chunk)
+            group.carry, loss = self.step(
+                group.carry, group.inputs, self.feed.resident, batches,
+                self.layout.put_members(kinds_GT[:, steps]), np.int32(epoch))
+            queue.add(loss)
+            progress_bar.update(int(samples_T[steps].sum()))
         group.carry, summary = self.close(group.carry, self._validation_loss(group))
         return group.members[:real], (rows_GTB[:real] >= 0).sum((1, 2)), summary
 
@@ -245,9 +245,10 @@ class PopulationRun:
         """Mean loss `[G]` on each member's validation set; NaN where it has none."""
         zeros = np.zeros(len(group.members), np.float32)
         sums = self.layout.put_members((zeros, zeros.copy()))
-        for batch in range(group.validation.shape[1]):
-            rows_GKB = self.layout.put_batches(group.validation[:, batch:batch + 1])
-            sums = self.validate(sums, group.carry[0].variables, self.resident, rows_GKB)
+        queue = Queue()
+        for batches in self.feed(group.validation):
+            sums = self.validate(sums, group.carry[0].variables, self.feed.resident, batches)
+            queue.add(sums[1])
         return sums[0] / sums[1]
 
     def _record(self, epochs: list[tuple[np.ndarray, np.ndarray, Any]]) -> None:

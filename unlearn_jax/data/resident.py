@@ -1,4 +1,7 @@
-"""The images on the device: once, as uint8, for all members, splits and forget sets."""
+"""The images, once, as uint8, for all members, splits and forget sets: on the device or the host.
+
+Samples are known by their row everywhere, so that nothing else depends on where the images lie.
+"""
 
 import dataclasses
 
@@ -14,19 +17,64 @@ from unlearn_jax.splits import Rows
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Resident:
-    """Images and labels that programs gather from.
+    """Images and labels on the device, that programs gather from.
 
     The first N rows are the data set; the balanced training set's augmented copies follow.
     They are drawn once, from (sample, copy, seed), not at every step: the study's copies are
     fixed, and a population would otherwise draw each of them members x epochs times.
 
     Attributes:
-      images: `[R, H, W, 3]` uint8.
+      images: `[R, H, W, 3]` uint8; None where the host sends them (`Streamed`).
       labels: `[R]` float32 in label units, or int32 classes.
     """
 
-    images: jax.Array
+    images: jax.Array | None
     labels: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Streamed:
+    """The same rows on the host, where a device has no room for them.
+
+    Attributes:
+      images: `[N, H, W, 3]` uint8; may be mapped from a file larger than memory.
+      copies: `[R - N, H, W, 3]` uint8, the augmented copies.
+      labels: `[R]`, on the device.
+    """
+
+    images: np.ndarray
+    copies: np.ndarray
+    labels: jax.Array
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Images `[..., H, W, 3]` of rows `[...]`; a negative row is padding, as in `Batches`."""
+        flat = np.where(rows < 0, ~rows, rows).reshape(-1)
+        of_copy = flat >= len(self.images)
+        if of_copy.any():
+            found = np.empty((len(flat), *self.images.shape[1:]), np.uint8)
+            found[~of_copy] = self.images[flat[~of_copy]]
+            found[of_copy] = self.copies[flat[of_copy] - len(self.images)]
+        else:
+            found = self.images[flat]
+        return found.reshape(*rows.shape, *self.images.shape[1:])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """K batches of one member, as a program takes them.
+
+    Attributes:
+      rows: `[K, B]` int32 resident rows; a negative entry is padding, a row's complement.
+      images: `[K, B, H, W, 3]` uint8 where the host sends them; None: the program gathers.
+    """
+
+    rows: jax.Array
+    images: jax.Array | None = None
+
+    def __getitem__(self, k: int | jax.Array) -> "Batches":
+        """Batch k alone, without the axis K."""
+        return jax.tree.map(lambda x: x[k], self)
 
 
 @dataclasses.dataclass(frozen=True)
