@@ -79,8 +79,8 @@ def predict(predictor: Program, layout: Layout, variables_M: Variables,
         variables = layout.put_members(jax.tree.map(lambda x, g=group: x[g], variables_M))
         rows_GTB = stack_batches([batches[m] for m in group])
         queue, calls = Queue(), []
-        for batches in feed(rows_GTB):
-            calls.append(predictor(variables, feed.resident, batches))
+        for call in feed(rows_GTB):
+            calls.append(predictor(variables, feed.resident, call))
             queue.add(calls[-1])
         outputs_GTB = np.stack(jax.device_get(calls), axis=1)
         outputs += list(outputs_GTB.reshape(len(group), -1, *outputs_GTB.shape[3:]))

@@ -4,6 +4,7 @@ Samples are known by their row everywhere, so that nothing else depends on where
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -109,27 +110,29 @@ class RowIndex:
         return np.where(is_copy, self.size + place, rows.source).astype(np.int32)
 
 
-def make_resident(dataset: Dataset, rows: Rows, augmentation: Augmentation,
-                  seed: int) -> tuple[Resident, RowIndex]:
-    """Draws the copies of a balanced training set and lays everything on the device.
+def make_resident(dataset: Dataset, rows: Rows, augmentation: Augmentation, seed: int,
+                  most_bytes: float = math.inf) -> tuple[Resident | Streamed, RowIndex]:
+    """Draws the copies of a balanced training set and lays everything where it has room.
 
     Args:
       dataset: N images.
       rows: the balanced training set.
       augmentation: how copies differ from their source.
       seed: of the copies (`data.seed`).
+      most_bytes: images that take more stay on the host.
 
     Returns:
-      The resident arrays on the default device, and the index to find rows in them.
+      The images on the default device or on the host, and the index to find rows in them.
     """
     factor = int(rows.copy.max(initial=0)) + 1
     chosen = rows.copy > 0
     codes = np.unique(rows.source[chosen].astype(np.int64) * factor + rows.copy[chosen])
-    images, labels = dataset.images, dataset.labels
-    if len(codes):
-        source, copy = (codes // factor).astype(np.int32), (codes % factor).astype(np.int32)
-        drawn = render_copies(images, source, copy, seed, augmentation)
-        images = np.concatenate([images, drawn])
-        labels = np.concatenate([labels, labels[source]])
+    source, copy = (codes // factor).astype(np.int32), (codes % factor).astype(np.int32)
+    images, labels = dataset.images, np.concatenate([dataset.labels, dataset.labels[source]])
+    drawn = render_copies(images, source, copy, seed, augmentation)
     index = RowIndex(len(dataset.labels), codes, factor)
+    if images.nbytes + drawn.nbytes > most_bytes:
+        return Streamed(images, drawn, jnp.asarray(labels)), index
+    if len(drawn):
+        images = np.concatenate([images, drawn])
     return Resident(jnp.asarray(images), jnp.asarray(labels)), index
