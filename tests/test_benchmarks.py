@@ -12,7 +12,8 @@ TINY = ["--network", "resnet4", "--width", "2", "--image-size", "8", "--batch", 
 
 
 @pytest.mark.parametrize("benchmark, flags, names, figure", [
-    (population, ["--members", "2"], {"ours", "ours-together", "vmap", "loop"}, "images_per_s"),
+    (population, ["--members", "2"],
+     {"ours", "ours-streamed", "ours-together", "vmap", "loop"}, "images_per_s"),
     (audit, ["--members", "3"], {"ours"}, "models_per_hour"),
 ])
 def test_figures_are_written_with_their_context(monkeypatch, capsys, tmp_path, benchmark, flags,

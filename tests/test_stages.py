@@ -180,6 +180,19 @@ def test_sisa_stands_beside_the_models_of_the_store(finished, tmp_path):
     assert "Speed-up of the deletion" in (tmp_path / "sisa" / "report.md").read_text()
 
 
+def test_images_streamed_from_the_host_give_the_same_results(finished, tmp_path):
+    first, _, _ = finished
+    done = run("ft.py", tmp_path / "ft", tmp_path / "store", "--config.parallel.resident=stream")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "the images stay on the host" in done.stderr
+    mine, theirs = values(tmp_path / "ft"), values(first)
+    assert {key[0] for key in mine} == {"median", "original", "retrain", "ft"}
+    for key in mine:
+        # FLOPs are those of the program, which need not compute where an image lies.
+        close = 1e-3 if key[-1].startswith("flops") else 0
+        np.testing.assert_allclose(mine[key], theirs[key], rtol=close, err_msg=str(key))
+
+
 # Dies in the third epoch of training, between two members.
 KILLED = """
 import os, runpy, signal
@@ -187,10 +200,10 @@ from unlearn_jax import engine
 
 batches = engine.epoch_batches
 
-def dying(member, name, epoch, *others):
+def dying(member, name, epoch, *args):
     if (name, member.seed, epoch) == ("train", 1, 2):
         os.kill(os.getpid(), signal.SIGKILL)
-    return batches(member, name, epoch, *others)
+    return batches(member, name, epoch, *args)
 
 engine.epoch_batches = dying
 runpy.run_module("unlearn_jax.main", run_name="__main__", alter_sys=True)

@@ -51,6 +51,11 @@ class Layout:
         count = -(-num_members // size) * size
         return np.minimum(np.arange(count), num_members - 1).reshape(-1, size)
 
+    @property
+    def of_batches(self) -> NamedSharding:
+        """Where arrays `[M, K, B, ...]` of batches lie: divided over both axes."""
+        return NamedSharding(self.mesh, P(MEMBER, None, BATCH))
+
     def put_members(self, tree: Any) -> Any:
         """Arrays `[M, ...]` onto the devices, M divided over the member axis."""
         return jax.device_put(tree, NamedSharding(self.mesh, P(MEMBER)))
@@ -59,9 +64,9 @@ class Layout:
         """Arrays that every member reads, one copy on each device."""
         return jax.device_put(tree, NamedSharding(self.mesh, P()))
 
-    def put_batches(self, rows_MKB: np.ndarray) -> jax.Array:
-        """Indices of K batches per member, divided over both axes."""
-        return jax.device_put(rows_MKB, NamedSharding(self.mesh, P(MEMBER, None, BATCH)))
+    def put_batches(self, tree: Any) -> Any:
+        """Arrays `[M, K, B, ...]` of K batches per member, divided over both axes."""
+        return jax.device_put(tree, self.of_batches)
 
     def over_members(self, fun: Callable, in_axes: tuple[int | None, ...],
                      donate: tuple[int, ...] = ()) -> "Program":

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from unlearn_jax import checkpoints, results, workdir
+from unlearn_jax.feed import Feed
 from unlearn_jax.layout import Layout, Program, make_layout
 from unlearn_jax.models import Variables
 from unlearn_jax.predict import make_predictor, predict
@@ -55,7 +56,7 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
     rows = []
     layout = make_layout(study.config.parallel, len(study.seeds))
     predictor = make_predictor(study.model, layout)
-    study = dataclasses.replace(study, resident=layout.put_shared(study.resident))
+    study = dataclasses.replace(study, resident=Feed(layout, study.resident).data)
     classification = study.dataset.num_classes > 0
     train_labels = study.dataset.labels[study.splits.train]
     baseline = (int(np.bincount(train_labels).argmax()) if classification
