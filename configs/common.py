@@ -54,6 +54,17 @@ def changes(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def whole_number(text: str, least: int) -> int:
+    """The number behind the colon.
+
+    Raises:
+      ConfigError: it is no whole number, or too small.
+    """
+    if not text.isdecimal() or int(text) < least:
+        raise ConfigError(f"--config=FILE:{text}: allowed: a whole number of at least {least}")
+    return int(text)
+
+
 def _demo(c: ml_collections.ConfigDict) -> None:
     """Synthetic faces of 32 pixels, a narrow ResNet: about a minute on two CPU cores."""
 

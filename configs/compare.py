@@ -21,7 +21,8 @@ def get_config(scale: str = "") -> ml_collections.ConfigDict:
     c = common.config(scale)
     if scale == "digits":
         c.forget.sets = ("class:3", "random:0.02")
-    c.compare.methods = tuple(name for name in METHODS if name != "retrain")
+    c.compare.methods = tuple(name for name, method in METHODS.items()
+                              if name != "retrain" and not method.scheme)
     with c.unlocked():
         for name in c.compare.methods:
             own = importlib.import_module(f"configs.{name}").get_config(scale).unlearn

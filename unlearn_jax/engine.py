@@ -20,7 +20,7 @@ from absl import logging
 
 from unlearn_jax.data.resident import Resident
 from unlearn_jax.errors import InputError
-from unlearn_jax.layout import MEMBER, Layout
+from unlearn_jax.layout import Layout
 from unlearn_jax.metadata import CheckpointError
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import rate_at
@@ -302,11 +302,9 @@ class PopulationRun:
                 self.last_loss.copy())
 
     def _snapshot(self, variables: Variables, epochs, validation_loss) -> Snapshot:
-        # The program holds the steps of a group; in a loop the cost analysis counts one.
-        calls = self.layout.members_per_device * self.layout.mesh.shape[MEMBER]
-        return Snapshot(variables, epochs, self.steps.copy(), self.images.copy(),
-                        self.steps * (self.step.flops / calls), self.failed.copy(),
-                        validation_loss, self.seconds)
+        flops = self.steps * (self.step.flops / self.layout.members_per_device)
+        return Snapshot(variables, epochs, self.steps.copy(), self.images.copy(), flops,
+                        self.failed.copy(), validation_loss, self.seconds)
 
     def result(self) -> Trained:
         """The books closed."""

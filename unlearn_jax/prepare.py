@@ -15,7 +15,7 @@ import numpy as np
 
 from unlearn_jax.data.resident import Resident
 from unlearn_jax.engine import train_population
-from unlearn_jax.layout import MEMBER, Layout, Program
+from unlearn_jax.layout import Layout, Program
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.population import Member, Pass, Recipe, join, member_keys
@@ -171,5 +171,4 @@ class Preparation:
     def _book(self, program: Program, began: float, calls: int | np.ndarray) -> None:
         self.seconds += time.monotonic() - began - program.compile_seconds
         self.compile_seconds += program.compile_seconds
-        per_call = self.layout.members_per_device * self.layout.mesh.shape[MEMBER]
-        self.flops += calls * program.flops / per_call
+        self.flops += calls * program.flops / self.layout.members_per_device

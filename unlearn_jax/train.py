@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from unlearn_jax.data.resident import Resident
@@ -62,10 +63,12 @@ class Loss:
     Attributes:
       name: `mae`, `mse` or `cross_entropy`.
       unit: the training objective is the loss divided by this.
+      class_weights: factor of each class's cross entropy; empty: all 1.
     """
 
     name: str
     unit: float
+    class_weights: tuple[float, ...] = ()
 
     def per_sample(self, outputs: jax.Array, labels: jax.Array) -> jax.Array:
         """Losses `[B]`, in label units (mae), label units squared (mse) or nats.
@@ -82,12 +85,21 @@ class Loss:
             return jnp.abs(outputs - labels)
         if self.name == "mse":
             return jnp.square(outputs - labels)
-        return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+        losses = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+        return losses * jnp.array(self.class_weights)[labels] if self.class_weights else losses
 
 
-def make_loss(name: str, output_scale: float) -> Loss:
+def make_loss(name: str, output_scale: float, class_weights: tuple[float, ...] = ()) -> Loss:
     """The loss of `config.train.loss`; `output_scale` (label units) normalises regression."""
-    return Loss(name, {"mae": output_scale, "mse": output_scale**2, "cross_entropy": 1.0}[name])
+    unit = {"mae": output_scale, "mse": output_scale**2, "cross_entropy": 1.0}[name]
+    return Loss(name, unit, class_weights)
+
+
+def balanced_weights(labels: np.ndarray, num_classes: int) -> tuple[float, ...]:
+    """Weights `[C]` inverse to a class's samples, with mean 1 over `[N]` labels; 0 for none."""
+    counts = np.bincount(labels, minlength=num_classes)
+    present = np.count_nonzero(counts)
+    return tuple(float(len(labels) / (present * n)) if n else 0.0 for n in counts)
 
 
 # (key, state, batch, learning rate, context) -> (state, mean loss of the batch in the loss's own
@@ -113,11 +125,12 @@ def make_step(model: Model, optimizer: optax.GradientTransformation, objective: 
 
     Args:
       model: the network; its frozen parameters do not move.
-      optimizer: gives the direction.
+      optimizer: gives the direction; one of `optim.per_kind` is told the batch's kind.
       objective: of one member and batch.
       mask: from the context, a tree like the parameters of what may move, 1 or 0 per weight;
         None: all. What may not move stays to the bit, under weight decay and momentum too.
     """
+    optimizer = optax.with_extra_args_support(optimizer)
 
     def step(key, state, batch, learning_rate, context=None):
         params, batch_stats = state.variables["params"], state.variables["batch_stats"]
@@ -133,7 +146,8 @@ def make_step(model: Model, optimizer: optax.GradientTransformation, objective: 
         grads, (reported, new_stats) = jax.grad(minimised, has_aux=True)(params)
         if mask is not None:
             grads = jax.tree.map(jnp.multiply, grads, mask(context))
-        updates, opt_state = optimizer.update(grads, state.opt_state, params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, params,
+                                              kind=batch.kind)
         if mask is not None:
             updates = jax.tree.map(jnp.multiply, updates, mask(context))
         # A frozen parameter stays to the bit: weight decay must not move it either.

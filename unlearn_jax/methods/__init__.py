@@ -1,6 +1,6 @@
 """The unlearning methods, one file each; adding one is a file, a line here and a test."""
 
-from unlearn_jax.methods import ft, retrain, rnd
+from unlearn_jax.methods import bad_teacher, ft, kgltop1, reset, retrain, rnd, scrub, sisa
 from unlearn_jax.methods.method import Method
 from unlearn_jax.methods.outside import Found, load
 
@@ -8,6 +8,11 @@ METHODS: dict[str, Method] = {
     "retrain": retrain.METHOD,
     "ft": ft.METHOD,
     "rnd": rnd.METHOD,
+    "bad_teacher": bad_teacher.METHOD,
+    "kgltop1": kgltop1.METHOD,
+    "reset": reset.METHOD,
+    "scrub": scrub.METHOD,
+    "sisa": sisa.METHOD,
 }
 
 

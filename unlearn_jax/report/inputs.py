@@ -22,8 +22,9 @@ from unlearn_jax.report.files import (
 )
 
 TASKS = ("regression", "classification")
-SPLITS = ("test", "forget", "retain", "validation")
+SPLITS = ("test", "forget", "retain", "validation", "stamped")
 AVERAGED = "averaged:"
+POPULATION = "population:"  # of all seeds together; seed -1, like AVERAGED
 REFERENCES = ("original", "retrain")  # what every verdict needs
 
 _RESULT_COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value")
@@ -133,7 +134,8 @@ class Run:
 
     @functools.cached_property
     def seeds(self) -> tuple[int, ...]:
-        column = self.results.loc[~self.results.metric.str.startswith(AVERAGED), "seed"]
+        whole = self.results.metric.str.startswith((AVERAGED, POPULATION))
+        column = self.results.loc[~whole, "seed"]
         return tuple(sorted(column.unique().tolist()))
 
     @functools.cached_property

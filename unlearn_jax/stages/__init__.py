@@ -5,6 +5,7 @@ is computed once and shared by every run that needs it.
 
     graph.py      what a stage is, and its key
     models.py     trains and stores the missing ones
+    sisa.py       the one training scheme with stages of its own
     outcomes.py   predictions and results
     compare.py    many methods at one budget, each searched alike
 """
@@ -16,6 +17,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 from absl import logging
 
 from unlearn_jax import data, workdir
@@ -25,12 +27,17 @@ from unlearn_jax.layout import make_layout
 from unlearn_jax.models import build_model
 from unlearn_jax.report import write_report
 from unlearn_jax.splits import make_splits
+from unlearn_jax.stages import sisa
 from unlearn_jax.stages.compare import make_contenders, run_comparison
 from unlearn_jax.stages.graph import Study, original_stage, retrain_stage, unlearn_stages
 from unlearn_jax.stages.models import make_unlearning, train_missing, unlearn_missing
 from unlearn_jax.stages.outcomes import write_results
 from unlearn_jax.store import Store
-from unlearn_jax.train import make_loss
+from unlearn_jax.train import balanced_weights, make_loss
+
+# By `Method.scheme`. Each makes, from a study, the stage of M_O and the method's options, what has
+# `run()`: it trains what the store lacks and returns the models to be evaluated.
+SCHEMES = {"sisa": sisa.make_scheme}
 
 
 def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Path, store: Store,
@@ -57,16 +64,18 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         # What a method refuses, it refuses before any training.
         if config.compare.methods:
             contenders = make_contenders(study, config_file)
+            train_missing(study, [original, *retrained])
+            unlearned, ensembles = run_comparison(study, original, retrained, contenders), ()
         else:
             unlearning = make_unlearning(study)
-        train_missing(study, [original, *retrained])
-        if config.compare.methods:
-            unlearned = run_comparison(study, original, retrained, contenders)
-        else:
+            scheme = SCHEMES.get(unlearning.found.method.scheme)
+            scheme = scheme and scheme(study, original, unlearning.setting.options)
+            train_missing(study, [original, *retrained])
             unlearned = [stage for f in study.splits.forget_sets
                          for stage in unlearn_stages(study, original, f)]
             unlearn_missing(study, original, unlearned, unlearning)
-        write_results(study, original, retrained, unlearned)
+            ensembles = scheme.run() if scheme else ()
+        write_results(study, original, retrained, unlearned, ensembles)
     # Only now: the report reads run.json with its final timings.
     write_report(directory)
 
@@ -77,7 +86,10 @@ def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,
     began = time.monotonic()
     dataset = data.load(config.data, store.root / "data")
     splits = make_splits(dataset, config.data, config.forget)
-    resident, index = make_resident(dataset, splits.rows, augmentation(config.data),
+    trained, stamped = dataset, np.zeros(0, np.int32)
+    if splits.injection:
+        trained, stamped = splits.injection.training_view(dataset, splits.test)
+    resident, index = make_resident(trained, splits.rows, augmentation(config.data),
                                     config.data.seed)
     jax.block_until_ready(resident.images)
     seconds = time.monotonic() - began
@@ -94,6 +106,9 @@ def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,
     run.record_stage("data", "", dataset.fingerprint, "computed", seconds, len(dataset.labels))
     run.write_data(dataset, splits)
     model = build_model(config.model, config.data.image_size, dataset.num_classes)
-    loss = make_loss(config.train.loss, config.model.output_scale)
+    weights = ()
+    if config.train.class_weights == "balanced":
+        weights = balanced_weights(trained.labels[splits.rows.source], dataset.num_classes)
+    loss = make_loss(config.train.loss, config.model.output_scale, weights)
     return Study(config, config_name, store, run, dataset, splits, resident, index, model, loss,
-                 bar)
+                 bar, stamped)

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -44,7 +44,7 @@ def train_missing(study: Study, stages: list[Stage]) -> None:
 
     def start(missing: list[Stage], layout: Layout) -> tuple[Variables, np.ndarray]:
         seeds = [s for _ in missing for s in study.seeds]
-        return _initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
+        return initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
 
     step = make_train_step(study.model, optimizer, study.loss)
     recipe = Recipe("train", step, optimizer, settings, study.loss, config.train.epochs,
@@ -77,9 +77,9 @@ def make_unlearning(study: Study) -> Unlearning:
     section = study.config.unlearn
     found = find_method(section.method)
     method = found.method
-    setting = Setting(study.model, make_optimizer(OptimizerSettings.from_config(section)),
-                      study.loss, _label_space(study), section, method_options(section, found),
-                      study.config.train)
+    optimizer = method.make_optimizer(OptimizerSettings.from_config(section))
+    setting = Setting(study.model, optimizer, study.loss, _label_space(study), section,
+                      method_options(section, found), study.config.train)
     if method.check:
         method.check(setting)
     epochs = range(max(section.epochs))
@@ -100,17 +100,21 @@ def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
         return
     section, method = study.config.unlearn, unlearning.found.method
     settings = OptimizerSettings.from_config(section)
-    optimizer = make_optimizer(settings)
+    optimizer = unlearning.setting.optimizer
 
     def start(missing: list[Stage], layout: Layout) -> tuple[Variables, np.ndarray]:
         sets = len({s.forget_name for s in missing})
         if method.start == "initial":
             seeds = list(study.seeds) * sets
-            return _initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
+            return initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
         variables, metadata = checkpoints.restore(original.directory(study.store) / "checkpoint")
+        which = np.arange(len(study.seeds))
+        if section.from_seed >= 0:
+            which[:] = study.seeds.index(section.from_seed)
+        which = np.tile(which, sets)
         # What starts from a failed model is no unlearned model, however well it trains.
-        return (jax.tree.map(lambda x: np.concatenate([x] * sets), variables),
-                np.tile(metadata["failed"], sets))
+        return (jax.tree.map(lambda x: np.asarray(x)[which], variables),
+                np.asarray(metadata["failed"])[which])
 
     def passes(epoch: int) -> tuple[Pass, ...]:
         return method.passes(unlearning.setting, epoch)
@@ -130,6 +134,19 @@ def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
 def _run_missing(study: Study, stages: list[Stage], recipe: Recipe,
                  start: Callable[[list[Stage], Layout], tuple[Variables, np.ndarray]],
                  prepare: Callable[[Preparation], Prepared] | None = None) -> None:
+    with missing_of(study, stages) as missing:
+        if not missing:
+            return
+        recipe = dataclasses.replace(
+            recipe, snapshots=tuple(sorted({s.epochs for s in missing} & set(recipe.snapshots))))
+        if recipe.keep == "last":
+            recipe = dataclasses.replace(recipe, epochs=max(recipe.snapshots))
+        _run_population(study, missing, recipe, start, prepare)
+
+
+@contextlib.contextmanager
+def missing_of(study: Study, stages: list[Stage]) -> Iterator[list[Stage]]:
+    """The stages that the store lacks, held against other processes; notes those it has."""
     with contextlib.ExitStack() as locks:
         # In the order of their keys, so that two processes never wait for each other.
         for stage in sorted(stages, key=lambda s: s.key):
@@ -139,13 +156,7 @@ def _run_missing(study: Study, stages: list[Stage], recipe: Recipe,
         for stage in stages:
             if stage not in missing:
                 _record_reused(study, stage)
-        if not missing:
-            return
-        recipe = dataclasses.replace(
-            recipe, snapshots=tuple(sorted({s.epochs for s in missing} & set(recipe.snapshots))))
-        if recipe.keep == "last":
-            recipe = dataclasses.replace(recipe, epochs=max(recipe.snapshots))
-        _run_population(study, missing, recipe, start, prepare)
+        yield missing
 
 
 def _run_population(study: Study, missing: list[Stage], recipe: Recipe, start, prepare) -> None:
@@ -190,17 +201,7 @@ def _run_population(study: Study, missing: list[Stage], recipe: Recipe, start, p
 def _store_stage(study: Study, stage: Stage, snapshot: Snapshot, mine: list[int],
                  history: list[dict[str, Any]],
                  touched: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    # Members run side by side; a member's share of the clock is its share of the images.
-    share = snapshot.images / max(snapshot.images.sum(), 1)
-    metadata = {
-        "stage": stage.method, "forget_set": stage.forget_name, "epochs": stage.epochs,
-        "seeds": study.seeds, "config_name": study.config_name,
-        "config": study.config.to_dict(), "data_fingerprint": study.dataset.fingerprint,
-        "step": snapshot.steps[mine], "epochs_trained": snapshot.epochs[mine],
-        "metric": {"validation_loss": snapshot.validation_loss[mine]},
-        "failed": snapshot.failed[mine], "images": snapshot.images[mine],
-        "seconds": snapshot.seconds * share[mine], "flops": snapshot.flops[mine],
-    }
+    metadata = stage_metadata(study, stage, snapshot, mine)
     rows = [{"stage": stage.method, **row} for row in history
             if row["forget_set"] == stage.forget_name
             and (stage.method in ("original", "retrain") or row["epoch"] <= stage.epochs)]
@@ -210,6 +211,22 @@ def _store_stage(study: Study, stage: Stage, snapshot: Snapshot, mine: list[int]
         (directory / "history.json").write_text(json.dumps(rows))
         (directory / "touched.json").write_text(json.dumps(_touched_rows(study, touched, mine)))
     return metadata
+
+
+def stage_metadata(study: Study, stage: Stage, snapshot: Snapshot,
+                   mine: list[int]) -> dict[str, Any]:
+    """What a stage's checkpoint says of its members, those at the positions `mine`."""
+    # Members run side by side; a member's share of the clock is its share of the images.
+    share = snapshot.images / max(snapshot.images.sum(), 1)
+    return {
+        "stage": stage.method, "forget_set": stage.forget_name, "epochs": stage.epochs,
+        "seeds": study.seeds, "config_name": study.config_name,
+        "config": study.config.to_dict(), "data_fingerprint": study.dataset.fingerprint,
+        "step": snapshot.steps[mine], "epochs_trained": snapshot.epochs[mine],
+        "metric": {"validation_loss": snapshot.validation_loss[mine]},
+        "failed": snapshot.failed[mine], "images": snapshot.images[mine],
+        "seconds": snapshot.seconds * share[mine], "flops": snapshot.flops[mine],
+    }
 
 
 def _touched_rows(study: Study, touched: Mapping[str, np.ndarray],
@@ -251,7 +268,8 @@ def make_member(study: Study, seed: int, forget_set: ForgetSet | None) -> Member
                   splits.retain_validation(forget_set), index(splits.forget_rows(forget_set)))
 
 
-def _initial_variables(study: Study, layout: Layout, seeds: list[int]) -> Variables:
+def initial_variables(study: Study, layout: Layout, seeds: list[int]) -> Variables:
+    """Where training starts, `[M, ...]`: fresh weights, or the pretrained ones."""
     variables = init_members(study.model, layout, seeds)
     path = study.config.model.pretrained
     if not path:
