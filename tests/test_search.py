@@ -205,6 +205,7 @@ def test_the_config_of_a_method_lies_beside_the_comparison(tmp_path):
 @pytest.mark.parametrize("key, value, words", [
     ("compare.methods", ("ft", "retrain"), "methods other than 'retrain'"),
     ("compare.methods", ("ft", "ft"), "different methods"),
+    ("compare.methods", ("ft", "sisa"), "methods that unlearn M_O"),
     ("compare.rates", (2.0, 0.5), "(weakest, strongest)"),
     ("compare.rates", (0.5,), "length 2"),
     ("compare.trials", 0, "from 1 to 1000"),

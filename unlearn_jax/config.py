@@ -244,10 +244,13 @@ def check_config(c: ml_collections.ConfigDict) -> None:
 
 
 def _check_comparison(c: ml_collections.ConfigDict) -> None:
-    names = [find_method(request).name for request in c.compare.methods]
+    found = [find_method(request) for request in c.compare.methods]
+    names = [f.name for f in found]
     _require(c.compare.rates[0] <= c.compare.rates[1], c, "compare.rates", "(weakest, strongest)")
     _require("retrain" not in names, c, "compare.methods", "methods other than 'retrain', which "
              "every comparison holds them to")
+    _require(not any(f.method.scheme for f in found), c, "compare.methods",
+             "methods that unlearn M_O: a training scheme makes other models, at its own cost")
     _require(len(set(names)) == len(names), c, "compare.methods", "different methods")
     for request in c.compare.methods:
         check_config(method_config(c, request))
