@@ -62,7 +62,7 @@ def _engine(work: Workload, layout: Layout, data: Streamed | None = None) -> wor
         run.train_epoch()
         jax.block_until_ready([group.carry for group in run.groups])
 
-    return run.step.compiled, epoch
+    return run.programs.step.compiled, epoch
 
 
 IMPLEMENTATIONS = {"ours": ours, "ours-streamed": ours_streamed, "ours-together": ours_together,

@@ -92,10 +92,8 @@ def engine_run(work: Workload, layout: Layout, data: Streamed | None = None) -> 
     rows = np.arange(work.batch * work.steps, dtype=np.int32)
     members = [Member(seed, "", rows, none, none) for seed in range(work.members)]
     variables = init_members(work.model, layout, list(range(work.members)))
-    run = PopulationRun(work.recipe(), work.model, Feed(layout, data or work.resident), members,
-                        variables)
-    run.compile()
-    return run
+    return PopulationRun(work.recipe(), work.model, Feed(layout, data or work.resident), layout,
+                         members, variables)
 
 
 Steps = tuple[jax.stages.Compiled, Callable[[], None]]

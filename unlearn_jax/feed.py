@@ -6,6 +6,7 @@ calls on the devices in time. Two threads do: NumPy copies and reads without the
 
 import collections
 import concurrent.futures
+import math
 from collections.abc import Iterator
 
 import jax
@@ -76,6 +77,12 @@ class Feed:
             return Batches(shape(dtype=np.int32),
                            shape(*self.data.images.shape[1:], dtype=np.uint8))
         return Batches(shape(dtype=np.int32))
+
+    def waiting_bytes(self, shapes: Batches) -> int:
+        """Bytes on each device of the calls that wait there while one runs, of these shapes."""
+        one = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+        # One more is in the threads' hands, or in the caller's.
+        return (_AHEAD + _QUEUED + 1) * one // self.layout.mesh.size
 
     def _send(self, rows_GKB: np.ndarray) -> Batches:
         images = self.data.read(rows_GKB) if isinstance(self.data, Streamed) else None

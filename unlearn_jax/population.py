@@ -214,11 +214,14 @@ class Trained:
       snapshots: by number of epochs; with `keep='best'` one, at `recipe.epochs`.
       history: one dict per member and epoch, with the columns of history.csv but `stage`.
       compile_seconds: spent compiling.
+      first_step_seconds: from the beginning to the end of the first call that trains, with
+        compilation; None where nothing was left to train.
     """
 
     snapshots: dict[int, Snapshot]
     history: list[dict[str, Any]]
     compile_seconds: float
+    first_step_seconds: float | None = None
 
 
 class Saver:
