@@ -202,7 +202,7 @@ def compute(phase: str, formulation: str, strides: tuple[int, int], padding: Pad
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _conv(setting: str, strides: tuple[int, int], padding: Padding, x: jax.Array,
           w: jax.Array) -> jax.Array:
-    return _phase("forward", setting, strides, padding)(x, w)
+    return phase_function("forward", setting, strides, padding)(x, w)
 
 
 def _conv_fwd(setting, strides, padding, x, w):
@@ -211,15 +211,21 @@ def _conv_fwd(setting, strides, padding, x, w):
 
 def _conv_bwd(setting, strides, padding, residuals, g):
     x, w = residuals
-    return tuple(_phase(phase, setting, strides, padding)(x, w, g) for phase in PHASES[1:])
+    return tuple(phase_function(phase, setting, strides, padding)(x, w, g)
+                 for phase in ("input_grad", "weight_grad"))
 
 
 _conv.defvjp(_conv_fwd, _conv_bwd)
 
 
 @functools.cache
-def _phase(phase: str, setting: str, strides: tuple[int, int], padding: Padding) -> Callable:
-    """One phase for one geometry, `(x, w[, g])`, with the batching rule."""
+def phase_function(phase: str, setting: str, strides: tuple[int, int],
+                   padding: Padding) -> Callable:
+    """One phase for one geometry, with the batching rule.
+
+    Returns:
+      `(x, w)` or, for a gradient, `(x, w, g)` to what `compute` returns.
+    """
 
     @custom_vmap
     def fun(x, w, *g):
