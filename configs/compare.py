@@ -21,6 +21,7 @@ def get_config(scale: str = "") -> ml_collections.ConfigDict:
     c = common.config(scale)
     if scale == "digits":
         c.forget.sets = ("class:3", "random:0.02")
+    # A scheme (SISA) trains models of its own, so that it has no budget to compare.
     c.compare.methods = tuple(name for name, method in METHODS.items()
                               if name != "retrain" and not method.scheme)
     with c.unlocked():

@@ -39,7 +39,10 @@ from unlearn_jax.stages.graph import method_options
 from unlearn_jax.train import Batch, Loss, TrainState, init_state, make_loss, make_train_step
 
 # Methods that draw at random, in their steps or in what they prepare: another key, another result.
-DRAWS = ("bad_teacher", "reset", "rnd")
+DRAWS = ("activation", "bad_teacher", "blindspot", "fisher", "gaussian_amnesiac", "gradmask",
+         "reset", "rnd", "salun")
+# Where the published value does nothing on sets like these.
+_OPTIONS = {"ssd": dict(alpha=1.0)}
 
 LINEAR, LINEAR_LOSS = toy.LinearModel(), make_loss("mse", 10.0)
 CLASSES = 4
@@ -88,16 +91,18 @@ def make_setting(name: str, task: str, method: Method | None = None, options: di
         c.unlearn.update(method=name, batch_size=BATCH, optimizer="sgd", learning_rate=0.02,
                          schedule="constant", weight_decay=0.5)
         c.train.batch_size = BATCH
+        c.unlearn.labels = "uniform"
         if task == "classification":
-            c.train.loss, c.unlearn.labels = "cross_entropy", "uniform"
+            c.train.loss = "cross_entropy"
         c.unlearn.update(changes)
     own = method_options(c.unlearn, found)
     with own.unlocked():
-        own.update(options or {})
+        own.update({**_OPTIONS.get(name, {}), **(options or {})})
     classes = CLASSES if task == "classification" else 0
     labels = np.asarray(resident(task).labels[:29])
+    counts = np.bincount(labels.astype(int), minlength=classes)[:classes]
     space = LabelSpace(20, 60, classes, c.model.output_scale, float(labels.mean()),
-                       float(labels.std()))
+                       float(labels.std()), tuple((counts / len(labels)).tolist()))
     return Setting(build_model(c.model, SIZE, classes),
                    found.method.make_optimizer(OptimizerSettings.from_config(c.unlearn)),
                    make_loss(c.train.loss, c.model.output_scale), space, c.unlearn, own, c.train)
@@ -170,6 +175,29 @@ def _starts(model: Model, seeds: tuple[int, ...]) -> Any:
     return jax.tree.map(np.array, init_members(model, where, list(seeds)))
 
 
+@dataclasses.dataclass(frozen=True)
+class LinearClassifier:
+    """Logits `images / 255 . w + b` of `CLASSES` classes; no batch statistics."""
+
+    image_size: int = toy.SIZE
+
+    def init(self, key):
+        w = jax.random.normal(key, (toy.SIZE**2 * 3, CLASSES))
+        return {"params": {"w": w, "b": jnp.zeros(CLASSES)}, "batch_stats": {}}
+
+    def apply(self, variables, images, *, train, key=None):
+        flat = images.reshape(len(images), -1).astype(jnp.float32) / 255
+        logits = flat @ variables["params"]["w"] + variables["params"]["b"].reshape(1, -1)
+        return logits, variables["batch_stats"]
+
+    def trainable(self, params):
+        return jax.tree.map(lambda p: True, params)
+
+
+CLASSIFIER, CLASSES_SPACE = LinearClassifier(), LabelSpace(0, 0, CLASSES, 1.0)
+CLASSIFIER_LOSS = make_loss("cross_entropy", 1.0)
+
+
 def linear_setting(name: str, space: LabelSpace | None = None, options: dict | None = None,
                    optimizer_settings: OptimizerSettings | None = None, model: Any = LINEAR,
                    loss: Loss = LINEAR_LOSS, **changes: Any) -> Setting:
@@ -192,12 +220,33 @@ def linear_setting(name: str, space: LabelSpace | None = None, options: dict | N
 
 
 def linear_batch(forget: list[bool], weights: list[float] | None = None, epoch: int = 0,
-                 **changes: Any) -> Batch:
-    """The first samples of toy.py, one for each flag."""
+                 classes: bool = False, **changes: Any) -> Batch:
+    """The first samples of toy.py, one for each flag; `classes` in turn instead of their labels."""
     data, rows = toy.resident(), jnp.arange(len(forget))
-    return Batch(data.images[rows], data.labels[rows], rows, jnp.array(forget),
+    labels = jnp.mod(rows, CLASSES) if classes else data.labels[rows]
+    return Batch(data.images[rows], labels, rows, jnp.array(forget),
                  jnp.ones(len(forget)) if weights is None else jnp.array(weights),
                  jnp.int32(epoch), **changes)
+
+
+def linear_gradients(variables: Any, batch: Batch, part: slice = slice(None),
+                     ) -> tuple[dict[str, np.ndarray], float]:
+    """In NumPy: the gradients of the mean objective of a part of a batch, and its mean loss.
+
+    Of the linear model the squared error, whose unit is 100; of the classifier the cross-entropy.
+    """
+    w, b = (np.asarray(variables["params"][k], np.float64) for k in ("w", "b"))
+    x = np.asarray(batch.images[part], np.float64).reshape(-1, len(w)) / 255
+    labels, weights = np.asarray(batch.labels[part]), np.asarray(batch.weights[part], np.float64)
+    weights = weights / weights.sum()
+    outputs = x @ w + b
+    if w.ndim == 1:
+        loss, slopes = (outputs - labels)**2, 2 * (outputs - labels) * weights / 100
+    else:
+        p = np.exp(outputs) / np.exp(outputs).sum(1, keepdims=True)
+        loss = -np.log(p[np.arange(len(labels)), labels])
+        slopes = (p - np.eye(len(b))[labels]) * weights[:, None]
+    return {"w": x.T @ slopes, "b": slopes.sum(0)}, float(loss @ weights)
 
 
 def linear_state(model: Any = LINEAR, seed: int = 1,

@@ -42,7 +42,7 @@ OTHER_VALUES = {
     "unlearn.label_units": "as_published", "data.inject": "patch:20-30:4",
     "train.class_weights": "balanced", "unlearn.from_seed": 1,
     "eval.audits": ("lira",), "compare.methods": ("ft",), "compare.budget": "wall",
-    "compare.rank_by": "F"}
+    "compare.rank_by": "F", "parallel.resident": "stream"}
 
 
 def _config(**changes):
@@ -119,9 +119,9 @@ def test_what_is_measured_and_where_it_runs_moves_nothing(key):
 
 
 def test_the_exclusions_are_keys():
-    leaves = set(_leaves(("data", "model", "train", "unlearn")))
+    leaves = set(_leaves(("data", "model", "train", "unlearn", "eval")))
     assert THROUGH_THE_FINGERPRINT | WITHOUT_EFFECT | UNLEARNED_ONLY | OPTIONS <= leaves
-    assert OTHER_VALUES.keys() <= leaves | set(_leaves(("eval", "compare")))
+    assert OTHER_VALUES.keys() <= leaves | set(_leaves(("parallel", "compare")))
 
 
 @pytest.mark.parametrize("dataset", [dict(fingerprint="b" * 32), dict(num_classes=7)])

@@ -126,6 +126,8 @@ def default_config() -> ml_collections.ConfigDict:
         batch=1,                  # devices along the batch axis
         members_per_device=0,     # in one call of the program; 0: one on CPU, else all
         steps_per_dispatch=0,     # 0: one on CPU, 32 elsewhere
+        resident="auto",          # images on the device | stream: from the host | auto: stream
+                                  # what takes more than half of the device's memory
     ))
     c.lock()
     return c
@@ -150,6 +152,7 @@ _CHOICES = {
     "compare.budget": ("images", "wall", "flops"),
     "compare.rank_by": ("forgetting", "F"),
     "parallel.backend": ("", "cpu", "gpu", "tpu"),
+    "parallel.resident": ("auto", "device", "stream"),
 }
 
 # jax.random.key takes 32 bits and drops the others in silence.

@@ -13,14 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unlearn_jax.data.resident import Resident
+from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.engine import train_population
+from unlearn_jax.errors import InputError
+from unlearn_jax.feed import Feed, Queue
 from unlearn_jax.layout import Layout, Program
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.population import Member, Pass, Recipe, join, member_keys
 from unlearn_jax.predict import in_batches, stack_batches
-from unlearn_jax.train import Batch, Loss, Step, decode_rows
+from unlearn_jax.train import Batch, Loss, Step, find_batch
 
 
 @dataclasses.dataclass
@@ -33,7 +35,7 @@ class Preparation:
       members: the M members.
       variables: `[M, ...]` where they start.
       loss: that M_O was trained with.
-      batch_size: samples per call of `total`.
+      batch_size: samples per call of `total`, and of a step of `train`.
       images: `[M]` samples passed through a network so far.
       seconds: wall seconds so far, without compilation.
       flops: `[M]` floating-point operations so far.
@@ -43,14 +45,15 @@ class Preparation:
     name: str
     model: Model
     layout: Layout
-    resident: Resident
+    resident: Resident | Streamed
     members: list[Member]
     variables: Variables
     loss: Loss
     batch_size: int
 
     def __post_init__(self):
-        self.resident = self.layout.put_shared(self.resident)
+        self._feed = Feed(self.layout, self.resident)
+        self.resident = self._feed.data
         self.images = np.zeros(len(self.members), int)
         self.flops = np.zeros(len(self.members))
         self.seconds = self.compile_seconds = 0.0
@@ -82,7 +85,8 @@ class Preparation:
         self._book(program, began, 1)
         return join(groups, len(self.members))
 
-    def total(self, over: str, fun: Callable[..., Any], *trees_M: Any) -> Any:
+    def total(self, over: str, fun: Callable[..., Any], *trees_M: Any,
+              batch_size: int = 0) -> Any:
         """The sum of `fun` over the batches of a set of samples.
 
         Args:
@@ -90,24 +94,25 @@ class Preparation:
           fun: `(batch, *trees) -> tree` of one member; it weighs samples by `batch.weights`, so
             that padding adds nothing. Its sum over samples does not depend on their order.
           trees_M: `[M, ...]`.
+          batch_size: samples per call, where `fun` takes much memory for each; 0: the usual.
 
         Returns:
           `[M, ...]` on the host.
 
         Raises:
-          ValueError: a member has no sample there.
+          InputError: a member has no sample there.
         """
+        batch_size = batch_size or self.batch_size
         rows = [Pass(over).rows(member) for member in self.members]
         for member, own in zip(self.members, rows):
             if not len(own):
-                raise ValueError(f"{self.name}: {member} has no samples in {over!r}")
-        batches = [in_batches(own, self.batch_size) for own in rows]
+                raise InputError(f"{self.name}: {member} has no samples in {over!r}")
+        batches = [in_batches(own, batch_size) for own in rows]
 
-        def add(sums, rows_KB, forget_R, resident, *trees):
-            found, weights = decode_rows(rows_KB[0])
-            batch = Batch(resident.images[found], resident.labels[found], found, forget_R[found],
-                          weights, jnp.int32(0))
-            return jax.tree.map(jnp.add, sums, fun(batch, *trees))
+        def add(sums, batches, forget_R, resident, *trees):
+            batch = find_batch(resident, batches[0], forget_R, jnp.int32(0))
+            # The weight is there to be waited for: the sums are donated to the next call.
+            return jax.tree.map(jnp.add, sums, fun(batch, *trees)), jnp.sum(batch.weights)
 
         axes = (0, 0, 0, None) + (0,) * len(trees_M)
         program = self.layout.over_members(add, axes, donate=(0,))
@@ -119,10 +124,11 @@ class Preparation:
                 flags[self.members[m].forget] = True
             trees = self.layout.put_members(jax.tree.map(lambda x, g=group: x[g], trees_M))
             forget = self.layout.put_members(forget)
-            sums = self.layout.put_members(self._zeros(fun, len(group), trees))
-            for t in range(rows_GTB.shape[1]):
-                sums = program(sums, self.layout.put_batches(rows_GTB[:, t:t + 1]), forget,
-                               self.resident, *trees)
+            sums = self.layout.put_members(self._zeros(fun, len(group), batch_size, trees))
+            queue = Queue()
+            for batches_GB in self._feed(rows_GTB):
+                sums, weight = program(sums, batches_GB, forget, self._feed.resident, *trees)
+                queue.add(weight)
             groups.append(jax.device_get(sums))
         self.images += [len(own) for own in rows]
         # Each member's own batches, whatever others it shares the calls with.
@@ -157,11 +163,11 @@ class Preparation:
         self.compile_seconds += trained.compile_seconds
         return snapshot.variables
 
-    def _zeros(self, fun: Callable, count: int, trees: Any) -> Any:
+    def _zeros(self, fun: Callable, count: int, batch_size: int, trees: Any) -> Any:
         """Sums to start from, `[count, ...]`."""
         size = self.model.image_size
-        batch = Batch(jax.ShapeDtypeStruct((self.batch_size, size, size, 3), jnp.uint8),
-                      *(jax.ShapeDtypeStruct((self.batch_size,), kind) for kind in (
+        batch = Batch(jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8),
+                      *(jax.ShapeDtypeStruct((batch_size,), kind) for kind in (
                           self.resident.labels.dtype, jnp.int32, jnp.bool_, jnp.float32)),
                       jax.ShapeDtypeStruct((), jnp.int32))
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), trees)

@@ -24,6 +24,7 @@ class LabelSpace:
       num_classes: classes; 0 for regression.
       scale: label units per unit of normalised label (`model.output_scale`).
       mean, std: of the training split's labels, label units (regression).
+      frequencies: share of each class in the training split; empty for regression.
     """
 
     low: float
@@ -32,6 +33,7 @@ class LabelSpace:
     scale: float
     mean: float = 0.0
     std: float = 1.0
+    frequencies: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -190,7 +190,7 @@ def _decays(alphas_A: jax.Array):
 
 
 # Numbers that the running sums of `_means` may take: in float32, 2 MiB of cache.
-_RUNNING = 2**19
+RUNNING = 2**19
 
 
 def _means(values: int, fun, *arrays_MN: jax.Array):
@@ -205,7 +205,7 @@ def _means(values: int, fun, *arrays_MN: jax.Array):
     members, samples = arrays_MN[0].shape
     if samples == 0:
         raise ValueError("there are no samples to average over")
-    block = max(1, min(samples, _RUNNING // max(1, values * members)))
+    block = max(1, min(samples, RUNNING // max(1, values * members)))
 
     def of_block(start):
         return fun(*(jax.lax.dynamic_slice_in_dim(x, start, block, axis=1) for x in arrays_MN))
@@ -215,6 +215,7 @@ def _means(values: int, fun, *arrays_MN: jax.Array):
 
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_block, 0))
     whole = samples // block * block
-    sums, _ = jax.lax.scan(add, zeros, jnp.arange(0, whole, block))
+    # Several blocks are added up before the sums are written back.
+    sums, _ = jax.lax.scan(add, zeros, jnp.arange(0, whole, block), unroll=4)
     rest = fun(*(x[:, whole:] for x in arrays_MN))
     return jax.tree.map(lambda a, b: (a.sum(-1) + b.sum(-1)) / samples, sums, rest)

@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from unlearn_jax.report import comparison, tables, verdict
+from unlearn_jax.report import comparison, tables, touched, verdict
 from unlearn_jax.report.document import (
     Block,
     Cell,
@@ -130,6 +130,9 @@ def _forget_set(run: Run, forget_set: str, figures: list[Figure]) -> Section:
         inner.append(Section("Audits", tuple(audits)))
     if others:
         inner.append(Section("Further measures", (others,)))
+    chosen = touched.section(run, forget_set)
+    if chosen:
+        inner.append(chosen)
     rest = tuple(f for f in figures if not f.file.startswith("forgetting-"))
     if not rest:
         rest = (Text(f"Not drawn: figures are drawn for the first {MOST_SETS} forget sets "

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from unlearn_jax import checkpoints, search
-from unlearn_jax.errors import InputError
+from unlearn_jax.errors import ConfigError, InputError
 from unlearn_jax.layout import Layout, Program, make_layout
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.outside import Found
@@ -65,6 +65,9 @@ def make_contenders(study: Study, config_file: str) -> list[Contender]:
     contenders = []
     for request in study.config.compare.methods:
         found = find_method(request)
+        if found.method.scheme:
+            raise ConfigError(f"config.compare.methods names {request!r}, which trains models of "
+                              "its own instead of changing M_O; run it alone")
         file = search.method_file(config_file, found)
         search.load_config(file)
         trials = search.make_trials(study.config, request)

@@ -175,7 +175,7 @@ def _run_population(study: Study, missing: list[Stage], recipe: Recipe, start, p
                          study.loss, recipe.batch_size)
     prepared = prepare(before) if prepare else Prepared(variables)
     failed |= ~_finite_members(prepared.variables, len(members))
-    trained = train_population(recipe, study.model, layout, study.resident, members,
+    trained = train_population(recipe, study.model, layout, before.resident, members,
                                prepared.variables, saver, study.bar, prepared.context)
     status = "resumed" if saver.resumed else "computed"
     for stage in missing:
@@ -285,6 +285,8 @@ def initial_variables(study: Study, layout: Layout, seeds: list[int]) -> Variabl
 
 def _label_space(study: Study) -> LabelSpace:
     d, labels = study.config.data, study.dataset.labels[study.splits.train]
-    return LabelSpace(d.label_min, d.label_max, study.dataset.num_classes,
-                      study.config.model.output_scale, float(np.mean(labels)),
-                      float(np.std(labels)))
+    classes = study.dataset.num_classes
+    counts = np.bincount(labels, minlength=classes) if classes else np.zeros(0)
+    return LabelSpace(d.label_min, d.label_max, classes, study.config.model.output_scale,
+                      float(np.mean(labels)), float(np.std(labels)),
+                      tuple((counts / len(labels)).tolist()))
