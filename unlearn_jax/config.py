@@ -9,6 +9,7 @@ from typing import Any
 
 import ml_collections
 
+from unlearn_jax import conv
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS, find_method
 from unlearn_jax.search import make_trials, method_config
@@ -126,6 +127,7 @@ def default_config() -> ml_collections.ConfigDict:
         batch=1,                  # devices along the batch axis
         members_per_device=0,     # in one call of the program; 0: one on CPU, else all
         steps_per_dispatch=0,     # 0: one on CPU, 32 elsewhere
+        convolution="auto",       # how convolutions are computed: conv.py lists the ways
         resident="auto",          # images on the device | stream: from the host | auto: stream
                                   # what takes more than half of the device's memory
     ))
@@ -151,6 +153,7 @@ _CHOICES = {
     "unlearn.label_units": ("years", "as_published"),
     "compare.budget": ("images", "wall", "flops"),
     "compare.rank_by": ("forgetting", "F"),
+    "parallel.convolution": conv.SETTINGS,
     "parallel.backend": ("", "cpu", "gpu", "tpu"),
     "parallel.resident": ("auto", "device", "stream"),
 }

@@ -15,7 +15,9 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from unlearn_jax import commandline, stages
+from unlearn_jax.allocator import keep_freed_memory
 from unlearn_jax.config import check_config
+from unlearn_jax.conv import convolutions
 from unlearn_jax.errors import InputError
 from unlearn_jax.store import Store, is_disk_full
 
@@ -30,6 +32,7 @@ def main(argv: list[str]) -> None:
     del argv
     config = _CONFIG.value
     check_config(config)
+    keep_freed_memory()
     file, scale = commandline.config_name()
     name = Path(file).stem + (f":{scale}" if scale else "")
     directory = Path(_WORKDIR.value or f"runs/{name.replace(':', '-')}")
@@ -42,7 +45,8 @@ def main(argv: list[str]) -> None:
     bar = functools.partial(tqdm.tqdm, mininterval=0.5 if sys.stderr.isatty() else 10, leave=False)
     command = shlex.join(["python", "-m", "unlearn_jax.main", *sys.argv[1:]])
     config_file = f"{file}:{scale}" if scale else file
-    stages.run_study(config, name, directory, store, command, bar, config_file)
+    with convolutions(config.parallel.convolution):
+        stages.run_study(config, name, directory, store, command, bar, config_file)
     print((directory / "report.md").read_text())
 
 
