@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from unlearn_jax import workdir
+from unlearn_jax.allocator import keep_freed_memory
 
 
 def in_turns(runs: dict[str, Callable[[], None]], n: int, warmup: int) -> dict[str, np.ndarray]:
@@ -39,7 +40,11 @@ def spread(values: np.ndarray) -> dict[str, float]:
 
 
 def arguments(description: str, **defaults: Any) -> argparse.ArgumentParser:
-    """Flags of the workload that all training benchmarks have, with `--n` and `--json`."""
+    """Flags of the workload that all training benchmarks have, with `--n` and `--json`.
+
+    As in a run of the product, the C library is told to keep freed memory; so is PyTorch's.
+    """
+    keep_freed_memory()
     parser = argparse.ArgumentParser(description=description,
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     workload = dict(members=[1, 2, 4, 8], network="resnet18", stem="small", width=16,

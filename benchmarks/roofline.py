@@ -1,12 +1,15 @@
 """How far from the machine's limits each phase of a step is:  python -m benchmarks.roofline
 
 Limits are measured here: the fastest of some matrix products, and a large copy. Phases are
-programs that hold one thing more each (input, forward, input gradients, weight gradients,
-optimiser); a phase's time is the difference of medians. FLOPs are those of the program as
-written, before the compiler changes it.
+programs that hold one thing more each: the batch, the forward pass without norms, input gradients,
+weight gradients, batch norms (forward and backward), the optimiser. A phase's time is the
+difference of medians. FLOPs are those of the program as written, before the compiler changes it;
+bytes are what the compiled program's operations read and write, whether from memory or a cache.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +17,7 @@ import numpy as np
 
 from benchmarks import measure, workload
 from benchmarks.workload import Workload
+from unlearn_jax import models
 from unlearn_jax.models import preprocess
 from unlearn_jax.train import Batch, init_state
 
@@ -25,16 +29,18 @@ def main() -> None:
     work = workload.make_workload(args, 1)
     ceilings = limits(args.n)
     programs = phases(work)
-    seconds = measure.in_turns({name: run for name, (run, _) in programs.items()}, args.n, 2)
-    rows, last, last_flops = [], 0.0, 0.0
-    for name, (_, flops) in programs.items():
-        total = float(np.median(seconds[name]))
-        spent, done = total - last, flops - last_flops
-        rows.append({"phase": name, "ms": 1e3 * spent, "GFLOP": done / 1e9,
-                     "GFLOP/s": done / 1e9 / max(spent, 1e-9),
-                     "% of matmul": 100 * done / max(spent, 1e-9) / ceilings["flops_per_s"],
+    seconds = measure.in_turns({name: run for name, (run, *_) in programs.items()}, args.n, 2)
+    rows, last = [], np.zeros(3)
+    for name, (_, flops, moved) in programs.items():
+        until = np.array([np.median(seconds[name]), flops, moved])
+        spent, done, moved = until - last
+        rate = 1 / max(spent, 1e-9)
+        rows.append({"phase": name, "ms": 1e3 * spent, "GFLOP": done / 1e9, "GB": moved / 1e9,
+                     "GFLOP/s": done * rate / 1e9, "GB/s": moved * rate / 1e9,
+                     "% of matmul": 100 * done * rate / ceilings["flops_per_s"],
+                     "% of copy": 100 * moved * rate / ceilings["bytes_per_s"],
                      "until here": measure.spread(1e3 * seconds[name])})
-        last, last_flops = total, flops
+        last = until
     print(f"limits: matmul {ceilings['flops_per_s'] / 1e9:.0f} GFLOP/s, "
           f"copy {ceilings['bytes_per_s'] / 1e9:.1f} GB/s (read and write counted)")
     measure.finish(args, rows, ceilings=ceilings)
@@ -54,45 +60,59 @@ def limits(n: int) -> dict[str, float]:
     return {"flops_per_s": best_flops, "bytes_per_s": 2 * x.nbytes / float(np.median(seconds))}
 
 
-def phases(work: Workload) -> dict[str, tuple[Callable[[], None], float]]:
-    """Programs that grow by a phase each, and the FLOPs of each."""
+def phases(work: Workload) -> dict[str, tuple[Callable[[], None], float, float]]:
+    """Programs that grow by a phase each, with the FLOPs and the bytes of each."""
     recipe, model = work.recipe(), work.model
     state = init_state(model, recipe.optimizer, model.init(jax.random.key(0)))
-    params, statistics = state.variables["params"], state.variables["batch_stats"]
     rows = jnp.arange(work.batch)
 
-    def loss(params, images, rows):
-        outputs, _ = model.apply({"params": params, "batch_stats": statistics}, images, train=True)
+    def loss(variables, images, rows, norms):
+        with contextlib.nullcontext() if norms else without_norms():
+            outputs, _ = model.module.apply(variables, images, train=True, mutable=["batch_stats"])
         return jnp.abs(outputs - work.resident.labels[rows]).mean()
 
-    def inputs(params, rows):
+    def inputs(state, rows):
         return preprocess(work.resident.images[rows], "unit")
 
-    def forward(params, rows):
-        return loss(params, work.resident.images[rows], rows)
+    def forward(state, rows):
+        return loss(state.variables, work.resident.images[rows], rows, False)
 
-    def input_gradients(params, rows):
+    def input_gradients(state, rows):
         images = work.resident.images[rows].astype(jnp.float32)
-        return jax.grad(loss, 1)(params, images, rows)
+        return jax.grad(loss, 1)(state.variables, images, rows, False)
 
-    def all_gradients(params, rows):
+    def weight_gradients(state, rows, norms=False):
+        def of_params(params, images):
+            return loss({**state.variables, "params": params}, images, rows, norms)
+
         images = work.resident.images[rows].astype(jnp.float32)
-        return jax.grad(loss, (0, 1))(params, images, rows)
+        return jax.grad(of_params, (0, 1))(state.variables["params"], images)
 
-    def step(params, rows):
+    def normalised(state, rows):
+        return weight_gradients(state, rows, True)
+
+    def step(state, rows):
         batch = Batch(work.resident.images[rows], work.resident.labels[rows], rows,
                       jnp.zeros(len(rows), bool), jnp.ones(len(rows)), jnp.int32(0))
         return recipe.step(jax.random.key(0), state, batch, jnp.float32(1e-3))[0]
 
     found = {}
     for name, fun in (("input", inputs), ("forward", forward),
-                      ("input gradients", input_gradients), ("weight gradients", all_gradients),
-                      ("optimiser", step)):
-        lowered = jax.jit(fun).lower(params, rows)
+                      ("input gradients", input_gradients), ("weight gradients", weight_gradients),
+                      ("normalisation", normalised), ("optimiser", step)):
+        lowered = jax.jit(fun).lower(state, rows)
         compiled = lowered.compile()
-        found[name] = (lambda c=compiled: jax.block_until_ready(c(params, rows)),
-                       float(lowered.cost_analysis().get("flops", 0.0)))
+        found[name] = (lambda c=compiled: jax.block_until_ready(c(state, rows)),
+                       float(lowered.cost_analysis().get("flops", 0.0)),
+                       float(compiled.cost_analysis().get("bytes accessed", 0.0)))
     return found
+
+
+@contextlib.contextmanager
+def without_norms() -> Iterator[None]:
+    """Networks traced inside leave out the batch norms."""
+    with mock.patch.object(models._Layers, "norm", lambda self, name, train: lambda x: x):
+        yield
 
 
 if __name__ == "__main__":

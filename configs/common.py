@@ -41,17 +41,6 @@ def unlearning(scale: str, method: str) -> ml_collections.ConfigDict:
     return c
 
 
-def whole_number(text: str, least: int) -> int:
-    """The number behind the colon.
-
-    Raises:
-      ConfigError: it is no whole number, or too small.
-    """
-    if not text.isdecimal() or int(text) < least:
-        raise ConfigError(f"--config=FILE:{text}: allowed: a whole number of at least {least}")
-    return int(text)
-
-
 def changes(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """The values of a nested dict that differ from another's, in its form."""
     found = {}
@@ -63,6 +52,17 @@ def changes(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
         elif key not in base or base[key] != value:
             found[key] = value
     return found
+
+
+def whole_number(text: str, least: int) -> int:
+    """The number behind the colon.
+
+    Raises:
+      ConfigError: it is no whole number, or too small.
+    """
+    if not text.isdecimal() or int(text) < least:
+        raise ConfigError(f"--config=FILE:{text}: allowed: a whole number of at least {least}")
+    return int(text)
 
 
 def _demo(c: ml_collections.ConfigDict) -> None:

@@ -57,8 +57,9 @@ def forget(name, rows) -> ForgetSet:
 def make_study(store, *forget_sets, **changes) -> Study:
     """The study; `changes` are keys of the config, such as `train__epochs`."""
     config = default_config()
-    defaults = dict(seeds=SEEDS, train__epochs=3, train__batch_size=8, train__learning_rate=0.05,
-                    unlearn__method="sisa", unlearn__sisa__shards=3, unlearn__sisa__slices=2)
+    defaults = dict(seeds=SEEDS, train__epochs=3, train__batch_size=8, train__optimizer="sgd",
+                    train__learning_rate=0.05, parallel__members=1, unlearn__method="sisa",
+                    unlearn__sisa__shards=3, unlearn__sisa__slices=2)
     config.update_from_flattened_dict(
         {k.replace("__", "."): v for k, v in {**defaults, **changes}.items()})
     dataset = types.SimpleNamespace(fingerprint="f" * 32, num_classes=0,

@@ -4,9 +4,9 @@ import logging
 import jax
 import numpy as np
 import pytest
-from toy import LinearModel, layout, members, recipe, resident, settings, tree_close
+from toy import LinearModel, layout, members, recipe, resident, settings, streamed, tree_close
 
-from unlearn_jax import checkpoints
+from unlearn_jax import checkpoints, feed
 from unlearn_jax.engine import train_population
 from unlearn_jax.errors import InputError
 from unlearn_jax.layout import Program
@@ -15,10 +15,21 @@ from unlearn_jax.population import Saver, init_members
 MODEL = LinearModel()
 
 
-def train(chosen, recipe_=None, where=None, **kwargs):
+def train(chosen, recipe_=None, where=None, data=None, **kwargs):
     where = where or layout(count=len(chosen))
     start = init_members(MODEL, where, [m.seed for m in chosen])
-    return train_population(recipe_ or recipe(), MODEL, where, resident(), chosen, start, **kwargs)
+    return train_population(recipe_ or recipe(), MODEL, where, data or resident(), chosen, start,
+                            **kwargs)
+
+
+def assert_same(a, b):
+    """Two runs gave the same numbers, to the bit."""
+    assert a.snapshots.keys() == b.snapshots.keys() and a.history == b.history
+    for epochs, snapshot in a.snapshots.items():
+        other = b.snapshots[epochs]
+        tree_close(snapshot.variables, other.variables, rtol=0)
+        for field in ("epochs", "steps", "images", "failed", "validation_loss"):
+            np.testing.assert_array_equal(getattr(snapshot, field), getattr(other, field))
 
 
 def only(tree, m):
@@ -63,6 +74,22 @@ def test_flops_are_those_of_the_steps_on_every_layout(where):
     assert 3 * 384 < one[0] < 3 * 1500
     other = train(members(), recipe(epochs=1), where=layout(**where)).snapshots[1].flops
     np.testing.assert_allclose(other, one, rtol=0.15)
+
+
+@pytest.mark.parametrize("where", [dict(per_device=1), dict(per_device=2, steps=2),
+                                   dict(members=2, batch=2), dict(members=1, batch=4)])
+def test_streamed_images_give_the_same_numbers_to_the_bit(where):
+    chosen = recipe(epochs=2, optimizer_settings=settings(name="adam"))
+    assert_same(train(members(), chosen, layout(**where)),
+                train(members(), chosen, layout(**where), data=streamed()))
+
+
+def test_a_streamed_run_holds_few_images_on_the_device(monkeypatch):
+    monkeypatch.setattr(feed, "_CALL_BYTES", 3 * 8 * 12 * 2)  # two batches of three members
+    whole = train(members(), where=layout(steps=32), data=streamed(), bar=_Bar)
+    # 24 samples are three batches: calls of two, the last one half empty
+    assert _Bar.last.counts == [0] + 3 * [16 + 16 + 9, 8 + 1]
+    assert_same(whole, train(members(), where=layout(steps=2)))
 
 
 def test_a_member_that_fails_is_named_and_alone(caplog):
@@ -131,7 +158,8 @@ def test_the_start_is_left_as_it_was():
     tree_close(before, start, rtol=0)
 
 
-def test_members_exchange_nothing(monkeypatch):
+@pytest.mark.parametrize("data", [resident, streamed])
+def test_members_exchange_nothing(monkeypatch, data):
     texts = []
     call = Program.__call__
 
@@ -141,12 +169,12 @@ def test_members_exchange_nothing(monkeypatch):
         return out
 
     monkeypatch.setattr(Program, "__call__", spy)
-    train(members(), recipe(epochs=1), layout(members=3))
+    train(members(), recipe(epochs=1), layout(members=3), data())
     collectives = ("all-reduce", "all-gather", "collective-permute", "all-to-all")
     assert len(texts) > 4
     assert not any(name in text for text in texts for name in collectives)
     texts.clear()
-    train(members(), recipe(epochs=1), layout(members=1, batch=4))
+    train(members(), recipe(epochs=1), layout(members=1, batch=4), data())
     assert any("all-reduce" in text for text in texts)  # the batch axis does
 
 
@@ -175,13 +203,7 @@ def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, changes):
     with pytest.raises(KeyboardInterrupt):
         train(members(), chosen, saver=_Memory(tmp_path, 2))
     resumed = train(members(), chosen, saver=_Memory(tmp_path, None))
-    assert whole.snapshots.keys() == resumed.snapshots.keys()
-    for epochs, snapshot in whole.snapshots.items():
-        other = resumed.snapshots[epochs]
-        tree_close(snapshot.variables, other.variables, rtol=0)
-        for field in ("epochs", "steps", "images", "failed", "validation_loss"):
-            np.testing.assert_array_equal(getattr(snapshot, field), getattr(other, field))
-    assert whole.history == resumed.history
+    assert_same(whole, resumed)
 
 
 def test_part_of_an_interrupted_population_goes_on(tmp_path):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -108,6 +110,20 @@ def test_the_rate_falls_after_epochs_three_five_and_nine(epoch, factor):
                                rtol=1e-3)
 
 
+def test_the_climb_has_a_rate_and_a_momentum_of_its_own():
+    setting = make_setting("scrub", moves=dict(momentum=0.9), forget_rate=0.25)
+    plain = make_setting("scrub", moves=dict(momentum=0.9))
+    teacher = variables(setting, 2)
+    climb, back = (make_batch("regression", range(8), kind=kind) for kind in (DISOBEY, 0))
+    slow, fast = (bias_moved(*one_step(s, climb, teacher)[::2]) for s in (setting, plain))
+    np.testing.assert_allclose(slow, fast / 4, rtol=1e-4)
+    begun, _, start = one_step(setting, climb, teacher)
+    after, before = (jax.jit(METHOD.make_step(setting))(
+        jax.random.key(0), state, back, 0.1, teacher)[0] for state in (begun, dataclasses.replace(
+            begun, opt_state=setting.optimizer.init(start["params"]))))
+    tree_close(after.variables, before.variables, rtol=0)
+
+
 def test_without_epochs_to_fall_after_the_rate_stays():
     setting = make_setting("scrub", decay_after=())
     teacher = variables(setting, 2)
@@ -141,6 +157,7 @@ def test_the_key_decides():
     (dict(alpha=float("nan")), "scrub.alpha is nan; allowed: at least 0"),
     (dict(decay=1.5), "scrub.decay is 1.5; allowed: from 1e-12 to 1"),
     (dict(msteps=-1), "scrub.msteps is -1"),
+    (dict(forget_rate=-1.0), "scrub.forget_rate is -1.0"),
     (dict(decay_after=(0, 3)), r"scrub.decay_after is \(0, 3\); .* of at least 1"),
 ])
 def test_options_that_make_no_sense_are_refused(options, words):

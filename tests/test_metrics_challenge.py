@@ -116,6 +116,15 @@ def test_end_points_the_original_fails_and_the_retrained_passes():
     assert abs(again.value - perfect) < 0.02 and again.low < again.value < again.high
 
 
+def test_noise_around_one_model_is_no_population():
+    # Perfect unlearning, judged by "retrained" models that are one model and noise.
+    retrained, again = R.normal(size=(2, 48, 60))
+    faked = retrained[:1] + R.normal(0, 0.1, (48, 60))
+    honest, misled = (challenge.forgetting_quality(again, x, replicates=0).value
+                      for x in (retrained, faked))
+    assert misled < honest / 3
+
+
 def test_the_interval_is_as_wide_as_the_value_varies():
     # populations of 24 + 24 models that share a shift per model: samples are not independent
     populations = 40

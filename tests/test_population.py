@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from toy import LinearModel, layout, members, recipe
@@ -96,5 +98,19 @@ def test_where_a_mixed_walk_puts_d_f_is_chance():
 
 
 def test_a_recipe_counts_its_steps():
-    r = recipe(passes=lambda e: (Pass("forget"), Pass("retain+forget"))[:1 + e])
-    assert [r.steps(members()[1], e) for e in (0, 1)] == [1, 1 + 5]
+    # 17 samples to retain, 7 to forget: the second epoch has D_f once and D_r beside half batches
+    r = recipe(passes=lambda e: (Pass("forget"), Pass("retain+forget"))[:1 + e % 2])
+    member = members()[1]
+    assert [r.steps(member, r.passes(e)) for e in (0, 1)] == [1, 1 + 5]
+    assert r.kinds_of_epochs == {r.passes(0): 2, r.passes(1): 1}
+    assert (r.all_steps(member), r.longest_epoch(member)) == (1 + 6 + 1, 6)
+    assert r.all_images(member) == 3 * 7 + 17
+    never = dataclasses.replace(r, epochs=0)
+    assert (never.all_steps(member), never.longest_epoch(member)) == (0, 0)
+
+
+def test_a_million_epochs_are_counted_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(Pass, "count", lambda self, member: asked.append(member) or 20)
+    assert recipe(epochs=10**6).all_steps(members()[0]) == 3 * 10**6
+    assert len(asked) == 1

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import LinearModel, layout, members, resident, settings, tree_close
+from toy import LinearModel, layout, members, resident, settings, streamed, tree_close
 
 from unlearn_jax.engine import train_population
 from unlearn_jax.optim import make_optimizer
@@ -14,10 +14,10 @@ MODEL = LinearModel()
 LOSS = make_loss("mse", 10.0)
 
 
-def preparation(where=None, chosen=None, batch_size=8):
+def preparation(where=None, chosen=None, batch_size=8, data=resident):
     where, chosen = where or layout(), chosen or members()
     start = init_members(MODEL, where, [m.seed for m in chosen])
-    return Preparation("toy", MODEL, where, resident(), chosen, start, LOSS, batch_size)
+    return Preparation("toy", MODEL, where, data(), chosen, start, LOSS, batch_size)
 
 
 def label_sums(batch):
@@ -26,10 +26,11 @@ def label_sums(batch):
 
 
 @pytest.mark.parametrize("where", [{}, dict(per_device=1), dict(members=3), dict(per_device=2)])
-def test_totals_count_every_sample_of_each_member_once(where):
+@pytest.mark.parametrize("data", [resident, streamed])
+def test_totals_count_every_sample_of_each_member_once(where, data):
     labels = np.asarray(resident().labels)
     chosen = members((17, 23, 9))
-    before = preparation(layout(**where), chosen)
+    before = preparation(layout(**where), chosen, data=data)
     for over, rows in (("retain", [m.retain for m in chosen]),
                        ("forget", [m.forget for m in chosen]), ("all", [np.arange(24)] * 3)):
         found = before.total(over, label_sums)
@@ -54,6 +55,18 @@ def test_totals_see_each_members_own_trees():
     plain = before.total("retain", label_sums)["labels"]
     scaled = before.total("retain", lambda batch, s: label_sums(batch)["labels"] * s, scale)
     np.testing.assert_allclose(scaled, plain * scale, rtol=1e-6)
+
+
+def test_streamed_images_give_the_same_totals_and_trainings():
+    pixels = lambda batch, v: jnp.sum(MODEL.apply(v, batch.images, train=False)[0] * batch.weights)
+    found = []
+    for data in (resident, streamed):
+        before = preparation(data=data)
+        moves = settings(learning_rate=0.1)
+        step = make_train_step(MODEL, make_optimizer(moves), LOSS)
+        found.append((before.total("retain", pixels, before.variables),
+                      before.train("proxy", step, moves, before.variables, "retain", 2)))
+    tree_close(*found, rtol=0)
 
 
 def test_an_empty_set_is_named():

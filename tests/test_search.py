@@ -97,6 +97,8 @@ def test_an_outside_method_varies_its_rate_alone(tmp_path):
 def test_a_strength_must_be_an_option():
     with pytest.raises(ValueError, match="strength='beta' is none of the method's options: alpha"):
         Method(options=dict(alpha=1.0), strength="beta")
+    with pytest.raises(ValueError, match="is 'mean'; it must be a number"):
+        Method(options=dict(by="mean"), strength="by")
     with pytest.raises(ValueError, match="two positive factors"):
         Method(options=dict(alpha=1.0), strength="alpha", strengths=(0.0, 1.0))
 
@@ -205,6 +207,7 @@ def test_the_config_of_a_method_lies_beside_the_comparison(tmp_path):
 @pytest.mark.parametrize("key, value, words", [
     ("compare.methods", ("ft", "retrain"), "methods other than 'retrain'"),
     ("compare.methods", ("ft", "ft"), "different methods"),
+    ("compare.methods", ("ft", "sisa"), "methods that unlearn M_O"),
     ("compare.rates", (2.0, 0.5), "(weakest, strongest)"),
     ("compare.rates", (0.5,), "length 2"),
     ("compare.trials", 0, "from 1 to 1000"),

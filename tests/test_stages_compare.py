@@ -1,13 +1,11 @@
 """A comparison on tiny data: real processes, three methods that work differently, two sets."""
 
-import csv
 import json
 import math
 import shlex
 import subprocess
 import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,28 +172,26 @@ def test_other_units_measure_the_first_epoch(finished, tmp_path, unit):
     done = run("compare.py", tmp_path / "w", store, *FLAGS, "--config.compare.methods=('ft','rnd')",
                f"--config.compare.budget={unit}", "--config.compare.fraction=0.5")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert statuses(tmp_path / "w")["rnd", "20-28", 1] in ("computed", "reused")
+    # What the first epoch takes was measured, as a stage that later runs find again.
+    assert {("ft", "20-28", 0), ("ft", "20-28", 1)} <= statuses(tmp_path / "w").keys()
+    epochs = {int(r["epochs"]) for r in trials(tmp_path / "w", "ft", "20-28")}
+    assert len(epochs) == 1 and min(epochs) >= 1
     if unit == "flops":  # a step of ft is one of retraining: half of eight epochs
-        assert {r["epochs"] for r in trials(tmp_path / "w", "ft", "20-28")} == {"4"}
-        with open(tmp_path / "w" / "results.csv", newline="") as f:
-            shares = [float(r["value"]) for r in csv.DictReader(f)
-                      if (r["method"], r["metric"]) == ("ft", "flops_vs_retrain")]
-        assert shares == pytest.approx([0.5] * 4)
+        assert epochs == {4}
+        shares = [float(r["value"]) for r in table(tmp_path / "w" / "results.csv")
+                  if (r["method"], r["metric"]) == ("ft", "flops_vs_retrain") and r["seed"] != "-1"]
+        assert shares == pytest.approx([0.5] * 4, rel=1e-3)
 
 
 @pytest.mark.parametrize("flags, words", [
     (["--config.compare.methods=('ft','scrap')"], "'retrain', 'ft', 'rnd'"),
     (["--config.compare.methods=('retrain',)"], "methods other than 'retrain'"),
     (["--config.compare.methods=('ft','own.py:M')"], "own.py: No such file"),
-    (["--config.compare.methods=('rnd',)", "--config.compare.unlearn.rnd.offset=(6,3)"],
-     "has no"),
 ])
 def test_mistakes_are_named_before_any_work(tmp_path, flags, words):
     done = run("compare.py", tmp_path / "w", tmp_path / "store", *FLAGS, *flags)
     assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr[-2000:]
-    assert not (tmp_path / "w").exists()
-    if words != "has no":
-        assert words in done.stderr
+    assert words in done.stderr and not (tmp_path / "w").exists()
 
 
 def test_validation_errors_by_hand():
@@ -207,8 +203,3 @@ def test_validation_errors_by_hand():
     logits = np.array([[[0, 1], [2, 1], [0, 3.0]], [[np.nan, 1], [0, 1], [0, 1]]])
     np.testing.assert_allclose(validation_errors(classes, logits, np.array([1, 1, 1])),
                                [1 / 3, np.nan])
-
-
-@pytest.mark.parametrize("path", [Path(ROOT / "configs" / "compare.py")])
-def test_the_docstring_names_its_commands(path):
-    assert "configs/compare.py:digits" in path.read_text()

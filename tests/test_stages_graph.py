@@ -40,7 +40,9 @@ OTHER_VALUES = {
     "train.loss": "mse", "unlearn.method": "ft", "unlearn.optimizer": "sgd",
     "unlearn.schedule": "constant", "unlearn.labels": "uniform",
     "unlearn.label_units": "as_published", "data.inject": "patch:20-30:4",
-    "train.class_weights": "balanced", "unlearn.from_seed": 1, "eval.audits": ("challenge",)}
+    "train.class_weights": "balanced", "unlearn.from_seed": 1,
+    "eval.audits": ("lira",), "compare.methods": ("ft",), "compare.budget": "wall",
+    "compare.rank_by": "F", "parallel.resident": "stream"}
 
 
 def _config(**changes):
@@ -108,7 +110,7 @@ def test_a_key_moves_the_models_that_depend_on_it(key, tmp_path, monkeypatch):
     assert _moved(_keys(_study(base)), _keys(_study(changed))) == expected
 
 
-@pytest.mark.parametrize("key", _leaves(("eval", "parallel")))
+@pytest.mark.parametrize("key", _leaves(("eval", "parallel", "compare")))
 def test_what_is_measured_and_where_it_runs_moves_nothing(key):
     changed = _config(**{key: "cpu" if key == "parallel.backend" else
                          _another(key, get(_config(), key))})
@@ -119,7 +121,7 @@ def test_what_is_measured_and_where_it_runs_moves_nothing(key):
 def test_the_exclusions_are_keys():
     leaves = set(_leaves(("data", "model", "train", "unlearn", "eval")))
     assert THROUGH_THE_FINGERPRINT | WITHOUT_EFFECT | UNLEARNED_ONLY | OPTIONS <= leaves
-    assert OTHER_VALUES.keys() <= leaves
+    assert OTHER_VALUES.keys() <= leaves | set(_leaves(("parallel", "compare")))
 
 
 @pytest.mark.parametrize("dataset", [dict(fingerprint="b" * 32), dict(num_classes=7)])

@@ -52,6 +52,7 @@ def done(tmp_path_factory):
 
 
 def states(made, request=None):
+    """Of all constituents, before or after a deletion."""
     last = (made.training[-1],)
     if request:
         last += (made.deletions[request][-1],)
@@ -187,12 +188,13 @@ def test_a_checkpoint_of_each_slice_says_whose_it_is(done):
 
 def test_another_deletion_costs_only_itself(done):
     made, _, _ = done
-    store = made.study.store.root
-    again = make_study(store, REQUESTS[0], forget("new", [30]))
+    last = [set(plan.samples[plan.slice == 1]) for plan in made.plans]
+    again = make_study(made.study.store.root, REQUESTS[0], forget("new", [min(last[0] & last[1])]))
     make_sisa(again).run()
-    statuses = {(stage, name): status for stage, name, status, *_ in again.run.stages}
-    assert statuses == {("sisa_original", ""): "reused", ("sisa", "one"): "reused",
-                        ("sisa", "new"): "computed"}
+    statuses = {(stage, name): (status, members) for stage, name, status, members, _
+                in again.run.stages}
+    assert statuses == {("sisa_original", ""): ("reused", 6), ("sisa", "one"): ("reused", 2),
+                        ("sisa", "new"): ("computed", 2)}
 
 
 def test_a_killed_training_goes_on_with_its_slice(done, tmp_path):
@@ -200,28 +202,28 @@ def test_a_killed_training_goes_on_with_its_slice(done, tmp_path):
         [sys.executable, "tests/sisa_study.py", str(tmp_path), "2"], cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
-    study = make_study(tmp_path, REQUESTS[0])
+    study = make_study(tmp_path)
     resumed = make_sisa(study)
     resumed.run()
-    assert [status for stage, _, status, *_ in study.run.stages
-            if stage == "sisa_original"] == ["reused", "resumed"]
+    assert [status for _, _, status, *_ in study.run.stages] == ["reused", "resumed"]
     assert not list(tmp_path.glob("population/*/*"))
-    for request in (None, "one"):
-        assert equal(states(resumed, request), states(done[0], request), EVERYBODY).all()
+    assert equal(states(resumed), states(done[0]), EVERYBODY).all()
 
 
-def test_a_deletion_that_leaves_nothing_of_a_slice_waits_for_the_next(tmp_path):
-    plan = make_sisa(make_study(tmp_path, unlearn__sisa__shards=2, seeds=(0,))).plans[0]
+def test_a_deletion_that_leaves_nothing_of_a_slice_waits_for_the_next(done):
+    store, plan = done[0].study.store, done[0].plans[0]
     first = plan.samples[(plan.shard == 1) & (plan.slice == 0)]
-    study = make_study(tmp_path, forget("slice", first), unlearn__sisa__shards=2, seeds=(0,))
-    made = make_sisa(study)
+    made = make_sisa(make_study(store.root, forget("slice", first)))
     books = made.run()[1].books
-    assert books["images"].tolist() == [deletion_visits(plan, WEIGHTS, first, (1.0, 1.0))]
-    emptied, trained = (checkpoints.restore(m.stage.directory(study.store) / "checkpoint")
-                        for m in made.deletions["slice"])
+    assert books["images"][0] == deletion_visits(plan, WEIGHTS, first, (1.0, 1.0))
+    found = [checkpoints.restore(m.stage.directory(store) / "checkpoint")
+             for m in made.deletions["slice"]]
+    at = [m.positions.tolist().index(1) for m in made.deletions["slice"]]
     start = init_members(MODEL, layout(), [sisa._constituent_seed(0, 1)])
-    assert equal(emptied[0], start, [0]).all() and emptied[1]["images"] == [0]
-    assert not equal(trained[0], start, [0]).any()
+    emptied, trained = (jax.tree.map(lambda x, k=k: x[k:k + 1], tree)
+                        for (tree, _), k in zip(found, at))
+    assert equal(emptied, start, [0]).all() and found[0][1]["images"][at[0]] == 0
+    assert not equal(trained, start, [0]).any()
 
 
 def test_a_deletion_that_empties_a_shard_is_refused_before_training(tmp_path):

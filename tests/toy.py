@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unlearn_jax.config import default_config
-from unlearn_jax.data.resident import Resident
+from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.layout import make_layout
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.population import Member, Recipe
@@ -44,6 +44,13 @@ def resident(count=40, seed=0) -> Resident:
     images = rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
     labels = images.reshape(count, -1).mean(1) / 255 * 40 + rng.normal(0, 1, count)
     return Resident(jnp.asarray(images), jnp.asarray(labels, jnp.float32))
+
+
+def streamed(copies=8) -> Streamed:
+    """The same on the host; the last `copies` rows are kept apart, as augmented copies are."""
+    data = resident()
+    images = np.asarray(data.images)
+    return Streamed(images[:len(images) - copies], images[len(images) - copies:], data.labels)
 
 
 def layout(members=1, batch=1, count=3, steps=1, per_device=3):

@@ -18,7 +18,9 @@ from unlearn_jax.metrics import (
     challenge,
     confidence,
     confusion,
+    distributions,
     errors,
+    injection,
     likelihood_ratio,
 )
 from unlearn_jax.results import Outcome, Targets
@@ -120,8 +122,8 @@ def _challenge(audit: Audit) -> Values:
     utilities = {f"{split}_{kind}": _finite(audit.utilities(of, split)[:, None])[:, 0]
                  for split in ("retain", "test")
                  for kind, of in (("unlearned_U", o), ("retrained_R", r))}
-    # M_O has cost nothing beyond the training that there was anyway.
-    seconds = 0.0 if o.method == "original" else float(np.mean(o.seconds[~o.failed]))
+    # M_O has cost next to nothing beyond the training that there was anyway.
+    seconds = 1e-9 if o.method == "original" else float(np.mean(o.seconds[~o.failed]))
     result = challenge.score(found.value, **utilities, seconds=seconds,
                              retrain_seconds=float(np.mean(r.seconds[~r.failed])))
     yield "population:challenge_score", result.value
@@ -146,8 +148,44 @@ def _confusion(audit: Audit) -> Values:
             np.sum(a.holds(labels) | b.holds(labels)), 1)
 
 
+def _injection(audit: Audit) -> Values:
+    """How far does the injected patch move the outputs on test images?"""
+    if not audit.injection or audit.injection.kind != "patch":
+        raise ValueError("it needs config.data.inject='patch:A:N'")
+    plain, stamped = (audit.outcome.outputs[split] for split in ("test", "stamped"))
+    if audit.classification:
+        stands_for = np.full(plain.shape[1], int(audit.injection.groups[0].low))
+        plain, stamped = (confidence.logit_scaled_confidences(x, stands_for)
+                          for x in (plain, stamped))
+    yield "injection_effect", np.asarray(injection.output_change(plain, stamped))
+
+
+def _distances(audit: Audit) -> Values:
+    """How far are the outputs on D_f from those of M_R, seed by seed and as populations?
+
+    M_R itself is compared half against half, seed with seed: what distance the same procedure has.
+    """
+    mine, theirs = audit.scores(audit.outcome), audit.scores(audit.reference)
+    if audit.is_reference:
+        theirs = np.roll(theirs, 1, axis=0)  # the M_R of another seed
+    if len(mine) < 2:
+        raise ValueError(f"it needs two seeds, there is {len(mine)}")
+    yield "w1_forget", np.asarray(distributions.wasserstein(mine, theirs, over="samples"))
+    good = np.isfinite(mine).all(1) & np.isfinite(theirs).all(1)
+    mine, theirs = mine[good], audit.scores(audit.reference)[good]
+    if audit.is_reference:
+        half = len(mine) // 2
+        mine, theirs = mine[:half], mine[half:2 * half]
+    if len(mine) < 2:
+        return  # of one model there is no distribution
+    for name, distance in (("w1", distributions.wasserstein),
+                           ("js", distributions.jensen_shannon), ("klom", distributions.klom)):
+        yield f"population:{name}", float(np.mean(distance(mine, theirs)))
+
+
 AUDITS: dict[str, Callable[[Audit], Values]] = {
     "mia": _mia, "lira": _lira, "challenge": _challenge, "confusion": _confusion,
+    "distances": _distances, "injection": _injection,
 }
 
 

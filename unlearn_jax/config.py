@@ -126,6 +126,8 @@ def default_config() -> ml_collections.ConfigDict:
         batch=1,                  # devices along the batch axis
         members_per_device=0,     # in one call of the program; 0: one on CPU, else all
         steps_per_dispatch=0,     # 0: one on CPU, 32 elsewhere
+        resident="auto",          # images on the device | stream: from the host | auto: stream
+                                  # what takes more than half of the device's memory
     ))
     c.lock()
     return c
@@ -150,6 +152,7 @@ _CHOICES = {
     "compare.budget": ("images", "wall", "flops"),
     "compare.rank_by": ("forgetting", "F"),
     "parallel.backend": ("", "cpu", "gpu", "tpu"),
+    "parallel.resident": ("auto", "device", "stream"),
 }
 
 # jax.random.key takes 32 bits and drops the others in silence.
@@ -241,10 +244,13 @@ def check_config(c: ml_collections.ConfigDict) -> None:
 
 
 def _check_comparison(c: ml_collections.ConfigDict) -> None:
-    names = [find_method(request).name for request in c.compare.methods]
+    found = [find_method(request) for request in c.compare.methods]
+    names = [f.name for f in found]
     _require(c.compare.rates[0] <= c.compare.rates[1], c, "compare.rates", "(weakest, strongest)")
     _require("retrain" not in names, c, "compare.methods", "methods other than 'retrain', which "
              "every comparison holds them to")
+    _require(not any(f.method.scheme for f in found), c, "compare.methods",
+             "methods that unlearn M_O: a training scheme makes other models, at its own cost")
     _require(len(set(names)) == len(names), c, "compare.methods", "different methods")
     for request in c.compare.methods:
         check_config(method_config(c, request))

@@ -6,6 +6,7 @@ A member is one model, a (seed, forget set) pair. `engine.py` trains them.
 import dataclasses
 import functools
 import hashlib
+import itertools
 import math
 import zlib
 from collections.abc import Callable, Sequence
@@ -111,10 +112,13 @@ class Pass:
 Passes = Callable[[int], tuple[Pass, ...]]
 
 
+_OVER_RETAIN = (Pass("retain"),)
+
+
 def over_retain(epoch: int) -> tuple[Pass, ...]:
     """Every epoch is one pass over D_r, as in training."""
     del epoch
-    return (Pass("retain"),)
+    return _OVER_RETAIN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,10 +153,30 @@ class Recipe:
     snapshots: tuple[int, ...] = ()
     passes: Passes = over_retain
 
-    def steps(self, member: Member, epoch: int) -> int:
-        """Steps that the member takes in an epoch."""
-        return sum(-(-p.count(member) // (self.batch_size // (1 + p.paired)))
-                   for p in self.passes(epoch))
+    @functools.cached_property
+    def kinds_of_epochs(self) -> dict[tuple[Pass, ...], int]:
+        """How many epochs consist of which passes: few kinds, however many epochs."""
+        found: dict[tuple[Pass, ...], int] = {}
+        for passes, run in itertools.groupby(map(self.passes, range(self.epochs))):
+            found[passes] = found.get(passes, 0) + sum(1 for _ in run)
+        return found
+
+    def steps(self, member: Member, passes: tuple[Pass, ...]) -> int:
+        """Steps that the member takes in an epoch of these passes."""
+        return sum(-(-p.count(member) // (self.batch_size // (1 + p.paired))) for p in passes)
+
+    def all_steps(self, member: Member) -> int:
+        """Steps that the member takes in all epochs."""
+        return sum(n * self.steps(member, passes) for passes, n in self.kinds_of_epochs.items())
+
+    def longest_epoch(self, member: Member) -> int:
+        """Steps of its longest epoch; 0 where there is no epoch."""
+        return max((self.steps(member, passes) for passes in self.kinds_of_epochs), default=0)
+
+    def all_images(self, member: Member) -> int:
+        """Samples that the member walks over in all epochs."""
+        return sum(n * p.count(member) for passes, n in self.kinds_of_epochs.items()
+                   for p in passes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,11 +214,14 @@ class Trained:
       snapshots: by number of epochs; with `keep='best'` one, at `recipe.epochs`.
       history: one dict per member and epoch, with the columns of history.csv but `stage`.
       compile_seconds: spent compiling.
+      first_step_seconds: from the beginning to the end of the first call that trains, with
+        compilation; None where nothing was left to train.
     """
 
     snapshots: dict[int, Snapshot]
     history: list[dict[str, Any]]
     compile_seconds: float
+    first_step_seconds: float | None = None
 
 
 class Saver:

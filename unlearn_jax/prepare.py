@@ -13,15 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unlearn_jax.data.resident import Resident
+from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.engine import train_population
 from unlearn_jax.errors import InputError
+from unlearn_jax.feed import Feed, Queue
 from unlearn_jax.layout import Layout, Program
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.population import Member, Pass, Recipe, join, member_keys
 from unlearn_jax.predict import in_batches, stack_batches
-from unlearn_jax.train import Batch, Loss, Step, decode_rows
+from unlearn_jax.train import Batch, Loss, Step, find_batch
 
 
 @dataclasses.dataclass
@@ -44,14 +45,15 @@ class Preparation:
     name: str
     model: Model
     layout: Layout
-    resident: Resident
+    resident: Resident | Streamed
     members: list[Member]
     variables: Variables
     loss: Loss
     batch_size: int
 
     def __post_init__(self):
-        self.resident = self.layout.put_shared(self.resident)
+        self._feed = Feed(self.layout, self.resident)
+        self.resident = self._feed.data
         self.images = np.zeros(len(self.members), int)
         self.flops = np.zeros(len(self.members))
         self.seconds = self.compile_seconds = 0.0
@@ -107,11 +109,10 @@ class Preparation:
                 raise InputError(f"{self.name}: {member} has no samples in {over!r}")
         batches = [in_batches(own, batch_size) for own in rows]
 
-        def add(sums, rows_KB, forget_R, resident, *trees):
-            found, weights = decode_rows(rows_KB[0])
-            batch = Batch(resident.images[found], resident.labels[found], found, forget_R[found],
-                          weights, jnp.int32(0))
-            return jax.tree.map(jnp.add, sums, fun(batch, *trees))
+        def add(sums, batches, forget_R, resident, *trees):
+            batch = find_batch(resident, batches[0], forget_R, jnp.int32(0))
+            # The weight is there to be waited for: the sums are donated to the next call.
+            return jax.tree.map(jnp.add, sums, fun(batch, *trees)), jnp.sum(batch.weights)
 
         axes = (0, 0, 0, None) + (0,) * len(trees_M)
         program = self.layout.over_members(add, axes, donate=(0,))
@@ -124,9 +125,10 @@ class Preparation:
             trees = self.layout.put_members(jax.tree.map(lambda x, g=group: x[g], trees_M))
             forget = self.layout.put_members(forget)
             sums = self.layout.put_members(self._zeros(fun, len(group), batch_size, trees))
-            for t in range(rows_GTB.shape[1]):
-                sums = program(sums, self.layout.put_batches(rows_GTB[:, t:t + 1]), forget,
-                               self.resident, *trees)
+            queue = Queue()
+            for batches_GB in self._feed(rows_GTB):
+                sums, weight = program(sums, batches_GB, forget, self._feed.resident, *trees)
+                queue.add(weight)
             groups.append(jax.device_get(sums))
         self.images += [len(own) for own in rows]
         # Each member's own batches, whatever others it shares the calls with.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from unlearn_jax.data.resident import Resident
+from unlearn_jax.data.resident import Batches, Resident
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings, rate_at
 
@@ -248,23 +248,21 @@ def init_carry(optimizer: optax.GradientTransformation, variables: Variables) ->
 
 
 def guarded(step: Step, settings: OptimizerSettings) -> Callable:
-    """A step on rows of the resident data that leaves a member alone unless it makes sense.
+    """A step that leaves a member alone unless it makes sense.
 
     A member that has stopped, or whose batch is all padding since it has walked over all its
     samples in this epoch, keeps its state. A step with a loss or a parameter that is not finite
     is undone, and the member is frozen as it was before; nothing of it reaches other members.
 
     Returns:
-      `(carry, inputs, resident, rows_B, kind, epoch) -> (carry, loss)`.
+      `(carry, inputs, batch) -> (carry, loss)`; it fills in the batch's progress.
     """
 
-    def body(carry, inputs: Inputs, resident: Resident, rows_B, kind, epoch):
+    def body(carry: Carry, inputs: Inputs, batch: Batch):
         state, progress = carry
-        rows, weights = decode_rows(rows_B)
-        active = progress.running & (weights > 0).any()
+        active = progress.running & (batch.weights > 0).any()
         fraction = state.step / inputs.total_steps
-        batch = Batch(resident.images[rows], resident.labels[rows], rows, inputs.forget[rows],
-                      weights, epoch, kind, fraction, inputs.epochs)
+        batch = dataclasses.replace(batch, progress=fraction, epochs=inputs.epochs)
         rate = inputs.learning_rate * rate_at(settings, fraction)
         new_state, loss = step(inputs.key, state, batch, rate, inputs.context)
         finite = jnp.isfinite(loss) & _all_finite(new_state.variables)
@@ -333,6 +331,28 @@ def decode_rows(rows_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Resident rows `[B]` and their weights: a negative entry is padding, weight zero."""
     padding = rows_B < 0
     return jnp.where(padding, ~rows_B, rows_B), jnp.where(padding, 0.0, 1.0)
+
+
+def find_images(resident: Resident, batch: Batches) -> jax.Array:
+    """Images `[B, H, W, 3]` of a single batch: as the host sent them, or gathered."""
+    if batch.images is not None:
+        return batch.images
+    return resident.images[decode_rows(batch.rows)[0]]
+
+
+def find_batch(resident: Resident, batch: Batches, forget_R: jax.Array, epoch: jax.Array,
+               kind: jax.Array | int = 0) -> Batch:
+    """A single batch with all that a step may ask of its samples.
+
+    Args:
+      resident: labels, and images unless the host sends them.
+      batch: rows `[B]`.
+      forget_R: bool over the resident rows: what the member is to forget.
+      epoch, kind: as in `Batch`.
+    """
+    rows, weights = decode_rows(batch.rows)
+    return Batch(find_images(resident, batch), resident.labels[rows], rows, forget_R[rows],
+                 weights, epoch, kind)
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:

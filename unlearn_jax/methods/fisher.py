@@ -85,5 +85,6 @@ def noisy(key: jax.Array, params: Any, variance: Any) -> Any:
 
 METHOD = Method(make_step=ft.make_step, prepare=prepare, check=check,
                 options=dict(alpha=1e-6, cap=1e3, cap_last=1e2),
+                strength="alpha", strengths=(0.1, 10.0),
                 published=dict(ft.METHOD.published),
                 source="Golatkar et al. 2020; the reference study, section 2.3.4")

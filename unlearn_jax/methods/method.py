@@ -130,6 +130,9 @@ class Method:
         if self.strength and self.strength not in self.options:
             raise ValueError(f"strength={self.strength!r} is none of the method's options: "
                              + (", ".join(self.options) or "it has none"))
+        if self.strength and type(self.options[self.strength]) not in (int, float):
+            raise ValueError(f"strength={self.strength!r} is {self.options[self.strength]!r}; it "
+                             "must be a number")
         if len(self.strengths) != 2 or min(self.strengths) <= 0:
             raise ValueError(f"strengths={self.strengths}; allowed: two positive factors")
 

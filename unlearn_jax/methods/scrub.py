@@ -13,8 +13,13 @@ teacher are one at first, this difference and dropout are what the first steps g
 
 The rate falls by the factor `decay` after each of the epochs `decay_after`, on top of
 `unlearn.schedule` (published: constant). As published, with 3 epochs and the first fall after the
-third, it does not fall at all. The published batches hold 128 samples of D_r and fewer of D_f; here
-both have `unlearn.batch_size`. SCRUB+R, which goes back to an earlier epoch, is not part of this.
+third, it does not fall at all. The passes over D_f have `forget_rate` times the rate of the others
+(published: 1). SCRUB+R, which goes back to an earlier epoch, is not part of this.
+
+Two things differ from the published code. Its batches hold 128 samples of D_r and fewer of D_f;
+here both hold `unlearn.batch_size`. Its passes share one optimiser state, of SGD; here each kind
+has its own, or under Adam the large gradients of the climb would keep the steps on D_r small long
+after it.
 """
 
 import math
@@ -48,7 +53,7 @@ def check(setting: Setting) -> None:
     o = setting.options
     check_ranges("scrub", o, {
         "gamma": (0, math.inf), "alpha": (0, math.inf), "temperature": (1e-6, math.inf),
-        "msteps": (0, math.inf), "decay": (1e-12, 1)})
+        "msteps": (0, math.inf), "forget_rate": (0, math.inf), "decay": (1e-12, 1)})
     if not all(isinstance(e, int) and e >= 1 for e in o.decay_after):
         raise ConfigError(f"config.unlearn.scrub.decay_after is {tuple(o.decay_after)!r}; "
                           "allowed: numbers of epochs of at least 1")
@@ -86,15 +91,17 @@ def make_step(setting: Setting) -> Step:
 
     def step(key, state, batch, learning_rate, context=None):
         falls = jnp.sum(batch.epoch >= jnp.array(o.decay_after, jnp.int32))
-        return descent(key, state, batch, learning_rate * o.decay**falls, context)
+        rate = o.decay**falls * jnp.where(batch.kind == DISOBEY, o.forget_rate, 1.0)
+        return descent(key, state, batch, learning_rate * rate, context)
 
     return step
 
 
 METHOD = Method(
     make_step=make_step, passes=passes, prepare=prepare, check=check, reads=("spread",),
-    options=dict(gamma=0.99, alpha=0.001, temperature=4.0, msteps=2, decay=0.1,
+    options=dict(gamma=0.99, alpha=0.001, temperature=4.0, msteps=2, forget_rate=1.0, decay=0.1,
                  decay_after=(3, 5, 9)),
     published=dict(epochs=(3,), optimizer="sgd", learning_rate=5e-4, schedule="constant",
                    batch_size=128, momentum=0.9, weight_decay=5e-4),
+    optimizers=2,
     source="Kurmanji et al. 2023, arXiv:2302.09880, equations 3 and 4")

@@ -215,6 +215,7 @@ def _means(values: int, fun, *arrays_MN: jax.Array):
 
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_block, 0))
     whole = samples // block * block
-    sums, _ = jax.lax.scan(add, zeros, jnp.arange(0, whole, block))
+    # Several blocks are added up before the sums are written back.
+    sums, _ = jax.lax.scan(add, zeros, jnp.arange(0, whole, block), unroll=4)
     rest = fun(*(x[:, whole:] for x in arrays_MN))
     return jax.tree.map(lambda a, b: (a.sum(-1) + b.sum(-1)) / samples, sums, rest)

@@ -39,19 +39,22 @@ AUDIT_METRICS: dict[str, tuple[str, str, int, bool]] = {
                                     "0 where unlearning takes over 20 % of retraining's time", 4,
                                     False),
     r"population:challenge_accepted": ("within 20 % of the time", "1: yes", 0, False),
-    r"population:w1": ("W1 to M_R", "Wasserstein-1 distance between the outputs on D_f of all "
-                       "seeds and those of M_R, mean over samples", 3, False),
-    r"population:js": ("JS to M_R (nats)", "Jensen–Shannon divergence of the same", 3, False),
-    r"population:klom": ("KLoM (nats)", "KL divergence of margins between M_R and the model, over "
-                         "seeds, mean over D_f", 3, False),
+    r"w1_forget": ("W1 on D_f", "Wasserstein-1 distance between the outputs on D_f of the model "
+                   "and of M_R with the same seed (of M_R: with another seed)", 3, False),
+    r"population:w1": ("W1 over models", "Wasserstein-1 distance between what all seeds and what "
+                       "all M_R say of a sample, mean over D_f (of M_R: one half of them against "
+                       "the other)", 3, False),
+    r"population:js": ("JS (nats)", "Jensen–Shannon divergence of the same", 3, False),
+    r"population:klom": ("KLoM (nats)", "KL divergence of margins, the same", 3, False),
     r"confusion_(test|forget)": (r"confusion \1", "share of the two groups' samples that are taken "
                                  "for the other group", 3, False),
     r"injection_effect": ("effect of the patch", "change of the outputs on test images when the "
                           "injected patch is stamped on them", 3, False),
     r"ain": ("AIN", "anamnesis index: epochs to relearn D_f, over those of M_R; 1: like a model "
-             "that never saw it, near 0: it had only hidden it", 2, False),
+             "that never saw it, near 0: it had only hidden it. Not finite where the loss did not "
+             "come down in the epochs made", 2, False),
     r"relearn_epochs": ("epochs to relearn", "epochs of training on D_f until the loss there is "
-                        "within 5 % of M_O's", 1, False),
+                        "within 5 % of M_O's; not finite where it did not come down", 1, False),
 }
 
 

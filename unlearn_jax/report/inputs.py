@@ -310,9 +310,9 @@ def _read_history(workdir: Path) -> pd.DataFrame | None:
 def _read_trials(workdir: Path, results: pd.DataFrame, run: dict[str, Any]) -> pd.DataFrame | None:
     if not (workdir / "trials.csv").exists():
         return None
-    field(run, "run.json", "config.compare.rank_by", str)
-    for name in ("fraction", "tolerance"):
-        field(run, "run.json", f"config.compare.{name}", (int, float))
+    for name, kind in (("rank_by", str), ("budget", str), ("trials", int),
+                       ("fraction", (int, float)), ("tolerance", (int, float))):
+        field(run, "run.json", f"config.compare.{name}", kind)
     table = read_csv(workdir, "trials.csv", _TRIAL_COLUMNS)
     for column in _TRIAL_NUMBERS:
         table[column] = numbers(table, "trials.csv", column, whole=column in ("trial", "epochs"))

@@ -22,8 +22,9 @@ from absl import logging
 
 from unlearn_jax import data, workdir
 from unlearn_jax.data.augment import augmentation
-from unlearn_jax.data.resident import make_resident
-from unlearn_jax.layout import make_layout
+from unlearn_jax.data.resident import Streamed, make_resident
+from unlearn_jax.layout import find_devices, make_layout
+from unlearn_jax.memory import image_bytes
 from unlearn_jax.models import build_model
 from unlearn_jax.report import write_report
 from unlearn_jax.splits import make_splits
@@ -79,8 +80,8 @@ Unlearn = Callable[[], tuple[list[Stage], Sequence[Models]]]
 def _one_method(study: Study, original: Stage) -> Unlearn:
     """The config's method, checked; a call trains and returns its stages and ensembles."""
     unlearning = make_unlearning(study)
-    scheme = SCHEMES.get(unlearning.found.method.scheme)
-    scheme = scheme and scheme(study, original, unlearning.setting.options)
+    make = SCHEMES.get(unlearning.found.method.scheme)
+    scheme = make(study, original, unlearning.setting.options) if make else None
 
     def unlearn():
         stages = [stage for f in study.splits.forget_sets
@@ -100,21 +101,25 @@ def _comparison(study: Study, original: Stage, retrained: list[Stage],
 
 def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,
             run: workdir.Run, bar: Callable[..., Any] | None) -> Study:
-    """Loads the data, splits it and lays it on the device."""
+    """Loads the data, splits it and lays it on the device, if that has room for the images."""
     began = time.monotonic()
     dataset = data.load(config.data, store.root / "data")
     splits = make_splits(dataset, config.data, config.forget)
     trained, stamped = dataset, np.zeros(0, np.int32)
     if splits.injection:
         trained, stamped = splits.injection.training_view(dataset, splits.test)
+    most_bytes = image_bytes(config.parallel, find_devices(config.parallel.backend)[0])
     resident, index = make_resident(trained, splits.rows, augmentation(config.data),
-                                    config.data.seed)
+                                    config.data.seed, most_bytes)
     jax.block_until_ready(resident.images)
     seconds = time.monotonic() - began
     logging.info("data: %s, %d images of %d pixels in %.1f s: train %d (%d with copies), "
                  "validation %d, test %d", dataset.name, len(dataset.labels),
                  config.data.image_size, seconds, len(splits.train), len(splits.rows.source),
                  len(splits.validation), len(splits.test))
+    if isinstance(resident, Streamed):
+        logging.info("the images stay on the host, %.2f GB with copies, and are streamed",
+                     (resident.images.nbytes + resident.copies.nbytes) / 1e9)
     for f in splits.forget_sets:
         logging.info("forget set %s: %d training and %d validation samples", f.name,
                      len(f.train), len(f.validation))

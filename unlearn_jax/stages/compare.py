@@ -12,7 +12,8 @@ import numpy as np
 from absl import logging
 
 from unlearn_jax import checkpoints, search
-from unlearn_jax.errors import ConfigError, InputError
+from unlearn_jax.errors import InputError
+from unlearn_jax.feed import Feed
 from unlearn_jax.layout import Layout, Program, make_layout
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.outside import Found
@@ -65,9 +66,6 @@ def make_contenders(study: Study, config_file: str) -> list[Contender]:
     contenders = []
     for request in study.config.compare.methods:
         found = find_method(request)
-        if found.method.scheme:
-            raise ConfigError(f"config.compare.methods names {request!r}, which trains models of "
-                              "its own instead of changing M_O; run it alone")
         file = search.method_file(config_file, found)
         search.load_config(file)
         trials = search.make_trials(study.config, request)
@@ -179,7 +177,7 @@ class _Judge:
     def __init__(self, study: Study):
         self._layout: Layout = make_layout(study.config.parallel, len(study.seeds))
         self._predictor: Program = make_predictor(study.model, self._layout)
-        self._study = dataclasses.replace(study, resident=self._layout.put_shared(study.resident))
+        self._study = dataclasses.replace(study, resident=Feed(self._layout, study.resident).data)
 
     def errors(self, stage: Stage, forget_set: ForgetSet) -> np.ndarray:
         """`[M]` mean losses on D_r's validation samples, or 1 − accuracy; NaN where one failed."""

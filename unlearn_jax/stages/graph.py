@@ -11,7 +11,7 @@ import numpy as np
 
 from unlearn_jax import workdir
 from unlearn_jax.data.dataset import Dataset
-from unlearn_jax.data.resident import Resident, RowIndex
+from unlearn_jax.data.resident import Resident, RowIndex, Streamed
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.outside import Found
@@ -38,7 +38,7 @@ class Stage:
     """Models of all seeds, made together: one checkpoint in the store.
 
     Attributes:
-      method: `original`, `retrain` or a method's name.
+      method: `original`, `retrain`, a method's name, or what a scheme trains (`sisa_original`).
       forget_set: None for the original.
       epochs: budget: 0 for the original, `train.epochs` for retraining.
       parts: what determines it.
@@ -79,7 +79,7 @@ class Study:
     run: workdir.Run
     dataset: Dataset
     splits: Splits
-    resident: Resident
+    resident: Resident | Streamed
     index: RowIndex
     model: Model
     loss: Loss

@@ -175,7 +175,7 @@ def _run_population(study: Study, missing: list[Stage], recipe: Recipe, start, p
                          study.loss, recipe.batch_size)
     prepared = prepare(before) if prepare else Prepared(variables)
     failed |= ~_finite_members(prepared.variables, len(members))
-    trained = train_population(recipe, study.model, layout, study.resident, members,
+    trained = train_population(recipe, study.model, layout, before.resident, members,
                                prepared.variables, saver, study.bar, prepared.context)
     status = "resumed" if saver.resumed else "computed"
     for stage in missing:

@@ -9,12 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from unlearn_jax import audits, checkpoints, results, workdir
+from unlearn_jax import checkpoints, results, workdir
+from unlearn_jax.feed import Feed
 from unlearn_jax.layout import Layout, Program, make_layout
 from unlearn_jax.models import Variables
 from unlearn_jax.predict import make_predictor, predict
 from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
+from unlearn_jax.stages.relearn import relearn_measures
 from unlearn_jax.store import stage_key
 
 
@@ -54,7 +56,7 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
     rows = []
     layout = make_layout(study.config.parallel, len(study.seeds))
     predictor = make_predictor(study.model, layout)
-    study = dataclasses.replace(study, resident=layout.put_shared(study.resident))
+    study = dataclasses.replace(study, resident=Feed(layout, study.resident).data)
     classification = study.dataset.num_classes > 0
     train_labels = study.dataset.labels[study.splits.train]
     baseline = (int(np.bincount(train_labels).argmax()) if classification
@@ -74,6 +76,8 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
                     for m in models]
         outcomes = [dataclasses.replace(o, measures=m.measures(o, outcomes[-1])) if m.measures
                     else o for m, o in zip(models, outcomes)]
+        if study.config.eval.relearn_epochs:
+            outcomes = _with_relearning(study, models, outcomes)
         for outcome in outcomes:
             results.save_predictions(study.run.directory / "predictions", outcome, targets)
         rows += results.result_rows(outcomes[:-1], outcomes[-1], targets, baseline,
@@ -94,6 +98,18 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
         study.run.write_tensorboard(history)
 
 
+def _with_relearning(study: Study, models: Sequence[Models],
+                     outcomes: Sequence[results.Outcome]) -> list[results.Outcome]:
+    """The outcomes with relearn times, but for ensembles."""
+    single = [i for i, m in enumerate(models) if m.combine is None]
+    measures = relearn_measures(study, [models[i].stage for i in single],
+                                [outcomes[i] for i in single])
+    found = list(outcomes)
+    for i, own in zip(single, measures):
+        found[i] = dataclasses.replace(found[i], measures={**found[i].measures, **own})
+    return found
+
+
 def _touched_rows(study: Study, stage: Stage) -> list[dict[str, Any]]:
     """Rows of touched.csv; none for a stage stored before there was such a file."""
     path = stage.directory(study.store) / "touched.json"
@@ -106,6 +122,8 @@ def _touched_rows(study: Study, stage: Stage) -> list[dict[str, Any]]:
 
 def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
            targets: results.Targets, forget_set: ForgetSet) -> list[dict[str, Any]]:
+    from unlearn_jax import audits  # scikit-learn takes a second to import
+
     peers = np.searchsorted(study.splits.test, forget_set.peers)
     audit = audits.Audit(outcome, reference, targets, peers, study.dataset.num_classes > 0,
                          study.config.eval, study.splits.injection)

@@ -6,6 +6,7 @@ curves into the anamnesis index (Chundawat et al. 2023, "Zero-Shot Machine Unlea
 """
 
 import json
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -13,12 +14,16 @@ import numpy as np
 from unlearn_jax import checkpoints
 from unlearn_jax.engine import train_population
 from unlearn_jax.layout import make_layout
+from unlearn_jax.metrics.relearn import ain
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.population import Member, Recipe
+from unlearn_jax.results import Outcome
 from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
 from unlearn_jax.store import stage_key
 from unlearn_jax.train import make_train_step
+
+_WITHIN = 0.05  # of M_O's forget loss, as in the source
 
 
 def relearn_losses(study: Study, stage: Stage, forget_set: ForgetSet) -> np.ndarray:
@@ -45,6 +50,39 @@ def relearn_losses(study: Study, stage: Stage, forget_set: ForgetSet) -> np.ndar
         with study.store.write("relearn", key, parts) as directory:
             (directory / "losses.json").write_text(json.dumps(losses.tolist()))
     return np.array(json.loads((study.store.path("relearn", key) / "losses.json").read_text()))
+
+
+def relearn_measures(study: Study, stages: Sequence[Stage],
+                     outcomes: Sequence[Outcome]) -> list[dict[str, np.ndarray]]:
+    """Relearn time of every stage on one forget set.
+
+    Args:
+      study: what the run shares.
+      stages: M_O first, M_R last, the unlearned models between.
+      outcomes: of the same, on that forget set.
+
+    Returns:
+      For each stage metrics `[M]`: nothing for M_O, `relearn_epochs`, and `ain` but for M_R.
+    """
+    labels = study.dataset.labels[study.splits.forget(stages[-1].forget_set)]
+
+    def forget_loss(outcome: Outcome) -> np.ndarray:
+        outputs = outcome.outputs["forget"]
+        return np.asarray(jax.vmap(study.loss.per_sample, (0, None))(outputs, labels).mean(1))
+
+    def curve(stage: Stage, outcome: Outcome) -> np.ndarray:
+        later = relearn_losses(study, stage, stages[-1].forget_set)
+        return np.concatenate([forget_loss(outcome)[:, None], later], axis=1)
+
+    original, reference = forget_loss(outcomes[0]), curve(stages[-1], outcomes[-1])
+    found: list[dict[str, np.ndarray]] = [{}]
+    for stage, outcome in zip(stages[1:], outcomes[1:]):
+        mine = reference if stage is stages[-1] else curve(stage, outcome)
+        index = ain(mine, reference, original, _WITHIN)
+        found.append({"relearn_epochs": np.asarray(index.unlearned_steps)})
+        if stage is not stages[-1]:
+            found[-1]["ain"] = np.asarray(index.value)
+    return found
 
 
 def _train(study: Study, stage: Stage, forget_set: ForgetSet) -> np.ndarray:

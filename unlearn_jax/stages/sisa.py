@@ -140,10 +140,12 @@ class Sisa:
                      *(f(len(m.retain) for m in members) for f in (min, max)))
         # A deletion may leave nothing of the first slices: there is nothing to train on yet.
         busy = np.array([len(m.retain) > 0 for m in members])
-        trained = train_population(
-            recipe, study.model, layout, study.resident, [m for m, b in zip(members, busy) if b],
-            jax.tree.map(lambda x: np.asarray(x)[busy], variables), saver, study.bar
-        ) if busy.any() else Trained({}, [], 0.0)
+        trained = Trained({}, [], 0.0)
+        if busy.any():
+            trained = train_population(
+                recipe, study.model, layout, study.resident,
+                [m for m, b in zip(members, busy) if b],
+                jax.tree.map(lambda x: np.asarray(x)[busy], variables), saver, study.bar)
         snapshot = _among(trained.snapshots.get(recipe.epochs), variables, busy, failed)
         status = "resumed" if saver.resumed else "computed"
         first = 0

@@ -1,0 +1,79 @@
+"""Seconds until a population has taken its first step:  python -m benchmarks.startup
+
+Each run is a process of its own: first with an empty compilation cache (`cold`), then with the one
+that it left (`cached`). Counted from the start of the process, imports included. `--members`
+members go into one program, which is the hardest to compile; the engine itself puts only one into
+it on a CPU (`--members 1`). `cpu_s` are the seconds of all cores together.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import measure
+
+# What a child process does; its arguments are the cache directory and the workload's flags.
+_CHILD = "from benchmarks.startup import first_step; first_step()"
+
+
+def main() -> None:
+    """Prints the table; see `--help`."""
+    parser = measure.arguments(__doc__, members=[8], network="resnet50", stem="imagenet", width=64,
+                               image_size=64, batch=2, steps=1, n=1)
+    args = parser.parse_args()
+    rows = []
+    for members in args.members:
+        found: dict[str, list[dict[str, float]]] = {"cold": [], "cached": []}
+        for _ in range(args.n):
+            with tempfile.TemporaryDirectory() as directory:
+                for runs in found.values():
+                    runs.append(_run(args, members, Path(directory)))
+        rows += [{"impl": "ours", "members": members, "cache": cache,
+                  **{name: measure.spread(np.array([run[name] for run in runs]))
+                     for name in runs[0]}} for cache, runs in found.items()]
+    measure.finish(args, rows)
+
+
+def _run(args, members: int, cache: Path) -> dict[str, float]:
+    workload = {"members": members, "network": args.network, "stem": args.stem,
+                "width": args.width, "image-size": args.image_size, "batch": args.batch,
+                "steps": args.steps}
+    flags = [text for name, value in workload.items() for text in (f"--{name}", str(value))]
+    began, cpu = time.perf_counter(), _cpu_seconds_of_children()
+    done = subprocess.run([sys.executable, "-c", _CHILD, str(cache), *flags], check=True,
+                          stdout=subprocess.PIPE, text=True)
+    return {"first_step_s": time.perf_counter() - began,
+            "cpu_s": _cpu_seconds_of_children() - cpu, **json.loads(done.stdout)}
+
+
+def _cpu_seconds_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def first_step() -> None:
+    """In the child: one step of all members; prints how long the compilers took."""
+    cache = sys.argv.pop(1)
+    args = measure.arguments(__doc__).parse_args()
+    import jax
+
+    from benchmarks import workload
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    members = args.members[0]
+    work = workload.make_workload(args, members)
+    run = workload.engine_run(work, workload.layout_for(members, per_device=members))
+    run.train_epoch()
+    jax.block_until_ready([group.carry for group in run.groups])
+    print(json.dumps({"compile_s": run.compile_seconds,
+                      "step_compile_s": run.step.compile_seconds}))
+
+
+if __name__ == "__main__":
+    main()
