@@ -84,7 +84,6 @@ def dampened(params: Any, whole: Any, forget: Any, alpha: float, dampening: floa
 
 
 METHOD = Method(prepare=prepare, check=check, options=dict(alpha=10.0, dampening=1.0),
-                # of D_f, a weight's importance is seldom ten times that for all
-                strength="alpha", strengths=(1.0, 0.1),
+                strength="alpha", strengths=(2.0, 0.5),  # smaller selects more
                 published=dict(epochs=(0,)),
                 source="Foster et al. 2024")
