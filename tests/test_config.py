@@ -55,3 +55,14 @@ def test_impossible_values_name_key_value_and_what_is_allowed(key, value, words)
     if key != "parallel.batch":  # reported at the batch size that does not fit
         assert f"config.{key} is {value!r}" in str(e.value)
     assert len(str(e.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("method, epochs", [("sisa", (2,)), ("sisa", (0, 2))])
+def test_a_method_without_steps_has_no_budgets(method, epochs):
+    c = default_config()
+    c.unlearn.method = method
+    c.unlearn.epochs = (0,)
+    check_config(c)
+    c.unlearn.epochs = epochs
+    with pytest.raises(ConfigError, match="config.unlearn.epochs is .*sisa trains as config.train"):
+        check_config(c)

@@ -80,6 +80,18 @@ def test_a_streamed_run_holds_few_images_on_the_device(monkeypatch):
     assert_same(whole, train(members(), where=layout(steps=2)))
 
 
+@pytest.mark.parametrize("where", [
+    dict(members=3), dict(members=2, batch=2), dict(members=1, batch=4), dict(per_device=1),
+    dict(steps=2)])
+def test_flops_are_those_of_the_steps_on_every_layout(where):
+    one, two = (train(members(), recipe(epochs=e)).snapshots[e].flops for e in (1, 2))
+    np.testing.assert_allclose(two, 2 * one, rtol=1e-6)
+    # 12 weights, 8 samples: forward and weight gradient are 2 x 2 x 8 x 12 of them, 3 steps
+    assert 3 * 384 < one[0] < 3 * 1500
+    other = train(members(), recipe(epochs=1), where=layout(**where)).snapshots[1].flops
+    np.testing.assert_allclose(other, one, rtol=0.15)
+
+
 def test_a_member_that_fails_is_named_and_alone(caplog):
     chosen = members()
     where = layout()

@@ -72,6 +72,31 @@ def test_a_share_is_drawn_anew_each_epoch():
             Pass(**bad)
 
 
+def test_a_mixed_walk_holds_all_of_d_f_and_a_share_of_d_r():
+    member = members()[1]  # 17 samples to retain, 7 to forget
+    mixed = lambda e: (Pass("mixed", share=0.3),)
+    first, second = (epoch_batches(member, "toy", e, 4, mixed)[0] for e in (0, 1))
+    for rows in (first, second):
+        assert rows.shape == (4, 4) and len(np.unique(rows[rows >= 0])) == 13
+        assert sorted(rows[rows >= 17]) == list(range(17, 24))  # and 6 of D_r
+        # one walk, not one set after the other
+        assert 0 < (rows[:2] >= 17).sum() < 7
+    assert set(first[first >= 0]) != set(second[second >= 0])
+    whole, _ = epoch_batches(member, "toy", 0, 4, lambda e: (Pass("mixed"),))
+    assert sorted(whole[whole >= 0]) == list(range(24))
+    assert recipe(batch_size=4).steps(member, mixed(0)) == 4
+
+
+def test_where_a_mixed_walk_puts_d_f_is_chance():
+    member = members()[1]
+    places = np.zeros(13)
+    for epoch in range(400):
+        rows, _ = epoch_batches(member, "toy", epoch, 13, lambda e: (Pass("mixed", share=0.3),))
+        places += rows[0] >= 17
+    # expected 400 * 7 / 13 = 215, sd 10
+    assert 170 < places.min() and places.max() < 260
+
+
 def test_a_recipe_counts_its_steps():
     # 17 samples to retain, 7 to forget: the second epoch has D_f once and D_r beside half batches
     r = recipe(passes=lambda e: (Pass("forget"), Pass("retain+forget"))[:1 + e % 2])

@@ -41,6 +41,14 @@ def test_totals_count_every_sample_of_each_member_once(where, data):
     np.testing.assert_array_equal(before.images, [17 + 7 + 24, 23 + 1 + 24, 9 + 15 + 24])
 
 
+@pytest.mark.parametrize("where", [dict(per_device=1), dict(per_device=3), dict(members=3)])
+def test_the_operations_of_a_total_are_those_of_the_members_own_batches(where):
+    before = preparation(layout(**where), members((24, 17, 9)))
+    before.total("retain", label_sums)
+    assert before.flops[2] > 0
+    np.testing.assert_allclose(before.flops / before.flops[2], [3 / 2, 3 / 2, 1])
+
+
 def test_totals_see_each_members_own_trees():
     before = preparation()
     scale = np.array([1.0, 2.0, 3.0], np.float32)

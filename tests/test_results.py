@@ -142,3 +142,11 @@ def test_costs_of_failed_members_are_no_numbers():
         assert value(rows, "ft", metric, 8) == pytest.approx(0.2)
     assert np.isnan(value(rows, "retrain", "images", 7))
     assert value(rows, "ft", "images", 7) == 100
+
+
+def test_measures_of_an_outcome_are_metrics_and_those_of_a_failed_seed_are_nan():
+    measured = dataclasses.replace(TUNED, measures={"speedup": np.array([3.0, 5.0])},
+                                   failed=np.array([False, True]))
+    rows = rows_of([measured])
+    assert value(rows, "ft", "speedup", 7) == 3 and np.isnan(value(rows, "ft", "speedup", 8))
+    assert not any(r["metric"] == "averaged:speedup" for r in rows)

@@ -10,8 +10,10 @@ from unlearn_jax.data import load
 from unlearn_jax.data.augment import Augmentation
 from unlearn_jax.data.resident import make_resident
 from unlearn_jax.methods import METHODS
+from unlearn_jax.models import build_model
 from unlearn_jax.splits import make_splits
-from unlearn_jax.stages.models import _member
+from unlearn_jax.stages.models import make_member, make_unlearning
+from unlearn_jax.train import make_loss
 
 FORGET_SETS = ("20-28", "gender:1")
 ON_RETAIN, ON_BOTH = ["retrain", "ft"], ["rnd"]
@@ -36,10 +38,10 @@ class Case:
         self.sources = np.array([number[i.tobytes()] for i in np.asarray(self.resident.images)])
 
     def member(self, request):
-        return _member(self.study, 0, self.forget_set(request))
+        return make_member(self.study, 0, self.forget_set(request))
 
     def original(self):
-        return _member(self.study, 0, None)
+        return make_member(self.study, 0, None)
 
     def forget_set(self, request):
         return self.splits.forget_sets[FORGET_SETS.index(request)]
@@ -109,6 +111,18 @@ def test_models_are_chosen_by_retained_validation_samples(case, request_):
     member, forgotten = case.member(request_), case.forgotten(request_)
     assert forgotten & set(case.splits.validation)
     assert set(case.sources[member.validation]) == set(case.splits.validation) - forgotten
+
+
+@pytest.mark.parametrize("method, states", [("ft", 0), ("reset", 2), ("kgltop1", 3)])
+def test_a_method_has_the_optimiser_states_that_it_asks_for(case, method, states):
+    c = case.study.config.copy_and_resolve_references()
+    with c.unlocked():
+        c.unlearn.update(method=method, optimizer="sgd")
+    study = types.SimpleNamespace(config=c, dataset=case.data, splits=case.splits,
+                                  model=build_model(c.model, 12, 0), loss=make_loss("mae", 40.0))
+    optimizer = make_unlearning(study).setting.optimizer
+    trace = optimizer.init({"w": np.zeros((5,))})[0].trace["w"]
+    assert trace.shape == ((states, 5) if states else (5,))
 
 
 def test_no_member_sees_the_test_split(case):

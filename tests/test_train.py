@@ -11,6 +11,7 @@ from unlearn_jax.train import (
     Batch,
     Inputs,
     Loss,
+    balanced_weights,
     decode_rows,
     end_epoch,
     find_batch,
@@ -33,7 +34,7 @@ def batch_of(rows, weights=None):
 
 
 def inputs(rate=0.1):
-    return Inputs(KEY, jnp.float32(rate), jnp.int32(100),
+    return Inputs(KEY, jnp.float32(rate), jnp.int32(100), jnp.int32(10),
                   jnp.zeros(40, bool))
 
 
@@ -174,3 +175,16 @@ def test_a_validation_loss_that_is_not_finite_is_a_failure_where_it_selects(sele
     assert (int(summary["failed_step"]) >= 0) is select
     assert bool(summary["done"]) is select
     assert float(carry[1].best_loss) == 2.0
+
+
+def test_balanced_classes_count_alike():
+    labels = np.array([0, 0, 0, 1, 3, 3])
+    weights = balanced_weights(labels, 4)
+    np.testing.assert_allclose(weights, [6 / 9, 2, 0, 1])
+    assert np.mean(np.array(weights)[labels]) == pytest.approx(1)
+    loss = make_loss("cross_entropy", 1.0, weights)
+    plain = make_loss("cross_entropy", 1.0)
+    logits = jax.random.normal(KEY, (6, 4))
+    np.testing.assert_allclose(loss.per_sample(logits, jnp.asarray(labels)),
+                               plain.per_sample(logits, jnp.asarray(labels))
+                               * np.array(weights, np.float32)[labels], rtol=1e-6)

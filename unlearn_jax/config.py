@@ -11,8 +11,11 @@ import ml_collections
 
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS, find_method
+from unlearn_jax.search import make_trials, method_config
 
 TASKS = ("regression", "classification")
+# Of audits.py, which takes a while to import.
+AUDITS = ("mia", "lira", "challenge", "distances", "confusion", "injection")
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -41,6 +44,7 @@ def default_config() -> ml_collections.ConfigDict:
         shift=0.1,                # share of the width and height, to either side
         zoom=0.2,                 # zoom in or out by up to this share
         flip=True,                # horizontal flip with probability one half
+        inject="",                # confusion:A:B:N | patch:A:N: see data/inject.py
     ))
     c.model = ml_collections.ConfigDict(dict(
         name="resnet10",          # resnet4 (for trying things out) | resnet10 | 18 | 50
@@ -68,6 +72,7 @@ def default_config() -> ml_collections.ConfigDict:
         weight_decay=0.0,         # decoupled
         momentum=0.9,             # sgd
         loss="mae",               # mae | mse (regression) | cross_entropy (classification)
+        class_weights="none",     # none | balanced: classes count alike, however many samples
         patience=0,               # epochs without a better validation loss; 0: never stop early
         checkpoint_seconds=120.0, # a half-finished stage is saved this often
         tensorboard=False,        # also write TensorBoard logs under WORKDIR/tensorboard
@@ -78,6 +83,7 @@ def default_config() -> ml_collections.ConfigDict:
     c.unlearn = ml_collections.ConfigDict(dict(
         method="ft",              # methods/__init__.py lists them; or FILE.py:NAME, one's own
         epochs=(2, 8),            # budgets; at a constant rate one run, with a snapshot at each
+        from_seed=-1,             # every member starts from the M_O of this seed; -1: of its own
         batch_size=64,
         optimizer="adam",
         learning_rate=2e-3,
@@ -99,6 +105,20 @@ def default_config() -> ml_collections.ConfigDict:
         alphas=(2.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0),  # label units
         alpha=15.0,               # the one shown in the headline table
         within=(5.0,),            # regression: accuracy counts errors up to this, label units
+        audits=("mia",),          # audits.py lists them; some need many seeds
+        challenge_bins=13,        # 13 as the challenge describes it; 14 as its code had it
+        relearn_epochs=0,         # train on D_f this long to see how fast it comes back; 0: do not
+        relearn_rate=1e-3,        # learning rate of that
+    ))
+    c.compare = ml_collections.ConfigDict(dict(
+        methods=(),               # compared with each other; (): no comparison, `unlearn.method`
+        budget="images",          # images | wall | flops: what all get equally much of
+        fraction=0.25,            # the budget, as a share of what retraining took
+        trials=4,                 # of each method, from weak to strong
+        rates=(0.25, 4.0),        # factors of its learning rate, weakest and strongest trial
+        tolerance=0.05,           # share by which the validation error may rise above M_O's
+        rank_by="forgetting",     # forgetting | F
+        unlearn=ml_collections.ConfigDict(),  # METHOD.KEY: replaces unlearn.KEY for that method
     ))
     c.parallel = ml_collections.ConfigDict(dict(
         backend="",               # cpu | gpu | tpu: fail where it is missing; "": what jax finds
@@ -123,11 +143,14 @@ _CHOICES = {
     "model.preprocess": ("unit", "caffe", "vggface2", "torch"),
     "model.dtype": ("float32", "bfloat16"),
     "train.optimizer": ("adam", "sgd"),
+    "train.class_weights": ("none", "balanced"),
     "train.schedule": ("constant", "cosine", "onecycle"),
     "unlearn.optimizer": ("adam", "sgd"),
     "unlearn.schedule": ("constant", "cosine", "onecycle"),
     "unlearn.labels": ("uniform", "offset"),
     "unlearn.label_units": ("years", "as_published"),
+    "compare.budget": ("images", "wall", "flops"),
+    "compare.rank_by": ("forgetting", "F"),
     "parallel.backend": ("", "cpu", "gpu", "tpu"),
     "parallel.resident": ("auto", "device", "stream"),
 }
@@ -166,7 +189,13 @@ _RANGES = {
     "unlearn.momentum": (0, 1),
     "unlearn.spread": (1e-6, math.inf),
     "eval.batch_size": (1, math.inf),
+    "eval.challenge_bins": (1, 100),
+    "eval.relearn_epochs": (0, math.inf),
+    "eval.relearn_rate": (0, math.inf),
     "eval.alpha": (1e-12, math.inf),
+    "compare.fraction": (1e-6, math.inf),
+    "compare.trials": (1, 1000),
+    "compare.tolerance": (0, 1),
     "parallel.members": (0, math.inf),
     "parallel.batch": (1, math.inf),
     "parallel.members_per_device": (0, math.inf),
@@ -186,6 +215,9 @@ _TUPLES = {
     "unlearn.offset": (int, 2, 0, True),
     "eval.alphas": (float, None, 1e-12, True),
     "eval.within": (float, None, 0, False),
+    "eval.audits": (str, None, None, False),
+    "compare.methods": (str, None, None, False),
+    "compare.rates": (float, 2, 1e-12, True),
 }
 
 
@@ -207,14 +239,34 @@ def check_config(c: ml_collections.ConfigDict) -> None:
     for key, (kind, length, low, filled) in _TUPLES.items():
         _check_tuple(c, key, kind, length, low, filled)
     _check_relations(c)
+    if c.compare.methods:
+        _check_comparison(c)
+
+
+def _check_comparison(c: ml_collections.ConfigDict) -> None:
+    names = [find_method(request).name for request in c.compare.methods]
+    _require(c.compare.rates[0] <= c.compare.rates[1], c, "compare.rates", "(weakest, strongest)")
+    _require("retrain" not in names, c, "compare.methods", "methods other than 'retrain', which "
+             "every comparison holds them to")
+    _require(len(set(names)) == len(names), c, "compare.methods", "different methods")
+    for request in c.compare.methods:
+        check_config(method_config(c, request))
+        for trial in make_trials(c, request):
+            check_config(trial.config)
 
 
 def _check_relations(c: ml_collections.ConfigDict) -> None:
     found = find_method(c.unlearn.method)
     _require(found.method.make_step is not None or set(c.unlearn.epochs) == {0}, c,
-             "unlearn.epochs", f"(0,): {found.name} changes weights once and trains nothing")
+             "unlearn.epochs", f"(0,): {found.name} " + (
+                 "trains as config.train says" if found.method.scheme
+                 else "changes weights once and trains nothing"))
     _require(len(set(c.seeds)) == len(c.seeds), c, "seeds", "different seeds")
     _require(max(c.seeds) <= _MAX_SEED, c, "seeds", f"seeds up to {_MAX_SEED}")
+    _require(c.unlearn.from_seed in (-1, *c.seeds), c, "unlearn.from_seed",
+             f"-1, or one of seeds {tuple(c.seeds)}")
+    _require(c.train.class_weights == "none" or c.data.task == "classification", c,
+             "train.class_weights", "'none' for data.task='regression'")
     _require(len(set(c.forget.sets)) == len(c.forget.sets), c, "forget.sets", "different sets")
     _require(len(set(c.unlearn.epochs)) == len(c.unlearn.epochs), c, "unlearn.epochs",
              "different budgets")
@@ -235,6 +287,8 @@ def _check_relations(c: ml_collections.ConfigDict) -> None:
     losses = ("mae", "mse") if c.data.task == "regression" else ("cross_entropy",)
     _require(c.train.loss in losses, c, "train.loss",
              f"one of {_names(losses)} for data.task={c.data.task!r}")
+    for name in c.eval.audits:
+        _require(name in AUDITS, c, "eval.audits", f"a tuple of {_names(AUDITS)}")
     for key in ("alphas", "within"):
         names = [f"{value:g}" for value in c.eval[key]]
         _require(len(set(names)) == len(names), c, f"eval.{key}", "different values")

@@ -1,16 +1,27 @@
-"""Convolution with a batching rule for members.
+"""Convolution with a batching rule for members and for samples.
 
 `vmap` over convolution kernels gives one grouped convolution, which costs about ten times
-a loop on CPU and is poor on GPU as well. `member_conv` carries its own batching rule: under
-`vmap` over members it emits one plain convolution per member in the same program, forward,
-for the input gradient and for the weight gradient alike.
+a loop on CPU and is poor on GPU as well. `member_conv` carries its own batching rule:
+
+- `vmap` over members (the kernel is mapped): one plain convolution per member in the same
+  program, forward, for the input gradient and for the weight gradient alike.
+- `vmap` over samples (the kernel is shared), as for per-sample gradients: one convolution of all
+  samples, forward and for the input gradient. Weight gradients, one for each sample, are one
+  batched matrix product.
+
+The two nest in either order. How a convolution is computed depends on the backend and its shape by
+the table `CHOICES`; `with convolutions("direct")` and the like overrule it.
 
 It has reverse-mode derivatives of first order only (`jax.grad`, `jax.vjp`): no `jvp`, no
 second derivative. It also works under `jit`, `shard_map`, `scan` and `remat`.
 """
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +29,82 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 DIMENSION_NUMBERS = ("NHWC", "HWIO", "NHWC")
+PHASES = ("forward", "input_grad", "weight_grad")
 
-# Measured by benchmarks/versus_torch.py and on single layers, two cores, jax 0.10 and 0.12.
-# Up to this many output pixels XLA's CPU convolution is far slower than gathering the
-# patches and multiplying matrices (2x2 pixels, 128 channels: 6 against 109 GFLOP/s); above
-# it the copies for the patches cost more than they save.
-_CPU_PATCHES_MAX_PIXELS = 4
-# XLA's weight gradient moves the batch axis last, of the images and of the output's gradient.
-# Where strides or a 1x1 kernel leave little else to do, one matrix product per kernel position
-# is faster (16 to 32 channels, 32x32 pixels, stride 2: 83 against 33 GFLOP/s; ResNet18 as a whole
-# 2 to 18 %), unless there are hardly any channels to multiply.
-_CPU_PRODUCTS_MIN_CHANNELS = 8
+# `auto` asks CHOICES. For one member: XLA's convolution (`direct`); gathered patches and one matrix
+# product (`patches`); one matrix product per kernel position (`products`). For several members at
+# once: `patches` with one batched product for all (`batched`); one after the other in a loop, each
+# as CHOICES says (`loop`).
+SETTINGS = ("auto", "direct", "patches", "products", "batched", "loop")
+
+
+class Choice(NamedTuple):
+    """Convolutions within these bounds take this formulation in this phase.
+
+    Attributes:
+      phase: of `PHASES`.
+      formulation: of `SETTINGS`.
+      max_kernel: height and width of the kernel, pixels.
+      min_stride: pixels.
+      max_pixels: height times width of the output.
+      min_channels: of the images.
+    """
+
+    phase: str
+    formulation: str
+    max_kernel: float = math.inf
+    min_stride: int = 1
+    max_pixels: float = math.inf
+    min_channels: int = 1
+
+
+# By backend; the first that fits is taken, `direct` where none does. Measured by
+# `python -m benchmarks.formulations` on two CPU cores; no GPU has been measured.
+# - Up to four output pixels XLA's CPU convolution is far slower than gathering the patches and
+#   multiplying matrices (2x2 pixels, 128 channels: 6 against 109 GFLOP/s); above, the copies for
+#   the patches cost more than they save.
+# - XLA's weight gradient moves the batch axis last, of the images and of the output's gradient.
+#   Where strides or a 1x1 kernel leave little else to do, one matrix product per kernel position
+#   is faster (16 to 32 channels, 32x32 pixels, stride 2: 83 against 33 GFLOP/s), unless there are
+#   hardly any channels to multiply.
+CHOICES = {
+    "cpu": (
+        Choice("forward", "patches", max_pixels=4),
+        Choice("input_grad", "patches", max_pixels=4),
+        Choice("weight_grad", "products", min_stride=2, min_channels=8),
+        Choice("weight_grad", "products", max_kernel=1, min_channels=8),
+    ),
+}
+
+# Of more members than this, so many at a time go into the program and a loop does the rest: the
+# time to compile grows with the members written out.
+MAX_UNROLLED = 64
+
+# Per-sample gradients: up to this many images of a sample, all samples are one batched product;
+# of more, each is a convolution of its own.
+_MAX_SAMPLE_IMAGES = 8
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
+
+_setting = contextvars.ContextVar("convolutions", default="auto")
+
+
+@contextlib.contextmanager
+def convolutions(setting: str) -> Iterator[None]:
+    """Convolutions that are traced inside are computed as one of `SETTINGS` says.
+
+    A function that `jit` has traced before stays as it is.
+
+    Raises:
+      ValueError: for another setting.
+    """
+    if setting not in SETTINGS:
+        raise ValueError(f"convolutions takes one of {', '.join(SETTINGS)}, not {setting!r}")
+    token = _setting.set(setting)
+    try:
+        yield
+    finally:
+        _setting.reset(token)
 
 
 def member_conv(
@@ -79,75 +153,172 @@ def member_conv(
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
     padding = tuple((int(low), int(high)) for low, high in padding)
-    return _conv(strides, padding, lhs, rhs)
+    return _conv(_setting.get(), strides, padding, lhs, rhs)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _conv(strides: tuple[int, int], padding: Padding, x: jax.Array, w: jax.Array) -> jax.Array:
-    return _kernels(strides, padding)[0](x, w)
+def formulation_for(setting: str, phase: str, strides: tuple[int, int], padding: Padding,
+                    x_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> str:
+    """What a setting comes down to for one convolution: one of `SETTINGS`, but not `auto`.
+
+    Args:
+      setting: of `SETTINGS`.
+      phase: of `PHASES`.
+      strides, padding: pixels.
+      x_shape, w_shape: images `[B, H, W, C]` and kernel `[h, w, C, O]`.
+    """
+    if setting != "auto":
+        return setting
+    pixels = math.prod(_output_size(x_shape, w_shape, strides, padding))
+    for choice in CHOICES.get(jax.default_backend(), ()):
+        if (choice.phase == phase and max(w_shape[:2]) <= choice.max_kernel
+                and max(strides) >= choice.min_stride and pixels <= choice.max_pixels
+                and x_shape[3] >= choice.min_channels):
+            return choice.formulation
+    return "direct"
 
 
-def _conv_fwd(strides, padding, x, w):
-    return _conv(strides, padding, x, w), (x, w)
+def compute(phase: str, formulation: str, strides: tuple[int, int], padding: Padding,
+            x: jax.Array, w: jax.Array, g: jax.Array | None = None) -> jax.Array:
+    """One phase of one member's convolution.
+
+    Args:
+      phase: of `PHASES`.
+      formulation: `direct`, `patches` or `products`.
+      strides, padding: pixels.
+      x: images `[B, H, W, C]`; for the input gradient only their shape matters.
+      w: kernel `[h, w, C, O]`; for the weight gradient only its shape matters.
+      g: gradient of the output `[B, H', W', O]`.
+    """
+    conv = functools.partial(_FORWARD[formulation], strides, padding)
+    if phase == "forward":
+        return conv(x, w)
+    if phase == "input_grad":
+        return jax.linear_transpose(lambda x: conv(x, w), x)(g)[0]
+    if formulation == "products":
+        return _products_weight_grad(strides, padding, x, w, g)
+    return jax.linear_transpose(lambda w: conv(x, w), w)(g)[0]
 
 
-def _conv_bwd(strides, padding, residuals, g):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _conv(setting: str, strides: tuple[int, int], padding: Padding, x: jax.Array,
+          w: jax.Array) -> jax.Array:
+    return _phase("forward", setting, strides, padding)(x, w)
+
+
+def _conv_fwd(setting, strides, padding, x, w):
+    return _conv(setting, strides, padding, x, w), (x, w)
+
+
+def _conv_bwd(setting, strides, padding, residuals, g):
     x, w = residuals
-    _, input_grad, weight_grad = _kernels(strides, padding)
-    return input_grad(x, w, g), weight_grad(x, w, g)
+    return tuple(_phase(phase, setting, strides, padding)(x, w, g) for phase in PHASES[1:])
 
 
 _conv.defvjp(_conv_fwd, _conv_bwd)
 
 
 @functools.cache
-def _kernels(strides: tuple[int, int], padding: Padding) -> tuple[Callable, Callable, Callable]:
-    """Forward, input gradient and weight gradient for one geometry, each with the batching rule."""
+def _phase(phase: str, setting: str, strides: tuple[int, int], padding: Padding) -> Callable:
+    """One phase for one geometry, `(x, w[, g])`, with the batching rule."""
 
-    def forward(x, w):
-        return _formulation(x, w, strides, padding)(x, w)
-
-    # The residual that a gradient does not depend on only gives its shape; XLA drops it.
-    def input_grad(x, w, g):
-        return jax.vjp(lambda x: _formulation(x, w, strides, padding)(x, w), x)[1](g)[0]
-
-    def weight_grad(x, w, g):
-        few_steps = strides != (1, 1) or w.shape[:2] == (1, 1)
-        if _on_cpu() and few_steps and x.shape[3] >= _CPU_PRODUCTS_MIN_CHANNELS:
-            return _products_weight_grad(strides, padding, x, w, g)
-        return jax.vjp(lambda w: _direct(strides, padding, x, w), w)[1](g)[0]
-
-    return _per_member(forward), _per_member(input_grad), _per_member(weight_grad)
-
-
-def _per_member(fun: Callable) -> Callable:
-    """`fun`, which under `vmap` is called once per member in the same program."""
-    fun = custom_vmap(fun)
+    @custom_vmap
+    def fun(x, w, *g):
+        chosen = formulation_for(setting, phase, strides, padding, x.shape, w.shape)
+        if chosen == "loop":
+            chosen = formulation_for("auto", phase, strides, padding, x.shape, w.shape)
+        if chosen == "batched":
+            chosen = "patches"
+        return compute(phase, chosen, strides, padding, x, w, *g)
 
     @fun.def_vmap
-    def rule(axis_size, in_batched, *args):
-        members = [fun(*(a[m] if batched else a for a, batched in zip(args, in_batched)))
-                   for m in range(axis_size)]
-        return jnp.stack(members), True
+    def rule(axis_size, in_batched, x, w, *g):
+        if in_batched[1]:
+            shapes = (x.shape[in_batched[0]:], w.shape[1:])
+            chosen = formulation_for(setting, phase, strides, padding, *shapes)
+            return _over_members(fun, chosen, phase, strides, padding, axis_size, in_batched,
+                                 (x, w, *g)), True
+        x, *g = _filled(axis_size, (in_batched[0], *in_batched[2:]), (x, *g))
+        if phase != "weight_grad":
+            return _folded(fun, x, w, *g), True
+        if x.shape[1] > _MAX_SAMPLE_IMAGES:
+            return jnp.stack([fun(x[s], w, g[0][s]) for s in range(axis_size)]), True
+        return _sample_weight_grads(strides, padding)(x, w, *g), True
 
     return fun
 
 
-def _formulation(x: jax.Array, w: jax.Array, strides, padding) -> Callable:
-    """The faster of the two formulations for these shapes on this backend."""
-    height, width = _output_size(x.shape, w.shape, strides, padding)
-    if _on_cpu() and height * width <= _CPU_PATCHES_MAX_PIXELS:
-        return functools.partial(_patches_matmul, strides, padding)
-    return functools.partial(_direct, strides, padding)
+@functools.cache
+def _sample_weight_grads(strides: tuple[int, int], padding: Padding) -> Callable:
+    """Weight gradients `[S, h, w, C, O]` of S samples that share a kernel, in one product.
+
+    Takes images `[S, B, H, W, C]`, the kernel, and gradients of the output `[S, B, H', W', O]`.
+    """
+
+    @custom_vmap
+    def fun(x, w, g):
+        one = functools.partial(compute, "weight_grad", "patches", strides, padding)
+        return jax.vmap(one, (0, None, 0))(x, w, g)
+
+    @fun.def_vmap
+    def rule(axis_size, in_batched, x, w, g):
+        if in_batched[1]:
+            return _unrolled(fun, axis_size, in_batched, (x, w, g)), True
+        x, g = _filled(axis_size, (in_batched[0], in_batched[2]), (x, g))
+        return _folded(fun, x, w, g), True
+
+    return fun
+
+
+def _over_members(fun, formulation, phase, strides, padding, axis_size, in_batched, args):
+    """`fun` for each member, the kernels `[M, h, w, C, O]`."""
+    if formulation == "batched":
+        axes = tuple(0 if batched else None for batched in in_batched)
+        return jax.vmap(functools.partial(compute, phase, "patches", strides, padding), axes)(*args)
+    if formulation != "loop" and axis_size <= MAX_UNROLLED:
+        return _unrolled(fun, axis_size, in_batched, args)
+    mapped = tuple(a for a, batched in zip(args, in_batched) if batched)
+
+    def member(mapped):
+        rest = iter(mapped)
+        return fun(*(next(rest) if batched else a for a, batched in zip(args, in_batched)))
+
+    return lax.map(member, mapped, batch_size=None if formulation == "loop" else MAX_UNROLLED)
+
+
+def _unrolled(fun, axis_size, in_batched, args):
+    return jnp.stack([fun(*(a[m] if batched else a for a, batched in zip(args, in_batched)))
+                      for m in range(axis_size)])
+
+
+def _filled(axis_size, in_batched, arrays):
+    """All with a leading mapped axis."""
+    return [a if batched else jnp.broadcast_to(a, (axis_size, *a.shape))
+            for a, batched in zip(arrays, in_batched)]
+
+
+def _folded(fun, x, w, *g):
+    """`fun` on arrays `[S, B, ...]` as if they were `[S * B, ...]`."""
+    y = fun(x.reshape(-1, *x.shape[2:]), w, *(a.reshape(-1, *a.shape[2:]) for a in g))
+    return y.reshape(*x.shape[:2], *y.shape[1:])
 
 
 def _direct(strides, padding, x, w):
     return lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=DIMENSION_NUMBERS)
 
 
-def _patches_matmul(strides, padding, x, w):
+def _patches(strides, padding, x, w):
     patches = jnp.concatenate(_windows(strides, padding, x, w), axis=-1)
     return patches @ w.reshape(-1, w.shape[3])
+
+
+def _products(strides, padding, x, w):
+    kernels = w.reshape(-1, *w.shape[2:])
+    products = [jnp.matmul(window, kernels[k], preferred_element_type=jnp.float32)
+                for k, window in enumerate(_windows(strides, padding, x, w))]
+    return sum(products).astype(x.dtype)
+
+
+_FORWARD = {"direct": _direct, "patches": _patches, "products": _products}
 
 
 def _products_weight_grad(strides, padding, x, w, g):
@@ -165,10 +336,6 @@ def _windows(strides, padding, x, w) -> list[jax.Array]:
     return [x[:, i:i + strides[0] * (height - 1) + 1:strides[0],
               j:j + strides[1] * (width - 1) + 1:strides[1]]
             for i in range(w.shape[0]) for j in range(w.shape[1])]
-
-
-def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
 
 
 def _output_size(x_shape, w_shape, strides, padding) -> tuple[int, int]:

@@ -139,7 +139,8 @@ class PopulationRun:
         return Inputs(
             key=member_keys(self.recipe.name, members),
             learning_rate=np.full(len(members), self.recipe.settings.learning_rate, np.float32),
-            total_steps=self.books.total_steps[which].astype(np.int32), forget=forget,
+            total_steps=self.books.total_steps[which].astype(np.int32),
+            epochs=np.full(len(members), self.recipe.epochs, np.int32), forget=forget,
             context=jax.tree.map(lambda x: x[which], self._context))
 
     def train_epoch(self, progress_bar=None) -> None:

@@ -101,8 +101,9 @@ class Program:
 
     Attributes:
       compile_seconds: spent compiling so far, to be told apart from running.
-      flops: floating-point operations of one call as the program is written, before the compiler
-        changes it, all devices together; a loop's body counts once. 0 before compilation.
+      flops: floating-point operations that one call does for the members of one device, as the
+        program is written, before the compiler changes it; a loop's body counts once. 0 before
+        compilation.
     """
 
     def __init__(self, jitted: Callable):

@@ -41,7 +41,8 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     bar = functools.partial(tqdm.tqdm, mininterval=0.5 if sys.stderr.isatty() else 10, leave=False)
     command = shlex.join(["python", "-m", "unlearn_jax.main", *sys.argv[1:]])
-    stages.run_study(config, name, directory, store, command, bar)
+    config_file = f"{file}:{scale}" if scale else file
+    stages.run_study(config, name, directory, store, command, bar, config_file)
     print((directory / "report.md").read_text())
 
 

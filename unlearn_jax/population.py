@@ -55,21 +55,22 @@ class Member:
         return f"seed {self.seed}" + (f", forget set {self.forget_set}" if self.forget_set else "")
 
 
-WALKS = ("retain", "forget", "all", "validation", "retain+forget", "forget+retain")
+WALKS = ("retain", "forget", "all", "mixed", "validation", "retain+forget", "forget+retain")
 
 
 @dataclasses.dataclass(frozen=True)
 class Pass:
     """One walk over a member's samples; an epoch is one pass or several.
 
-    A walk over `all` mixes D_r and D_f. In `retain+forget` each batch holds half of either, D_r's
-    half first: the pass goes once over D_r, and D_f is repeated or cut to fit; `forget+retain`
-    is the same with D_f setting the length (the halves lie in the same order).
+    A walk over `all` mixes D_r and D_f, over `mixed` a share of D_r and all of D_f. In
+    `retain+forget` each batch holds half of either, D_r's half first: the pass goes once over D_r,
+    and D_f is repeated or cut to fit; `forget+retain` is the same with D_f setting the length (the
+    halves lie in the same order).
 
     Attributes:
       over: one of `WALKS`.
       kind: tells the step which pass a batch belongs to (`Batch.kind`).
-      share: of the samples that set the length, drawn anew each epoch.
+      share: of the samples that set the length (in `mixed`: of D_r), drawn anew each epoch.
     """
 
     over: str
@@ -89,13 +90,22 @@ class Pass:
 
     def rows(self, member: Member) -> np.ndarray:
         """The member's rows that set the length."""
-        if self.over == "all":
+        if self.over in ("all", "mixed"):
             return np.union1d(member.retain, member.forget).astype(np.int32)
         return getattr(member, self.over.partition("+")[0])
 
     def count(self, member: Member) -> int:
         """Samples that set the length."""
-        return math.ceil(round(self.share * len(self.rows(member)), 6))
+        always = len(member.forget) if self.over == "mixed" else 0
+        return always + math.ceil(round(self.share * (len(self.rows(member)) - always), 6))
+
+    def draw(self, member: Member, rng: np.random.Generator) -> np.ndarray:
+        """The samples that set the length in one epoch, in their order: `count` rows."""
+        rows, count = self.rows(member), self.count(member)
+        if self.over == "mixed":
+            others = rng.permutation(np.setdiff1d(rows, member.forget))
+            rows = np.concatenate([member.forget, others[:count - len(member.forget)]])
+        return rng.permutation(rows)[:count]
 
 
 # The passes of an epoch, counted from zero.
@@ -264,7 +274,7 @@ def epoch_batches(member: Member, name: str, epoch: int, batch_size: int,
     rng = np.random.default_rng([member.seed, zlib.crc32(name.encode()), epoch])
     batches, kinds = [], []
     for p in passes(epoch):
-        order = rng.permutation(p.rows(member))[:p.count(member)]
+        order = p.draw(member, rng)
         if p.paired:
             found = _paired_batches(p, member, order, batch_size, rng)
         else:

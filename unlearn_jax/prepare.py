@@ -15,8 +15,9 @@ import numpy as np
 
 from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.engine import train_population
+from unlearn_jax.errors import InputError
 from unlearn_jax.feed import Feed, Queue
-from unlearn_jax.layout import MEMBER, Layout, Program
+from unlearn_jax.layout import Layout, Program
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.population import Member, Pass, Recipe, join, member_keys
@@ -34,7 +35,7 @@ class Preparation:
       members: the M members.
       variables: `[M, ...]` where they start.
       loss: that M_O was trained with.
-      batch_size: samples per call of `total`.
+      batch_size: samples per call of `total`, and of a step of `train`.
       images: `[M]` samples passed through a network so far.
       seconds: wall seconds so far, without compilation.
       flops: `[M]` floating-point operations so far.
@@ -84,7 +85,8 @@ class Preparation:
         self._book(program, began, 1)
         return join(groups, len(self.members))
 
-    def total(self, over: str, fun: Callable[..., Any], *trees_M: Any) -> Any:
+    def total(self, over: str, fun: Callable[..., Any], *trees_M: Any,
+              batch_size: int = 0) -> Any:
         """The sum of `fun` over the batches of a set of samples.
 
         Args:
@@ -92,18 +94,20 @@ class Preparation:
           fun: `(batch, *trees) -> tree` of one member; it weighs samples by `batch.weights`, so
             that padding adds nothing. Its sum over samples does not depend on their order.
           trees_M: `[M, ...]`.
+          batch_size: samples per call, where `fun` takes much memory for each; 0: the usual.
 
         Returns:
           `[M, ...]` on the host.
 
         Raises:
-          ValueError: a member has no sample there.
+          InputError: a member has no sample there.
         """
+        batch_size = batch_size or self.batch_size
         rows = [Pass(over).rows(member) for member in self.members]
         for member, own in zip(self.members, rows):
             if not len(own):
-                raise ValueError(f"{self.name}: {member} has no samples in {over!r}")
-        batches = [in_batches(own, self.batch_size) for own in rows]
+                raise InputError(f"{self.name}: {member} has no samples in {over!r}")
+        batches = [in_batches(own, batch_size) for own in rows]
 
         def add(sums, batches, forget_R, resident, *trees):
             batch = find_batch(resident, batches[0], forget_R, jnp.int32(0))
@@ -112,7 +116,7 @@ class Preparation:
 
         axes = (0, 0, 0, None) + (0,) * len(trees_M)
         program = self.layout.over_members(add, axes, donate=(0,))
-        began, calls, groups = time.monotonic(), 0, []
+        began, groups = time.monotonic(), []
         for group in self.layout.groups(len(self.members)):
             rows_GTB = stack_batches([batches[m] for m in group])
             forget = np.zeros((len(group), self.resident.labels.shape[0]), bool)
@@ -120,15 +124,15 @@ class Preparation:
                 flags[self.members[m].forget] = True
             trees = self.layout.put_members(jax.tree.map(lambda x, g=group: x[g], trees_M))
             forget = self.layout.put_members(forget)
-            sums = self.layout.put_members(self._zeros(fun, len(group), trees))
+            sums = self.layout.put_members(self._zeros(fun, len(group), batch_size, trees))
             queue = Queue()
             for batches_GB in self._feed(rows_GTB):
                 sums, weight = program(sums, batches_GB, forget, self._feed.resident, *trees)
                 queue.add(weight)
-                calls += 1
             groups.append(jax.device_get(sums))
         self.images += [len(own) for own in rows]
-        self._book(program, began, calls / len(groups))
+        # Each member's own batches, whatever others it shares the calls with.
+        self._book(program, began, np.array([len(own) for own in batches]))
         return join(groups, len(self.members))
 
     def train(self, stream: str, step: Step, settings: OptimizerSettings, variables_M: Variables,
@@ -159,19 +163,18 @@ class Preparation:
         self.compile_seconds += trained.compile_seconds
         return snapshot.variables
 
-    def _zeros(self, fun: Callable, count: int, trees: Any) -> Any:
+    def _zeros(self, fun: Callable, count: int, batch_size: int, trees: Any) -> Any:
         """Sums to start from, `[count, ...]`."""
         size = self.model.image_size
-        batch = Batch(jax.ShapeDtypeStruct((self.batch_size, size, size, 3), jnp.uint8),
-                      *(jax.ShapeDtypeStruct((self.batch_size,), kind) for kind in (
+        batch = Batch(jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8),
+                      *(jax.ShapeDtypeStruct((batch_size,), kind) for kind in (
                           self.resident.labels.dtype, jnp.int32, jnp.bool_, jnp.float32)),
                       jax.ShapeDtypeStruct((), jnp.int32))
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), trees)
         shapes = jax.eval_shape(fun, batch, *one)
         return jax.tree.map(lambda x: np.zeros((count, *x.shape), x.dtype), shapes)
 
-    def _book(self, program: Program, began: float, calls: float) -> None:
+    def _book(self, program: Program, began: float, calls: int | np.ndarray) -> None:
         self.seconds += time.monotonic() - began - program.compile_seconds
         self.compile_seconds += program.compile_seconds
-        per_call = self.layout.members_per_device * self.layout.mesh.shape[MEMBER]
-        self.flops += calls * program.flops / per_call
+        self.flops += calls * program.flops / self.layout.members_per_device

@@ -52,7 +52,7 @@ class Programs:
     @property
     def flops_of_a_step(self) -> float:
         """Of one member, as the program is written; in a loop the cost analysis counts one."""
-        return self.step.flops / self.size
+        return self.step.flops / self.layout.members_per_device
 
     def compile(self, carry: Carry, inputs: Inputs) -> int:
         """Compiles what takes long and much memory; runs nothing.

@@ -1,7 +1,7 @@
 """From saved predictions to the rows of results.csv. No model, no training."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Outcome:
       epochs_trained: `[M]` epochs behind the kept variables.
       failed: `[M]` bool; such a member has no values, costs included.
       flops: `[M]` floating-point operations of preparation and steps.
+      measures: further metrics `[M]` that its training brings along, by name.
     """
 
     method: str
@@ -43,6 +44,7 @@ class Outcome:
     epochs_trained: np.ndarray
     failed: np.ndarray
     flops: np.ndarray
+    measures: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +140,8 @@ def _values(outcome: Outcome, reference: Outcome, targets: Targets,
     if outcome.method != "original":
         for name, cost in costs.items():
             yield f"{name.removesuffix('_seconds')}_vs_retrain", cost / ideal_costs[name]
+    for name, measure in outcome.measures.items():
+        yield name, np.where(outcome.failed, np.nan, measure)
 
 
 def _split_values(split: str, outputs, labels, cfg, classification):
@@ -178,7 +182,7 @@ def _average(outcome: Outcome, classification: bool) -> Outcome:
     return dataclasses.replace(outcome, seeds=(AVERAGED_SEED,), outputs=averaged,
                                images=outcome.images[:1], seconds=outcome.seconds[:1],
                                epochs_trained=outcome.epochs_trained[:1],
-                               failed=outcome.failed[:1], flops=outcome.flops[:1])
+                               failed=outcome.failed[:1], flops=outcome.flops[:1], measures={})
 
 
 def _baseline_values(reference: Outcome, targets: Targets, baseline, cfg, classification):

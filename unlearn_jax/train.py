@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from unlearn_jax.data.resident import Batches, Resident
@@ -43,6 +44,7 @@ class Batch:
       epoch: int32 scalar, counted from zero.
       kind: int32 scalar, `Pass.kind` of the pass that the batch belongs to.
       progress: float32 scalar, share of all steps of the run already taken, in [0, 1).
+      epochs: int32 scalar, of the whole run.
     """
 
     images: jax.Array
@@ -53,6 +55,7 @@ class Batch:
     epoch: jax.Array
     kind: jax.Array | int = 0
     progress: jax.Array | float = 0.0
+    epochs: jax.Array | int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +65,12 @@ class Loss:
     Attributes:
       name: `mae`, `mse` or `cross_entropy`.
       unit: the training objective is the loss divided by this.
+      class_weights: factor of each class's cross entropy; empty: all 1.
     """
 
     name: str
     unit: float
+    class_weights: tuple[float, ...] = ()
 
     def per_sample(self, outputs: jax.Array, labels: jax.Array) -> jax.Array:
         """Losses `[B]`, in label units (mae), label units squared (mse) or nats.
@@ -82,12 +87,21 @@ class Loss:
             return jnp.abs(outputs - labels)
         if self.name == "mse":
             return jnp.square(outputs - labels)
-        return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+        losses = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+        return losses * jnp.array(self.class_weights)[labels] if self.class_weights else losses
 
 
-def make_loss(name: str, output_scale: float) -> Loss:
+def make_loss(name: str, output_scale: float, class_weights: tuple[float, ...] = ()) -> Loss:
     """The loss of `config.train.loss`; `output_scale` (label units) normalises regression."""
-    return Loss(name, {"mae": output_scale, "mse": output_scale**2, "cross_entropy": 1.0}[name])
+    unit = {"mae": output_scale, "mse": output_scale**2, "cross_entropy": 1.0}[name]
+    return Loss(name, unit, class_weights)
+
+
+def balanced_weights(labels: np.ndarray, num_classes: int) -> tuple[float, ...]:
+    """Weights `[C]` inverse to a class's samples, with mean 1 over `[N]` labels; 0 for none."""
+    counts = np.bincount(labels, minlength=num_classes)
+    present = np.count_nonzero(counts)
+    return tuple(float(len(labels) / (present * n)) if n else 0.0 for n in counts)
 
 
 # (key, state, batch, learning rate, context) -> (state, mean loss of the batch in the loss's own
@@ -113,11 +127,12 @@ def make_step(model: Model, optimizer: optax.GradientTransformation, objective: 
 
     Args:
       model: the network; its frozen parameters do not move.
-      optimizer: gives the direction.
+      optimizer: gives the direction; one of `optim.per_kind` is told the batch's kind.
       objective: of one member and batch.
       mask: from the context, a tree like the parameters of what may move, 1 or 0 per weight;
         None: all. What may not move stays to the bit, under weight decay and momentum too.
     """
+    optimizer = optax.with_extra_args_support(optimizer)
 
     def step(key, state, batch, learning_rate, context=None):
         params, batch_stats = state.variables["params"], state.variables["batch_stats"]
@@ -133,7 +148,8 @@ def make_step(model: Model, optimizer: optax.GradientTransformation, objective: 
         grads, (reported, new_stats) = jax.grad(minimised, has_aux=True)(params)
         if mask is not None:
             grads = jax.tree.map(jnp.multiply, grads, mask(context))
-        updates, opt_state = optimizer.update(grads, state.opt_state, params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, params,
+                                              kind=batch.kind)
         if mask is not None:
             updates = jax.tree.map(jnp.multiply, updates, mask(context))
         # A frozen parameter stays to the bit: weight decay must not move it either.
@@ -206,6 +222,7 @@ class Inputs:
       key: the member's PRNG key.
       learning_rate: peak rate.
       total_steps: int32, of the whole run, for the schedule.
+      epochs: int32, of the whole run.
       forget: `[R]` bool over the resident rows.
       context: what the method prepared for the member, or None.
     """
@@ -213,6 +230,7 @@ class Inputs:
     key: jax.Array
     learning_rate: jax.Array
     total_steps: jax.Array
+    epochs: jax.Array
     forget: jax.Array
     context: Any = None
 
@@ -244,7 +262,7 @@ def guarded(step: Step, settings: OptimizerSettings) -> Callable:
         state, progress = carry
         active = progress.running & (batch.weights > 0).any()
         fraction = state.step / inputs.total_steps
-        batch = dataclasses.replace(batch, progress=fraction)
+        batch = dataclasses.replace(batch, progress=fraction, epochs=inputs.epochs)
         rate = inputs.learning_rate * rate_at(settings, fraction)
         new_state, loss = step(inputs.key, state, batch, rate, inputs.context)
         finite = jnp.isfinite(loss) & _all_finite(new_state.variables)

@@ -23,6 +23,7 @@ from unlearn_jax.splits import Splits
 RUN = "run.json"
 HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "steps", "train_loss",
                    "validation_loss", "best", "learning_rate", "images")
+TOUCHED_COLUMNS = ("method", "forget_set", "epochs", "seed", "layer", "touched", "of", "which")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets",
              "numpy", "ml-collections")
 

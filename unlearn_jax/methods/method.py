@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from unlearn_jax.models import Model, Variables
+from unlearn_jax.optim import OptimizerSettings, make_optimizer, per_kind
 from unlearn_jax.population import Pass
 from unlearn_jax.prepare import Preparation
 from unlearn_jax.train import Loss, Step
@@ -23,6 +24,7 @@ class LabelSpace:
       num_classes: classes; 0 for regression.
       scale: label units per unit of normalised label (`model.output_scale`).
       mean, std: of the training split's labels, label units (regression).
+      frequencies: share of each class in the training split; empty for regression.
     """
 
     low: float
@@ -31,6 +33,7 @@ class LabelSpace:
     scale: float
     mean: float = 0.0
     std: float = 1.0
+    frequencies: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +100,15 @@ class Method:
       options: the method's own keys, `config.unlearn.METHOD.KEY`, with their published values.
       reads: shared keys of `config.unlearn` that this method reads beyond the training ones.
       published: training keys of `config.unlearn` as the source gives them.
+      optimizers: optimiser states, one for each `Pass.kind` from 0 on; 1: all kinds share one.
       own_runs: a longer run does not begin like a shorter one, even at a constant rate.
+      strength: the option that decides how much is changed, which a comparison searches along
+        with the learning rate; '': none.
+      strengths: factors of its configured value, in the weakest and in the strongest trial.
       source: paper and equation or public code, for tables.
+      scheme: '' for a method that changes M_O or trains like it. Else the name of a training
+        scheme in `stages.SCHEMES`, which makes its own models with the options and settings of
+        `train`; it has no budgets, and of the above `check`, `options` and `source` alone count.
     """
 
     start: str = "original"
@@ -109,5 +119,21 @@ class Method:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     reads: tuple[str, ...] = ()
     published: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    optimizers: int = 1
     own_runs: bool = False
+    strength: str = ""
+    strengths: tuple[float, float] = (0.25, 4.0)
     source: str = ""
+    scheme: str = ""
+
+    def __post_init__(self):
+        if self.strength and self.strength not in self.options:
+            raise ValueError(f"strength={self.strength!r} is none of the method's options: "
+                             + (", ".join(self.options) or "it has none"))
+        if len(self.strengths) != 2 or min(self.strengths) <= 0:
+            raise ValueError(f"strengths={self.strengths}; allowed: two positive factors")
+
+    def make_optimizer(self, settings: OptimizerSettings) -> optax.GradientTransformation:
+        """The optimiser of these settings, with as many states as the method needs."""
+        optimizer = make_optimizer(settings)
+        return per_kind(optimizer, self.optimizers) if self.optimizers > 1 else optimizer

@@ -13,6 +13,7 @@ which saturates it at its largest value.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ import ml_collections
 
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods.method import LabelSpace, Method, Setting, over_all
-from unlearn_jax.train import Step, make_train_step
+from unlearn_jax.train import Batch, Step, make_train_step
 
 
 def check(setting: Setting) -> None:
@@ -44,12 +45,25 @@ def make_step(setting: Setting) -> Step:
 def relabelled(train_step: Step, setting: Setting) -> Step:
     """A step whose batches have random labels on D_f, drawn anew each epoch."""
 
-    def step(key, state, batch, learning_rate, context=None):
+    def draw(key, batch):
         # Within an epoch a sample's draw does not depend on its batch.
+        return draw_labels(jax.random.fold_in(key, batch.epoch), batch.rows, batch.labels,
+                           setting.labels, setting.config)
+
+    return with_forget_labels(train_step, draw)
+
+
+def with_forget_labels(train_step: Step, draw: Callable[[jax.Array, Batch], jax.Array]) -> Step:
+    """A step whose batches have other labels on D_f.
+
+    Args:
+      train_step: of any method.
+      draw: from a key, the same at every step of a member, and a batch, its labels `[B]`.
+    """
+
+    def step(key, state, batch, learning_rate, context=None):
         key_labels, key_train = jax.random.split(key)
-        random = draw_labels(jax.random.fold_in(key_labels, batch.epoch), batch.rows,
-                             batch.labels, setting.labels, setting.config)
-        labels = jnp.where(batch.forget, random, batch.labels)
+        labels = jnp.where(batch.forget, draw(key_labels, batch), batch.labels)
         return train_step(key_train, state, dataclasses.replace(batch, labels=labels),
                           learning_rate, context)
 

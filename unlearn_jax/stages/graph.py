@@ -28,8 +28,8 @@ _NUMBERS = 2
 _DATA_KEYS = ("task", "split", "seed", "balance")
 _COPY_KEYS = ("rotation", "shift", "zoom", "flip")  # of augmented copies, where there are any
 _TRAIN_KEYS = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "warmup",
-               "weight_decay", "momentum", "loss", "patience")
-_UNLEARN_KEYS = ("batch_size", "optimizer", "learning_rate", "schedule", "warmup",
+               "weight_decay", "momentum", "loss", "class_weights", "patience")
+_UNLEARN_KEYS = ("from_seed", "batch_size", "optimizer", "learning_rate", "schedule", "warmup",
                  "weight_decay", "momentum")
 
 
@@ -38,7 +38,7 @@ class Stage:
     """Models of all seeds, made together: one checkpoint in the store.
 
     Attributes:
-      method: `original`, `retrain` or a method's name.
+      method: `original`, `retrain`, a method's name, or what a scheme trains (`sisa_original`).
       forget_set: None for the original.
       epochs: budget: 0 for the original, `train.epochs` for retraining.
       parts: what determines it.
@@ -66,7 +66,12 @@ class Stage:
 
 @dataclasses.dataclass
 class Study:
-    """What the stages of one run share."""
+    """What the stages of one run share.
+
+    Attributes:
+      dataset: as loaded; the resident images and labels may hold an injection (data/inject.py).
+      stamped: `[t]` resident rows of the test images with the injected patch; none without one.
+    """
 
     config: ml_collections.ConfigDict
     config_name: str
@@ -79,6 +84,7 @@ class Study:
     model: Model
     loss: Loss
     bar: Callable[..., Any] | None
+    stamped: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -89,7 +95,8 @@ class Study:
 def original_stage(study: Study) -> Stage:
     """M_O of all seeds."""
     config = study.config
-    data_keys = (*_DATA_KEYS, *(_COPY_KEYS if config.data.balance else ()))
+    data_keys = (*_DATA_KEYS, *(_COPY_KEYS if config.data.balance else ()),
+                 *(("inject",) if config.data.inject else ()))
     parts = {
         "numbers": _NUMBERS, "data": study.dataset.fingerprint,
         "num_classes": study.dataset.num_classes, "seeds": config.seeds,
@@ -110,7 +117,7 @@ def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list
     """The unlearned models of all seeds for one forget set, one stage per budget."""
     section = study.config.unlearn
     found = find_method(section.method)
-    if found.name == "retrain":
+    if found.name == "retrain" or found.method.scheme:
         return []
     keys = (*_UNLEARN_KEYS, *found.method.reads)
     parts = {"original": original.key, "forget": forget_parts(study, forget_set),

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -44,7 +44,7 @@ def train_missing(study: Study, stages: list[Stage]) -> None:
 
     def start(missing: list[Stage], layout: Layout) -> tuple[Variables, np.ndarray]:
         seeds = [s for _ in missing for s in study.seeds]
-        return _initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
+        return initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
 
     step = make_train_step(study.model, optimizer, study.loss)
     recipe = Recipe("train", step, optimizer, settings, study.loss, config.train.epochs,
@@ -77,9 +77,9 @@ def make_unlearning(study: Study) -> Unlearning:
     section = study.config.unlearn
     found = find_method(section.method)
     method = found.method
-    setting = Setting(study.model, make_optimizer(OptimizerSettings.from_config(section)),
-                      study.loss, _label_space(study), section, method_options(section, found),
-                      study.config.train)
+    optimizer = method.make_optimizer(OptimizerSettings.from_config(section))
+    setting = Setting(study.model, optimizer, study.loss, _label_space(study), section,
+                      method_options(section, found), study.config.train)
     if method.check:
         method.check(setting)
     epochs = range(max(section.epochs))
@@ -100,17 +100,21 @@ def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
         return
     section, method = study.config.unlearn, unlearning.found.method
     settings = OptimizerSettings.from_config(section)
-    optimizer = make_optimizer(settings)
+    optimizer = unlearning.setting.optimizer
 
     def start(missing: list[Stage], layout: Layout) -> tuple[Variables, np.ndarray]:
         sets = len({s.forget_name for s in missing})
         if method.start == "initial":
             seeds = list(study.seeds) * sets
-            return _initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
+            return initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
         variables, metadata = checkpoints.restore(original.directory(study.store) / "checkpoint")
+        which = np.arange(len(study.seeds))
+        if section.from_seed >= 0:
+            which[:] = study.seeds.index(section.from_seed)
+        which = np.tile(which, sets)
         # What starts from a failed model is no unlearned model, however well it trains.
-        return (jax.tree.map(lambda x: np.concatenate([x] * sets), variables),
-                np.tile(metadata["failed"], sets))
+        return (jax.tree.map(lambda x: np.asarray(x)[which], variables),
+                np.asarray(metadata["failed"])[which])
 
     def passes(epoch: int) -> tuple[Pass, ...]:
         return method.passes(unlearning.setting, epoch)
@@ -130,15 +134,7 @@ def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
 def _run_missing(study: Study, stages: list[Stage], recipe: Recipe,
                  start: Callable[[list[Stage], Layout], tuple[Variables, np.ndarray]],
                  prepare: Callable[[Preparation], Prepared] | None = None) -> None:
-    with contextlib.ExitStack() as locks:
-        # In the order of their keys, so that two processes never wait for each other.
-        for stage in sorted(stages, key=lambda s: s.key):
-            if not study.store.complete(stage.method, stage.key):
-                locks.enter_context(study.store.lock(stage.method, stage.key))
-        missing = [s for s in stages if not study.store.complete(s.method, s.key)]
-        for stage in stages:
-            if stage not in missing:
-                _record_reused(study, stage)
+    with missing_of(study, stages) as missing:
         if not missing:
             return
         recipe = dataclasses.replace(
@@ -148,10 +144,25 @@ def _run_missing(study: Study, stages: list[Stage], recipe: Recipe,
         _run_population(study, missing, recipe, start, prepare)
 
 
+@contextlib.contextmanager
+def missing_of(study: Study, stages: list[Stage]) -> Iterator[list[Stage]]:
+    """The stages that the store lacks, held against other processes; notes those it has."""
+    with contextlib.ExitStack() as locks:
+        # In the order of their keys, so that two processes never wait for each other.
+        for stage in sorted(stages, key=lambda s: s.key):
+            if not study.store.complete(stage.method, stage.key):
+                locks.enter_context(study.store.lock(stage.method, stage.key))
+        missing = [s for s in stages if not study.store.complete(s.method, s.key)]
+        for stage in stages:
+            if stage not in missing:
+                _record_reused(study, stage)
+        yield missing
+
+
 def _run_population(study: Study, missing: list[Stage], recipe: Recipe, start, prepare) -> None:
     """Trains the members of the missing stages together and stores each stage."""
     forget_sets = {s.forget_name: s.forget_set for s in missing}
-    members = [_member(study, seed, f) for f in forget_sets.values() for seed in study.seeds]
+    members = [make_member(study, seed, f) for f in forget_sets.values() for seed in study.seeds]
     layout = make_layout(study.config.parallel, len(members))
     logging.info("%s: %d members (%d seeds x %s), up to %d epochs of %d to %d images, %s",
                  recipe.name, len(members), len(study.seeds),
@@ -190,17 +201,7 @@ def _run_population(study: Study, missing: list[Stage], recipe: Recipe, start, p
 def _store_stage(study: Study, stage: Stage, snapshot: Snapshot, mine: list[int],
                  history: list[dict[str, Any]],
                  touched: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    # Members run side by side; a member's share of the clock is its share of the images.
-    share = snapshot.images / max(snapshot.images.sum(), 1)
-    metadata = {
-        "stage": stage.method, "forget_set": stage.forget_name, "epochs": stage.epochs,
-        "seeds": study.seeds, "config_name": study.config_name,
-        "config": study.config.to_dict(), "data_fingerprint": study.dataset.fingerprint,
-        "step": snapshot.steps[mine], "epochs_trained": snapshot.epochs[mine],
-        "metric": {"validation_loss": snapshot.validation_loss[mine]},
-        "failed": snapshot.failed[mine], "images": snapshot.images[mine],
-        "seconds": snapshot.seconds * share[mine], "flops": snapshot.flops[mine],
-    }
+    metadata = stage_metadata(study, stage, snapshot, mine)
     rows = [{"stage": stage.method, **row} for row in history
             if row["forget_set"] == stage.forget_name
             and (stage.method in ("original", "retrain") or row["epoch"] <= stage.epochs)]
@@ -210,6 +211,22 @@ def _store_stage(study: Study, stage: Stage, snapshot: Snapshot, mine: list[int]
         (directory / "history.json").write_text(json.dumps(rows))
         (directory / "touched.json").write_text(json.dumps(_touched_rows(study, touched, mine)))
     return metadata
+
+
+def stage_metadata(study: Study, stage: Stage, snapshot: Snapshot,
+                   mine: list[int]) -> dict[str, Any]:
+    """What a stage's checkpoint says of its members, those at the positions `mine`."""
+    # Members run side by side; a member's share of the clock is its share of the images.
+    share = snapshot.images / max(snapshot.images.sum(), 1)
+    return {
+        "stage": stage.method, "forget_set": stage.forget_name, "epochs": stage.epochs,
+        "seeds": study.seeds, "config_name": study.config_name,
+        "config": study.config.to_dict(), "data_fingerprint": study.dataset.fingerprint,
+        "step": snapshot.steps[mine], "epochs_trained": snapshot.epochs[mine],
+        "metric": {"validation_loss": snapshot.validation_loss[mine]},
+        "failed": snapshot.failed[mine], "images": snapshot.images[mine],
+        "seconds": snapshot.seconds * share[mine], "flops": snapshot.flops[mine],
+    }
 
 
 def _touched_rows(study: Study, touched: Mapping[str, np.ndarray],
@@ -242,7 +259,8 @@ def _record_reused(study: Study, stage: Stage) -> None:
                            int(np.sum(metadata["images"])), len(metadata["seeds"]), stage.epochs)
 
 
-def _member(study: Study, seed: int, forget_set: ForgetSet | None) -> Member:
+def make_member(study: Study, seed: int, forget_set: ForgetSet | None) -> Member:
+    """What the model of a seed and forget set walks over; None: the original."""
     splits, index = study.splits, study.index
     if forget_set is None:
         return Member(seed, "", index(splits.rows), splits.validation, np.zeros(0, np.int32))
@@ -250,7 +268,8 @@ def _member(study: Study, seed: int, forget_set: ForgetSet | None) -> Member:
                   splits.retain_validation(forget_set), index(splits.forget_rows(forget_set)))
 
 
-def _initial_variables(study: Study, layout: Layout, seeds: list[int]) -> Variables:
+def initial_variables(study: Study, layout: Layout, seeds: list[int]) -> Variables:
+    """Where training starts, `[M, ...]`: fresh weights, or the pretrained ones."""
     variables = init_members(study.model, layout, seeds)
     path = study.config.model.pretrained
     if not path:
@@ -266,6 +285,8 @@ def _initial_variables(study: Study, layout: Layout, seeds: list[int]) -> Variab
 
 def _label_space(study: Study) -> LabelSpace:
     d, labels = study.config.data, study.dataset.labels[study.splits.train]
-    return LabelSpace(d.label_min, d.label_max, study.dataset.num_classes,
-                      study.config.model.output_scale, float(np.mean(labels)),
-                      float(np.std(labels)))
+    classes = study.dataset.num_classes
+    counts = np.bincount(labels, minlength=classes) if classes else np.zeros(0)
+    return LabelSpace(d.label_min, d.label_max, classes, study.config.model.output_scale,
+                      float(np.mean(labels)), float(np.std(labels)),
+                      tuple((counts / len(labels)).tolist()))

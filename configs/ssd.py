@@ -1,0 +1,13 @@
+"""ssd.
+
+    python -m unlearn_jax.main --config=configs/ssd.py
+"""
+
+import ml_collections
+
+from configs import common
+
+
+def get_config(scale: str = "") -> ml_collections.ConfigDict:
+    """The config; `scale` is what follows the colon."""
+    return common.unlearning(scale, "ssd")
