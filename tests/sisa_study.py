@@ -42,8 +42,9 @@ class Log:
     def record_stage(self, stage, forget_set, key, status, seconds, images, members, epochs):
         self.stages.append((stage, forget_set, status, members, images))
 
-    def record_compilation(self, program, seconds):
-        assert seconds >= 0
+    def record_start(self, program, compile_seconds, first_step_seconds):
+        assert compile_seconds >= 0
+        assert first_step_seconds is None or first_step_seconds > 0
 
     def write_table(self, name, rows, columns):
         self.tables[name] = rows

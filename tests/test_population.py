@@ -84,7 +84,7 @@ def test_a_mixed_walk_holds_all_of_d_f_and_a_share_of_d_r():
     assert set(first[first >= 0]) != set(second[second >= 0])
     whole, _ = epoch_batches(member, "toy", 0, 4, lambda e: (Pass("mixed"),))
     assert sorted(whole[whole >= 0]) == list(range(24))
-    assert recipe(batch_size=4, passes=mixed).steps(member, 0) == 4
+    assert recipe(batch_size=4).steps(member, mixed(0)) == 4
 
 
 def test_where_a_mixed_walk_puts_d_f_is_chance():

@@ -1,7 +1,7 @@
 import jax
 import numpy as np
 import pytest
-from toy import LinearModel, layout, resident, streamed
+from toy import LinearModel, crowded, layout, resident, streamed
 
 from unlearn_jax.feed import Feed
 from unlearn_jax.population import init_members
@@ -42,6 +42,17 @@ def test_each_member_predicts_its_own_rows(where, data):
     outputs = predict(make_predictor(LinearModel(), chosen), chosen, variables, data(), rows, 4)
     for m in range(3):
         np.testing.assert_allclose(outputs[m], expected(variables, m, rows[m]), rtol=1e-5)
+
+
+def test_members_that_do_not_fit_are_predicted_in_smaller_groups(monkeypatch):
+    where, rows = layout(), [np.arange(7)] * 3
+    variables = init_members(LinearModel(), where, [0, 1, 2])
+    predictor = make_predictor(LinearModel(), where)
+    whole = predict(predictor, where, variables, resident(), rows, 4)
+    sizes = crowded(monkeypatch, 2)
+    parts = predict(predictor, where, variables, resident(), rows, 4)
+    assert set(sizes) == {2}
+    np.testing.assert_allclose(parts, whole, rtol=1e-6)
 
 
 def test_validation_is_the_mean_over_each_members_rows():

@@ -1,9 +1,12 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import LinearModel, layout, members, resident, settings, streamed, tree_close
+from toy import LinearModel, crowded, layout, members, resident, settings, streamed, tree_close
 
+from unlearn_jax import memory
 from unlearn_jax.engine import train_population
 from unlearn_jax.optim import make_optimizer
 from unlearn_jax.population import Pass, Recipe, init_members
@@ -55,6 +58,26 @@ def test_totals_see_each_members_own_trees():
     plain = before.total("retain", label_sums)["labels"]
     scaled = before.total("retain", lambda batch, s: label_sums(batch)["labels"] * s, scale)
     np.testing.assert_allclose(scaled, plain * scale, rtol=1e-6)
+
+
+def test_what_does_not_fit_is_summed_in_smaller_groups(monkeypatch):
+    expected = preparation().total("retain", label_sums)
+    scaled = preparation().each(lambda v: v["params"]["w"] * 2, preparation().variables)
+    where = dataclasses.replace(layout(), adapts=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(memory, "free_bytes", lambda device: 1.0)  # as the compiler says
+        fitted = preparation(where)
+        sizes = crowded(patch, 3)
+        tree_close(fitted.total("retain", label_sums), expected, rtol=0)
+        assert set(sizes) == {1}
+    with monkeypatch.context() as patch:
+        before = preparation()
+        sizes = crowded(patch, 2)  # as it turns out
+        tree_close(before.total("retain", label_sums), expected, rtol=0)
+        np.testing.assert_array_equal(
+            before.each(lambda v, _: v["params"]["w"] * 2, before.variables, np.zeros(3)), scaled)
+        assert set(sizes) == {2}
+    np.testing.assert_array_equal(before.images, fitted.images)
 
 
 def test_streamed_images_give_the_same_totals_and_trainings():

@@ -154,6 +154,19 @@ def test_a_longer_budget_reuses_the_shorter(finished, tmp_path):
     assert statuses(tmp_path / "ft")["ft", "20-28", 3] == "computed"
 
 
+def test_images_streamed_from_the_host_give_the_same_results(finished, tmp_path):
+    first, _, _ = finished
+    done = run("ft.py", tmp_path / "ft", tmp_path / "store", "--config.parallel.resident=stream")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "the images stay on the host" in done.stderr
+    mine, theirs = values(tmp_path / "ft"), values(first)
+    assert {key[0] for key in mine} == {"median", "original", "retrain", "ft"}
+    for key in mine:
+        # FLOPs are those of the program, which need not compute where an image lies.
+        close = 1e-3 if key[-1].startswith("flops") else 0
+        np.testing.assert_allclose(mine[key], theirs[key], rtol=close, err_msg=str(key))
+
+
 def test_sisa_stands_beside_the_models_of_the_store(finished, tmp_path):
     _, store, _ = finished
     flags = ("--config.unlearn.sisa.shards=2", "--config.unlearn.sisa.slices=2")
@@ -178,19 +191,6 @@ def test_sisa_stands_beside_the_models_of_the_store(finished, tmp_path):
         assert found["sisa", "20-28", "3", seed, "images"] <= 3 * retained["20-28"] + 30
         assert found["sisa", "20-28", "3", seed, "sisa_speedup_nominal"] == 6
     assert "Speed-up of the deletion" in (tmp_path / "sisa" / "report.md").read_text()
-
-
-def test_images_streamed_from_the_host_give_the_same_results(finished, tmp_path):
-    first, _, _ = finished
-    done = run("ft.py", tmp_path / "ft", tmp_path / "store", "--config.parallel.resident=stream")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "the images stay on the host" in done.stderr
-    mine, theirs = values(tmp_path / "ft"), values(first)
-    assert {key[0] for key in mine} == {"median", "original", "retrain", "ft"}
-    for key in mine:
-        # FLOPs are those of the program, which need not compute where an image lies.
-        close = 1e-3 if key[-1].startswith("flops") else 0
-        np.testing.assert_allclose(mine[key], theirs[key], rtol=close, err_msg=str(key))
 
 
 # Dies in the third epoch of training, between two members.

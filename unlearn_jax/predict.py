@@ -9,6 +9,7 @@ import numpy as np
 from unlearn_jax.data.resident import Batches, Resident, Streamed
 from unlearn_jax.feed import Feed, Queue
 from unlearn_jax.layout import Layout, Program
+from unlearn_jax.memory import in_smaller_groups
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.train import Loss, decode_rows, find_images
 
@@ -67,6 +68,7 @@ def predict(predictor: Program, layout: Layout, variables_M: Variables,
 
     Raises:
       ValueError: the member counts differ, or there is nothing to predict.
+      InputError: not even one member fits into the device's memory.
     """
     members = jax.tree.leaves(variables_M)[0].shape[0]
     if members != len(rows):
@@ -74,16 +76,21 @@ def predict(predictor: Program, layout: Layout, variables_M: Variables,
     if not any(len(r) for r in rows):
         raise ValueError("no member has a sample to predict")
     batches = [in_batches(r, batch_size) for r in rows]
-    feed, outputs = Feed(layout, resident), []
-    for group in layout.groups(members):
-        variables = layout.put_members(jax.tree.map(lambda x, g=group: x[g], variables_M))
-        rows_GTB = stack_batches([batches[m] for m in group])
-        queue, calls = Queue(), []
-        for call in feed(rows_GTB):
-            calls.append(predictor(variables, feed.resident, call))
-            queue.add(calls[-1])
-        outputs_GTB = np.stack(jax.device_get(calls), axis=1)
-        outputs += list(outputs_GTB.reshape(len(group), -1, *outputs_GTB.shape[3:]))
+    feed = Feed(layout, resident)
+
+    def work(here: Layout) -> list[np.ndarray]:
+        program, outputs = predictor if here is layout else predictor.again(), []
+        for group in here.groups(members):
+            variables = here.put_members(jax.tree.map(lambda x, g=group: x[g], variables_M))
+            queue, calls = Queue(), []
+            for call in feed(stack_batches([batches[m] for m in group])):
+                calls.append(program(variables, feed.resident, call))
+                queue.add(calls[-1])
+            outputs_GTB = np.stack(jax.device_get(calls), axis=1)
+            outputs += list(outputs_GTB.reshape(len(group), -1, *outputs_GTB.shape[3:]))
+        return outputs
+
+    outputs = in_smaller_groups(work, layout, "prediction", batch_size)
     return [outputs[m][:len(r)] for m, r in enumerate(rows)]
 
 

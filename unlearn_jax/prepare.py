@@ -18,6 +18,7 @@ from unlearn_jax.engine import train_population
 from unlearn_jax.errors import InputError
 from unlearn_jax.feed import Feed, Queue
 from unlearn_jax.layout import Layout, Program
+from unlearn_jax.memory import call_bytes, fitted, in_smaller_groups, tree_bytes
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.population import Member, Pass, Recipe, join, member_keys
@@ -76,13 +77,16 @@ class Preparation:
         Returns:
           `[M, ...]` on the host.
         """
-        program = self.layout.over_members(fun, in_axes=(0,) * len(trees_M))
-        began = time.monotonic()
-        groups = []
-        for group in self.layout.groups(len(self.members)):
-            args = self.layout.put_members(jax.tree.map(lambda x, g=group: x[g], trees_M))
-            groups.append(jax.device_get(program(*args)))
-        self._book(program, began, 1)
+        def work(layout: Layout) -> list[Any]:
+            program = layout.over_members(fun, in_axes=(0,) * len(trees_M))
+            began, groups = time.monotonic(), []
+            for group in layout.groups(len(self.members)):
+                args = layout.put_members(jax.tree.map(lambda x, g=group: x[g], trees_M))
+                groups.append(jax.device_get(program(*args)))
+            self._book(program, layout, time.monotonic() - began - program.compile_seconds, 1)
+            return groups
+
+        groups = in_smaller_groups(work, self.layout, self.name, self.batch_size)
         return join(groups, len(self.members))
 
     def total(self, over: str, fun: Callable[..., Any], *trees_M: Any,
@@ -114,25 +118,25 @@ class Preparation:
             # The weight is there to be waited for: the sums are donated to the next call.
             return jax.tree.map(jnp.add, sums, fun(batch, *trees)), jnp.sum(batch.weights)
 
-        axes = (0, 0, 0, None) + (0,) * len(trees_M)
-        program = self.layout.over_members(add, axes, donate=(0,))
-        began, groups = time.monotonic(), []
-        for group in self.layout.groups(len(self.members)):
-            rows_GTB = stack_batches([batches[m] for m in group])
-            forget = np.zeros((len(group), self.resident.labels.shape[0]), bool)
-            for flags, m in zip(forget, group):
-                flags[self.members[m].forget] = True
-            trees = self.layout.put_members(jax.tree.map(lambda x, g=group: x[g], trees_M))
-            forget = self.layout.put_members(forget)
-            sums = self.layout.put_members(self._zeros(fun, len(group), batch_size, trees))
-            queue = Queue()
-            for batches_GB in self._feed(rows_GTB):
-                sums, weight = program(sums, batches_GB, forget, self._feed.resident, *trees)
-                queue.add(weight)
-            groups.append(jax.device_get(sums))
+        def work(layout: Layout) -> list[Any]:
+            program, layout = self._fitted(layout, add, fun, batch_size, trees_M)
+            began, groups = time.monotonic(), []
+            for group in layout.groups(len(self.members)):
+                trees = layout.put_members(jax.tree.map(lambda x, g=group: x[g], trees_M))
+                forget = layout.put_members(self._forget(group))
+                sums = layout.put_members(self._zeros(fun, len(group), batch_size, trees))
+                queue = Queue()
+                for call in self._feed(stack_batches([batches[m] for m in group])):
+                    sums, weight = program(sums, call, forget, self._feed.resident, *trees)
+                    queue.add(weight)
+                groups.append(jax.device_get(sums))
+            # Each member's own batches, whatever others it shares the calls with.
+            self._book(program, layout, time.monotonic() - began,
+                       np.array([len(own) for own in batches]))
+            return groups
+
+        groups = in_smaller_groups(work, self.layout, self.name, batch_size)
         self.images += [len(own) for own in rows]
-        # Each member's own batches, whatever others it shares the calls with.
-        self._book(program, began, np.array([len(own) for own in batches]))
         return join(groups, len(self.members))
 
     def train(self, stream: str, step: Step, settings: OptimizerSettings, variables_M: Variables,
@@ -163,6 +167,34 @@ class Preparation:
         self.compile_seconds += trained.compile_seconds
         return snapshot.variables
 
+    def _fitted(self, layout: Layout, add: Callable, fun: Callable, batch_size: int,
+                trees_M: tuple) -> tuple[Program, Layout]:
+        """The program of `total`, compiled for as many members a call as have room."""
+        made = []
+
+        def needs(layout: Layout) -> int:
+            axes = (0, 0, 0, None) + (0,) * len(trees_M)
+            made.append(layout.over_members(add, axes, donate=(0,)))
+            size = layout.groups(len(self.members)).shape[1]
+            sums, forget, trees = layout.shapes_of_members(
+                (self._zeros(fun, 1, batch_size, trees_M), self._forget(np.array([0])), trees_M),
+                size)
+            batches = self._feed.shapes(size, 1, batch_size)
+            made[-1].compile(sums, batches, forget, self._feed.resident, *trees)
+            return (call_bytes(made[-1]) - tree_bytes(self._feed.resident)
+                    + self._feed.waiting_bytes(batches))
+
+        layout = fitted(layout, len(self.members), self.name, needs)
+        self.compile_seconds += sum(program.compile_seconds for program in made[:-1])
+        return made[-1], layout
+
+    def _forget(self, group: np.ndarray) -> np.ndarray:
+        """Which resident rows each member of a group is to forget, `[G, R]` bool."""
+        flags = np.zeros((len(group), len(self.resident.labels)), bool)
+        for own, m in zip(flags, group):
+            own[self.members[m].forget] = True
+        return flags
+
     def _zeros(self, fun: Callable, count: int, batch_size: int, trees: Any) -> Any:
         """Sums to start from, `[count, ...]`."""
         size = self.model.image_size
@@ -174,7 +206,8 @@ class Preparation:
         shapes = jax.eval_shape(fun, batch, *one)
         return jax.tree.map(lambda x: np.zeros((count, *x.shape), x.dtype), shapes)
 
-    def _book(self, program: Program, began: float, calls: int | np.ndarray) -> None:
-        self.seconds += time.monotonic() - began - program.compile_seconds
+    def _book(self, program: Program, layout: Layout, seconds: float,
+              calls: int | np.ndarray) -> None:
+        self.seconds += seconds
         self.compile_seconds += program.compile_seconds
-        self.flops += calls * program.flops / self.layout.members_per_device
+        self.flops += calls * program.flops / layout.members_per_device

@@ -234,9 +234,11 @@ def _reproduce(run: Run) -> tuple[Block, ...]:
              ("data fingerprint", run.run.get("data_fingerprint", run.data["fingerprint"])),
              ("started", run.run.get("started")),
              ("whole run (s)", run.run.get("seconds"))]
-    compiled = run.run.get("compile_seconds")
-    if isinstance(compiled, dict):
-        facts += [(f"compilation of {name} (s)", v) for name, v in compiled.items()]
+    for key, what in (("compile_seconds", "compilation of"),
+                      ("first_step_seconds", "until the first step of")):
+        found = run.run.get(key)
+        if isinstance(found, dict):
+            facts += [(f"{what} {name} (s)", v) for name, v in found.items()]
     facts += [(f"version of {name}", v) for name, v in run.run["versions"].items()]
     table = Table("Where these numbers come from.",
                   (("fact", "what"), ("value", "as recorded in run.json")),

@@ -189,13 +189,15 @@ def _run_population(study: Study, missing: list[Stage], recipe: Recipe, start, p
         study.run.record_stage(stage.method, stage.forget_name, stage.key, status, seconds,
                                int(np.sum(metadata["images"])), len(mine), stage.epochs)
     saver.finish()
-    study.run.record_compilation(recipe.name, trained.compile_seconds + before.compile_seconds)
+    study.run.record_start(recipe.name, trained.compile_seconds + before.compile_seconds,
+                           trained.first_step_seconds)
     images = sum(row["images"] for row in {(r["seed"], r["forget_set"]): r
                                            for r in trained.history}.values())
     seconds = max(s.seconds for s in trained.snapshots.values())
-    logging.info("%s: %d images in %.1f s (%.0f images/s), and %.1f s of compilation",
+    logging.info("%s: %d images in %.1f s (%.0f images/s), and %.1f s of compilation%s",
                  recipe.name, images, seconds, images / max(seconds, 1e-9),
-                 trained.compile_seconds)
+                 trained.compile_seconds, "" if trained.first_step_seconds is None else
+                 f"; the first step ended after {trained.first_step_seconds:.1f} s")
 
 
 def _store_stage(study: Study, stage: Stage, snapshot: Snapshot, mine: list[int],

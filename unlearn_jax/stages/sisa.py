@@ -157,7 +157,7 @@ class Sisa:
                                    float(np.sum(metadata["seconds"])),
                                    int(np.sum(metadata["images"])), len(mine), m.stage.epochs)
         saver.finish()
-        study.run.record_compilation(recipe.name, trained.compile_seconds)
+        study.run.record_start(recipe.name, trained.compile_seconds, trained.first_step_seconds)
 
     def _recipe(self, number: int) -> Recipe:
         """The settings of `config.train` for one slice.
