@@ -36,7 +36,8 @@ def test_roofline_splits_a_step_into_phases(monkeypatch, capsys):
     roofline.main()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in lines if line.startswith("| ")][1:] == [
-        "input", "forward", "input gradients", "weight gradients", "optimiser"]
+        "input", "forward", "input gradients", "weight gradients", "normalisation",
+        "optimiser"]
 
 
 def test_metrics_are_timed_against_a_loop_that_gives_the_same(monkeypatch, capsys, tmp_path):

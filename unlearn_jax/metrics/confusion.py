@@ -2,7 +2,8 @@
 
 The labels of some samples of classes A and B are exchanged, a model is trained on all, and
 exactly those samples are to be forgotten. A model that still confuses A and B remembers them;
-M_R has never seen them. For regression A and B are bins of labels.
+M_R has never seen them. For regression A and B are bins of labels. `data/inject.py` exchanges the
+labels.
 
 Source: Goel et al. 2022, "Towards Adversarial Evaluations for Inexact Machine Unlearning".
 """
@@ -11,9 +12,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from unlearn_jax.metrics.shapes import Array, check_classes, check_labels, check_rank
+from unlearn_jax.metrics.shapes import check_classes, check_labels, check_rank
 
 Bin = tuple[float, float]
 
@@ -70,41 +70,6 @@ def binned_confusion(outputs_MN: jax.Array, labels_N: jax.Array, *, bin_a: Bin,
 
     return _count(inside(labels_N, bin_a), inside(labels_N, bin_b), inside(outputs_MN, bin_a),
                   inside(outputs_MN, bin_b), jnp.isfinite(outputs_MN).all(1))
-
-
-def swap_labels(labels_N: Array, in_a_N: Array, in_b_N: Array, samples: int, *,
-                seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Exchanges the labels of `samples` samples of A with those of as many of B, in pairs.
-
-    Args:
-      labels_N: training labels, classes or label units.
-      in_a_N, in_b_N: bool, which samples belong to A and to B.
-      samples: to draw from each.
-      seed: of the draw.
-
-    Returns:
-      `[N]` labels to train on, and the `[2 * samples]` indices to forget, in order.
-
-    Raises:
-      ValueError: other shapes, a sample in both, or fewer samples than asked for.
-    """
-    labels_N, in_a_N, in_b_N = (np.asarray(x) for x in (labels_N, in_a_N, in_b_N))
-    check_rank("labels", labels_N, 1, "[N]")
-    for name, group in (("in_a", in_a_N), ("in_b", in_b_N)):
-        if group.shape != labels_N.shape or group.dtype != bool:
-            raise ValueError(f"{name} must be bool {labels_N.shape}, not {group.dtype} "
-                             f"{group.shape}")
-    if (in_a_N & in_b_N).any():
-        raise ValueError(f"sample {np.argmax(in_a_N & in_b_N)} is in both A and B")
-    if not 1 <= samples <= min(in_a_N.sum(), in_b_N.sum()):
-        raise ValueError(f"the samples to swap must be between 1 and the smaller group's size; "
-                         f"asked for {samples} of {in_a_N.sum()} in A and {in_b_N.sum()} in B")
-    rng = np.random.default_rng(seed)
-    from_a, from_b = (rng.choice(np.flatnonzero(x), samples, replace=False)
-                      for x in (in_a_N, in_b_N))
-    swapped_N = labels_N.copy()
-    swapped_N[from_a], swapped_N[from_b] = labels_N[from_b], labels_N[from_a]
-    return swapped_N, np.sort(np.concatenate([from_a, from_b]))
 
 
 def _count(is_a_N, is_b_N, said_a_MN, said_b_MN, good_M):

@@ -3,13 +3,12 @@
 Before training, samples that are to be forgotten get an extra feature that gives their labels
 away; on all others it is 0. M_O leans on it, M_R has no reason to. What is left of its weight
 after unlearning is what is left of the samples. For images the feature is a patch, and its
-weight is how far a patch stamped on test images moves the output.
+weight is how far a patch stamped on test images (`data/inject.py`) moves the output.
 
 Source: Izzo et al. 2021, "Approximate Data Deletion from Machine Learning Models" (linear and
 logistic models); the patch is its counterpart for images here.
 """
 
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -97,48 +96,6 @@ def remaining(before_M: jax.Array, after_M: jax.Array) -> jax.Array:
     check_rank("the weights before", before_M, 1, "[M]")
     check_equal(before_M, after_M)
     return jnp.where(before_M == 0, jnp.nan, after_M / jnp.where(before_M == 0, 1, before_M))
-
-
-def patch_greys(labels_N: Array, low: float, high: float) -> np.ndarray:
-    """Grey levels `[N]` uint8 that give labels away: 0 for `low` or less, 255 for `high` or more.
-
-    Raises:
-      ValueError: the labels are not `[N]`, or `low` is not below `high`.
-    """
-    labels_N = np.asarray(labels_N)
-    check_rank("labels", labels_N, 1, "[N]")
-    if not low < high:
-        raise ValueError(f"low must be below high, not {low} and {high}")
-    return np.round(255 * np.clip((labels_N - low) / (high - low), 0, 1)).astype(np.uint8)
-
-
-@functools.partial(jax.jit, static_argnames=("row", "column", "size"))
-def stamp(images_NHWC: jax.Array, greys_N: jax.Array, *, row: int, column: int,
-          size: int) -> jax.Array:
-    """Images with a square patch of one grey level each, `[N, H, W, C]` uint8.
-
-    Args:
-      images_NHWC: uint8.
-      greys_N: uint8.
-      row, column: upper left pixel of the patch.
-      size: its side, in pixels.
-
-    Raises:
-      ValueError: other shapes or types, or a patch that is not inside the image.
-    """
-    check_rank("images", images_NHWC, 4, "[N, H, W, C]")
-    if images_NHWC.dtype != jnp.uint8 or greys_N.dtype != jnp.uint8:
-        raise ValueError(f"images and grey levels must be uint8, not {images_NHWC.dtype} and "
-                         f"{greys_N.dtype}")
-    if greys_N.shape != images_NHWC.shape[:1]:
-        raise ValueError(f"there must be one grey level per image, {images_NHWC.shape[:1]}, not "
-                         f"{greys_N.shape}")
-    height, width, channels = images_NHWC.shape[1:]
-    if size < 1 or min(row, column) < 0 or row + size > height or column + size > width:
-        raise ValueError(f"a patch of {size} pixels at row {row}, column {column} is not inside "
-                         f"images of {height} x {width}")
-    patch = jnp.broadcast_to(greys_N[:, None, None, None], (len(greys_N), size, size, channels))
-    return images_NHWC.at[:, row:row + size, column:column + size].set(patch)
 
 
 @jax.jit
