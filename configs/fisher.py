@@ -4,9 +4,9 @@
 
 The scales are those of configs/ft.py, with which it shares M_O and M_R through the store.
 Published: alpha 1e-6, caps 1e3 and, in the last layer, 1e2. At the default scale alpha is 3e-5,
-then 7 epochs as ft, which with the one walk over the retain set are as many images as ft's 8. Of 1e-6,
-1e-5, 3e-5, 1e-4 and 1e-3 it is the largest that keeps the retain set's validation error within 5 %
-of M_O's; no forget and no test sample was looked at.
+then 7 epochs as ft, which with the one walk over the retain set are as many images as ft's 8. Of
+1e-6, 1e-5, 3e-5, 1e-4 and 1e-3 it is the largest that keeps the retain set's validation error
+within 5 % of M_O's; no forget and no test sample was looked at.
 """
 
 import ml_collections
