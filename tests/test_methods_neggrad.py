@@ -58,5 +58,17 @@ def test_weights_still_decay_towards_zero():
                                rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("follow", [True, False])
+def test_running_statistics_follow_the_forget_set_or_stay(follow):
+    take, state = step("regression", options=dict(forget_statistics=follow))
+    batch = linear_batch([True] * 8)
+    after, _ = take(KEY, state, batch, 0.1)
+    w, b = (np.asarray(state.variables["params"][k]) for k in ("w", "b"))
+    mean = (np.asarray(batch.images).reshape(8, -1) / 255 @ w + b).mean()
+    # the running mean keeps 9 parts in 10, of zero
+    np.testing.assert_allclose(after.variables["batch_stats"]["mean"], 0.1 * mean * follow,
+                               rtol=1e-5)
+
+
 def test_it_walks_over_the_forget_set_alone():
     assert [p.over for p in METHODS["neggrad"].passes(linear_setting("neggrad"), 3)] == ["forget"]

@@ -25,8 +25,8 @@ TASKS = {"regression": {}, "classification": dict(space=CLASSES_SPACE, model=CLA
 HALVES = [False] * 4 + [True] * 4
 
 
-def step(task="regression", alpha=0.95):
-    setting = linear_setting("neggrad_plus", options=dict(alpha=alpha), **TASKS[task],
+def step(task="regression", **options):
+    setting = linear_setting("neggrad_plus", options=options, **TASKS[task],
                              optimizer_settings=settings(momentum=0.0))
     return jax.jit(METHOD.make_step(setting)), linear_state(setting.model)
 
@@ -34,7 +34,7 @@ def step(task="regression", alpha=0.95):
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("alpha", [0.95, 0.6])
 def test_a_step_weighs_the_two_means(task, alpha):
-    take, state = step(task, alpha)
+    take, state = step(task, alpha=alpha)
     # Two retained samples are padding: each set has a mean of its own.
     batch = linear_batch(HALVES, [1, 1, 0, 0, 1, 1, 1, 1], classes=task == "classification")
     after, loss = take(KEY, state, batch, 0.1)
@@ -57,15 +57,16 @@ def test_at_alpha_one_it_is_fine_tuning_on_the_retained_half():
                fine_tuning(KEY, state, half, 0.1)[0].variables["params"], rtol=1e-5, atol=1e-6)
 
 
-def test_each_half_has_its_own_statistics_those_of_the_retained_first():
-    take, state = step()
+@pytest.mark.parametrize("follow", [True, False])
+def test_the_running_statistics_are_those_of_the_retained_then_of_the_forgotten(follow):
+    take, state = step(forget_statistics=follow)
     batch = linear_batch(HALVES)
     after, _ = take(KEY, state, batch, 0.1)
     w, b = (np.asarray(state.variables["params"][k]) for k in ("w", "b"))
     means = (np.asarray(batch.images).reshape(8, -1) / 255 @ w + b).reshape(2, 4).mean(1)
     # the running mean keeps 9 parts in 10
-    np.testing.assert_allclose(after.variables["batch_stats"]["mean"],
-                               0.9 * 0.1 * means[0] + 0.1 * means[1], rtol=1e-5)
+    expected = 0.9 * 0.1 * means[0] + 0.1 * means[1] if follow else 0.1 * means[0]
+    np.testing.assert_allclose(after.variables["batch_stats"]["mean"], expected, rtol=1e-5)
 
 
 def test_the_order_within_a_half_does_not_matter():

@@ -254,6 +254,15 @@ def binned(values: np.ndarray, labels: np.ndarray, edges: np.ndarray) -> np.ndar
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
+def reach(values: np.ndarray) -> np.ndarray:
+    """How far the smallest and the largest of `[M, n]` lie from the mean of the M: `[2, n]`.
+
+    Never below 0, although the rounded mean of equal values may lie beside them.
+    """
+    mean = values.mean(axis=0)
+    return np.maximum([mean - values.min(axis=0), values.max(axis=0) - mean], 0)
+
+
 def accuracy_by_class(run: Run, forget_set: str) -> Made:
     """Accuracy on the test set, class by class."""
     figure, axes = canvas(7.0, 3.4)
@@ -267,8 +276,7 @@ def accuracy_by_class(run: Run, forget_set: str) -> Made:
         mean = share.mean(axis=0)
         style = look(run, model)
         at = np.arange(len(mean)) + 0.16 * (i - (len(found) - 1) / 2)
-        ax.errorbar(at, mean, [mean - share.min(axis=0), share.max(axis=0) - mean], fmt="none",
-                    ecolor=style.color, elinewidth=1)
+        ax.errorbar(at, mean, reach(share), fmt="none", ecolor=style.color, elinewidth=1)
         ax.plot(at, mean, style.marker, color=style.color, ms=5, label=label(model))
         if len(mean) <= 20:
             ax.set_xticks(np.arange(len(mean)))
