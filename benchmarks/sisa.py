@@ -9,6 +9,7 @@ at a time, for each seed, which has shards of its own.
 
 import argparse
 import ast
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,8 @@ def _round(name: str, args: argparse.Namespace, folder: Path) -> dict[str, dict[
                 retrained = retrained or _retrain(study)
             deleted.append(models)
         found[title] = _figures(ensemble, retrained, deleted)
+        print(f"{name}, {title}: " + ", ".join(f"{k} {v:.4g}" for k, v in found[title].items()),
+              file=sys.stderr, flush=True)
     return found
 
 
