@@ -125,8 +125,8 @@ def default_config() -> ml_collections.ConfigDict:
         backend="",               # cpu | gpu | tpu: fail where it is missing; "": what jax finds
         members=0,                # devices along the member axis; 0: all
         batch=1,                  # devices along the batch axis
-        members_per_device=0,     # in one call of the program; 0: one on CPU, else all
-        steps_per_dispatch=0,     # 0: one on CPU, 32 elsewhere
+        members_per_device=0,     # in one call of the program; 0: one on CPU, else all that fit
+        steps_per_dispatch=0,     # at most; 0: one on CPU, 32 elsewhere
         convolution="auto",       # how convolutions are computed: conv.py lists the ways
         resident="auto",          # images on the device | stream: from the host | auto: stream
                                   # what takes more than half of the device's memory
