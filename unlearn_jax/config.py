@@ -123,6 +123,7 @@ def default_config() -> ml_collections.ConfigDict:
     ))
     c.parallel = ml_collections.ConfigDict(dict(
         backend="",               # cpu | gpu | tpu: fail where it is missing; "": what jax finds
+        cpu_devices=0,            # a CPU counts as this many devices; 0: one for each core
         members=0,                # devices along the member axis; 0: all
         batch=1,                  # devices along the batch axis
         members_per_device=0,     # in one call of the program; 0: one on CPU, else all that fit
@@ -200,6 +201,7 @@ _RANGES = {
     "compare.trials": (1, 1000),
     "compare.tolerance": (0, 1),
     "parallel.members": (0, math.inf),
+    "parallel.cpu_devices": (0, 1024),
     "parallel.batch": (1, math.inf),
     "parallel.members_per_device": (0, math.inf),
     "parallel.steps_per_dispatch": (0, math.inf),

@@ -15,9 +15,9 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from unlearn_jax import commandline, stages
-from unlearn_jax.allocator import keep_freed_memory
 from unlearn_jax.config import check_config
 from unlearn_jax.conv import convolutions
+from unlearn_jax.cpu import divide_cores, keep_freed_memory
 from unlearn_jax.errors import InputError
 from unlearn_jax.store import Store, is_disk_full
 
@@ -33,6 +33,7 @@ def main(argv: list[str]) -> None:
     config = _CONFIG.value
     check_config(config)
     keep_freed_memory()
+    divide_cores(config.parallel.cpu_devices)
     file, scale = commandline.config_name()
     name = Path(file).stem + (f":{scale}" if scale else "")
     directory = Path(_WORKDIR.value or f"runs/{name.replace(':', '-')}")
