@@ -1,4 +1,4 @@
-"""Random labels on D_f, and only the weights move that D_f's loss depends on most (SalUn).
+"""Random labels on D_f; only the weights move that matter most for it (SalUn).
 
     python -m unlearn_jax.main --config=configs/salun.py
 
