@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from unlearn_jax import workdir
-from unlearn_jax.allocator import keep_freed_memory
+from unlearn_jax.cpu import divide_cores, keep_freed_memory
 
 
 def in_turns(runs: dict[str, Callable[[], None]], n: int, warmup: int) -> dict[str, np.ndarray]:
@@ -45,6 +45,7 @@ def arguments(description: str, **defaults: Any) -> argparse.ArgumentParser:
     As in a run of the product, the C library is told to keep freed memory; so is PyTorch's.
     """
     keep_freed_memory()
+    divide_cores()
     parser = argparse.ArgumentParser(description=description,
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     workload = dict(members=[1, 2, 4, 8], network="resnet18", stem="small", width=16,

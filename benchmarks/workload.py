@@ -11,8 +11,9 @@ import numpy as np
 
 from unlearn_jax import models
 from unlearn_jax.config import default_config
-from unlearn_jax.data.resident import Resident
+from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.engine import PopulationRun
+from unlearn_jax.feed import Feed
 from unlearn_jax.layout import Layout, make_layout
 from unlearn_jax.models import Model, build_model
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
@@ -79,15 +80,20 @@ def layout_for(members: int, per_device: int = 0) -> Layout:
     return make_layout(cfg, members)
 
 
-def engine_run(work: Workload, layout: Layout) -> PopulationRun:
-    """A compiled population, whose `train_epoch()` is `steps` steps of all members."""
+def engine_run(work: Workload, layout: Layout, data: Streamed | None = None) -> PopulationRun:
+    """A compiled population, whose `train_epoch()` is `steps` steps of all members.
+
+    Args:
+      work: what it does.
+      layout: devices.
+      data: where it takes the images from; None: from the device.
+    """
     none = np.zeros(0, np.int32)
     rows = np.arange(work.batch * work.steps, dtype=np.int32)
     members = [Member(seed, "", rows, none, none) for seed in range(work.members)]
     variables = init_members(work.model, layout, list(range(work.members)))
-    run = PopulationRun(work.recipe(), work.model, layout, work.resident, members, variables)
-    run.compile()
-    return run
+    return PopulationRun(work.recipe(), work.model, Feed(layout, data or work.resident), layout,
+                         members, variables)
 
 
 Steps = tuple[jax.stages.Compiled, Callable[[], None]]

@@ -1,8 +1,11 @@
 """What the configs of this folder share: the scales behind the colon of `--config=FILE:SCALE`."""
 
+from typing import Any
+
 import ml_collections
 
 from unlearn_jax.config import ConfigError, default_config
+from unlearn_jax.methods import METHODS
 
 
 def config(scale: str) -> ml_collections.ConfigDict:
@@ -20,6 +23,46 @@ def config(scale: str) -> ml_collections.ConfigDict:
     c = default_config()
     SCALES[scale](c)
     return c
+
+
+def unlearning(scale: str, method: str) -> ml_collections.ConfigDict:
+    """The config of a scale with a method; the study's scale takes the method's published keys.
+
+    Args:
+      scale: a key of `SCALES`.
+      method: a key of `unlearn_jax.methods.METHODS`.
+    """
+    c = config(scale)
+    c.unlearn.method = method
+    if METHODS[method].make_step is None:
+        c.unlearn.epochs = (0,)
+    if scale == "utkface":
+        c.unlearn.update(dict(METHODS[method].published))
+    return c
+
+
+def changes(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The values of a nested dict that differ from another's, in its form."""
+    found = {}
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            value = changes(base[key], value)
+            if value:
+                found[key] = value
+        elif key not in base or base[key] != value:
+            found[key] = value
+    return found
+
+
+def whole_number(text: str, least: int) -> int:
+    """The number behind the colon.
+
+    Raises:
+      ConfigError: it is no whole number, or too small.
+    """
+    if not text.isdecimal() or int(text) < least:
+        raise ConfigError(f"--config=FILE:{text}: allowed: a whole number of at least {least}")
+    return int(text)
 
 
 def _demo(c: ml_collections.ConfigDict) -> None:

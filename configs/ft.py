@@ -13,6 +13,4 @@ from configs import common
 
 def get_config(scale: str = "") -> ml_collections.ConfigDict:
     """The config; `scale` is what follows the colon."""
-    c = common.config(scale)
-    c.unlearn.method = "ft"
-    return c
+    return common.unlearning(scale, "ft")

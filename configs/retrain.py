@@ -10,6 +10,4 @@ from configs import common
 
 def get_config(scale: str = "") -> ml_collections.ConfigDict:
     """The config; `scale` is what follows the colon."""
-    c = common.config(scale)
-    c.unlearn.method = "retrain"
-    return c
+    return common.unlearning(scale, "retrain")

@@ -14,8 +14,7 @@ from configs import common
 
 def get_config(scale: str = "") -> ml_collections.ConfigDict:
     """The config; `scale` is what follows the colon."""
-    c = common.config(scale)
-    c.unlearn.method = "rnd"
+    c = common.unlearning(scale, "rnd")
     if c.data.task == "classification":
         c.unlearn.labels = "uniform"
     if not scale:

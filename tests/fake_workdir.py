@@ -67,8 +67,27 @@ def write_workdir(path: Path, *, task="regression", seeds=(0, 1, 2), sets=("20-2
             {"stage": "predictions", "forget_set": "", "key": "fedcba9876543210",
              "status": "reused", "seconds": 0.1, "members": None, "images": None,
              "images_per_s": None}],
-        "compile_seconds": {"train": 28.25},
+        "compile_seconds": {"train": 28.25}, "first_step_seconds": {"train": 30.5},
         "warnings": []})
+    return path
+
+
+def write_comparison(path: Path, *, methods=("ft", "rnd"), sets=("20-28",), trials=2,
+                     rank_by="forgetting", budget=2, **options) -> Path:
+    """The work directory of a comparison: of each method the last trial is taken."""
+    write_workdir(path, methods=methods, sets=sets, budgets=(budget,), **options)
+    rows = [(m, s, t + 1, 0.001 * (t + 1), "", "nan", budget, 5.0 + t, 6.5, True,
+             t == trials - 1, 2500, 1.5, 1e9, "", f"stage-{m}-{t}",
+             f"python -m unlearn_jax.main --config=configs/{m}.py --config.x={t}")
+            for m in methods for s in sets for t in range(trials)]
+    write_csv(path / "trials.csv",
+              ("method", "forget_set", "trial", "learning_rate", "option", "strength", "epochs",
+               "validation_error", "limit", "within", "chosen", "images", "seconds", "flops",
+               "note", "stage", "command"), rows)
+    run = json.loads((path / "run.json").read_text())
+    run["config"]["compare"] = {"methods": list(methods), "budget": "images", "fraction": 0.25,
+                                "trials": trials, "tolerance": 0.05, "rank_by": rank_by}
+    write_json(path / "run.json", run)
     return path
 
 
@@ -158,6 +177,7 @@ def _rows(name, models, errors, labels, seeds, alphas, task):
         if method != "original":
             add(method, budget, "images_vs_retrain", [cost / 30000] * len(seeds))
             add(method, budget, "wall_vs_retrain", [cost / 30000 + 0.001 * s for s in seeds])
+            add(method, budget, "flops_vs_retrain", [cost / 29000] * len(seeds))
     for split in labels:
         constant = 0.2 if task == "classification" else np.abs(labels[split] - 34).mean()
         add("median", 0, f"{kind}_{split}", [constant] * len(seeds))

@@ -4,15 +4,26 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import audit, formulations, measure, population, roofline, startup
+from benchmarks import (
+    audit,
+    formulations,
+    measure,
+    metrics,
+    population,
+    roofline,
+    sisa,
+    startup,
+)
 from unlearn_jax import conv
+from unlearn_jax.metrics import errors
 
 TINY = ["--network", "resnet4", "--width", "2", "--image-size", "8", "--batch", "4", "--steps", "2",
         "--n", "2"]
 
 
 @pytest.mark.parametrize("benchmark, flags, names, figure", [
-    (population, ["--members", "2"], {"ours", "ours-together", "vmap", "loop"}, "images_per_s"),
+    (population, ["--members", "2"],
+     {"ours", "ours-streamed", "ours-together", "vmap", "loop"}, "images_per_s"),
     (audit, ["--members", "3"], {"ours"}, "models_per_hour"),
 ])
 def test_figures_are_written_with_their_context(monkeypatch, capsys, tmp_path, benchmark, flags,
@@ -68,6 +79,46 @@ def test_startup_is_measured_in_processes_of_their_own(monkeypatch, tmp_path):
     for row in content["rows"]:
         assert 0 < row["step_compile_s"]["median"] < row["compile_s"]["median"]
         assert row["compile_s"]["median"] < row["first_step_s"]["median"]
+
+
+def test_metrics_are_timed_against_a_loop_that_gives_the_same(monkeypatch, capsys, tmp_path):
+    arrays = np.random.default_rng(0).gamma(2, 4, (4, 3, 50)).astype(np.float32)
+    one_pass = errors.study_metrics(*arrays, np.array(metrics.ALPHAS, np.float32), metrics.WITHIN)
+    for name, value in metrics.numpy_loop(*arrays)._asdict().items():
+        np.testing.assert_allclose(getattr(one_pass, name), value, rtol=1e-5, err_msg=name)
+    path = tmp_path / "figures.json"
+    monkeypatch.setattr(sys, "argv", [
+        "benchmark", "--members", "2", "--samples", "30", "--models", "4", "--forget", "3",
+        "--replicates", "3", "--n", "2", "--json", str(path)])
+    metrics.main()
+    content = json.loads(path.read_text())
+    assert [row["what"] for row in content["rows"]] == [
+        "NumPy loop", "one pass", "its exponentials", "one reading", "forgetting quality",
+        "with 3 replicates"]
+    assert content["bound"] > 0 and all(row["ms"]["min"] > 0 for row in content["rows"])
+    assert content["reached"] > 0 and all(row["CPU ms"]["min"] > 0 for row in content["rows"])
+    assert "times as fast as the NumPy loop" in capsys.readouterr().out
+
+
+def test_sisa_counts_and_times_each_deletion(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "figures.json"
+    changes = ["data.size=300", "data.image_size=8", "model.name=resnet4", "model.width=2",
+               "model.stem=small", "train.epochs=3", "seeds=(0,)", "unlearn.sisa.shards=3",
+               "unlearn.sisa.slices=1"]
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--data", "synthetic", "--samples", "1", "--n",
+                                      "1", "--json", str(path), "--set", *changes])
+    sisa.main()
+    rows = {row["delete"]: row for row in json.loads(path.read_text())["rows"]}
+    assert list(rows) == ["one sample", "one per cent", "one class"]
+    # one of three shards; then, where a class is in all of them, everything
+    assert rows["one sample"]["images"] == pytest.approx(3, rel=0.05)
+    assert rows["one sample"]["expected"] == pytest.approx(3, rel=0.05)
+    assert rows["one class"]["images"] == pytest.approx(1, rel=0.02)
+    for row in rows.values():
+        assert row["nominal"] == 6 and row["delete_s"]["min"] > 0
+        assert row["time"]["median"] == pytest.approx(
+            row["retrain_s"]["median"] / row["delete_s"]["median"])
+    assert "| data | delete |" in capsys.readouterr().out
 
 
 def test_runs_take_turns_and_warm_up():

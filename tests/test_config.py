@@ -2,8 +2,6 @@ import pytest
 
 from unlearn_jax.config import ConfigError, check_config, default_config, get
 
-METHODS = ("ft", "rnd")
-
 
 def with_value(key, value):
     c = default_config()
@@ -16,7 +14,7 @@ def with_value(key, value):
 
 def test_the_default_is_allowed_and_locked():
     c = default_config()
-    check_config(c, METHODS)
+    check_config(c)
     with pytest.raises(AttributeError, match="epoch"):
         c.train.epoch = 3
 
@@ -52,8 +50,19 @@ def test_the_default_is_allowed_and_locked():
 ])
 def test_impossible_values_name_key_value_and_what_is_allowed(key, value, words):
     with pytest.raises(ConfigError, match="config.") as e:
-        check_config(with_value(key, value), METHODS)
+        check_config(with_value(key, value))
     assert words in str(e.value)
     if key != "parallel.batch":  # reported at the batch size that does not fit
         assert f"config.{key} is {value!r}" in str(e.value)
     assert len(str(e.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("method, epochs", [("sisa", (2,)), ("sisa", (0, 2))])
+def test_a_method_without_steps_has_no_budgets(method, epochs):
+    c = default_config()
+    c.unlearn.method = method
+    c.unlearn.epochs = (0,)
+    check_config(c)
+    c.unlearn.epochs = epochs
+    with pytest.raises(ConfigError, match="config.unlearn.epochs is .*sisa trains as config.train"):
+        check_config(c)

@@ -17,6 +17,9 @@ from unlearn_jax.models import build_model
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.train import Batch, init_state, make_loss
 
+# Configs that are of no one method, and what may stand behind their colon.
+PROTOCOLS = {"challenge": ("", "16"), "compare": ("", "digits", "utkface_small"),
+             "confusion": ("", "digits"), "injection": ("", "digits")}
 NAMES = sorted(m.name for m in pkgutil.iter_modules(configs.__path__) if m.name != "common")
 
 
@@ -34,7 +37,8 @@ def one_step(c):
     optimizer = make_optimizer(OptimizerSettings.from_config(c.unlearn))
     setting = Setting(model, optimizer, make_loss(c.train.loss, c.model.output_scale),
                       LabelSpace(c.data.label_min, c.data.label_max, classes,
-                                 c.model.output_scale), c.unlearn)
+                                 c.model.output_scale), c.unlearn,
+                      c.unlearn.get(c.unlearn.method), c.train)
     step = METHODS[c.unlearn.method].make_step(setting)
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 4) if classes else rng.uniform(20, 60, 4).astype(np.float32)
@@ -53,14 +57,21 @@ def one_step(c):
 
 
 def test_there_are_configs_for_every_method():
-    assert set(NAMES) == set(METHODS)
+    assert set(NAMES) == set(METHODS) | set(PROTOCOLS)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name, scale", [(n, s) for n, scales in PROTOCOLS.items() for s in scales])
+def test_every_protocol_is_allowed(name, scale):
+    c = load(name, scale)
+    check_config(c)
+    assert c.is_locked
+
+
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_config_is_allowed(name, scale):
     c = load(name, scale)
-    check_config(c, tuple(METHODS))
+    check_config(c)
     assert c.is_locked and c.unlearn.method == name
 
 
@@ -71,6 +82,12 @@ def test_every_config_is_allowed(name, scale):
 def test_every_scale_takes_a_step(name, scale):
     state, loss = one_step(load(name, scale))
     assert np.isfinite(loss) and state.step == 1
+
+
+@pytest.mark.parametrize("count", ["3", "many", "-8"])
+def test_a_challenge_needs_a_number_of_models(count):
+    with pytest.raises(ConfigError, match="a whole number of at least 4"):
+        load("challenge", count)
 
 
 def test_unknown_scales_list_the_known_ones():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from unlearn_jax.data.augment import Augmentation, render_copies
-from unlearn_jax.data.resident import make_resident
+from unlearn_jax.data.resident import Resident, Streamed, make_resident
 from unlearn_jax.data.synthetic import load_synthetic
 from unlearn_jax.splits import Rows
 
@@ -37,6 +37,21 @@ def test_without_copies_the_rows_are_the_data_set():
     resident, index = make_resident(DATASET, rows(range(6), [0] * 6), SETTINGS, seed=0)
     assert len(resident.images) == 6
     np.testing.assert_array_equal(index(rows([3, 1], [0, 0])), [3, 1])
+
+
+def test_what_has_no_room_stays_on_the_host_under_the_same_rows():
+    balanced = rows([0, 1, 1, 5], [0, 1, 2, 3])
+    size = (6 + 3) * 8 * 8 * 3
+    resident, index = make_resident(DATASET, balanced, SETTINGS, 4, most_bytes=size)
+    streamed, index_too = make_resident(DATASET, balanced, SETTINGS, 4, most_bytes=size - 1)
+    assert isinstance(resident, Resident) and isinstance(streamed, Streamed)
+    assert streamed.images is DATASET.images  # which may be mapped from a file
+    np.testing.assert_array_equal(index(balanced), index_too(balanced))
+    np.testing.assert_array_equal(resident.labels, streamed.labels)
+    asked = np.array([[8, 0, ~6], [5, ~0, 7]], np.int32)
+    expected = np.asarray(resident.images)[[[8, 0, 6], [5, 0, 7]]]
+    np.testing.assert_array_equal(streamed.read(asked), expected)
+    np.testing.assert_array_equal(streamed.read(np.array([3, ~3])), DATASET.images[[3, 3]])
 
 
 @pytest.mark.parametrize("balanced", [rows([1], [1]), rows([0], [0])])

@@ -1,24 +1,31 @@
 import dataclasses
 import logging
+import time
 
 import jax
 import numpy as np
 import pytest
-from toy import LinearModel, layout, members, recipe, resident, settings, tree_close
+from toy import (
+    Bar,
+    LinearModel,
+    Memory,
+    assert_same,
+    layout,
+    members,
+    recipe,
+    resident,
+    settings,
+    streamed,
+    train,
+    tree_close,
+)
 
-from unlearn_jax import checkpoints
+from unlearn_jax import engine, feed
 from unlearn_jax.engine import train_population
-from unlearn_jax.errors import InputError
 from unlearn_jax.layout import Program
-from unlearn_jax.population import Saver, init_members
+from unlearn_jax.population import init_members
 
 MODEL = LinearModel()
-
-
-def train(chosen, recipe_=None, where=None, **kwargs):
-    where = where or layout(count=len(chosen))
-    start = init_members(MODEL, where, [m.seed for m in chosen])
-    return train_population(recipe_ or recipe(), MODEL, where, resident(), chosen, start, **kwargs)
 
 
 def only(tree, m):
@@ -32,8 +39,8 @@ def test_population_equals_a_loop_of_singles():
         tree_close(only(everyone.variables, m), single.variables, rtol=1e-5)
         np.testing.assert_allclose(everyone.validation_loss[m], single.validation_loss[0],
                                    rtol=1e-5)
-        assert everyone.images[m] == single.images[0] == 3 * len(member.rows)
-        assert everyone.steps[m] == 3 * -(-len(member.rows) // 8)
+        assert everyone.images[m] == single.images[0] == 3 * len(member.retain)
+        assert everyone.steps[m] == 3 * -(-len(member.retain) // 8)
 
 
 @pytest.mark.parametrize("where", [
@@ -51,6 +58,34 @@ def test_every_layout_gives_the_same_numbers(where):
         for key in a:
             close = b[key] if isinstance(b[key], str) else pytest.approx(b[key], rel=1e-4)
             assert a[key] == close
+
+
+@pytest.mark.parametrize("where", [dict(per_device=1), dict(per_device=2, steps=2),
+                                   dict(members=2, batch=2), dict(members=1, batch=4)])
+def test_streamed_images_give_the_same_numbers_to_the_bit(where):
+    chosen = recipe(epochs=2, optimizer_settings=settings(name="adam"))
+    assert_same(train(members(), chosen, layout(**where)),
+                train(members(), chosen, layout(**where), data=streamed()))
+
+
+def test_a_streamed_run_holds_few_images_on_the_device(monkeypatch):
+    monkeypatch.setattr(feed, "_CALL_BYTES", 3 * 8 * 12 * 2)  # two batches of three members
+    whole = train(members(), where=layout(steps=32), data=streamed(), bar=Bar)
+    # 24 samples are three batches: calls of two, the last one half empty
+    assert Bar.last.counts == [0] + 3 * [16 + 16 + 9, 8 + 1]
+    assert_same(whole, train(members(), where=layout(steps=2)))
+
+
+@pytest.mark.parametrize("where", [
+    dict(members=3), dict(members=2, batch=2), dict(members=1, batch=4), dict(per_device=1),
+    dict(steps=2)])
+def test_flops_are_those_of_the_steps_on_every_layout(where):
+    one, two = (train(members(), recipe(epochs=e)).snapshots[e].flops for e in (1, 2))
+    np.testing.assert_allclose(two, 2 * one, rtol=1e-6)
+    # 12 weights, 8 samples: forward and weight gradient are 2 x 2 x 8 x 12 of them, 3 steps
+    assert 3 * 384 < one[0] < 3 * 1500
+    other = train(members(), recipe(epochs=1), where=layout(**where)).snapshots[1].flops
+    np.testing.assert_allclose(other, one, rtol=0.15)
 
 
 def test_a_member_that_fails_is_named_and_alone(caplog):
@@ -119,7 +154,8 @@ def test_the_start_is_left_as_it_was():
     tree_close(before, start, rtol=0)
 
 
-def test_members_exchange_nothing(monkeypatch):
+@pytest.mark.parametrize("data", [resident, streamed])
+def test_members_exchange_nothing(monkeypatch, data):
     texts = []
     call = Program.__call__
 
@@ -129,31 +165,13 @@ def test_members_exchange_nothing(monkeypatch):
         return out
 
     monkeypatch.setattr(Program, "__call__", spy)
-    train(members(), recipe(epochs=1), layout(members=3))
+    train(members(), recipe(epochs=1), layout(members=3), data())
     collectives = ("all-reduce", "all-gather", "collective-permute", "all-to-all")
     assert len(texts) > 4
     assert not any(name in text for text in texts for name in collectives)
     texts.clear()
-    train(members(), recipe(epochs=1), layout(members=1, batch=4))
+    train(members(), recipe(epochs=1), layout(members=1, batch=4), data())
     assert any("all-reduce" in text for text in texts)  # the batch axis does
-
-
-class _Memory(Saver):
-    """Saves every epoch as a checkpoint, and gives up after some."""
-
-    def __init__(self, directory, last):
-        self.directory, self.last = directory, last
-
-    def due(self):
-        return True
-
-    def save(self, epoch, tree, metadata):
-        checkpoints.save_progress(self.directory, epoch, tree, metadata)
-        if epoch == self.last:
-            raise KeyboardInterrupt
-
-    def load(self, template):
-        return checkpoints.restore_latest(self.directory, template)
 
 
 @pytest.mark.parametrize("changes", [dict(), dict(keep="last", snapshots=(1, 4))])
@@ -161,25 +179,19 @@ def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, changes):
     chosen = recipe(epochs=4, optimizer_settings=settings(name="adam"), **changes)
     whole = train(members(), chosen)
     with pytest.raises(KeyboardInterrupt):
-        train(members(), chosen, saver=_Memory(tmp_path, 2))
-    resumed = train(members(), chosen, saver=_Memory(tmp_path, None))
-    assert whole.snapshots.keys() == resumed.snapshots.keys()
-    for epochs, snapshot in whole.snapshots.items():
-        other = resumed.snapshots[epochs]
-        tree_close(snapshot.variables, other.variables, rtol=0)
-        for field in ("epochs", "steps", "images", "failed", "validation_loss"):
-            np.testing.assert_array_equal(getattr(snapshot, field), getattr(other, field))
-    assert whole.history == resumed.history
+        train(members(), chosen, saver=Memory(tmp_path, 2))
+    resumed = train(members(), chosen, saver=Memory(tmp_path, None))
+    assert_same(whole, resumed)
 
 
 def test_part_of_an_interrupted_population_goes_on(tmp_path):
     chosen = recipe(epochs=4, keep="last", snapshots=(1, 4))
     whole = train(members(), chosen)
     with pytest.raises(KeyboardInterrupt):
-        train(members(), chosen, saver=_Memory(tmp_path, 2))
+        train(members(), chosen, saver=Memory(tmp_path, 2))
     part = [members()[2], members()[0]]
-    resumed = train(part, chosen, saver=_Memory(tmp_path, None), bar=_Bar)
-    assert _Bar.last.counts[0] == 2 * (24 + 9)  # of these members, two epochs were there
+    resumed = train(part, chosen, saver=Memory(tmp_path, None), bar=Bar)
+    assert Bar.last.counts[0] == 2 * (24 + 9)  # of these members, two epochs were there
     for epochs, snapshot in whole.snapshots.items():
         other = resumed.snapshots[epochs]
         for mine, theirs in enumerate((2, 0)):
@@ -193,49 +205,31 @@ def test_part_of_an_interrupted_population_goes_on(tmp_path):
 def test_progress_that_does_not_fit_is_passed_over(tmp_path, caplog, changes, words):
     chosen = recipe(epochs=4, keep="last", snapshots=(4,))
     with pytest.raises(KeyboardInterrupt):
-        train(members(), chosen, saver=_Memory(tmp_path, 2))
+        train(members(), chosen, saver=Memory(tmp_path, 2))
     who = [dataclasses.replace(m, seed=changes.get("seed", m.seed)) for m in members()]
     chosen = dataclasses.replace(chosen, snapshots=changes.get("snapshots", (4,)))
     with caplog.at_level(logging.WARNING):
-        trained = train(who, chosen, saver=_Memory(tmp_path / "new", None), bar=_Bar)
-        again = train(who, chosen, saver=_Memory(tmp_path, None), bar=_Bar)
-    assert words in caplog.text and _Bar.last.counts[0] == 0
+        trained = train(who, chosen, saver=Memory(tmp_path / "new", None), bar=Bar)
+        again = train(who, chosen, saver=Memory(tmp_path, None), bar=Bar)
+    assert words in caplog.text and Bar.last.counts[0] == 0
     tree_close(trained.snapshots[4].variables, again.snapshots[4].variables, rtol=0)
 
 
-class _Bar:
-    """Notes what it is told."""
-
-    def __init__(self, total, **kwargs):
-        self.total = total
-        self.counts = []
-        _Bar.last = self
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return None
-
-    def update(self, count):
-        self.counts.append(count)
-
-
 def test_the_bar_counts_every_image_once():
-    train(members(), bar=_Bar)
-    assert sum(_Bar.last.counts) == _Bar.last.total == 3 * (24 + 17 + 9)
+    train(members(), bar=Bar)
+    assert sum(Bar.last.counts) == Bar.last.total == 3 * (24 + 17 + 9)
 
 
 def test_members_that_are_done_cost_nothing():
     # one member a call: who has stopped early, or has fewer batches, is not called any more
     still = settings(learning_rate=0.0)
     train(members(), recipe(epochs=6, patience=1, optimizer_settings=still), layout(per_device=1),
-          bar=_Bar)
+          bar=Bar)
     an_epoch = [8, 8, 8] + [8, 8, 1] + [8, 1]
-    assert _Bar.last.counts == [0] + 2 * an_epoch
+    assert Bar.last.counts == [0] + 2 * an_epoch
 
 
-@pytest.mark.parametrize("field, words", [("rows", "no samples to train"),
+@pytest.mark.parametrize("field, words", [("retain", "no samples to train"),
                                           ("validation", "no validation samples")])
 def test_empty_sets_are_refused_before_any_work(field, words):
     chosen = members()
@@ -244,33 +238,18 @@ def test_empty_sets_are_refused_before_any_work(field, words):
         train(chosen)
 
 
-def crowded(monkeypatch, most):
-    """Lets programs run on up to `most` members; their count in each call is noted."""
-    call, sizes = Program.__call__, []
-
-    def limited(self, carry, *args):
-        size = jax.tree.leaves(carry)[0].shape[0]
-        if args and size > most:
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
-        sizes.append(size)
-        return call(self, carry, *args)
-
-    monkeypatch.setattr(Program, "__call__", limited)
-    return sizes
+def test_the_first_step_is_timed():
+    began = time.monotonic()
+    assert 0 < train(members()).first_step_seconds < time.monotonic() - began
+    nothing = train(members(), recipe(epochs=0, keep="last", snapshots=(0,)))
+    assert nothing.first_step_seconds is None
 
 
-def test_members_that_do_not_fit_are_trained_in_smaller_groups(monkeypatch, caplog):
-    expected = train(members()).snapshots[3]
-    sizes = crowded(monkeypatch, 1)
-    with caplog.at_level(logging.WARNING):
-        trained = train(members())
-    tree_close(trained.snapshots[3].variables, expected.variables, rtol=1e-5)
-    assert sizes[-1] == 1
-    assert "3 members at once do not fit" in caplog.text
-    assert "2 members at once do not fit" in caplog.text
-
-
-def test_one_member_that_does_not_fit_is_an_error_with_advice(monkeypatch):
-    crowded(monkeypatch, 0)
-    with pytest.raises(InputError, match="batch of 8 does not fit.*smaller batch_size"):
-        train(members())
+def test_a_long_epoch_does_not_wait_for_its_end_to_time_the_first_step(monkeypatch):
+    ends = []
+    close = engine.PopulationRun._validation_loss
+    monkeypatch.setattr(engine.PopulationRun, "_validation_loss",
+                        lambda run, group: ends.append(run.first_step_at) or close(run, group))
+    train(members((24,)), recipe(epochs=1, batch_size=4))  # six steps
+    train(members((8,)), recipe(epochs=1, batch_size=4))  # two, which may both be under way
+    assert ends[0] is not None and ends[1] is None

@@ -23,7 +23,7 @@ from unlearn_jax.methods.method import LabelSpace, Setting
 from unlearn_jax.methods.rnd import draw_labels
 from unlearn_jax.models import build_model
 from unlearn_jax.optim import OptimizerSettings, make_optimizer, rate_at
-from unlearn_jax.population import Member, epoch_batches, init_members
+from unlearn_jax.population import Member, Pass, epoch_batches, init_members
 from unlearn_jax.splits import make_splits
 from unlearn_jax.train import Batch, init_state, make_loss, make_train_step
 
@@ -67,7 +67,8 @@ def test_splits_and_forget_sets():
         name="toy", images=np.zeros((100, 2, 2, 3), np.uint8), labels=ages,
         ids=np.array([f"id-{i}" for i in range(100)]), task="regression", label_unit="years",
         num_classes=0, class_names=(), attributes={}, dropped=(), histograms={}, fingerprint="")
-    splits = make_splits(data, types.SimpleNamespace(seed=3, balance=6, split=(0.6, 0.2, 0.2)),
+    splits = make_splits(data, types.SimpleNamespace(seed=3, balance=6, split=(0.6, 0.2, 0.2),
+                                                     inject=""),
                          types.SimpleNamespace(sets=("random:0.1",)))
     assert splits.test[:5].tolist() == [3, 11, 15, 23, 31], MESSAGE
     assert {
@@ -91,7 +92,7 @@ def test_augmented_copies():
 def test_the_order_of_an_epoch():
     none = np.zeros(0, np.int32)
     member = Member(2, "20-28", np.arange(7, dtype=np.int32), none, none)
-    np.testing.assert_array_equal(epoch_batches(member, "train", 1, 4),
+    np.testing.assert_array_equal(epoch_batches(member, "train", 1, 4)[0],
                                   [[4, 6, 0, 3], [2, 5, 1, ~4]], MESSAGE)
 
 
@@ -120,10 +121,12 @@ def test_learning_rates(schedule, expected):
 def test_a_population_under_random_labels():
     model, moves = LinearModel(), settings(learning_rate=0.1)
     optimizer, loss = make_optimizer(moves), make_loss("mse", 10.0)
-    step = METHODS["rnd"].make_step(Setting(model, optimizer, loss, LabelSpace(0, 40, 0, 40.0),
-                                            default_config().unlearn))
-    chosen = [dataclasses.replace(m, forget=m.rows[:5]) for m in members()]
-    trained = train_population(recipe(optimizer_settings=moves, step=step, epochs=2), model,
+    c = default_config()
+    setting = Setting(model, optimizer, loss, LabelSpace(0, 40, 0, 40.0), c.unlearn, None, c.train)
+    step = METHODS["rnd"].make_step(setting)
+    chosen = [dataclasses.replace(m, forget=m.retain[:5]) for m in members()]
+    trained = train_population(recipe(optimizer_settings=moves, step=step, epochs=2,
+                                      passes=lambda epoch: (Pass("all"),)), model,
                                layout(), resident(), chosen,
                                init_members(model, layout(), [0, 1, 2]))
     losses = [row["train_loss"] for row in trained.history]

@@ -1,169 +1,187 @@
+"""What every method must do, on both tasks: preparation, passes and steps as the engine runs them.
+
+Each test runs for all of METHODS; tests/methods_case.py has the population.
+"""
+
 import dataclasses
+import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import LinearModel, layout, members, recipe, resident, settings, tree_close
+from methods_case import (
+    BATCH,
+    DRAWS,
+    MEMBERS,
+    OTHER_KEY,
+    Walked,
+    flat,
+    linear_batch,
+    linear_setting,
+    linear_state,
+    make_setting,
+    member,
+    walk,
+)
+from toy import recipe, tree_close
 
-from unlearn_jax.config import default_config
-from unlearn_jax.engine import train_population
+from configs import common
+from unlearn_jax.config import TASKS, check_config
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import METHODS
-from unlearn_jax.methods.method import LabelSpace, Setting
-from unlearn_jax.methods.rnd import draw_labels
-from unlearn_jax.optim import make_optimizer
-from unlearn_jax.population import init_members
-from unlearn_jax.train import Batch, init_state, make_loss
+from unlearn_jax.methods.method import Setting
+from unlearn_jax.population import WALKS, Pass, epoch_batches
 
-AGES = LabelSpace(20, 60, 0, 60.0)
-CLASSES = LabelSpace(0, 1, 4, 1.0)
+# A scheme (SISA) trains models of its own, with tests of its own.
+CASES = [(name, task) for name in METHODS for task in TASKS if not METHODS[name].scheme]
+ONE, OTHER, AGAIN, REKEYED = range(4)  # the members of a case
 
 
-def section(**changes):
-    c = default_config().unlearn
-    with c.unlocked():
-        c.update(changes)
-    return c
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A method that has run for an epoch on a task: two members, the first again, and with
+    another key."""
+
+    name: str
+    task: str
+    setting: Setting
+    walked: Walked
 
 
-MODEL = LinearModel()
+@functools.cache
+def refusal(name, task):
+    """What the method's `check` says against the task; '' if nothing."""
+    try:
+        if METHODS[name].check:
+            METHODS[name].check(make_setting(name, task))
+    except InputError as e:
+        return str(e)
+    return ""
 
 
-def setting(model=MODEL, space=AGES, optimizer_settings=None, **changes):
-    return Setting(model, make_optimizer(optimizer_settings or settings()), make_loss("mse", 10.0),
-                   space, section(**changes))
-
-
-def batch(forget, epoch=0, count=8):
-    data = resident()
-    rows = jnp.arange(count)
-    return Batch(data.images[rows], data.labels[rows], rows, jnp.array(forget),
-                 jnp.ones(count), jnp.int32(epoch))
-
-
-def state(model=MODEL):
-    return init_state(model, make_optimizer(settings()), model.init(jax.random.key(1)))
-
-
-def draws(truth, epochs=200, space=AGES, rows=None, **changes):
-    rows = jnp.arange(len(truth)) if rows is None else rows
-    cfg = section(**changes)
-    keys = jax.random.split(jax.random.key(0), epochs)
-    return np.asarray(jax.jit(jax.vmap(
-        lambda k: draw_labels(k, rows, jnp.asarray(truth), space, cfg)))(keys))
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def case(request):
+    name, task = request.param
+    if refusal(name, task):
+        pytest.skip(refusal(name, task))
+    setting = make_setting(name, task)
+    return Case(name, task, setting, walk(setting, (*MEMBERS, MEMBERS[0], OTHER_KEY), per_device=2))
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_one_step_of_every_method_is_finite_and_moves(name):
-    before = state()
-    after, loss = jax.jit(METHODS[name].make_step(setting()))(
-        jax.random.key(0), before, batch([True] * 4 + [False] * 4), 0.05)
-    assert np.isfinite(loss) and after.step == 1
-    assert (after.variables["params"]["w"] != before.variables["params"]["w"]).any()
+def test_a_task_is_refused_by_its_name_and_never_both(name):
+    said = [refusal(name, task) for task in TASKS]
+    assert "" in said
+    assert all("data.task" in words for words in said if words)
+
+
+def test_an_epoch_is_finite_and_moves_every_member(case):
+    snapshots, after = case.walked.trained.snapshots, case.walked.after
+    assert not snapshots[max(snapshots)].failed.any()
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(after))
+    start, after = flat(case.walked.start["params"]), flat(after["params"])
+    for m in range(4):
+        assert any((after[path][m] != start[path][m]).any() for path in start)
+
+
+def test_the_same_key_gives_the_same_to_the_bit(case):
+    tree_close(member(case.walked.after, ONE), member(case.walked.after, AGAIN), rtol=0)
+    tree_close(member(case.walked.prepared.context, ONE),
+               member(case.walked.prepared.context, AGAIN), rtol=0)
+
+
+def test_another_key_changes_what_is_drawn_and_nothing_else(case):
+    one, other = (flat(member(case.walked.after, m)) for m in (ONE, REKEYED))
+    # In another order the same sums round differently.
+    same = all(np.allclose(one[path], other[path], rtol=1e-4, atol=1e-5) for path in one)
+    assert same == (case.name not in DRAWS)
+
+
+def test_frozen_parameters_stay_to_the_bit_under_weight_decay(case):
+    start, after = flat(case.walked.start), flat(case.walked.after)
+    trains = flat(case.setting.model.trainable(member(case.walked.start["params"], ONE)))
+    frozen = [f"params/{path}" for path, free in trains.items() if not free]
+    frozen += [path for path in start if path.startswith("batch_stats/stage1_block1/norm1/")]
+    assert len(frozen) == 5 and case.setting.config.weight_decay > 0
+    for path in frozen:
+        np.testing.assert_array_equal(after[path], start[path], path)
+
+
+def test_zero_epochs_change_nothing_but_what_is_prepared(case):
+    untrained = case.walked.trained.snapshots[0].variables
+    tree_close(untrained, case.walked.prepared.variables, rtol=0)
+    if METHODS[case.name].prepare is None:
+        tree_close(untrained, case.walked.start, rtol=0)
+        assert case.walked.prepared.context is None
+
+
+def test_a_population_of_two_equals_two_singles(case):
+    singles = walk(case.setting, MEMBERS, per_device=1)
+    for m in (ONE, OTHER):
+        tree_close(member(case.walked.after, m), member(singles.after, m), rtol=1e-4, atol=1e-5)
+
+
+def test_the_books_count_what_was_walked_over(case):
+    trained, preparation = case.walked.trained, case.walked.preparation
+    last = trained.snapshots[max(trained.snapshots)]
+    passes = METHODS[case.name].passes(case.setting, 0) if METHODS[case.name].make_step else ()
+    for m, own in enumerate((*MEMBERS, MEMBERS[0], OTHER_KEY)):
+        halves = sum(2 * p.count(own) for p in passes if p.paired)
+        whole = sum(p.count(own) for p in passes if not p.paired)
+        # A paired batch is filled up: its second half is never padding.
+        assert whole + halves <= last.images[m] <= whole + halves + 8 * len(passes)
+        assert (last.flops[m] > 0) == bool(passes)
+    if METHODS[case.name].prepare is None:
+        assert not preparation.images.any()
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_frozen_weights_stay_under_every_method(name):
-    model = LinearModel(frozen=True)
-    step = METHODS[name].make_step(setting(model, optimizer_settings=settings(weight_decay=1.0)))
-    after, _ = jax.jit(step)(jax.random.key(0), state(model), batch([True] * 8), 0.05)
-    np.testing.assert_array_equal(after.variables["params"]["w"],
-                                  state(model).variables["params"]["w"])
+def test_published_values_and_options_are_allowed_by_the_config(name):
+    method, c = METHODS[name], common.unlearning("utkface", name)
+    check_config(c)
+    for key, value in method.published.items():
+        assert c.unlearn[key] == value
+    assert set(method.reads) <= set(c.unlearn)
+    assert method.source and method.start in ("original", "initial")
+    if method.options:
+        assert c.unlearn[name].to_dict() == dict(method.options)
+    if method.check:
+        own = c.unlearn[name] if method.options else None
+        method.check(dataclasses.replace(make_setting(name, "regression"), config=c.unlearn,
+                                         options=own))
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_methods_are_deterministic_in_their_key(name):
-    step = jax.jit(METHODS[name].make_step(setting()))
-    args = (state(), batch([True] * 8), 0.05)
-    one, again = step(jax.random.key(3), *args), step(jax.random.key(3), *args)
-    tree_close(one[0].variables, again[0].variables, rtol=0)
+def test_passes_are_legal_and_the_published_batch_can_be_halved(name):
+    batch_size = METHODS[name].published.get("batch_size", 64)
+    for epoch in range(12):
+        passes = METHODS[name].passes(make_setting(name, "regression"), epoch)
+        assert passes and all(isinstance(p, Pass) for p in passes)
+        assert batch_size % 2 == 0 or not any(p.paired for p in passes)
 
 
 def test_where_methods_start_and_what_they_walk_over():
-    assert {n: (m.start, m.walks_forget) for n, m in METHODS.items()} == {
-        "retrain": ("initial", False), "ft": ("original", False), "rnd": ("original", True)}
+    found = {n: (METHODS[n].start, *(p.over for p in METHODS[n].passes(None, 0)))
+             for n in ("retrain", "ft", "rnd")}
+    assert found == {"retrain": ("initial", "retain"), "ft": ("original", "retain"),
+                     "rnd": ("original", "all")}
 
 
 def test_ft_and_retrain_do_the_plain_step():
-    plain = recipe().step(jax.random.key(0), state(), batch([False] * 8), 0.05)
+    args = (jax.random.key(0), linear_state(), linear_batch([False] * 8), 0.05)
+    plain = recipe().step(*args)
     for name in ("ft", "retrain"):
-        other = METHODS[name].make_step(setting())(jax.random.key(0), state(),
-                                                   batch([False] * 8), 0.05)
+        other = METHODS[name].make_step(linear_setting(name))(*args)
         tree_close(plain[0].variables, other[0].variables, rtol=1e-6)
 
 
-def test_rnd_changes_nothing_for_the_retain_set():
-    step = jax.jit(METHODS["rnd"].make_step(setting()))
-    plain = jax.jit(METHODS["ft"].make_step(setting()))
-    same = [step(jax.random.key(0), state(), batch([False] * 8), 0.05)[1],
-            plain(jax.random.key(0), state(), batch([False] * 8), 0.05)[1]]
-    np.testing.assert_allclose(*same, rtol=1e-6)
-    other = step(jax.random.key(0), state(), batch([True] * 8), 0.05)[1]
-    assert abs(other - same[0]) > 1
-
-
-def test_uniform_draws_cover_the_label_range_evenly():
-    drawn = draws(np.full(50, 33.0, np.float32), labels="uniform")
-    assert drawn.dtype == np.float32
-    np.testing.assert_array_equal(np.unique(drawn), np.arange(20, 61))
-    counts = np.bincount(drawn.astype(int).ravel(), minlength=61)[20:]
-    assert counts.min() > 0.75 * drawn.size / 41  # expected 244 each, sd about 15
-
-
-def test_offset_draws_are_the_true_label_moved_by_three_to_six():
-    drawn = draws(np.full(50, 40.0, np.float32), labels="offset")
-    np.testing.assert_array_equal(np.unique(drawn), [34, 35, 36, 37, 43, 44, 45, 46])
-    assert abs((drawn > 40).mean() - 0.5) < 0.02
-
-
-def test_offset_draws_are_clipped_to_the_label_range():
-    drawn = draws(np.array([20.0, 60.0], np.float32), labels="offset")
-    assert set(np.unique(drawn[:, 0])) == {20, 23, 24, 25, 26}
-    assert set(np.unique(drawn[:, 1])) == {60, 57, 56, 55, 54}
-
-
-def test_as_published_asks_for_labels_no_output_can_reach():
-    # 25 / 60 plus or minus an offset, clipped to [20, 60], is 20: 20 x 60 years
-    drawn = draws(np.full(5, 25.0, np.float32), labels="offset", label_units="as_published")
-    np.testing.assert_array_equal(np.unique(drawn), [1200])
-    uniform = draws(np.full(5, 25.0, np.float32), labels="uniform", label_units="as_published")
-    assert uniform.min() == 1200 and uniform.max() == 3600
-
-
-def test_draws_change_with_the_epoch_and_not_with_the_place_in_the_batch():
-    truth = np.full(30, 33.0, np.float32)
-    rows = jnp.arange(30)
-    straight = draws(truth, epochs=2, rows=rows, labels="uniform")
-    backward = draws(truth, epochs=2, rows=rows[::-1], labels="uniform")
-    np.testing.assert_array_equal(straight[:, ::-1], backward)
-    assert (straight[0] != straight[1]).any()
-
-
-def test_classes_are_drawn_uniformly():
-    drawn = draws(np.zeros(50, np.int32), space=CLASSES, labels="uniform")
-    assert drawn.dtype == np.int32
-    np.testing.assert_array_equal(np.unique(drawn), [0, 1, 2, 3])
-
-
-@pytest.mark.parametrize("changes", [dict(labels="offset"),
-                                     dict(labels="uniform", label_units="as_published")])
-def test_classes_have_no_offsets(changes):
-    with pytest.raises(InputError, match="needs data.task='regression'"):
-        METHODS["rnd"].make_step(setting(space=CLASSES, **changes))
-
-
-def test_rnd_redraws_at_each_epoch_in_the_engine():
-    """Two epochs over the same batch order differ only by their labels."""
-    where = layout(count=1)
-    chosen = members((16,))
-    chosen[0] = dataclasses.replace(chosen[0], forget=np.arange(16))
-    # the images are all the same: only the labels can make two epochs' losses differ
-    data = dataclasses.replace(resident(), images=jnp.full((40, 2, 2, 3), 100, jnp.uint8))
-    still = settings(learning_rate=0.0)
-    r = recipe(optimizer_settings=still, step=METHODS["rnd"].make_step(
-        setting(optimizer_settings=still)), batch_size=16, epochs=2)
-    trained = train_population(r, LinearModel(), where, data, chosen,
-                               init_members(LinearModel(), where, [0]))
-    first, second = (row["train_loss"] for row in trained.history)
-    assert abs(first - second) > 1e-3
+@pytest.mark.parametrize("over", WALKS)
+def test_a_batch_of_the_first_member_holds_whole_copies_of_what_it_walks_over(over):
+    one = MEMBERS[0]
+    rows, _ = epoch_batches(one, "run", 0, BATCH, lambda epoch: (Pass(over),))
+    assert rows.shape == (1, BATCH)
+    found, copies = np.unique(np.where(rows < 0, ~rows, rows), return_counts=True)
+    both = ("retain", "forget")
+    parts = {"all": both, "mixed": both}.get(over, over.split("+"))
+    np.testing.assert_array_equal(found, np.sort(np.concatenate([getattr(one, p) for p in parts])))
+    assert len(set(copies)) == 1

@@ -85,7 +85,30 @@ def test_forgetting_against_numpy_on_random_input():
         expected, rtol=1e-5)
 
 
+def test_one_pass_gives_what_the_single_metrics_give():
+    # more samples than one block of running sums takes, and a rest
+    reference_test, evaluated_test = R.gamma(2, 4, (2, 3, 500)).astype(np.float32)
+    reference, evaluated = R.gamma(2, 4, (2, 3, 70_001)).astype(np.float32)
+    evaluated_test[1, 7] = np.nan
+    alphas = np.array([2, 15, 35], np.float32)
+    got = errors.study_metrics(reference_test, evaluated_test, reference, evaluated, alphas, 5.0)
+    utility = reference_test.mean(-1) / evaluated_test.mean(-1)
+    kept = np.exp(-np.abs(reference - evaluated)[None] / alphas[:, None, None]).mean(-1)
+    near = (evaluated_test <= 5).mean(-1)
+    near[1] = np.nan
+    expected = errors.StudyMetrics(
+        mae_test=evaluated_test.mean(-1), mae_forget=evaluated.mean(-1), accuracy_test=near,
+        accuracy_forget=(evaluated <= 5).mean(-1), utility=utility, forgetting=kept,
+        f=utility * kept)
+    for name, value in expected._asdict().items():
+        np.testing.assert_allclose(getattr(got, name), value, rtol=1e-5, err_msg=name)
+
+
 @pytest.mark.parametrize("call, words", [
+    (lambda: errors.study_metrics(*np.ones((4, 2, 5)), np.ones(()), 5.0), "alphas"),
+    (lambda: errors.study_metrics(np.ones((2, 5)), np.ones((2, 4)), *np.ones((3, 2, 5)), 5.0),
+     "must be the same"),
+    (lambda: errors.forgetting(np.ones((2, 0)), np.ones((2, 0)), np.ones(1)), "no samples"),
     # the published notebooks' mistake: (N, 1) against (N,)
     (lambda: errors.absolute_errors(jnp.zeros((5, 1)), jnp.zeros(5)), "labels must have shape"),
     (lambda: errors.absolute_errors(jnp.zeros(5), jnp.zeros(5)), r"\[M, N\]"),

@@ -5,7 +5,7 @@ import pytest
 from toy import settings
 
 from unlearn_jax.config import default_config
-from unlearn_jax.optim import OptimizerSettings, make_optimizer, rate_at
+from unlearn_jax.optim import OptimizerSettings, make_optimizer, per_kind, rate_at
 
 
 @pytest.mark.parametrize("schedule, fractions, expected", [
@@ -40,3 +40,19 @@ def test_from_config_reads_its_own_section():
     c = default_config()
     assert OptimizerSettings.from_config(c.train).learning_rate == c.train.learning_rate
     assert OptimizerSettings.from_config(c.unlearn).schedule == c.unlearn.schedule
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_each_kind_has_an_optimiser_of_its_own(name):
+    """Gradients in turns move the parameters as two separate optimisers would."""
+    plain = make_optimizer(settings(name=name, weight_decay=0.1))
+    both = per_kind(plain, 2)
+    params = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(3.0)}
+    grads = [jax.tree.map(lambda p, s=s: s * jnp.sin(p + s), params) for s in (0.3, -2.0, 1.0, 5.0)]
+    state, apart = both.init(params), [plain.init(params)] * 2
+    update = jax.jit(both.update)
+    for kind, g in zip((0, 1, 1, 0), grads):
+        moved, state = update(g, state, params, kind=jnp.int32(kind))
+        expected, apart[kind] = plain.update(g, apart[kind], params)
+        for x, y in zip(jax.tree.leaves(moved), jax.tree.leaves(expected)):
+            np.testing.assert_allclose(x, y, rtol=1e-6)

@@ -1,8 +1,9 @@
 import jax
 import numpy as np
 import pytest
-from toy import LinearModel, layout, resident
+from toy import LinearModel, crowded, layout, resident, streamed
 
+from unlearn_jax.feed import Feed
 from unlearn_jax.population import init_members
 from unlearn_jax.predict import (
     in_batches,
@@ -32,14 +33,26 @@ def test_stacks_are_ragged_no_more():
     assert (stacked >= 0).sum() == 8
 
 
-@pytest.mark.parametrize("where", [dict(members=1), dict(members=4), dict(members=1, batch=2)])
-def test_each_member_predicts_its_own_rows(where):
+@pytest.mark.parametrize("where", [dict(per_device=1), dict(members=4), dict(members=1, batch=2)])
+@pytest.mark.parametrize("data", [resident, streamed])
+def test_each_member_predicts_its_own_rows(where, data):
     chosen = layout(**where)
     variables = init_members(LinearModel(), chosen, [0, 1, 2])
     rows = [np.arange(7), np.arange(10, 40), np.array([5])]
-    outputs = predict(make_predictor(LinearModel(), chosen), chosen, variables, resident(), rows, 4)
+    outputs = predict(make_predictor(LinearModel(), chosen), chosen, variables, data(), rows, 4)
     for m in range(3):
         np.testing.assert_allclose(outputs[m], expected(variables, m, rows[m]), rtol=1e-5)
+
+
+def test_members_that_do_not_fit_are_predicted_in_smaller_groups(monkeypatch):
+    where, rows = layout(), [np.arange(7)] * 3
+    variables = init_members(LinearModel(), where, [0, 1, 2])
+    predictor = make_predictor(LinearModel(), where)
+    whole = predict(predictor, where, variables, resident(), rows, 4)
+    sizes = crowded(monkeypatch, 2)
+    parts = predict(predictor, where, variables, resident(), rows, 4)
+    assert set(sizes) == {2}
+    np.testing.assert_allclose(parts, whole, rtol=1e-6)
 
 
 def test_validation_is_the_mean_over_each_members_rows():
@@ -48,8 +61,8 @@ def test_validation_is_the_mean_over_each_members_rows():
     program = make_validator(LinearModel(), make_loss("mae", 40.0), where)
     rows = stack_batches([in_batches(np.arange(5), 4), in_batches(np.arange(30, 33), 4)])
     sums = where.put_members((np.zeros(2, np.float32), np.zeros(2, np.float32)))
-    for t in range(rows.shape[1]):
-        sums = program(sums, variables, resident(), where.put_batches(rows[:, t:t + 1]))
+    for batches in Feed(where, resident())(rows):
+        sums = program(sums, variables, resident(), batches)
     labels = np.asarray(resident().labels)
     np.testing.assert_array_equal(sums[1], [5, 3])
     for m, mine in enumerate((np.arange(5), np.arange(30, 33))):

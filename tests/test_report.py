@@ -400,3 +400,19 @@ def test_stages_data_and_command(regression):
     assert "| compilation of train (s) | 28.2 |" in text and "| version of jax | 0.10.2 |" in text
     assert "```text\npython -m unlearn_jax.main --config=configs/ft.py\n```" in text
     assert "\nseeds = [0, 1, 2]\ndata.source = \"synthetic\"\n" in text
+
+
+def test_audits_stand_in_tables_of_their_own(tmp_path):
+    workdir = write_workdir(tmp_path)
+    with (workdir / "results.csv").open("a", newline="") as file:
+        for seed in (0, 1, 2):
+            file.write(f"ft,20-28,2,{seed},mia_auc,0.6{seed},k\n")
+            file.write(f"retrain,20-28,12,{seed},mia_auc,0.5{seed},k\n")
+        file.write("ft,20-28,2,-1,population:lira_accuracy,0.875,k\n")
+    write_report(workdir)
+    text = (workdir / "report.md").read_text()
+    members = text.index("Audits, forget set 20-28")
+    whole = text.index("Audits over all seeds together, forget set 20-28")
+    assert "MIA AUC" in text[members:whole] and "0.610" in text[members:whole]
+    assert "U-LiRA (%)" in text[whole:] and "87.5" in text[whole:]
+    assert "mia_auc" not in text, "the headers and definitions explain it"

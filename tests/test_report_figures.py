@@ -81,6 +81,14 @@ def test_sample_arithmetic_by_hand():
     assert mean[:2].tolist() == [2, 5] and mean[-1] == 7 and np.isnan(mean[2])
 
 
+def test_bars_reach_from_the_smallest_to_the_largest_and_never_backwards():
+    found = sample_figures.reach(np.array([[1.0, 5.0], [2.0, 5.0], [6.0, 5.0]]))
+    np.testing.assert_allclose(found, [[2, 0], [3, 0]])
+    equal = np.full((3, 1), 100 / 9)
+    assert equal.mean(axis=0) < equal.min()  # which matplotlib refuses to draw
+    assert sample_figures.reach(equal).min() == 0
+
+
 def test_the_drawn_samples_do_not_depend_on_their_order():
     ids = np.array([f"{i:04d}" for i in range(500)])
     shuffled = ids[np.random.default_rng(3).permutation(500)]

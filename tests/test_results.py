@@ -16,12 +16,13 @@ def outcome(method, test, forget, **changes):
     base = Outcome(method, "20-28", 2, f"key-{method}", (7, 8),
                    {"test": np.array(test, np.float32), "forget": np.array(forget, np.float32)},
                    np.array([100, 100]), np.array([2.0, 4.0]), np.array([2, 2]),
-                   np.array([False, False]))
+                   np.array([False, False]), np.array([1e9, 2e9]))
     return dataclasses.replace(base, **changes)
 
 
 REFERENCE = outcome("retrain", [[22, 32, 42], [21, 31, 41]], [[30, 32], [29, 31]],
-                    images=np.array([1000, 500]), seconds=np.array([20.0, 20.0]))
+                    images=np.array([1000, 500]), seconds=np.array([20.0, 20.0]),
+                    flops=np.array([4e9, 4e9]))
 TUNED = outcome("ft", [[21, 31, 41], [22, 32, 42]], [[24, 26], [29, 31]])
 
 
@@ -60,6 +61,7 @@ def test_every_value_by_hand():
     assert value(rows, "ft", "images_vs_retrain", 7) == pytest.approx(0.1)
     assert value(rows, "ft", "wall_vs_retrain", 8) == pytest.approx(0.2)
     assert value(rows, "ft", "wall_seconds", 8) == 4
+    assert value(rows, "ft", "flops_vs_retrain", 7) == pytest.approx(0.25)
     assert value(rows, "median", "mae_test", 7) == pytest.approx(20 / 3)
     assert [r["stage"] for r in rows if r["method"] == "ft"][0] == "key-ft"
 
@@ -86,7 +88,7 @@ def test_one_seed_has_no_ceiling():
     def first(o):
         return dataclasses.replace(o, seeds=o.seeds[:1], images=o.images[:1],
                                    seconds=o.seconds[:1], epochs_trained=o.epochs_trained[:1],
-                                   failed=o.failed[:1],
+                                   failed=o.failed[:1], flops=o.flops[:1],
                                    outputs={k: v[:1] for k, v in o.outputs.items()})
 
     rows = rows_of((first(TUNED),), first(REFERENCE))
@@ -140,3 +142,11 @@ def test_costs_of_failed_members_are_no_numbers():
         assert value(rows, "ft", metric, 8) == pytest.approx(0.2)
     assert np.isnan(value(rows, "retrain", "images", 7))
     assert value(rows, "ft", "images", 7) == 100
+
+
+def test_measures_of_an_outcome_are_metrics_and_those_of_a_failed_seed_are_nan():
+    measured = dataclasses.replace(TUNED, measures={"speedup": np.array([3.0, 5.0])},
+                                   failed=np.array([False, True]))
+    rows = rows_of([measured])
+    assert value(rows, "ft", "speedup", 7) == 3 and np.isnan(value(rows, "ft", "speedup", 8))
+    assert not any(r["metric"] == "averaged:speedup" for r in rows)

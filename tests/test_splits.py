@@ -22,7 +22,8 @@ def dataset(labels, task="regression", class_names=(), attributes=None, **change
 
 
 def splits(data, *requests, seed=0, balance=0, split=(0.6, 0.2, 0.2)):
-    return make_splits(data, types.SimpleNamespace(seed=seed, balance=balance, split=split),
+    return make_splits(data, types.SimpleNamespace(seed=seed, balance=balance, split=split,
+                                                   inject=""),
                        types.SimpleNamespace(sets=requests))
 
 
@@ -249,3 +250,11 @@ def test_equal_names_are_refused(tmp_path):
 def test_too_few_samples():
     with pytest.raises(InputError, match=r"config.data.split .* leaves no validation sample of 2"):
         splits(dataset([20, 21]))
+
+
+def test_peers_are_the_test_samples_that_a_request_describes():
+    ages = splits(dataset(AGES), "20-24", "random:0.1")
+    described, everybody = (f.peers for f in ages.forget_sets)
+    np.testing.assert_array_equal(described, ages.test[AGES[ages.test] <= 24])
+    assert 0 < len(described) < len(ages.test)
+    np.testing.assert_array_equal(everybody, ages.test)

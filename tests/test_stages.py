@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from readme import method_template
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--config.data.size=150", "--config.data.image_size=8", "--config.model.width=2",
@@ -153,6 +154,45 @@ def test_a_longer_budget_reuses_the_shorter(finished, tmp_path):
     assert statuses(tmp_path / "ft")["ft", "20-28", 3] == "computed"
 
 
+def test_images_streamed_from_the_host_give_the_same_results(finished, tmp_path):
+    first, _, _ = finished
+    done = run("ft.py", tmp_path / "ft", tmp_path / "store", "--config.parallel.resident=stream")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "the images stay on the host" in done.stderr
+    mine, theirs = values(tmp_path / "ft"), values(first)
+    assert {key[0] for key in mine} == {"median", "original", "retrain", "ft"}
+    for key in mine:
+        # FLOPs are those of the program, which need not compute where an image lies.
+        close = 1e-3 if key[-1].startswith("flops") else 0
+        np.testing.assert_allclose(mine[key], theirs[key], rtol=close, err_msg=str(key))
+
+
+def test_sisa_stands_beside_the_models_of_the_store(finished, tmp_path):
+    _, store, _ = finished
+    flags = ("--config.unlearn.sisa.shards=2", "--config.unlearn.sisa.slices=2")
+    done = run("sisa.py", tmp_path / "sisa", store, *flags, budgets="(0,)")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert statuses(tmp_path / "sisa") == {
+        ("original", "", 0): "reused", ("retrain", "20-28", 3): "reused",
+        ("sisa_original", "", 3): "computed", ("sisa", "20-28", 3): "computed"}
+    found = values(tmp_path / "sisa")
+    assert {key[0] for key in found} == {"median", "original", "retrain", "sisa_original", "sisa"}
+    measured = {"mae_test", "mae_forget", "utility", "forgetting@15", "F@15", "images_vs_retrain"}
+    speedups = {f"sisa_speedup_{name}" for name in ("measured_images", "expected", "nominal")}
+    assert measured <= {key[4] for key in found if key[0] == "sisa_original"}
+    assert measured | speedups <= {key[4] for key in found if key[0] == "sisa"}
+    with np.load(tmp_path / "sisa" / "predictions" / "sisa.20-28.3.test.npz") as f:
+        assert f["outputs"].shape == (2, len(f["labels"])) and f["seeds"].tolist() == [0, 1]
+    everything, retained = images_per_epoch(tmp_path / "sisa")
+    for seed in ("0", "1"):
+        # 2 slices of 2 epochs are 3 passes, but that a slice may be a sample longer
+        assert found["sisa_original", "20-28", "3", seed, "images"] == pytest.approx(
+            3 * everything, abs=4)
+        assert found["sisa", "20-28", "3", seed, "images"] <= 3 * retained["20-28"] + 30
+        assert found["sisa", "20-28", "3", seed, "sisa_speedup_nominal"] == 6
+    assert "Speed-up of the deletion" in (tmp_path / "sisa" / "report.md").read_text()
+
+
 # Dies in the third epoch of training, between two members.
 KILLED = """
 import os, runpy, signal
@@ -160,10 +200,10 @@ from unlearn_jax import engine
 
 batches = engine.epoch_batches
 
-def dying(member, name, epoch, batch_size):
+def dying(member, name, epoch, *args):
     if (name, member.seed, epoch) == ("train", 1, 2):
         os.kill(os.getpid(), signal.SIGKILL)
-    return batches(member, name, epoch, batch_size)
+    return batches(member, name, epoch, *args)
 
 engine.epoch_batches = dying
 runpy.run_module("unlearn_jax.main", run_name="__main__", alter_sys=True)
@@ -202,6 +242,35 @@ def test_classification_and_a_file_of_ids(tmp_path):
     rows = table(tmp_path / "rnd" / "results.csv")
     assert {r["forget_set"] for r in rows} == {"class-3", "ids-requests"}
     assert {"accuracy_test", "accuracy_forget", "forgetting@0.25"} <= {r["metric"] for r in rows}
+
+
+def test_a_method_from_a_file_runs_beside_the_others(finished, tmp_path):
+    """The file is the template of README.md."""
+    first, store, _ = finished
+    (tmp_path / "anchored.py").write_text(method_template())
+    flags = (f"--config.unlearn.method={tmp_path / 'anchored.py'}:METHOD",
+             "--config.unlearn.learning_rate=1e-4")
+    done = run("ft.py", tmp_path / "mine", store, *flags, budgets="(1,)")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert statuses(tmp_path / "mine") == {
+        ("original", "", 0): "reused", ("retrain", "20-28", 3): "reused",
+        ("anchored-METHOD", "20-28", 1): "computed"}
+    mine, theirs = values(tmp_path / "mine"), values(first)
+    assert {key[0] for key in mine} == {"median", "original", "retrain", "anchored-METHOD"}
+    everything, _ = images_per_epoch(tmp_path / "mine")
+    for seed in ("0", "1"):
+        own = ("anchored-METHOD", "20-28", "1", seed)
+        assert np.isfinite(mine[*own, "mae_forget"]) and np.isfinite(mine[*own, "F@15"])
+        assert mine[*own, "mae_forget"] != theirs["original", "20-28", "0", seed, "mae_forget"]
+        assert mine[*own, "images"] == everything  # a pass over D_f and one over D_r
+    assert (tmp_path / "mine" / "predictions" / "anchored-METHOD.20-28.1.forget.npz").exists()
+    # with another text it is another method
+    with open(tmp_path / "anchored.py", "a") as f:
+        f.write("# changed\n")
+    done = run("ft.py", tmp_path / "mine", store, *flags, budgets="(1,)")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert statuses(tmp_path / "mine")["anchored-METHOD", "20-28", 1] == "computed"
+    assert values(tmp_path / "mine") == mine
 
 
 def test_inspect_reads_every_checkpoint(finished):

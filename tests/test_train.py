@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from toy import LinearModel, recipe, resident, settings
 
+from unlearn_jax.data.resident import Batches, Resident
 from unlearn_jax.train import (
     Batch,
     Inputs,
     Loss,
+    balanced_weights,
     decode_rows,
     end_epoch,
+    find_batch,
     guarded,
     init_carry,
     init_state,
@@ -30,9 +33,14 @@ def batch_of(rows, weights=None):
                  weights, jnp.int32(0))
 
 
-def inputs(steps_per_epoch=10, rate=0.1):
-    return Inputs(KEY, jnp.float32(rate), jnp.int32(steps_per_epoch), jnp.int32(100),
+def inputs(rate=0.1):
+    return Inputs(KEY, jnp.float32(rate), jnp.int32(100), jnp.int32(10),
                   jnp.zeros(40, bool))
+
+
+def found(rows):
+    """A batch as the engine makes it of rows; the member is to forget row 3."""
+    return find_batch(resident(), Batches(jnp.array(rows)), jnp.arange(40) == 3, jnp.int32(2), 5)
 
 
 def carry_of(recipe_):
@@ -89,13 +97,30 @@ def test_padding_rows_decode_to_weight_zero():
     assert weighted_mean(jnp.ones(2), jnp.zeros(2)) == 0
 
 
+def test_a_batch_has_all_that_is_known_of_its_samples():
+    batch, data = found([3, 9, ~3, ~0]), resident()
+    np.testing.assert_array_equal(batch.rows, [3, 9, 3, 0])
+    np.testing.assert_array_equal(batch.weights, [1, 1, 0, 0])
+    np.testing.assert_array_equal(batch.forget, [True, False, True, False])
+    np.testing.assert_array_equal(batch.images, np.asarray(data.images)[[3, 9, 3, 0]])
+    np.testing.assert_array_equal(batch.labels, np.asarray(data.labels)[[3, 9, 3, 0]])
+    assert (int(batch.epoch), batch.kind) == (2, 5)
+
+
+def test_images_that_the_host_sent_are_taken_as_they_are():
+    sent = jnp.full((2, 2, 2, 3), 7, jnp.uint8)
+    batch = find_batch(Resident(None, resident().labels), Batches(jnp.array([3, 9]), sent),
+                       jnp.zeros(40, bool), jnp.int32(0))
+    np.testing.assert_array_equal(batch.images, sent)
+    np.testing.assert_array_equal(batch.labels, resident().labels[jnp.array([3, 9])])
+
+
 def test_guarded_step_rests_after_the_members_last_batch():
     r = recipe()
     body = jax.jit(guarded(r.step, r.settings))
     carry = carry_of(r)
-    rows = jnp.arange(8)
-    moved, _ = body(carry, inputs(steps_per_epoch=2), resident(), rows, 1, 0)
-    rested, _ = body(carry, inputs(steps_per_epoch=2), resident(), rows, 2, 0)
+    moved, _ = body(carry, inputs(), found([3] + [~2] * 7))
+    rested, _ = body(carry, inputs(), found([~2] * 8))
     assert moved[0].step == 1 and moved[1].loss_steps == 1
     assert rested[0].step == 0 and rested[1].loss_steps == 0
     np.testing.assert_array_equal(rested[0].variables["params"]["w"],
@@ -106,12 +131,11 @@ def test_a_step_that_is_not_finite_is_undone_and_freezes_the_member():
     r = recipe()
     body = jax.jit(guarded(r.step, r.settings))
     carry = carry_of(r)
-    rows = jnp.arange(8)
-    failed, _ = body(carry, inputs(rate=np.inf), resident(), rows, 0, 0)
+    failed, _ = body(carry, inputs(rate=np.inf), found(range(8)))
     assert failed[1].failed_step == 0 and not failed[1].running
     np.testing.assert_array_equal(failed[0].variables["params"]["w"],
                                   carry[0].variables["params"]["w"])
-    later, _ = body(failed, inputs(), resident(), rows, 1, 0)
+    later, _ = body(failed, inputs(), found(range(8)))
     assert later[0].step == 0
 
 
@@ -151,3 +175,16 @@ def test_a_validation_loss_that_is_not_finite_is_a_failure_where_it_selects(sele
     assert (int(summary["failed_step"]) >= 0) is select
     assert bool(summary["done"]) is select
     assert float(carry[1].best_loss) == 2.0
+
+
+def test_balanced_classes_count_alike():
+    labels = np.array([0, 0, 0, 1, 3, 3])
+    weights = balanced_weights(labels, 4)
+    np.testing.assert_allclose(weights, [6 / 9, 2, 0, 1])
+    assert np.mean(np.array(weights)[labels]) == pytest.approx(1)
+    loss = make_loss("cross_entropy", 1.0, weights)
+    plain = make_loss("cross_entropy", 1.0)
+    logits = jax.random.normal(KEY, (6, 4))
+    np.testing.assert_allclose(loss.per_sample(logits, jnp.asarray(labels)),
+                               plain.per_sample(logits, jnp.asarray(labels))
+                               * np.array(weights, np.float32)[labels], rtol=1e-6)

@@ -25,13 +25,16 @@ def test_run_json_grows_with_the_stages(tmp_path):
         run.record_stage("data", "", "fingerprint", "computed", 2.0, 100)
         assert record(directory)["data_fingerprint"] == "fingerprint"
         run.record_stage("ft", "20-28", "key", "reused", 0.0, 100, 3, 2)
-        run.record_compilation("ft", 1.23456)
+        run.record_start("ft", 1.23456, 4.00001)
+        run.record_start("ft", 1.0, 9.0)
+        run.record_start("rnd", 0.0, None)
     final = record(directory)
     assert final["finished"] is True
     assert [s["status"] for s in final["stages"]] == ["computed", "reused"]
     assert final["stages"][0]["images_per_s"] == 50 and final["stages"][1]["images_per_s"] is None
     assert final["config"]["train"]["epochs"] == default_config().train.epochs
-    assert final["compile_seconds"] == {"ft": 1.235}
+    assert final["compile_seconds"] == {"ft": 2.235, "rnd": 0.0}
+    assert final["first_step_seconds"] == {"ft": 4.0}
     assert "jax" in final["versions"] and "4 x cpu" in final["device"]
 
 

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unlearn_jax import checkpoints
 from unlearn_jax.config import default_config
-from unlearn_jax.data.resident import Resident
-from unlearn_jax.layout import make_layout
+from unlearn_jax.data.resident import Resident, Streamed
+from unlearn_jax.engine import train_population
+from unlearn_jax.layout import Program, make_layout
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
-from unlearn_jax.population import Member, Recipe
+from unlearn_jax.population import Member, Recipe, Saver, Trained, init_members
 from unlearn_jax.train import make_loss, make_train_step
 
 SIZE = 2
@@ -44,6 +46,13 @@ def resident(count=40, seed=0) -> Resident:
     images = rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
     labels = images.reshape(count, -1).mean(1) / 255 * 40 + rng.normal(0, 1, count)
     return Resident(jnp.asarray(images), jnp.asarray(labels, jnp.float32))
+
+
+def streamed(copies=8) -> Streamed:
+    """The same on the host; the last `copies` rows are kept apart, as augmented copies are."""
+    data = resident()
+    images = np.asarray(data.images)
+    return Streamed(images[:len(images) - copies], images[len(images) - copies:], data.labels)
 
 
 def layout(members=1, batch=1, count=3, steps=1, per_device=3):
@@ -85,3 +94,72 @@ def tree_close(a, b, **tolerance) -> None:
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
         np.testing.assert_allclose(np.asarray(x), np.asarray(y), **tolerance)
+
+
+def train(chosen, recipe_=None, where=None, data=None, **kwargs) -> Trained:
+    """Trains members from their seeds' weights."""
+    where = where or layout(count=len(chosen))
+    start = init_members(MODEL, where, [m.seed for m in chosen])
+    return train_population(recipe_ or recipe(), MODEL, where, data or resident(), chosen, start,
+                            **kwargs)
+
+
+def assert_same(a: Trained, b: Trained) -> None:
+    """Asserts that two runs gave the same numbers, to the bit."""
+    assert a.snapshots.keys() == b.snapshots.keys() and a.history == b.history
+    for epochs, snapshot in a.snapshots.items():
+        other = b.snapshots[epochs]
+        tree_close(snapshot.variables, other.variables, rtol=0)
+        for field in ("epochs", "steps", "images", "failed", "validation_loss"):
+            np.testing.assert_array_equal(getattr(snapshot, field), getattr(other, field))
+
+
+class Memory(Saver):
+    """Saves every epoch as a checkpoint, and gives up after some."""
+
+    def __init__(self, directory, last):
+        self.directory, self.last = directory, last
+
+    def due(self):
+        return True
+
+    def save(self, epoch, tree, metadata):
+        checkpoints.save_progress(self.directory, epoch, tree, metadata)
+        if epoch == self.last:
+            raise KeyboardInterrupt
+
+    def load(self, template):
+        return checkpoints.restore_latest(self.directory, template)
+
+
+class Bar:
+    """Notes what it is told."""
+
+    def __init__(self, total, **kwargs):
+        self.total = total
+        self.counts = []
+        Bar.last = self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def update(self, count):
+        self.counts.append(count)
+
+
+def crowded(monkeypatch, most):
+    """Lets programs run on up to `most` members; notes how many each call had."""
+    call, sizes = Program.__call__, []
+
+    def limited(self, carry, *args):
+        size = jax.tree.leaves(carry)[0].shape[0]
+        if args and size > most:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
+        sizes.append(size)
+        return call(self, carry, *args)
+
+    monkeypatch.setattr(Program, "__call__", limited)
+    return sizes

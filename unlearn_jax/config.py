@@ -9,13 +9,14 @@ from typing import Any
 
 import ml_collections
 
-from unlearn_jax.errors import InputError
+from unlearn_jax import conv
+from unlearn_jax.errors import ConfigError
+from unlearn_jax.methods import METHODS, find_method
+from unlearn_jax.search import make_trials, method_config
 
 TASKS = ("regression", "classification")
-
-
-class ConfigError(InputError):
-    """A config key has a value that cannot be used; the message says what is allowed."""
+# Of audits.py, which takes a while to import.
+AUDITS = ("mia", "lira", "challenge", "distances", "confusion", "injection")
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -44,6 +45,7 @@ def default_config() -> ml_collections.ConfigDict:
         shift=0.1,                # share of the width and height, to either side
         zoom=0.2,                 # zoom in or out by up to this share
         flip=True,                # horizontal flip with probability one half
+        inject="",                # confusion:A:B:N | patch:A:N: see data/inject.py
     ))
     c.model = ml_collections.ConfigDict(dict(
         name="resnet10",          # resnet4 (for trying things out) | resnet10 | 18 | 50
@@ -71,6 +73,7 @@ def default_config() -> ml_collections.ConfigDict:
         weight_decay=0.0,         # decoupled
         momentum=0.9,             # sgd
         loss="mae",               # mae | mse (regression) | cross_entropy (classification)
+        class_weights="none",     # none | balanced: classes count alike, however many samples
         patience=0,               # epochs without a better validation loss; 0: never stop early
         checkpoint_seconds=120.0, # a half-finished stage is saved this often
         tensorboard=False,        # also write TensorBoard logs under WORKDIR/tensorboard
@@ -79,8 +82,9 @@ def default_config() -> ml_collections.ConfigDict:
         sets=("20-28",),          # 20-28 | class:3 | random:0.02 | gender:1 | race:2 | ids:FILE
     ))
     c.unlearn = ml_collections.ConfigDict(dict(
-        method="ft",              # methods/__init__.py lists them
+        method="ft",              # methods/__init__.py lists them; or FILE.py:NAME, one's own
         epochs=(2, 8),            # budgets; at a constant rate one run, with a snapshot at each
+        from_seed=-1,             # every member starts from the M_O of this seed; -1: of its own
         batch_size=64,
         optimizer="adam",
         learning_rate=2e-3,
@@ -88,22 +92,45 @@ def default_config() -> ml_collections.ConfigDict:
         warmup=0.25,
         weight_decay=0.0,
         momentum=0.9,
-        labels="offset",          # rnd: uniform | offset
-        offset=(3, 6),            # rnd: smallest and largest offset, label units
+        labels="offset",          # rnd, salun: uniform | offset
+        offset=(3, 6),            # rnd, salun: smallest and largest offset, label units
         label_units="years",      # rnd: years | as_published (the study's unit error)
+        spread=5.0,               # regression: standard deviation, label units, of the Gaussian
+                                  # that stands for a model's class probabilities
     ))
+    for name, method in METHODS.items():  # unlearn.METHOD.KEY; each method's file explains its own
+        if method.options:
+            c.unlearn[name] = ml_collections.ConfigDict(dict(method.options))
     c.eval = ml_collections.ConfigDict(dict(
         batch_size=250,
         alphas=(2.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0),  # label units
         alpha=15.0,               # the one shown in the headline table
         within=(5.0,),            # regression: accuracy counts errors up to this, label units
+        audits=("mia",),          # audits.py lists them; some need many seeds
+        challenge_bins=13,        # 13 as the challenge describes it; 14 as its code had it
+        relearn_epochs=0,         # train on D_f this long to see how fast it comes back; 0: do not
+        relearn_rate=1e-3,        # learning rate of that
+    ))
+    c.compare = ml_collections.ConfigDict(dict(
+        methods=(),               # compared with each other; (): no comparison, `unlearn.method`
+        budget="images",          # images | wall | flops: what all get equally much of
+        fraction=0.25,            # the budget, as a share of what retraining took
+        trials=4,                 # of each method, from weak to strong
+        rates=(0.25, 4.0),        # factors of its learning rate, weakest and strongest trial
+        tolerance=0.05,           # share by which the validation error may rise above M_O's
+        rank_by="forgetting",     # forgetting | F
+        unlearn=ml_collections.ConfigDict(),  # METHOD.KEY: replaces unlearn.KEY for that method
     ))
     c.parallel = ml_collections.ConfigDict(dict(
         backend="",               # cpu | gpu | tpu: fail where it is missing; "": what jax finds
+        cpu_devices=0,            # a CPU counts as this many devices; 0: one for each core
         members=0,                # devices along the member axis; 0: all
         batch=1,                  # devices along the batch axis
-        members_per_device=0,     # in one call of the program; 0: one on CPU, else all
-        steps_per_dispatch=0,     # 0: one on CPU, 32 elsewhere
+        members_per_device=0,     # in one call of the program; 0: one on CPU, else all that fit
+        steps_per_dispatch=0,     # at most; 0: one on CPU, 32 elsewhere
+        convolution="auto",       # how convolutions are computed: conv.py lists the ways
+        resident="auto",          # images on the device | stream: from the host | auto: stream
+                                  # what takes more than half of the device's memory
     ))
     c.lock()
     return c
@@ -119,12 +146,17 @@ _CHOICES = {
     "model.preprocess": ("unit", "caffe", "vggface2", "torch"),
     "model.dtype": ("float32", "bfloat16"),
     "train.optimizer": ("adam", "sgd"),
+    "train.class_weights": ("none", "balanced"),
     "train.schedule": ("constant", "cosine", "onecycle"),
     "unlearn.optimizer": ("adam", "sgd"),
     "unlearn.schedule": ("constant", "cosine", "onecycle"),
     "unlearn.labels": ("uniform", "offset"),
     "unlearn.label_units": ("years", "as_published"),
+    "compare.budget": ("images", "wall", "flops"),
+    "compare.rank_by": ("forgetting", "F"),
+    "parallel.convolution": conv.SETTINGS,
     "parallel.backend": ("", "cpu", "gpu", "tpu"),
+    "parallel.resident": ("auto", "device", "stream"),
 }
 
 # jax.random.key takes 32 bits and drops the others in silence.
@@ -159,9 +191,17 @@ _RANGES = {
     "unlearn.warmup": (0, 1),
     "unlearn.weight_decay": (0, math.inf),
     "unlearn.momentum": (0, 1),
+    "unlearn.spread": (1e-6, math.inf),
     "eval.batch_size": (1, math.inf),
+    "eval.challenge_bins": (1, 100),
+    "eval.relearn_epochs": (0, math.inf),
+    "eval.relearn_rate": (0, math.inf),
     "eval.alpha": (1e-12, math.inf),
+    "compare.fraction": (1e-6, math.inf),
+    "compare.trials": (1, 1000),
+    "compare.tolerance": (0, 1),
     "parallel.members": (0, math.inf),
+    "parallel.cpu_devices": (0, 1024),
     "parallel.batch": (1, math.inf),
     "parallel.members_per_device": (0, math.inf),
     "parallel.steps_per_dispatch": (0, math.inf),
@@ -180,18 +220,20 @@ _TUPLES = {
     "unlearn.offset": (int, 2, 0, True),
     "eval.alphas": (float, None, 1e-12, True),
     "eval.within": (float, None, 0, False),
+    "eval.audits": (str, None, None, False),
+    "compare.methods": (str, None, None, False),
+    "compare.rates": (float, 2, 1e-12, True),
 }
 
 
-def check_config(c: ml_collections.ConfigDict, methods: tuple[str, ...]) -> None:
+def check_config(c: ml_collections.ConfigDict) -> None:
     """Refuse a config that cannot run.
 
     Args:
       c: the whole config.
-      methods: names of the unlearning methods that exist.
 
     Raises:
-      ConfigError: names the key, the value and what is allowed.
+      InputError: names the key, the value and what is allowed.
     """
     for key, allowed in _CHOICES.items():
         _require(get(c, key) in allowed, c, key, "one of " + _names(allowed))
@@ -201,14 +243,38 @@ def check_config(c: ml_collections.ConfigDict, methods: tuple[str, ...]) -> None
         _require(low <= value <= high and value < math.inf, c, key, _range_text(low, high))
     for key, (kind, length, low, filled) in _TUPLES.items():
         _check_tuple(c, key, kind, length, low, filled)
-    _check_relations(c, methods)
+    _check_relations(c)
+    if c.compare.methods:
+        _check_comparison(c)
 
 
-def _check_relations(c: ml_collections.ConfigDict, methods: tuple[str, ...]) -> None:
-    method = c.unlearn.method
-    _require(method in methods, c, "unlearn.method", "one of " + _names(methods))
+def _check_comparison(c: ml_collections.ConfigDict) -> None:
+    found = [find_method(request) for request in c.compare.methods]
+    names = [f.name for f in found]
+    _require(c.compare.rates[0] <= c.compare.rates[1], c, "compare.rates", "(weakest, strongest)")
+    _require("retrain" not in names, c, "compare.methods", "methods other than 'retrain', which "
+             "every comparison holds them to")
+    _require(not any(f.method.scheme for f in found), c, "compare.methods",
+             "methods that unlearn M_O: a training scheme makes other models, at its own cost")
+    _require(len(set(names)) == len(names), c, "compare.methods", "different methods")
+    for request in c.compare.methods:
+        check_config(method_config(c, request))
+        for trial in make_trials(c, request):
+            check_config(trial.config)
+
+
+def _check_relations(c: ml_collections.ConfigDict) -> None:
+    found = find_method(c.unlearn.method)
+    _require(found.method.make_step is not None or set(c.unlearn.epochs) == {0}, c,
+             "unlearn.epochs", f"(0,): {found.name} " + (
+                 "trains as config.train says" if found.method.scheme
+                 else "changes weights once and trains nothing"))
     _require(len(set(c.seeds)) == len(c.seeds), c, "seeds", "different seeds")
     _require(max(c.seeds) <= _MAX_SEED, c, "seeds", f"seeds up to {_MAX_SEED}")
+    _require(c.unlearn.from_seed in (-1, *c.seeds), c, "unlearn.from_seed",
+             f"-1, or one of seeds {tuple(c.seeds)}")
+    _require(c.train.class_weights == "none" or c.data.task == "classification", c,
+             "train.class_weights", "'none' for data.task='regression'")
     _require(len(set(c.forget.sets)) == len(c.forget.sets), c, "forget.sets", "different sets")
     _require(len(set(c.unlearn.epochs)) == len(c.unlearn.epochs), c, "unlearn.epochs",
              "different budgets")
@@ -229,6 +295,8 @@ def _check_relations(c: ml_collections.ConfigDict, methods: tuple[str, ...]) -> 
     losses = ("mae", "mse") if c.data.task == "regression" else ("cross_entropy",)
     _require(c.train.loss in losses, c, "train.loss",
              f"one of {_names(losses)} for data.task={c.data.task!r}")
+    for name in c.eval.audits:
+        _require(name in AUDITS, c, "eval.audits", f"a tuple of {_names(AUDITS)}")
     for key in ("alphas", "within"):
         names = [f"{value:g}" for value in c.eval[key]]
         _require(len(set(names)) == len(names), c, f"eval.{key}", "different values")

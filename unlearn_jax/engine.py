@@ -2,292 +2,257 @@
 
 Members share the images and the program; each has its own weights, samples, order, learning
 rate, early stop and failure. The host only hands out index arrays; batches are gathered from the
-resident images inside the program.
+resident images inside the program, or read ahead of it on the host (`feed.py`).
 
 One call of the program trains a group of members (`Layout.groups`): all of them on a GPU that
-has room, one on a CPU. A group whose members are all done is not called any more.
+has room, one on a CPU. A group whose members are all done is not called any more, and those who
+still run are brought together (`groups.py`).
 """
 
 import dataclasses
 import time
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from unlearn_jax.data.resident import Resident
-from unlearn_jax.errors import InputError
+from unlearn_jax.books import Books
+from unlearn_jax.data.resident import Resident, Streamed
+from unlearn_jax.feed import Feed, Queue
+from unlearn_jax.groups import Group, joined, regrouped
 from unlearn_jax.layout import Layout
+from unlearn_jax.memory import in_smaller_groups
 from unlearn_jax.metadata import CheckpointError
 from unlearn_jax.models import Model, Variables
-from unlearn_jax.optim import rate_at
-from unlearn_jax.population import Member, Recipe, Saver, Snapshot, Trained, epoch_batches, join
-from unlearn_jax.predict import in_batches, make_validator, stack_batches
-from unlearn_jax.train import Carry, Inputs, end_epoch, guarded, init_carry
+from unlearn_jax.population import (
+    Member,
+    Recipe,
+    Saver,
+    Snapshot,
+    Trained,
+    epoch_batches,
+    member_keys,
+)
+from unlearn_jax.predict import in_batches, stack_batches
+from unlearn_jax.programs import fitted_programs
+from unlearn_jax.train import Carry, Inputs
 
-_OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # as XLA says it, at compilation or when it runs
 
-
-def train_population(recipe: Recipe, model: Model, layout: Layout, resident: Resident,
-                     members: list[Member], variables_M: Variables,
-                     saver: Saver | None = None, bar: Callable[..., Any] | None = None) -> Trained:
+def train_population(recipe: Recipe, model: Model, layout: Layout,
+                     resident: Resident | Streamed, members: list[Member], variables_M: Variables,
+                     saver: Saver | None = None, bar: Callable[..., Any] | None = None,
+                     context_M: Any = None) -> Trained:
     """Trains all members in one compiled program.
 
     Args:
       recipe: what they share.
       model: the network.
       layout: devices.
-      resident: images and labels.
+      resident: images and labels, on the device or on the host.
       members: the M members; their sets may differ in size.
       variables_M: where they start, `[M, ...]`; left as they are.
       saver: keeps half-finished runs, and resumes from what it kept.
       bar: makes a progress bar, called like `tqdm.tqdm`.
+      context_M: what the method prepared for each member, `[M, ...]`; it reaches every step.
 
     Returns:
       Snapshots and history.
 
-    Where the members of a call take more memory than the device has, half as many are tried,
-    from what was saved last.
+    Where the members of a call take more memory than the device has all the same, half as many
+    are tried, from what was saved last.
 
     Raises:
       ValueError: a member has no samples to walk over, or none to be selected by.
       InputError: not even one member fits on a device.
     """
     for member in members:
-        if recipe.epochs and not len(member.rows):
+        if recipe.epochs and not recipe.steps(member, recipe.passes(0)):
             raise ValueError(f"{recipe.name}: {member} has no samples to train on")
         if recipe.keep == "best" and not len(member.validation):
             raise ValueError(f"{recipe.name}: {member} has no validation samples to choose by")
-    while True:
-        try:
-            return _train(recipe, model, layout, resident, members, variables_M, saver or Saver(),
-                          bar)
-        except jax.errors.JaxRuntimeError as e:
-            if _OUT_OF_MEMORY not in str(e):
-                raise
-            layout = _halved(layout, recipe, e)
+    began = time.monotonic()
+
+    def work(layout: Layout) -> Trained:
+        run = PopulationRun(recipe, model, Feed(layout, resident), layout, members, variables_M,
+                            context_M)
+        _train(run, saver or Saver(), bar)
+        first = run.first_step_at
+        return dataclasses.replace(run.result(), first_step_seconds=first and first - began)
+
+    return in_smaller_groups(work, layout, recipe.name, recipe.batch_size)
 
 
-def _halved(layout: Layout, recipe: Recipe, error: jax.errors.JaxRuntimeError) -> Layout:
-    if layout.members_per_device == 1:
-        raise InputError(
-            f"{recipe.name}: one member with a batch of {recipe.batch_size} does not fit into the "
-            "device's memory. A smaller batch_size, model.dtype=bfloat16, or parallel.batch over "
-            f"several devices takes less. ({str(error).splitlines()[0]})") from error
-    half = -(-layout.members_per_device // 2)
-    logging.warning("%s: %d members at once do not fit into the device's memory; going on with %d",
-                    recipe.name, layout.members_per_device, half)
-    return dataclasses.replace(layout, members_per_device=half)
-
-
-def _train(recipe: Recipe, model: Model, layout: Layout, resident: Resident,
-           members: list[Member], variables_M: Variables, saver: Saver, bar) -> Trained:
-    run = PopulationRun(recipe, model, layout, resident, members, variables_M)
+def _train(run: "PopulationRun", saver: Saver, bar: Callable[..., Any] | None) -> None:
+    recipe, books = run.recipe, run.books
     run.resume(saver)
-    if run.epoch < recipe.epochs:
-        run.compile()  # before the bar, whose time left would count it
-    total = recipe.epochs * sum(len(m.rows) for m in members)
+    total = sum(recipe.all_images(m) for m in run.members)
     with _progress_bar(bar, recipe.name, total) as progress_bar:
-        progress_bar.update(int(run.images.sum()))
-        while run.epoch < recipe.epochs and not run.done.all():
+        progress_bar.update(int(books.images.sum()))
+        while books.epoch < recipe.epochs and not books.done.all():
             run.train_epoch(progress_bar)
-            if saver.due() and run.epoch < recipe.epochs:
+            if saver.due() and books.epoch < recipe.epochs:
                 run.save(saver)
-    return run.result()
-
-
-def chunked(body: Callable, steps: int) -> Callable:
-    """A guarded step over `rows_KB`, K = `steps` batches, in one call; the losses come stacked."""
-
-    def chunk(carry, inputs, resident, rows_KB, first_step, epoch):
-        def one(carry, k):
-            return body(carry, inputs, resident, rows_KB[k], first_step + k, epoch)
-
-        if steps == 1:
-            carry, loss = one(carry, 0)
-            return carry, loss[None]
-        return jax.lax.scan(one, carry, jnp.arange(steps))
-
-    return chunk
-
-
-@dataclasses.dataclass
-class _Group:
-    """Members that one call of the program trains.
-
-    Attributes:
-      members: positions in the population, `[G]`; the last ones may repeat.
-      steps: the most steps that one of them takes in an epoch.
-      inputs: of the steps, `[G, ...]`.
-      validation: `[G, T, B]` batches of their validation sets.
-      carry: on the devices, `[G, ...]`.
-    """
-
-    members: np.ndarray
-    steps: int
-    inputs: Inputs
-    validation: np.ndarray
-    carry: Carry
 
 
 class PopulationRun:
     """A run in mid-flight: the groups on the devices and the host's books.
 
-    `train_population` drives it; its arguments are explained there.
+    `train_population` drives it; its arguments are explained there. What takes long to compile is
+    compiled at once.
+
+    Attributes:
+      programs: what it calls.
+      groups: the members of each call; those of one whose members are all done are not called.
+      books: what the host knows.
+      first_step_at: when the first call that trained had ended, on the monotonic clock; None:
+        not yet.
     """
 
-    def __init__(self, recipe: Recipe, model: Model, layout: Layout, resident: Resident,
-                 members: list[Member], variables_M: Variables):
-        self.recipe, self.layout, self.members = recipe, layout, members
-        self.resident = layout.put_shared(resident)
-        self.count = len(members)
-        self.steps_per_epoch = np.array([-(-len(m.rows) // recipe.batch_size) for m in members])
-        longest = max(int(self.steps_per_epoch.max()), 1)
-        # Even chunks leave as few idle steps at the end of an epoch as possible.
-        self.chunk = -(-longest // -(-longest // layout.steps_per_dispatch))
-
-        body = chunked(guarded(recipe.step, recipe.settings), self.chunk)
-        self.start = layout.over_members(lambda v: init_carry(recipe.optimizer, v), (0,))
-        self.step = layout.over_members(body, (0, 0, None, 0, None, None), donate=(0,))
-        self.validate = make_validator(model, recipe.loss, layout)
-        self.close = layout.over_members(end_epoch(recipe.patience, recipe.keep == "best"),
-                                         (0, 0), donate=(0,))
-        self.groups = [self._group(which, variables_M) for which in layout.groups(self.count)]
-
-        self.epoch = 0
-        self.seconds = 0.0
-        self.images = np.zeros(self.count, int)
-        self.steps = np.zeros(self.count, int)
-        self.done = np.zeros(self.count, bool)
-        self.failed = np.zeros(self.count, bool)
-        self.last_loss = np.full(self.count, np.nan)
-        self.history: list[dict[str, Any]] = []
+    def __init__(self, recipe: Recipe, model: Model, feed: Feed, layout: Layout,
+                 members: list[Member], variables_M: Variables, context_M: Any = None):
+        self.recipe, self.members, self.count = recipe, members, len(members)
+        self.feed, self._context = feed, context_M
+        self.books = Books(recipe, members)
+        self.programs, self._compile_seconds = fitted_programs(
+            recipe, model, feed, layout, members, variables_M, self._inputs(np.array([0])))
+        self.layout = self.programs.layout
+        self.groups = [self._group(which, self.programs.start(self.layout.put_members(
+            jax.tree.map(lambda x, w=which: x[w], variables_M))))
+            for which in self.layout.groups(self.count)]
+        self.first_step_at: float | None = None
         self.snapshots: dict[int, Snapshot] = {}
         self._take_snapshot()
 
-    def _group(self, which: np.ndarray, variables_M: Variables) -> _Group:
-        put = self.layout.put_members
-        validation = stack_batches([in_batches(self.members[m].validation,
-                                               self.recipe.eval_batch_size) for m in which])
-        carry = self.start(put(jax.tree.map(lambda x: x[which], variables_M)))
-        return _Group(which, int(self.steps_per_epoch[which].max()),
-                      put(self._inputs(which)), validation, carry)
+    def _group(self, which: np.ndarray, carry: Carry) -> Group:
+        validation = stack_batches([in_batches(
+            self.members[m].validation[:0] if self.books.done[m] else self.members[m].validation,
+            self.recipe.eval_batch_size) for m in which])
+        return Group(which, self.layout.put_members(self._inputs(which)), validation, carry)
 
     def _inputs(self, which: np.ndarray) -> Inputs:
-        stream = zlib.crc32(self.recipe.name.encode())
-        members, steps = [self.members[m] for m in which], self.steps_per_epoch[which]
-        keys = [jax.random.fold_in(jax.random.fold_in(jax.random.key(m.seed), 1), stream)
-                for m in members]
-        forget = np.zeros((len(members), self.resident.labels.shape[0]), bool)
+        members = [self.members[m] for m in which]
+        forget = np.zeros((len(members), len(self.feed.resident.labels)), bool)
         for flags, member in zip(forget, members):
             flags[member.forget] = True
         return Inputs(
-            key=jnp.stack(keys),
-            learning_rate=np.full(len(steps), self.recipe.settings.learning_rate, np.float32),
-            steps_per_epoch=steps.astype(np.int32),
-            total_steps=np.maximum(steps * self.recipe.epochs, 1).astype(np.int32),
-            forget=forget)
-
-    def compile(self) -> None:
-        """Compiles the step and runs nothing."""
-        group = self.groups[0]
-        shape = (len(group.members), self.chunk, self.recipe.batch_size)
-        rows_GKB = self.layout.put_batches(np.zeros(shape, np.int32))
-        self.step.compile(group.carry, group.inputs, self.resident, rows_GKB, np.int32(0),
-                          np.int32(0))
-        logging.info("%s: compiled in %.1f s", self.recipe.name, self.step.compile_seconds)
+            key=member_keys(self.recipe.name, members),
+            learning_rate=np.full(len(members), self.recipe.settings.learning_rate, np.float32),
+            total_steps=self.books.total_steps[which].astype(np.int32),
+            epochs=np.full(len(members), self.recipe.epochs, np.int32), forget=forget,
+            context=jax.tree.map(lambda x: x[which], self._context))
 
     def train_epoch(self, progress_bar=None) -> None:
         """One epoch of every member that is not done, with its validation and its books."""
         progress_bar = progress_bar or _NoBar()
         began, compiled = time.monotonic(), self.compile_seconds
-        summaries = [self._train_group(group, progress_bar) for group in self.groups
-                     if not self.done[group.members].all()]
-        self._record(summaries)
-        self.seconds += time.monotonic() - began - (self.compile_seconds - compiled)
+        self._regroup()
+        self._record([self._train_group(group, progress_bar) for group in self.groups
+                      if not self.books.done[group.members].all()])
+        self.books.seconds += time.monotonic() - began - (self.compile_seconds - compiled)
         self._take_snapshot()
 
-    def _train_group(self, group: _Group, progress_bar) -> tuple[np.ndarray, Any]:
-        """One epoch of a group: which members it was and, still on the devices, its summary."""
-        rows_GTB = stack_batches(
-            [epoch_batches(self.members[m], self.recipe.name, self.epoch, self.recipe.batch_size)
-             for m in group.members], self.chunk)
-        real = len(np.unique(group.members))
-        samples_T = (rows_GTB[:real] >= 0).sum((0, 2))
-        pending: list[jax.Array] = []
-        for first in range(0, group.steps, self.chunk):
-            rows_GKB = self.layout.put_batches(rows_GTB[:, first:first + self.chunk])
-            group.carry, loss = self.step(group.carry, group.inputs, self.resident, rows_GKB,
-                                          np.int32(first), np.int32(self.epoch))
-            # The queue holds one dispatch ahead: the device never idles, and the bar is honest.
-            pending.append(loss)
-            if len(pending) > 2:
-                jax.block_until_ready(pending.pop(0))
-            progress_bar.update(int(samples_T[first:first + self.chunk].sum()))
-        group.carry, summary = self.close(group.carry, self._validation_loss(group))
-        return group.members[:real], summary
+    def _regroup(self) -> None:
+        """Brings those who still run together where that saves calls; the others rest apart."""
+        changes = regrouped([group.members for group in self.groups], self.books.done)
+        if not changes:
+            return
+        changed = [self.groups[g] for g in changes]
+        found = np.unique(np.concatenate([group.members for group in changed]))
+        carries = joined(changed, lambda carry: carry)
+        for group in changed:
+            group.carry = group.inputs = None  # room for the new ones
+        for g, which in changes.items():
+            place = np.searchsorted(found, which)
+            self.groups[g] = self._group(which, self.layout.put_members(
+                jax.tree.map(lambda x, p=place: x[p], carries)))
+        logging.info("%s: %d members still train, in %d calls a step", self.recipe.name,
+                     (~self.books.done).sum(),
+                     sum(not self.books.done[group.members].all() for group in self.groups))
 
-    def _validation_loss(self, group: _Group) -> jax.Array:
+    def _train_group(self, group: Group, progress_bar) -> tuple[Group, np.ndarray, Any]:
+        """One epoch of a group.
+
+        Returns:
+          The group, the samples `[G]` that each walked over and, still on the devices, its summary.
+        """
+        chunk = self.programs.chunk
+        rows_GTB, kinds_GT = self._walks(group)
+        samples_GT = (rows_GTB >= 0).sum(2)
+        queue = Queue()
+        for call, batches in enumerate(self.feed(rows_GTB, chunk)):
+            steps = slice(call * chunk, (call + 1) * chunk)
+            group.carry, loss = self.programs.step(
+                group.carry, group.inputs, self.feed.resident, batches,
+                self.layout.put_members(kinds_GT[:, steps]), np.int32(self.books.epoch))
+            queue.add(loss)
+            if queue.finished:
+                self._note_first_step()
+            progress_bar.update(int(samples_GT[group.slots, steps].sum()))
+        group.carry, summary = self.programs.close(group.carry, self._validation_loss(group))
+        return group, samples_GT.sum(1), summary
+
+    def _walks(self, group: Group) -> tuple[np.ndarray, np.ndarray]:
+        """The epoch of each member that runs: rows `[G, T, B]` and kinds `[G, T]` of its batches.
+
+        T is a multiple of the steps of a call.
+        """
+        recipe = self.recipe
+        nothing = np.zeros((0, recipe.batch_size), np.int32), np.zeros(0, np.int32)
+        batches, kinds = zip(*(
+            nothing if self.books.done[m] else epoch_batches(
+                self.members[m], recipe.name, self.books.epoch, recipe.batch_size, recipe.passes)
+            for m in group.members))
+        rows_GTB = stack_batches(batches, self.programs.chunk)
+        kinds_GT = np.zeros(rows_GTB.shape[:2], np.int32)
+        for slot, own in zip(kinds_GT, kinds):
+            slot[:len(own)] = own
+        return rows_GTB, kinds_GT
+
+    def _validation_loss(self, group: Group) -> jax.Array:
         """Mean loss `[G]` on each member's validation set; NaN where it has none."""
         zeros = np.zeros(len(group.members), np.float32)
         sums = self.layout.put_members((zeros, zeros.copy()))
-        for batch in range(group.validation.shape[1]):
-            rows_GKB = self.layout.put_batches(group.validation[:, batch:batch + 1])
-            sums = self.validate(sums, group.carry[0].variables, self.resident, rows_GKB)
+        queue = Queue()
+        for batches in self.feed(group.validation):
+            sums = self.programs.validate(sums, group.carry[0].variables, self.feed.resident,
+                                          batches)
+            queue.add(sums[1])
         return sums[0] / sums[1]
 
-    def _record(self, summaries: list[tuple[np.ndarray, Any]]) -> None:
-        self.epoch += 1
-        for which, summary in jax.device_get(summaries):
-            for i, m in enumerate(which):
-                self._record_member(m, {name: x[i].item() for name, x in summary.items()})
+    def _record(self, epochs: list[tuple[Group, np.ndarray, Any]]) -> None:
+        self.books.epoch += 1
+        summaries = jax.device_get([summary for _, _, summary in epochs])
+        self._note_first_step()
+        rows = {group.members[slot]: ({name: x[slot].item() for name, x in summary.items()},
+                                      int(walked[slot]))
+                for (group, walked, _), summary in zip(epochs, summaries) for slot in group.slots}
+        for m in sorted(rows):
+            self.books.record(m, *rows[m])
 
-    def _record_member(self, m: int, row: dict[str, Any]) -> None:
-        member = self.members[m]
-        self.done[m], self.steps[m] = row["done"], row["steps"]
-        if row["failed_step"] >= 0 and not self.failed[m]:
-            self.failed[m] = True
-            logging.warning(
-                "%s: %s met a loss or a parameter that is not finite at step %d (epoch %d). "
-                "It is frozen there and reported as nan; the other members go on. A lower "
-                "learning rate may help.", self.recipe.name, member,
-                row["failed_step"], self.epoch)
-        if not row["running"]:
-            return
-        self.images[m] += len(member.rows)
-        self.last_loss[m] = row["validation_loss"]
-        settings = self.recipe.settings
-        fraction = row["steps"] / (self.steps_per_epoch[m] * self.recipe.epochs)
-        self.history.append({
-            "forget_set": member.forget_set, "seed": member.seed, "epoch": row["epoch"],
-            "steps": row["steps"], "train_loss": row["train_loss"],
-            "validation_loss": row["validation_loss"], "best": row["best"],
-            "learning_rate": float(settings.learning_rate * rate_at(settings, fraction)),
-            "images": int(self.images[m])})
+    def _note_first_step(self) -> None:
+        if self.first_step_at is None:
+            self.first_step_at = time.monotonic()
 
     @property
     def compile_seconds(self) -> float:
         """Spent compiling so far."""
-        programs = (self.start, self.step, self.validate, self.close)
-        return sum(program.compile_seconds for program in programs)
-
-    def _joined(self, part: Callable[[Carry], Any]) -> Any:
-        """Part of every member's carry, `[M, ...]` on the host."""
-        return join([part(group.carry) for group in self.groups], self.count)
+        return self._compile_seconds + self.programs.start.compile_seconds \
+            + self.programs.close.compile_seconds
 
     def _take_snapshot(self) -> None:
-        if self.recipe.keep == "last" and self.epoch in self.recipe.snapshots:
-            self.snapshots[self.epoch] = self._snapshot(
-                self._joined(lambda carry: carry[0].variables), np.full(self.count, self.epoch),
-                self.last_loss.copy())
+        epoch = self.books.epoch
+        if self.recipe.keep == "last" and epoch in self.recipe.snapshots:
+            self.snapshots[epoch] = self._snapshot(
+                joined(self.groups, lambda carry: carry[0].variables), np.full(self.count, epoch),
+                self.books.last_loss.copy())
 
     def _snapshot(self, variables: Variables, epochs, validation_loss) -> Snapshot:
-        return Snapshot(variables, epochs, self.steps.copy(), self.images.copy(),
-                        self.failed.copy(), validation_loss, self.seconds)
+        books = self.books
+        return Snapshot(variables, epochs, books.steps.copy(), books.images.copy(),
+                        books.steps * self.programs.flops_of_a_step, books.failed.copy(),
+                        validation_loss, books.seconds)
 
     def result(self) -> Trained:
         """The books closed."""
@@ -295,26 +260,22 @@ class PopulationRun:
             # Everybody has failed or stopped: what there is now is what there would be then.
             if epochs not in self.snapshots:
                 self.snapshots[epochs] = self._snapshot(
-                    self._joined(lambda carry: carry[0].variables),
-                    np.full(self.count, epochs), self.last_loss.copy())
+                    joined(self.groups, lambda carry: carry[0].variables),
+                    np.full(self.count, epochs), self.books.last_loss.copy())
         if self.recipe.keep == "best":
-            best, epochs, loss = self._joined(lambda carry: (
+            best, epochs, loss = joined(self.groups, lambda carry: (
                 carry[1].best, carry[1].best_epoch, carry[1].best_loss))
             self.snapshots = {self.recipe.epochs: self._snapshot(best, epochs, loss)}
-        return Trained(self.snapshots, self.history, self.compile_seconds)
+        return Trained(self.snapshots, self.books.history, self.compile_seconds)
 
     def save(self, saver: Saver) -> None:
         """Hands everything to the saver."""
-        tree = {"carry": self._joined(lambda carry: carry),
+        tree = {"carry": joined(self.groups, lambda carry: carry),
                 "snapshots": {str(e): s.variables for e, s in self.snapshots.items()}}
-        books = {name: getattr(self, name).tolist()
-                 for name in ("images", "steps", "done", "failed", "last_loss")}
-        metadata = {"epoch": self.epoch, "seconds": self.seconds, "history": self.history,
-                    "members": [m.digest for m in self.members], "books": books, "snapshots": {
-                        str(e): {f.name: np.asarray(getattr(s, f.name)).tolist()
-                                 for f in dataclasses.fields(s) if f.name != "variables"}
-                        for e, s in self.snapshots.items()}}
-        saver.save(self.epoch, tree, metadata)
+        snapshots = {str(e): {f.name: np.asarray(getattr(s, f.name)).tolist()
+                              for f in dataclasses.fields(s) if f.name != "variables"}
+                     for e, s in self.snapshots.items()}
+        saver.save(self.books.epoch, tree, {**self.books.metadata(), "snapshots": snapshots})
 
     def resume(self, saver: Saver) -> None:
         """Goes on from what the saver kept, if anything: a population with at least our members."""
@@ -322,25 +283,17 @@ class PopulationRun:
         if found is None:
             return
         tree, metadata = found
-        mine = [metadata["members"].index(m.digest) for m in self.members]
+        mine, share = self.books.take_over(metadata)
         for group in self.groups:
             group.carry = self.layout.put_members(
                 jax.tree.map(lambda x, g=group: x[mine][g.members], tree["carry"]))
-        images = np.array(metadata["books"]["images"])
-        # Of the time that all of them took, our members' share.
-        share = images[mine].sum() / max(images.sum(), 1)
-        self.epoch, self.seconds = metadata["epoch"], metadata["seconds"] * share
-        who = {(m.forget_set, m.seed) for m in self.members}
-        self.history = [r for r in metadata["history"] if (r["forget_set"], r["seed"]) in who]
-        for name, values in metadata["books"].items():
-            setattr(self, name, np.array(values)[mine])
         for epoch, fields in metadata["snapshots"].items():
             seconds = fields.pop("seconds")
             self.snapshots[int(epoch)] = Snapshot(
                 variables=jax.tree.map(lambda x: x[mine], tree["snapshots"][epoch]),
                 seconds=seconds * share,
                 **{name: np.array(values)[mine] for name, values in fields.items()})
-        logging.info("%s: resumed after epoch %d", self.recipe.name, self.epoch)
+        logging.info("%s: resumed after epoch %d", self.recipe.name, self.books.epoch)
 
     def _template(self, metadata: dict[str, Any]) -> dict[str, Any]:
         """The form of a save that holds all that this run needs."""

@@ -3,3 +3,7 @@
 
 class InputError(ValueError):
     """Something a user handed in cannot be used; the message says what to do, in a line or two."""
+
+
+class ConfigError(InputError):
+    """A config key has a value that cannot be used; the message says what is allowed."""

@@ -35,12 +35,14 @@ class Layout:
     Attributes:
       mesh: axes `member` and `batch`.
       members_per_device: members of one call on each device.
-      steps_per_dispatch: training steps in one call of the compiled program.
+      steps_per_dispatch: training steps in one call of the compiled program, at most.
+      adapts: the config leaves `members_per_device` open; it may be lowered to what fits.
     """
 
     mesh: Mesh
     members_per_device: int
     steps_per_dispatch: int
+    adapts: bool = False
 
     def groups(self, num_members: int) -> np.ndarray:
         """The members of each call, `[groups, members of a call]`.
@@ -51,6 +53,17 @@ class Layout:
         count = -(-num_members // size) * size
         return np.minimum(np.arange(count), num_members - 1).reshape(-1, size)
 
+    @property
+    def of_batches(self) -> NamedSharding:
+        """Where arrays `[M, K, B, ...]` of batches lie: divided over both axes."""
+        return NamedSharding(self.mesh, P(MEMBER, None, BATCH))
+
+    def shapes_of_members(self, tree: Any, count: int) -> Any:
+        """The shapes of arrays `[any, ...]` for `count` members, as `put_members` lays them."""
+        where = NamedSharding(self.mesh, P(MEMBER))
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype,
+                                                           sharding=where), tree)
+
     def put_members(self, tree: Any) -> Any:
         """Arrays `[M, ...]` onto the devices, M divided over the member axis."""
         return jax.device_put(tree, NamedSharding(self.mesh, P(MEMBER)))
@@ -59,9 +72,9 @@ class Layout:
         """Arrays that every member reads, one copy on each device."""
         return jax.device_put(tree, NamedSharding(self.mesh, P()))
 
-    def put_batches(self, rows_MKB: np.ndarray) -> jax.Array:
-        """Indices of K batches per member, divided over both axes."""
-        return jax.device_put(rows_MKB, NamedSharding(self.mesh, P(MEMBER, None, BATCH)))
+    def put_batches(self, tree: Any) -> Any:
+        """Arrays `[M, K, B, ...]` of K batches per member, divided over both axes."""
+        return jax.device_put(tree, self.of_batches)
 
     def over_members(self, fun: Callable, in_axes: tuple[int | None, ...],
                      donate: tuple[int, ...] = ()) -> "Program":
@@ -88,22 +101,32 @@ class Program:
 
     Attributes:
       compile_seconds: spent compiling so far, to be told apart from running.
+      flops: floating-point operations that one call does for the members of one device, as the
+        program is written, before the compiler changes it; a loop's body counts once. 0 before
+        compilation.
     """
 
     def __init__(self, jitted: Callable):
         self._jitted = jitted
         self._compiled: jax.stages.Compiled | None = None
         self.compile_seconds = 0.0
+        self.flops = 0.0
 
     def __call__(self, *args):
         self.compile(*args)
         return self._compiled(*args)
 
+    def again(self) -> "Program":
+        """The same program, not compiled yet: for arguments of other shapes."""
+        return Program(self._jitted)
+
     def compile(self, *args) -> None:
         """Compiles for arguments of these shapes, unless it has been; runs nothing."""
         if self._compiled is None:
             began = time.monotonic()
-            self._compiled = self._jitted.lower(*args).compile()
+            lowered = self._jitted.lower(*args)
+            self._compiled = lowered.compile()
+            self.flops = max((lowered.cost_analysis() or {}).get("flops", 0.0), 0.0)
             self.compile_seconds = time.monotonic() - began
 
     @property
@@ -145,7 +168,7 @@ def make_layout(cfg: ml_collections.ConfigDict, num_members: int) -> Layout:
     # A convolution inside a loop is about forty times slower on CPU (jax issue 12868).
     steps = cfg.steps_per_dispatch or (1 if on_cpu else 32)
     mesh = Mesh(grid, (MEMBER, BATCH), axis_types=(AxisType.Auto,) * 2)
-    return Layout(mesh, per_device, steps)
+    return Layout(mesh, per_device, steps, adapts=not cfg.members_per_device)
 
 
 def find_devices(backend: str) -> list[jax.Device]:

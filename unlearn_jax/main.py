@@ -16,8 +16,9 @@ from ml_collections import config_flags
 
 from unlearn_jax import commandline, stages
 from unlearn_jax.config import check_config
+from unlearn_jax.conv import convolutions
+from unlearn_jax.cpu import divide_cores, keep_freed_memory
 from unlearn_jax.errors import InputError
-from unlearn_jax.methods import METHODS
 from unlearn_jax.store import Store, is_disk_full
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -30,7 +31,9 @@ def main(argv: list[str]) -> None:
     """Runs the study of the config."""
     del argv
     config = _CONFIG.value
-    check_config(config, tuple(METHODS))
+    check_config(config)
+    keep_freed_memory()
+    divide_cores(config.parallel.cpu_devices)
     file, scale = commandline.config_name()
     name = Path(file).stem + (f":{scale}" if scale else "")
     directory = Path(_WORKDIR.value or f"runs/{name.replace(':', '-')}")
@@ -42,7 +45,9 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     bar = functools.partial(tqdm.tqdm, mininterval=0.5 if sys.stderr.isatty() else 10, leave=False)
     command = shlex.join(["python", "-m", "unlearn_jax.main", *sys.argv[1:]])
-    stages.run_study(config, name, directory, store, command, bar)
+    config_file = f"{file}:{scale}" if scale else file
+    with convolutions(config.parallel.convolution):
+        stages.run_study(config, name, directory, store, command, bar, config_file)
     print((directory / "report.md").read_text())
 
 

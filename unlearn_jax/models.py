@@ -25,10 +25,13 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from unlearn_jax.config import ConfigError
 from unlearn_jax.conv import member_conv
+from unlearn_jax.errors import ConfigError
 
 Variables = dict[str, Any]
+
+# The collection of outputs on the way; Linen leaves this one out of `init`.
+FEATURES = "intermediates"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +148,8 @@ class ResidualBlock(_Layers):
             padding = ((kernel // 2, kernel // 2),) * 2
             y = self.conv(f"conv{i}", features, kernel, stride, padding)(y)
             y = self.norm(f"norm{i}", train)(y)
+            # Where nobody asks for features, `sow` keeps nothing.
+            self.sow(FEATURES, f"conv{i}_out", y)
             if i < len(path):
                 y = nn.relu(y)
         if self.stride != 1 or x.shape[-1] != y.shape[-1]:
@@ -175,7 +180,9 @@ class ResNet(_Layers):
         half = kernel // 2
         padding = "SAME" if self.variant.stem_same else ((half, half), (half, half))
         x = self.conv("stem_conv", self.width, kernel, stride, padding)(x)
-        x = nn.relu(self.norm("stem_norm", train)(x))
+        x = self.norm("stem_norm", train)(x)
+        self.sow(FEATURES, "stem_conv_out", x)
+        x = nn.relu(x)
         if pool:
             pad = self.variant.pool_padding
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((pad, pad), (pad, pad)))
@@ -186,6 +193,7 @@ class ResNet(_Layers):
                     features=self.width * 2**stage, stride=2 if stage and not block else 1,
                     bottleneck=self.bottleneck, name=f"stage{stage + 1}_block{block + 1}",
                 )(x, train)
+                self.sow(FEATURES, f"stage{stage + 1}_block{block + 1}_out", x)
         x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
         if self.projection:
             x = nn.relu(nn.Dense(self.projection, dtype=self.dtype, name="projection")(x))
@@ -273,6 +281,28 @@ class Model:
         outputs, updates = self.module.apply(variables, images_BHWC, train=True, rngs=rngs,
                                              mutable=["batch_stats"])
         return outputs, updates["batch_stats"]
+
+    def features(self, variables: Variables, images_BHWC: jax.Array, *, train: bool,
+                 key: jax.Array | None = None,
+                 ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
+        """The forward pass with what lies between.
+
+        Args:
+          variables, images_BHWC, train, key: as for `apply`.
+
+        Returns:
+          outputs, batch_stats: as from `apply`.
+          features: `[B, H', W', C]` by path: `stem_conv`, `stage1_block1/conv1`, ... are a
+            convolution's channels after their norm and before the ReLU; `stage1_block1`, ... are
+            a block's output.
+        """
+        mutable = [FEATURES, "batch_stats"] if train else [FEATURES]
+        rngs = {"dropout": key} if train and key is not None else {}
+        outputs, updates = self.module.apply(variables, images_BHWC, train=train, rngs=rngs,
+                                             mutable=mutable)
+        flat = traverse_util.flatten_dict(updates[FEATURES], sep="/")
+        return (outputs, updates["batch_stats"] if train else variables["batch_stats"],
+                {path.removesuffix("_out"): found for path, (found,) in flat.items()})
 
     def trainable(self, params: Any) -> Any:
         """A tree like `params` with False where a pattern of `frozen` matches the path."""

@@ -48,6 +48,30 @@ def make_optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
     return optax.chain(direction, optax.add_decayed_weights(settings.weight_decay))
 
 
+def per_kind(optimizer: optax.GradientTransformation,
+             kinds: int) -> optax.GradientTransformationExtraArgs:
+    """The optimiser with a state of its own (momentum, moments, count) for each kind of batch.
+
+    Args:
+      optimizer: gives the direction.
+      kinds: the kinds are 0 to `kinds` - 1.
+
+    Returns:
+      An optimiser whose `update` takes the batch's `kind`; the states are stacked, `[kinds, ...]`.
+    """
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def init(params):
+        return jax.tree.map(lambda x: jnp.stack([x] * kinds), optimizer.init(params))
+
+    def update(updates, state, params=None, *, kind, **extra):
+        own = jax.tree.map(lambda x: x[kind], state)
+        updates, own = optimizer.update(updates, own, params, **extra)
+        return updates, jax.tree.map(lambda x, new: x.at[kind].set(new), state, own)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 def rate_at(settings: OptimizerSettings, fraction: jax.Array) -> jax.Array:
     """The learning rate, relative to its peak.
 

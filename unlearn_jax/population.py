@@ -6,8 +6,10 @@ A member is one model, a (seed, forget set) pair. `engine.py` trains them.
 import dataclasses
 import functools
 import hashlib
+import itertools
+import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -29,14 +31,15 @@ class Member:
     Attributes:
       seed: decides initialisation, order of samples, dropout and random labels.
       forget_set: what it is to forget; `''` for the original model.
-      rows: `[n]` int32, the resident rows an epoch walks over.
+      retain: `[n]` int32, the resident rows of D_r with its augmented copies; of all of D_o for
+        the original model.
       validation: `[v]` int32, the resident rows of its validation set.
-      forget: `[f]` int32, the resident rows flagged as its forget set.
+      forget: `[f]` int32, the resident rows of D_f with its copies, flagged in batches.
     """
 
     seed: int
     forget_set: str
-    rows: np.ndarray
+    retain: np.ndarray
     validation: np.ndarray
     forget: np.ndarray
 
@@ -44,12 +47,78 @@ class Member:
     def digest(self) -> str:
         """Of all the above: by it a later run knows the member again."""
         digest = hashlib.blake2b(f"{self.seed}|{self.forget_set}".encode(), digest_size=16)
-        for part in (self.rows, self.validation, self.forget):
+        for part in (self.retain, self.validation, self.forget):
             digest.update(f"|{len(part)}|".encode() + part.astype("<i4").tobytes())
         return digest.hexdigest()
 
     def __str__(self) -> str:
         return f"seed {self.seed}" + (f", forget set {self.forget_set}" if self.forget_set else "")
+
+
+WALKS = ("retain", "forget", "all", "mixed", "validation", "retain+forget", "forget+retain")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """One walk over a member's samples; an epoch is one pass or several.
+
+    A walk over `all` mixes D_r and D_f, over `mixed` a share of D_r and all of D_f. In
+    `retain+forget` each batch holds half of either, D_r's half first: the pass goes once over D_r,
+    and D_f is repeated or cut to fit; `forget+retain` is the same with D_f setting the length (the
+    halves lie in the same order).
+
+    Attributes:
+      over: one of `WALKS`.
+      kind: tells the step which pass a batch belongs to (`Batch.kind`).
+      share: of the samples that set the length (in `mixed`: of D_r), drawn anew each epoch.
+    """
+
+    over: str
+    kind: int = 0
+    share: float = 1.0
+
+    def __post_init__(self):
+        if self.over not in WALKS:
+            raise ValueError(f"a pass over {self.over!r}; allowed: {', '.join(WALKS)}")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"a pass over a share of {self.share}; allowed: above 0, up to 1")
+
+    @property
+    def paired(self) -> bool:
+        """Whether a batch holds halves of two sets."""
+        return "+" in self.over
+
+    def rows(self, member: Member) -> np.ndarray:
+        """The member's rows that set the length."""
+        if self.over in ("all", "mixed"):
+            return np.union1d(member.retain, member.forget).astype(np.int32)
+        return getattr(member, self.over.partition("+")[0])
+
+    def count(self, member: Member) -> int:
+        """Samples that set the length."""
+        always = len(member.forget) if self.over == "mixed" else 0
+        return always + math.ceil(round(self.share * (len(self.rows(member)) - always), 6))
+
+    def draw(self, member: Member, rng: np.random.Generator) -> np.ndarray:
+        """The samples that set the length in one epoch, in their order: `count` rows."""
+        rows, count = self.rows(member), self.count(member)
+        if self.over == "mixed":
+            others = rng.permutation(np.setdiff1d(rows, member.forget))
+            rows = np.concatenate([member.forget, others[:count - len(member.forget)]])
+        return rng.permutation(rows)[:count]
+
+
+# The passes of an epoch, counted from zero.
+Passes = Callable[[int], tuple[Pass, ...]]
+
+
+_OVER_RETAIN = (Pass("retain"),)
+
+
+def over_retain(epoch: int) -> tuple[Pass, ...]:
+    """Every epoch is one pass over D_r, as in training."""
+    del epoch
+    return _OVER_RETAIN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +137,7 @@ class Recipe:
       patience: epochs without a better validation loss before a member stops; 0: never.
       keep: `best` keeps each member's state of lowest validation loss, `last` its last one.
       snapshots: with `keep='last'`, the numbers of epochs after which variables are kept.
+      passes: what an epoch walks over.
     """
 
     name: str
@@ -81,6 +151,32 @@ class Recipe:
     patience: int = 0
     keep: str = "best"
     snapshots: tuple[int, ...] = ()
+    passes: Passes = over_retain
+
+    @functools.cached_property
+    def kinds_of_epochs(self) -> dict[tuple[Pass, ...], int]:
+        """How many epochs consist of which passes: few kinds, however many epochs."""
+        found: dict[tuple[Pass, ...], int] = {}
+        for passes, run in itertools.groupby(map(self.passes, range(self.epochs))):
+            found[passes] = found.get(passes, 0) + sum(1 for _ in run)
+        return found
+
+    def steps(self, member: Member, passes: tuple[Pass, ...]) -> int:
+        """Steps that the member takes in an epoch of these passes."""
+        return sum(-(-p.count(member) // (self.batch_size // (1 + p.paired))) for p in passes)
+
+    def all_steps(self, member: Member) -> int:
+        """Steps that the member takes in all epochs."""
+        return sum(n * self.steps(member, passes) for passes, n in self.kinds_of_epochs.items())
+
+    def longest_epoch(self, member: Member) -> int:
+        """Steps of its longest epoch; 0 where there is no epoch."""
+        return max((self.steps(member, passes) for passes in self.kinds_of_epochs), default=0)
+
+    def all_images(self, member: Member) -> int:
+        """Samples that the member walks over in all epochs."""
+        return sum(n * p.count(member) for passes, n in self.kinds_of_epochs.items()
+                   for p in passes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +188,8 @@ class Snapshot:
       epochs: `[M]` epochs behind these variables.
       steps: `[M]` steps taken, best or not.
       images: `[M]` samples trained on to get here, best or not.
+      flops: `[M]` floating-point operations of the steps to get here, as the program is written,
+        before the compiler changes it; of preparation and validation none.
       failed: `[M]` bool; the variables are those before the step that failed, or, with
         `keep='best'`, the best before it.
       validation_loss: `[M]` in the loss's unit; NaN before the first epoch.
@@ -102,6 +200,7 @@ class Snapshot:
     epochs: np.ndarray
     steps: np.ndarray
     images: np.ndarray
+    flops: np.ndarray
     failed: np.ndarray
     validation_loss: np.ndarray
     seconds: float
@@ -115,11 +214,14 @@ class Trained:
       snapshots: by number of epochs; with `keep='best'` one, at `recipe.epochs`.
       history: one dict per member and epoch, with the columns of history.csv but `stage`.
       compile_seconds: spent compiling.
+      first_step_seconds: from the beginning to the end of the first call that trains, with
+        compilation; None where nothing was left to train.
     """
 
     snapshots: dict[int, Snapshot]
     history: list[dict[str, Any]]
     compile_seconds: float
+    first_step_seconds: float | None = None
 
 
 class Saver:
@@ -152,10 +254,51 @@ def init_members(model: Model, layout: Layout, seeds: list[int]) -> Variables:
     return join(groups, len(seeds))
 
 
-def epoch_batches(member: Member, name: str, epoch: int, batch_size: int) -> np.ndarray:
-    """A member's batches `[T, B]` of one epoch: a function of its seed, stage, epoch and rows."""
+def member_keys(name: str, members: Sequence[Member]) -> jax.Array:
+    """The random stream `[M]` of each member in the stage `name`."""
+    stream = zlib.crc32(name.encode())
+    return jnp.stack([jax.random.fold_in(jax.random.fold_in(jax.random.key(m.seed), 1), stream)
+                      for m in members])
+
+
+def epoch_batches(member: Member, name: str, epoch: int, batch_size: int,
+                  passes: Passes = over_retain) -> tuple[np.ndarray, np.ndarray]:
+    """A member's epoch: a function of its seed and sets, the stage, the epoch and the passes.
+
+    Returns:
+      rows `[T, B]` int32 as `in_batches` writes them, and the kind `[T]` int32 of each batch.
+
+    Raises:
+      ValueError: a paired pass with an odd batch size, or without samples to pair.
+    """
     rng = np.random.default_rng([member.seed, zlib.crc32(name.encode()), epoch])
-    return in_batches(rng.permutation(member.rows), batch_size)
+    batches, kinds = [], []
+    for p in passes(epoch):
+        order = p.draw(member, rng)
+        if p.paired:
+            found = _paired_batches(p, member, order, batch_size, rng)
+        else:
+            found = in_batches(order, batch_size)
+        batches.append(found)
+        kinds.append(np.full(len(found), p.kind, np.int32))
+    return np.concatenate(batches), np.concatenate(kinds)
+
+
+def _paired_batches(p: Pass, member: Member, order: np.ndarray, batch_size: int,
+                    rng: np.random.Generator) -> np.ndarray:
+    if batch_size % 2:
+        raise ValueError(f"a pass over {p.over!r} needs an even batch size, not {batch_size}")
+    leads, partner = in_batches(order, batch_size // 2), member.forget
+    if p.over == "forget+retain":
+        partner = member.retain
+    if not len(partner) and len(leads):
+        raise ValueError(f"{member}: a pass over {p.over!r} finds no samples to pair")
+    repeats = -(-leads.size // max(len(partner), 1))
+    others = np.concatenate([rng.permutation(partner) for _ in range(repeats)] or [leads.ravel()])
+    halves = [leads, others[:leads.size].reshape(leads.shape).astype(np.int32)]
+    if p.over == "forget+retain":
+        halves.reverse()
+    return np.concatenate(halves, axis=1)
 
 
 def join(groups: list[Any], count: int) -> Any:

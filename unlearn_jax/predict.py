@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unlearn_jax.data.resident import Resident
+from unlearn_jax.data.resident import Batches, Resident, Streamed
+from unlearn_jax.feed import Feed, Queue
 from unlearn_jax.layout import Layout, Program
+from unlearn_jax.memory import in_smaller_groups
 from unlearn_jax.models import Model, Variables
-from unlearn_jax.train import Loss, decode_rows
+from unlearn_jax.train import Loss, decode_rows, find_images
 
 
 def in_batches(rows: np.ndarray, batch_size: int) -> np.ndarray:
@@ -39,25 +41,25 @@ def stack_batches(batches_TB: Sequence[np.ndarray], multiple: int = 1) -> np.nda
 
 
 def make_predictor(model: Model, layout: Layout) -> Program:
-    """The program `(variables_M, resident, rows_MKB) -> outputs [M, K, B]` or `[M, K, B, C]`."""
+    """The program `(variables_M, resident, batches [M, 1, B]) -> outputs [M, B]` or `[M, B, C]`."""
 
-    def outputs(variables: Variables, resident: Resident, rows_KB: jax.Array) -> jax.Array:
-        flat, _ = decode_rows(rows_KB.reshape(-1))
-        values, _ = model.apply(variables, resident.images[flat], train=False)
-        return values.reshape(*rows_KB.shape, *values.shape[1:])
+    def outputs(variables: Variables, resident: Resident, batches: Batches) -> jax.Array:
+        values, _ = model.apply(variables, find_images(resident, batches[0]), train=False)
+        return values
 
     return layout.over_members(outputs, in_axes=(0, None, 0))
 
 
-def predict(predictor: Program, layout: Layout, variables_M: Variables, resident: Resident,
-            rows: Sequence[np.ndarray], batch_size: int) -> list[np.ndarray]:
+def predict(predictor: Program, layout: Layout, variables_M: Variables,
+            resident: Resident | Streamed, rows: Sequence[np.ndarray],
+            batch_size: int) -> list[np.ndarray]:
     """Outputs of each member on its own samples.
 
     Args:
       predictor: from `make_predictor`.
       layout: the layout it was made with.
       variables_M: `[M, ...]`.
-      resident: images, as `layout.put_shared` lays them.
+      resident: images; `Feed.data` has them on all devices of the layout already.
       rows: for each member, resident rows `[n_m]`.
       batch_size: samples per member and call.
 
@@ -66,6 +68,7 @@ def predict(predictor: Program, layout: Layout, variables_M: Variables, resident
 
     Raises:
       ValueError: the member counts differ, or there is nothing to predict.
+      InputError: not even one member fits into the device's memory.
     """
     members = jax.tree.leaves(variables_M)[0].shape[0]
     if members != len(rows):
@@ -73,24 +76,34 @@ def predict(predictor: Program, layout: Layout, variables_M: Variables, resident
     if not any(len(r) for r in rows):
         raise ValueError("no member has a sample to predict")
     batches = [in_batches(r, batch_size) for r in rows]
-    outputs = []
-    for group in layout.groups(members):
-        variables = layout.put_members(jax.tree.map(lambda x, g=group: x[g], variables_M))
-        rows_GTB = stack_batches([batches[m] for m in group])
-        calls = [predictor(variables, resident, layout.put_batches(rows_GTB[:, t:t + 1]))
-                 for t in range(rows_GTB.shape[1])]
-        outputs_GTB = np.concatenate(jax.device_get(calls), axis=1)
-        outputs += list(outputs_GTB.reshape(len(group), -1, *outputs_GTB.shape[3:]))
+    feed = Feed(layout, resident)
+
+    def work(here: Layout) -> list[np.ndarray]:
+        program, outputs = predictor if here is layout else predictor.again(), []
+        for group in here.groups(members):
+            variables = here.put_members(jax.tree.map(lambda x, g=group: x[g], variables_M))
+            queue, calls = Queue(), []
+            for call in feed(stack_batches([batches[m] for m in group])):
+                calls.append(program(variables, feed.resident, call))
+                queue.add(calls[-1])
+            outputs_GTB = np.stack(jax.device_get(calls), axis=1)
+            outputs += list(outputs_GTB.reshape(len(group), -1, *outputs_GTB.shape[3:]))
+        return outputs
+
+    outputs = in_smaller_groups(work, layout, "prediction", batch_size)
     return [outputs[m][:len(r)] for m, r in enumerate(rows)]
 
 
 def make_validator(model: Model, loss: Loss, layout: Layout) -> Program:
-    """The program `(sums_M, variables_M, resident, rows_MKB) -> sums_M` of (loss, samples)."""
+    """The program `(sums_M, variables_M, resident, batches [M, 1, B]) -> sums_M`.
 
-    def add(sums, variables: Variables, resident: Resident, rows_KB: jax.Array):
-        rows, weights = decode_rows(rows_KB.reshape(-1))
-        outputs, _ = model.apply(variables, resident.images[rows], train=False)
+    The sums are (loss, samples).
+    """
+
+    def add(sums, variables: Variables, resident: Resident, batches: Batches):
+        rows, weights = decode_rows(batches.rows[0])
+        outputs, _ = model.apply(variables, find_images(resident, batches[0]), train=False)
         losses = loss.per_sample(outputs, resident.labels[rows])
         return sums[0] + jnp.sum(losses * weights), sums[1] + jnp.sum(weights)
 
-    return layout.over_members(add, in_axes=(0, 0, None, 0), donate=(0,))
+    return layout.over_members(add, in_axes=(0, 0, None, 0))

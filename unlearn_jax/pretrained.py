@@ -30,7 +30,7 @@ import numpy as np
 import safetensors
 from flax import traverse_util
 
-from unlearn_jax.config import ConfigError
+from unlearn_jax.errors import ConfigError
 
 Variables = dict[str, Any]
 

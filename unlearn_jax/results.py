@@ -1,7 +1,7 @@
 """From saved predictions to the rows of results.csv. No model, no training."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Outcome:
       seconds: `[M]` wall seconds, the member's share of its population, without compilation.
       epochs_trained: `[M]` epochs behind the kept variables.
       failed: `[M]` bool; such a member has no values, costs included.
+      flops: `[M]` floating-point operations of preparation and steps.
+      measures: further metrics `[M]` that its training brings along, by name.
     """
 
     method: str
@@ -41,6 +43,8 @@ class Outcome:
     seconds: np.ndarray
     epochs_trained: np.ndarray
     failed: np.ndarray
+    flops: np.ndarray
+    measures: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +98,7 @@ def result_rows(outcomes: Iterable[Outcome], reference: Outcome, targets: Target
     return rows
 
 
-_COSTS = ("images", "wall", "epochs_trained")
+_COSTS = ("images", "wall", "flops", "epochs_trained")
 
 
 def _rows(outcome: Outcome, values: Iterable[tuple[str, np.ndarray]]) -> list[dict[str, Any]]:
@@ -127,17 +131,17 @@ def _values(outcome: Outcome, reference: Outcome, targets: Targets,
     elif len(theirs) > 1:
         for alpha, value in zip(cfg.alphas, metrics.retrain_ceiling(theirs, alphas)):
             yield f"ceiling@{alpha:g}", value
-    images, seconds, epochs, ideal_images, ideal_seconds = (
-        np.where(o.failed, np.nan, cost)
-        for o, cost in ((outcome, outcome.images), (outcome, outcome.seconds),
-                        (outcome, outcome.epochs_trained), (reference, reference.images),
-                        (reference, reference.seconds)))
-    yield "images", images
-    yield "wall_seconds", seconds
-    yield "epochs_trained", epochs
+    costs, ideal_costs = (
+        {name: np.where(o.failed, np.nan, cost) for name, cost in (
+            ("images", o.images), ("wall_seconds", o.seconds), ("flops", o.flops))}
+        for o in (outcome, reference))
+    yield from costs.items()
+    yield "epochs_trained", np.where(outcome.failed, np.nan, outcome.epochs_trained)
     if outcome.method != "original":
-        yield "images_vs_retrain", images / ideal_images
-        yield "wall_vs_retrain", seconds / ideal_seconds
+        for name, cost in costs.items():
+            yield f"{name.removesuffix('_seconds')}_vs_retrain", cost / ideal_costs[name]
+    for name, measure in outcome.measures.items():
+        yield name, np.where(outcome.failed, np.nan, measure)
 
 
 def _split_values(split: str, outputs, labels, cfg, classification):
@@ -178,7 +182,7 @@ def _average(outcome: Outcome, classification: bool) -> Outcome:
     return dataclasses.replace(outcome, seeds=(AVERAGED_SEED,), outputs=averaged,
                                images=outcome.images[:1], seconds=outcome.seconds[:1],
                                epochs_trained=outcome.epochs_trained[:1],
-                               failed=outcome.failed[:1])
+                               failed=outcome.failed[:1], flops=outcome.flops[:1], measures={})
 
 
 def _baseline_values(reference: Outcome, targets: Targets, baseline, cfg, classification):

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from unlearn_jax.data.dataset import Dataset
+from unlearn_jax.data.inject import Injection, choose_injection
 from unlearn_jax.errors import InputError
 
 # the data seed's streams: one step's draws do not depend on another step's; 0 and 5 belong to
-# data/synthetic.py, 1 to data/__init__.py
+# data/synthetic.py, 1 to data/__init__.py, 6 to data/inject.py
 _SPLIT, _BALANCE, _FORGET = 2, 3, 4
 
 _RANGE = re.compile(r"(-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?)")
@@ -37,11 +38,15 @@ class ForgetSet:
     Attributes:
       name: safe in a file name, starting with a letter or digit: '20-28', 'class-3',
         'random-0.02', 'gender-1', 'ids-requests', 'labels-20--10' (from -20 to -10).
-      request: as in the config: '20-28', 'class:3', 'random:0.02', 'gender:1', 'ids:FILE'.
+      request: as in the config: '20-28', 'class:3', 'random:0.02', 'gender:1', 'ids:FILE',
+        'injected'.
       train: [n] int32, sorted data set rows of D_f in the training split; no copies.
       validation: the same in the validation split; may be empty.
       in_test: samples that a list of ids names and that are in the test split.
       left_out: ids of such a list whose samples were left out of the data set.
+      peers: [p] int32, sorted data set rows of the test split with which D_f compares: those that
+        the request describes as well (the same labels, class or attribute), or all where it
+        describes nobody (random, ids, injected) or nobody in the test split.
     """
 
     name: str
@@ -50,6 +55,7 @@ class ForgetSet:
     validation: np.ndarray
     in_test: int = 0
     left_out: int = 0
+    peers: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
 
     @property
     def untrained(self) -> str:
@@ -69,6 +75,7 @@ class Splits:
       train, validation, test: int32 data set rows, sorted, disjoint, together all.
       rows: D_o, originals and copies, sorted by source and copy.
       forget_sets: in the config's order.
+      injection: the training samples that are changed (`data.inject`), if any.
     """
 
     train: np.ndarray
@@ -76,6 +83,7 @@ class Splits:
     test: np.ndarray
     rows: Rows
     forget_sets: tuple[ForgetSet, ...]
+    injection: Injection | None = None
 
     def retain_rows(self, forget_set: ForgetSet | None) -> Rows:
         """D_r in the training set; with a forgotten sample go its copies. None: all of D_o."""
@@ -114,7 +122,7 @@ def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
 
     Args:
       dataset: N samples.
-      data_cfg: the config's `data` section: split, balance, seed.
+      data_cfg: the config's `data` section: split, balance, seed, inject.
       forget_cfg: the config's `forget` section: sets.
 
     Raises:
@@ -132,15 +140,17 @@ def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
             raise InputError(f"config.data.split is {tuple(shares)!r}, which leaves no {name} "
                              f"sample of {n}; use more samples or other shares")
     rows = balanced_rows(dataset.labels, train, data_cfg.balance, data_cfg.seed)
-    forget_sets = tuple(_forget_set(request, dataset, train, validation, data_cfg.seed)
-                        for request in forget_cfg.sets)
+    injection = choose_injection(data_cfg.inject, dataset, train, data_cfg.seed)
+    forget_sets = tuple(
+        _forget_set(request, dataset, (train, validation, test), data_cfg.seed, injection)
+        for request in forget_cfg.sets)
     names = [f.name for f in forget_sets]
     for f in forget_sets:
         if names.count(f.name) > 1:
             same = [g.request for g in forget_sets if g.name == f.name]
             raise InputError(f"config.forget.sets has {' and '.join(map(repr, same))}, which "
                              f"share the name {f.name!r}; rename a file or drop one")
-    return Splits(train, validation, test, rows, forget_sets)
+    return Splits(train, validation, test, rows, forget_sets, injection)
 
 
 def balanced_rows(labels: np.ndarray, train: np.ndarray, balance: int, seed: int) -> Rows:
@@ -171,12 +181,19 @@ def balanced_rows(labels: np.ndarray, train: np.ndarray, balance: int, seed: int
     return Rows(source.astype(np.int32), copy.astype(np.int32))
 
 
-def _forget_set(request: str, dataset: Dataset, train: np.ndarray, validation: np.ndarray,
-                seed: int) -> ForgetSet:
+def _forget_set(request: str, dataset: Dataset, splits: tuple[np.ndarray, ...], seed: int,
+                injection: Injection | None) -> ForgetSet:
+    train, validation, test = splits
+    if request == "injected":
+        if injection is None:
+            raise InputError(f"{_wish(request)} needs config.data.inject, which is ''")
+        return ForgetSet(request, request, injection.rows, np.zeros(0, np.int32), peers=test)
     name, mask = _select(request, dataset, np.concatenate([train, validation]), seed)
     if not name[0].isalnum():
         name = "labels" + name
-    chosen = ForgetSet(name, request, train[mask[train]], validation[mask[validation]])
+    describes = not request.startswith(("random:", "ids:")) and mask[test].any()
+    chosen = ForgetSet(name, request, train[mask[train]], validation[mask[validation]],
+                       peers=test[mask[test]] if describes else test)
     if request.startswith("ids:"):
         wanted = len(_ids(request))
         in_test = int(mask.sum()) - len(chosen.train) - len(chosen.validation)

@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from unlearn_jax.data.resident import Resident
+from unlearn_jax.data.resident import Batches, Resident
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings, rate_at
 
@@ -41,6 +42,9 @@ class Batch:
       forget: `[B]` bool, whether the member is asked to forget the sample.
       weights: `[B]` float32, 1 for a sample and 0 for padding.
       epoch: int32 scalar, counted from zero.
+      kind: int32 scalar, `Pass.kind` of the pass that the batch belongs to.
+      progress: float32 scalar, share of all steps of the run already taken, in [0, 1).
+      epochs: int32 scalar, of the whole run.
     """
 
     images: jax.Array
@@ -49,6 +53,9 @@ class Batch:
     forget: jax.Array
     weights: jax.Array
     epoch: jax.Array
+    kind: jax.Array | int = 0
+    progress: jax.Array | float = 0.0
+    epochs: jax.Array | int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +65,12 @@ class Loss:
     Attributes:
       name: `mae`, `mse` or `cross_entropy`.
       unit: the training objective is the loss divided by this.
+      class_weights: factor of each class's cross entropy; empty: all 1.
     """
 
     name: str
     unit: float
+    class_weights: tuple[float, ...] = ()
 
     def per_sample(self, outputs: jax.Array, labels: jax.Array) -> jax.Array:
         """Losses `[B]`, in label units (mae), label units squared (mse) or nats.
@@ -78,17 +87,27 @@ class Loss:
             return jnp.abs(outputs - labels)
         if self.name == "mse":
             return jnp.square(outputs - labels)
-        return optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+        losses = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+        return losses * jnp.array(self.class_weights)[labels] if self.class_weights else losses
 
 
-def make_loss(name: str, output_scale: float) -> Loss:
+def make_loss(name: str, output_scale: float, class_weights: tuple[float, ...] = ()) -> Loss:
     """The loss of `config.train.loss`; `output_scale` (label units) normalises regression."""
-    return Loss(name, {"mae": output_scale, "mse": output_scale**2, "cross_entropy": 1.0}[name])
+    unit = {"mae": output_scale, "mse": output_scale**2, "cross_entropy": 1.0}[name]
+    return Loss(name, unit, class_weights)
 
 
-# (key, state, batch, learning rate) -> (state, mean loss of the batch in the loss's own unit).
-# The key is the member's, the same at every step: a step folds in what it needs.
-Step = Callable[[jax.Array, TrainState, Batch, jax.Array], tuple[TrainState, jax.Array]]
+def balanced_weights(labels: np.ndarray, num_classes: int) -> tuple[float, ...]:
+    """Weights `[C]` inverse to a class's samples, with mean 1 over `[N]` labels; 0 for none."""
+    counts = np.bincount(labels, minlength=num_classes)
+    present = np.count_nonzero(counts)
+    return tuple(float(len(labels) / (present * n)) if n else 0.0 for n in counts)
+
+
+# (key, state, batch, learning rate, context) -> (state, mean loss of the batch in the loss's own
+# unit). The key is the member's, the same at every step: a step folds in what it needs. The
+# context is what the method prepared for the member: a teacher, a mask, None.
+Step = Callable[[jax.Array, TrainState, Batch, jax.Array, Any], tuple[TrainState, jax.Array]]
 
 
 def init_state(model: Model, optimizer: optax.GradientTransformation,
@@ -97,36 +116,71 @@ def init_state(model: Model, optimizer: optax.GradientTransformation,
     return TrainState(variables, optimizer.init(variables["params"]), jnp.zeros((), jnp.int32))
 
 
-def make_train_step(model: Model, optimizer: optax.GradientTransformation, loss: Loss) -> Step:
-    """The supervised step that training and most methods share.
+# (params, batch_stats, batch, key, context) -> (what is minimised, the value to report, new
+# batch statistics).
+Objective = Callable[[Any, Any, Batch, jax.Array, Any], tuple[jax.Array, jax.Array, Any]]
 
-    Padding has weight zero in the loss; it still passes through the network, so that batch
-    norm sees a full batch.
+
+def make_step(model: Model, optimizer: optax.GradientTransformation, objective: Objective,
+              mask: Callable[[Any], Any] | None = None) -> Step:
+    """A step of gradient descent on an objective.
+
+    Args:
+      model: the network; its frozen parameters do not move.
+      optimizer: gives the direction; one of `optim.per_kind` is told the batch's kind.
+      objective: of one member and batch.
+      mask: from the context, a tree like the parameters of what may move, 1 or 0 per weight;
+        None: all. What may not move stays to the bit, under weight decay and momentum too.
     """
+    optimizer = optax.with_extra_args_support(optimizer)
 
-    def train_step(key, state, batch, learning_rate):
+    def step(key, state, batch, learning_rate, context=None):
         params, batch_stats = state.variables["params"], state.variables["batch_stats"]
         key = jax.random.fold_in(key, state.step)
 
-        def objective(params):
+        def minimised(params):
             # No gradient is computed for what does not train.
             params = jax.tree.map(lambda p, trains: p if trains else jax.lax.stop_gradient(p),
                                   params, model.trainable(params))
-            outputs, new_stats = model.apply({"params": params, "batch_stats": batch_stats},
-                                             batch.images, train=True, key=key)
-            value = weighted_mean(loss.per_sample(outputs, batch.labels), batch.weights)
-            return value / loss.unit, (value, new_stats)
+            value, reported, new_stats = objective(params, batch_stats, batch, key, context)
+            return value, (reported, new_stats)
 
-        grads, (value, new_stats) = jax.grad(objective, has_aux=True)(params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, params)
+        grads, (reported, new_stats) = jax.grad(minimised, has_aux=True)(params)
+        if mask is not None:
+            grads = jax.tree.map(jnp.multiply, grads, mask(context))
+        updates, opt_state = optimizer.update(grads, state.opt_state, params,
+                                              kind=batch.kind)
+        if mask is not None:
+            updates = jax.tree.map(jnp.multiply, updates, mask(context))
         # A frozen parameter stays to the bit: weight decay must not move it either.
         new_params = jax.tree.map(
             lambda p, u, trains: p - learning_rate * u if trains else p,
             params, updates, model.trainable(params))
         variables = {"params": new_params, "batch_stats": new_stats}
-        return TrainState(variables, opt_state, state.step + 1), value
+        return TrainState(variables, opt_state, state.step + 1), reported
 
-    return train_step
+    return step
+
+
+def supervised(model: Model, loss: Loss) -> Objective:
+    """The mean loss of a batch, over the loss's unit.
+
+    Padding has weight zero in the loss; it still passes through the network, so that batch
+    norm sees a full batch.
+    """
+
+    def objective(params, batch_stats, batch, key, context=None):
+        outputs, new_stats = model.apply({"params": params, "batch_stats": batch_stats},
+                                         batch.images, train=True, key=key)
+        value = weighted_mean(loss.per_sample(outputs, batch.labels), batch.weights)
+        return value / loss.unit, value, new_stats
+
+    return objective
+
+
+def make_train_step(model: Model, optimizer: optax.GradientTransformation, loss: Loss) -> Step:
+    """The supervised step that training and most methods share."""
+    return make_step(model, optimizer, supervised(model, loss))
 
 
 @jax.tree_util.register_dataclass
@@ -167,16 +221,18 @@ class Inputs:
     Attributes:
       key: the member's PRNG key.
       learning_rate: peak rate.
-      steps_per_epoch: int32; later steps of an epoch leave the member as it is.
       total_steps: int32, of the whole run, for the schedule.
+      epochs: int32, of the whole run.
       forget: `[R]` bool over the resident rows.
+      context: what the method prepared for the member, or None.
     """
 
     key: jax.Array
     learning_rate: jax.Array
-    steps_per_epoch: jax.Array
     total_steps: jax.Array
+    epochs: jax.Array
     forget: jax.Array
+    context: Any = None
 
 
 Carry = tuple[TrainState, Progress]
@@ -192,24 +248,23 @@ def init_carry(optimizer: optax.GradientTransformation, variables: Variables) ->
 
 
 def guarded(step: Step, settings: OptimizerSettings) -> Callable:
-    """A step on rows of the resident data that leaves a member alone unless it makes sense.
+    """A step that leaves a member alone unless it makes sense.
 
-    A member that has stopped, or has walked over all its samples in this epoch, keeps its
-    state. A step with a loss or a parameter that is not finite is undone, and the member is
-    frozen as it was before; nothing of it reaches other members.
+    A member that has stopped, or whose batch is all padding since it has walked over all its
+    samples in this epoch, keeps its state. A step with a loss or a parameter that is not finite
+    is undone, and the member is frozen as it was before; nothing of it reaches other members.
 
     Returns:
-      `(carry, inputs, resident, rows_B, step_in_epoch, epoch) -> (carry, loss)`.
+      `(carry, inputs, batch) -> (carry, loss)`; it fills in the batch's progress.
     """
 
-    def body(carry, inputs: Inputs, resident: Resident, rows_B, step_in_epoch, epoch):
+    def body(carry: Carry, inputs: Inputs, batch: Batch):
         state, progress = carry
-        active = progress.running & (step_in_epoch < inputs.steps_per_epoch)
-        rows, weights = decode_rows(rows_B)
-        batch = Batch(resident.images[rows], resident.labels[rows], rows, inputs.forget[rows],
-                      weights, epoch)
-        rate = inputs.learning_rate * rate_at(settings, state.step / inputs.total_steps)
-        new_state, loss = step(inputs.key, state, batch, rate)
+        active = progress.running & (batch.weights > 0).any()
+        fraction = state.step / inputs.total_steps
+        batch = dataclasses.replace(batch, progress=fraction, epochs=inputs.epochs)
+        rate = inputs.learning_rate * rate_at(settings, fraction)
+        new_state, loss = step(inputs.key, state, batch, rate, inputs.context)
         finite = jnp.isfinite(loss) & _all_finite(new_state.variables)
         moves = active & finite
         state = jax.tree.map(lambda new, old: jnp.where(moves, new, old), new_state, state)
@@ -276,6 +331,28 @@ def decode_rows(rows_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Resident rows `[B]` and their weights: a negative entry is padding, weight zero."""
     padding = rows_B < 0
     return jnp.where(padding, ~rows_B, rows_B), jnp.where(padding, 0.0, 1.0)
+
+
+def find_images(resident: Resident, batch: Batches) -> jax.Array:
+    """Images `[B, H, W, 3]` of a single batch: as the host sent them, or gathered."""
+    if batch.images is not None:
+        return batch.images
+    return resident.images[decode_rows(batch.rows)[0]]
+
+
+def find_batch(resident: Resident, batch: Batches, forget_R: jax.Array, epoch: jax.Array,
+               kind: jax.Array | int = 0) -> Batch:
+    """A single batch with all that a step may ask of its samples.
+
+    Args:
+      resident: labels, and images unless the host sends them.
+      batch: rows `[B]`.
+      forget_R: bool over the resident rows: what the member is to forget.
+      epoch, kind: as in `Batch`.
+    """
+    rows, weights = decode_rows(batch.rows)
+    return Batch(find_images(resident, batch), resident.labels[rows], rows, forget_R[rows],
+                 weights, epoch, kind)
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:

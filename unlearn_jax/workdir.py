@@ -23,6 +23,7 @@ from unlearn_jax.splits import Splits
 RUN = "run.json"
 HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "steps", "train_loss",
                    "validation_loss", "best", "learning_rate", "images")
+TOUCHED_COLUMNS = ("method", "forget_set", "epochs", "seed", "layer", "touched", "of", "which")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets",
              "numpy", "ml-collections")
 
@@ -45,7 +46,7 @@ class Run:
             "data_fingerprint": "",
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seconds": 0.0, "finished": False, "stages": [], "compile_seconds": {},
-            "warnings": [],
+            "first_step_seconds": {}, "warnings": [],
         }
         self._write()
 
@@ -60,10 +61,20 @@ class Run:
             "images_per_s": round(images / seconds, 1) if seconds else None})
         self._write()
 
-    def record_compilation(self, program: str, seconds: float) -> None:
-        """Notes time spent compiling."""
-        total = self._record["compile_seconds"].get(program, 0.0) + seconds
+    def record_start(self, program: str, compile_seconds: float,
+                     first_step_seconds: float | None) -> None:
+        """Notes what a population took before it was under way.
+
+        Args:
+          program: its name. One that trains several times compiles as often; the seconds add up.
+          compile_seconds: spent compiling.
+          first_step_seconds: until its first training step had ended, compilation included; None:
+            it had none. The first time counts.
+        """
+        total = self._record["compile_seconds"].get(program, 0.0) + compile_seconds
         self._record["compile_seconds"][program] = round(total, 3)
+        if first_step_seconds is not None:
+            self._record["first_step_seconds"].setdefault(program, round(first_step_seconds, 3))
 
     def warn(self, message: str) -> None:
         """Notes something that a reader of the report must know."""

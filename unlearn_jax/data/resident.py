@@ -1,6 +1,10 @@
-"""The images on the device: once, as uint8, for all members, splits and forget sets."""
+"""The images, once, as uint8, for all members, splits and forget sets: on the device or the host.
+
+Samples are known by their row everywhere, so that nothing else depends on where the images lie.
+"""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -14,19 +18,64 @@ from unlearn_jax.splits import Rows
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Resident:
-    """Images and labels that programs gather from.
+    """Images and labels on the device, that programs gather from.
 
     The first N rows are the data set; the balanced training set's augmented copies follow.
     They are drawn once, from (sample, copy, seed), not at every step: the study's copies are
     fixed, and a population would otherwise draw each of them members x epochs times.
 
     Attributes:
-      images: `[R, H, W, 3]` uint8.
+      images: `[R, H, W, 3]` uint8; None where the host sends them (`Streamed`).
       labels: `[R]` float32 in label units, or int32 classes.
     """
 
-    images: jax.Array
+    images: jax.Array | None
     labels: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Streamed:
+    """The same rows on the host, where a device has no room for them.
+
+    Attributes:
+      images: `[N, H, W, 3]` uint8; may be mapped from a file larger than memory.
+      copies: `[R - N, H, W, 3]` uint8, the augmented copies.
+      labels: `[R]`, on the device.
+    """
+
+    images: np.ndarray
+    copies: np.ndarray
+    labels: jax.Array
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Images `[..., H, W, 3]` of rows `[...]`; a negative row is padding, as in `Batches`."""
+        flat = np.where(rows < 0, ~rows, rows).reshape(-1)
+        of_copy = flat >= len(self.images)
+        if of_copy.any():
+            found = np.empty((len(flat), *self.images.shape[1:]), np.uint8)
+            found[~of_copy] = self.images[flat[~of_copy]]
+            found[of_copy] = self.copies[flat[of_copy] - len(self.images)]
+        else:
+            found = self.images[flat]
+        return found.reshape(*rows.shape, *self.images.shape[1:])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """K batches of one member, as a program takes them.
+
+    Attributes:
+      rows: `[K, B]` int32 resident rows; a negative entry is padding, a row's complement.
+      images: `[K, B, H, W, 3]` uint8 where the host sends them; None: the program gathers.
+    """
+
+    rows: jax.Array
+    images: jax.Array | None = None
+
+    def __getitem__(self, k: int | jax.Array) -> "Batches":
+        """Batch k alone, without the axis K."""
+        return jax.tree.map(lambda x: x[k], self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,27 +110,29 @@ class RowIndex:
         return np.where(is_copy, self.size + place, rows.source).astype(np.int32)
 
 
-def make_resident(dataset: Dataset, rows: Rows, augmentation: Augmentation,
-                  seed: int) -> tuple[Resident, RowIndex]:
-    """Draws the copies of a balanced training set and lays everything on the device.
+def make_resident(dataset: Dataset, rows: Rows, augmentation: Augmentation, seed: int,
+                  most_bytes: float = math.inf) -> tuple[Resident | Streamed, RowIndex]:
+    """Draws the copies of a balanced training set and lays everything where it has room.
 
     Args:
       dataset: N images.
       rows: the balanced training set.
       augmentation: how copies differ from their source.
       seed: of the copies (`data.seed`).
+      most_bytes: images that take more stay on the host.
 
     Returns:
-      The resident arrays on the default device, and the index to find rows in them.
+      The images on the default device or on the host, and the index to find rows in them.
     """
     factor = int(rows.copy.max(initial=0)) + 1
     chosen = rows.copy > 0
     codes = np.unique(rows.source[chosen].astype(np.int64) * factor + rows.copy[chosen])
-    images, labels = dataset.images, dataset.labels
-    if len(codes):
-        source, copy = (codes // factor).astype(np.int32), (codes % factor).astype(np.int32)
-        drawn = render_copies(images, source, copy, seed, augmentation)
-        images = np.concatenate([images, drawn])
-        labels = np.concatenate([labels, labels[source]])
+    source, copy = (codes // factor).astype(np.int32), (codes % factor).astype(np.int32)
+    images, labels = dataset.images, np.concatenate([dataset.labels, dataset.labels[source]])
+    drawn = render_copies(images, source, copy, seed, augmentation)
     index = RowIndex(len(dataset.labels), codes, factor)
+    if images.nbytes + drawn.nbytes > most_bytes:
+        return Streamed(images, drawn, jnp.asarray(labels)), index
+    if len(drawn):
+        images = np.concatenate([images, drawn])
     return Resident(jnp.asarray(images), jnp.asarray(labels)), index

@@ -12,4 +12,6 @@ def make_step(setting: Setting) -> Step:
     return make_train_step(setting.model, setting.optimizer, setting.loss)
 
 
-METHOD = Method(start="original", walks_forget=False, make_step=make_step)
+METHOD = Method(make_step=make_step, source="the reference study, section 3.2.1", published=dict(
+    epochs=(2, 4, 8, 16), optimizer="adam", learning_rate=1e-5, schedule="constant",
+    batch_size=32))

@@ -1,12 +1,17 @@
 """What a method is and what it may know."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ml_collections
+import numpy as np
 import optax
 
-from unlearn_jax.models import Model
+from unlearn_jax.models import Model, Variables
+from unlearn_jax.optim import OptimizerSettings, make_optimizer, per_kind
+from unlearn_jax.population import Pass
+from unlearn_jax.prepare import Preparation
 from unlearn_jax.train import Loss, Step
 
 
@@ -18,17 +23,22 @@ class LabelSpace:
       low, high: smallest and largest label, inclusive, label units (regression).
       num_classes: classes; 0 for regression.
       scale: label units per unit of normalised label (`model.output_scale`).
+      mean, std: of the training split's labels, label units (regression).
+      frequencies: share of each class in the training split; empty for regression.
     """
 
     low: float
     high: float
     num_classes: int
     scale: float
+    mean: float = 0.0
+    std: float = 1.0
+    frequencies: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What `Method.make_step` is given.
+    """What a method is given to make its step, its passes and its preparation.
 
     Attributes:
       model: the network.
@@ -36,6 +46,8 @@ class Setting:
       loss: the loss that the original model was trained with.
       labels: the label space of the data.
       config: the section `unlearn` of the config.
+      options: the method's own keys, `config.unlearn.METHOD`.
+      train: the section `train`: how M_O was trained.
     """
 
     model: Model
@@ -43,21 +55,88 @@ class Setting:
     loss: Loss
     labels: LabelSpace
     config: ml_collections.ConfigDict
+    options: ml_collections.ConfigDict
+    train: ml_collections.ConfigDict
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What a method has made before its first step.
+
+    Attributes:
+      variables: `[M, ...]` where the steps start.
+      context: `[M, ...]` tree that every step reads: a teacher, a mask; None: nothing.
+      touched: by layer, `[M, n]` bool: which channels or weights were perturbed or may move.
+    """
+
+    variables: Variables
+    context: Any = None
+    touched: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+def over_retain(setting: Setting, epoch: int) -> tuple[Pass, ...]:
+    """Each epoch is one pass over D_r."""
+    del setting, epoch
+    return (Pass("retain"),)
+
+
+def over_all(setting: Setting, epoch: int) -> tuple[Pass, ...]:
+    """Each epoch is one pass over D_r and D_f, mixed."""
+    del setting, epoch
+    return (Pass("all"),)
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """An unlearning method: where it starts, what it walks over, and its step.
+    """An unlearning method: where it starts, what it prepares, what it walks over, its step.
 
     Attributes:
       start: `original` (the weights of M_O) or `initial` (the weights that M_O started from).
-      walks_forget: whether an epoch walks over D_r and D_f, or over D_r alone.
-      make_step: makes the single-member step that the engine loops over.
-      options: the keys of the section `unlearn` that this method alone reads; its results
-        are kept apart by them.
+      make_step: makes the single-member step that the engine loops over. A method that only
+        prepares (budgets of 0 epochs) has none.
+      passes: of an epoch, counted from zero.
+      prepare: runs before the first step; None: nothing to prepare.
+      check: raises InputError for what cannot work as configured, before any training.
+      options: the method's own keys, `config.unlearn.METHOD.KEY`, with their published values.
+      reads: shared keys of `config.unlearn` that this method reads beyond the training ones.
+      published: training keys of `config.unlearn` as the source gives them.
+      optimizers: optimiser states, one for each `Pass.kind` from 0 on; 1: all kinds share one.
+      own_runs: a longer run does not begin like a shorter one, even at a constant rate.
+      strength: the option that decides how much is changed, which a comparison searches along
+        with the learning rate; '': none.
+      strengths: factors of its configured value, in the weakest and in the strongest trial.
+      source: paper and equation or public code, for tables.
+      scheme: '' for a method that changes M_O or trains like it. Else the name of a training
+        scheme in `stages.SCHEMES`, which makes its own models with the options and settings of
+        `train`; it has no budgets, and of the above `check`, `options` and `source` alone count.
     """
 
-    start: str
-    walks_forget: bool
-    make_step: Callable[[Setting], Step]
-    options: tuple[str, ...] = ()
+    start: str = "original"
+    make_step: Callable[[Setting], Step] | None = None
+    passes: Callable[[Setting, int], tuple[Pass, ...]] = over_retain
+    prepare: Callable[[Setting, Preparation], Prepared] | None = None
+    check: Callable[[Setting], None] | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    published: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    optimizers: int = 1
+    own_runs: bool = False
+    strength: str = ""
+    strengths: tuple[float, float] = (0.25, 4.0)
+    source: str = ""
+    scheme: str = ""
+
+    def __post_init__(self):
+        if self.strength and self.strength not in self.options:
+            raise ValueError(f"strength={self.strength!r} is none of the method's options: "
+                             + (", ".join(self.options) or "it has none"))
+        if self.strength and type(self.options[self.strength]) not in (int, float):
+            raise ValueError(f"strength={self.strength!r} is {self.options[self.strength]!r}; it "
+                             "must be a number")
+        if len(self.strengths) != 2 or min(self.strengths) <= 0:
+            raise ValueError(f"strengths={self.strengths}; allowed: two positive factors")
+
+    def make_optimizer(self, settings: OptimizerSettings) -> optax.GradientTransformation:
+        """The optimiser of these settings, with as many states as the method needs."""
+        optimizer = make_optimizer(settings)
+        return per_kind(optimizer, self.optimizers) if self.optimizers > 1 else optimizer

@@ -12,4 +12,4 @@ def make_step(setting: Setting) -> Step:
     return make_train_step(setting.model, setting.optimizer, setting.loss)
 
 
-METHOD = Method(start="initial", walks_forget=False, make_step=make_step)
+METHOD = Method(start="initial", make_step=make_step, source="the reference study, section 2.1")

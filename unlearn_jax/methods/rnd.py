@@ -13,37 +13,59 @@ which saturates it at its largest value.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
 from unlearn_jax.errors import InputError
-from unlearn_jax.methods.method import LabelSpace, Method, Setting
-from unlearn_jax.train import Step, make_train_step
+from unlearn_jax.methods.method import LabelSpace, Method, Setting, over_all
+from unlearn_jax.train import Batch, Step, make_train_step
 
 
-def make_step(setting: Setting) -> Step:
-    """The supervised step on relabelled batches.
+def check(setting: Setting) -> None:
+    """Refuses a draw or a unit that classes do not have.
 
     Raises:
-      InputError: for a draw or a unit that classes do not have.
+      InputError: names them.
     """
-    cfg, labels = setting.config, setting.labels
-    if labels.num_classes and (cfg.labels, cfg.label_units) != ("uniform", "years"):
+    cfg = setting.config
+    if setting.labels.num_classes and (cfg.labels, cfg.label_units) != ("uniform", "years"):
         raise InputError(
             f"config.unlearn.labels={cfg.labels!r} with label_units={cfg.label_units!r} needs "
             "data.task='regression'; classes allow 'uniform' with 'years'")
-    train_step = make_train_step(setting.model, setting.optimizer, setting.loss)
 
-    def step(key, state, batch, learning_rate):
-        # Every epoch draws anew; within it a sample's draw does not depend on its batch.
+
+def make_step(setting: Setting) -> Step:
+    """The supervised step on relabelled batches."""
+    return relabelled(make_train_step(setting.model, setting.optimizer, setting.loss), setting)
+
+
+def relabelled(train_step: Step, setting: Setting) -> Step:
+    """A step whose batches have random labels on D_f, drawn anew each epoch."""
+
+    def draw(key, batch):
+        # Within an epoch a sample's draw does not depend on its batch.
+        return draw_labels(jax.random.fold_in(key, batch.epoch), batch.rows, batch.labels,
+                           setting.labels, setting.config)
+
+    return with_forget_labels(train_step, draw)
+
+
+def with_forget_labels(train_step: Step, draw: Callable[[jax.Array, Batch], jax.Array]) -> Step:
+    """A step whose batches have other labels on D_f.
+
+    Args:
+      train_step: of any method.
+      draw: from a key, the same at every step of a member, and a batch, its labels `[B]`.
+    """
+
+    def step(key, state, batch, learning_rate, context=None):
         key_labels, key_train = jax.random.split(key)
-        random = draw_labels(jax.random.fold_in(key_labels, batch.epoch), batch.rows,
-                             batch.labels, labels, cfg)
-        relabelled = jnp.where(batch.forget, random, batch.labels)
-        return train_step(key_train, state, dataclasses.replace(batch, labels=relabelled),
-                          learning_rate)
+        labels = jnp.where(batch.forget, draw(key_labels, batch), batch.labels)
+        return train_step(key_train, state, dataclasses.replace(batch, labels=labels),
+                          learning_rate, context)
 
     return step
 
@@ -84,5 +106,8 @@ def draw_labels(key: jax.Array, rows: jax.Array, labels: jax.Array, space: Label
     return drawn * space.scale if as_published else drawn
 
 
-METHOD = Method(start="original", walks_forget=True, make_step=make_step,
-                options=("labels", "offset", "label_units"))
+METHOD = Method(make_step=make_step, passes=over_all, check=check,
+                reads=("labels", "offset", "label_units"),
+                source="the reference study, section 3.2.2", published=dict(
+                    epochs=(2, 4, 8, 16), optimizer="adam", learning_rate=1e-5,
+                    schedule="constant", batch_size=32))

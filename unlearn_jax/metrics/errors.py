@@ -5,8 +5,12 @@ never broadcast: labels of shape (N,) against outputs of shape (N, 1) would give
 Source: the reference study, section 4.3.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+
+from unlearn_jax.metrics.shapes import check_equal, check_labels, check_rank
 
 
 @jax.jit
@@ -16,8 +20,8 @@ def absolute_errors(outputs_MN: jax.Array, labels_N: jax.Array) -> jax.Array:
     Raises:
       ValueError: the shapes are not `[M, N]` and `[N]`.
     """
-    _check("outputs", outputs_MN, 2, "[M, N]")
-    _check_labels(outputs_MN, labels_N)
+    check_rank("outputs", outputs_MN, 2, "[M, N]")
+    check_labels(outputs_MN, labels_N)
     return jnp.abs(outputs_MN - labels_N[None])
 
 
@@ -28,8 +32,8 @@ def class_errors(logits_MNC: jax.Array, labels_N: jax.Array) -> jax.Array:
     Raises:
       ValueError: the shapes are not `[M, N, C]` and `[N]`.
     """
-    _check("logits", logits_MNC, 3, "[M, N, C]")
-    _check_labels(logits_MNC, labels_N)
+    check_rank("logits", logits_MNC, 3, "[M, N, C]")
+    check_labels(logits_MNC, labels_N)
     probabilities = jax.nn.softmax(logits_MNC, axis=-1)
     return 1 - jnp.take_along_axis(probabilities, labels_N[None, :, None], axis=-1)[..., 0]
 
@@ -41,8 +45,8 @@ def accuracy(logits_MNC: jax.Array, labels_N: jax.Array) -> jax.Array:
     Raises:
       ValueError: the shapes are not `[M, N, C]` and `[N]`.
     """
-    _check("logits", logits_MNC, 3, "[M, N, C]")
-    _check_labels(logits_MNC, labels_N)
+    check_rank("logits", logits_MNC, 3, "[M, N, C]")
+    check_labels(logits_MNC, labels_N)
     right = jnp.mean(jnp.argmax(logits_MNC, axis=-1) == labels_N[None], axis=-1)
     return jnp.where(jnp.isfinite(logits_MNC).all((1, 2)), right, jnp.nan)
 
@@ -54,7 +58,7 @@ def accuracy_within(errors_MN: jax.Array, within: jax.Array) -> jax.Array:
     Raises:
       ValueError: the errors are not `[M, N]`.
     """
-    _check("errors", errors_MN, 2, "[M, N]")
+    check_rank("errors", errors_MN, 2, "[M, N]")
     share = jnp.mean(errors_MN <= within, axis=-1)
     return jnp.where(jnp.isfinite(errors_MN).all(-1), share, jnp.nan)
 
@@ -66,7 +70,7 @@ def mean_error(errors_MN: jax.Array) -> jax.Array:
     Raises:
       ValueError: the errors are not `[M, N]`.
     """
-    _check("errors", errors_MN, 2, "[M, N]")
+    check_rank("errors", errors_MN, 2, "[M, N]")
     return jnp.mean(errors_MN, axis=-1)
 
 
@@ -77,8 +81,8 @@ def utility(reference_M: jax.Array, evaluated_M: jax.Array) -> jax.Array:
     Raises:
       ValueError: the shapes are not both `[M]`.
     """
-    _check("the reference's MAE", reference_M, 1, "[M]")
-    _check_equal(reference_M, evaluated_M)
+    check_rank("the reference's MAE", reference_M, 1, "[M]")
+    check_equal(reference_M, evaluated_M)
     return reference_M / evaluated_M
 
 
@@ -94,11 +98,65 @@ def forgetting(reference_MN: jax.Array, evaluated_MN: jax.Array, alphas_A: jax.A
     Raises:
       ValueError: other shapes.
     """
-    _check("the reference's errors", reference_MN, 2, "[M, N]")
-    _check_equal(reference_MN, evaluated_MN)
-    _check("alphas", alphas_A, 1, "[A]")
-    distance_MN = jnp.abs(reference_MN - evaluated_MN)
-    return jnp.mean(jnp.exp(-distance_MN[None] / alphas_A[:, None, None]), axis=-1)
+    check_rank("the reference's errors", reference_MN, 2, "[M, N]")
+    check_equal(reference_MN, evaluated_MN)
+    check_rank("alphas", alphas_A, 1, "[A]")
+    return _means(len(alphas_A), _decays(alphas_A), reference_MN, evaluated_MN)
+
+
+class StudyMetrics(NamedTuple):
+    """What the reference study reports of M models; errors in label units.
+
+    Attributes:
+      mae_test, mae_forget: `[M]`.
+      accuracy_test, accuracy_forget: `[M]` share of samples with an error of at most `within`.
+      utility: `[M]`.
+      forgetting: `[A, M]`.
+      f: `[A, M]`, utility times forgetting.
+    """
+
+    mae_test: jax.Array
+    mae_forget: jax.Array
+    accuracy_test: jax.Array
+    accuracy_forget: jax.Array
+    utility: jax.Array
+    forgetting: jax.Array
+    f: jax.Array
+
+
+@jax.jit
+def study_metrics(reference_test_MK: jax.Array, evaluated_test_MK: jax.Array,
+                  reference_MN: jax.Array, evaluated_MN: jax.Array, alphas_A: jax.Array,
+                  within: jax.Array) -> StudyMetrics:
+    """All metrics of the study in one pass over the errors.
+
+    Args:
+      reference_test_MK, evaluated_test_MK: errors of M_R and of the evaluated models, test set.
+      reference_MN, evaluated_MN: the same on the forget set.
+      alphas_A, within: in the unit of the errors.
+
+    Raises:
+      ValueError: other shapes.
+    """
+    for reference, evaluated in ((reference_test_MK, evaluated_test_MK),
+                                 (reference_MN, evaluated_MN)):
+        check_rank("the reference's errors", reference, 2, "[M, N]")
+        check_equal(reference, evaluated)
+    check_rank("alphas", alphas_A, 1, "[A]")
+
+    def size(errors):
+        return errors, (errors <= within).astype(errors.dtype)
+
+    forgetting_AM = _means(len(alphas_A), _decays(alphas_A), reference_MN, evaluated_MN)
+    mae_forget, near_forget = _means(2, size, evaluated_MN)
+    mae_test, near_test = _means(2, size, evaluated_test_MK)
+    ideal = _means(1, lambda errors: errors, reference_test_MK)
+    better = ideal / mae_test
+    return StudyMetrics(
+        mae_test=mae_test, mae_forget=mae_forget,
+        accuracy_test=jnp.where(jnp.isfinite(mae_test), near_test, jnp.nan),
+        accuracy_forget=jnp.where(jnp.isfinite(mae_forget), near_forget, jnp.nan),
+        utility=better, forgetting=forgetting_AM, f=better[None] * forgetting_AM)
 
 
 @jax.jit
@@ -111,29 +169,53 @@ def retrain_ceiling(reference_MN: jax.Array, alphas_A: jax.Array) -> jax.Array:
     Raises:
       ValueError: other shapes, or fewer than two members.
     """
-    _check("the reference's errors", reference_MN, 2, "[M, N]")
-    _check("alphas", alphas_A, 1, "[A]")
+    check_rank("the reference's errors", reference_MN, 2, "[M, N]")
+    check_rank("alphas", alphas_A, 1, "[A]")
     members = reference_MN.shape[0]
     if members < 2:
         raise ValueError(f"a ceiling needs two seeds, there is {members}")
     # One partner at a time: all pairs at once would take A x M x M x N numbers.
-    pairs = jnp.stack([forgetting(jnp.roll(reference_MN, shift, axis=0), reference_MN, alphas_A)
-                       for shift in range(1, members)])
-    return jnp.nanmean(pairs, axis=0)
+    pairs_PAM = jax.lax.map(
+        lambda shift: forgetting(jnp.roll(reference_MN, shift, axis=0), reference_MN, alphas_A),
+        jnp.arange(1, members))
+    return jnp.nanmean(pairs_PAM, axis=0)
 
 
-def _check(what: str, array: jax.Array, rank: int, form: str) -> None:
-    if array.ndim != rank:
-        raise ValueError(f"{what} must have shape {form}, not {array.shape}")
+def _decays(alphas_A: jax.Array):
+    """`(r, e) -> exp(-|r - e| / alpha)` `[A, M, N]`."""
+    def decays(reference_MN, evaluated_MN):
+        distance_MN = jnp.abs(reference_MN - evaluated_MN)
+        return jnp.exp(-distance_MN[None] / alphas_A[:, None, None])
+    return decays
 
 
-def _check_labels(outputs: jax.Array, labels: jax.Array) -> None:
-    if labels.shape != (outputs.shape[1],):
-        raise ValueError(f"labels must have shape ({outputs.shape[1]},) to go with outputs of "
-                         f"shape {outputs.shape}, not {labels.shape}")
+# Numbers that the running sums of `_means` may take: in float32, 2 MiB of cache.
+RUNNING = 2**19
 
 
-def _check_equal(reference: jax.Array, evaluated: jax.Array) -> None:
-    if reference.shape != evaluated.shape:
-        raise ValueError(f"the reference has shape {reference.shape} and the evaluated models "
-                         f"{evaluated.shape}; they must be the same")
+def _means(values: int, fun, *arrays_MN: jax.Array):
+    """Means over samples of the arrays `[..., M, N]` that `fun(*arrays)` gives, `[..., M]` each.
+
+    The samples go by in blocks, added up element by element: a plain sum over the last axis
+    computes its summands one at a time on a CPU, ten times slower than vectors of them.
+
+    Args:
+      values: numbers that `fun` gives per number in one of the arrays.
+    """
+    members, samples = arrays_MN[0].shape
+    if samples == 0:
+        raise ValueError("there are no samples to average over")
+    block = max(1, min(samples, RUNNING // max(1, values * members)))
+
+    def of_block(start):
+        return fun(*(jax.lax.dynamic_slice_in_dim(x, start, block, axis=1) for x in arrays_MN))
+
+    def add(sums, start):
+        return jax.tree.map(jnp.add, sums, of_block(start)), None
+
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_block, 0))
+    whole = samples // block * block
+    # Several blocks are added up before the sums are written back.
+    sums, _ = jax.lax.scan(add, zeros, jnp.arange(0, whole, block), unroll=4)
+    rest = fun(*(x[:, whole:] for x in arrays_MN))
+    return jax.tree.map(lambda a, b: (a.sum(-1) + b.sum(-1)) / samples, sums, rest)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unlearn_jax.report import html, markdown
+from unlearn_jax.report import html, latex, leaderboard, markdown
 from unlearn_jax.report.figures import draw_all
 from unlearn_jax.report.files import ReportError
 from unlearn_jax.report.inputs import read_run
@@ -15,8 +15,9 @@ __all__ = ["ReportError", "write_report"]
 def write_report(workdir: Path) -> None:
     """Writes summary.csv, report.md, report.html and figures/*.png into a work directory.
 
-    Reads results.csv, data.json, run.json, predictions/*.npz and, where there is one,
-    history.csv; the same files give the same report, byte for byte on the same versions.
+    Of a comparison also leaderboard.csv and leaderboard.tex. Reads results.csv, data.json,
+    run.json, predictions/*.npz and, where there are any, history.csv, trials.csv and touched.csv;
+    the same files give the same report, byte for byte on the same versions.
 
     Args:
       workdir: the work directory of a finished run.
@@ -29,6 +30,11 @@ def write_report(workdir: Path) -> None:
     workdir = Path(workdir)
     run = read_run(workdir)
     summarise(run.results).to_csv(workdir / "summary.csv", index=False, float_format="%.10g")
+    if run.trials is not None:
+        boards = leaderboard.boards(run)
+        leaderboard.table(run, boards).to_csv(workdir / "leaderboard.csv", index=False,
+                                              float_format="%.10g")
+        (workdir / "leaderboard.tex").write_text(latex.render(run, boards), encoding="utf-8")
     document = build(run, list(draw_all(run)))
     (workdir / "report.md").write_text(markdown.render(document), encoding="utf-8")
     (workdir / "report.html").write_text(html.render(document, workdir), encoding="utf-8")

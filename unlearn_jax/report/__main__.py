@@ -1,4 +1,4 @@
-"""Rewrites the report of a work directory: `python -m unlearn_jax.report WORKDIR`."""
+"""Rewrites a report, or merges runs: `python -m unlearn_jax.report DIR... [--out DIR]`."""
 
 import argparse
 import sys
@@ -6,21 +6,37 @@ from pathlib import Path
 
 from unlearn_jax.errors import InputError
 from unlearn_jax.report import write_report
+from unlearn_jax.report.merge import merge_runs, parse_source
 
 
 def main(arguments: list[str]) -> int:
     """Writes the report; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m unlearn_jax.report", description=(
         "Writes summary.csv, report.md, report.html and figures/ from the results, predictions "
-        "and records of a finished run."))
-    parser.add_argument("workdir", type=Path, help="work directory of a finished run")
-    workdir = parser.parse_args(arguments).workdir
+        "and records of a finished run; of several, into a folder of its own."))
+    parser.add_argument("workdirs", nargs="+", metavar="DIR[=LABEL]", help=(
+        "work directories of finished runs; a label is put behind the names of a run's methods"))
+    parser.add_argument("--out", type=Path, help="where several runs are merged")
+    parser.add_argument("--other-data", action="store_true",
+                        help="merge runs although their data differ")
+    args = parser.parse_args(arguments)
     try:
-        write_report(workdir)
+        sources = [parse_source(text) for text in args.workdirs]
+        if args.out is None:
+            if len(sources) > 1 or sources[0].label:
+                raise InputError(f"{len(sources)} runs are merged into a new folder: give it as "
+                                 "--out=DIR")
+            directory = sources[0].directory
+        else:
+            merge_runs(sources, args.out, args.other_data)
+            directory = args.out
+            for source in sources:
+                print(f"merged {source.directory}" + (f" as +{source.label}" * bool(source.label)))
+        write_report(directory)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(workdir / "report.html")
+    print(directory / "report.html")
     return 0
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from unlearn_jax.report import sample_figures, tables
+from unlearn_jax.report import comparison, sample_figures, tables
 from unlearn_jax.report.document import Figure
 from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.stats import estimate
@@ -22,6 +22,7 @@ from unlearn_jax.report.style import (
     axis_label,
     bars,
     canvas,
+    foremost,
     label,
     legend,
     look,
@@ -34,13 +35,18 @@ MOST_SETS = 5  # forget sets that get figures of their own
 
 
 def draw_all(run: Run) -> Iterator[tuple[str | None, Figure]]:
-    """Draws every figure into `figures/` and yields (forget set or None, figure)."""
+    """Draws every figure into `figures/` and yields (forget set, figure).
+
+    In place of a forget set None stands for the data, and '' for the leaderboard of a comparison.
+    """
     folder = run.workdir / "figures"
     folder.mkdir(exist_ok=True)
     makers = (training, forgetting, *sample_figures.makers(run))
     with matplotlib.rc_context(RC):
         jobs = [(None, "labels-by-step", *histograms(run))] if run.data["histograms"] else []
         yield from _save(folder, jobs)
+        if run.trials is not None:
+            yield from _save(folder, (("", *made) for made in comparison.draw(run, MOST_SETS)))
         for name in run.forget_sets[:MOST_SETS]:
             jobs = ((name, f"{kind}-{name}", figure, alt, caption)
                     for kind, figure, alt, caption in _make(run, name, makers))
@@ -100,8 +106,8 @@ def training(run: Run, forget_set: str) -> tuple[Canvas, str, str] | None:
         return None
     rows = run.history[run.history.forget_set.isin(["", forget_set])]
     scratch = [s for s in ("original", "retrain") if (rows.stage == s).any()]
-    later = [s for s in run.rank if s not in ("median", "original", "retrain")
-             and (rows.stage == s).any()]
+    later = [s for s in dict.fromkeys(m.method for m in foremost(run, forget_set))
+             if (rows.stage == s).any()]
     groups = [g for g in (scratch, later) if g]
     if not groups:
         return None

@@ -22,13 +22,19 @@ from unlearn_jax.report.files import (
 )
 
 TASKS = ("regression", "classification")
-SPLITS = ("test", "forget", "retain", "validation")
+SPLITS = ("test", "forget", "retain", "validation", "stamped")
 AVERAGED = "averaged:"
+POPULATION = "population:"  # of all seeds together; seed -1, like AVERAGED
 REFERENCES = ("original", "retrain")  # what every verdict needs
 
 _RESULT_COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value")
 _HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "train_loss", "validation_loss",
                     "best")
+_TRIAL_NUMBERS = ("trial", "learning_rate", "strength", "epochs", "validation_error", "limit",
+                  "images", "seconds", "flops")
+_TRIAL_COLUMNS = ("method", "forget_set", "option", "within", "chosen", "note", "stage", "command",
+                  *_TRIAL_NUMBERS)
+_TRUTH = {"True": True, "False": False, "1": True, "0": False}
 _ARRAYS = ("outputs", "labels", "ids", "seeds")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 _METHOD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
@@ -91,6 +97,7 @@ class Run:
       history: history.csv, or None where there is none.
       data: data.json.
       run: run.json.
+      trials: trials.csv of a comparison, or None where there is none.
     """
 
     workdir: Path
@@ -98,6 +105,7 @@ class Run:
     history: pd.DataFrame | None
     data: dict[str, Any]
     run: dict[str, Any]
+    trials: pd.DataFrame | None = None
 
     @property
     def task(self) -> str:
@@ -126,7 +134,8 @@ class Run:
 
     @functools.cached_property
     def seeds(self) -> tuple[int, ...]:
-        column = self.results.loc[~self.results.metric.str.startswith(AVERAGED), "seed"]
+        whole = self.results.metric.str.startswith((AVERAGED, POPULATION))
+        column = self.results.loc[~whole, "seed"]
         return tuple(sorted(column.unique().tolist()))
 
     @functools.cached_property
@@ -209,7 +218,8 @@ def read_run(workdir: Path) -> Run:
         for key in ("stage", "key", "status"):
             field(stage, f"run.json, stages[{i}]", key, str)
     results = _read_results(workdir, tuple(data["forget_sets"]))
-    return Run(workdir, results, _read_history(workdir), data, run)
+    return Run(workdir, results, _read_history(workdir), data, run,
+               _read_trials(workdir, results, run))
 
 
 def parse_prediction_name(name: str) -> tuple[str, str, int, str]:
@@ -291,11 +301,34 @@ def _read_history(workdir: Path) -> pd.DataFrame | None:
         table[column] = numbers(table, "history.csv", column, whole=True)
     for column in ("train_loss", "validation_loss"):
         table[column] = numbers(table, "history.csv", column)
-    truth = {"True": True, "False": False, "1": True, "0": False}
-    refuse(table, ~table.best.isin(truth), "history.csv", "best", ", ".join(truth))
-    table["best"] = table.best.map(truth).astype(bool)
+    refuse(table, ~table.best.isin(_TRUTH), "history.csv", "best", ", ".join(_TRUTH))
+    table["best"] = table.best.map(_TRUTH).astype(bool)
     refuse_repeats(table, "history.csv", ["stage", "forget_set", "seed", "epoch"])
     return None if table.empty else table
+
+
+def _read_trials(workdir: Path, results: pd.DataFrame, run: dict[str, Any]) -> pd.DataFrame | None:
+    if not (workdir / "trials.csv").exists():
+        return None
+    for name, kind in (("rank_by", str), ("budget", str), ("trials", int),
+                       ("fraction", (int, float)), ("tolerance", (int, float))):
+        field(run, "run.json", f"config.compare.{name}", kind)
+    table = read_csv(workdir, "trials.csv", _TRIAL_COLUMNS)
+    for column in _TRIAL_NUMBERS:
+        table[column] = numbers(table, "trials.csv", column, whole=column in ("trial", "epochs"))
+    for column in ("within", "chosen"):
+        refuse(table, ~table[column].isin(_TRUTH), "trials.csv", column, ", ".join(_TRUTH))
+        table[column] = table[column].map(_TRUTH).astype(bool)
+    refuse_repeats(table, "trials.csv", ["method", "forget_set", "trial"])
+    known = set(zip(results.method, results.forget_set, results.epochs))
+    for (method, forget_set), rows in table.groupby(["method", "forget_set"], sort=False):
+        if rows.chosen.sum() != 1:
+            raise ReportError(f"trials.csv: {rows.chosen.sum()} trials of {method} on {forget_set} "
+                              "are chosen; it must be one")
+        if (method, forget_set, rows.epochs[rows.chosen].item()) not in known:
+            raise ReportError(f"results.csv: no rows for the trial of {method} on {forget_set} "
+                              "that trials.csv has as chosen")
+    return table
 
 
 def _read_prediction(path: Path, name: str, classification: bool) -> Prediction:

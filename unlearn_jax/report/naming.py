@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+from unlearn_jax.report.audit_names import AUDIT_METRICS
 from unlearn_jax.report.inputs import Model, Run
 
 _TITLES = {
@@ -10,7 +11,11 @@ _TITLES = {
     "retrain": "retrained M_R",
     "ft": "fine-tuned M_FT",
     "rnd": "random labels M_RND",
+    "sisa_original": "SISA before deletion M_SISA_O",
+    "sisa": "SISA after deletion M_SISA",
 }
+ENSEMBLES = ("sisa_original", "sisa")  # trained on their own: they do not start from M_O
+SPEEDUP = "sisa_speedup_"
 SPLIT_NAMES = {
     "test": "the test set",
     "forget": "D_f, the forget set (training and validation samples that are to be forgotten)",
@@ -92,6 +97,9 @@ def describe(run: Run, name: str) -> Metric:
                       "training. Seeds share pairs, so its interval is approximate")
     if match := re.fullmatch(r"F@(.+)", name):
         return Metric(name, f"F@{match[1]}", f"utility × Forgetting@{match[1]}")
+    for pattern, (header, definition, decimals, percent) in AUDIT_METRICS.items():
+        if match := re.fullmatch(pattern, name):
+            return Metric(name, match.expand(header), match.expand(definition), decimals, percent)
     if name in _fixed(run):
         return Metric(name, *_fixed(run)[name])
     return Metric(name, name, f"the metric {name!r} of results.csv")
@@ -105,12 +113,27 @@ def _fixed(run: Run) -> dict[str, tuple]:
         "utility": ("utility", f"{utility}; above 1: better on the test set than M_R"),
         "images_vs_retrain": ("images (% of M_R)", "images trained on (each epoch counts), in % "
                               "of those of M_R with the same seed", 1, True),
+        "flops_vs_retrain": ("FLOPs (% of M_R)", "floating-point operations of preparation and "
+                             "steps, in % of those of M_R with the same seed", 1, True),
+        "flops": ("FLOPs", "floating-point operations of preparation and steps", 0),
         "wall_vs_retrain": ("time (% of M_R)", "training time, in % of that of M_R with the same "
                             "seed", 1, True),
         "images": ("images", "images trained on, each epoch counted", 0),
         "wall_seconds": ("time (s)", "training time in seconds: the member's share of its "
                          "population, compilation excluded", 1),
         "epochs_trained": ("epochs trained", "epochs behind the weights that were kept", 1),
+        f"{SPEEDUP}measured_wall": (
+            "measured, time", "training time of M_R over that of the deletion, compilation "
+            "excluded; the times are of different runs if a model came from the store", 2),
+        f"{SPEEDUP}measured_images": (
+            "measured, images", "images that M_R trained on over those that the deletion trained "
+            "on again", 2),
+        f"{SPEEDUP}expected": (
+            "expected", "by counting: the images that M_R is to train on, over the mean of those "
+            "that deleting as many samples trains on again, over all choices of the samples", 2),
+        f"{SPEEDUP}nominal": (
+            "nominal", "(R + 1) · S, with R slices in each of S shards, as the reference study "
+            "gives it; it counts checkpoints and not images, and knows no forget set", 1),
     }
 
 

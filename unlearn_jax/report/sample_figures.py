@@ -8,7 +8,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure as Canvas
 
 from unlearn_jax.report.files import ReportError
-from unlearn_jax.report.inputs import Model, Prediction, Run
+from unlearn_jax.report.inputs import REFERENCES, Model, Prediction, Run
 from unlearn_jax.report.style import (
     INK,
     SHADE,
@@ -16,6 +16,7 @@ from unlearn_jax.report.style import (
     bars,
     canvas,
     drawn,
+    foremost,
     grid_shape,
     label,
     legend,
@@ -101,7 +102,7 @@ def _error_label(run: Run) -> str:
 def _budget_groups(run: Run, forget_set: str) -> list[list[Model]]:
     """The unlearned models of the smallest and of the largest budget of each method."""
     by_method: dict[str, list[Model]] = {}
-    for model in run.unlearned(forget_set):
+    for model in foremost(run, forget_set):
         by_method.setdefault(model.method, []).append(model)
     ends = [[ms[0] for ms in by_method.values()], [ms[-1] for ms in by_method.values()]]
     return ends if ends[0] != ends[1] else ends[:1]
@@ -150,7 +151,7 @@ def sorted_errors(run: Run, forget_set: str) -> Made:
     """The same errors on all samples, each model's in ascending order."""
     figure, axes = canvas(8.4, 3.9, 1, 2, sharey=True)
     for ax, split in zip(axes[0], ("forget", "test")):
-        models = [m for m in run.models(forget_set) if m.method != "median"]
+        models = [run.only(forget_set, m) for m in REFERENCES] + foremost(run, forget_set)
         for model, p in predictions(run, forget_set, split, models).items():
             style = look(run, model)
             ordered = np.sort(p.errors, axis=1)
@@ -253,6 +254,15 @@ def binned(values: np.ndarray, labels: np.ndarray, edges: np.ndarray) -> np.ndar
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
+def reach(values: np.ndarray) -> np.ndarray:
+    """How far the smallest and the largest of `[M, n]` lie from the mean of the M: `[2, n]`.
+
+    Never below 0, although the rounded mean of equal values may lie beside them.
+    """
+    mean = values.mean(axis=0)
+    return np.maximum([mean - values.min(axis=0), values.max(axis=0) - mean], 0)
+
+
 def accuracy_by_class(run: Run, forget_set: str) -> Made:
     """Accuracy on the test set, class by class."""
     figure, axes = canvas(7.0, 3.4)
@@ -266,8 +276,7 @@ def accuracy_by_class(run: Run, forget_set: str) -> Made:
         mean = share.mean(axis=0)
         style = look(run, model)
         at = np.arange(len(mean)) + 0.16 * (i - (len(found) - 1) / 2)
-        ax.errorbar(at, mean, [mean - share.min(axis=0), share.max(axis=0) - mean], fmt="none",
-                    ecolor=style.color, elinewidth=1)
+        ax.errorbar(at, mean, reach(share), fmt="none", ecolor=style.color, elinewidth=1)
         ax.plot(at, mean, style.marker, color=style.color, ms=5, label=label(model))
         if len(mean) <= 20:
             ax.set_xticks(np.arange(len(mean)))

@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from unlearn_jax.report import tables, verdict
+from unlearn_jax.report import comparison, tables, touched, verdict
 from unlearn_jax.report.document import (
     Block,
     Cell,
@@ -19,7 +19,8 @@ from unlearn_jax.report.document import (
 from unlearn_jax.report.figures import MOST_SETS
 from unlearn_jax.report.files import ReportError
 from unlearn_jax.report.inputs import Run, parse_prediction_name
-from unlearn_jax.report.naming import symbol
+from unlearn_jax.report.naming import ENSEMBLES, symbol
+from unlearn_jax.report.style import MOST_METHODS
 
 _COUNTS = {
     "all": "samples that were read",
@@ -37,10 +38,12 @@ def build(run: Run, figures: list[tuple[str | None, Figure]]) -> Document:
 
     Args:
       run: the work directory.
-      figures: (forget set, or None where it concerns all) and the figure.
+      figures: (forget set, None for the data or '' for the leaderboard) and the figure.
     """
     name = run.run["config_name"]
-    sections = [Section("Did it work?", _verdict(run))]
+    sections = [comparison.section(run, [f for s, f in figures if s == ""])
+                ] if run.trials is not None else []
+    sections += [Section("Did it work?", _verdict(run))]
     sections += [_forget_set(run, fs, [f for s, f in figures if s == fs])
                  for fs in run.forget_sets]
     sections += [
@@ -65,7 +68,13 @@ def _introduction(run: Run) -> tuple[Block, ...]:
             methods.setdefault(model.method, set()).add(model.epochs)
     unlearned = "; ".join(
         f"{symbol(m)} (method {m}) for {_listed(sorted(budgets))} epoch"
-        f"{'s' if budgets != {1} else ''}" for m, budgets in methods.items())
+        f"{'s' if budgets != {1} else ''}" for m, budgets in methods.items()
+        if m not in ENSEMBLES)
+    ensembles = ""
+    if set(ENSEMBLES) & methods.keys():
+        ensembles = ("M_SISA_O is an ensemble trained by SISA on everything, in shards and slices; "
+                     "M_SISA is the same after the deletion, for which the touched shards were "
+                     "trained again without the forget set. ")
     balanced = counts.get("train_balanced", counts["train"])
     copies = (f", {balanced:,} with augmented copies" if balanced != counts["train"] else "")
     what = "the class" if run.classification else f"the {run.label} in {run.unit}"
@@ -75,7 +84,8 @@ def _introduction(run: Run) -> tuple[Block, ...]:
         f"testing. Then {'one group' if len(sets) == 1 else f'{len(sets)} groups'} of images was "
         f"to be forgotten: {'; '.join(sets)}. M_O is the original model, trained on everything; "
         "M_R was retrained from the same start without the forget set and is the reference. "
-        + (f"M_O was unlearned as {unlearned}. " if unlearned else "Nothing was unlearned. ")
+        + (f"M_O was unlearned as {unlearned}. " if unlearned else
+           "" if ensembles else "Nothing was unlearned. ") + ensembles
         + f"Each model was trained with {_many(len(run.seeds), 'seed')} ({seeds}), and every "
         "number is computed per seed, then averaged"
         + ("." if len(run.seeds) > 1 else ": with one seed there are no intervals."))
@@ -105,20 +115,31 @@ def _verdict(run: Run) -> tuple[Block, ...]:
 
 def _forget_set(run: Run, forget_set: str, figures: list[Figure]) -> Section:
     by_alpha, averaged = tables.by_alpha(run, forget_set), tables.averaged(run, forget_set)
-    others = tables.others(run, forget_set)
+    others, speedups = tables.others(run, forget_set), tables.speedups(run, forget_set)
     blocks: list[Block] = [tables.headline(run, forget_set)]
     inner = []
+    if speedups:
+        inner.append(Section("Speed-up of the deletion", (speedups,)))
     if by_alpha:
         inner.append(Section("Forgetting against α", (
             by_alpha, *(f for f in figures if f.file.startswith("forgetting-")))))
     if averaged:
         inner.append(Section("Averaged prediction", (averaged,)))
+    audits = tables.audits(run, forget_set)
+    if audits:
+        inner.append(Section("Audits", tuple(audits)))
     if others:
         inner.append(Section("Further measures", (others,)))
+    chosen = touched.section(run, forget_set)
+    if chosen:
+        inner.append(chosen)
     rest = tuple(f for f in figures if not f.file.startswith("forgetting-"))
     if not rest:
         rest = (Text(f"Not drawn: figures are drawn for the first {MOST_SETS} forget sets "
                      f"({', '.join(run.forget_sets[:MOST_SETS])})."),)
+    if len({m.method for m in run.unlearned(forget_set)}) > MOST_METHODS:
+        rest = (Text(f"The pictures of samples and of training show the {MOST_METHODS} methods of "
+                     "highest Forgetting; the tables show all."), *rest)
     if run.history is None:
         rest = (*rest, Text("No training curves: the work directory has no history.csv."))
     inner.append(Section("Figures", rest))
@@ -213,9 +234,11 @@ def _reproduce(run: Run) -> tuple[Block, ...]:
              ("data fingerprint", run.run.get("data_fingerprint", run.data["fingerprint"])),
              ("started", run.run.get("started")),
              ("whole run (s)", run.run.get("seconds"))]
-    compiled = run.run.get("compile_seconds")
-    if isinstance(compiled, dict):
-        facts += [(f"compilation of {name} (s)", v) for name, v in compiled.items()]
+    for key, what in (("compile_seconds", "compilation of"),
+                      ("first_step_seconds", "until the first step of")):
+        found = run.run.get(key)
+        if isinstance(found, dict):
+            facts += [(f"{what} {name} (s)", v) for name, v in found.items()]
     facts += [(f"version of {name}", v) for name, v in run.run["versions"].items()]
     table = Table("Where these numbers come from.",
                   (("fact", "what"), ("value", "as recorded in run.json")),

@@ -61,6 +61,65 @@ def estimate(values) -> Estimate:
     return Estimate(mean, std, mean - half, mean + half, n)
 
 
+def paired_p(differences) -> float:
+    """Two-sided p of the paired t-test that the differences are zero on average.
+
+    It takes the differences for independent draws of one normal distribution.
+
+    Args:
+      differences: `[n]`; those that are not finite are left out.
+
+    Returns:
+      NaN below two of them; where all are equal, 1 if they are zero, else 0.
+    """
+    e = estimate(differences)
+    if e.n < 2:
+        return math.nan
+    if e.std == 0:
+        return float(e.mean == 0)
+    return float(2 * stats.t.sf(abs(e.mean) / (e.std / math.sqrt(e.n)), e.n - 1))
+
+
+def holm(p_values) -> np.ndarray:
+    """p-values corrected for their number: the chance of any false finding stays as stated.
+
+    Source: Holm, A simple sequentially rejective multiple test procedure (1979), as adjusted
+    p-values: the j-th smallest of m is multiplied by m − j + 1, and never falls below the one
+    before it.
+
+    Args:
+      p_values: `[m]`; NaN (no test) stays NaN and does not count.
+    """
+    p = np.asarray(p_values, np.float64)
+    corrected = np.full(p.shape, np.nan)
+    order = np.argsort(p, kind="stable")[:np.isfinite(p).sum()]  # NaN is sorted last
+    factors = len(order) - np.arange(len(order))
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1)
+    return corrected
+
+
+def ranks(values) -> np.ndarray:
+    """Ranks from 1, the largest value first; equal values share their mean rank, NaN is last.
+
+    Args:
+      values: `[n]`.
+    """
+    values = np.asarray(values, np.float64)
+    return stats.rankdata(-np.where(np.isnan(values), -np.inf, values))
+
+
+def pareto(cost, gain) -> np.ndarray:
+    """`[n]` bool: which points no other one beats, by less cost and more gain or one as good.
+
+    Args:
+      cost, gain: `[n]`; a point with a NaN is never among them.
+    """
+    cost, gain = np.asarray(cost, np.float64), np.asarray(gain, np.float64)
+    no_worse = (cost[None] <= cost[:, None]) & (gain[None] >= gain[:, None])
+    better = (cost[None] < cost[:, None]) | (gain[None] > gain[:, None])
+    return ~(no_worse & better).any(1) & np.isfinite(cost) & np.isfinite(gain)
+
+
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """summary.csv: one row per method, forget set, budget and metric, in order of appearance.
 

@@ -14,7 +14,9 @@ from matplotlib.figure import Figure as Canvas
 
 from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.naming import model_symbol
+from unlearn_jax.report.stats import estimate
 
+MOST_METHODS = 6  # that one picture of single samples or of curves holds
 INK, QUIET, SHADE = "#222222", "#8a8a8a", "#e69f00"
 # method: colour, line, marker
 _LOOKS = {
@@ -24,7 +26,10 @@ _LOOKS = {
     "rnd": ("#cc79a7", "-", "v"),
 }
 _FURTHER = (("#56b4e9", "-.", "D"), ("#8c6d00", "-.", "P"), ("#5d3a9b", "-.", "X"),
-            ("#6b6b6b", "-.", "*"))
+            ("#6b6b6b", "-.", "*"), ("#117733", "-.", "<"), ("#882255", "-.", ">"),
+            ("#332288", "-.", "p"), ("#44aa99", "-.", "h"), ("#999933", "-.", "d"),
+            ("#aa4499", "-.", "8"), ("#661100", "-.", "s"), ("#3d7ab8", "-.", "o"),
+            ("#b8860b", "-.", "v"), ("#2f4f4f", "-.", "^"), ("#cc6677", "-.", "H"))
 
 RC = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9.5,
@@ -75,9 +80,22 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def foremost(run: Run, forget_set: str) -> list[Model]:
+    """The unlearned models; of many methods, all budgets of those that forget best."""
+    models = run.unlearned(forget_set)
+    largest = {m.method: m for m in models}  # ascending budgets
+    if len(largest) <= MOST_METHODS:
+        return models
+    reached = {name: estimate(run.values(m, forget_set, f"forgetting@{run.alpha:g}")).mean
+               for name, m in largest.items()}
+    # nan_to_num: a method that failed comes last
+    best = sorted(reached, key=lambda name: -np.nan_to_num(reached[name], nan=-1))[:MOST_METHODS]
+    return [m for m in models if m.method in best]
+
+
 def drawn(run: Run, forget_set: str) -> list[Model]:
     """M_O, M_R and each method at its largest budget: what fits one picture."""
-    largest = {m.method: m for m in run.unlearned(forget_set)}  # ascending budgets
+    largest = {m.method: m for m in foremost(run, forget_set)}  # ascending budgets
     return [m for m in run.models(forget_set)
             if m.method in ("original", "retrain") or largest.get(m.method) == m]
 

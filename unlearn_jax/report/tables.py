@@ -1,18 +1,22 @@
 """The tables of results: the numbers of results.csv over seeds, arranged to be read."""
 
+import re
+
 import numpy as np
 
+from unlearn_jax.report.audit_names import AUDIT_METRICS, is_audit
 from unlearn_jax.report.document import Cell, Table
 from unlearn_jax.report.files import ReportError
-from unlearn_jax.report.inputs import AVERAGED, Model, Run
-from unlearn_jax.report.naming import Metric, describe, model_title
+from unlearn_jax.report.inputs import AVERAGED, POPULATION, Model, Run
+from unlearn_jax.report.naming import SPEEDUP, Metric, describe, model_title
 from unlearn_jax.report.stats import Estimate, estimate
 
 NONE = Cell("–", sort=float("nan"))
 ROUGH = ("mean ± half the width of its 95 % interval (Student's t over seeds), with the number "
          "of seeds in brackets")
 MODEL_COLUMN = ("model", "M_O was trained on all training data, M_R from the same start without "
-                "the forget set; the others started from M_O and are to become like M_R")
+                "the forget set; the others, but for ensembles (SISA), started from M_O and are to "
+                "become like M_R")
 EPOCHS_COLUMN = ("epochs", "what the method was given, in epochs; for M_R the most that training "
                  "may take")
 
@@ -84,16 +88,46 @@ def averaged(run: Run, forget_set: str) -> Table | None:
         prefix=AVERAGED)
 
 
+def speedups(run: Run, forget_set: str) -> Table | None:
+    """How many times cheaper than retraining SISA's deletion was; None where there is none."""
+    names = [n for n in run.results.metric.unique().tolist()
+             if n.startswith(SPEEDUP) and _present(run, forget_set, n)]
+    if not names:
+        return None
+    models = [m for m in run.models(forget_set) if len(run.values(m, forget_set, names[0]))]
+    return _model_table(
+        run, forget_set, names, models,
+        f"How many times cheaper than retraining M_R the deletion was, forget set {forget_set}: "
+        f"{ROUGH}. Shards and slices are drawn anew for each seed.")
+
+
 def others(run: Run, forget_set: str) -> Table | None:
     """Every metric that the headline and the table by alpha do not show."""
     shown = set(headline_metrics(run))
     rows = run.results[run.results.forget_set == forget_set]
     names = [n for n in rows.metric.unique().tolist() if n not in shown
-             and not n.startswith((AVERAGED, "forgetting@", "ceiling@", "F@"))]
+             and not n.startswith((AVERAGED, POPULATION, "forgetting@", "ceiling@", "F@", SPEEDUP))
+             and not is_audit(n)]
     if not names:
         return None
     return _model_table(run, forget_set, names, run.models(forget_set),
                         f"Further measures, forget set {forget_set}: {ROUGH}.")
+
+
+def audits(run: Run, forget_set: str) -> list[Table]:
+    """What attacks and distances say: a table of members' values, one of whole populations'."""
+    rows = run.results[run.results.forget_set == forget_set]
+    found = rows.metric.unique().tolist()
+    names = [n for pattern in AUDIT_METRICS for n in found if re.fullmatch(pattern, n)]
+    models = [m for m in run.models(forget_set) if m.method != "median"]
+    own = [n for n in names if not n.startswith(POPULATION)]
+    whole = [n for n in names if n.startswith(POPULATION)]
+    captions = ((own, f"Audits, forget set {forget_set}: {ROUGH}. M_R's row is what is reached "
+                      "without any memory of D_f."),
+                (whole, f"Audits over all seeds together, forget set {forget_set}: one value "
+                        "each, so no interval but that of the forgetting quality."))
+    return [_model_table(run, forget_set, chosen, models, caption, whole=chosen is whole)
+            for chosen, caption in captions if chosen]
 
 
 def failures(run: Run) -> Table | None:
@@ -159,7 +193,7 @@ def number(metric: Metric, e: Estimate | None, fixed: bool = False) -> Cell:
 
 
 def _model_table(run: Run, forget_set: str, names: list[str], models: list[Model],
-                 caption: str, prefix: str = "") -> Table:
+                 caption: str, prefix: str = "", whole: bool = False) -> Table:
     metrics = [describe(run, name) for name in names]
     rows = []
     for model in models:
@@ -170,7 +204,7 @@ def _model_table(run: Run, forget_set: str, names: list[str], models: list[Model
                 e = ceiling(run, forget_set, metric.name.removeprefix("ceiling@"))
             else:
                 e = _estimate(run, model, forget_set, prefix + metric.name)
-            cells.append(number(metric, e, fixed=bool(prefix) or model.method == "median"))
+            cells.append(number(metric, e, fixed=whole or bool(prefix) or model.method == "median"))
         rows.append((*_head(run, model), *cells))
     columns = (MODEL_COLUMN, EPOCHS_COLUMN, *((m.header, m.definition) for m in metrics))
     return Table(caption, columns, tuple(rows))

@@ -6,7 +6,7 @@ import pandas as pd
 
 from unlearn_jax.report.document import Cell, Table
 from unlearn_jax.report.inputs import Model, Run
-from unlearn_jax.report.naming import Metric, describe, model_symbol
+from unlearn_jax.report.naming import ENSEMBLES, Metric, describe, model_symbol
 from unlearn_jax.report.stats import Estimate, estimate
 from unlearn_jax.report.tables import ROUGH, ceiling, headline_metrics, number
 
@@ -46,14 +46,21 @@ def gap(run: Run, forget_set: str, evaluated: Model) -> Gap:
     paired = pd.DataFrame(errors)
     # M_e's failures say nothing about the gap
     both = paired[["o", "r"]].dropna()
-    gaps = both.r - both.o
     whole = paired.dropna()
     shift, rest = whole.e - whole.o, whole.r - whole.e
+    return Gap(estimate(both.r - both.o), estimate(shift), estimate(rest),
+               estimate(share_closed(run, forget_set, evaluated)))
+
+
+def share_closed(run: Run, forget_set: str, evaluated: Model) -> pd.Series:
+    """(M_e − M_O) / (M_R − M_O) by seed; empty where no gap is established."""
+    o, r, e = (error_on_forget(run, m, forget_set) for m in (
+        run.only(forget_set, "original"), run.only(forget_set, "retrain"), evaluated))
+    gaps = (r - o).dropna()
     between = estimate(gaps)
     # a ratio to a gap that may be 0 says nothing
     sound = len(gaps) and (gaps > 0).all() and (between.n == 1 or between.above_zero)
-    share = shift / gaps[whole.index] if sound else []
-    return Gap(between, estimate(shift), estimate(rest), estimate(share))
+    return ((e - o) / gaps).dropna() if sound else pd.Series(dtype=float)
 
 
 def on_gap(run: Run, forget_set: str) -> str:
@@ -92,10 +99,10 @@ def on_model(run: Run, forget_set: str, model: Model) -> str:
         detail += (f", which is {share.text(each.share.mean)} % of the gap"
                    f"{_interval(share, each.share, ' %')}")
     detail += f".{_on_forgetting(run, forget_set, model)}"
-    return f"{name} {_standing(each)}: {detail}"
+    return f"{name} {_standing(each, model.method in ENSEMBLES)}: {detail}"
 
 
-def _standing(each: Gap) -> str:
+def _standing(each: Gap, ensemble: bool) -> str:
     if each.shift.n == 1:
         return "has one seed with finite values, so nothing is established"
     if not each.gap.above_zero:
@@ -106,6 +113,8 @@ def _standing(each: Gap) -> str:
         return "is not shown to have forgotten (the interval includes 0)"
     if each.rest.above_zero:
         return "lies between M_O and M_R"
+    if each.rest.below_zero and ensemble:
+        return "lies beyond M_R, as weaker models may, and its constituents saw a shard each"
     if each.rest.below_zero:
         return "lies beyond M_R, which is itself a trace of the forget set"
     return "cannot be told from M_R on this measure"

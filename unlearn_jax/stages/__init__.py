@@ -5,34 +5,44 @@ is computed once and shared by every run that needs it.
 
     graph.py      what a stage is, and its key
     models.py     trains and stores the missing ones
+    sisa.py       the one training scheme with stages of its own
     outcomes.py   predictions and results
+    compare.py    many methods at one budget, each searched alike
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 from absl import logging
 
 from unlearn_jax import data, workdir
 from unlearn_jax.data.augment import augmentation
-from unlearn_jax.data.resident import make_resident
-from unlearn_jax.layout import make_layout
+from unlearn_jax.data.resident import Streamed, make_resident
+from unlearn_jax.layout import find_devices, make_layout
+from unlearn_jax.memory import image_bytes
 from unlearn_jax.models import build_model
 from unlearn_jax.report import write_report
 from unlearn_jax.splits import make_splits
-from unlearn_jax.stages.graph import Study, original_stage, retrain_stage, unlearn_stages
-from unlearn_jax.stages.models import train_missing, unlearn_missing, unlearn_step
-from unlearn_jax.stages.outcomes import write_results
+from unlearn_jax.stages import sisa
+from unlearn_jax.stages.compare import make_contenders, run_comparison
+from unlearn_jax.stages.graph import Stage, Study, original_stage, retrain_stage, unlearn_stages
+from unlearn_jax.stages.models import make_unlearning, train_missing, unlearn_missing
+from unlearn_jax.stages.outcomes import Models, write_results
 from unlearn_jax.store import Store
-from unlearn_jax.train import make_loss
+from unlearn_jax.train import balanced_weights, make_loss
+
+# By `Method.scheme`. Each makes, from a study, the stage of M_O and the method's options, what has
+# `run()`: it trains what the store lacks and returns the models to be evaluated.
+SCHEMES = {"sisa": sisa.make_scheme}
 
 
 def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Path, store: Store,
-              command: str, bar: Callable[..., Any] | None = None) -> None:
+              command: str, bar: Callable[..., Any] | None = None, config_file: str = "") -> None:
     """Everything, from data to report.
 
     Args:
@@ -42,6 +52,7 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
       store: of the stages.
       command: as typed, for the report.
       bar: makes progress bars.
+      config_file: FILE:SCALE as given; a comparison finds the methods' configs beside it.
 
     Raises:
       InputError: something handed in cannot be used.
@@ -51,30 +62,64 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         study = prepare(config, config_name, store, run, bar)
         original = original_stage(study)
         retrained = [retrain_stage(study, original, f) for f in study.splits.forget_sets]
-        step = unlearn_step(study)  # what a method refuses, it refuses before any training
+        # What a method refuses, it refuses before any training.
+        if config.compare.methods:
+            unlearn = _comparison(study, original, retrained, config_file)
+        else:
+            unlearn = _one_method(study, original)
         train_missing(study, [original, *retrained])
-        unlearned = [stage for f in study.splits.forget_sets
-                     for stage in unlearn_stages(study, original, f)]
-        unlearn_missing(study, original, unlearned, step)
-        write_results(study, original, retrained, unlearned)
+        unlearned, ensembles = unlearn()
+        write_results(study, original, retrained, unlearned, ensembles)
     # Only now: the report reads run.json with its final timings.
     write_report(directory)
 
 
+Unlearn = Callable[[], tuple[list[Stage], Sequence[Models]]]
+
+
+def _one_method(study: Study, original: Stage) -> Unlearn:
+    """The config's method, checked; a call trains and returns its stages and ensembles."""
+    unlearning = make_unlearning(study)
+    make = SCHEMES.get(unlearning.found.method.scheme)
+    scheme = make(study, original, unlearning.setting.options) if make else None
+
+    def unlearn():
+        stages = [stage for f in study.splits.forget_sets
+                  for stage in unlearn_stages(study, original, f)]
+        unlearn_missing(study, original, stages, unlearning)
+        return stages, scheme.run() if scheme else ()
+
+    return unlearn
+
+
+def _comparison(study: Study, original: Stage, retrained: list[Stage],
+                config_file: str) -> Unlearn:
+    """The methods of a comparison, checked; a call trains them and returns those chosen."""
+    contenders = make_contenders(study, config_file)
+    return lambda: (run_comparison(study, original, retrained, contenders), ())
+
+
 def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,
             run: workdir.Run, bar: Callable[..., Any] | None) -> Study:
-    """Loads the data, splits it and lays it on the device."""
+    """Loads the data, splits it and lays it on the device, if that has room for the images."""
     began = time.monotonic()
     dataset = data.load(config.data, store.root / "data")
     splits = make_splits(dataset, config.data, config.forget)
-    resident, index = make_resident(dataset, splits.rows, augmentation(config.data),
-                                    config.data.seed)
+    trained, stamped = dataset, np.zeros(0, np.int32)
+    if splits.injection:
+        trained, stamped = splits.injection.training_view(dataset, splits.test)
+    most_bytes = image_bytes(config.parallel, find_devices(config.parallel.backend)[0])
+    resident, index = make_resident(trained, splits.rows, augmentation(config.data),
+                                    config.data.seed, most_bytes)
     jax.block_until_ready(resident.images)
     seconds = time.monotonic() - began
     logging.info("data: %s, %d images of %d pixels in %.1f s: train %d (%d with copies), "
                  "validation %d, test %d", dataset.name, len(dataset.labels),
                  config.data.image_size, seconds, len(splits.train), len(splits.rows.source),
                  len(splits.validation), len(splits.test))
+    if isinstance(resident, Streamed):
+        logging.info("the images stay on the host, %.2f GB with copies, and are streamed",
+                     (resident.images.nbytes + resident.copies.nbytes) / 1e9)
     for f in splits.forget_sets:
         logging.info("forget set %s: %d training and %d validation samples", f.name,
                      len(f.train), len(f.validation))
@@ -84,6 +129,9 @@ def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,
     run.record_stage("data", "", dataset.fingerprint, "computed", seconds, len(dataset.labels))
     run.write_data(dataset, splits)
     model = build_model(config.model, config.data.image_size, dataset.num_classes)
-    loss = make_loss(config.train.loss, config.model.output_scale)
+    weights = ()
+    if config.train.class_weights == "balanced":
+        weights = balanced_weights(trained.labels[splits.rows.source], dataset.num_classes)
+    loss = make_loss(config.train.loss, config.model.output_scale, weights)
     return Study(config, config_name, store, run, dataset, splits, resident, index, model, loss,
-                 bar)
+                 bar, stamped)

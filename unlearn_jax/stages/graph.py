@@ -11,9 +11,10 @@ import numpy as np
 
 from unlearn_jax import workdir
 from unlearn_jax.data.dataset import Dataset
-from unlearn_jax.data.resident import Resident, RowIndex
+from unlearn_jax.data.resident import Resident, RowIndex, Streamed
 from unlearn_jax.errors import InputError
-from unlearn_jax.methods import METHODS
+from unlearn_jax.methods import find_method
+from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import Model
 from unlearn_jax.splits import ForgetSet, Splits
 from unlearn_jax.store import Store, stage_key
@@ -21,14 +22,14 @@ from unlearn_jax.train import Loss
 
 # Part of every model's key. Raise it when the same config starts to give other models (the
 # golden test says so), or a store would mix models of two versions.
-_NUMBERS = 1
+_NUMBERS = 2
 
 # Keys of `data` that a trained model depends on beyond the fingerprint of what was loaded.
 _DATA_KEYS = ("task", "split", "seed", "balance")
 _COPY_KEYS = ("rotation", "shift", "zoom", "flip")  # of augmented copies, where there are any
 _TRAIN_KEYS = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "warmup",
-               "weight_decay", "momentum", "loss", "patience")
-_UNLEARN_KEYS = ("batch_size", "optimizer", "learning_rate", "schedule", "warmup",
+               "weight_decay", "momentum", "loss", "class_weights", "patience")
+_UNLEARN_KEYS = ("from_seed", "batch_size", "optimizer", "learning_rate", "schedule", "warmup",
                  "weight_decay", "momentum")
 
 
@@ -37,7 +38,7 @@ class Stage:
     """Models of all seeds, made together: one checkpoint in the store.
 
     Attributes:
-      method: `original`, `retrain` or a method's name.
+      method: `original`, `retrain`, a method's name, or what a scheme trains (`sisa_original`).
       forget_set: None for the original.
       epochs: budget: 0 for the original, `train.epochs` for retraining.
       parts: what determines it.
@@ -65,7 +66,12 @@ class Stage:
 
 @dataclasses.dataclass
 class Study:
-    """What the stages of one run share."""
+    """What the stages of one run share.
+
+    Attributes:
+      dataset: as loaded; the resident images and labels may hold an injection (data/inject.py).
+      stamped: `[t]` resident rows of the test images with the injected patch; none without one.
+    """
 
     config: ml_collections.ConfigDict
     config_name: str
@@ -73,11 +79,12 @@ class Study:
     run: workdir.Run
     dataset: Dataset
     splits: Splits
-    resident: Resident
+    resident: Resident | Streamed
     index: RowIndex
     model: Model
     loss: Loss
     bar: Callable[..., Any] | None
+    stamped: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -88,7 +95,8 @@ class Study:
 def original_stage(study: Study) -> Stage:
     """M_O of all seeds."""
     config = study.config
-    data_keys = (*_DATA_KEYS, *(_COPY_KEYS if config.data.balance else ()))
+    data_keys = (*_DATA_KEYS, *(_COPY_KEYS if config.data.balance else ()),
+                 *(("inject",) if config.data.inject else ()))
     parts = {
         "numbers": _NUMBERS, "data": study.dataset.fingerprint,
         "num_classes": study.dataset.num_classes, "seeds": config.seeds,
@@ -108,14 +116,26 @@ def retrain_stage(study: Study, original: Stage, forget_set: ForgetSet) -> Stage
 def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list[Stage]:
     """The unlearned models of all seeds for one forget set, one stage per budget."""
     section = study.config.unlearn
-    if section.method == "retrain":
+    found = find_method(section.method)
+    if found.name == "retrain" or found.method.scheme:
         return []
-    keys = (*_UNLEARN_KEYS, *METHODS[section.method].options)
+    keys = (*_UNLEARN_KEYS, *found.method.reads)
     parts = {"original": original.key, "forget": forget_parts(study, forget_set),
              "unlearn": {k: section[k] for k in keys},
              "label_range": (study.config.data.label_min, study.config.data.label_max)}
-    return [Stage(section.method, forget_set, epochs, {**parts, "epochs": epochs})
+    if found.method.options:
+        parts["options"] = method_options(section, found).to_dict()
+    if found.code:
+        parts["code"] = found.code
+    return [Stage(found.name, forget_set, epochs, {**parts, "epochs": epochs})
             for epochs in sorted(section.epochs)]
+
+
+def method_options(section: ml_collections.ConfigDict, found: Found) -> ml_collections.ConfigDict:
+    """A method's own options: from `config.unlearn.METHOD`, or as an outside file gives them."""
+    if found.name in section:
+        return section[found.name]
+    return ml_collections.ConfigDict(dict(found.method.options))
 
 
 def forget_parts(study: Study, forget_set: ForgetSet) -> dict[str, str]:

@@ -3,41 +3,87 @@
 import dataclasses
 import json
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
 from unlearn_jax import checkpoints, results, workdir
+from unlearn_jax.feed import Feed
 from unlearn_jax.layout import Layout, Program, make_layout
+from unlearn_jax.models import Variables
 from unlearn_jax.predict import make_predictor, predict
-from unlearn_jax.splits import ForgetSet, Splits
+from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
+from unlearn_jax.stages.relearn import relearn_measures
 from unlearn_jax.store import stage_key
 
 
-def write_results(study: Study, original: Stage, retrained: list[Stage],
-                  unlearned: list[Stage]) -> None:
-    """Predictions of every model on every split, and results.csv and history.csv from them."""
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """What is evaluated under one name: the models of a stage, or ensembles of several's.
+
+    Attributes:
+      stage: the name, the budget, and the key that results.csv notes.
+      forget_set: whose splits they are evaluated on; `''`: every forget set's.
+      variables: reads them, `[K, ...]`.
+      books: `[M]` each, by seed: images, seconds, flops, epochs_trained, failed.
+      combine: outputs `[K, N, ...]` to those of the M seeds; None: K is M.
+      combined: names what `combine` does, in the key of the predictions.
+      measures: from these models' outcome and M_R's to further metrics `[M]`.
+    """
+
+    stage: Stage
+    forget_set: str
+    variables: Callable[[], Variables]
+    books: Mapping[str, Any]
+    combine: Callable[[np.ndarray], np.ndarray] | None = None
+    combined: str = ""
+    measures: Callable[[results.Outcome, results.Outcome], dict[str, np.ndarray]] | None = None
+
+
+def stored(study: Study, stage: Stage) -> Models:
+    """The models of one stage."""
+    checkpoint = stage.directory(study.store) / "checkpoint"
+    books, _ = checkpoints.describe(checkpoint)
+    return Models(stage, stage.forget_name, lambda: checkpoints.restore(checkpoint)[0], books)
+
+
+def write_results(study: Study, original: Stage, retrained: list[Stage], unlearned: list[Stage],
+                  ensembles: Sequence[Models] = ()) -> None:
+    """Predictions of every model on every split, and results.csv, history.csv, touched.csv."""
     rows = []
     layout = make_layout(study.config.parallel, len(study.seeds))
     predictor = make_predictor(study.model, layout)
-    study = dataclasses.replace(study, resident=layout.put_shared(study.resident))
+    study = dataclasses.replace(study, resident=Feed(layout, study.resident).data)
     classification = study.dataset.num_classes > 0
     train_labels = study.dataset.labels[study.splits.train]
     baseline = (int(np.bincount(train_labels).argmax()) if classification
                 else float(np.median(train_labels)))
     for retrain in retrained:
-        split_rows = _split_rows(study.splits, retrain.forget_set)
+        split_rows = _split_rows(study, retrain.forget_set)
+        # A stamped image keeps the label and the name of the test image that it shows.
+        sources = {**split_rows, **({"stamped": study.splits.test} if len(study.stamped) else {})}
         targets = results.Targets(
-            {name: study.dataset.labels[r] for name, r in split_rows.items()},
-            {name: study.dataset.ids[r] for name, r in split_rows.items()})
+            {name: study.dataset.labels[r] for name, r in sources.items()},
+            {name: study.dataset.ids[r] for name, r in sources.items()})
         name = retrain.forget_name
-        stages = [original, *(u for u in unlearned if u.forget_name == name), retrain]
-        outcomes = [_outcome(study, layout, predictor, s, retrain.forget_set, split_rows)
-                    for s in stages]
+        models = [*(stored(study, s) for s in (original, *unlearned)), *ensembles,
+                  stored(study, retrain)]
+        models = [m for m in models if m.forget_set in ("", name)]
+        outcomes = [_outcome(study, layout, predictor, m, retrain.forget_set, split_rows)
+                    for m in models]
+        outcomes = [dataclasses.replace(o, measures=m.measures(o, outcomes[-1])) if m.measures
+                    else o for m, o in zip(models, outcomes)]
+        if study.config.eval.relearn_epochs:
+            outcomes = _with_relearning(study, models, outcomes)
         for outcome in outcomes:
             results.save_predictions(study.run.directory / "predictions", outcome, targets)
         rows += results.result_rows(outcomes[:-1], outcomes[-1], targets, baseline,
                                     study.config.eval, classification)
+        for outcome in outcomes:
+            rows += _audit(study, outcome, outcomes[-1], targets, retrain.forget_set)
     study.run.write_table("results.csv", rows, results.COLUMNS)
     # One curve for each method and forget set: that of the longest budget.
     longest = {(s.method, s.forget_name): s for s in sorted(unlearned, key=lambda s: s.epochs)}
@@ -45,31 +91,72 @@ def write_results(study: Study, original: Stage, retrained: list[Stage],
     history = [row for s in stages
                for row in json.loads((s.directory(study.store) / "history.json").read_text())]
     study.run.write_table("history.csv", history, workdir.HISTORY_COLUMNS)
+    touched = [row for s in unlearned for row in _touched_rows(study, s)]
+    if touched:
+        study.run.write_table("touched.csv", touched, workdir.TOUCHED_COLUMNS)
     if study.config.train.tensorboard:
         study.run.write_tensorboard(history)
 
 
-def _outcome(study: Study, layout: Layout, predictor: Program, stage: Stage, forget_set: ForgetSet,
-             split_rows: dict[str, np.ndarray]) -> results.Outcome:
-    """The stage's predictions, from the store or computed, and its costs."""
+def _with_relearning(study: Study, models: Sequence[Models],
+                     outcomes: Sequence[results.Outcome]) -> list[results.Outcome]:
+    """The outcomes with relearn times, but for ensembles."""
+    single = [i for i, m in enumerate(models) if m.combine is None]
+    measures = relearn_measures(study, [models[i].stage for i in single],
+                                [outcomes[i] for i in single])
+    found = list(outcomes)
+    for i, own in zip(single, measures):
+        found[i] = dataclasses.replace(found[i], measures={**found[i].measures, **own})
+    return found
+
+
+def _touched_rows(study: Study, stage: Stage) -> list[dict[str, Any]]:
+    """Rows of touched.csv; none for a stage stored before there was such a file."""
+    path = stage.directory(study.store) / "touched.json"
+    if not path.exists():
+        return []
+    return [{"method": stage.method, "forget_set": stage.forget_name, "epochs": stage.epochs,
+             **row, "which": " ".join(map(str, row["which"]))}
+            for row in json.loads(path.read_text())]
+
+
+def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
+           targets: results.Targets, forget_set: ForgetSet) -> list[dict[str, Any]]:
+    from unlearn_jax import audits  # scikit-learn takes a second to import
+
+    peers = np.searchsorted(study.splits.test, forget_set.peers)
+    audit = audits.Audit(outcome, reference, targets, peers, study.dataset.num_classes > 0,
+                         study.config.eval, study.splits.injection)
+    rows, refused = audits.audit_rows(audit, study.config.eval.audits)
+    for reason in refused:
+        study.run.warn(reason)
+    return rows
+
+
+def _outcome(study: Study, layout: Layout, predictor: Program, models: Models,
+             forget_set: ForgetSet, split_rows: dict[str, np.ndarray]) -> results.Outcome:
+    """The models' predictions, from the store or computed, and their costs."""
+    stage = models.stage
     parts = {"model": stage.key, "forget": forget_parts(study, forget_set)}
+    if models.combined:
+        parts["combined"] = models.combined
     key = stage_key("predictions", parts)
-    checkpoint = stage.directory(study.store) / "checkpoint"
-    metadata, _ = checkpoints.describe(checkpoint)
-    for seed in np.array(metadata["seeds"])[np.array(metadata["failed"])]:
+    failed = np.array(models.books["failed"])
+    for seed in np.array(study.seeds)[failed]:
         study.run.warn(f"{stage.method} {stage.forget_name} at {stage.epochs} epochs: the member "
                        f"of seed {seed} failed (a loss or parameter was not finite); its values "
                        "are nan and no mean includes them")
     status, began = "reused", time.monotonic()
     if not study.store.complete("predictions", key):
         status = "computed"
-        variables, _ = checkpoints.restore(checkpoint)
-        failed = np.array(metadata["failed"])
+        variables = models.variables()
+        count = len(jax.tree.leaves(variables)[0])
         with study.store.write("predictions", key, parts) as directory:
             for split, rows in split_rows.items():
                 outputs = np.stack(predict(predictor, layout, variables, study.resident,
-                                           [rows] * len(study.seeds),
-                                           study.config.eval.batch_size))
+                                           [rows] * count, study.config.eval.batch_size))
+                if models.combine:
+                    outputs = models.combine(outputs)
                 outputs[failed] = np.nan
                 np.save(directory / f"{split}.npy", outputs)
     directory = study.store.path("predictions", key)
@@ -78,13 +165,15 @@ def _outcome(study: Study, layout: Layout, predictor: Program, stage: Stage, for
                            len(study.seeds) * sum(len(r) for r in split_rows.values()),
                            len(study.seeds), stage.epochs)
     return results.Outcome(stage.method, forget_set.name, stage.epochs, stage.key, study.seeds,
-                           outputs, *(np.array(metadata[k])
-                                      for k in ("images", "seconds", "epochs_trained", "failed")))
+                           outputs, *(np.array(models.books[k])
+                                      for k in ("images", "seconds", "epochs_trained", "failed",
+                                                "flops")))
 
 
-def _split_rows(splits: Splits, forget_set: ForgetSet) -> dict[str, np.ndarray]:
-    """Data set rows of each split; one without samples is left out."""
+def _split_rows(study: Study, forget_set: ForgetSet) -> dict[str, np.ndarray]:
+    """Resident rows of each split; one without samples is left out."""
+    splits = study.splits
     rows = {"test": splits.test, "forget": splits.forget(forget_set),
             "retain": splits.retain_train(forget_set),
-            "validation": splits.retain_validation(forget_set)}
+            "validation": splits.retain_validation(forget_set), "stamped": study.stamped}
     return {name: r for name, r in rows.items() if len(r)}

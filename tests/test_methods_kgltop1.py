@@ -1,0 +1,166 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+from toy import tree_close
+from toy_teachers import (
+    AGES,
+    BOTH,
+    SPREAD,
+    bias_moved,
+    divergence_slope,
+    make_batch,
+    make_setting,
+    one_step,
+    outputs,
+    task_slope,
+    walk,
+)
+
+from unlearn_jax.errors import ConfigError
+from unlearn_jax.methods.kgltop1 import CONTRAST, METHOD, RETAIN, UNIFORM, contrast
+
+RNG = np.random.default_rng(0)
+Z_F, Z_R = RNG.normal(0, 2, (4, 3)), RNG.normal(0, 2, (5, 3))
+
+
+def test_the_contrast_is_the_mean_over_all_pairs():
+    weights = np.array([1, 1, 1, 0, 1.0])
+    expected = []
+    for f in Z_F:
+        similar = np.array([f @ r / 1.15 for r, w in zip(Z_R, weights) if w])
+        expected.append(np.mean([-np.log(np.exp(s) / np.exp(similar).sum()) for s in similar]))
+    found = contrast(jnp.asarray(Z_F), jnp.asarray(Z_R), jnp.asarray(weights), 1.15)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    order = [4, 2, 0, 3, 1]
+    again = contrast(jnp.asarray(Z_F), jnp.asarray(Z_R[order]), jnp.asarray(weights[order]), 1.15)
+    np.testing.assert_allclose(again, found, rtol=1e-5)
+
+
+def test_the_contrast_by_hand():
+    # similarities ln 3 and 0: the mean of -ln(3/4) and -ln(1/4)
+    found = contrast(jnp.array([[np.log(3.0)]]), jnp.array([[1.0], [0.0]]), jnp.ones(2), 1.0)
+    np.testing.assert_allclose(found, [-np.log(3 / 16) / 2], rtol=1e-6)
+    equal = contrast(jnp.zeros((1, 2)), jnp.asarray(Z_R[:, :2]), jnp.ones(5), 1.15)
+    np.testing.assert_allclose(equal, [np.log(5)], rtol=1e-6)
+
+
+def test_no_gradient_goes_through_d_r():
+    slopes = jax.grad(lambda f, r: contrast(f, r, jnp.ones(5), 1.15).sum(), (0, 1))(
+        jnp.asarray(Z_F), jnp.asarray(Z_R))
+    assert np.all(slopes[0] != 0) and not np.any(slopes[1])
+
+
+def test_similarities_far_apart_stay_finite():
+    found = jax.value_and_grad(lambda f: contrast(f, 1e8 * jnp.asarray(Z_R), jnp.ones(5),
+                                                  1.15).sum())(1e8 * jnp.asarray(Z_F))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
+
+
+@pytest.mark.parametrize("task", BOTH)
+def test_the_first_pass_descends_to_equal_probabilities(task):
+    setting = make_setting("kgltop1", task)
+    batch = make_batch(task, range(8), kind=UNIFORM, weights=[1] * 6 + [0, 0])
+    new, _, start = one_step(setting, batch)
+    found = outputs(setting, start, batch, True)
+    equal = np.full((8, 3 if task == "classification" else 41), 1.0)
+    slope = divergence_slope(found, equal / equal.sum(1, keepdims=True), 1.0)
+    np.testing.assert_allclose(bias_moved(new, start), -0.125 * slope[:6].mean(0), rtol=1e-3)
+
+
+@pytest.mark.parametrize("task", BOTH)
+def test_the_contrastive_pass_descends_its_loss(task):
+    setting = make_setting("kgltop1", task)
+    batch = make_batch(task, range(4, 8), kind=CONTRAST, weights=[1] * 6 + [0, 0])
+    new, _, start = one_step(setting, batch)
+    found = outputs(setting, start, batch, True)
+    if task == "classification":
+        kept, lost = found[:4], found[4:6]
+        slope = (special.softmax(lost @ kept.T / 1.15, axis=1) - 0.25) @ kept / 1.15
+    else:
+        # z_f . z_r is (f - 40) (r - 40) sum (c - 40)^2 / s^4, and what does not depend on both
+        scale = ((AGES - 40) ** 2).sum() / SPREAD**4 / 1.15
+        kept, lost = found[:4] - 40, found[4:6] - 40
+        among = special.softmax(scale * lost[:, None] * kept[None], axis=1)
+        slope = 10 * scale * (among @ kept - kept.mean())[:, None]
+    np.testing.assert_allclose(bias_moved(new, start), -0.1 * 0.075 * slope.mean(0), rtol=2e-3)
+
+
+@pytest.mark.parametrize("task", BOTH)
+def test_the_retain_pass_is_fine_tuning(task):
+    setting = make_setting("kgltop1", task)
+    batch = make_batch(task, kind=RETAIN, weights=[1] * 6 + [0, 0])
+    new, _, start = one_step(setting, batch)
+    slope = task_slope(outputs(setting, start, batch, True), np.asarray(batch.labels))
+    np.testing.assert_allclose(bias_moved(new, start), -0.1 * slope[:6].mean(0), rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind, factor", [(RETAIN, 1), (UNIFORM, 1),
+                                          (CONTRAST, (1 + 1 / 300) / 2)])
+def test_half_way_the_contrastive_rate_alone_has_fallen(kind, factor):
+    setting = make_setting("kgltop1")
+    moved = [bias_moved(*one_step(setting, make_batch("regression", range(4, 8), kind=kind,
+                                                      progress=p))[::2]) for p in (0.0, 0.5)]
+    np.testing.assert_allclose(moved[1], factor * moved[0], rtol=1e-4)
+
+
+def test_the_passes():
+    setting = make_setting("kgltop1")
+    turns = [("forget+retain", CONTRAST), ("retain", RETAIN)]
+    found = [[(p.over, p.kind) for p in METHOD.passes(setting, e)] for e in range(2)]
+    assert found == [[("forget", UNIFORM), *turns], turns]
+
+
+def test_published_rates():
+    o, published = METHOD.options, METHOD.published
+    relative = np.array([1, o["uniform_rate"], o["contrast_rate"],
+                         o["contrast_rate"] * o["contrast_floor"]])
+    np.testing.assert_allclose(published["learning_rate"] * relative,
+                               [1e-3 * published["batch_size"] / 64, 5e-3, 3e-4, 1e-6])
+
+
+def test_each_kind_of_pass_has_its_own_momentum():
+    setting = make_setting("kgltop1", moves=dict(momentum=0.9))
+    step = jax.jit(METHOD.make_step(setting))
+    first = make_batch("regression", range(4, 8), kind=CONTRAST)
+    begun, _, start = one_step(setting, first)
+    fresh = dataclasses.replace(begun, opt_state=setting.optimizer.init(start["params"]))
+    for kind, same in ((UNIFORM, True), (RETAIN, True), (CONTRAST, False)):
+        batch = make_batch("regression", range(4, 8), kind=kind)
+        one, other = (step(jax.random.key(0), state, batch, 0.1)[0] for state in (begun, fresh))
+        assert np.all(bias_moved(one, start) == bias_moved(other, start)) == same
+
+
+@pytest.mark.parametrize("task", BOTH)
+def test_frozen_layers_stay_under_weight_decay(task):
+    setting = make_setting("kgltop1", task, ("stem_conv",), dict(weight_decay=1.0))
+    walked = walk(setting, 2)
+    tree_close(walked.after["params"]["stem_conv"], walked.start["params"]["stem_conv"], rtol=0)
+    assert (walked.after["params"]["output"]["bias"] != 0).all()
+
+
+def test_a_budget_of_nothing_leaves_m_o():
+    walked = walk(make_setting("kgltop1"), 0)
+    tree_close(walked.after, walked.start, rtol=0)
+
+
+def test_the_key_decides():
+    one, again, other = (walk(make_setting("kgltop1"), 1, seeds).after
+                         for seeds in ((0, 1), (0, 1), (4, 5)))
+    tree_close(one, again, rtol=0)
+    assert (one["params"]["output"]["bias"] != other["params"]["output"]["bias"]).all()
+
+
+@pytest.mark.parametrize("options, words", [
+    (dict(temperature=0.0), "kgltop1.temperature is 0.0"),
+    (dict(contrast_rate=float("inf")), "kgltop1.contrast_rate is inf; allowed: at least 0"),
+    (dict(contrast_floor=2.0), "kgltop1.contrast_floor is 2.0; allowed: from 0 to 1"),
+    (dict(uniform_rate=-1.0), "kgltop1.uniform_rate is -1.0"),
+])
+def test_options_that_make_no_sense_are_refused(options, words):
+    METHOD.check(make_setting("kgltop1"))
+    with pytest.raises(ConfigError, match=words):
+        METHOD.check(make_setting("kgltop1", **options))

@@ -1,0 +1,70 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unlearn_jax.metrics import layers
+
+R = np.random.default_rng(0)
+
+
+def test_distances_by_hand():
+    a = {"head": {"kernel": jnp.zeros((2, 2, 1)), "bias": jnp.zeros((2, 1))}, "scale": jnp.ones(2)}
+    b = {"head": {"kernel": jnp.array([[[3.0], [0]], [[1], [1]]]), "bias": jnp.array([[4.0], [1]])},
+         "scale": jnp.array([1.0, 3.0])}
+    got = layers.layer_distances(a, b)
+    assert set(got) == {"head", "scale"}
+    np.testing.assert_allclose(got["head"], [5, np.sqrt(3)], rtol=1e-6)
+    np.testing.assert_allclose(got["scale"], [0, 2])
+
+
+def test_end_points_of_distances():
+    original = {"a": {"kernel": R.normal(size=(3, 4, 5))}, "b": {"kernel": R.normal(size=(3, 5))}}
+    reset = {"a": {"kernel": R.normal(size=(3, 4, 5))}, "b": original["b"]}
+    same, moved = (layers.layer_distances(x, original) for x in (original, reset))
+    assert all((np.asarray(v) == 0).all() for v in same.values())
+    assert (np.asarray(moved["a"]) > 1).all() and (np.asarray(moved["b"]) == 0).all()
+
+
+def reference_cka(a, b):
+    """By the definition: kernels of samples, centred, compared."""
+    n = len(a)
+    centre = np.eye(n) - 1 / n
+    k, m = centre @ a @ a.T @ centre, centre @ b @ b.T @ centre
+    return np.trace(k @ m) / np.sqrt(np.trace(k @ k) * np.trace(m @ m))
+
+
+@pytest.mark.parametrize("features, others", [(5, 5), (5, 8), (60, 3), (70, 90)])
+def test_cka_equals_the_definition(features, others):
+    a, b = R.normal(size=(2, 40, features)) + 3, R.normal(size=(2, 40, others))
+    b[:, :, :2] += a[:, :, :2]
+    got = layers.linear_cka({"x": a}, {"x": b})["x"]
+    np.testing.assert_allclose(got, [reference_cka(*pair) for pair in zip(a, b)], rtol=1e-4)
+
+
+def test_end_points_of_cka():
+    a = R.normal(size=(2, 500, 3, 2)).astype(np.float32)
+    rotation, _ = np.linalg.qr(R.normal(size=(6, 6)))
+    turned = 5 * a.reshape(2, 500, 6) @ rotation + 1
+    tree = {"stem": {"features": a}}
+    np.testing.assert_allclose(
+        layers.linear_cka(tree, {"stem": {"features": turned}})["stem/features"], 1, rtol=1e-5)
+    other = {"stem": {"features": R.normal(size=a.shape)}}
+    assert (np.asarray(layers.linear_cka(tree, other)["stem/features"]) < 0.1).all()
+
+
+def test_features_that_do_not_vary_are_nan():
+    got = layers.linear_cka({"x": np.ones((1, 9, 2))}, {"x": R.normal(size=(1, 9, 2))})
+    assert np.isnan(got["x"]).all()
+
+
+@pytest.mark.parametrize("fun, a, b, words", [
+    (layers.layer_distances, {"x": np.ones((2, 3))}, {"x": np.ones((1, 3))}, "x has shape"),
+    (layers.layer_distances, {"x": np.ones(2)}, {"y": np.ones(2)}, "structure"),
+    (layers.layer_distances, {"x": np.float32(1)}, {"x": np.float32(1)}, "no member axis"),
+    (layers.linear_cka, {"x": np.ones((2, 3, 1))}, {"x": np.ones((2, 4, 1))}, "samples"),
+    (layers.linear_cka, {"x": np.ones(2)}, {"x": np.ones(2)}, r"\[M, N, ...\]"),
+    (layers.linear_cka, {"x": np.ones((2, 3))}, {"x": {"y": np.ones((2, 3))}}, "structure"),
+])
+def test_what_does_not_fit_is_refused(fun, a, b, words):
+    with pytest.raises(ValueError, match=words):
+        fun(a, b)

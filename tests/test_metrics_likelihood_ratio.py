@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from unlearn_jax.metrics import likelihood_ratio as lira
+
+R = np.random.default_rng(0)
+
+
+def reference(z, forgot, never):
+    u, n = (stats.norm.pdf(z, x.mean(0), x.std(0, ddof=1)) for x in (forgot, never))
+    return u / (u + n)
+
+
+def test_by_hand():
+    # means 0 and 4, both with a standard deviation of 2: halfway is undecided
+    forgot = np.array([[-2.0], [0.0], [2.0]])
+    p = np.asarray(lira.u_lira(np.array([[2.0], [0.0]]), forgot, forgot + 4))[:, 0]
+    np.testing.assert_allclose(p, [0.5, 1 / (1 + np.exp(-2))], rtol=1e-6)
+
+
+def test_equals_normal_densities():
+    forgot, never, judged = R.normal(2, 1, (7, 9)), R.normal(0, 2, (5, 9)), R.normal(1, 2, (3, 9))
+    np.testing.assert_allclose(lira.u_lira(judged, forgot, never),
+                               reference(judged, forgot, never), rtol=1e-4)
+
+
+def test_leave_one_out_equals_a_loop_over_models():
+    forgot, never = R.normal(2, 1, (6, 9)) + 50, R.normal(0, 2, (4, 9)) + 50
+    p_forgot, p_never = lira.u_lira_leave_one_out(forgot, never)
+    for k in range(6):
+        expected = reference(forgot[k], np.delete(forgot, k, 0), never)
+        np.testing.assert_allclose(p_forgot[k], expected, rtol=1e-3, atol=1e-5)
+    for k in range(4):
+        expected = reference(never[k], forgot, np.delete(never, k, 0))
+        np.testing.assert_allclose(p_never[k], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_far_from_both_means_it_is_still_a_number():
+    # both densities underflow even in float64; the wider distribution wins
+    p = np.asarray(lira.u_lira(np.array([[1e4]]), R.normal(0, 1, (9, 1)), R.normal(0, 5, (9, 1))))
+    assert p[0, 0] == 0
+
+
+def test_end_points_the_original_fails_and_the_retrained_passes():
+    never = R.normal(0, 1, (40, 300))
+    original = R.normal(5, 1, (40, 300))  # trained on the samples, forgot nothing
+    retrained = R.normal(0, 1, (40, 300))
+    accuracy = [float(np.mean(lira.attack_accuracy(*lira.u_lira_leave_one_out(forgot, never))))
+                for forgot in (original, retrained)]
+    assert accuracy[0] > 0.98 and abs(accuracy[1] - 0.5) < 0.03
+
+
+def test_judging_a_model_by_a_fit_that_it_was_in_flatters_the_attack():
+    forgot, never = R.normal(0, 1, (2, 5, 2000))
+    inside = np.mean(lira.attack_accuracy(lira.u_lira(forgot, forgot, never),
+                                          lira.u_lira(never, forgot, never)))
+    left_out = np.mean(lira.attack_accuracy(*lira.u_lira_leave_one_out(forgot, never)))
+    assert inside > 0.6 and left_out < 0.52
+
+
+def test_accuracy_by_hand():
+    got = lira.attack_accuracy(np.array([[0.9, 0.1], [0.5, 0.2]]), np.array([[0.1, 0.7]]))
+    np.testing.assert_allclose(got, [(0.75 + 1) / 2, 0])
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda: lira.u_lira(np.ones((1, 4)), R.integers(0, 2, (5, 4)), R.normal(size=(5, 4))),
+     "forgot the samples are all 0 or 1"),
+    (lambda: lira.u_lira_leave_one_out(R.normal(size=(5, 4)), R.integers(0, 2, (5, 4)) > 0),
+     "never saw the samples are all 0 or 1"),
+    (lambda: lira.u_lira(np.ones((1, 2)), np.array([[1.0, 7.5], [2.0, 7.5]]), np.eye(2) + 1),
+     "score 7.5 on sample 1"),
+    # different in float64 alone
+    (lambda: lira.u_lira(np.ones((1, 1)), np.array([[3.0], [3 + 1e-12]]), R.normal(size=(2, 1))),
+     "score 3 on sample 0"),
+    (lambda: lira.u_lira_leave_one_out(np.array([[1.0], [3.0], [3.0]]), R.normal(size=(3, 1))),
+     "score 3 on sample 0 when one model is left out"),
+    (lambda: lira.u_lira(np.ones((1, 1)), R.normal(size=(1, 1)), R.normal(size=(3, 1))),
+     "2 models of each group"),
+    (lambda: lira.u_lira_leave_one_out(R.normal(size=(2, 1)), R.normal(size=(3, 1))),
+     "3 models of each group"),
+    (lambda: lira.u_lira(np.ones((1, 3)), *R.normal(size=(2, 4, 4))), "the same samples"),
+    (lambda: lira.u_lira(np.ones(4), *R.normal(size=(2, 4, 4))), r"\[M, N\]"),
+    (lambda: lira.u_lira(np.ones((1, 4)), R.normal(size=(4, 4)), R.normal(size=(4, 1))),
+     "the same samples"),
+    (lambda: lira.u_lira(np.full((1, 4), np.nan), *R.normal(size=(2, 4, 4))), "row 0 is not"),
+])
+def test_what_does_not_fit_is_refused(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

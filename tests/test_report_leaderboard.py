@@ -1,0 +1,215 @@
+"""The leaderboard, by hand: means over seeds and sets, ranks, tests, LaTeX, the report."""
+
+import csv
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_workdir import write_comparison
+
+from unlearn_jax.report import ReportError, figures, latex, leaderboard, markdown, write_report
+from unlearn_jax.report.inputs import read_run
+from unlearn_jax.report.sections import build
+from unlearn_jax.report.stats import estimate, holm, paired_p
+
+SETS = ("20-28", "random-0.02")
+
+
+def set_values(workdir, values):
+    """Sets results: {(method, forget set, metric): values by seed}."""
+    table = pd.read_csv(workdir / "results.csv", keep_default_na=False, dtype=str)
+    for (method, forget_set, metric), by_seed in values.items():
+        at = (table.method == method) & (table.forget_set == forget_set) & (table.metric == metric)
+        assert at.sum() == len(by_seed), (method, forget_set, metric)
+        table.loc[at, "value"] = [str(v) for v in by_seed]
+    table.to_csv(workdir / "results.csv", index=False)
+
+
+FORGETTING = {  # by seed
+    ("ft", "20-28"): (0.70, 0.72, 0.74), ("ft", "random-0.02"): (0.90, 0.92, 0.94),
+    ("rnd", "20-28"): (0.80, 0.81, 0.85), ("rnd", "random-0.02"): (0.88, 0.93, 0.98),
+    ("scrub", "20-28"): (0.60, 0.62, 0.64), ("scrub", "random-0.02"): (0.70, "nan", 0.90),
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    path = write_comparison(tmp_path, methods=("ft", "rnd", "scrub"), sets=SETS, samples=20)
+    set_values(path, {(m, s, "forgetting@15"): v for (m, s), v in FORGETTING.items()})
+    set_values(path, {("retrain", "20-28", "ceiling@15"): (0.91, 0.92, 0.93)})
+    return read_run(path)
+
+
+def row(boards, name, method):
+    board = next(b for b in boards if b.name == name)
+    return next(r for r in board.rows if r.method == method)
+
+
+def test_order_ceiling_and_floor(run):
+    boards = leaderboard.boards(run)
+    assert [b.name for b in boards] == ["all", *SETS]
+    # by set: 0.82, 0.72, 0.62; and 0.93, 0.92, 0.80
+    for board in boards:
+        assert [r.method for r in board.rows] == ["retrain", "rnd", "ft", "scrub", "original"]
+        assert [r.rank for r in board.rows] == [None, 1, 2, 3, None]
+    ceiling = row(boards, "20-28", "retrain")
+    assert ceiling.values["forgetting@15"] == ceiling.values["F@15"] == estimate([.91, .92, .93])
+    assert ceiling.values["gap_closed"].mean == pytest.approx(1)
+    floor = row(boards, "20-28", "original")
+    assert floor.values["gap_closed"].mean == 0 and floor.epochs == (0,)
+    original = run.values(run.only("20-28", "original"), "20-28", "F@15")
+    assert floor.values["F@15"] == estimate(original)
+
+
+def test_seeds_are_averaged_over_sets_first(run):
+    boards = leaderboard.boards(run)
+    assert row(boards, "all", "ft").values["forgetting@15"] == estimate([0.80, 0.82, 0.84])
+    # a seed that failed on one set has no value for both
+    scrub = row(boards, "all", "scrub").values["forgetting@15"]
+    assert (scrub.n, scrub.mean) == (2, pytest.approx((0.65 + 0.77) / 2))
+
+
+def test_ranks_in_every_block(run):
+    boards = leaderboard.boards(run)
+    # rnd is second once, in seed 0 of the random set; the failed member is last
+    assert row(boards, "all", "rnd").mean_rank == pytest.approx(7 / 6)
+    assert row(boards, "all", "ft").mean_rank == pytest.approx(11 / 6)
+    assert row(boards, "all", "scrub").mean_rank == 3
+    assert np.isnan(row(boards, "all", "retrain").mean_rank)
+
+
+def test_paired_tests_against_ft(run):
+    boards = leaderboard.boards(run)
+    rnd, scrub = (row(boards, "all", m) for m in ("rnd", "scrub"))
+    rnd_minus_ft = [0.10, 0.09, 0.11, -0.02, 0.01, 0.04]
+    scrub_minus_ft = [-0.10, -0.10, -0.10, -0.20, -0.04]
+    assert rnd.difference.mean == pytest.approx(np.mean(rnd_minus_ft)) and rnd.difference.n == 6
+    assert rnd.p == pytest.approx(paired_p(rnd_minus_ft))
+    assert scrub.p == pytest.approx(paired_p(scrub_minus_ft)) and scrub.difference.n == 5
+    assert [rnd.p_holm, scrub.p_holm] == pytest.approx(list(holm([rnd.p, scrub.p])))
+    ft = row(boards, "all", "ft")
+    assert ft.difference is None and np.isnan(ft.p_holm)
+
+
+def test_equal_methods_share_the_better_rank_and_failed_ones_are_last(tmp_path):
+    path = write_comparison(tmp_path, methods=("ft", "rnd", "scrub", "ssd"), samples=12)
+    set_values(path, {(m, "20-28", "forgetting@15"): v for m, v in {
+        "ft": (0.5, 0.6, 0.7), "rnd": (0.7, 0.6, 0.5), "scrub": (0.1, 0.2, 0.3),
+        "ssd": ("nan",) * 3}.items()})
+    (board,) = leaderboard.boards(read_run(path))
+    assert {r.method: r.rank for r in board.rows[1:-1]} == {"ft": 1, "rnd": 1, "scrub": 3, "ssd": 4}
+    assert board.rows[-2].p_holm != board.rows[-2].p_holm  # no test
+
+
+def test_ranks_by_f(tmp_path):
+    path = write_comparison(tmp_path, rank_by="F", samples=12)
+    set_values(path, {("ft", "20-28", "F@15"): (0.9, 0.9, 0.9),
+                      ("rnd", "20-28", "F@15"): (0.8, 0.8, 0.8),
+                      ("ft", "20-28", "forgetting@15"): (0.1, 0.1, 0.1)})
+    (board,) = leaderboard.boards(read_run(path))
+    assert [r.method for r in board.rows] == ["retrain", "ft", "rnd", "original"]
+
+
+def test_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "DPI", 30)
+    path = write_comparison(tmp_path, sets=SETS, samples=20)
+    trials = (path / "trials.csv").read_text()
+    (path / "trials.csv").write_text(trials.replace("6.5,True,True", "5.5,False,True", 1))
+    write_report(path)
+    with (path / "leaderboard.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["forget_set"], r["method"]) for r in rows][::4] == [
+        ("all", "retrain"), ("20-28", "retrain"), ("random-0.02", "retrain")]
+    ft = next(r for r in rows if (r["forget_set"], r["method"]) == ("20-28", "ft"))
+    # of two trials the second was taken, here although it is beyond the limit
+    assert (ft["learning_rate"], ft["stage"], ft["within"]) == ("0.002", "stage-ft-1", "False")
+    assert ft["command"].startswith("python -m unlearn_jax.main --config=configs/ft.py")
+    values = read_run(path).values(leaderboard.model(read_run(path), "ft", "20-28"), "20-28",
+                                   "utility")
+    assert float(ft["utility"]) == pytest.approx(values.mean(), rel=1e-8)
+    assert float(ft["utility_ci95_high"]) == pytest.approx(estimate(values).high, rel=1e-8)
+    overall = next(r for r in rows if (r["forget_set"], r["method"]) == ("all", "ft"))
+    assert overall["command"] == "" and overall["within"] == "False"
+    text = (path / "report.md").read_text()
+    assert text.index("## Leaderboard") < text.index("## Did it work?")
+    assert "| ft \\* | 2 |" in text and ft["command"] in text
+    assert "up to 2 trials" in text and "25 % of what retraining took, counted in images" in text
+    names = {p.name for p in path.glob("figures/pareto-*")}
+    assert names == {f"pareto-{kind}-{name}.png" for kind in ("cost", "utility")
+                     for name in ("all", *SETS)}
+    page = (path / "report.html").read_text()
+    assert page.count("<img") == len(list(path.glob("figures/*.png"))) == text.count("![")
+
+
+def test_without_ft_nothing_is_tested(tmp_path):
+    path = write_comparison(tmp_path, methods=("rnd", "scrub"), samples=12, seeds=(3,))
+    run = read_run(path)
+    (board,) = leaderboard.boards(run)
+    assert all(np.isnan(r.p) for r in board.rows)
+    text = markdown.render(build(run, []))
+    assert "Nothing is tested, as ft is not among the methods" in text
+    # one seed has no ceiling
+    assert board.rows[0].values["forgetting@15"].n == 0
+
+
+def test_classes(tmp_path):
+    path = write_comparison(tmp_path, task="classification", sets=("class-3",), samples=12)
+    run = read_run(path)
+    (board,) = leaderboard.boards(run)
+    assert {"accuracy_test", "accuracy_forget"} <= board.rows[0].values.keys()
+    text = markdown.render(build(run, []))
+    assert "whose accuracy on the validation samples of D_r, averaged over seeds, falls by" in text
+    assert r"accuracy test (\%)" in latex.render(run, (board,))
+
+
+def test_a_run_without_trials_has_no_leaderboard(tmp_path):
+    path = write_comparison(tmp_path, samples=12)
+    (path / "trials.csv").unlink()
+    assert "Leaderboard" not in markdown.render(build(read_run(path), []))
+
+
+@pytest.mark.parametrize("pattern, new, message", [
+    ("chosen", "picked", "trials.csv: the column 'chosen' is missing"),
+    ("True,True", "True,False", "trials.csv: 0 trials of ft on 20-28 are chosen"),
+    ("True,False", "True,True", "trials.csv: 2 trials of ft on 20-28 are chosen"),
+    ("True,True", "maybe,True", "the column 'within' holds 'maybe'"),
+    ("0.002,,nan,2", "0.002,,nan,5", "no rows for the trial of ft on 20-28"),
+    ("ft,20-28,2", "ft,20-28,1", "a second row for"),
+])
+def test_bad_trials_are_refused(tmp_path, pattern, new, message):
+    path = write_comparison(tmp_path, samples=5)
+    text = (path / "trials.csv").read_text()
+    assert pattern in text
+    (path / "trials.csv").write_text(text.replace(pattern, new, 1))
+    with pytest.raises(ReportError, match=re.escape(message)):
+        read_run(path)
+
+
+@pytest.mark.parametrize("text, escaped", [
+    ("neggrad_plus", r"neggrad\_plus"),
+    ("label (°é)", "label (°é)"),
+    ("gap closed (%)", r"gap closed (\%)"),
+    ("a & b $ # { } ~ ^ \\", r"a \& b \$ \# \{ \} \textasciitilde{} \textasciicircum{} "
+                             r"\textbackslash{}"),
+    ("images (% of M_R)", r"images (\% of $M_{\mathrm{R}}$)"),
+    ("D_f at α ≤ −1", r"$D_{\mathrm{f}}$ at $\alpha$ $\leq$ $-$1"),
+    ("a <b> | \"c\"", r"a \textless{}b\textgreater{} \textbar{} \textquotedbl{}c\textquotedbl{}"),
+])
+def test_latex_escapes(text, escaped):
+    assert latex.escape(text) == escaped
+
+
+def test_latex_table(run):
+    text = latex.render(run, leaderboard.boards(run))
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
+    for table in text.split(r"\begin{table}")[1:]:
+        head, *lines = [line for line in table.splitlines() if line.endswith(r" \\")]
+        assert len(lines) == 5 and len({line.count(" & ") for line in [head, *lines]}) == 1
+        assert head.count(" & ") == table.split(r"\begin{tabular}{")[1].split("}")[0].count("r")
+        assert not re.search(r"(?<!\\)[%#]", table)
+        depth = table.count("{") - table.count("}")
+        assert depth == 0 and table.replace(r"\$", "").count("$") % 2 == 0
+    # mean 0.92; with two degrees of freedom the half is 4.3027 * 0.01 / sqrt(3)
+    assert "retrain (ceiling) & $0.920 \\pm 0.025$ &" in text
+    assert text.count(r"\mathbf{") == 3

@@ -1,0 +1,152 @@
+"""Changes to chosen training samples by which a test can see whether they were forgotten.
+
+`config.data.inject` names one of
+
+* `confusion:A:B:N`: N / 2 training samples of A and N / 2 of B exchange their labels, pair by
+  pair. A model that has forgotten them confuses A and B no more than a retrained one (Goel et
+  al. 2022, "Towards Adversarial Evaluations for Inexact Machine Unlearning": the interclass
+  confusion test).
+* `patch:A:N`: N training samples of A get a white patch in a corner. A model that has forgotten
+  them no longer answers to the patch (Izzo et al. 2021, "Approximate Data Deletion from Machine
+  Learning Models": the feature injection test, for images).
+
+A and B are classes, or ranges of labels such as 20-28. The chosen samples are the forget set
+`injected`.
+"""
+
+import dataclasses
+import re
+
+import numpy as np
+
+from unlearn_jax.data.dataset import Dataset
+from unlearn_jax.errors import ConfigError
+
+_STREAM = 6  # of the data seed
+_RANGE = re.compile(r"(-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?)")
+_ALLOWED = "'', confusion:A:B:N or patch:A:N, where A and B are classes or ranges such as 20-28"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Group:
+    """Samples of one class or label range.
+
+    Attributes:
+      low, high: first and last label, inclusive; equal for a class.
+    """
+
+    low: float
+    high: float
+
+    def holds(self, labels: np.ndarray) -> np.ndarray:
+        """`[N]` bool: labels of the group."""
+        return (labels >= self.low) & (labels <= self.high)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Injection:
+    """Which training samples are changed, and how.
+
+    Attributes:
+      kind: `confusion` or `patch`.
+      groups: A and, for `confusion`, B.
+      rows: `[n]` int32, sorted, the changed rows of the data set.
+      labels: `[n]` what they are trained with.
+    """
+
+    kind: str
+    groups: tuple[Group, ...]
+    rows: np.ndarray
+    labels: np.ndarray
+
+    def training_view(self, dataset: Dataset, test: np.ndarray) -> tuple[Dataset, np.ndarray]:
+        """The data set as models are trained on it, and stamped test images behind it.
+
+        Args:
+          dataset: as loaded; left as it is.
+          test: `[t]` rows of the test split.
+
+        Returns:
+          The changed data set, `[N + t]` with `patch`, and the rows `[t]` of the stamped test
+          images; none with `confusion`.
+        """
+        labels = dataset.labels.copy()
+        labels[self.rows] = self.labels
+        if self.kind == "confusion":
+            return dataclasses.replace(dataset, labels=labels), np.zeros(0, np.int32)
+        images = dataset.images.copy()
+        images[self.rows] = stamp(images[self.rows])
+        n = len(labels)
+        extended = dataclasses.replace(
+            dataset, images=np.concatenate([images, stamp(dataset.images[test])]),
+            labels=np.concatenate([labels, dataset.labels[test]]),
+            ids=np.concatenate([dataset.ids, np.char.add("stamped/", dataset.ids[test])]),
+            attributes={k: np.concatenate([v, v[test]]) for k, v in dataset.attributes.items()})
+        return extended, np.arange(n, n + len(test), dtype=np.int32)
+
+
+def stamp(images_NHWC: np.ndarray) -> np.ndarray:
+    """Copies of uint8 images with a white square, an eighth of the height wide, at the top left."""
+    stamped = images_NHWC.copy()
+    size = max(2, images_NHWC.shape[1] // 8)
+    stamped[:, :size, :size] = 255
+    return stamped
+
+
+def choose_injection(request: str, dataset: Dataset, train: np.ndarray,
+                     seed: int) -> Injection | None:
+    """Who is changed.
+
+    Args:
+      request: `config.data.inject`.
+      dataset: as loaded.
+      train: `[n]` rows of the training split.
+      seed: `config.data.seed`.
+
+    Returns:
+      The injection; None for `''`.
+
+    Raises:
+      ConfigError: a request of another form, an unknown class, groups that overlap, or fewer
+        samples than asked for.
+    """
+    if not request:
+        return None
+    kind, *parts = request.split(":")
+    if (kind, len(parts)) not in (("confusion", 3), ("patch", 2)) or not parts[-1].isdecimal():
+        raise ConfigError(f"config.data.inject is {request!r}; allowed: {_ALLOWED}")
+    groups = tuple(_group(part, request, dataset) for part in parts[:-1])
+    if len(groups) == 2 and groups[0].low <= groups[1].high and groups[1].low <= groups[0].high:
+        raise ConfigError(f"config.data.inject is {request!r}; A and B must not overlap")
+    count = int(parts[-1])
+    if count < len(groups) or count % len(groups):
+        raise ConfigError(f"config.data.inject is {request!r}; N must be a positive multiple of "
+                          f"{len(groups)}")
+    rng = np.random.default_rng([seed, _STREAM])
+    chosen = []
+    for name, group in zip(parts, groups):
+        found = train[group.holds(dataset.labels[train])]
+        if len(found) < count // len(groups):
+            raise ConfigError(f"config.data.inject is {request!r}; {name} has {len(found)} "
+                              f"training samples, and {count // len(groups)} are to be changed")
+        chosen.append(rng.permutation(found)[:count // len(groups)])
+    rows, labels = np.concatenate(chosen), dataset.labels[np.concatenate(chosen[::-1])]
+    order = np.argsort(rows)
+    return Injection(kind, groups, rows[order].astype(np.int32), labels[order])
+
+
+def _group(part: str, request: str, dataset: Dataset) -> Group:
+    if dataset.task == "classification":
+        if part in dataset.class_names:
+            number = dataset.class_names.index(part)
+        elif part.isdecimal() and int(part) < dataset.num_classes:
+            number = int(part)
+        else:
+            raise ConfigError(f"config.data.inject is {request!r}; {part!r} is none of the classes "
+                              f"{', '.join(dataset.class_names[:12])}")
+        return Group(number, number)
+    match = _RANGE.fullmatch(part)
+    if not match or float(match[1]) > float(match[2]):
+        raise ConfigError(f"config.data.inject is {request!r}; {part!r} is no range of labels such "
+                          f"as {dataset.labels.min():g}-{dataset.labels.max():g}")
+    return Group(float(match[1]), float(match[2]))

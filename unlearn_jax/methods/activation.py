@@ -1,0 +1,65 @@
+"""Perturbs the channels that D_f activates more than D_r does, then fine-tunes on D_r.
+
+    score = mean over D_f of a  -  mean over D_r of a
+
+where a is a channel's activation for a sample: the mean over pixels after the norm and before the
+ReLU, with the network as it predicts. The highest tenth of all channels of the network is
+perturbed, as methods/channels.py says; a channel that D_f activates no more than D_r never is.
+After it, ft's step on D_r.
+
+Source: the reference study, section 2.3.4, item 2.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from unlearn_jax.methods import ft
+from unlearn_jax.methods.channels import (
+    OPTIONS,
+    Channels,
+    channel_layers,
+    check_options,
+    perturbed,
+)
+from unlearn_jax.methods.importance import forgotten, means, retained
+from unlearn_jax.methods.method import Method, Prepared, Setting
+from unlearn_jax.prepare import Preparation
+from unlearn_jax.train import Batch
+
+
+def check(setting: Setting) -> None:
+    """Refuses impossible options.
+
+    Raises:
+      ConfigError: names the key, the value and what is allowed.
+    """
+    check_options("activation", setting)
+
+
+def prepare(setting: Setting, before: Preparation) -> Prepared:
+    """Perturbs; `touched` says which channels, by layer."""
+    return perturbed(setting, before, scores(before))
+
+
+def scores(before: Preparation) -> Channels:
+    """By layer, `[M, C]`: how far a channel's mean over D_f exceeds that over D_r; 0 where a
+    member has no sample to forget."""
+    layers = channel_layers(before.model)
+
+    def activations(batch: Batch, variables: Any) -> Channels:
+        _, _, features = before.model.features(variables, batch.images, train=False)
+        return {layer: jnp.mean(features[layer].astype(jnp.float32), axis=(1, 2))
+                for layer in layers}
+
+    forget_M, retain_M = means(before, "all", activations, (forgotten, retained))
+    empty = np.array([not len(member.forget) for member in before.members])
+    return {layer: np.where(empty[:, None], 0.0, forget_M[layer] - retain_M[layer])
+            for layer in layers}
+
+
+METHOD = Method(make_step=ft.make_step, prepare=prepare, check=check, options=dict(OPTIONS),
+                strength="share", strengths=(0.5, 4.0),
+                published=dict(ft.METHOD.published),
+                source="the reference study, section 2.3.4")

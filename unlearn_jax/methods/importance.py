@@ -1,0 +1,145 @@
+"""How much a loss depends on each weight: the mean over samples of squared gradients.
+
+    I(theta) = 1/n * sum_i (d loss_i / d theta)^2
+
+the diagonal of the empirical Fisher information of n samples, with the network as it predicts:
+running statistics, no dropout. Each sample's gradient is squared by itself, so that neither the
+order of the data nor the batch size matters; squares of a batch's mean gradient, which much
+public code takes instead, depend on both.
+
+The loss is the one that training minimises (`Loss.per_sample` over `Loss.unit`).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unlearn_jax.layout import BATCH
+from unlearn_jax.models import Model
+from unlearn_jax.prepare import Preparation
+from unlearn_jax.train import Batch, Loss
+
+# Samples whose gradients are computed at once. A CPU gains nothing from more, and its program
+# grows with them.
+_CPU_SAMPLES = 4
+# Elsewhere as many as leave the gradients of all members on a device within this many bytes.
+_GRADIENT_BYTES = 2e9
+
+# The weights `[B]` of a batch's samples in a mean.
+Part = Callable[[Batch], jax.Array]
+
+
+def every_sample(batch: Batch) -> jax.Array:
+    """Weights `[B]` that count every sample of a walk once."""
+    return batch.weights
+
+
+def forgotten(batch: Batch) -> jax.Array:
+    """Weights `[B]` that count the samples of D_f."""
+    return jnp.where(batch.forget, batch.weights, 0.0)
+
+
+def retained(batch: Batch) -> jax.Array:
+    """Weights `[B]` that count the samples of D_r."""
+    return jnp.where(batch.forget, 0.0, batch.weights)
+
+
+def importance(before: Preparation, over: str,
+               parts: tuple[Part, ...] = (every_sample,)) -> tuple[Any, ...]:
+    """The importance of every weight for parts of the data.
+
+    Args:
+      before: the population; importance is that of its variables.
+      over: a walk that `Preparation.total` knows.
+      parts: of the walk, each with a mean of its own.
+
+    Returns:
+      For each part a tree `[M, ...]` like the parameters, in squared units of the loss per squared
+      weight; 0 for frozen parameters, and for a part without samples.
+
+    Raises:
+      InputError: a member has no sample in the walk.
+    """
+    gradients = sample_gradients(before.model, before.loss)
+
+    def squares(batch: Batch, variables: Any) -> Any:
+        return jax.tree.map(jnp.square, gradients(batch, variables))
+
+    return means(before, over, squares, parts, sample_batch_size(before))
+
+
+def means(before: Preparation, over: str, values: Callable[[Batch, Any], Any],
+          parts: tuple[Part, ...], batch_size: int = 0) -> tuple[Any, ...]:
+    """Means of per-sample values over parts of a walk.
+
+    Args:
+      before: the population.
+      over: a walk that `Preparation.total` knows.
+      values: `(batch, variables) -> tree of [B, ...]`, of one member.
+      parts: of the walk, each with a mean of its own.
+      batch_size: samples per call; 0: the usual.
+
+    Returns:
+      For each part a tree `[M, ...]`; 0 for a part without samples.
+
+    Raises:
+      InputError: a member has no sample in the walk.
+    """
+
+    def sums(batch: Batch, variables: Any) -> Any:
+        weights_PB = jnp.stack([part(batch) for part in parts])
+        return jnp.sum(weights_PB, axis=1), jax.tree.map(
+            lambda x: jnp.tensordot(weights_PB, x.astype(jnp.float32), axes=1),
+            values(batch, variables))
+
+    counts_MP, sums_MP = before.total(over, sums, before.variables, batch_size=batch_size)
+    counts_MP = np.maximum(counts_MP, 1.0)
+    return tuple(
+        jax.tree.map(lambda x, p=p: x[:, p] / counts_MP[:, p].reshape(-1, *[1] * (x.ndim - 2)),
+                     sums_MP)
+        for p in range(len(parts)))
+
+
+def sample_gradients(model: Model, loss: Loss,
+                     wanted: Callable[[Any], Any] | None = None) -> Callable[[Batch, Any], Any]:
+    """The gradient of each sample's loss by itself, over the loss's unit.
+
+    Args:
+      model: the network.
+      loss: of a sample.
+      wanted: from the parameters, a tree like them with False where no gradient is wanted;
+        None: those that train.
+
+    Returns:
+      `(batch, variables) -> tree of [B, ...]` of one member; 0 where no gradient is wanted.
+    """
+    wanted = wanted or model.trainable
+
+    def gradients(batch: Batch, variables: Any) -> Any:
+        def sample_loss(params: Any, image: jax.Array, label: jax.Array) -> jax.Array:
+            params = jax.tree.map(lambda p, wants: p if wants else jax.lax.stop_gradient(p),
+                                  params, wanted(params))
+            outputs, _ = model.apply({**variables, "params": params}, image[None], train=False)
+            return loss.per_sample(outputs, label[None])[0] / loss.unit
+
+        # Samples inside, members outside: the kernels of a member's samples are the same.
+        each = jax.vmap(jax.grad(sample_loss), in_axes=(None, 0, 0))
+        return each(variables["params"], batch.images, batch.labels)
+
+    return gradients
+
+
+def sample_batch_size(before: Preparation) -> int:
+    """Samples for one call where each has a gradient of its own: a multiple of the batch axis."""
+    mesh = before.layout.mesh
+    devices = mesh.shape[BATCH]
+    if mesh.devices.flat[0].platform == "cpu":
+        count = _CPU_SAMPLES
+    else:
+        everyone = sum(x.nbytes for x in jax.tree.leaves(before.variables["params"]))
+        on_device = everyone / len(before.members) * before.layout.members_per_device
+        count = int(_GRADIENT_BYTES * devices / on_device)
+    return max(min(count, before.batch_size) // devices, 1) * devices

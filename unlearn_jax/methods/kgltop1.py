@@ -1,0 +1,121 @@
+"""KGLTop1: away from D_f by a contrastive loss, back to D_r by fine-tuning, in turns.
+
+Source: the NeurIPS 2023 unlearning challenge, first on the public board and second on the private
+one (kaggle.com/competitions/neurips-2023-machine-unlearning/discussion/458721); later comparisons
+call it KGLTop1. With the logits z of the model that is trained (probabilities.py; a regression's,
+of mean zero, are a Gaussian of width `unlearn.spread`),
+
+    before the first epoch: a pass over D_f minimises KL(uniform ‖ softmax(z));
+    each epoch: a contrastive pass, whose batches hold half D_f and half D_r, once over D_f,
+        minimises the mean over its pairs (f, r) of -log softmax_r(z_f · z_r / T),
+        with the gradient through z_f alone, so that no sample of D_r is nearer than another;
+        then a pass over D_r minimises L, the loss that M_O was trained with, over its unit.
+
+For a regression uniform and contrastive passes both draw ŷ of D_f to the middle of the range.
+
+Published rates: 5e-3 (uniform), 3e-4 (contrastive, a cosine down to 1e-6 over all its steps) and
+1e-3 · batch size / 64 (D_r). `unlearn.learning_rate` is that of D_r; `uniform_rate`,
+`contrast_rate` and `contrast_floor` are relative: the first two to it, the last to the contrastive
+rate. All of them also follow `unlearn.schedule` (published: constant). Each kind of pass has an
+optimiser state of its own.
+
+Two things differ from the source. It decays weights on D_r alone; here `unlearn.weight_decay`
+acts in all passes, in proportion to their rates. Its contrastive batches hold `batch_size` samples
+of either set, each set normalised by its own statistics; here they hold half of it, together.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from unlearn_jax.methods.method import Method, Setting
+from unlearn_jax.methods.options import check_ranges
+from unlearn_jax.methods.probabilities import check_bins, class_logits, divergence
+from unlearn_jax.population import Pass
+from unlearn_jax.train import Step, weighted_mean
+from unlearn_jax.train import make_step as make_descent
+
+RETAIN, UNIFORM, CONTRAST = 0, 1, 2  # kinds of passes
+
+_FAR = -1e30  # a similarity that no softmax notices
+
+
+def check(setting: Setting) -> None:
+    """Refuses options that make no sense.
+
+    Raises:
+      InputError: names them.
+    """
+    check_bins(setting)
+    check_ranges("kgltop1", setting.options, {
+        "temperature": (1e-6, math.inf), "uniform_rate": (0, math.inf),
+        "contrast_rate": (0, math.inf), "contrast_floor": (0, 1)})
+
+
+def passes(setting: Setting, epoch: int) -> tuple[Pass, ...]:
+    """The contrastive pass and that over D_r; before the first epoch's, the one over D_f."""
+    del setting
+    turns = (Pass("forget+retain", kind=CONTRAST), Pass("retain", kind=RETAIN))
+    return (Pass("forget", kind=UNIFORM), *turns) if epoch == 0 else turns
+
+
+def contrast(logits: jax.Array, others: jax.Array, weights: jax.Array,
+             temperature: float) -> jax.Array:
+    """The mean over r of -log softmax_r(z_f · z_r / T), for each f.
+
+    Args:
+      logits: `[F, K]`, the z_f.
+      others: `[R, K]`, the z_r; no gradient goes through them.
+      weights: `[R]`, 0 for an r that is padding.
+      temperature: T.
+
+    Returns:
+      `[F]` nats.
+    """
+    similar = logits @ jax.lax.stop_gradient(others).T / temperature
+    among = jnp.where(weights[None] > 0, similar, _FAR)
+    mean = jnp.sum(similar * weights[None], axis=1) / jnp.maximum(jnp.sum(weights), 1.0)
+    return jax.nn.logsumexp(among, axis=1) - mean
+
+
+def make_step(setting: Setting) -> Step:
+    """One step for all three kinds of passes: the kind decides what is minimised, and the rate."""
+    model, loss, o = setting.model, setting.loss, setting.options
+
+    def objective(params, batch_stats, batch, key, context):
+        del context
+        outputs, new_stats = model.apply({"params": params, "batch_stats": batch_stats},
+                                         batch.images, train=True, key=key)
+        task = weighted_mean(loss.per_sample(outputs, batch.labels), batch.weights)
+        logits = class_logits(outputs, setting)
+        uniform = weighted_mean(divergence(jnp.zeros_like(logits), logits), batch.weights)
+        half = len(logits) // 2  # D_r lies in the first half (`Pass`)
+        contrasted = contrast(logits[half:], logits[:half], batch.weights[:half], o.temperature)
+        minimised = jnp.select(
+            [batch.kind == UNIFORM, batch.kind == CONTRAST],
+            [uniform, weighted_mean(contrasted, batch.weights[half:])], task / loss.unit)
+        return minimised, task, new_stats
+
+    descent = make_descent(model, setting.optimizer, objective)
+
+    def step(key, state, batch, learning_rate, context=None):
+        cosine = (1 + jnp.cos(jnp.pi * batch.progress)) / 2
+        falling = o.contrast_rate * (o.contrast_floor + (1 - o.contrast_floor) * cosine)
+        rate = jnp.select([batch.kind == UNIFORM, batch.kind == CONTRAST],
+                          [o.uniform_rate, falling], 1.0)
+        return descent(key, state, batch, learning_rate * rate, context)
+
+    return step
+
+
+METHOD = Method(
+    make_step=make_step, passes=passes, check=check, reads=("spread",),
+    # 5e-3, 3e-4 and 1e-3 · 256 / 64; 1e-6 / 3e-4
+    options=dict(temperature=1.15, uniform_rate=1.25, contrast_rate=0.075,
+                 contrast_floor=1 / 300),
+    published=dict(epochs=(8,), optimizer="sgd", learning_rate=4e-3, schedule="constant",
+                   batch_size=256, momentum=0.9, weight_decay=1e-2),
+    optimizers=3,
+    own_runs=True,  # the cosine of the contrastive rate depends on the length of the run
+    source="NeurIPS 2023 unlearning challenge, discussion 458721")

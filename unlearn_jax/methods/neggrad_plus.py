@@ -1,0 +1,71 @@
+"""Descent on D_r and ascent on D_f in one step.
+
+    minimise  alpha L(D_r) - (1 - alpha) L(D_f)
+
+An epoch goes once over D_r; D_f is repeated or cut to fit. Half of a batch is D_r and half D_f,
+each with a mean of its own.
+
+As in the public code the two halves pass through the network one after the other, so that batch
+norm normalises each by its own statistics. In a mixed batch the retained samples would be
+normalised together with the forgotten ones in training, and without them in use. The running
+statistics move twice in a step, first towards those of D_r, and end as an equal mixture: where
+D_f looks unlike the rest, that alone spoils the network for everybody else.
+`forget_statistics=False` lets them follow D_r alone.
+
+Source: NegGrad+ in Kurmanji et al. 2023 (arXiv:2302.09880), section 4 and small-scale values.
+"""
+
+import jax
+
+from unlearn_jax import train
+from unlearn_jax.methods.method import Method, Setting
+from unlearn_jax.methods.options import check_ranges
+from unlearn_jax.population import Pass
+
+
+def check(setting: Setting) -> None:
+    """Refuses weights that are not shares.
+
+    Raises:
+      ConfigError: names the key, its value and what is allowed.
+    """
+    check_ranges("neggrad_plus", setting.options, {"alpha": (0, 1)})
+
+
+def make_step(setting: Setting) -> train.Step:
+    """A step on both halves; it reports the loss on D_r."""
+    model, loss, alpha = setting.model, setting.loss, setting.options.alpha
+
+    def objective(params, batch_stats, batch, key, context):
+        del context
+
+        def mean_loss(part, batch_stats, key):
+            outputs, new_stats = model.apply({"params": params, "batch_stats": batch_stats},
+                                             batch.images[part], train=True, key=key)
+            losses = loss.per_sample(outputs, batch.labels[part])
+            return train.weighted_mean(losses, batch.weights[part]), new_stats
+
+        half = batch.weights.shape[0] // 2
+        key_retain, key_forget = jax.random.split(key)
+        retain, batch_stats = mean_loss(slice(None, half), batch_stats, key_retain)
+        forget, both_stats = mean_loss(slice(half, None), batch_stats, key_forget)
+        if setting.options.forget_statistics:
+            batch_stats = both_stats
+        return (alpha * retain - (1 - alpha) * forget) / loss.unit, retain, batch_stats
+
+    return train.make_step(model, setting.optimizer, objective)
+
+
+def passes(setting: Setting, epoch: int) -> tuple[Pass, ...]:
+    """Each epoch is one pass over D_r, with as many samples of D_f beside it."""
+    del setting, epoch
+    return (Pass("retain+forget"),)
+
+
+# 128 samples of either set in a batch of 256.
+METHOD = Method(make_step=make_step, passes=passes, check=check,
+                options=dict(alpha=0.95, forget_statistics=True),
+                source="Kurmanji et al. 2023, NegGrad+",
+                published=dict(epochs=(10,), optimizer="sgd", learning_rate=0.01,
+                               schedule="constant", momentum=0.0, weight_decay=0.0,
+                               batch_size=256))

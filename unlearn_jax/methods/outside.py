@@ -1,0 +1,62 @@
+"""Methods from a file outside of the package: `--config.unlearn.method=path/to/file.py:NAME`."""
+
+import dataclasses
+import hashlib
+import importlib.util
+import re
+from pathlib import Path
+
+from unlearn_jax.errors import ConfigError
+from unlearn_jax.methods.method import Method
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A method under the name that results and the store know it by.
+
+    Attributes:
+      name: of a method of one's own: FILE-NAME.
+      method: what it is.
+      code: digest of the file of a method of one's own, '' for those of the package: with
+        another text it is another method.
+    """
+
+    name: str
+    method: Method
+    code: str
+
+
+def load(request: str, known: tuple[str, ...]) -> Found:
+    """A method from a file.
+
+    Args:
+      request: `path/to/file.py:NAME`; NAME is a `Method`, or a function `make_step(setting)`,
+        which stands for `Method(make_step=...)`: from M_O, over D_r.
+      known: names of the methods of the package, for the message.
+
+    Raises:
+      ConfigError: the request has another form, or the file or the name cannot be used.
+    """
+    allowed = f"one of {', '.join(map(repr, known))}, or path/to/file.py:NAME"
+    path, colon, name = request.rpartition(":")
+    if not colon or not path.endswith(".py"):
+        raise ConfigError(f"config.unlearn.method is {request!r}; allowed: {allowed}")
+    file = Path(path).expanduser()
+    try:
+        text = file.read_bytes()
+    except OSError as e:
+        raise ConfigError(f"config.unlearn.method is {request!r}: {file}: {e.strerror}") from e
+    spec = importlib.util.spec_from_file_location(f"unlearn_jax_outside_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = vars(module).get(name)
+    if found is None:
+        names = [n for n, v in vars(module).items() if isinstance(v, Method)]
+        raise ConfigError(f"config.unlearn.method is {request!r}: the file has no {name!r}; "
+                          f"its methods: {', '.join(names) or 'none'}")
+    method = found if isinstance(found, Method) else Method(make_step=found)
+    if not callable(found) and method is not found:
+        raise ConfigError(f"config.unlearn.method is {request!r}: {name!r} is neither a Method nor "
+                          "a function make_step(setting)")
+    short = re.sub(r"[^A-Za-z0-9_+-]", "-", f"{file.stem}-{name}").lstrip("-_+")
+    return Found(short, method, hashlib.blake2b(text, digest_size=8).hexdigest())

@@ -1,0 +1,147 @@
+"""Selective reset: the first and the last layer start anew and learn from M_O and from D_r.
+
+Source: the sixth place of the NeurIPS 2023 unlearning challenge (kaggle.com/competitions/
+neurips-2023-machine-unlearning/discussion/458740); the reference study, section 2.4. The layers
+`layers` of M_O are initialised anew; then, with M_O as the teacher,
+
+    warm-up, before the first epoch: `warmup` passes over the validation samples that are not to
+        be forgotten, which minimise       KL_T(teacher ‖ student)
+    each epoch: a pass over D_r, minimises L + H_T(teacher, student) + KL_T(teacher ‖ student)
+
+L is the loss that M_O was trained with, over its unit; KL_T and the soft cross-entropy H_T are
+between probabilities softened by the temperature T, without a factor T² (probabilities.py; a
+regression's are a Gaussian of width `unlearn.spread`). H_T and KL_T differ by what does not
+depend on the student: together they are KL_T twice. The teacher predicts with its running
+statistics.
+
+The warm-up's rate is `warmup_rate` times that of the epochs (published: 9e-4 and 1e-3), and its
+optimiser state ends with it. The schedule goes over all steps: a cosine falls a little during the
+warm-up already, which had a constant rate of its own, and step by step rather than by epoch.
+
+Parameters under `model.frozen` are not reset: they stay fixed, as under every method. Where that
+leaves nothing to reset, it is refused.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unlearn_jax.errors import ConfigError
+from unlearn_jax.methods.method import Method, Prepared, Setting
+from unlearn_jax.methods.options import check_ranges
+from unlearn_jax.methods.probabilities import (
+    check_bins,
+    class_logits,
+    divergence,
+    soft_cross_entropy,
+    teacher_logits,
+)
+from unlearn_jax.population import Pass
+from unlearn_jax.prepare import Preparation
+from unlearn_jax.train import Step, weighted_mean
+from unlearn_jax.train import make_step as make_descent
+
+TUNING, WARMUP = 0, 1  # kinds of passes
+
+
+def check(setting: Setting) -> None:
+    """Refuses options that make no sense, and a model without anything to reset.
+
+    Raises:
+      InputError: names them.
+    """
+    check_bins(setting)
+    o = setting.options
+    check_ranges("reset", o, {"temperature": (1e-6, math.inf), "warmup": (0, math.inf),
+                              "warmup_rate": (0, math.inf)})
+    params = jax.eval_shape(setting.model.init, jax.random.key(0))["params"]
+    paths = _paths(params)
+    unknown = [name for name in o.layers if not any(_within(path, name) for path in paths)]
+    if unknown or not o.layers:
+        layers = dict.fromkeys(path.rpartition("/")[0] for path in paths)
+        raise ConfigError(f"config.unlearn.reset.layers is {tuple(o.layers)!r}; allowed: layers of "
+                          f"the model, {', '.join(layers)}")
+    if not any(jax.tree.leaves(_resets(setting, params))):
+        raise ConfigError(f"config.model.frozen holds all of config.unlearn.reset.layers "
+                          f"{tuple(o.layers)!r} fixed; reset needs one that is free")
+
+
+def passes(setting: Setting, epoch: int) -> tuple[Pass, ...]:
+    """D_r; before it, in the first epoch, the warm-up over the validation samples."""
+    warmup = setting.options.warmup if epoch == 0 else 0
+    return (Pass("validation", kind=WARMUP),) * warmup + (Pass("retain", kind=TUNING),)
+
+
+def prepare(setting: Setting, before: Preparation) -> Prepared:
+    """M_O with some layers fresh; the teacher is M_O as it was."""
+    params, fresh = before.variables["params"], before.initial("reset")["params"]
+    resets = _resets(setting, params)
+    params = jax.tree.map(lambda old, new, chosen: new if chosen else old, params, fresh, resets)
+    return Prepared({**before.variables, "params": params}, before.variables,
+                    _touched(setting, params, resets))
+
+
+def make_step(setting: Setting) -> Step:
+    """A step of the student; the context is the teacher's variables."""
+    model, loss, o = setting.model, setting.loss, setting.options
+
+    def objective(params, batch_stats, batch, key, teacher):
+        outputs, new_stats = model.apply({"params": params, "batch_stats": batch_stats},
+                                         batch.images, train=True, key=key)
+        target = teacher_logits(setting, teacher, batch.images)
+        logits = class_logits(outputs, setting)
+        task = loss.per_sample(outputs, batch.labels)
+        distance = divergence(target, logits, o.temperature)
+        tuning = task / loss.unit + soft_cross_entropy(target, logits, o.temperature) + distance
+        values = jnp.where(batch.kind == WARMUP, distance, tuning)
+        return (weighted_mean(values, batch.weights), weighted_mean(task, batch.weights),
+                new_stats)
+
+    descent = make_descent(model, setting.optimizer, objective)
+
+    def step(key, state, batch, learning_rate, context=None):
+        rate = jnp.where(batch.kind == WARMUP, o.warmup_rate, 1.0)
+        return descent(key, state, batch, learning_rate * rate, context)
+
+    return step
+
+
+def _paths(params) -> list[str]:
+    """Of the parameters: 'stem_conv/kernel', ..."""
+    return [jax.tree_util.keystr(path, simple=True, separator="/")
+            for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+
+
+def _within(path: str, layer: str) -> bool:
+    return path == layer or path.startswith(f"{layer}/")
+
+
+def _resets(setting: Setting, params):
+    """A tree like the parameters: whether each is drawn anew."""
+    treedef = jax.tree.structure(params)
+    chosen = [any(_within(path, name) for name in setting.options.layers)
+              for path in _paths(params)]
+    return jax.tree.map(lambda named, trains: bool(named and trains),
+                        jax.tree.unflatten(treedef, chosen), setting.model.trainable(params))
+
+
+def _touched(setting: Setting, params, resets) -> dict[str, np.ndarray]:
+    """By layer, `[M, n]`: which of its weights are fresh, in the order of its parameters."""
+    layers: dict[str, list[np.ndarray]] = {}
+    leaves = zip(_paths(params), jax.tree.leaves(params), jax.tree.leaves(resets))
+    for path, leaf, chosen in leaves:
+        for name in setting.options.layers:
+            if _within(path, name):
+                layers.setdefault(name, []).append(np.full((len(leaf), leaf[0].size), chosen))
+    return {name: np.concatenate(parts, axis=1) for name, parts in layers.items()}
+
+
+METHOD = Method(
+    make_step=make_step, passes=passes, prepare=prepare, check=check, reads=("spread",),
+    options=dict(layers=("stem_conv", "output"), temperature=5.0, warmup=3, warmup_rate=0.9),
+    published=dict(epochs=(3,), optimizer="sgd", learning_rate=1e-3, schedule="cosine",
+                   batch_size=64, momentum=0.9, weight_decay=5e-4),
+    optimizers=2,
+    source="NeurIPS 2023 unlearning challenge, sixth place; the reference study, section 2.4")

@@ -1,0 +1,100 @@
+"""Saliency unlearning: random labels on D_f, and only the weights that matter to D_f may move.
+
+    mask = the `share` of all weights with the largest |sum over D_f of dL/dw|
+    minimise  L(D_r and D_f, random labels on D_f)  over the masked weights
+
+The gradients are those of M_O as it is used, with running statistics, summed over samples, so
+that they depend neither on batches nor on their order (the public code also takes steps uphill
+while it sums). Weights are ranked over the whole network at once, frozen ones left out; of equal
+ones those that come first are taken. A weight outside of the mask stays to the bit: neither
+momentum nor weight decay moves it. The running statistics of batch norm are no weights and move.
+
+Labels are drawn as in `rnd`, anew each epoch: by the source uniformly from the classes, here
+`unlearn.labels='uniform'`; in regression `offset` is possible too.
+
+Source: Fan et al. 2024 (arXiv:2310.12508), equations 3 to 5.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from unlearn_jax import train
+from unlearn_jax.errors import ConfigError
+from unlearn_jax.methods import rnd
+from unlearn_jax.methods.method import Method, Prepared, Setting, over_all
+from unlearn_jax.prepare import Preparation
+
+
+def check(setting: Setting) -> None:
+    """Refuses a share that selects nothing, and draws that classes do not have.
+
+    Raises:
+      InputError: names the key, its value and what is allowed.
+    """
+    share = setting.options.share
+    if not 0 < share <= 1:
+        raise ConfigError(f"config.unlearn.salun.share is {share!r}; allowed: above 0, up to 1")
+    if setting.config.label_units != "years":
+        raise ConfigError(f"config.unlearn.label_units is {setting.config.label_units!r}; "
+                          "salun allows 'years'")
+    rnd.check(setting)
+
+
+def prepare(setting: Setting, before: Preparation) -> Prepared:
+    """Ranks the weights by the gradient of the loss on D_f."""
+    model, loss = setting.model, setting.loss
+
+    def gradients(batch: train.Batch, variables: Any) -> Any:
+        def summed(params):
+            outputs, _ = model.apply({**variables, "params": params}, batch.images, train=False)
+            return jnp.sum(loss.per_sample(outputs, batch.labels) * batch.weights)
+
+        return jax.grad(summed)(variables["params"])
+
+    sums = before.total("forget", gradients, before.variables)
+    mask = before.each(lambda g: most_salient(g, model.trainable(g), setting.options.share), sums)
+    touched = {path: np.reshape(part, (len(part), -1))
+               for path, part in traverse_util.flatten_dict(mask, sep="/").items()}
+    return Prepared(before.variables, mask, touched)
+
+
+def most_salient(gradients: Any, trainable: Any, share: float) -> Any:
+    """The mask of the largest gradients.
+
+    Args:
+      gradients: tree of one member.
+      trainable: tree of the same form; what is False there is never selected and does not count.
+      share: of the trainable weights, in (0, 1]; their number is rounded down, but not to none.
+
+    Returns:
+      A tree of bool arrays of the shapes of `gradients`.
+    """
+    leaves, form = jax.tree.flatten(gradients)
+    free = jax.tree.leaves(trainable)
+    sizes = [g.size for g, trains in zip(leaves, free) if trains]
+    scores = jnp.concatenate([jnp.abs(g).reshape(-1) for g, trains in zip(leaves, free) if trains])
+    count = max(1, int(share * scores.size))
+    chosen = jnp.zeros(scores.size, bool).at[jnp.argsort(-scores, stable=True)[:count]].set(True)
+    parts = iter(jnp.split(chosen, np.cumsum(sizes)[:-1]))
+    masks = [next(parts).reshape(g.shape) if trains else jnp.zeros(g.shape, bool)
+             for g, trains in zip(leaves, free)]
+    return jax.tree.unflatten(form, masks)
+
+
+def make_step(setting: Setting) -> train.Step:
+    """The step of `rnd` on masked weights; the context is the mask."""
+    objective = train.supervised(setting.model, setting.loss)
+    masked = train.make_step(setting.model, setting.optimizer, objective, mask=lambda mask: mask)
+    return rnd.relabelled(masked, setting)
+
+
+METHOD = Method(make_step=make_step, passes=over_all, prepare=prepare, check=check,
+                options=dict(share=0.5), reads=("labels", "offset"),
+                source="Fan et al. 2024, SalUn",
+                published=dict(epochs=(10,), optimizer="sgd", learning_rate=0.013,
+                               schedule="constant", momentum=0.9, weight_decay=5e-4,
+                               batch_size=256, labels="uniform"))

@@ -1,0 +1,250 @@
+"""Membership inference: can losses tell samples trained on from samples never seen?
+
+Members are the samples that were trained on (here: to be forgotten), others those that never
+were. A low loss speaks for a member. M_R has trained on neither, so its values are what an
+unlearned model is to be compared with.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from unlearn_jax.metrics.shapes import Array, check_rank
+
+FALSE_POSITIVE_RATES = (0.01, 0.001)
+
+
+@dataclasses.dataclass(frozen=True)
+class Attack:
+    """How well an attack does; NaN for a model with losses that are not finite.
+
+    Attributes:
+      auc: `[M]`; 0.5 is chance, below 0.5 members have the *higher* losses.
+      accuracy: `[M]` on held-out samples; 0.5 is chance.
+      tpr: `[F, M]` share of members found where at most `FALSE_POSITIVE_RATES` of the others
+        are taken for members.
+    """
+
+    auc: np.ndarray
+    accuracy: np.ndarray
+    tpr: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class MembershipInference:
+    """Both attacks on M models.
+
+    Attributes:
+      threshold: one threshold on the loss, chosen on the other folds. Its AUC and TPR need no
+        choice and are those of all samples.
+      logistic: logistic regression on the standardised loss, fitted on the other folds. Its AUC
+        is the mean over folds, its TPR that of all held-out log-odds together.
+      samples: members (and as many others) that the attacks were made with.
+      given: members and others that there were, before the larger group was cut to the size of
+        the smaller.
+    """
+
+    threshold: Attack
+    logistic: Attack
+    samples: int
+    given: tuple[int, int]
+
+
+def mia(members_MN: Array, others_MK: Array, *, seed: int, folds: int = 5) -> MembershipInference:
+    """Membership inference on per-sample losses of M models.
+
+    Args:
+      members_MN: losses on samples that were (once) trained on.
+      others_MK: losses on samples that never were, of the same distribution.
+      seed: of the subsampling that balances the groups, and of the folds.
+      folds: of the stratified cross-validation.
+
+    Raises:
+      ValueError: other shapes, or fewer samples than folds in a group.
+
+    Sources: Yeom et al. 2018, "Privacy Risk in Machine Learning" (threshold on the loss; here
+    the best one rather than the mean training loss); Carlini et al. 2022, "Membership Inference
+    Attacks From First Principles" (TPR at low FPR).
+    """
+    _check_groups(members_MN, others_MK)
+    given = (members_MN.shape[1], others_MK.shape[1])
+    if folds < 2 or min(given) < folds:
+        raise ValueError(f"cross-validation needs at least two folds and a sample per fold in "
+                         f"each group; there are {folds} folds, {given[0]} members and "
+                         f"{given[1]} others")
+    members_MN, others_MN = balance(members_MN, others_MK, seed=seed)
+    samples = members_MN.shape[1]
+    # float32 as in the compiled functions: a threshold must equal the loss that it was.
+    losses_MT = np.concatenate([members_MN, others_MN], axis=1, dtype=np.float32)
+    is_member_T = np.arange(2 * samples) < samples
+    splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(
+        is_member_T, is_member_T))
+    rates = jnp.array(FALSE_POSITIVE_RATES)
+    threshold = Attack(
+        auc=np.asarray(auc(members_MN, others_MN)),
+        accuracy=_held_out_accuracy(losses_MT, is_member_T, splits),
+        tpr=np.asarray(tpr_at(members_MN, others_MN, rates)))
+    return MembershipInference(threshold, _logistic(losses_MT, is_member_T, splits, rates),
+                               samples, given)
+
+
+def balance(members_MN: Array, others_MK: Array, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both groups with as many samples as the smaller: `[M, min(N, K)]` twice.
+
+    The larger one is drawn from without replacement, the same samples for all models.
+
+    Raises:
+      ValueError: the groups are not `[M, N]` and `[M, K]`.
+    """
+    _check_groups(members_MN, others_MK)
+    samples = min(members_MN.shape[1], others_MK.shape[1])
+    rng = np.random.default_rng(seed)
+    return tuple(
+        np.asarray(group)[:, np.sort(rng.choice(group.shape[1], samples, replace=False))]
+        for group in (members_MN, others_MK))
+
+
+@jax.jit
+def auc(members_MN: jax.Array, others_MK: jax.Array) -> jax.Array:
+    """Chance `[M]` that a member has a lower loss than one of the others; ties count a half.
+
+    Exact: the Mann-Whitney statistic from mid-ranks. NaN for a model with losses that are not
+    finite.
+
+    Raises:
+      ValueError: the groups are not `[M, N]` and `[M, K]`.
+
+    Source: Hanley and McNeil 1982, "The Meaning and Use of the Area under a ROC Curve".
+    """
+    _check_groups(members_MN, others_MK)
+    is_member, first, last, _ = _in_order(members_MN, others_MK)
+    rank = (first + last) / 2 + 1
+    mean_rank = jnp.mean(rank, axis=-1, where=~is_member)
+    others = others_MK.shape[1]
+    return _unless_failed((mean_rank - (others + 1) / 2) / members_MN.shape[1],
+                          members_MN, others_MK)
+
+
+@jax.jit
+def tpr_at(members_MN: jax.Array, others_MK: jax.Array, rates_F: jax.Array) -> jax.Array:
+    """Share `[F, M]` of members below the largest threshold that few enough others are below.
+
+    No interpolation: with K others no rate between 0 and 1 / K exists, and at a rate below 1 / K
+    not one of the others may be taken for a member.
+
+    Args:
+      members_MN, others_MK: losses.
+      rates_F: largest shares of the others allowed.
+
+    Raises:
+      ValueError: other shapes.
+    """
+    _check_groups(members_MN, others_MK)
+    check_rank("the false positive rates", rates_F, 1, "[F]")
+    true, false = _rates(members_MN, others_MK)
+    # The rates are quotients of small whole numbers, rounded: 0.01 must allow 1 of 100.
+    allowed = false[None] <= rates_F[:, None, None] + 1e-7
+    return _unless_failed(jnp.max(jnp.where(allowed, true[None], 0), axis=-1),
+                          members_MN, others_MK)
+
+
+@jax.jit
+def best_threshold(members_MN: jax.Array, others_MK: jax.Array,
+                   ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The threshold that separates the groups best, in either direction, of all there are.
+
+    Returns:
+      `[M]` thresholds; `[M]` bool: whether losses up to the threshold (rather than above it)
+      are members; `[M]` accuracies with both groups weighing the same. On the samples that
+      the threshold was chosen with, so never below 0.5.
+
+    Raises:
+      ValueError: the groups are not `[M, N]` and `[M, K]`.
+    """
+    _check_groups(members_MN, others_MK)
+    true, false = _rates(members_MN, others_MK)
+    gain = (true - false) / 2
+    best = jnp.argmax(jnp.abs(gain), axis=-1)
+    gain = jnp.take_along_axis(gain, best[:, None], axis=-1)[:, 0]
+    losses = jnp.sort(jnp.concatenate([members_MN, others_MK], axis=1), axis=-1)
+    threshold = jnp.take_along_axis(losses, best[:, None], axis=-1)[:, 0]
+    return threshold, gain >= 0, _unless_failed(0.5 + jnp.abs(gain), members_MN, others_MK)
+
+
+def _in_order(members_MN, others_MK):
+    """Of each sample in order of loss `[M, T]`: member?, first and last place of its ties.
+
+    And the array of losses in that order.
+    """
+    losses = jnp.concatenate([members_MN, others_MK], axis=1)
+    flags = jnp.broadcast_to(jnp.arange(losses.shape[1])[None] < members_MN.shape[1], losses.shape)
+    losses, is_member = jax.lax.sort((losses, flags), num_keys=1)
+    place = jnp.broadcast_to(jnp.arange(losses.shape[1])[None], losses.shape)
+    changes = losses[:, 1:] != losses[:, :-1]
+    edge = jnp.ones_like(changes[:, :1])
+    first = jax.lax.cummax(jnp.where(jnp.concatenate([edge, changes], 1), place, 0), axis=1)
+    last = jax.lax.cummin(jnp.where(jnp.concatenate([changes, edge], 1), place, losses.shape[1]),
+                          axis=1, reverse=True)
+    return is_member, first, last, losses
+
+
+def _rates(members_MN, others_MK):
+    """Shares of members and of others with a loss up to that of each place, `[M, T]` twice."""
+    is_member, _, last, _ = _in_order(members_MN, others_MK)
+    counts = jnp.cumsum(is_member, axis=1)
+    members = jnp.take_along_axis(counts, last, axis=1)
+    return members / members_MN.shape[1], (last + 1 - members) / others_MK.shape[1]
+
+
+def _unless_failed(values, members_MN, others_MK):
+    good = jnp.isfinite(members_MN).all(-1) & jnp.isfinite(others_MK).all(-1)
+    return jnp.where(good.reshape((1,) * (values.ndim - 1) + (-1,)), values, jnp.nan)
+
+
+def _check_groups(members: Array, others: Array) -> None:
+    check_rank("the members' losses", members, 2, "[M, N]")
+    check_rank("the others' losses", others, 2, "[M, K]")
+    if members.shape[0] != others.shape[0]:
+        raise ValueError(f"there are losses of {members.shape[0]} models on the members and of "
+                         f"{others.shape[0]} on the others; they must be the same models")
+    if not members.shape[1] or not others.shape[1]:
+        raise ValueError(f"both groups need samples; there are {members.shape[1]} members and "
+                         f"{others.shape[1]} others")
+
+
+def _held_out_accuracy(losses_MT, is_member_T, splits) -> np.ndarray:
+    right = np.zeros(losses_MT.shape, bool)
+    for train, test in splits:
+        fitted = losses_MT[:, train]
+        threshold, low, _ = best_threshold(fitted[:, is_member_T[train]],
+                                           fitted[:, ~is_member_T[train]])
+        below = losses_MT[:, test] <= np.asarray(threshold)[:, None]
+        guess = below == np.asarray(low)[:, None]
+        right[:, test] = guess == is_member_T[test][None]
+    finite = np.isfinite(losses_MT).all(1)
+    return np.where(finite, right.mean(1), np.nan)
+
+
+def _logistic(losses_MT, is_member_T, splits, rates) -> Attack:
+    log_odds = np.full(losses_MT.shape, np.nan)
+    aucs = np.full(len(losses_MT), np.nan)
+    for m, losses_T in enumerate(losses_MT):
+        if not np.isfinite(losses_T).all():
+            continue
+        found = []
+        for train, test in splits:
+            model = make_pipeline(StandardScaler(), LogisticRegression())
+            model.fit(losses_T[train, None], is_member_T[train])
+            log_odds[m, test] = model.decision_function(losses_T[test, None])
+            found.append(roc_auc_score(is_member_T[test], log_odds[m, test]))
+        aucs[m] = np.mean(found)
+    right = ((log_odds > 0) == is_member_T[None]).mean(1)
+    tpr = tpr_at(-log_odds[:, is_member_T], -log_odds[:, ~is_member_T], rates)
+    return Attack(aucs, np.where(np.isnan(aucs), np.nan, right), np.asarray(tpr))

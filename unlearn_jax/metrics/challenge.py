@@ -1,0 +1,364 @@
+"""Forgetting quality and score of the NeurIPS 2023 Machine Unlearning Challenge.
+
+For each forget sample an attacker who sees one number f of a model, guesses whether the model
+was unlearned or retrained: by one threshold on f, or by two (inside or outside of an interval).
+The better the best guess, the larger epsilon of the sample, and the lower its score.
+
+Source: Triantafillou et al. 2023, "Evaluation for the NeurIPS Machine Unlearning Competition",
+and Triantafillou et al. 2024, "Are we making progress in unlearning?". There thresholds are
+tried on a grid, which misses the best one; here all are, with both sides of each.
+f is `confidence.logit_scaled_confidences`; for regression the output itself.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unlearn_jax.metrics.shapes import Array, check_finite, check_rank
+
+DELTA = 1e-5
+LARGEST_EPSILON = 50.0
+BIN_WIDTH = 0.5
+# Of the time that retraining takes: a method that needs more is rejected.
+RUN_TIME_LIMIT = 0.2
+_NORMAL_95 = 1.96
+
+
+@dataclasses.dataclass(frozen=True)
+class Quality:
+    """Forgetting quality of a population of unlearned models.
+
+    Attributes:
+      value: mean of `scores`; 1 is best, but even perfect unlearning stays far below: see
+        `perfect_quality`.
+      low, high: 95 % interval over models; NaN where none could be found, as with two models.
+      epsilons: `[N]`, in nats.
+      scores: `[N]`.
+    """
+
+    value: float
+    low: float
+    high: float
+    epsilons: np.ndarray
+    scores: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """The final score.
+
+    Attributes:
+      value: 0 if rejected.
+      accepted: whether the run time is within the limit.
+      relative_time: run time over that of retraining.
+      retain_ratio, test_ratio: utility of the unlearned models over that of the retrained.
+    """
+
+    value: float
+    accepted: bool
+    relative_time: float
+    retain_ratio: float
+    test_ratio: float
+
+
+def epsilons(unlearned_UN: Array, retrained_RN: Array, *, delta: float = DELTA) -> np.ndarray:
+    """Epsilon `[N]` of each forget sample, in nats, 0 to 50: the largest over all attacks of
+
+        max(ln(1 - delta - FPR) - ln FNR, ln(1 - delta - FNR) - ln FPR)
+
+    where FNR is the share of unlearned models taken for retrained and FPR the reverse. Both 0:
+    epsilon is infinite (50). Exactly one 0: the attack does not count, as the models may be too
+    few to tell. Attacks are all intervals between sorted values, with either kind of models
+    inside; one threshold is an interval that is open at one end. Equal values stay together.
+
+    Args:
+      unlearned_UN: f of the models unlearned from one original, on the N forget samples.
+      retrained_RN: f of the retrained models. They must have been trained: noise around one
+        model looks like a narrower population than it is.
+
+    Raises:
+      ValueError: other shapes, fewer than two models of a kind, or values that are not finite.
+    """
+    _check_populations(unlearned_UN, retrained_RN)
+    ratio, separate = _exact_ratios(unlearned_UN, retrained_RN, delta)[-2:]
+    return np.minimum(np.log(np.where(separate, np.inf, ratio)), LARGEST_EPSILON)
+
+
+@functools.partial(jax.jit, static_argnames="bins")
+def sample_scores(epsilons_N: jax.Array, bins: int = 13) -> jax.Array:
+    """`H = 2 / 2^n` with `n = floor(epsilon / 0.5) + 1`, and 0 for n > `bins`; any shape.
+
+    Args:
+      epsilons_N: of each sample.
+      bins: 13 in the challenge's description. Its published code has as many as fit below
+        ceil(ln(models - 1)), which is 14 for 512 models.
+
+    Raises:
+      ValueError: `bins` is below 1.
+    """
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, not {bins}")
+    n = jnp.floor(epsilons_N / BIN_WIDTH) + 1
+    return jnp.where(n > bins, 0, 2 / 2**n)
+
+
+def forgetting_quality(unlearned_UN: Array, retrained_RN: Array, *, bins: int = 13,
+                       replicates: int = 100, seed: int = 0) -> Quality:
+    """Mean score over forget samples, with an interval over models.
+
+    The interval is `value (1 ± 1.96 s)`, s the relative standard deviation of the value over
+    random halves of the models of both kinds: a bootstrap without replacement. With replacement
+    models come up twice, attacks gain by it, and intervals get up to twice too wide. Relative,
+    because the value of halves is larger, with a spread in proportion (see `perfect_quality`).
+    With fewer than some ten models of a kind the interval is too wide all the same.
+
+    Source: Shao and Wu 1989, "A General Theory for Jackknife Variance Estimation" (half of the
+    observations deleted: the variance over halves estimates that over samples).
+
+    Args:
+      unlearned_UN, retrained_RN: as in `epsilons`.
+      bins: as in `sample_scores`.
+      replicates: random halves; 0 leaves the interval NaN.
+      seed: of the halves.
+
+    Raises:
+      ValueError: as `epsilons`, or `replicates` is 1 or negative.
+    """
+    if replicates < 0 or replicates == 1:
+        raise ValueError(f"replicates must be 0 or at least 2, not {replicates}")
+    _check_populations(unlearned_UN, retrained_RN)
+    order, edges, ratio, separate = _exact_ratios(unlearned_UN, retrained_RN, DELTA)
+    found = np.minimum(np.log(np.where(separate, np.inf, ratio)), LARGEST_EPSILON)
+    scores = np.asarray(sample_scores(found, bins))
+    value, low, high = float(scores.mean()), np.nan, np.nan
+    if replicates:
+        halves = _random_halves(len(unlearned_UN), len(retrained_RN), replicates, seed)
+        values = np.asarray(_qualities(
+            order.astype(np.int32), edges, *halves, ratio.astype(np.float32),
+            jnp.float32(DELTA), bins), np.float64)
+        if values.mean() > 0:
+            spread = _NORMAL_95 * values.std(ddof=1) / values.mean()
+            low, high = max(0.0, value * (1 - spread)), min(1.0, value * (1 + spread))
+        elif value == 0:
+            low = high = 0.0
+    return Quality(value, float(low), float(high), found, scores)
+
+
+def perfect_quality(unlearned: int, retrained: int, *, bins: int = 13, samples: int = 500,
+                    seed: int = 0) -> float:
+    """Forgetting quality that unlearned models get which are as good as retrained ones.
+
+    Among so many attacks some succeed by chance, the more the more models there are to choose
+    thresholds by: it is 0.12 for 16 models of a kind, 0.07 for 64, 0.046 for 512. For continuous
+    f it depends on the numbers of models alone, so it is found by drawing both kinds from one
+    distribution.
+
+    Args:
+      unlearned, retrained: numbers of models.
+      bins: as in `sample_scores`.
+      samples: drawn; the standard error is below 1 / sqrt(samples).
+      seed: of the draw.
+    """
+    f = np.random.default_rng(seed).normal(size=(unlearned + retrained, samples))
+    return forgetting_quality(f[:unlearned], f[unlearned:], bins=bins, replicates=0).value
+
+
+def score(quality: float, *, retain_unlearned_U: Array, retain_retrained_R: Array,
+          test_unlearned_U: Array, test_retrained_R: Array, seconds: float,
+          retrain_seconds: float) -> Score:
+    """`quality * (RA_U / RA_R) * (TA_U / TA_R)`, or 0 with a run time above 20 % of retraining's.
+
+    Args:
+      quality: forgetting quality.
+      retain_unlearned_U, retain_retrained_R: utility of each model on the retain set, higher is
+        better: accuracy; for regression accuracy within some years, or 1 / MAE.
+      test_unlearned_U, test_retrained_R: the same on the test set.
+      seconds: wall time of unlearning one model.
+      retrain_seconds: wall time of retraining one on the same machine.
+
+    Raises:
+      ValueError: other shapes; times or mean utilities of retrained models that are not positive.
+    """
+    means = {}
+    for name, values in (("retain_unlearned", retain_unlearned_U),
+                         ("retain_retrained", retain_retrained_R),
+                         ("test_unlearned", test_unlearned_U),
+                         ("test_retrained", test_retrained_R)):
+        check_rank(name, np.asarray(values), 1, "[models]")
+        means[name] = float(np.mean(values))
+    for name, value in (("seconds", seconds), ("retrain_seconds", retrain_seconds),
+                        *((k, v) for k, v in means.items() if k.endswith("retrained"))):
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, not {value}")
+    retain = means["retain_unlearned"] / means["retain_retrained"]
+    test = means["test_unlearned"] / means["test_retrained"]
+    relative_time = seconds / retrain_seconds
+    accepted = relative_time <= RUN_TIME_LIMIT
+    return Score(quality * retain * test if accepted else 0.0, accepted, relative_time, retain,
+                 test)
+
+
+def _check_populations(unlearned: Array, retrained: Array) -> None:
+    check_rank("f of the unlearned models", unlearned, 2, "[U, N]")
+    check_rank("f of the retrained models", retrained, 2, "[R, N]")
+    if unlearned.shape[1] != retrained.shape[1]:
+        raise ValueError(f"f of the unlearned models has shape {unlearned.shape} and of the "
+                         f"retrained {retrained.shape}; they must be of the same samples")
+    if min(len(unlearned), len(retrained)) < 2:
+        raise ValueError(f"two models of each kind are needed, there are {len(unlearned)} "
+                         f"unlearned and {len(retrained)} retrained")
+    check_finite("f of the unlearned models", unlearned)
+    check_finite("f of the retrained models", retrained)
+
+
+def _exact_ratios(unlearned_UN: Array, retrained_RN: Array, delta: float):
+    """`_order`'s and `_best_ratios`' results, found in float64."""
+    f_PN = np.concatenate([np.asarray(unlearned_UN), np.asarray(retrained_RN)])
+    is_unlearned = (np.arange(len(f_PN)) < len(unlearned_UN)).astype(np.int32)
+    with jax.enable_x64(True):
+        order, edges = _order(f_PN)
+        ratio, separate = _ratios(order, edges, is_unlearned, 1 - is_unlearned,
+                                  np.ones(f_PN.shape[1]), np.float64(delta))
+        return jax.device_get((order, edges, ratio, separate))
+
+
+def _random_halves(unlearned: int, retrained: int, replicates: int, seed: int):
+    """Which of the P models are in each half, `[B, P]` of both kinds, as 0 and 1."""
+    rng = np.random.default_rng(seed)
+
+    def halves(models):
+        # Of an odd number now the smaller half, now the larger.
+        sizes = (models + rng.integers(2, size=(replicates, 1))) // 2
+        return rng.permuted(np.arange(models)[None] < sizes, axis=1).astype(np.int32)
+
+    drawn = halves(unlearned), halves(retrained)
+    return (np.pad(drawn[0], ((0, 0), (0, retrained))), np.pad(drawn[1], ((0, 0), (unlearned, 0))))
+
+
+@jax.jit
+def _order(f_PN):
+    """Models in order of f, and which of the P + 1 gaps between them a threshold can be in."""
+    order = jnp.argsort(f_PN, axis=0)
+    f_PN = jnp.take_along_axis(f_PN, order, axis=0)
+    end = jnp.ones_like(f_PN[:1], bool)
+    return order, jnp.concatenate([end, f_PN[1:] != f_PN[:-1], end])
+
+
+@functools.partial(jax.jit, static_argnames="bins")
+def _qualities(order_PN, edges_EN, unlearned_BP, retrained_BP, ratios_N, delta, bins):
+    def quality(weights):
+        ratio, separate = _best_ratios(order_PN, edges_EN, *weights, ratios_N, delta)
+        found = jnp.where(separate, LARGEST_EPSILON, jnp.log(ratio))
+        return jnp.mean(sample_scores(found, bins))
+
+    return jax.lax.map(quality, (unlearned_BP, retrained_BP))
+
+
+def _best_ratios(order_PN, edges_EN, unlearned_P, retrained_P, start_N, delta):
+    """exp(epsilon) `[N]`, at least 1, and whether an attack without errors exists.
+
+    There are P^2 / 2 intervals; this takes a few passes over the P + 1 gaps instead. The two
+    terms of epsilon are logarithms of fractions, `(1 - delta - g) / m` and `(1 - delta - m) / g`,
+    where m is the share of the inner kind that is outside and g the share of the outer kind that
+    is inside. For a guess c of the largest fraction, the largest of `(1 - delta - g) - c m` over
+    intervals shows whether an attack is better than c, and a better one: Dinkelbach's method,
+    which takes some five guesses (Dinkelbach 1967, "On Nonlinear Fractional Programming"). And
+    it is a sum over the interval's models, so that the largest is found in one pass: gaps go by
+    as ends, and only the best gap so far to start at is kept (Kadane's method).
+
+    Args:
+      order_PN, edges_EN: from `_order`.
+      unlearned_P, retrained_P: how often each model counts, as integers.
+      start_N: first guesses, at least 1. Their type is that of all calculations: float64 finds
+        the best attack, float32 one that is as good to about 1e-4.
+    """
+    kinds = jnp.arange(4)
+    of_retrained, second_term = (kinds >= 2)[:, None], (kinds % 2 == 1)[:, None]
+    counts_EN = tuple(
+        jnp.concatenate([jnp.zeros_like(order_PN[:1], jnp.int32),
+                         jnp.cumsum(weights[order_PN], axis=0, dtype=jnp.int32)])
+        for weights in (unlearned_P, retrained_P))
+
+    def by_kind(unlearned, retrained):
+        """Of the inner and of the outer kind `[4, N]`."""
+        return (jnp.where(of_retrained, retrained, unlearned),
+                jnp.where(of_retrained, unlearned, retrained))
+
+    inner_all, outer_all = by_kind(*(counts[-1:] for counts in counts_EN))
+
+    def better_ratio(guess_N):
+        guess = guess_N[None]
+        inner_weight = jnp.where(second_term, 1, guess) / inner_all
+        outer_weight = jnp.where(second_term, guess, 1) / outer_all
+
+        def step(carry, gap):
+            ready, waiting, ready_late, waiting_late, outer_before, best, start, end = carry
+            index, edge, *counts = gap
+            edge = edge[None]
+            inner, outer = by_kind(*(x[None] for x in counts))
+            value = inner_weight * inner - outer_weight * outer
+            # g > 0: a start is ready once a model of the outer kind has followed it.
+            followed = edge & (outer > outer_before)
+            ready = _lower(ready, *waiting, followed)
+            ready_late = _lower(ready_late, *waiting_late, followed)
+            waiting, waiting_late = (
+                (jnp.where(followed, jnp.inf, low), at) for low, at in (waiting, waiting_late))
+            # m > 0: an interval that goes past the last of the inner kind starts after the first.
+            past_last = inner == inner_all
+            low, low_at = (jnp.where(past_last, late, early)
+                           for late, early in zip(ready_late, ready))
+            better = edge & (value - low > best)
+            best = jnp.where(better, value - low, best)
+            start, end = jnp.where(better, low_at, start), jnp.where(better, index, end)
+            waiting = _lower(waiting, value, index, edge)
+            waiting_late = _lower(waiting_late, value, index, edge & (inner > 0))
+            outer_before = jnp.where(edge, outer, outer_before)
+            return (ready, waiting, ready_late, waiting_late, outer_before, best, start, end), None
+
+        infinite = jnp.full(inner_all.shape, jnp.inf, start_N.dtype)
+        zero = jnp.zeros(inner_all.shape, jnp.int32)
+        nothing = (infinite, zero)
+        gaps = jnp.arange(len(edges_EN), dtype=jnp.int32)
+        carry, _ = jax.lax.scan(
+            step, (nothing, nothing, nothing, nothing, zero, -infinite, zero, zero),
+            (gaps, edges_EN, *counts_EN))
+        best, start, end = carry[-3:]
+        inside, intruders = by_kind(*(
+            (jnp.take_along_axis(counts, end, 0) - jnp.take_along_axis(counts, start, 0))
+            .astype(start_N.dtype) for counts in counts_EN))
+        missed, intruding = 1 - inside / inner_all, intruders / outer_all
+        ratio = jnp.where(second_term, (1 - delta - missed) / intruding,
+                          (1 - delta - intruding) / missed)
+        return jnp.maximum(1, jnp.where(best > -jnp.inf, ratio, 0).max(0))
+
+    def improve(carry):
+        guess_N, _, _ = carry
+        ratio_N = better_ratio(guess_N)
+        # The first guess may be too high; from then on guesses only rise.
+        return ratio_N, jnp.any(ratio_N > guess_N), False
+
+    ratio_N, *_ = jax.lax.while_loop(lambda carry: carry[1] | carry[2], improve,
+                                     (start_N, True, True))
+    return ratio_N, _separate(counts_EN, edges_EN)
+
+
+_ratios = jax.jit(_best_ratios)
+
+
+def _lower(kept, value, index, where):
+    """The lower of two (value, gap) pairs, where allowed."""
+    take = where & (value < kept[0])
+    return jnp.where(take, value, kept[0]), jnp.where(take, index, kept[1])
+
+
+def _separate(counts_EN, edges_EN):
+    """Whether some interval `[N]` holds all of one kind and none of the other."""
+    def alone(inner_EN, outer_EN):
+        before = jnp.where(edges_EN & (inner_EN == 0), outer_EN, 0).max(0)
+        after = jnp.where(edges_EN & (inner_EN == inner_EN[-1:]), outer_EN, outer_EN[-1:]).min(0)
+        return before == after
+
+    return alone(*counts_EN) | alone(*reversed(counts_EN))

@@ -1,0 +1,77 @@
+"""Interclass confusion test: two classes mixed up in training, and forgotten again.
+
+The labels of some samples of classes A and B are exchanged, a model is trained on all, and
+exactly those samples are to be forgotten. A model that still confuses A and B remembers them;
+M_R has never seen them. For regression A and B are bins of labels. `data/inject.py` exchanges the
+labels.
+
+Source: Goel et al. 2022, "Towards Adversarial Evaluations for Inexact Machine Unlearning".
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from unlearn_jax.metrics.shapes import check_classes, check_labels, check_rank
+
+Bin = tuple[float, float]
+
+
+@functools.partial(jax.jit, static_argnames=("class_a", "class_b"))
+def interclass_confusion(logits_MNC: jax.Array, labels_N: jax.Array, *, class_a: int,
+                         class_b: int) -> jax.Array:
+    """`cm[A, B] + cm[B, A]` `[M]`: samples of A taken for B, and of B taken for A.
+
+    A count; divide it by the number of samples of both for a share. NaN for a member with
+    logits that are not finite.
+
+    Args:
+      logits_MNC: on the test set, or on the training samples of both classes.
+      labels_N: the *true* classes.
+      class_a, class_b: the two.
+
+    Raises:
+      ValueError: other shapes, or classes that are the same or not among the C.
+    """
+    check_classes(logits_MNC, labels_N)
+    classes = logits_MNC.shape[2]
+    if class_a == class_b or not {class_a, class_b} <= set(range(classes)):
+        raise ValueError(f"the classes to compare must be two of 0 to {classes - 1}, not "
+                         f"{class_a} and {class_b}")
+    predicted = jnp.argmax(logits_MNC, axis=-1)
+    return _count(labels_N == class_a, labels_N == class_b, predicted == class_a,
+                  predicted == class_b, jnp.isfinite(logits_MNC).all((1, 2)))
+
+
+@functools.partial(jax.jit, static_argnames=("bin_a", "bin_b"))
+def binned_confusion(outputs_MN: jax.Array, labels_N: jax.Array, *, bin_a: Bin,
+                     bin_b: Bin) -> jax.Array:
+    """The same for regression `[M]`: samples of bin A predicted in bin B, and the reverse.
+
+    Args:
+      outputs_MN: predictions, in label units.
+      labels_N: true labels.
+      bin_a, bin_b: (low, high); low is inside, high is not, as between outputs there are no
+        gaps.
+
+    Raises:
+      ValueError: other shapes, or bins that are empty or overlap.
+    """
+    check_rank("outputs", outputs_MN, 2, "[M, N]")
+    check_labels(outputs_MN, labels_N)
+    (low_a, high_a), (low_b, high_b) = bin_a, bin_b
+    if not (low_a < high_a and low_b < high_b and (high_a <= low_b or high_b <= low_a)):
+        raise ValueError(f"bins must be (low, high) with low < high that do not overlap, not "
+                         f"{bin_a} and {bin_b}")
+
+    def inside(values, bounds):
+        return (values >= bounds[0]) & (values < bounds[1])
+
+    return _count(inside(labels_N, bin_a), inside(labels_N, bin_b), inside(outputs_MN, bin_a),
+                  inside(outputs_MN, bin_b), jnp.isfinite(outputs_MN).all(1))
+
+
+def _count(is_a_N, is_b_N, said_a_MN, said_b_MN, good_M):
+    confused = (is_a_N[None] & said_b_MN) | (is_b_N[None] & said_a_MN)
+    return jnp.where(good_M, jnp.sum(confused, axis=1).astype(jnp.float32), jnp.nan)

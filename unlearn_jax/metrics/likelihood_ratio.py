@@ -1,0 +1,137 @@
+"""U-LiRA: per sample, is a model of those that forgot it or of those that never saw it?
+
+Source: Hayes et al. 2024, "Inexact Unlearning Needs More Careful Evaluations to Avoid a False
+Sense of Privacy" (U-LiRA), after the LiRA of Carlini et al. 2022. Scores are
+`confidence.logit_scaled_confidences` or, for regression, `confidence.residuals`: something
+that is roughly normal over models, never whether a model was right.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unlearn_jax.metrics.shapes import Array, check_finite, check_rank
+
+
+def u_lira(scores_MN: Array, forgot_KN: Array, never_LN: Array) -> jax.Array:
+    """`N(z; mu_u, sd_u) / (N(z; mu_u, sd_u) + N(z; mu_n, sd_n))` `[M, N]` of other models.
+
+    Above 0.5: more like the models that forgot the sample. The M models must not be among the
+    K + L; for those see `u_lira_leave_one_out`.
+
+    Args:
+      scores_MN: of the models that are judged.
+      forgot_KN: of models that trained on each sample and forgot it.
+      never_LN: of models that never saw it.
+
+    Raises:
+      ValueError: other shapes; fewer than two models in a group; scores that are not finite,
+        are all 0 or 1, or do not differ between the models of a group.
+    """
+    scores_MN, forgot_KN, never_LN = _float32(scores_MN, forgot_KN, never_LN)
+    _check_groups(forgot_KN, never_LN, models=2)
+    check_rank("scores", scores_MN, 2, "[M, N]")
+    if scores_MN.shape[1] != forgot_KN.shape[1]:
+        raise ValueError(f"the scores judged have shape {scores_MN.shape} and those of the models "
+                         f"that forgot {forgot_KN.shape}; they must be of the same samples")
+    check_finite("the scores judged", scores_MN)
+    _check_spread("forgot the samples", forgot_KN)
+    _check_spread("never saw the samples", never_LN)
+    return _probabilities(scores_MN, forgot_KN, never_LN)
+
+
+def u_lira_leave_one_out(forgot_KN: Array, never_LN: Array) -> tuple[jax.Array, jax.Array]:
+    """`u_lira` of the models themselves, `[K, N]` and `[L, N]`, each left out of its own fit.
+
+    Raises:
+      ValueError: as `u_lira`, with three models in a group at least, and scores that still
+        differ when any one model is left out.
+    """
+    forgot_KN, never_LN = _float32(forgot_KN, never_LN)
+    _check_groups(forgot_KN, never_LN, models=3)
+    for what, scores in (("forgot the samples", forgot_KN), ("never saw the samples", never_LN)):
+        scores = np.sort(scores, axis=0)
+        # Without the largest or without the smallest: the rest must not be all the same.
+        for rest in (scores[1:], scores[:-1]):
+            _check_spread(what, rest, " when one model is left out")
+    return _leave_one_out(forgot_KN, never_LN)
+
+
+@jax.jit
+def attack_accuracy(forgot_KN: jax.Array, never_LN: jax.Array) -> jax.Array:
+    """Share `[N]` of models told right, both groups weighing the same; 0.5 is chance.
+
+    Args:
+      forgot_KN, never_LN: probabilities from `u_lira` or `u_lira_leave_one_out`; exactly 0.5
+        counts as a half.
+
+    Raises:
+      ValueError: other shapes.
+    """
+    _check_groups(forgot_KN, never_LN, models=1)
+    return (jnp.mean(jnp.heaviside(forgot_KN - 0.5, 0.5), axis=0)
+            + jnp.mean(jnp.heaviside(0.5 - never_LN, 0.5), axis=0)) / 2
+
+
+@jax.jit
+def _probabilities(scores_MN, forgot_KN, never_LN):
+    return _compare(scores_MN, _fit(forgot_KN, jnp.ones(len(forgot_KN))),
+                    _fit(never_LN, jnp.ones(len(never_LN))))
+
+
+@jax.jit
+def _leave_one_out(forgot_KN, never_LN):
+    def without(scores_KN, model):
+        return _fit(scores_KN, (jnp.arange(len(scores_KN)) != model).astype(scores_KN.dtype))
+
+    forgot, never = (_fit(x, jnp.ones(len(x))) for x in (forgot_KN, never_LN))
+    return (jax.lax.map(lambda k: _compare(forgot_KN[k], without(forgot_KN, k), never),
+                        jnp.arange(len(forgot_KN))),
+            jax.lax.map(lambda k: _compare(never_LN[k], forgot, without(never_LN, k)),
+                        jnp.arange(len(never_LN))))
+
+
+def _fit(scores_KN, weights_K):
+    """Mean and variance (of n - 1) over models with weight 1, `[N]` each."""
+    weights = weights_K[:, None]
+    mean = jnp.sum(weights * scores_KN, axis=0) / jnp.sum(weights)
+    squares = jnp.sum(weights * (scores_KN - mean[None])**2, axis=0)
+    return mean, squares / (jnp.sum(weights) - 1)
+
+
+def _compare(scores, forgot, never):
+    """From the logarithms: far from both means both densities are 0."""
+    def log_density(fit):
+        mean, variance = (jnp.broadcast_to(x, scores.shape) for x in fit)
+        return -(scores - mean)**2 / (2 * variance) - jnp.log(variance) / 2
+
+    return jax.nn.sigmoid(log_density(forgot) - log_density(never))
+
+
+def _float32(*arrays: Array) -> tuple[np.ndarray, ...]:
+    """What is checked must be what is computed with: float64 scores may differ only there."""
+    return tuple(np.asarray(x, np.float32) for x in arrays)
+
+
+def _check_groups(forgot: Array, never: Array, models: int) -> None:
+    check_rank("those of the models that forgot", forgot, 2, "[K, N]")
+    check_rank("those of the models that never saw the samples", never, 2, "[L, N]")
+    if forgot.shape[1] != never.shape[1]:
+        raise ValueError(f"the models that forgot have shape {forgot.shape} and those that never "
+                         f"saw the samples {never.shape}; they must be of the same samples")
+    if min(len(forgot), len(never)) < models:
+        raise ValueError(f"{models} models of each group are needed, there are {len(forgot)} that "
+                         f"forgot and {len(never)} that never saw the samples")
+
+
+def _check_spread(what: str, scores: np.ndarray, when: str = "") -> None:
+    check_finite(f"the scores of the models that {what}", scores)
+    if np.isin(scores, (0, 1)).all():
+        raise ValueError(f"the scores of the models that {what} are all 0 or 1: give logit-scaled "
+                         "confidences or residuals, not whether a model was right")
+    same = (scores == scores[:1]).all(0)
+    if same.any():
+        raise ValueError(f"the models that {what} all have the score "
+                         f"{scores[0, same][0]:g} on sample {np.flatnonzero(same)[0]}{when}"
+                         f" ({same.sum()} such samples): without variance there is no likelihood."
+                         " Leave the samples out, or see whether the models are independent")

@@ -1,0 +1,87 @@
+"""The leaderboard as LaTeX tables, to be read by \\input; they need the package booktabs."""
+
+import re
+
+from unlearn_jax.report import leaderboard
+from unlearn_jax.report.inputs import Run
+from unlearn_jax.report.leaderboard import Board, Row
+from unlearn_jax.report.naming import Metric
+from unlearn_jax.report.stats import Estimate
+
+_SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+            "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+            '"': r"\textquotedbl{}", **{c: "\\" + c for c in "&%$#_{}"}}
+# Beyond ASCII, what headers of the report hold.
+_MATHS = {"α": r"$\alpha$", "−": "$-$", "±": r"$\pm$", "·": r"$\cdot$", "×": r"$\times$",
+          "≤": r"$\leq$", "–": "--"}
+
+
+def escape(text: str) -> str:
+    """Text with LaTeX's special characters taken literally, M_O and D_f as in the report.
+
+    Letters beyond ASCII stay: LaTeX reads UTF-8.
+    """
+    parts = []
+    for part in re.split(r"\b([MD]_[A-Za-z]+)\b", text):
+        if re.fullmatch(r"[MD]_[A-Za-z]+", part):
+            parts.append(rf"${part[0]}_{{\mathrm{{{part[2:]}}}}}$")
+            continue
+        parts += [_SPECIAL.get(c) or _MATHS.get(c, c) for c in part]
+    return "".join(parts)
+
+
+def render(run: Run, boards: tuple[Board, ...]) -> str:
+    """One table for each board, the best method of the ranked metric in bold."""
+    return "\n".join(_table(run, board) for board in boards)
+
+
+def _table(run: Run, board: Board) -> str:
+    metrics = leaderboard.metrics(run)
+    head = ["", "method", *(_header(m) for m in metrics), "$p$"]
+    lines = [r"\begin{table}", r"\centering",
+             rf"\caption{{{_caption(run, board)}}}",
+             r"\begin{tabular}{rl" + "r" * (len(metrics) + 1) + "}", r"\toprule",
+             " & ".join(head) + r" \\", r"\midrule"]
+    for row in board.rows:
+        cells = [str(row.rank or ""), _name(row), *(
+            _number(m, row.values[m.name], row.rank == 1 and m.name == leaderboard.ranked_by(run))
+            for m in metrics), _p(row.p_holm)]
+        lines.append(" & ".join(cells) + r" \\")
+        if row.method == leaderboard.CEILING or row is board.rows[-2]:
+            lines.append(r"\midrule")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _caption(run: Run, board: Board) -> str:
+    of = (f"all {len(board.forget_sets)} forget sets" if board.name == leaderboard.OVERALL
+          else f"forget set {board.name}")
+    return escape(
+        f"Comparison on {of}: mean ± half the 95 % interval over {len(run.seeds)} seeds; p is of "
+        f"the paired t-test against {leaderboard.BASELINE} on "
+        f"{leaderboard.ranked_by(run)}, corrected by Holm. A star marks a method of which no trial "
+        "kept the validation error within tolerance. First row: the ceiling, M_R against the M_R "
+        "of other seeds; last row: M_O.")
+
+
+def _header(metric: Metric) -> str:
+    return escape(metric.header)
+
+
+def _name(row: Row) -> str:
+    titles = {leaderboard.CEILING: "retrain (ceiling)", leaderboard.FLOOR: "original (floor)"}
+    return escape(titles.get(row.method, row.method)) + ("" if row.within else "*")
+
+
+def _number(metric: Metric, e: Estimate, bold: bool) -> str:
+    if e.n == 0:
+        return "--"
+    text = metric.text(e.mean)
+    if e.n > 1:
+        text += f" \\pm {metric.text(e.half)}"
+    # Within $...$ a comma would get a space behind it.
+    text = text.replace("−", "-").replace(",", "{,}")
+    return rf"$\mathbf{{{text}}}$" if bold else f"${text}$"
+
+
+def _p(p: float) -> str:
+    return "" if p != p else "$<0.001$" if p < 0.001 else f"${p:.3f}$"

@@ -1,0 +1,180 @@
+"""The leaderboard of a comparison: methods ranked, tested against ft, between ceiling and floor."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pandas as pd
+
+from unlearn_jax.report import stats, verdict
+from unlearn_jax.report.inputs import REFERENCES, Model, Run
+from unlearn_jax.report.naming import Metric, describe
+from unlearn_jax.report.stats import Estimate, estimate
+
+BASELINE = "ft"  # what every method is tested against
+OVERALL = "all"
+CEILING, FLOOR = "retrain", "original"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A method on a forget set, or on all of them.
+
+    Attributes:
+      method: `retrain` is the ceiling, `original` the floor.
+      epochs: the budget, by forget set.
+      values: by metric; over seeds, each seed first averaged over the forget sets.
+      rank: 1 is best, equal methods share the better rank; None for the references.
+      mean_rank: the mean of its ranks in each (forget set, seed); NaN for the references.
+      difference: of the ranked metric from ft's, over (forget set, seed) pairs.
+      p, p_holm: of the paired t-test, alone and corrected for the number of methods tested.
+      within: whether its trials kept to the tolerance on every forget set.
+    """
+
+    method: str
+    epochs: tuple[int, ...]
+    values: dict[str, Estimate]
+    rank: int | None = None
+    mean_rank: float = np.nan
+    difference: Estimate | None = None
+    p: float = np.nan
+    p_holm: float = np.nan
+    within: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Board:
+    """The rows of a forget set, or of all of them: ceiling, methods by rank, floor."""
+
+    forget_sets: tuple[str, ...]
+    name: str
+    rows: tuple[Row, ...]
+
+
+@functools.lru_cache(maxsize=1)
+def boards(run: Run) -> tuple[Board, ...]:
+    """That of all forget sets together, where there are several, and one for each.
+
+    Args:
+      run: of a comparison.
+    """
+    names = run.forget_sets
+    several = [_board(run, names, OVERALL)] if len(names) > 1 else []
+    return (*several, *(_board(run, (name,), name) for name in names))
+
+
+def metrics(run: Run) -> tuple[Metric, ...]:
+    """The columns, from the one that ranks to what it cost."""
+    alpha, kind = f"{run.alpha:g}", "accuracy" if run.classification else "mae"
+    names = [f"F@{alpha}", "utility", f"forgetting@{alpha}", "gap_closed", f"{kind}_test",
+             f"{kind}_forget", "images_vs_retrain", "wall_vs_retrain", "flops_vs_retrain"]
+    return tuple(_GAP if n == "gap_closed" else describe(run, n) for n in names)
+
+
+_GAP = Metric("gap_closed", "gap closed (%)", "(M_e − M_O) / (M_R − M_O) of the error on D_f per "
+              "seed, in %: 0 is M_O, 100 is M_R; over the forget sets where a gap is established",
+              0, True)
+
+
+def ranked_by(run: Run) -> str:
+    """The metric that decides the ranks."""
+    return f"{run.run['config']['compare']['rank_by']}@{run.alpha:g}"
+
+
+def methods(run: Run) -> list[str]:
+    """Those compared, in the order of the config."""
+    return run.trials.method.unique().tolist()
+
+
+def chosen(run: Run, method: str, forget_set: str) -> pd.Series:
+    """The row of trials.csv that was taken."""
+    t = run.trials
+    return t[(t.method == method) & (t.forget_set == forget_set) & t.chosen].iloc[0]
+
+
+def model(run: Run, method: str, forget_set: str) -> Model:
+    """The population that stands for a method on a forget set."""
+    if method in REFERENCES:
+        return run.only(forget_set, method)
+    return Model(method, int(chosen(run, method, forget_set).epochs))
+
+
+def by_seed(run: Run, method: str, forget_set: str, metric: str) -> pd.Series:
+    """A metric's values by seed; of M_R, Forgetting is the ceiling, and F the ceiling as well."""
+    evaluated = model(run, method, forget_set)
+    if metric == "gap_closed":
+        return verdict.share_closed(run, forget_set, evaluated)
+    if method == CEILING and metric.startswith(("forgetting@", "F@")):
+        metric = "ceiling@" + metric.partition("@")[2]  # its utility is 1
+    return run.values(evaluated, forget_set, metric)
+
+
+def _board(run: Run, forget_sets: tuple[str, ...], name: str) -> Board:
+    compared, metric = methods(run), ranked_by(run)
+    blocks = pd.DataFrame({m: _blocks(run, m, forget_sets, metric) for m in compared})
+    means = [_over_seeds(run, m, forget_sets, metric).mean for m in compared]
+    # seen from above, equal methods share the better rank
+    places = [1 + sum(other > mean for other in means) if np.isfinite(mean)
+              else 1 + int(np.isfinite(means).sum()) for mean in means]
+    mean_ranks = np.mean([stats.ranks(block) for block in blocks.to_numpy()], axis=0)
+    differences = [blocks[m] - blocks[BASELINE] if BASELINE in compared and m != BASELINE
+                   else pd.Series(dtype=float) for m in compared]
+    ps = [stats.paired_p(d) for d in differences]
+    rows = [Row(m, _epochs(run, m, forget_sets), _values(run, m, forget_sets), place, mean_rank,
+                estimate(d) if len(d) else None, p, corrected,
+                all(chosen(run, m, fs).within for fs in forget_sets))
+            for m, place, mean_rank, d, p, corrected in zip(
+                compared, places, mean_ranks, differences, ps, stats.holm(ps))]
+    ceiling, floor = (Row(m, _epochs(run, m, forget_sets), _values(run, m, forget_sets))
+                      for m in (CEILING, FLOOR))
+    return Board(forget_sets, name, (ceiling, *sorted(rows, key=lambda r: r.rank), floor))
+
+
+def _epochs(run: Run, method: str, forget_sets: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(model(run, method, fs).epochs for fs in forget_sets)
+
+
+def _blocks(run: Run, method: str, forget_sets: tuple[str, ...], metric: str) -> pd.Series:
+    """The values by (forget set, seed)."""
+    return pd.concat({fs: by_seed(run, method, fs, metric).reindex(list(run.seeds))
+                      for fs in forget_sets})
+
+
+def _values(run: Run, method: str, forget_sets: tuple[str, ...]) -> dict[str, Estimate]:
+    return {m.name: _over_seeds(run, method, forget_sets, m.name) for m in metrics(run)}
+
+
+def _over_seeds(run: Run, method: str, forget_sets: tuple[str, ...], metric: str) -> Estimate:
+    """Over seeds, the replicates: a seed's forget sets share M_O, so they are averaged first."""
+    found = [by_seed(run, method, fs, metric) for fs in forget_sets]
+    found = [values for values in found if len(values)]
+    if not found:
+        return estimate([])
+    return estimate(functools.reduce(lambda a, b: a + b, found) / len(found))
+
+
+def table(run: Run, found: tuple[Board, ...]) -> pd.DataFrame:
+    """leaderboard.csv: one row per forget set and method.
+
+    Returns:
+      Columns forget_set, rank, mean_rank, method, epochs, then each metric with its ends of the
+      95 % interval, n, the difference from ft with its ends, p, p_holm, pairs, and what was
+      chosen (empty in the rows of all forget sets together, and of the references).
+    """
+    rows = []
+    for board in found:
+        for row in board.rows:
+            entry = {"forget_set": board.name, "rank": row.rank, "mean_rank": row.mean_rank,
+                     "method": row.method, "epochs": " ".join(map(str, dict.fromkeys(row.epochs)))}
+            for name, e in row.values.items():
+                entry |= {name: e.mean, f"{name}_ci95_low": e.low, f"{name}_ci95_high": e.high}
+            d = row.difference or estimate([])
+            entry |= {"n": row.values["utility"].n, f"{ranked_by(run)}_minus_{BASELINE}": d.mean,
+                      "difference_ci95_low": d.low, "difference_ci95_high": d.high, "p": row.p,
+                      "p_holm": row.p_holm, "pairs": d.n, "within": row.within}
+            if row.rank is not None and board.name != OVERALL:
+                picked = chosen(run, row.method, board.name)
+                entry |= {c: picked[c] for c in ("learning_rate", "option", "strength", "note",
+                                                 "stage", "command")}
+            rows.append(entry)
+    return pd.DataFrame(rows).astype({"rank": "Int64"})

@@ -1,0 +1,203 @@
+"""Many work directories as one: one table, one report.
+
+What several runs share (M_O, M_R, a seed that two of them trained) must agree and is kept once;
+what is new is added. Runs of other data are refused unless asked for.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unlearn_jax.report import inputs
+from unlearn_jax.report.files import ReportError, read_csv
+
+_IDENTITY = ["method", "forget_set", "epochs", "seed", "metric"]
+_CURVE = ["stage", "forget_set", "seed", "epoch"]
+# A clock tells each run something else of the same models.
+_CLOCK = ("wall", "sisa_speedup_measured_wall")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A work directory to be merged.
+
+    Attributes:
+      directory: where it is.
+      label: put behind the names of its methods (`ft+LABEL`), but for M_O, M_R and the median, to
+        tell runs apart that differ in other things than method, forget set, budget and seed; ''
+        leaves the names.
+    """
+
+    directory: Path
+    label: str = ""
+
+    def method(self, name: str) -> str:
+        """A method's name in the merged run."""
+        shared = name in ("median", *inputs.REFERENCES)
+        return name if shared or not self.label else f"{name}+{self.label}"
+
+
+def merge_runs(sources: Sequence[Source], out: Path, other_data: bool = False) -> None:
+    """Writes results.csv, predictions, history.csv, data.json and run.json of all runs together.
+
+    Args:
+      sources: finished runs, at least one.
+      out: the merged work directory; must be empty or not exist.
+      other_data: allow runs with different data fingerprints, tasks being the same.
+
+    Raises:
+      ReportError: a run is unfinished or cannot be read, two are of different data, two give
+        different values for one cell, or `out` holds something.
+    """
+    out = Path(out)
+    if out.exists() and any(out.iterdir()):
+        raise ReportError(f"{out} is not empty; give a new folder as --out")
+    runs = [inputs.read_run(s.directory) for s in sources]
+    _check_alike(sources, runs, other_data)
+    results = _results(sources)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        results.to_csv(out / "results.csv", index=False)
+        _write_history(sources, out)
+        _write_predictions(sources, out)
+        (out / "data.json").write_text(json.dumps(_data(runs), indent=1))
+        (out / "run.json").write_text(json.dumps(_run(sources, runs), indent=1))
+    except BaseException:
+        shutil.rmtree(out)  # half a merger looks like a whole one
+        raise
+
+
+def _check_alike(sources: Sequence[Source], runs: Sequence[inputs.Run], other_data: bool) -> None:
+    first = runs[0]
+    for source, run in zip(sources, runs):
+        if not run.run.get("finished", True):
+            raise ReportError(f"{source.directory} is not finished; run its command again")
+        if run.task != first.task or run.unit != first.unit:
+            raise ReportError(f"{source.directory} is a {run.task} in {run.unit}, "
+                              f"{sources[0].directory} a {first.task} in {first.unit}")
+        own, theirs = run.data["fingerprint"], first.data["fingerprint"]
+        if own != theirs and not other_data:
+            raise ReportError(
+                f"{source.directory} is of data {own}, {sources[0].directory} of data {theirs}; "
+                "their numbers cannot be compared. --other-data merges them all the same")
+        if run.alpha != first.alpha:
+            raise ReportError(f"{source.directory} has eval.alpha={run.alpha:g}, "
+                              f"{sources[0].directory} {first.alpha:g}")
+
+
+def _results(sources: Sequence[Source]) -> pd.DataFrame:
+    tables = []
+    for source in sources:
+        table = read_csv(source.directory, "results.csv", tuple(_IDENTITY) + ("value",))
+        table["method"] = table.method.map(source.method)
+        table["run"] = str(source.directory)
+        tables.append(table)
+    merged = pd.concat(tables, ignore_index=True).fillna("")
+    # A ceiling is against a run's own other seeds, a clock is a run's own: the first one stands.
+    again = merged.duplicated(_IDENTITY, keep=False)
+    compared = merged[again & ~merged.metric.str.startswith((*_CLOCK, "ceiling@"))]
+    spread = compared.assign(value=compared.value.astype(float)).groupby(_IDENTITY).value
+    differs = spread.transform(lambda v: float(not np.allclose(v, v.iloc[0], rtol=1e-6,
+                                                               equal_nan=True))) == 1
+    # The averaged prediction is that of a run's seeds: of several sets of seeds there is none.
+    averaged = compared.metric.str.startswith(inputs.AVERAGED)
+    merged = merged.drop(index=compared.index[differs & averaged])
+    if (differs & ~averaged).any():
+        key = compared[differs & ~averaged].iloc[0][_IDENTITY]
+        rows = compared[(compared[_IDENTITY] == key).all(axis=1)]
+        cells = "; ".join(f"{r.run}: {r.value}" for r in rows.itertuples())
+        what = ", ".join(f"{k}={v}" for k, v in key.items())
+        raise ReportError(f"two runs give different values for {what} ({cells}); tell them apart "
+                          "by labels: DIR=LABEL")
+    return merged.drop_duplicates(_IDENTITY).drop(columns="run")
+
+
+def _write_history(sources: Sequence[Source], out: Path) -> None:
+    tables = []
+    for source in sources:
+        if (source.directory / "history.csv").exists():
+            table = read_csv(source.directory, "history.csv", tuple(_CURVE))
+            table["stage"] = table.stage.map(source.method)
+            tables.append(table)
+    if tables:
+        pd.concat(tables).drop_duplicates(_CURVE).to_csv(out / "history.csv", index=False)
+
+
+def _write_predictions(sources: Sequence[Source], out: Path) -> None:
+    """One file for each name, with the seeds of all runs that have it."""
+    (out / "predictions").mkdir()
+    found: dict[str, list[Path]] = {}
+    for source in sources:
+        for path in sorted((source.directory / "predictions").glob("*.npz")):
+            method, *_ = inputs.parse_prediction_name(path.name)
+            name = source.method(method) + path.name.removeprefix(method)
+            found.setdefault(name, []).append(path)
+    for name, paths in found.items():
+        if len(paths) == 1:
+            shutil.copyfile(paths[0], out / "predictions" / name)
+        else:
+            np.savez(out / "predictions" / name, **_joined(paths))
+
+
+def _joined(paths: Sequence[Path]) -> dict[str, np.ndarray]:
+    parts = []
+    for path in paths:
+        with np.load(path, allow_pickle=False) as file:
+            parts.append({key: file[key] for key in ("outputs", "labels", "ids", "seeds")})
+    first, seen = parts[0], set()
+    outputs, seeds = [], []
+    for path, part in zip(paths, parts):
+        for key in ("labels", "ids"):
+            if not np.array_equal(part[key], first[key]):
+                raise ReportError(f"{path} and {paths[0]} are of different samples: their arrays "
+                                  f"{key!r} differ")
+        for m, seed in enumerate(part["seeds"].tolist()):
+            if seed not in seen:
+                seen.add(seed)
+                seeds.append(seed)
+                outputs.append(part["outputs"][m])
+    return {"outputs": np.stack(outputs), "labels": first["labels"], "ids": first["ids"],
+            "seeds": np.array(seeds)}
+
+
+def _data(runs: Sequence[inputs.Run]) -> dict[str, Any]:
+    sets = {name: entry for run in runs for name, entry in run.data["forget_sets"].items()}
+    return {**runs[0].data, "forget_sets": sets}
+
+
+def _run(sources: Sequence[Source], runs: Sequence[inputs.Run]) -> dict[str, Any]:
+    stages = {(s["stage"], s["key"]): s for run in runs for s in run.run["stages"]}
+    merged = [{"directory": str(s.directory), "label": s.label, "command": r.run["command"],
+               "config": r.run["config"], "data_fingerprint": r.data["fingerprint"]}
+              for s, r in zip(sources, runs)]
+    names = " ".join(f"{s.directory}={s.label}" if s.label else str(s.directory) for s in sources)
+    return {
+        **runs[0].run, "config_name": " + ".join(dict.fromkeys(r.run["config_name"] for r in runs)),
+        "command": f"python -m unlearn_jax.report {names}", "merged": merged,
+        "seconds": sum(r.run.get("seconds", 0.0) for r in runs), "stages": list(stages.values()),
+        "warnings": [*(f"merged from {s.directory}: {r.run['command']}"
+                       for s, r in zip(sources, runs)),
+                     *(f"{s.directory}: {w}" for s, r in zip(sources, runs)
+                       for w in r.run["warnings"])]}
+
+
+def parse_source(text: str) -> Source:
+    """`DIR` or `DIR=LABEL`.
+
+    Raises:
+      ReportError: the label is no part of a method's name.
+    """
+    directory, equals, label = text.rpartition("=")
+    if not equals or Path(text).is_dir():
+        return Source(Path(text))
+    if not label or not all(c.isascii() and (c.isalnum() or c in "_-") for c in label):
+        raise ReportError(f"{text!r}: the label {label!r} may hold letters, digits, _ and -")
+    return Source(Path(directory), label)
+
+

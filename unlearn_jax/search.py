@@ -1,0 +1,272 @@
+"""A comparison's plan: what each method may spend, its trials, and which of them is taken.
+
+All methods get the same share of what retraining cost, the same number of trials, and the same
+rule, which reads nothing but errors on the retained part of the validation set. No training here.
+"""
+
+import dataclasses
+import importlib.util
+import math
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from unlearn_jax.errors import InputError
+from unlearn_jax.methods import find_method
+from unlearn_jax.methods.outside import Found
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One setting of a method.
+
+    Attributes:
+      config: whole, of a run of this method alone; budgets and forget sets are set later.
+      learning_rate: NaN where the method trains nothing.
+      strength: value of the option that `Method.strength` names; NaN where there is none.
+    """
+
+    config: ml_collections.ConfigDict
+    learning_rate: float
+    strength: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What a method may do on a forget set.
+
+    Attributes:
+      epochs: of unlearning.
+      note: in words, where the budget cannot be used or must be exceeded; else ''.
+      exceeded: whether even one epoch is too much, so that none would be nearer.
+    """
+
+    epochs: int
+    note: str = ""
+    exceeded: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which trial is taken, and why.
+
+    Attributes:
+      chosen: its position.
+      limit: the largest error allowed.
+      errors: `[T]` mean over seeds; NaN for a trial with a failed member.
+      within: `[T]` bool, whether a trial keeps to the limit.
+    """
+
+    chosen: int
+    limit: float
+    errors: np.ndarray
+    within: np.ndarray
+
+
+def method_config(config: ml_collections.ConfigDict, request: str) -> ml_collections.ConfigDict:
+    """The config of one method of a comparison, as for a run of its own.
+
+    Args:
+      config: with a section `compare`; what `compare.unlearn.METHOD` holds replaces the keys of
+        `unlearn`.
+      request: a method's name, or path/to/file.py:NAME.
+
+    Raises:
+      ConfigError: there is no such method.
+    """
+    found = find_method(request)
+    c = config.copy_and_resolve_references()
+    with c.unlocked():
+        if found.name in config.compare.unlearn:
+            c.unlearn.update(config.compare.unlearn[found.name])
+        c.unlearn.method = request
+        if found.method.make_step is None:
+            c.unlearn.epochs = (0,)
+        c.compare.methods = ()
+        c.compare.unlearn = ml_collections.ConfigDict()
+    return c
+
+
+def spread(ends: Sequence[float], count: int) -> tuple[float, ...]:
+    """`count` factors from the first end to the last, evenly spaced in their logarithm.
+
+    One factor alone is 1: the method as configured.
+    """
+    if count == 1:
+        return (1.0,)
+    first, last = ends
+    return tuple(first * (last / first) ** (k / (count - 1)) for k in range(count))
+
+
+def make_trials(config: ml_collections.ConfigDict, request: str) -> tuple[Trial, ...]:
+    """The trials of a method, from weak to strong.
+
+    A method has one dial. Turning it up raises the learning rate by the factors of
+    `compare.rates`, and with it moves the option that `Method.strength` names through the
+    factors of `Method.strengths`. Values are rounded to three digits; whole ones stay whole.
+
+    Args:
+      config: with a section `compare`.
+      request: a method's name, or path/to/file.py:NAME.
+
+    Returns:
+      `compare.trials` trials; fewer where some would be equal, one where the method trains
+      nothing and names no strength.
+    """
+    base, found = method_config(config, request), find_method(request)
+    method, count = found.method, config.compare.trials
+    searched = method.strength if found.name in base.unlearn else ""
+    trials: list[Trial] = []
+    for rate, strength in zip(spread(config.compare.rates, count),
+                              spread(method.strengths, count)):
+        c = base.copy_and_resolve_references()
+        with c.unlocked():
+            if method.make_step is not None:
+                c.unlearn.learning_rate = _rounded(base.unlearn.learning_rate * rate)
+            if searched:
+                options = c.unlearn[found.name]
+                value = _rounded(options[searched] * strength)
+                options[searched] = round(value) if isinstance(options[searched], int) else value
+        if all(c != t.config for t in trials):
+            trials.append(Trial(
+                c, c.unlearn.learning_rate if method.make_step is not None else math.nan,
+                float(c.unlearn[found.name][searched]) if searched else math.nan))
+    return tuple(trials)
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def fit_epochs(fraction: float, prepared: float, of_epoch: Callable[[int], float]) -> Budget:
+    """The epochs whose cost comes nearest to the budget, but at least one.
+
+    Not the most that fit: of a method that can only do a half or a whole more of what the others
+    do, the half is the less equal. Equally near, the fewer are taken.
+
+    Args:
+      fraction: the budget, as a share of what retraining cost.
+      prepared: what the method spends before its first step, in the same unit.
+      of_epoch: what an epoch costs, counted from zero; 0 ends the count.
+    """
+    first = of_epoch(0)
+    epochs, spent = 1, prepared + first
+    if _nearer(prepared, spent, fraction):
+        parts = f"preparation {_percent(prepared)}, one epoch {_percent(first)}"
+        return Budget(1, f"takes {_percent(spent)} of retraining ({parts}) where the budget is "
+                      f"{_percent(fraction)}", True)
+    while (cost := of_epoch(epochs)) > 0 and not _nearer(spent, spent + cost, fraction):
+        epochs, spent = epochs + 1, spent + cost
+    return Budget(epochs)
+
+
+def _nearer(less: float, more: float, target: float) -> bool:
+    """Whether the first is as near to the target as the second, but for rounding."""
+    return abs(target - less) <= abs(more - target) + 1e-9 * target
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def limit(original: float, tolerance: float, classification: bool) -> float:
+    """The largest validation error that a trial may have.
+
+    Args:
+      original: M_O's error: its mean loss, or for classes 1 − accuracy.
+      tolerance: share by which the loss may rise, or the accuracy fall.
+    """
+    if classification:
+        return 1 - (1 - tolerance) * (1 - original)
+    return (1 + tolerance) * original
+
+
+def select(errors_TM: np.ndarray, original_M: np.ndarray, tolerance: float,
+           classification: bool) -> Selection:
+    """The strongest trial whose retained-validation error stays within tolerance of M_O's.
+
+    Where none does, it is the trial of lowest error; where all have failed, the weakest. Errors
+    are averaged over the seeds whose M_O is finite. Forget and test samples play no part.
+
+    Args:
+      errors_TM: of T trials, from weak to strong, and M seeds, on D_r's validation samples: mean
+        losses, or for classes 1 − accuracy. NaN for a failed member.
+      original_M: of M_O.
+      tolerance: see `limit`.
+      classification: whether the labels are classes.
+
+    Raises:
+      ValueError: the shapes do not fit.
+    """
+    if errors_TM.ndim != 2 or original_M.shape != errors_TM.shape[1:] or not len(errors_TM):
+        raise ValueError(f"errors of trials {errors_TM.shape} and of M_O {original_M.shape}; they "
+                         "must have shapes [T, M] and [M], with at least one trial")
+    finite = np.isfinite(original_M)
+    if not finite.any():
+        return Selection(0, math.nan, np.full(len(errors_TM), np.nan),
+                         np.zeros(len(errors_TM), bool))
+    errors = errors_TM[:, finite].mean(1)
+    errors[~np.isfinite(errors)] = np.nan
+    highest = limit(float(original_M[finite].mean()), tolerance, classification)
+    within = errors <= highest  # NaN is not
+    if within.any():
+        chosen = int(np.flatnonzero(within)[-1])
+    else:
+        chosen = 0 if np.isnan(errors).all() else int(np.nanargmin(errors))
+    return Selection(chosen, highest, errors, within)
+
+
+def method_file(config_file: str, found: Found) -> str:
+    """FILE:SCALE of the method's own config, beside a comparison's; ft's for an outside method."""
+    file, colon, scale = config_file.partition(":")
+    name = "ft" if found.code else found.name
+    return f"{Path(file).with_name(name + '.py')}{colon}{scale}"
+
+
+def load_config(config_file: str) -> ml_collections.ConfigDict:
+    """What `--config=FILE:SCALE` would give.
+
+    Raises:
+      InputError: there is no such file, or it has no `get_config`.
+    """
+    file, colon, scale = config_file.partition(":")
+    if not Path(file).is_file():
+        raise InputError(f"a comparison reads each method's config beside its own, and {file} is "
+                         "no file")
+    spec = importlib.util.spec_from_file_location(f"unlearn_jax_config_{Path(file).stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise InputError(f"{file} has no get_config")
+    return module.get_config(scale) if colon else module.get_config()
+
+
+def command(config_file: str, base: ml_collections.ConfigDict, wanted: ml_collections.ConfigDict,
+            workdir: str) -> str:
+    """The command that runs a config, as flags on top of a config file.
+
+    Args:
+      config_file: FILE:SCALE.
+      base: what it gives.
+      wanted: what is to run; its section `compare` is left out.
+      workdir: where to.
+    """
+    before, after = flat(base.to_dict()), flat(wanted.to_dict())
+    changed = {key: value for key, value in after.items()
+               if not key.startswith("compare.") and (key not in before or before[key] != value)}
+    return shlex.join(["python", "-m", "unlearn_jax.main", f"--config={config_file}",
+                       f"--workdir={workdir}",
+                       *(f"--config.{key}={value}" for key, value in changed.items())])
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dict as {dotted path: value}."""
+    leaves = {}
+    for key, value in tree.items():
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {
+            f"{prefix}{key}": value}
+    return leaves

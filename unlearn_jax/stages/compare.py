@@ -1,0 +1,253 @@
+"""A comparison: many methods at one budget, each searched alike, the best trial of each measured.
+
+Every trial is an ordinary stage of all seeds, the very one that a run of its method alone would
+make, so that the store shares them and one command repeats each result.
+"""
+
+import dataclasses
+import time
+
+import jax
+import numpy as np
+from absl import logging
+
+from unlearn_jax import checkpoints, search
+from unlearn_jax.errors import InputError
+from unlearn_jax.feed import Feed
+from unlearn_jax.layout import Layout, Program, make_layout
+from unlearn_jax.methods import find_method
+from unlearn_jax.methods.outside import Found
+from unlearn_jax.population import epoch_batches
+from unlearn_jax.predict import make_predictor, predict
+from unlearn_jax.splits import ForgetSet
+from unlearn_jax.stages.graph import Stage, Study, forget_parts, unlearn_stages
+from unlearn_jax.stages.models import make_member, make_unlearning, unlearn_missing
+from unlearn_jax.store import stage_key
+
+TRIALS = "trials.csv"
+TRIAL_COLUMNS = ("method", "forget_set", "trial", "learning_rate", "option", "strength", "epochs",
+                 "validation_error", "limit", "within", "chosen", "images", "seconds", "flops",
+                 "note", "stage", "command")
+_COSTS = {"images": "images", "wall": "seconds", "flops": "flops"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """A method of a comparison.
+
+    Attributes:
+      request: as in the config.
+      found: the method and its name.
+      trials: from weak to strong.
+      file: FILE:SCALE of its own config, for the commands.
+    """
+
+    request: str
+    found: Found
+    trials: tuple[search.Trial, ...]
+    file: str
+
+
+def make_contenders(study: Study, config_file: str) -> list[Contender]:
+    """The methods of `compare.methods` with their trials, each checked before any training.
+
+    Args:
+      study: of the comparison.
+      config_file: FILE:SCALE of its config; those of the methods lie beside it.
+
+    Raises:
+      InputError: a method refuses one of its trials, a config is missing, or a forget set leaves
+        no validation sample to choose by.
+    """
+    for forget_set in study.splits.forget_sets:
+        if not len(study.splits.retain_validation(forget_set)):
+            raise InputError(f"forget set {forget_set.name} leaves no validation samples: nothing "
+                             "for a comparison to choose by")
+    contenders = []
+    for request in study.config.compare.methods:
+        found = find_method(request)
+        file = search.method_file(config_file, found)
+        search.load_config(file)
+        trials = search.make_trials(study.config, request)
+        for trial in trials:
+            make_unlearning(dataclasses.replace(study, config=trial.config))
+        contenders.append(Contender(request, found, trials, file))
+    return contenders
+
+
+def run_comparison(study: Study, original: Stage, retrained: list[Stage],
+                   contenders: list[Contender]) -> list[Stage]:
+    """Runs every trial of every method and chooses; writes trials.csv.
+
+    Args:
+      study: of the comparison.
+      original, retrained: finished.
+      contenders: from `make_contenders`.
+
+    Returns:
+      The chosen stages, one per method and forget set.
+    """
+    judge = _Judge(study)
+    limits = {r.forget_name: judge.errors(original, r.forget_set) for r in retrained}
+    chosen, rows = [], []
+    for number, contender in enumerate(contenders, 1):
+        logging.info("comparison: %s, method %d of %d, %d trials", contender.found.name, number,
+                     len(contenders), len(contender.trials))
+        budgets = {r.forget_name: _budget(study, original, r, contender) for r in retrained}
+        stages = [_run_trial(study, original, trial, budgets) for trial in contender.trials]
+        for retrain in retrained:
+            name = retrain.forget_name
+            mine = [by_set[name] for by_set in stages]
+            selection = search.select(
+                np.stack([judge.errors(stage, retrain.forget_set) for stage in mine]),
+                limits[name], study.config.compare.tolerance, study.dataset.num_classes > 0)
+            chosen.append(mine[selection.chosen])
+            rows += _rows(contender, budgets[name], mine, selection, study)
+            _warn(study, contender, name, budgets[name], selection)
+    study.run.write_table(TRIALS, rows, TRIAL_COLUMNS)
+    return chosen
+
+
+def _run_trial(study: Study, original: Stage, trial: search.Trial,
+               budgets: dict[str, search.Budget]) -> dict[str, Stage]:
+    """The trial's finished stage of each forget set."""
+    stages = {}
+    for epochs in sorted({b.epochs for b in budgets.values()}):
+        own = _with_epochs(study, trial.config, (epochs,))
+        group = [unlearn_stages(own, original, f)[0] for f in study.splits.forget_sets
+                 if budgets[f.name].epochs == epochs]
+        unlearn_missing(own, original, group, make_unlearning(own))
+        stages |= {s.forget_name: s for s in group}
+    return stages
+
+
+def _with_epochs(study: Study, config, epochs: tuple[int, ...]) -> Study:
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.unlearn.epochs = epochs
+    return dataclasses.replace(study, config=config)
+
+
+def _budget(study: Study, original: Stage, retrain: Stage, contender: Contender) -> search.Budget:
+    """How many epochs a method gets on a forget set."""
+    method, unit = contender.found.method, study.config.compare.budget
+    if method.make_step is None:
+        return search.Budget(0, "trains nothing, so that it cannot use the budget")
+    whole = _cost(study, retrain, unit)
+    if not whole > 0:
+        return search.Budget(1, f"retraining has no finite cost in {unit}, so that there is no "
+                             "budget; one epoch", True)
+    # What the first epoch takes is measured on the method as configured; of images we know it.
+    measured = (0, 1) if unit != "images" else (0,) if method.prepare else ()
+    own = _with_epochs(study, search.method_config(study.config, contender.request),
+                       measured or (1,))
+    unlearning = make_unlearning(own)
+    spent = [0.0]
+    if measured:
+        probes = unlearn_stages(own, original, retrain.forget_set)
+        unlearn_missing(own, original, probes, unlearning)
+        spent = [_cost(study, probe, unit) for probe in probes]
+    member = make_member(study, study.seeds[0], retrain.forget_set)
+
+    def images(epoch: int) -> int:
+        rows, _ = epoch_batches(member, contender.found.name, epoch, own.config.unlearn.batch_size,
+                                lambda e: method.passes(unlearning.setting, e))
+        return int((rows >= 0).sum())
+
+    per_image = 1.0
+    if unit != "images":
+        # A clock may say that nothing took time; then an image takes what it took M_R.
+        per_image = (spent[1] - spent[0]) / max(images(0), 1)
+        if not per_image > 0:
+            per_image = whole / _cost(study, retrain, "images")
+    return search.fit_epochs(study.config.compare.fraction, max(spent[0], 0) / whole,
+                             lambda epoch: images(epoch) * per_image / whole)
+
+
+def _cost(study: Study, stage: Stage, unit: str) -> float:
+    """What a model of a stage cost, mean over the seeds that did not fail; NaN where all did."""
+    metadata, _ = checkpoints.describe(stage.directory(study.store) / "checkpoint")
+    good = ~np.array(metadata["failed"])
+    return float(np.mean(np.array(metadata[_COSTS[unit]])[good])) if good.any() else np.nan
+
+
+class _Judge:
+    """Validation errors on D_r, of stages in the store; each is computed once and kept there."""
+
+    def __init__(self, study: Study):
+        self._layout: Layout = make_layout(study.config.parallel, len(study.seeds))
+        self._predictor: Program = make_predictor(study.model, self._layout)
+        self._study = dataclasses.replace(study, resident=Feed(self._layout, study.resident).data)
+
+    def errors(self, stage: Stage, forget_set: ForgetSet) -> np.ndarray:
+        """`[M]` mean losses on D_r's validation samples, or 1 − accuracy; NaN where one failed."""
+        study = self._study
+        parts = {"model": stage.key, "forget": forget_parts(study, forget_set)}
+        key = stage_key("validation", parts)
+        if not study.store.complete("validation", key):
+            rows = study.splits.retain_validation(forget_set)
+            with study.store.write("validation", key, parts) as directory:
+                np.save(directory / "outputs.npy", self._outputs(stage, rows))
+        outputs = np.load(study.store.path("validation", key) / "outputs.npy")
+        labels = study.dataset.labels[study.splits.retain_validation(forget_set)]
+        return validation_errors(study, outputs, labels)
+
+    def _outputs(self, stage: Stage, rows: np.ndarray) -> np.ndarray:
+        began = time.monotonic()
+        variables, metadata = checkpoints.restore(
+            stage.directory(self._study.store) / "checkpoint")
+        outputs = np.stack(predict(self._predictor, self._layout, variables, self._study.resident,
+                                   [rows] * len(self._study.seeds),
+                                   self._study.config.eval.batch_size))
+        outputs[np.array(metadata["failed"])] = np.nan
+        logging.info("%s %s: validated in %.1f s", stage.method, stage.forget_name,
+                     time.monotonic() - began)
+        return outputs
+
+
+def validation_errors(study: Study, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """What trials are chosen by: the mean loss `[M]` in the loss's unit, or 1 − accuracy.
+
+    Args:
+      study: for its loss and task.
+      outputs: `[M, N]` label units, or logits `[M, N, C]`; NaN where a member failed.
+      labels: `[N]`.
+    """
+    if study.dataset.num_classes:
+        wrong = (outputs.argmax(-1) != labels[None]).mean(1)
+        return np.where(np.isfinite(outputs).all((1, 2)), wrong, np.nan)
+    losses = jax.vmap(study.loss.per_sample, in_axes=(0, None))(outputs, labels)
+    return np.asarray(losses, np.float64).mean(1)
+
+
+def _rows(contender: Contender, budget: search.Budget, stages: list[Stage],
+          selection: search.Selection, study: Study) -> list[dict]:
+    """The rows of trials.csv of one method and forget set."""
+    base, rows = search.load_config(contender.file), []
+    for i, (trial, stage) in enumerate(zip(contender.trials, stages)):
+        config = _with_epochs(study, trial.config, (stage.epochs,)).config
+        with config.unlocked():
+            config.forget.sets = (stage.forget_set.request,)
+        workdir = f"runs/{stage.method}.{stage.forget_name}.{stage.key}"
+        rows.append({
+            "method": stage.method, "forget_set": stage.forget_name, "trial": i + 1,
+            "learning_rate": trial.learning_rate,
+            "option": contender.found.method.strength if np.isfinite(trial.strength) else "",
+            "strength": trial.strength, "epochs": stage.epochs,
+            "validation_error": selection.errors[i], "limit": selection.limit,
+            "within": bool(selection.within[i]), "chosen": i == selection.chosen,
+            **{name: _cost(study, stage, unit) for unit, name in _COSTS.items()},
+            "note": budget.note, "stage": stage.key,
+            "command": search.command(contender.file, base, config, workdir)})
+    return rows
+
+
+def _warn(study: Study, contender: Contender, forget_name: str, budget: search.Budget,
+          selection: search.Selection) -> None:
+    who = f"comparison: {contender.found.name} on {forget_name}"
+    if budget.exceeded:
+        study.run.warn(f"{who} {budget.note}")
+    if not selection.within.any():
+        study.run.warn(f"{who}: no trial keeps the validation error on D_r within "
+                       f"{100 * study.config.compare.tolerance:g} % of M_O's; the one of lowest "
+                       "error is taken")

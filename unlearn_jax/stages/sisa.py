@@ -1,0 +1,355 @@
+"""SISA as stages of the store: trains, keeps a checkpoint before each slice, deletes.
+
+    sisa_original/KEY   the constituents of all seeds and shards after one slice
+    sisa/KEY            those that a forget set touches, trained again, after one slice
+
+Each slice is a stage: the checkpoint that a finished slice leaves is the one before the next.
+(Before the first slice there are only the weights that the seed or the pretrained file gives.)
+So a killed run goes on with its slice, a finished training serves any number of deletions, and a
+deletion costs what it retrains. All constituents of a slice, of all seeds, shards and forget sets,
+are members of one population.
+
+A slice is a training of its own with the settings of `config.train`: the optimiser starts anew and
+the schedule runs once over the steps of the slice, as the checkpoint holds weights and batch
+statistics and nothing else. Then a checkpoint determines all that follows from it, and retraining
+from it is, to the bit, training from scratch without what was deleted. There is no validation: a
+constituent's last weights are kept.
+
+A constituent is known by its position: those of a seed stand side by side, shard by shard. Its
+random streams, initial weights included, are its own.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+
+from unlearn_jax import checkpoints
+from unlearn_jax import sisa as plans
+from unlearn_jax.engine import train_population
+from unlearn_jax.errors import InputError
+from unlearn_jax.layout import make_layout
+from unlearn_jax.models import Variables
+from unlearn_jax.optim import OptimizerSettings, make_optimizer
+from unlearn_jax.population import Member, Pass, Recipe, Snapshot, Trained
+from unlearn_jax.results import Outcome
+from unlearn_jax.splits import ForgetSet, Rows
+from unlearn_jax.stages.graph import Stage, Study, forget_parts
+from unlearn_jax.stages.models import initial_variables, missing_of, stage_metadata
+from unlearn_jax.stages.outcomes import Models
+from unlearn_jax.stages.progress import CheckpointSaver
+from unlearn_jax.train import make_train_step
+
+HISTORY_COLUMNS = ("stage", "forget_set", "seed", "shard", "slice", "epoch", "steps", "train_loss",
+                   "learning_rate", "images")
+# `config.train` without early stopping; `epochs` counts through `slice_epochs`.
+_NOT_READ = ("epochs", "patience")
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """Some constituents after one slice.
+
+    Attributes:
+      stage: its place in the store.
+      number: of the slice, from zero.
+      positions: `[K]` of the constituents.
+      before: the slices that left the states this one starts from; a later one has precedence.
+    """
+
+    stage: Stage
+    number: int
+    positions: np.ndarray
+    before: tuple["Slice", ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sisa:
+    """SISA for a study.
+
+    Attributes:
+      study: with its seeds and forget sets.
+      aggregate: `mean` or `vote`.
+      slice_epochs: of every slice.
+      plans: of each seed.
+      training: the R slices of training.
+      deletions: by forget set, the slices that are trained again, up to the last.
+    """
+
+    study: Study
+    aggregate: str
+    slice_epochs: float
+    plans: tuple[plans.Plan, ...]
+    training: tuple[Slice, ...]
+    deletions: dict[str, tuple[Slice, ...]]
+
+    @property
+    def shards(self) -> int:
+        """S."""
+        return self.plans[0].shards
+
+    @property
+    def slices(self) -> int:
+        """R."""
+        return self.plans[0].slices
+
+    def run(self) -> list[Models]:
+        """Trains and deletes what the store lacks.
+
+        Returns:
+          The ensembles before any deletion, then those after each forget set's.
+        """
+        for made in self.training:
+            self._train_missing([made])
+        for number in range(self.slices):
+            self._train_missing([made for deletion in self.deletions.values()
+                                 for made in deletion if made.number == number])
+        self._write_history()
+        return [self._ensembles("", self.training, self.training[-1:]),
+                *(self._ensembles(name, made, (self.training[-1], made[-1]))
+                  for name, made in self.deletions.items())]
+
+    def _train_missing(self, made: list[Slice]) -> None:
+        with missing_of(self.study, [m.stage for m in made]) as missing:
+            made = [m for m in made if m.stage in missing]
+            if made:
+                self._train(made)
+
+    def _train(self, made: list[Slice]) -> None:
+        """Trains one slice of the given stages' constituents, together, and stores each stage."""
+        study, recipe = self.study, self._recipe(made[0].number)
+        members = [self._member(m, p) for m in made for p in m.positions]
+        layout = make_layout(study.config.parallel, len(members))
+        if made[0].before:
+            states = [restore(study, m.before, m.positions) for m in made]
+            variables = jax.tree.map(lambda *x: np.concatenate(x), *(v for v, _ in states))
+            failed = np.concatenate([f for _, f in states])
+        else:
+            variables = initial_variables(study, layout, [m.seed for m in members])
+            failed = np.zeros(len(members), bool)
+        stages = [m.stage for m in made]
+        saver = CheckpointSaver(study.store, recipe, stages, study.config.train.checkpoint_seconds)
+        logging.info("%s: %d constituents (%d seeds x %d shards), %.3g epochs of %d to %d images",
+                     recipe.name, len(members), len(study.seeds), self.shards, self.slice_epochs,
+                     *(f(len(m.retain) for m in members) for f in (min, max)))
+        # A deletion may leave nothing of the first slices: there is nothing to train on yet.
+        busy = np.array([len(m.retain) > 0 for m in members])
+        trained = Trained({}, [], 0.0)
+        if busy.any():
+            trained = train_population(
+                recipe, study.model, layout, study.resident,
+                [m for m, b in zip(members, busy) if b],
+                jax.tree.map(lambda x: np.asarray(x)[busy], variables), saver, study.bar)
+        snapshot = _among(trained.snapshots.get(recipe.epochs), variables, busy, failed)
+        status = "resumed" if saver.resumed else "computed"
+        first = 0
+        for m in made:
+            mine = list(range(first, first + len(m.positions)))
+            first += len(mine)
+            metadata = self._store(m, snapshot, mine, trained.history)
+            study.run.record_stage(m.stage.method, m.stage.forget_name, m.stage.key, status,
+                                   float(np.sum(metadata["seconds"])),
+                                   int(np.sum(metadata["images"])), len(mine), m.stage.epochs)
+        saver.finish()
+        study.run.record_start(recipe.name, trained.compile_seconds, trained.first_step_seconds)
+
+    def _recipe(self, number: int) -> Recipe:
+        """The settings of `config.train` for one slice.
+
+        Training and deletion have the same name, which decides the random streams.
+        """
+        config = self.study.config
+        settings = OptimizerSettings.from_config(config.train)
+        optimizer = make_optimizer(settings)
+        shares = plans.epoch_shares(self.slice_epochs)
+
+        def passes(epoch: int) -> tuple[Pass, ...]:
+            return (Pass("retain", share=shares[epoch]),)
+
+        # The engine closes each epoch with a validation; of nobody, it costs one sample.
+        return Recipe(f"sisa/slice-{number + 1}",
+                      make_train_step(self.study.model, optimizer, self.study.loss), optimizer,
+                      settings, self.study.loss, len(shares), config.train.batch_size,
+                      eval_batch_size=config.parallel.batch, keep="last",
+                      snapshots=(len(shares),), passes=passes)
+
+    def _member(self, made: Slice, position: int) -> Member:
+        m, shard = divmod(int(position), self.shards)
+        rows = self.study.splits.rows
+        seen = np.isin(rows.source, self.plans[m].seen(shard, made.number,
+                                                       _forgotten(made.stage.forget_set)))
+        nobody = np.zeros(0, np.int32)
+        return Member(_constituent_seed(self.study.seeds[m], shard), made.stage.forget_name,
+                      self.study.index(Rows(rows.source[seen], rows.copy[seen])), nobody, nobody)
+
+    def _store(self, made: Slice, snapshot: Snapshot, mine: list[int],
+               history: list[dict[str, Any]]) -> dict[str, Any]:
+        study, stage = self.study, made.stage
+        seeds, shards = (x.tolist() for x in np.divmod(made.positions, self.shards))
+        seeds = [study.seeds[m] for m in seeds]
+        who = {_constituent_seed(seed, shard): (seed, shard) for seed, shard in zip(seeds, shards)}
+        rows = [{**row, "stage": stage.method, "slice": made.number + 1,
+                 **dict(zip(("seed", "shard"), who[row["seed"]]))}
+                for row in history if row["forget_set"] == stage.forget_name]
+        metadata = {**stage_metadata(study, stage, snapshot, mine), "seeds": seeds,
+                    "shards": shards, "slice": made.number + 1, "metric": {}}
+        variables = jax.tree.map(lambda x: np.asarray(x)[np.array(mine)], snapshot.variables)
+        with study.store.write(stage.method, stage.key, stage.parts) as directory:
+            checkpoints.save(directory / "checkpoint", variables, metadata)
+            (directory / "history.json").write_text(json.dumps(
+                [{k: row[k] for k in HISTORY_COLUMNS} for row in rows]))
+        return metadata
+
+    def _write_history(self) -> None:
+        """sisa_history.csv: the constituents' training curves."""
+        every = [*self.training, *(m for made in self.deletions.values() for m in made)]
+        rows = [row for m in every for row in json.loads(
+            (m.stage.directory(self.study.store) / "history.json").read_text())]
+        self.study.run.write_table("sisa_history.csv", rows, HISTORY_COLUMNS)
+
+    def _ensembles(self, forget_set: str, made: Sequence[Slice],
+                   last: tuple[Slice, ...]) -> Models:
+        """The ensembles of all seeds that slices `made` cost, with the states that `last` left."""
+        study, every = self.study, np.arange(len(self.study.seeds) * self.shards)
+        books = {k: np.zeros(len(study.seeds)) for k in ("images", "seconds", "flops")}
+        for m in made:
+            metadata, _ = checkpoints.describe(m.stage.directory(study.store) / "checkpoint")
+            for k, sums in books.items():
+                np.add.at(sums, m.positions // self.shards, metadata[k])
+        rows = len(study.splits.rows.source)
+        if forget_set:
+            rows = len(study.splits.retain_rows(made[-1].stage.forget_set).source)
+        failed = np.zeros(len(every), bool)
+        for m in last:
+            metadata, _ = checkpoints.describe(m.stage.directory(study.store) / "checkpoint")
+            failed[m.positions] = metadata["failed"]
+        # Passes over the data, as constituents have no epochs in common.
+        books |= {"images": books["images"].astype(int), "epochs_trained": books["images"] / rows,
+                  "failed": failed.reshape(-1, self.shards).any(1)}
+        measures = functools.partial(self.speedups, made[-1].stage.forget_set)
+        return Models(made[-1].stage, forget_set, lambda: restore(study, last, every)[0], books,
+                      self.combine, self.aggregate, measures if forget_set else None)
+
+    def combine(self, outputs: np.ndarray) -> np.ndarray:
+        """Outputs of the constituents `[M S, N, ...]` as those of the ensembles `[M, N, ...]`."""
+        outputs = outputs.reshape(-1, self.shards, *outputs.shape[1:])
+        if self.aggregate == "vote":
+            return plans.vote(outputs)
+        return plans.mean_output(outputs, self.study.dataset.num_classes > 0)
+
+    def speedups(self, forget_set: ForgetSet, own: Outcome,
+                 retrained: Outcome) -> dict[str, np.ndarray]:
+        """How many times cheaper than M_R a deletion is, `[M]`: measured, nominal and expected."""
+        config, rows = self.study.config, self.study.splits.rows
+        expected = []
+        for plan in self.plans:
+            weights = np.bincount(np.searchsorted(plan.samples, rows.source),
+                                  minlength=len(plan.samples))
+            expected.append(plans.expected_speedup(plan, weights, len(forget_set.train),
+                                                   self.slice_epochs, config.train.epochs))
+        nominal = plans.nominal_speedup(self.shards, self.slices)
+        seconds, images = (np.where(own.failed | retrained.failed, np.nan, cost)
+                           for cost in (own.seconds, own.images))
+        return {"sisa_speedup_measured_wall": retrained.seconds / seconds,
+                "sisa_speedup_measured_images": retrained.images / images,
+                "sisa_speedup_expected": np.array(expected),
+                "sisa_speedup_nominal": np.full(len(expected), nominal)}
+
+
+def make_scheme(study: Study, original: Stage, options: ml_collections.ConfigDict) -> Sisa:
+    """Plans SISA; trains nothing.
+
+    Args:
+      study: loaded and split.
+      original: the stage of M_O, which has the data, the model and the settings in its key.
+      options: `config.unlearn.sisa`.
+
+    Raises:
+      InputError: more slices than samples, or a forget set that leaves a shard empty.
+    """
+    shards, slices = options.shards, options.slices
+    epochs = options.slice_epochs or plans.epochs_per_slice(study.config.train.epochs, slices)
+    made = tuple(plans.make_plan(study.splits.train, shards, slices, s) for s in study.seeds)
+    parts = {**original.parts,
+             "train": {k: v for k, v in original.parts["train"].items() if k not in _NOT_READ},
+             "sisa": {"shards": shards, "slices": slices, "slice_epochs": float(epochs)}}
+    budget = round(plans.passes_over_all(epochs, slices))
+    every = np.arange(len(made) * shards)
+    training: list[Slice] = []
+    for r in range(slices):
+        stage = Stage("sisa_original", None, budget, {**parts, "slice": r + 1})
+        training.append(Slice(stage, r, every, tuple(training[-1:])))
+    deletions = {}
+    for f in study.splits.forget_sets:
+        for seed, plan in zip(study.seeds, made):
+            if len(emptied := plan.emptied(f.train)):
+                raise InputError(
+                    f"forget set {f.name} takes every sample of {len(emptied)} of the {shards} "
+                    f"shards of seed {seed}; config.unlearn.sisa.shards must be smaller")
+        first = np.concatenate([plan.first_touched(f.train) for plan in made])
+        deletion: list[Slice] = []
+        for r in range(first.min(), slices):
+            stage = Stage("sisa", f, budget, {"training": training[r].stage.key,
+                                              "forget": forget_parts(study, f), "slice": r + 1})
+            before = (*training[r - 1:r], *deletion[-1:])
+            deletion.append(Slice(stage, r, np.flatnonzero(first <= r), before))
+        deletions[f.name] = tuple(deletion)
+    return Sisa(study, options.aggregate, epochs, made, tuple(training), deletions)
+
+
+def restore(study: Study, made: Sequence[Slice],
+            positions: np.ndarray) -> tuple[Variables, np.ndarray]:
+    """The states of some constituents, each as the last of the slices that has it left it.
+
+    Returns:
+      Variables `[K, ...]` and whether each constituent had failed, `[K]` bool.
+    """
+    source = {p: (i, k) for i, m in enumerate(made) for k, p in enumerate(m.positions)}
+    wanted = [source[p] for p in positions]
+    found = {i: checkpoints.restore(made[i].stage.directory(study.store) / "checkpoint")
+             for i in {i for i, _ in wanted}}
+    used = sorted(found)
+    variables = jax.tree.map(
+        lambda *leaves: np.stack([leaves[used.index(i)][k] for i, k in wanted]),
+        *(found[i][0] for i in used))
+    return variables, np.array([found[i][1]["failed"][k] for i, k in wanted])
+
+
+def _among(trained: Snapshot | None, start: Variables, busy: np.ndarray,
+           failed: np.ndarray) -> Snapshot:
+    """A snapshot of all constituents: those that had nothing to train on are as they were."""
+    count = len(busy)
+    if trained is None:
+        nothing = np.zeros(count, int)
+        return Snapshot(start, nothing, nothing, nothing, np.zeros(count), failed,
+                        np.full(count, np.nan), 0.0)
+
+    def spread(values, fill=0):
+        whole = np.full(count, fill, values.dtype)
+        whole[busy] = values
+        return whole
+
+    def overlay(own, before):
+        whole = np.array(before)
+        whole[busy] = own
+        return whole
+
+    return Snapshot(jax.tree.map(overlay, trained.variables, start), spread(trained.epochs),
+                    spread(trained.steps), spread(trained.images), spread(trained.flops),
+                    spread(trained.failed) | failed, spread(trained.validation_loss, np.nan),
+                    trained.seconds)
+
+
+def _forgotten(forget_set: ForgetSet | None) -> np.ndarray:
+    return np.zeros(0, np.int32) if forget_set is None else forget_set.train
+
+
+def _constituent_seed(seed: int, shard: int) -> int:
+    """A seed of its own for each constituent, of 31 bits."""
+    return int(np.random.SeedSequence([seed, shard]).generate_state(1)[0] >> 1)
