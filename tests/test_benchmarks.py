@@ -4,7 +4,17 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import audit, measure, metrics, population, roofline, sisa
+from benchmarks import (
+    audit,
+    formulations,
+    measure,
+    metrics,
+    population,
+    roofline,
+    sisa,
+    startup,
+)
+from unlearn_jax import conv
 from unlearn_jax.metrics import errors
 
 TINY = ["--network", "resnet4", "--width", "2", "--image-size", "8", "--batch", "4", "--steps", "2",
@@ -30,14 +40,45 @@ def test_figures_are_written_with_their_context(monkeypatch, capsys, tmp_path, b
     assert "| impl | members |" in capsys.readouterr().out
 
 
-def test_roofline_splits_a_step_into_phases(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["benchmark", *TINY])
+def run(monkeypatch, tmp_path, benchmark, *flags):
+    """What a benchmark writes with `--json`."""
+    path = tmp_path / "figures.json"
+    monkeypatch.setattr(sys, "argv", ["benchmark", *TINY, *flags, "--json", str(path)])
+    benchmark.main()
+    return json.loads(path.read_text())
+
+
+def test_roofline_splits_a_step_into_phases(monkeypatch, tmp_path):
     monkeypatch.setattr(roofline, "limits", lambda n: {"flops_per_s": 1e9, "bytes_per_s": 1e9})
-    roofline.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split("|")[1].strip() for line in lines if line.startswith("| ")][1:] == [
-        "input", "forward", "input gradients", "weight gradients", "normalisation",
-        "optimiser"]
+    rows = run(monkeypatch, tmp_path, roofline)["rows"]
+    assert [row["phase"] for row in rows] == [
+        "input", "forward", "input gradients", "weight gradients", "normalisation", "optimiser"]
+    assert all(row["GB"] > 0 and row["GFLOP"] > 0 for row in rows[1:5])
+
+
+def test_every_convolution_of_the_network_is_measured(monkeypatch, tmp_path):
+    content = run(monkeypatch, tmp_path, formulations, "--members", "2", "--settings", "direct",
+                  "batched")
+    rows = content["rows"]
+    # resnet4: the stem, and two alike convolutions of its one block
+    assert {row["convolution"] for row in rows} == {"8x8x3 3x3/1 2", "8x8x2 3x3/1 2"}
+    assert {row["phase"] for row in rows} == set(conv.PHASES)
+    assert len(rows) == 2 * 3 * 2
+    assert [row["impl"] for row in rows if row["auto"]] == ["direct"] * 6
+    assert all(0 < row["ms"]["min"] <= row["ms"]["max"] for row in rows)
+
+
+def test_flops_of_a_convolution():
+    geometry = formulations.Geometry((2, 2), ((1, 1), (1, 1)), (5, 8, 8, 3), (3, 3, 3, 7))
+    assert geometry.flops == 2 * (5 * 4 * 4 * 7) * (3 * 3 * 3)
+
+
+def test_startup_is_measured_in_processes_of_their_own(monkeypatch, tmp_path):
+    content = run(monkeypatch, tmp_path, startup, "--members", "1", "--stem", "small", "--n", "1")
+    assert [row["cache"] for row in content["rows"]] == ["cold", "cached"]
+    for row in content["rows"]:
+        assert 0 < row["step_compile_s"]["median"] < row["compile_s"]["median"]
+        assert row["compile_s"]["median"] < row["first_step_s"]["median"]
 
 
 def test_metrics_are_timed_against_a_loop_that_gives_the_same(monkeypatch, capsys, tmp_path):
