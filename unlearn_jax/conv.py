@@ -58,8 +58,8 @@ class Choice(NamedTuple):
     min_channels: int = 1
 
 
-# By backend; the first that fits is taken, `direct` where none does. Measured by
-# `python -m benchmarks.formulations` on two CPU cores; no GPU has been measured.
+# By backend; the first that fits is taken, `direct` where none does. Measured on single layers, on
+# two CPU cores (`python -m benchmarks.formulations` times them all); no GPU has been measured.
 # - Up to four output pixels XLA's CPU convolution is far slower than gathering the patches and
 #   multiplying matrices (2x2 pixels, 128 channels: 6 against 109 GFLOP/s); above, the copies for
 #   the patches cost more than they save.
