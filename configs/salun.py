@@ -3,8 +3,8 @@
     python -m unlearn_jax.main --config=configs/salun.py
 
 The scales are those of configs/ft.py, with which it shares M_O and M_R through the store.
-Published: 10 epochs of SGD, rate 0.013, half of the weights, batches of 256; the study's scale
-takes these.
+Published: 10 epochs of SGD, rate 0.013, half of the weights, labels drawn uniformly, batches of
+256; the study's scale takes these.
 At the default scale the rate of configs/ft.py and about its images: rates up to 3.2e-3 kept the
 retain set's validation error within 5 % of M_O's, 8e-3 did not (configs/compare.py).
 No forget and no test sample was looked at.

@@ -12,11 +12,12 @@ from unlearn_jax.data.resident import make_resident
 from unlearn_jax.methods import METHODS
 from unlearn_jax.models import build_model
 from unlearn_jax.splits import make_splits
-from unlearn_jax.stages.models import make_member, make_unlearning
+from unlearn_jax.stages.models import _label_space, make_member, make_unlearning
 from unlearn_jax.train import make_loss
 
 FORGET_SETS = ("20-28", "gender:1")
-ON_RETAIN, ON_BOTH = ["retrain", "ft"], ["rnd"]
+ON_RETAIN = ["retrain", "ft", "l1_sparse"]
+ON_BOTH = ["rnd", "salun", "gaussian_amnesiac"]
 
 
 class Case:
@@ -84,7 +85,7 @@ def test_the_original_walks_over_the_whole_balanced_training_set(case):
 
 @pytest.mark.parametrize("request_", FORGET_SETS)
 @pytest.mark.parametrize("method", ON_RETAIN)
-def test_retrain_and_ft_walk_over_the_retain_set_alone(case, method, request_):
+def test_methods_of_the_retain_set_walk_over_it_alone(case, method, request_):
     member, forgotten = case.member(request_), case.forgotten(request_)
     assert not set(case.sources[member.retain]) & forgotten
     assert walked(member, method) == case.resident_rows_of(set(case.splits.train) - forgotten)
@@ -92,7 +93,7 @@ def test_retrain_and_ft_walk_over_the_retain_set_alone(case, method, request_):
 
 @pytest.mark.parametrize("request_", FORGET_SETS)
 @pytest.mark.parametrize("method", ON_BOTH)
-def test_rnd_walks_over_everything(case, method, request_):
+def test_methods_that_relabel_walk_over_everything(case, method, request_):
     member, forgotten = case.member(request_), case.forgotten(request_)
     assert set(case.sources[list(walked(member, method))]) >= forgotten & set(case.splits.train)
     assert walked(member, method) == case.resident_rows_of(set(case.splits.train))
@@ -123,6 +124,20 @@ def test_a_method_has_the_optimiser_states_that_it_asks_for(case, method, states
     optimizer = make_unlearning(study).setting.optimizer
     trace = optimizer.init({"w": np.zeros((5,))})[0].trace["w"]
     assert trace.shape == ((states, 5) if states else (5,))
+
+
+def test_methods_know_the_labels_of_the_training_split_without_copies(case):
+    space = make_unlearning(types.SimpleNamespace(
+        config=case.study.config, dataset=case.data, splits=case.splits,
+        model=build_model(case.study.config.model, 12, 0),
+        loss=make_loss("mae", 40.0))).setting.labels
+    labels = case.data.labels[case.splits.train]
+    assert (space.low, space.high, space.num_classes, space.frequencies) == (20, 60, 0, ())
+    np.testing.assert_allclose([space.mean, space.std], [labels.mean(), labels.std()])
+    classes = types.SimpleNamespace(
+        config=case.study.config, splits=types.SimpleNamespace(train=np.array([0, 1, 3, 5])),
+        dataset=types.SimpleNamespace(labels=np.array([2, 0, 1, 2, 1, 2]), num_classes=4))
+    assert _label_space(classes).frequencies == (0.25, 0.0, 0.75, 0.0)
 
 
 def test_no_member_sees_the_test_split(case):
