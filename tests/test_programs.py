@@ -1,12 +1,69 @@
+import collections
 import dataclasses
+import functools
 import logging
+import re
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import Bar, crowded, layout, members, train, tree_close
+from toy import Bar, crowded, layout, members, recipe, train, tree_close
 
 from unlearn_jax import memory
+from unlearn_jax.config import default_config
+from unlearn_jax.data.resident import Resident, Streamed
+from unlearn_jax.engine import PopulationRun
 from unlearn_jax.errors import InputError
+from unlearn_jax.feed import Feed
+from unlearn_jax.models import build_model
+from unlearn_jax.population import init_members
+
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
+
+
+@functools.cache
+def network(streams, members_axis, batch_axis):
+    """A small ResNet on a mesh: its programs' collectives, and its variables after two steps."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    labels = jnp.asarray(rng.uniform(20, 60, 40), jnp.float32)
+    data = Streamed(images, images[:0], labels) if streams else Resident(jnp.asarray(images),
+                                                                         labels)
+    cfg = default_config().model
+    with cfg.unlocked():
+        cfg.update(name="resnet4", width=2, stem="small")
+    model = build_model(cfg, 8, 0)
+    count = max(members_axis, 2)
+    where = layout(members_axis, batch_axis, count, per_device=1)
+    run = PopulationRun(recipe(model, epochs=1, keep="last", snapshots=(1,)), model,
+                        Feed(where, data), where, members((16,) * count),
+                        init_members(model, where, range(count)))
+    run.train_epoch()
+    text = "".join(program.compiled.as_text()
+                   for program in (run.programs.step, run.programs.validate))
+    found = collections.Counter(re.findall(rf" ({'|'.join(COLLECTIVES)})(?:-start)?\(", text))
+    return found, jax.tree.map(lambda x: x[:2], run.result().snapshots[1].variables)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_members_of_a_network_exchange_nothing(streams):
+    found, variables = network(streams, 4, 1)
+    assert not found
+    tree_close(variables, network(False, 1, 1)[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_one_network_on_several_devices_is_that_of_one_device(streams):
+    found, variables = network(streams, 1, 2)
+    assert found["all-reduce"] and not found["all-gather"]
+    tree_close(variables, network(False, 1, 1)[1], rtol=1e-4, atol=1e-5)
+
+
+def test_members_and_batches_may_both_be_divided():
+    found, variables = network(True, 2, 2)
+    assert found == network(True, 1, 2)[0]  # the member axis adds no exchange
+    tree_close(variables, network(False, 1, 1)[1], rtol=1e-4, atol=1e-5)
 
 
 def needed(count):
