@@ -12,7 +12,8 @@ from unlearn_jax.data.resident import make_resident
 from unlearn_jax.methods import METHODS
 from unlearn_jax.models import build_model
 from unlearn_jax.splits import make_splits
-from unlearn_jax.stages.models import _label_space, make_member, make_unlearning
+from unlearn_jax.stages.models import _label_space, make_unlearning
+from unlearn_jax.stages.populations import make_member
 from unlearn_jax.train import make_loss
 
 FORGET_SETS = ("20-28", "gender:1")

@@ -63,8 +63,9 @@ class Books:
             "forget_set": member.forget_set, "seed": member.seed, "epoch": row["epoch"],
             "steps": row["steps"], "train_loss": row["train_loss"],
             "validation_loss": row["validation_loss"], "best": row["best"],
-            "learning_rate": float(settings.learning_rate * rate_at(settings, fraction)),
-            "images": int(self.images[m])})
+            "learning_rate": float(self.recipe.learning_rate(member) * rate_at(settings, fraction)),
+            "images": int(self.images[m]),
+            **({"variant": member.variant} if member.variant else {})})
 
     def metadata(self) -> dict[str, Any]:
         """Everything, for a save."""
@@ -82,8 +83,9 @@ class Books:
         images = np.array(metadata["books"]["images"])
         share = images[mine].sum() / max(images.sum(), 1)
         self.epoch, self.seconds = metadata["epoch"], metadata["seconds"] * share
-        who = {(m.forget_set, m.seed) for m in self.members}
-        self.history = [r for r in metadata["history"] if (r["forget_set"], r["seed"]) in who]
+        who = {(m.forget_set, m.seed, m.variant) for m in self.members}
+        self.history = [r for r in metadata["history"]
+                        if (r["forget_set"], r["seed"], r.get("variant", "")) in who]
         for name, values in metadata["books"].items():
             setattr(self, name, np.array(values)[mine])
         return mine, share

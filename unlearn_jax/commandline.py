@@ -2,20 +2,38 @@
 
 from pathlib import Path
 
+import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
 from unlearn_jax.errors import InputError
 
 
-def parse(argv: list[str]) -> list[str]:
+def read_config(arguments: list[str]) -> ml_collections.ConfigDict:
+    """The config of `--config=FILE:SCALE` and `--config.KEY=VALUE`, as `main` would have it.
+
+    Raises:
+      InputError: see `parse`.
+    """
+    values = flags.FlagValues()
+    argv = ["", *arguments]
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    parse(argv, values)
+    return values[holder.name].value
+
+
+def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """Parses all flags, `--config` among them.
+
+    Args:
+      argv: with the program's name.
+      values: the flags that there are.
 
     Raises:
       InputError: a flag, a config key or its value is wrong, or the config file is missing.
     """
     try:
-        rest = flags.FLAGS(argv)
+        rest = values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, InputError) as e:
         # What a config file raises comes back as text with its traceback; here is the original.
         origin = e
@@ -29,17 +47,17 @@ def parse(argv: list[str]) -> list[str]:
     if len(rest) > 1:
         raise InputError(f"arguments not understood: {' '.join(rest[1:])}; flags look like "
                          "--config.train.epochs=3")
-    if not flags.FLAGS["config"].present:
+    if not values["config"].present:
         raise InputError("--config is missing; give a file of configs/, as --config=configs/ft.py")
-    file, _ = config_name()
+    file, _ = config_name(values)
     if not Path(file).is_file():
         raise InputError(f"--config={file} is no file; give one of configs/, as "
                          "--config=configs/ft.py")
     return rest
 
 
-def config_name() -> tuple[str, str]:
+def config_name(values: flags.FlagValues = flags.FLAGS) -> tuple[str, str]:
     """(file, scale) of `--config=FILE:SCALE`; the scale may be empty."""
-    given = config_flags.get_config_filename(flags.FLAGS["config"])
+    given = config_flags.get_config_filename(values["config"])
     file, _, scale = given.partition(":")
     return file, scale

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from unlearn_jax import interrupt
 from unlearn_jax.books import Books
 from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.feed import Feed, Queue
@@ -66,6 +67,7 @@ def train_population(recipe: Recipe, model: Model, layout: Layout,
     Raises:
       ValueError: a member has no samples to walk over, or none to be selected by.
       InputError: not even one member fits on a device.
+      Interrupted: a signal asked for it (interrupt.py); the epoch's end is saved.
     """
     for member in members:
         if recipe.epochs and not recipe.steps(member, recipe.passes(0)):
@@ -92,8 +94,11 @@ def _train(run: "PopulationRun", saver: Saver, bar: Callable[..., Any] | None) -
         progress_bar.update(int(books.images.sum()))
         while books.epoch < recipe.epochs and not books.done.all():
             run.train_epoch(progress_bar)
-            if saver.due() and books.epoch < recipe.epochs:
+            if books.epoch == recipe.epochs:
+                return  # to be stored as finished
+            if saver.due() or interrupt.requested():
                 run.save(saver)
+            interrupt.leave_if_requested()
 
 
 class PopulationRun:
@@ -138,7 +143,7 @@ class PopulationRun:
             flags[member.forget] = True
         return Inputs(
             key=member_keys(self.recipe.name, members),
-            learning_rate=np.full(len(members), self.recipe.settings.learning_rate, np.float32),
+            learning_rate=np.array([self.recipe.learning_rate(m) for m in members], np.float32),
             total_steps=self.books.total_steps[which].astype(np.int32),
             epochs=np.full(len(members), self.recipe.epochs, np.int32), forget=forget,
             context=jax.tree.map(lambda x: x[which], self._context))

@@ -35,6 +35,9 @@ class Member:
         the original model.
       validation: `[v]` int32, the resident rows of its validation set.
       forget: `[f]` int32, the resident rows of D_f with its copies, flagged in batches.
+      variant: what tells it from another member of the same seed and sets, such as
+        `learning_rate=0.002`; '' where all members have the same hyperparameters.
+      learning_rate: its peak rate; None: the recipe's.
     """
 
     seed: int
@@ -42,6 +45,8 @@ class Member:
     retain: np.ndarray
     validation: np.ndarray
     forget: np.ndarray
+    variant: str = ""
+    learning_rate: float | None = None
 
     @functools.cached_property
     def digest(self) -> str:
@@ -49,10 +54,13 @@ class Member:
         digest = hashlib.blake2b(f"{self.seed}|{self.forget_set}".encode(), digest_size=16)
         for part in (self.retain, self.validation, self.forget):
             digest.update(f"|{len(part)}|".encode() + part.astype("<i4").tobytes())
+        if self.variant:
+            digest.update(self.variant.encode())
         return digest.hexdigest()
 
     def __str__(self) -> str:
-        return f"seed {self.seed}" + (f", forget set {self.forget_set}" if self.forget_set else "")
+        return (f"seed {self.seed}" + (f", forget set {self.forget_set}" if self.forget_set else "")
+                + (f", {self.variant}" if self.variant else ""))
 
 
 WALKS = ("retain", "forget", "all", "mixed", "validation", "retain+forget", "forget+retain")
@@ -160,6 +168,11 @@ class Recipe:
         for passes, run in itertools.groupby(map(self.passes, range(self.epochs))):
             found[passes] = found.get(passes, 0) + sum(1 for _ in run)
         return found
+
+    def learning_rate(self, member: Member) -> float:
+        """The member's peak rate."""
+        own = member.learning_rate
+        return self.settings.learning_rate if own is None else own
 
     def steps(self, member: Member, passes: tuple[Pass, ...]) -> int:
         """Steps that the member takes in an epoch of these passes."""

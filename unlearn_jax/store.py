@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from unlearn_jax import interrupt
 from unlearn_jax.errors import InputError
 
 MARKER = "DONE.json"
@@ -30,6 +31,7 @@ _LOCK = ".lock"
 _TEMP = ".tmp-"
 # A temporary directory whose owner cannot be told (no lock file) is left alone this long.
 _GRACE_SECONDS = 3600.0
+_POLL_SECONDS = 0.2  # between two looks at a lock
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
 
 _log = logging.getLogger(__name__)
@@ -180,20 +182,26 @@ class Store:
                     raise
 
     @contextlib.contextmanager
-    def lock(self, stage: str, key: str) -> Iterator[None]:
+    def lock(self, stage: str, key: str, wait: bool = True) -> Iterator[bool]:
         """Hold a stage alone: a second process waits here until the first is done or dead.
 
         Check `complete` inside. Where the file system has no locks, nothing is held; the
         stage may then be computed twice, and one of the two is kept.
+
+        Yields:
+          Whether it is held; without `wait`, another process may have it.
         """
         path = self.path(stage, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if not _try_lock(fd):
+            held = _try_lock(fd)
+            if wait and not held:
                 _log.warning("waiting for another process that is computing %s/%s", stage, key)
-                fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
+                while not (held := _try_lock(fd)):
+                    interrupt.leave_if_requested()
+                    time.sleep(_POLL_SECONDS)
+            yield held
         finally:
             # The file stays: removing it would let two processes lock two different files.
             os.close(fd)

@@ -4,12 +4,16 @@ Each model stage lives in the store under a key that hashes exactly what determi
 is computed once and shared by every run that needs it.
 
     graph.py      what a stage is, and its key
-    models.py     trains and stores the missing ones
+    models.py     what models start from, and their recipes
+    populations.py  trains and stores the missing ones
+    variants.py   several configs on the same M_O
     sisa.py       the one training scheme with stages of its own
     outcomes.py   predictions and results
     compare.py    many methods at one budget, each searched alike
 """
 
+import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,8 +35,10 @@ from unlearn_jax.splits import make_splits
 from unlearn_jax.stages import sisa
 from unlearn_jax.stages.compare import make_contenders, run_comparison
 from unlearn_jax.stages.graph import Stage, Study, original_stage, retrain_stage, unlearn_stages
-from unlearn_jax.stages.models import make_unlearning, train_missing, unlearn_missing
+from unlearn_jax.stages.models import Variant, make_unlearning, train_missing, unlearn_missing
 from unlearn_jax.stages.outcomes import Models, write_results
+from unlearn_jax.stages.populations import record_reused
+from unlearn_jax.stages.variants import unlearn_variants
 from unlearn_jax.store import Store
 from unlearn_jax.train import balanced_weights, make_loss
 
@@ -74,6 +80,57 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
     write_report(directory)
 
 
+def run_studies(runs: Sequence["Request"], store: Store,
+                bar: Callable[..., Any] | None = None) -> None:
+    """Several studies on the same M_O and M_R, in one process and in as few programs as it takes.
+
+    Each gets the work directory that `run_study` would have given it.
+
+    Args:
+      runs: at least one; their configs differ in nothing but `unlearn` and `eval`, and each has one
+        method that unlearns M_O.
+      store: of the stages.
+      bar: makes progress bars.
+
+    Raises:
+      InputError: something handed in cannot be used.
+    """
+    first = runs[0]
+    make_layout(first.config.parallel, len(first.config.seeds))
+    with contextlib.ExitStack() as claims:
+        books = [claims.enter_context(workdir.claim(r.directory, r.config, r.config_name,
+                                                    r.command)) for r in runs]
+        shared = load(first.config, first.config_name, store, books[0], bar)
+        studies = [dataclasses.replace(shared, config=r.config, config_name=r.config_name, run=b)
+                   for r, b in zip(runs, books)]
+        for study in studies:
+            record_data(study)
+        original = original_stage(shared)
+        retrained = [retrain_stage(shared, original, f) for f in shared.splits.forget_sets]
+        variants = [Variant(study, [stage for f in study.splits.forget_sets
+                                    for stage in unlearn_stages(study, original, f)],
+                            make_unlearning(study)) for study in studies]
+        train_missing(shared, [original, *retrained])
+        for study in studies[1:]:
+            for stage in (original, *retrained):
+                record_reused(study, stage)
+        unlearn_variants(variants, original)
+        for variant in variants:
+            write_results(variant.study, original, retrained, variant.stages)
+    for r in runs:
+        write_report(r.directory)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One of several studies; see `run_study`."""
+
+    config: ml_collections.ConfigDict
+    config_name: str
+    directory: Path
+    command: str
+
+
 Unlearn = Callable[[], tuple[list[Stage], Sequence[Models]]]
 
 
@@ -102,6 +159,14 @@ def _comparison(study: Study, original: Stage, retrained: list[Stage],
 def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,
             run: workdir.Run, bar: Callable[..., Any] | None) -> Study:
     """Loads the data, splits it and lays it on the device, if that has room for the images."""
+    study = load(config, config_name, store, run, bar)
+    record_data(study)
+    return study
+
+
+def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
+         run: workdir.Run, bar: Callable[..., Any] | None) -> Study:
+    """The study of a config, with nothing noted yet; see `prepare`."""
     began = time.monotonic()
     dataset = data.load(config.data, store.root / "data")
     splits = make_splits(dataset, config.data, config.forget)
@@ -125,13 +190,20 @@ def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,
                      len(f.train), len(f.validation))
         if f.untrained:
             logging.warning("forget set %s: %s", f.name, f.untrained)
-            run.warn(f"forget set {f.name}: {f.untrained}")
-    run.record_stage("data", "", dataset.fingerprint, "computed", seconds, len(dataset.labels))
-    run.write_data(dataset, splits)
     model = build_model(config.model, config.data.image_size, dataset.num_classes)
     weights = ()
     if config.train.class_weights == "balanced":
         weights = balanced_weights(trained.labels[splits.rows.source], dataset.num_classes)
     loss = make_loss(config.train.loss, config.model.output_scale, weights)
     return Study(config, config_name, store, run, dataset, splits, resident, index, model, loss,
-                 bar, stamped)
+                 bar, stamped, seconds)
+
+
+def record_data(study: Study) -> None:
+    """Notes the data, and what a reader must know of them, in the study's run."""
+    for f in study.splits.forget_sets:
+        if f.untrained:
+            study.run.warn(f"forget set {f.name}: {f.untrained}")
+    study.run.record_stage("data", "", study.dataset.fingerprint, "computed", study.load_seconds,
+                           len(study.dataset.labels))
+    study.run.write_data(study.dataset, study.splits)

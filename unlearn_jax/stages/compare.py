@@ -21,7 +21,8 @@ from unlearn_jax.population import epoch_batches
 from unlearn_jax.predict import make_predictor, predict
 from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages.graph import Stage, Study, forget_parts, unlearn_stages
-from unlearn_jax.stages.models import make_member, make_unlearning, unlearn_missing
+from unlearn_jax.stages.models import make_unlearning, unlearn_missing
+from unlearn_jax.stages.populations import make_member
 from unlearn_jax.store import stage_key
 
 TRIALS = "trials.csv"

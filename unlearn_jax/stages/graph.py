@@ -71,6 +71,7 @@ class Study:
     Attributes:
       dataset: as loaded; the resident images and labels may hold an injection (data/inject.py).
       stamped: `[t]` resident rows of the test images with the injected patch; none without one.
+      load_seconds: what loading the data took.
     """
 
     config: ml_collections.ConfigDict
@@ -85,6 +86,7 @@ class Study:
     loss: Loss
     bar: Callable[..., Any] | None
     stamped: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+    load_seconds: float = 0.0
 
     @property
     def seeds(self) -> tuple[int, ...]:

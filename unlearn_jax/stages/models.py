@@ -1,39 +1,32 @@
-"""Model stages: trains what the store lacks, as populations, and stores it.
+"""Model stages: what M_O, the M_Rs and a method's models start from, and the recipes of both.
 
 Missing originals and retrained models of all seeds and forget sets are members of one
-population, trained by one compiled program; so are all unlearned models of a method. What is
-stored, and found again by later runs, is a stage: all seeds of a (method, forget set, budget).
+population, trained by one compiled program; so are all unlearned models of a method, also of
+several configs that differ in what members may differ in.
 """
 
-import contextlib
 import dataclasses
 import functools
-import json
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import jax
+import ml_collections
 import numpy as np
 from absl import logging
 
 from unlearn_jax import checkpoints
-from unlearn_jax.engine import train_population
 from unlearn_jax.errors import ConfigError
-from unlearn_jax.layout import Layout, make_layout
+from unlearn_jax.layout import Layout
 from unlearn_jax.methods import find_method
-from unlearn_jax.methods.method import LabelSpace, Prepared, Setting
+from unlearn_jax.methods.method import LabelSpace, Setting
 from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
-from unlearn_jax.population import Member, Pass, Recipe, Snapshot, init_members
-from unlearn_jax.prepare import Preparation
+from unlearn_jax.population import Pass, Recipe, init_members
 from unlearn_jax.pretrained import load_pretrained
-from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages.graph import Stage, Study, method_options
-from unlearn_jax.stages.progress import CheckpointSaver
+from unlearn_jax.stages.populations import Share, run_missing
 from unlearn_jax.train import Step, make_train_step
-
-_MOST_NAMED = 1000  # indices of touched channels or weights that are written down, per layer
 
 
 def train_missing(study: Study, stages: list[Stage]) -> None:
@@ -50,7 +43,7 @@ def train_missing(study: Study, stages: list[Stage]) -> None:
     recipe = Recipe("train", step, optimizer, settings, study.loss, config.train.epochs,
                     config.train.batch_size, config.eval.batch_size, config.train.patience,
                     keep="best")
-    _run_missing(study, stages, recipe, start)
+    run_missing([Share(study, stages, start)], recipe)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,13 +89,45 @@ def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
     At a constant learning rate the budgets are snapshots of one run, as a longer run begins
     like a shorter one. Any other schedule depends on the length, so each budget is a run.
     """
-    if not stages:
-        return
-    section, method = study.config.unlearn, unlearning.found.method
+    if stages:
+        unlearn_in_one_program([Variant(study, stages, unlearning)], original)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """What one config asks of a method.
+
+    Attributes:
+      study: of the run that asks; its config decides.
+      stages: at least one.
+      unlearning: the method of the study's config.
+      name: tells its members from those of the other variants; '' for the only one.
+      dials: options that the compiled step reads from the member, as other variants have other
+        values; all others are part of the program.
+    """
+
+    study: Study
+    stages: list[Stage]
+    unlearning: Unlearning
+    name: str = ""
+    dials: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def unlearn_in_one_program(variants: list[Variant], original: Stage) -> None:
+    """Like `unlearn_missing`, for configs that differ in nothing but what members may differ in.
+
+    Args:
+      variants: their configs differ in the learning rate and in options of the method;
+        `variants.programs` finds those that may be brought together.
+      original: finished; of all of them.
+    """
+    first = variants[0]
+    section, method = first.study.config.unlearn, first.unlearning.found.method
     settings = OptimizerSettings.from_config(section)
-    optimizer = unlearning.setting.optimizer
+    optimizer = first.unlearning.setting.optimizer
 
     def start(missing: list[Stage], layout: Layout) -> tuple[Variables, np.ndarray]:
+        study = first.study
         sets = len({s.forget_name for s in missing})
         if method.start == "initial":
             seeds = list(study.seeds) * sets
@@ -117,157 +142,41 @@ def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
                 np.asarray(metadata["failed"])[which])
 
     def passes(epoch: int) -> tuple[Pass, ...]:
-        return method.passes(unlearning.setting, epoch)
+        return method.passes(first.unlearning.setting, epoch)
 
-    step = unlearning.step or make_train_step(study.model, optimizer, study.loss)
-    budgets = sorted({s.epochs for s in stages})
+    step = first.unlearning.step or make_train_step(first.study.model, optimizer, first.study.loss)
+    if first.dials:
+        step = dialled(method.make_step, first.unlearning.setting)
+    budgets = sorted({s.epochs for v in variants for s in v.stages})
     apart = settings.schedule != "constant" or method.own_runs
     for run in [[b] for b in budgets] if apart else [budgets]:
-        recipe = Recipe(unlearning.found.name, step, optimizer, settings, study.loss, max(run),
-                        section.batch_size, study.config.eval.batch_size, keep="last",
-                        snapshots=tuple(run), passes=passes)
-        _run_missing(study, [s for s in stages if s.epochs in run], recipe, start,
-                     functools.partial(method.prepare, unlearning.setting)
-                     if method.prepare else None)
+        recipe = Recipe(first.unlearning.found.name, step, optimizer, settings, first.study.loss,
+                        max(run), section.batch_size, first.study.config.eval.batch_size,
+                        keep="last", snapshots=tuple(run), passes=passes)
+        run_missing([Share(v.study, [s for s in v.stages if s.epochs in run], start,
+                            functools.partial(method.prepare, v.unlearning.setting)
+                            if method.prepare else None,
+                            v.name, v.study.config.unlearn.learning_rate, v.dials)
+                      for v in variants], recipe)
 
 
-def _run_missing(study: Study, stages: list[Stage], recipe: Recipe,
-                 start: Callable[[list[Stage], Layout], tuple[Variables, np.ndarray]],
-                 prepare: Callable[[Preparation], Prepared] | None = None) -> None:
-    with missing_of(study, stages) as missing:
-        if not missing:
-            return
-        recipe = dataclasses.replace(
-            recipe, snapshots=tuple(sorted({s.epochs for s in missing} & set(recipe.snapshots))))
-        if recipe.keep == "last":
-            recipe = dataclasses.replace(recipe, epochs=max(recipe.snapshots))
-        _run_population(study, missing, recipe, start, prepare)
+def dialled(make_step: Callable[[Setting], Step], setting: Setting) -> Step:
+    """A method's step that reads some of its options from the member.
 
+    Args:
+      make_step: of the method.
+      setting: with all options.
 
-@contextlib.contextmanager
-def missing_of(study: Study, stages: list[Stage]) -> Iterator[list[Stage]]:
-    """The stages that the store lacks, held against other processes; notes those it has."""
-    with contextlib.ExitStack() as locks:
-        # In the order of their keys, so that two processes never wait for each other.
-        for stage in sorted(stages, key=lambda s: s.key):
-            if not study.store.complete(stage.method, stage.key):
-                locks.enter_context(study.store.lock(stage.method, stage.key))
-        missing = [s for s in stages if not study.store.complete(s.method, s.key)]
-        for stage in stages:
-            if stage not in missing:
-                _record_reused(study, stage)
-        yield missing
+    Returns:
+      A step whose context is `(the method's context, {option: value})`.
+    """
+    def step(key, state, batch, learning_rate, context):
+        context, dials = context
+        options = ml_collections.ConfigDict({**setting.options.to_dict(), **dials})
+        own = make_step(dataclasses.replace(setting, options=options))
+        return own(key, state, batch, learning_rate, context)
 
-
-def _run_population(study: Study, missing: list[Stage], recipe: Recipe, start, prepare) -> None:
-    """Trains the members of the missing stages together and stores each stage."""
-    forget_sets = {s.forget_name: s.forget_set for s in missing}
-    members = [make_member(study, seed, f) for f in forget_sets.values() for seed in study.seeds]
-    layout = make_layout(study.config.parallel, len(members))
-    logging.info("%s: %d members (%d seeds x %s), up to %d epochs of %d to %d images, %s",
-                 recipe.name, len(members), len(study.seeds),
-                 ", ".join(name or "original" for name in forget_sets), recipe.epochs,
-                 *_fewest_and_most(recipe, members),
-                 dict(layout.mesh.shape))
-    saver = CheckpointSaver(study.store, recipe, missing, study.config.train.checkpoint_seconds)
-    variables, failed = start(missing, layout)
-    before = Preparation(recipe.name, study.model, layout, study.resident, members, variables,
-                         study.loss, recipe.batch_size)
-    prepared = prepare(before) if prepare else Prepared(variables)
-    failed |= ~_finite_members(prepared.variables, len(members))
-    trained = train_population(recipe, study.model, layout, before.resident, members,
-                               prepared.variables, saver, study.bar, prepared.context)
-    status = "resumed" if saver.resumed else "computed"
-    for stage in missing:
-        snapshot = trained.snapshots[stage.epochs if recipe.keep == "last" else recipe.epochs]
-        mine = [m for m, member in enumerate(members) if member.forget_set == stage.forget_name]
-        snapshot = dataclasses.replace(
-            snapshot, failed=snapshot.failed | failed, images=snapshot.images + before.images,
-            flops=snapshot.flops + before.flops, seconds=snapshot.seconds + before.seconds)
-        metadata = _store_stage(study, stage, snapshot, mine, trained.history, prepared.touched)
-        seconds = float(np.sum(metadata["seconds"]))
-        study.run.record_stage(stage.method, stage.forget_name, stage.key, status, seconds,
-                               int(np.sum(metadata["images"])), len(mine), stage.epochs)
-    saver.finish()
-    study.run.record_start(recipe.name, trained.compile_seconds + before.compile_seconds,
-                           trained.first_step_seconds)
-    images = sum(row["images"] for row in {(r["seed"], r["forget_set"]): r
-                                           for r in trained.history}.values())
-    seconds = max(s.seconds for s in trained.snapshots.values())
-    logging.info("%s: %d images in %.1f s (%.0f images/s), and %.1f s of compilation%s",
-                 recipe.name, images, seconds, images / max(seconds, 1e-9),
-                 trained.compile_seconds, "" if trained.first_step_seconds is None else
-                 f"; the first step ended after {trained.first_step_seconds:.1f} s")
-
-
-def _store_stage(study: Study, stage: Stage, snapshot: Snapshot, mine: list[int],
-                 history: list[dict[str, Any]],
-                 touched: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    metadata = stage_metadata(study, stage, snapshot, mine)
-    rows = [{"stage": stage.method, **row} for row in history
-            if row["forget_set"] == stage.forget_name
-            and (stage.method in ("original", "retrain") or row["epoch"] <= stage.epochs)]
-    variables = jax.tree.map(lambda x: np.asarray(x)[np.array(mine)], snapshot.variables)
-    with study.store.write(stage.method, stage.key, stage.parts) as directory:
-        checkpoints.save(directory / "checkpoint", variables, metadata)
-        (directory / "history.json").write_text(json.dumps(rows))
-        (directory / "touched.json").write_text(json.dumps(_touched_rows(study, touched, mine)))
-    return metadata
-
-
-def stage_metadata(study: Study, stage: Stage, snapshot: Snapshot,
-                   mine: list[int]) -> dict[str, Any]:
-    """What a stage's checkpoint says of its members, those at the positions `mine`."""
-    # Members run side by side; a member's share of the clock is its share of the images.
-    share = snapshot.images / max(snapshot.images.sum(), 1)
-    return {
-        "stage": stage.method, "forget_set": stage.forget_name, "epochs": stage.epochs,
-        "seeds": study.seeds, "config_name": study.config_name,
-        "config": study.config.to_dict(), "data_fingerprint": study.dataset.fingerprint,
-        "step": snapshot.steps[mine], "epochs_trained": snapshot.epochs[mine],
-        "metric": {"validation_loss": snapshot.validation_loss[mine]},
-        "failed": snapshot.failed[mine], "images": snapshot.images[mine],
-        "seconds": snapshot.seconds * share[mine], "flops": snapshot.flops[mine],
-    }
-
-
-def _touched_rows(study: Study, touched: Mapping[str, np.ndarray],
-                  mine: list[int]) -> list[dict[str, Any]]:
-    """Per layer and seed: how many channels or weights, of how many, and the first of them."""
-    return [{"seed": seed, "layer": layer, "touched": int(mask[m].sum()), "of": mask[m].size,
-             "which": np.flatnonzero(mask[m])[:_MOST_NAMED].tolist()}
-            for layer, mask in touched.items() for seed, m in zip(study.seeds, mine)]
-
-
-def _fewest_and_most(recipe: Recipe, members: list[Member]) -> tuple[int, int]:
-    """Images of the smallest and of the largest first epoch."""
-    images = [sum(p.count(m) for p in recipe.passes(0)) for m in members]
-    return min(images), max(images)
-
-
-def _finite_members(variables: Variables, count: int) -> np.ndarray:
-    """Which members `[M]` have only finite variables."""
-    finite = np.ones(count, bool)
-    for leaf in jax.tree.leaves(variables):
-        finite &= np.isfinite(np.asarray(leaf)).reshape(count, -1).all(1)
-    return finite
-
-
-def _record_reused(study: Study, stage: Stage) -> None:
-    path = stage.directory(study.store) / "checkpoint"
-    logging.info("%s %s: reused from %s", stage.method, stage.forget_name, path)
-    metadata, _ = checkpoints.describe(path)
-    study.run.record_stage(stage.method, stage.forget_name, stage.key, "reused", 0.0,
-                           int(np.sum(metadata["images"])), len(metadata["seeds"]), stage.epochs)
-
-
-def make_member(study: Study, seed: int, forget_set: ForgetSet | None) -> Member:
-    """What the model of a seed and forget set walks over; None: the original."""
-    splits, index = study.splits, study.index
-    if forget_set is None:
-        return Member(seed, "", index(splits.rows), splits.validation, np.zeros(0, np.int32))
-    return Member(seed, forget_set.name, index(splits.retain_rows(forget_set)),
-                  splits.retain_validation(forget_set), index(splits.forget_rows(forget_set)))
+    return step
 
 
 def initial_variables(study: Study, layout: Layout, seeds: list[int]) -> Variables:

@@ -41,8 +41,9 @@ from unlearn_jax.population import Member, Pass, Recipe, Snapshot, Trained
 from unlearn_jax.results import Outcome
 from unlearn_jax.splits import ForgetSet, Rows
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
-from unlearn_jax.stages.models import initial_variables, missing_of, stage_metadata
+from unlearn_jax.stages.models import initial_variables
 from unlearn_jax.stages.outcomes import Models
+from unlearn_jax.stages.populations import missing_of, record_reused, stage_metadata
 from unlearn_jax.stages.progress import CheckpointSaver
 from unlearn_jax.train import make_train_step
 
@@ -116,7 +117,11 @@ class Sisa:
                   for name, made in self.deletions.items())]
 
     def _train_missing(self, made: list[Slice]) -> None:
-        with missing_of(self.study, [m.stage for m in made]) as missing:
+        stages = [m.stage for m in made]
+        with missing_of(self.study.store, stages, all_at_once=True) as (missing, _):
+            for stage in stages:
+                if stage not in missing:
+                    record_reused(self.study, stage)
             made = [m for m in made if m.stage in missing]
             if made:
                 self._train(made)

@@ -1,0 +1,49 @@
+"""Leaving in good order: a signal asks for a checkpoint, and the exit code says so.
+
+SIGUSR1 (a scheduler's warning) and SIGTERM (preemption) ask. The engine answers at the end of the
+epoch under way: it saves, and leaves with `EXIT_CODE`; the same command then goes on from there.
+A second signal of the same kind does what it does by default, which is to end the process.
+"""
+
+import signal
+from types import FrameType
+
+# EX_TEMPFAIL of sysexits.h: not finished, worth trying again. No error of ours has this code.
+EXIT_CODE = 75
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+
+_received: list[int] = []
+
+
+class Interrupted(SystemExit):
+    """The run leaves, as it was asked to; what it has is saved."""
+
+    def __init__(self):
+        super().__init__(EXIT_CODE)
+
+
+def listen() -> None:
+    """From now on, the signals ask instead of ending the process. For the main thread."""
+    for number in SIGNALS:
+        signal.signal(number, _note)
+
+
+def requested() -> bool:
+    """Whether somebody has asked."""
+    return bool(_received)
+
+
+def leave_if_requested() -> None:
+    """To be called where nothing would be lost.
+
+    Raises:
+      Interrupted: somebody has asked.
+    """
+    if requested():
+        raise Interrupted()
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    del frame
+    _received.append(number)
+    signal.signal(number, signal.SIG_DFL)

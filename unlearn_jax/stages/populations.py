@@ -1,0 +1,269 @@
+"""Populations of stages: trains what the store lacks, each stage once, and stores it.
+
+What is stored, and found again by later runs, is a stage: all seeds of a (method, forget set,
+budget). Several runs, such as the points of a sweep, may share a population.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from unlearn_jax import checkpoints, interrupt
+from unlearn_jax.engine import train_population
+from unlearn_jax.layout import MEMBER, Layout, make_layout
+from unlearn_jax.methods.method import Prepared
+from unlearn_jax.models import Variables
+from unlearn_jax.population import Member, Recipe, Snapshot
+from unlearn_jax.prepare import Preparation
+from unlearn_jax.splits import ForgetSet
+from unlearn_jax.stages.graph import Stage, Study
+from unlearn_jax.stages.progress import CheckpointSaver
+from unlearn_jax.store import Store
+
+_MOST_NAMED = 1000  # indices of touched channels or weights that are written down, per layer
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """What one run asks of a population.
+
+    Attributes:
+      study: of the run.
+      stages: that it wants.
+      start: from its missing stages and a layout to the variables `[M, ...]` of its members, and
+        which of them have failed.
+      prepare: of the method; None: nothing to prepare.
+      name: see `Member.variant`.
+      learning_rate: peak rate of its members; None: the recipe's.
+      dials: see `Variant.dials`.
+    """
+
+    study: Study
+    stages: list[Stage]
+    start: Callable[[list[Stage], Layout], tuple[Variables, np.ndarray]]
+    prepare: Callable[[Preparation], Prepared] | None = None
+    name: str = ""
+    learning_rate: float | None = None
+    dials: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def run_missing(shares: list[Share], recipe: Recipe) -> None:
+    """Trains what the store lacks of the shares' stages, as one population, and stores it.
+
+    Args:
+      shares: of one store, data set and model; no stage twice.
+      recipe: of all of them.
+    """
+    owners = {stage.key: share for share in shares for stage in share.stages}
+    rest = [stage for share in shares for stage in share.stages]
+    while rest:
+        with missing_of(shares[0].study.store, rest) as (missing, busy):
+            for stage in rest:
+                if stage not in missing and stage not in busy:
+                    record_reused(owners[stage.key].study, stage)
+            rest = busy
+            if missing:
+                interrupt.leave_if_requested()
+                wanted = tuple(sorted({s.epochs for s in missing} & set(recipe.snapshots)))
+                _run_population(
+                    [dataclasses.replace(share, stages=mine) for share in shares
+                     if (mine := [s for s in share.stages if s in missing])],
+                    dataclasses.replace(recipe, snapshots=wanted, epochs=max(wanted))
+                    if recipe.keep == "last" else recipe)
+
+
+@contextlib.contextmanager
+def missing_of(store: Store, stages: list[Stage],
+               all_at_once: bool = False) -> Iterator[tuple[list[Stage], list[Stage]]]:
+    """The stages that the store lacks, held against other processes.
+
+    Args:
+      store: of the stages.
+      stages: each once.
+      all_at_once: wait for other processes until all that are missing are held.
+
+    Yields:
+      Those held, and those that other processes are computing. Where there is any of the first,
+      nobody is waited for: several processes that want the same M_O and an M_R each train the
+      M_Rs side by side.
+    """
+    with contextlib.ExitStack() as locks:
+        held, busy = [], []
+        # In the order of their keys, so that two processes never wait for each other.
+        for stage in sorted(stages, key=lambda s: s.key):
+            if store.complete(stage.method, stage.key):
+                continue
+            lock = store.lock(stage.method, stage.key, wait=all_at_once)
+            (held if locks.enter_context(lock) else busy).append(stage)
+        if busy and not held:
+            first = busy.pop(0)
+            locks.enter_context(store.lock(first.method, first.key))
+            held.append(first)
+        missing = [s for s in stages if s in held and not store.complete(s.method, s.key)]
+        yield missing, [s for s in stages if s in busy]
+
+
+def _run_population(shares: list[Share], recipe: Recipe) -> None:
+    """Trains the members of the shares' stages, all missing, and stores each stage."""
+    study = shares[0].study
+    missing = [stage for share in shares for stage in share.stages]
+    owners = [_members_of(share) for share in shares]
+    members = [member for own in owners for member in own]
+    layout = make_layout(study.config.parallel, len(members))
+    logging.info("%s: %d members (%d seeds x %s%s), up to %d epochs of %d to %d images, %s",
+                 recipe.name, len(members), len(study.seeds),
+                 ", ".join({s.forget_name or "original": None for s in missing}),
+                 "".join(f"; {share.name}" for share in shares if share.name), recipe.epochs,
+                 *_fewest_and_most(recipe, members),
+                 dict(layout.mesh.shape))
+    saver = CheckpointSaver(study.store, recipe, missing, study.config.train.checkpoint_seconds)
+    made = [_prepare(share, own, recipe, layout) for share, own in zip(shares, owners)]
+    prepared, before = join_prepared([p for p, _, _ in made]), [b for _, b, _ in made]
+    failed = np.concatenate([f for _, _, f in made])
+    failed |= ~_finite_members(prepared.variables, len(members))
+    context = prepared.context
+    if shares[0].dials:
+        context = (context, {name: np.array([share.dials[name] for share, own in zip(
+            shares, owners) for _ in own], np.float32) for name in shares[0].dials})
+    trained = train_population(recipe, study.model, layout, before[0].resident, members,
+                               prepared.variables, saver, study.bar, context)
+    status = "resumed" if saver.resumed else "computed"
+    images_before, flops_before = (np.concatenate([getattr(b, name) for b in before])
+                                   for name in ("images", "flops"))
+    for share in shares:
+        for stage in share.stages:
+            snapshot = trained.snapshots[stage.epochs if recipe.keep == "last" else recipe.epochs]
+            mine = [m for m, member in enumerate(members)
+                    if (member.variant, member.forget_set) == (share.name, stage.forget_name)]
+            snapshot = dataclasses.replace(
+                snapshot, failed=snapshot.failed | failed,
+                images=snapshot.images + images_before, flops=snapshot.flops + flops_before,
+                seconds=snapshot.seconds + sum(b.seconds for b in before))
+            metadata = _store_stage(share.study, stage, snapshot, mine, trained.history,
+                                    prepared.touched, share.name)
+            share.study.run.record_stage(
+                stage.method, stage.forget_name, stage.key, status,
+                float(np.sum(metadata["seconds"])), int(np.sum(metadata["images"])), len(mine),
+                stage.epochs)
+    saver.finish()
+    study.run.record_start(recipe.name,
+                           trained.compile_seconds + sum(b.compile_seconds for b in before),
+                           trained.first_step_seconds)
+    images = sum(row["images"] for row in {(r["seed"], r["forget_set"], r.get("variant")): r
+                                           for r in trained.history}.values())
+    seconds = max(s.seconds for s in trained.snapshots.values())
+    logging.info("%s: %d images in %.1f s (%.0f images/s), and %.1f s of compilation%s",
+                 recipe.name, images, seconds, images / max(seconds, 1e-9),
+                 trained.compile_seconds, "" if trained.first_step_seconds is None else
+                 f"; the first step ended after {trained.first_step_seconds:.1f} s")
+
+
+def _members_of(share: Share) -> list[Member]:
+    """The members of a share's stages: seeds times forget sets."""
+    forget_sets = {s.forget_name: s.forget_set for s in share.stages}
+    return [dataclasses.replace(make_member(share.study, seed, f), variant=share.name,
+                                learning_rate=share.learning_rate if share.name else None)
+            for f in forget_sets.values() for seed in share.study.seeds]
+
+
+def _prepare(share: Share, members: list[Member], recipe: Recipe,
+             layout: Layout) -> tuple[Prepared, Preparation, np.ndarray]:
+    """What the method of a share makes of its members, what that took, and who had failed."""
+    study = share.study
+    # The same devices as the whole population, and no more members in a call than there are.
+    own = dataclasses.replace(layout, members_per_device=min(
+        layout.members_per_device, -(-len(members) // layout.mesh.shape[MEMBER])))
+    variables, failed = share.start(share.stages, own)
+    before = Preparation(recipe.name, study.model, own, study.resident, members, variables,
+                         study.loss, recipe.batch_size)
+    return share.prepare(before) if share.prepare else Prepared(variables), before, failed
+
+
+def join_prepared(parts: list[Prepared]) -> Prepared:
+    """What several shares prepared, as one population's."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def join(trees: list[Any]) -> Any:
+        return jax.tree.map(lambda *x: np.concatenate([np.asarray(a) for a in x]), *trees)
+
+    return Prepared(join([p.variables for p in parts]), join([p.context for p in parts]),
+                    join([dict(p.touched) for p in parts]))
+
+
+def _store_stage(study: Study, stage: Stage, snapshot: Snapshot, mine: list[int],
+                 history: list[dict[str, Any]], touched: Mapping[str, np.ndarray],
+                 variant: str = "") -> dict[str, Any]:
+    metadata = stage_metadata(study, stage, snapshot, mine)
+    rows = [{"stage": stage.method, **{k: v for k, v in row.items() if k != "variant"}}
+            for row in history
+            if row["forget_set"] == stage.forget_name and row.get("variant", "") == variant
+            and (stage.method in ("original", "retrain") or row["epoch"] <= stage.epochs)]
+    variables = jax.tree.map(lambda x: np.asarray(x)[np.array(mine)], snapshot.variables)
+    with study.store.write(stage.method, stage.key, stage.parts) as directory:
+        checkpoints.save(directory / "checkpoint", variables, metadata)
+        (directory / "history.json").write_text(json.dumps(rows))
+        (directory / "touched.json").write_text(json.dumps(_touched_rows(study, touched, mine)))
+    return metadata
+
+
+def stage_metadata(study: Study, stage: Stage, snapshot: Snapshot,
+                   mine: list[int]) -> dict[str, Any]:
+    """What a stage's checkpoint says of its members, those at the positions `mine`."""
+    # Members run side by side; a member's share of the clock is its share of the images.
+    share = snapshot.images / max(snapshot.images.sum(), 1)
+    return {
+        "stage": stage.method, "forget_set": stage.forget_name, "epochs": stage.epochs,
+        "seeds": study.seeds, "config_name": study.config_name,
+        "config": study.config.to_dict(), "data_fingerprint": study.dataset.fingerprint,
+        "step": snapshot.steps[mine], "epochs_trained": snapshot.epochs[mine],
+        "metric": {"validation_loss": snapshot.validation_loss[mine]},
+        "failed": snapshot.failed[mine], "images": snapshot.images[mine],
+        "seconds": snapshot.seconds * share[mine], "flops": snapshot.flops[mine],
+    }
+
+
+def _touched_rows(study: Study, touched: Mapping[str, np.ndarray],
+                  mine: list[int]) -> list[dict[str, Any]]:
+    """Per layer and seed: how many channels or weights, of how many, and the first of them."""
+    return [{"seed": seed, "layer": layer, "touched": int(mask[m].sum()), "of": mask[m].size,
+             "which": np.flatnonzero(mask[m])[:_MOST_NAMED].tolist()}
+            for layer, mask in touched.items() for seed, m in zip(study.seeds, mine)]
+
+
+def _fewest_and_most(recipe: Recipe, members: list[Member]) -> tuple[int, int]:
+    """Images of the smallest and of the largest first epoch."""
+    images = [sum(p.count(m) for p in recipe.passes(0)) for m in members]
+    return min(images), max(images)
+
+
+def _finite_members(variables: Variables, count: int) -> np.ndarray:
+    """Which members `[M]` have only finite variables."""
+    finite = np.ones(count, bool)
+    for leaf in jax.tree.leaves(variables):
+        finite &= np.isfinite(np.asarray(leaf)).reshape(count, -1).all(1)
+    return finite
+
+
+def record_reused(study: Study, stage: Stage) -> None:
+    """Notes a stage that the store had."""
+    path = stage.directory(study.store) / "checkpoint"
+    logging.info("%s %s: reused from %s", stage.method, stage.forget_name, path)
+    metadata, _ = checkpoints.describe(path)
+    study.run.record_stage(stage.method, stage.forget_name, stage.key, "reused", 0.0,
+                           int(np.sum(metadata["images"])), len(metadata["seeds"]), stage.epochs)
+
+
+def make_member(study: Study, seed: int, forget_set: ForgetSet | None) -> Member:
+    """What the model of a seed and forget set walks over; None: the original."""
+    splits, index = study.splits, study.index
+    if forget_set is None:
+        return Member(seed, "", index(splits.rows), splits.validation, np.zeros(0, np.int32))
+    return Member(seed, forget_set.name, index(splits.retain_rows(forget_set)),
+                  splits.retain_validation(forget_set), index(splits.forget_rows(forget_set)))

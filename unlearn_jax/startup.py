@@ -1,0 +1,54 @@
+"""What every program that runs studies does first, and how it ends where a user made a mistake."""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_collections
+import tqdm
+
+from unlearn_jax import interrupt
+from unlearn_jax.cpu import divide_cores, keep_freed_memory
+from unlearn_jax.errors import InputError
+from unlearn_jax.store import Store, is_disk_full
+
+
+def set_up(config: ml_collections.ConfigDict, store: Store) -> None:
+    """Makes this process ready for a study: its signals, its devices, its cache.
+
+    Args:
+      config: checked.
+      store: created if it is not there.
+
+    Raises:
+      StoreError: the store cannot be created or written to.
+    """
+    interrupt.listen()
+    keep_freed_memory()
+    divide_cores(config.parallel.cpu_devices)
+    store.create()
+    if config.parallel.backend == "cpu":
+        jax.config.update("jax_platforms", "cpu")  # all of jax: nothing goes over a GPU
+    jax.config.update("jax_compilation_cache_dir", str((store.root / "compiled").absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def work_bar() -> Callable[..., Any]:
+    """Makes progress bars, called like `tqdm.tqdm`: rarely redrawn where they go to a file."""
+    return functools.partial(tqdm.tqdm, mininterval=0.5 if sys.stderr.isatty() else 10,
+                             leave=False)
+
+
+def run(program: Callable[[], Any]) -> Any:
+    """The program's result; what a user can mend ends it with a message of a line or two."""
+    try:
+        return program()
+    except InputError as e:
+        sys.exit(f"unlearn_jax: {e}")
+    except OSError as e:
+        if not is_disk_full(e):
+            raise
+        sys.exit(f"unlearn_jax: no room left on the disk ({e}).\nFree some space and run the same "
+                 "command again; finished stages are kept.")
