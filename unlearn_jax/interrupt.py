@@ -1,8 +1,8 @@
 """Leaving in good order: a signal asks for a checkpoint, and the exit code says so.
 
-SIGUSR1 (a scheduler's warning) and SIGTERM (preemption) ask. The engine answers at the end of the
-epoch under way: it saves, and leaves with `EXIT_CODE`; the same command then goes on from there.
-A second signal of the same kind does what it does by default, which is to end the process.
+SIGUSR1 and SIGUSR2 (a scheduler's warnings) and SIGTERM (preemption) ask. The engine answers at
+the end of the epoch under way: it saves, and leaves with `EXIT_CODE`; the same command then goes on
+from there. A second SIGTERM does what it does by default, which is to end the process.
 """
 
 import signal
@@ -10,7 +10,7 @@ from types import FrameType
 
 # EX_TEMPFAIL of sysexits.h: not finished, worth trying again. No error of ours has this code.
 EXIT_CODE = 75
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 
 _received: list[int] = []
 
@@ -46,4 +46,4 @@ def leave_if_requested() -> None:
 def _note(number: int, frame: FrameType | None) -> None:
     del frame
     _received.append(number)
-    signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,127 @@
+"""The results of a sweep as one table, and a report for each M_O in it."""
+
+import csv
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from launch.plan import Plan, Run, family
+from unlearn_jax.report import write_report
+from unlearn_jax.report.merge import Source, merge_runs
+from unlearn_jax.report.stats import summarise
+
+
+def gather(plan: Plan) -> list[Path]:
+    """Writes results.csv, summary.csv, points.csv and report/ of all finished runs.
+
+    `results.csv` has the columns of a run's, and behind them `point`, the numbers of the points
+    that a row of an unlearned model belongs to, and a column for each swept key that is no axis of
+    a population. Rows of M_O, M_R and the median belong to many points and have none.
+
+    Args:
+      plan: of the sweep.
+
+    Returns:
+      The reports: one, or one for each M_O where the sweep changes what it is trained on or how.
+
+    Raises:
+      ReportError: runs that should agree do not.
+    """
+    runs = [run for run in plan.runs if plan.finished(run)]
+    _write_points(plan, {run.name for run in runs})
+    families: dict[str, list[Run]] = {}
+    for run in runs:
+        families.setdefault(family(run), []).append(run)
+    reports, tables = [], []
+    root = plan.directory / "report"
+    shutil.rmtree(root, ignore_errors=True)
+    for number, own in enumerate(families.values(), 1):
+        out = root / f"{number}" if len(families) > 1 else root
+        out.parent.mkdir(parents=True, exist_ok=True)
+        sources = [Source(plan.workdir(run), _label(run, own)) for run in own]
+        merge_runs(sources, out)
+        write_report(out)
+        reports.append(out / "report.html")
+        tables.append(_table(plan, own, sources, out))
+    if tables:
+        whole = pd.concat(tables, ignore_index=True)
+        whole.to_csv(plan.directory / "results.csv", index=False)
+        _summary(whole, _keys(runs)).to_csv(plan.directory / "summary.csv", index=False,
+                                            float_format="%.10g")
+    return reports
+
+
+def _label(run: Run, companions: Sequence[Run]) -> str:
+    """Of a run in its family: what is the same for all of it tells nothing."""
+    return run.label if len({r.label for r in companions}) > 1 else ""
+
+
+def _keys(runs: Sequence[Run]) -> list[str]:
+    return list(dict.fromkeys(key for run in runs for key in run.keys))
+
+
+def _table(plan: Plan, runs: Sequence[Run], sources: Sequence[Source], out: Path) -> pd.DataFrame:
+    """A family's merged table with points and keys."""
+    merged = pd.read_csv(out / "results.csv", dtype=str, keep_default_na=False)
+    owners: dict[str, list[tuple[Run, dict[str, str]]]] = {}
+    for run, source in zip(runs, sources):
+        table = pd.read_csv(source.directory / "results.csv", dtype=str, keep_default_na=False)
+        entries = json.loads((source.directory / "data.json").read_text())["forget_sets"]
+        requests = {name: entry["request"] for name, entry in entries.items()}
+        for method in table.method.unique():
+            owners.setdefault(source.method(method), []).append((run, requests))
+    by_number = {p.number: p for p in plan.points}
+
+    def points(method: str, forget_set: str, epochs: str, seed: str) -> str:
+        if method in ("median", "original", "retrain"):
+            return ""
+        found = set()
+        for run, requests in owners[method]:
+            for number in run.points:
+                config = by_number[number].config
+                if (requests.get(forget_set) in config.forget.sets
+                        and int(epochs) in config.unlearn.epochs
+                        and (int(seed) < 0 or int(seed) in config.seeds)):
+                    found.add(number)
+        return " ".join(map(str, sorted(found)))
+
+    def value(key: str, method: str) -> str:
+        own = {str(run.keys.get(key, "")) for run, _ in owners[method]}
+        return own.pop() if len(own) == 1 else ""
+
+    rows = merged[["method", "forget_set", "epochs", "seed"]].drop_duplicates()
+    rows = rows.assign(point=[points(*row) for row in rows.itertuples(index=False)])
+    merged = merged.merge(rows, how="left")
+    for key in _keys(runs):
+        merged[key] = merged.method.map({m: value(key, m) for m in merged.method.unique()})
+    return merged
+
+
+def _summary(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """summary.csv of a run, with a column for each swept key."""
+    rows = rows.astype({"value": float, "seed": int, "epochs": int})
+    if not keys:
+        return summarise(rows)
+    return pd.concat([summarise(part).assign(**dict(zip(keys, values)))
+                      for values, part in rows.groupby(keys, sort=False)])
+
+
+def _write_points(plan: Plan, finished: set[str]) -> None:
+    """points.csv: number, what the sweep sets, in which run, and whether it is finished."""
+    runs = {number: run for run in plan.runs for number in run.points}
+    keys = list(dict.fromkeys(key for p in plan.points for key in p.values))
+    rows: list[dict[str, Any]] = []
+    for point in plan.points:
+        own = [run for run in plan.runs if point.number in run.points]
+        rows.append({"point": point.number, "config": point.file,
+                     **{key: point.values.get(key, "") for key in keys},
+                     "run": " ".join(r.name for r in own), "label": runs[point.number].label,
+                     "finished": all(r.name in finished for r in own)})
+    with open(plan.directory / "points.csv", "w", newline="") as f:
+        writer = csv.DictWriter(f, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,118 @@
+"""A sweep on this machine: one process at a time on each device."""
+
+import collections
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+
+from launch import processes
+from launch.plan import Job, Plan
+
+INTERRUPTED = 130  # as a shell says it of Ctrl-C
+
+
+def environments(backend: str, jobs: int, pack: int = 1) -> list[dict[str, str]]:
+    """The environment of each place for a process.
+
+    Args:
+      backend: `config.parallel.backend`.
+      jobs: to be run.
+      pack: processes on a GPU, side by side.
+
+    Returns:
+      One place without GPUs, else `pack` for each GPU; where there are fewer jobs than that, the
+      GPUs are divided among them.
+    """
+    gpus = [] if backend == "cpu" else visible_gpus()
+    if not gpus:
+        return [{}]
+    places = min(len(gpus), -(-jobs // pack))
+    share = {"XLA_CLIENT_MEM_FRACTION": f"{0.9 / pack:.3f}"} if pack > 1 else {}
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[i::places]), **share}
+            for i in range(places) for _ in range(pack)]
+
+
+def visible_gpus() -> list[str]:
+    """The NVIDIA GPUs that a process may use, as CUDA_VISIBLE_DEVICES names them."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [gpu for gpu in given.split(",") if gpu.strip() not in ("", "-1")]
+    if not shutil.which("nvidia-smi"):
+        return []
+    done = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+                          capture_output=True, text=True)
+    return done.stdout.split() if done.returncode == 0 else []
+
+
+def run_local(plan: Plan, jobs: Sequence[Job], pack: int = 1,
+              say: Callable[[str], None] = print) -> dict[str, int]:
+    """Runs jobs, one at a time on each device, and lets one that fails not stop the others.
+
+    Args:
+      plan: they are of.
+      jobs: to be run.
+      pack: processes on a GPU, side by side.
+      say: takes progress lines.
+
+    Returns:
+      Exit codes, by job.
+
+    Raises:
+      KeyboardInterrupt: after Ctrl-C, or SIGTERM, and only once all processes have left. They are
+        asked for a checkpoint first; a second Ctrl-C ends them at once.
+    """
+    waiting = collections.deque(jobs)
+    free = environments(jobs[0].runs[0].config.parallel.backend, len(jobs), pack)
+    running: dict[str, tuple[Job, subprocess.Popen, dict[str, str], float]] = {}
+    codes: dict[str, int] = {}
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        while waiting or running:
+            while waiting and free:
+                job, place = waiting.popleft(), free.pop(0)
+                plan.exit_file(job).unlink(missing_ok=True)
+                say(f"{job.name}: started ({len(codes) + len(running) + 1} of {len(jobs)}; "
+                    f"{plan.log(job)})")
+                running[job.name] = (job, processes.start(processes.command(plan, job),
+                                                          plan.log(job), place),
+                                     place, time.monotonic())
+            for name, (job, process, place, began) in list(running.items()):
+                code = processes.exit_code(process)
+                if code is not None:
+                    del running[name]
+                    free.append(place)
+                    codes[name] = code
+                    processes.write_exit(plan.exit_file(job), code)
+                    how = "finished" if code == 0 else f"failed (exit code {code})"
+                    say(f"{name}: {how} after {time.monotonic() - began:.0f} s")
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        _stop([process for _, process, _, _ in running.values()], say)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return codes
+
+
+def _interrupt(number, frame) -> None:
+    raise KeyboardInterrupt
+
+
+def _stop(running: list[subprocess.Popen], say: Callable[[str], None]) -> None:
+    alive = [p for p in running if p.poll() is None]
+    if not alive:
+        return
+    say("stopping: a checkpoint at the end of the epoch under way; Ctrl-C again to end at once")
+    try:
+        for process in alive:
+            process.send_signal(signal.SIGTERM)
+        for process in alive:
+            process.wait()
+    except KeyboardInterrupt:
+        for process in alive:
+            process.kill()
+        for process in alive:
+            process.wait()

@@ -1,0 +1,346 @@
+"""From points to processes: what can share a population does, the rest becomes jobs.
+
+A *run* is one work directory: a product of seeds, forget sets, budgets and alphas, which are
+members and snapshots of one population. A *job* is one process with one or several runs that
+share the data, M_O and the M_Rs; runs that differ in the learning rate or in fractional options
+of the method are members of one program there (`unlearn_jax/stages/variants.py`).
+"""
+
+import dataclasses
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from launch.points import CONFIG, Point
+from unlearn_jax.config import check_config, get
+from unlearn_jax.errors import InputError
+from unlearn_jax.methods import find_method
+from unlearn_jax.search import flat
+from unlearn_jax.store import canonical_json
+
+PLAN = "plan.json"
+SEEDS, SETS, EPOCHS, ALPHAS = "seeds", "forget.sets", "unlearn.epochs", "eval.alphas"
+AXES = (SEEDS, EPOCHS, SETS, ALPHAS)  # of a population; merged in this order
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One work directory of a sweep.
+
+    Attributes:
+      name: of its directory, below the sweep's.
+      label: put behind the names of its methods in the merged table; '' where nothing but the
+        axes of a population tells runs apart.
+      file: FILE:SCALE of its config.
+      config: whole.
+      flags: `--config…`, which give this config.
+      points: numbers of the points that it covers.
+      keys: values of the swept keys that are no axes of a population.
+    """
+
+    name: str
+    label: str
+    file: str
+    config: ml_collections.ConfigDict
+    flags: tuple[str, ...]
+    points: tuple[int, ...]
+    keys: dict[str, Any]
+
+    @property
+    def config_name(self) -> str:
+        """As in run.json: `ft` or `ft:utkface`."""
+        file, colon, scale = self.file.partition(":")
+        return f"{Path(file).stem}{colon}{scale}"
+
+    @property
+    def members(self) -> int:
+        """Unlearned models: seeds, times forget sets, times budgets."""
+        c = self.config
+        return len(c.seeds) * len(c.forget.sets) * len(c.unlearn.epochs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One process.
+
+    Attributes:
+      name: of its log.
+      runs: at least one.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A sweep, ready to be run.
+
+    Attributes:
+      directory: its work directory.
+      store: shared by all its processes.
+      points: in the order given.
+      jobs: in the order in which they are started.
+    """
+
+    directory: Path
+    store: Path
+    points: tuple[Point, ...]
+    jobs: tuple[Job, ...]
+
+    @property
+    def runs(self) -> list[Run]:
+        """Of all jobs."""
+        return [run for job in self.jobs for run in job.runs]
+
+    def workdir(self, run: Run) -> Path:
+        """Where a run's results go."""
+        return self.directory / "runs" / run.name
+
+    def log(self, job: Job) -> Path:
+        """Where a job's output goes."""
+        return self.directory / "logs" / f"{job.name}.log"
+
+    def exit_file(self, job: Job) -> Path:
+        """Holds the exit code of a job's last process."""
+        return self.directory / "logs" / f"{job.name}.exit"
+
+    def command(self, run: Run) -> list[str]:
+        """What `python -m` runs to repeat a run alone."""
+        return ["unlearn_jax.main", *run.flags, f"--workdir={self.workdir(run)}",
+                f"--store={self.store}"]
+
+    def finished(self, run: Run) -> bool:
+        """Whether the run's work directory is complete, and of this config."""
+        directory = self.workdir(run)
+        try:
+            record = json.loads((directory / "run.json").read_text())
+        except (OSError, ValueError):
+            return False
+        return (bool(record.get("finished")) and (directory / "report.html").exists()
+                and record.get("config") == _plain(run.config))
+
+    def unfinished(self) -> list[Job]:
+        """The jobs that something is left to do for, with these runs alone."""
+        left = [dataclasses.replace(job, runs=tuple(r for r in job.runs if not self.finished(r)))
+                for job in self.jobs]
+        return [job for job in left if job.runs]
+
+    def write(self) -> None:
+        """Takes the sweep's directory, by plan.json.
+
+        Raises:
+          InputError: it holds another sweep, or something else.
+        """
+        path = self.directory / PLAN
+        content = {
+            "store": str(self.store),
+            "points": [{"number": p.number, "config": p.file, **p.values} for p in self.points],
+            "jobs": [{"name": job.name, "runs": [
+                {"name": r.name, "label": r.label, "points": r.points,
+                 "command": shlex.join(["python", "-m", *self.command(r)])} for r in job.runs]}
+                for job in self.jobs]}
+        content = json.loads(json.dumps(content))
+        if path.exists():
+            if json.loads(path.read_text()) != content:
+                raise InputError(f"--workdir={self.directory} holds another sweep. Give another "
+                                 "--workdir; what both have in common is reused from the store.")
+        elif self.directory.exists() and any(self.directory.iterdir()):
+            raise InputError(f"--workdir={self.directory} is not empty and holds no sweep ({PLAN})."
+                             " Give a new or an empty directory.")
+        (self.directory / "logs").mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def make_plan(points: Sequence[Point], overrides: Sequence[str], directory: Path, store: Path,
+              jobs: int = 1) -> Plan:
+    """The plan of a sweep; every config in it has been checked.
+
+    Args:
+      points: from `make_points`.
+      overrides: `--config.KEY=VALUE`, of all points.
+      directory, store: of the sweep.
+      jobs: divide it into at least as many, if it can be: by forget sets, then by runs.
+
+    Raises:
+      InputError: in the config's own words.
+    """
+    for point in points:
+        _checked(point)
+    boxes = _merged([_box(p, points[0].config.eval.alpha) for p in points])
+    groups: dict[str, list[_Box]] = {}
+    for i, box in enumerate(boxes):
+        # A comparison and a training scheme have stages of their own.
+        alone = box.config.compare.methods or find_method(box.config.unlearn.method).method.scheme
+        groups.setdefault(f"{i}" if alone else _family(_config(box), seeds=True), []).append(box)
+    parts = _divided(list(groups.values()), jobs)
+    vary = _varying(points)
+    names: dict[str, int] = {}
+    made = []
+    for part in parts:
+        runs = tuple(_run(box, vary, overrides, names) for box in part)
+        for run in runs:
+            check_config(run.config)
+        made.append(Job(f"{len(made) + 1:03d}-{runs[0].name}", runs))
+    return Plan(directory, store, tuple(points), tuple(made))
+
+
+def family(run: Run) -> str:
+    """Equal for runs whose results can be one table with one M_O: all but seeds, forget sets,
+    `unlearn` and `eval`."""
+    return _family(run.config, seeds=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Box:
+    """A product of the axes of a population, exactly covered by points."""
+
+    file: str
+    config: ml_collections.ConfigDict
+    axes: dict[str, tuple]
+    rest: str
+    points: tuple[Point, ...]
+
+
+def _box(point: Point, headline: float) -> _Box:
+    """A point as a box. All share the first one's headline alpha, so that tables can be joined."""
+    axes = {key: get(point.config, key) for key in AXES}
+    axes[ALPHAS] = tuple(sorted({*axes[ALPHAS], point.config.eval.alpha, headline}))
+    config = point.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.eval.alpha = headline
+    rest = {k: v for k, v in flat(config.to_dict()).items() if k not in AXES}
+    return _Box(point.file, config, axes, canonical_json({"file": point.file, **rest}), (point,))
+
+
+def _merged(boxes: list[_Box]) -> list[_Box]:
+    """Boxes that differ in one axis alone become one, as long as there are any."""
+    while True:
+        count = len(boxes)
+        for axis in AXES:
+            found: dict[str, list[_Box]] = {}
+            for box in boxes:
+                others = {k: v for k, v in box.axes.items() if k != axis}
+                found.setdefault(canonical_json({"rest": box.rest, **others}), []).append(box)
+            boxes = [_union(axis, own) for own in found.values()]
+        if len(boxes) == count:
+            return boxes
+
+
+def _union(axis: str, boxes: list[_Box]) -> _Box:
+    values = tuple(dict.fromkeys(v for box in boxes for v in box.axes[axis]))
+    if axis in (EPOCHS, ALPHAS):
+        values = tuple(sorted(values))
+    points = tuple(sorted((p for box in boxes for p in box.points), key=lambda p: p.number))
+    return dataclasses.replace(boxes[0], axes={**boxes[0].axes, axis: values}, points=points)
+
+
+def _family(config: ml_collections.ConfigDict, seeds: bool) -> str:
+    sections = config.to_dict()
+    for name in ("unlearn", "eval", "compare"):
+        del sections[name]
+    if not seeds:
+        del sections["seeds"], sections["forget"]
+        return canonical_json(sections)
+    return canonical_json(sections)
+
+
+def _divided(groups: list[list[_Box]], jobs: int) -> list[list[_Box]]:
+    """At least so many groups, if they can be divided: the one of most members comes first."""
+    def size(group: list[_Box]) -> int:
+        return sum(len(b.axes[SEEDS]) * len(b.axes[SETS]) * len(b.axes[EPOCHS]) for b in group)
+
+    # Boxes of one group have the same seeds and forget sets.
+    groups = [*groups]
+    while len(groups) < jobs:
+        whole = [g for g in groups if len(g) > 1 or len(g[0].axes[SETS]) > 1]
+        if not whole:
+            break
+        largest = max(whole, key=size)
+        sets = largest[0].axes[SETS]
+        if len(sets) > 1:
+            half = -(-len(sets) // 2)
+            parts = [[_cut(box, own) for box in largest] for own in (sets[:half], sets[half:])]
+        else:
+            half = -(-len(largest) // 2)
+            parts = [largest[:half], largest[half:]]
+        at = groups.index(largest)
+        groups[at:at + 1] = parts
+    return groups
+
+
+def _cut(box: _Box, sets: tuple[str, ...]) -> _Box:
+    points = tuple(p for p in box.points if set(p.config.forget.sets) & set(sets))
+    return dataclasses.replace(box, axes={**box.axes, SETS: sets}, points=points)
+
+
+def _config(box: _Box) -> ml_collections.ConfigDict:
+    config = box.config.copy_and_resolve_references()
+    with config.unlocked():
+        for key, value in box.axes.items():
+            section, _, last = key.rpartition(".")
+            (get(config, section) if section else config)[last] = value
+    return config
+
+
+def _run(box: _Box, vary: dict[str, str], overrides: Sequence[str],
+         names: dict[str, int]) -> Run:
+    config = _config(box)
+    keys = {key: box.file if key == CONFIG else get(config, key) for key in vary}
+    method = find_method(config.unlearn.method).name
+    parts = {key: f"{short}-{_word(keys[key])}" for key, short in vary.items()}
+    # A table has the method's name anyway.
+    label = "_".join(part for key, part in parts.items() if key != "unlearn.method"
+                     and not (key == CONFIG and Path(box.file.partition(":")[0]).stem == method))
+    name = "_".join(parts.values()) or "all"
+    names[name] = names.get(name, 0) + 1
+    if names[name] > 1:
+        name = f"{name}.{names[name]}"
+    swept = {key for p in box.points for key in p.values} | set(AXES) | {"eval.alpha"}
+    given = [o for o in overrides if o.removeprefix("--config.").partition("=")[0] not in swept]
+    flags = (f"--config={box.file}", *given,
+             *(f"--config.{key}={get(config, key)!r}" if not isinstance(get(config, key), str)
+               else f"--config.{key}={get(config, key)}" for key in sorted(swept)))
+    return Run(name, label, box.file, config, flags, tuple(p.number for p in box.points), keys)
+
+
+def _varying(points: Sequence[Point]) -> dict[str, str]:
+    """Swept keys with more than one value that are no axes, and a short name for each."""
+    keys = list(dict.fromkeys(key for p in points for key in p.values))
+    found = [key for key in keys if key not in AXES and key != "eval.alpha"
+             and len({repr(get(p.config, key)) for p in points}) > 1]
+    last = [key.rpartition(".")[2] for key in found]
+    names = {key: short if last.count(short) == 1 else key.replace(".", "_")
+             for key, short in zip(found, last)}
+    if len({p.file for p in points}) > 1:
+        names = {CONFIG: CONFIG, **names}
+    return names
+
+
+def _word(value: Any) -> str:
+    """A value as part of a method's name, of letters, digits, _ and - alone: 0.002 is 2e-3."""
+    if isinstance(value, float):
+        digits, exponent = f"{value:.15e}".split("e")
+        whole, _, fraction = digits.partition(".")
+        fraction = fraction.rstrip("0")
+        power = int(exponent) - len(fraction)
+        return f"{whole}{fraction}" + (f"e{power}" if power else "")
+    if isinstance(value, tuple):
+        return "-".join(_word(v) for v in value) or "none"
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", str(value)).strip("-") or "none"
+
+
+def _checked(point: Point) -> None:
+    try:
+        check_config(point.config)
+    except InputError as e:
+        raise InputError(f"point {point.number} of the sweep: {e}") from e
+
+
+def _plain(config: ml_collections.ConfigDict) -> Any:
+    return json.loads(json.dumps(config.to_dict()))

@@ -1,0 +1,233 @@
+"""A sweep on a SLURM cluster: its jobs as tasks of one array, through submitit.
+
+A task runs its jobs as processes, as a local sweep does. Some time before it would be killed SLURM
+sends it a signal; it asks its processes for a checkpoint (`unlearn_jax/interrupt.py`), goes
+back into the queue and later goes on. How a job ended stands in its exit file; SLURM's
+accounting is not needed.
+"""
+
+import dataclasses
+import json
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import submitit
+
+from launch import processes
+from launch.local import environments
+from launch.plan import Job, Plan
+from unlearn_jax.errors import InputError
+from unlearn_jax.interrupt import EXIT_CODE
+
+SUBMITTED = "slurm.json"
+_POLL_SECONDS = 1.0
+# A file written on another machine may take so long to be seen here.
+_SETTLE_SECONDS = 15.0
+# Of the time between the signal and the end, what requeueing itself may take.
+_REQUEUE_SECONDS = 5.0
+_TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is asked of SLURM for each task.
+
+    Attributes:
+      minutes: the time limit.
+      signal_seconds: how long before its end a task is told.
+      requeues: after which a task that was told gives up.
+      pack: jobs of a task.
+      parameters: of sbatch, as submitit names them: partition, account, gres, mem, ...
+    """
+
+    minutes: int = 240
+    signal_seconds: int = 300
+    requeues: int = 100
+    pack: int = 1
+    parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def parse_minutes(text: str) -> int:
+    """SLURM's forms of a time limit, `MINUTES`, `H:M:S`, `D-H`, `D-H:M`, `D-H:M:S`, in minutes.
+
+    Raises:
+      InputError: it is none of them, or less than a minute.
+    """
+    match = _TIME.fullmatch(text)
+    if not match:
+        raise InputError(f"--time={text}: allowed: MINUTES, H:M:S or D-H:M:S")
+    days, *parts = (int(p) if p else None for p in match.groups())
+    parts = [p for p in parts if p is not None]
+    if days is not None:
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+    elif len(parts) == 3:
+        hours, minutes, seconds = parts
+    else:
+        hours, minutes, seconds = 0, *(*parts, 0)[:2]
+    total = ((days or 0) * 24 + hours) * 60 + minutes + -(-seconds // 60)
+    if total < 1:
+        raise InputError(f"--time={text}: allowed: at least a minute")
+    return total
+
+
+@dataclasses.dataclass
+class Part:
+    """A job as its task needs it: nothing that would have to import the project to be unpickled.
+
+    Attributes:
+      name: of the job.
+      command: starts its process.
+      log, exit_file: see `Plan`.
+      backend: `config.parallel.backend`.
+    """
+
+    name: str
+    command: list[str]
+    log: str
+    exit_file: str
+    backend: str
+
+
+class Task:
+    """What an array task does; submitit calls it, and `checkpoint` when the signal comes.
+
+    Args:
+      parts: its jobs: side by side on a GPU, one after the other without one.
+      patience: seconds that its processes have for their checkpoint.
+    """
+
+    def __init__(self, parts: list[Part], patience: float):
+        self.parts, self.patience = parts, patience
+        self._running: list[subprocess.Popen] = []
+
+    def __call__(self) -> dict[str, int]:
+        """Runs the jobs that have not ended; returns their exit codes."""
+        codes: dict[str, int] = {}
+        waiting = [p for p in self.parts if not Path(p.exit_file).exists()]
+        places = environments(self.parts[0].backend, len(waiting), pack=len(waiting))
+        while waiting:
+            together, waiting = waiting[:len(places)], waiting[len(places):]
+            started = [(part, processes.start(part.command, Path(part.log), place))
+                       for part, place in zip(together, places)]
+            self._running = [process for _, process in started]
+            for part, process in started:
+                while (code := processes.exit_code(process)) is None:
+                    time.sleep(0.2)
+                codes[part.name] = code
+                # One that was preempted goes on when SLURM starts the task again.
+                if code != EXIT_CODE:
+                    processes.write_exit(Path(part.exit_file), code)
+        return codes
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        """Asks the processes for a checkpoint; the task as it is to be started again."""
+        processes.wait_for_checkpoint(self._running, self.patience)
+        return submitit.helpers.DelayedSubmission(Task(self.parts, self.patience))
+
+
+def submit(plan: Plan, jobs: Sequence[Job], options: Options,
+           say: Callable[[str], None] = print) -> None:
+    """Hands jobs to SLURM as one array, and notes its number in slurm.json.
+
+    Args:
+      plan: they are of.
+      jobs: to be run.
+      options: for each task.
+      say: takes progress lines.
+
+    Raises:
+      InputError: there is no SLURM here, or it refuses.
+    """
+    if not shutil.which("sbatch"):
+        raise InputError("--on=slurm: this machine has no sbatch; run it where jobs are submitted")
+    if options.signal_seconds >= 60 * options.minutes:
+        raise InputError(f"--signal-seconds={options.signal_seconds}: allowed: less than the time "
+                         f"limit, {60 * options.minutes} s")
+    tasks = [jobs[i:i + options.pack] for i in range(0, len(jobs), options.pack)]
+    for job in jobs:
+        plan.exit_file(job).unlink(missing_ok=True)
+    patience = max(1.0, options.signal_seconds - _REQUEUE_SECONDS)
+    executor = submitit.SlurmExecutor(plan.directory.absolute() / "slurm",
+                                      max_num_timeout=options.requeues)
+    try:
+        # The checkout is not installed: a task must find the package.
+        executor.update_parameters(
+            job_name="unlearn-sweep", time=options.minutes, signal_delay_s=options.signal_seconds,
+            setup=[f"export PYTHONPATH={processes.ROOT}${{PYTHONPATH:+:$PYTHONPATH}}",
+                   f"cd {Path.cwd()}"],
+            **options.parameters)
+        with executor.batch():  # one array
+            made = [executor.submit(_task(plan, own, patience)) for own in tasks]
+    except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError,
+            subprocess.CalledProcessError, ValueError) as e:
+        raise InputError(f"SLURM refuses the sweep: {' '.join(str(e).split())[-500:]}") from e
+    numbers = [job.job_id for job in made]
+    record = {"tasks": {number: [job.name for job in own] for number, own in zip(numbers, tasks)}}
+    (plan.directory / SUBMITTED).write_text(json.dumps(record, indent=1) + "\n")
+    say(f"submitted {len(jobs)} jobs as {len(tasks)} tasks of SLURM's job "
+        f"{numbers[0].partition('_')[0]}")
+
+
+def _task(plan: Plan, jobs: Sequence[Job], patience: float) -> Task:
+    return Task([Part(job.name, processes.command(plan, job), str(plan.log(job).absolute()),
+                      str(plan.exit_file(job).absolute()),
+                      job.runs[0].config.parallel.backend) for job in jobs], patience)
+
+
+def in_queue(plan: Plan) -> dict[str, list[str]]:
+    """The tasks of the sweep that SLURM still has, with the names of their jobs."""
+    path = plan.directory / SUBMITTED
+    if not path.exists():
+        return {}
+    tasks = json.loads(path.read_text())["tasks"]
+    alive = _alive({number.partition("_")[0] for number in tasks})
+    return {number: names for number, names in tasks.items() if number in alive}
+
+
+def _alive(numbers: set[str]) -> set[str]:
+    """Tasks that wait or run, of the jobs with these numbers; `-r` writes an array task by task."""
+    found = set()
+    for number in sorted(numbers):
+        done = subprocess.run(["squeue", "-h", "-r", "-j", number, "-o", "%i"],
+                              capture_output=True, text=True)
+        if done.returncode == 0:
+            found |= set(done.stdout.split())
+        elif "Invalid job id" not in done.stderr:
+            raise InputError(f"squeue cannot be asked: {done.stderr.strip()}")
+    return found
+
+
+def wait(plan: Plan, jobs: Sequence[Job], say: Callable[[str], None] = print) -> dict[str, int]:
+    """Waits until SLURM has no task of these jobs any more.
+
+    Args:
+      plan: they are of.
+      jobs: submitted.
+      say: takes progress lines.
+
+    Returns:
+      Exit codes, by job; 128 + SIGKILL for one that left none.
+    """
+    told: set[str] = set()
+    while True:
+        queued = in_queue(plan)
+        for job in jobs:
+            if job.name not in told and plan.exit_file(job).exists():
+                told.add(job.name)
+                code = int(plan.exit_file(job).read_text())
+                say(f"{job.name}: " + ("finished" if code == 0 else f"failed (exit code {code})"))
+        if not queued:
+            break
+        time.sleep(_POLL_SECONDS)
+    end = time.monotonic() + _SETTLE_SECONDS
+    while time.monotonic() < end and not all(
+            plan.exit_file(job).exists() or job.name in told for job in jobs):
+        time.sleep(0.2)
+    return {job.name: int(plan.exit_file(job).read_text()) if plan.exit_file(job).exists()
+            else 128 + signal.SIGKILL for job in jobs}

@@ -1,0 +1,158 @@
+"""Many settings from one command:  python -m launch.sweep --config=FILE --sweep KEY=VALUES ...
+
+What can share a population does, the rest becomes processes that share a store; on this machine
+or on a SLURM cluster. launch/README.md has the lines to copy; launch/points.py says how values
+are written.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch import processes
+from launch.gather import gather
+from launch.local import INTERRUPTED, run_local
+from launch.plan import Plan, make_plan
+from launch.points import grid, make_points, parse_axis, read_file
+from unlearn_jax.errors import InputError
+from unlearn_jax.startup import run
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs a sweep; returns the exit code: 0, 1 where a point failed, 130 after Ctrl-C."""
+    args, overrides = _parse(arguments)
+    axes = [parse_axis(text) for text in args.sweep]
+    wanted = [*(grid(axes) if axes else []),
+              *(read_file(args.sweep_file) if args.sweep_file else [])]
+    points = make_points(wanted, args.config, overrides)
+    file, _, scale = args.config.partition(":")
+    name = Path(file).stem + (f"-{scale}" if scale else "")
+    directory = args.workdir or Path(f"runs/sweep-{name}")
+    plan = make_plan(points, overrides, directory, args.store, args.jobs)
+    if args.dry_run:
+        from launch.estimate import describe  # measures, which takes JAX a while
+
+        print(describe(plan, args.on, args.pack))
+        return 0
+    plan.write()
+    jobs = plan.unfinished()
+    members = sum(r.members for r in plan.runs)
+    _say(f"{len(points)} points: {members} unlearned models in {len(plan.runs)} runs, "
+         f"{len(plan.jobs)} processes" + (f"; {len(plan.jobs) - len(jobs)} of them are finished"
+                                          if len(jobs) < len(plan.jobs) else ""))
+    codes: dict[str, int] = {}
+    try:
+        if jobs and args.on == "slurm":
+            from launch import slurm  # submitit takes a while to import
+
+            queued = {name for names in slurm.in_queue(plan).values() for name in names}
+            lost = [job for job in jobs if job.name not in queued]
+            if queued:
+                _say(f"{len(queued)} processes are in SLURM's queue from before")
+            if lost:
+                if queued:
+                    raise InputError("others have ended without a result; wait until the queue is "
+                                     "empty, then run the same command again")
+                slurm.submit(plan, lost, _slurm_options(args), _say)
+            if args.no_wait:
+                _say("the same command without --no-wait waits for them and gathers the results")
+                return 0
+            codes = slurm.wait(plan, jobs, _say)
+        elif jobs:
+            codes = run_local(plan, jobs, args.pack, _say)
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on" + (
+            " (what SLURM has, it keeps)" if args.on == "slurm" else ""))
+        return INTERRUPTED
+    return _finish(plan, codes)
+
+
+def _finish(plan: Plan, codes: dict[str, int]) -> int:
+    """Gathers what there is and tells what failed."""
+    failed = plan.unfinished()
+    if len(failed) < len(plan.jobs) or any(plan.finished(r) for r in plan.runs):
+        for report in gather(plan):
+            _say(f"report: {report}")
+        _say(f"table: {plan.directory / 'results.csv'}")
+    for job in failed:
+        points = " ".join(str(n) for r in job.runs for n in r.points)
+        _say(f"failed: {job.name} (points {points}), exit code {codes.get(job.name, '?')}; the "
+             f"end of {plan.log(job)}:\n{processes.last_lines(plan.log(job))}")
+    if failed:
+        _say(f"{len(failed)} of {len(plan.jobs)} processes have not finished; the same command "
+             "runs them again")
+    return 1 if failed else 0
+
+
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Our flags, and those of the config."""
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.sweep", allow_abbrev=False,
+        description="Runs many settings of a study and brings their results together.",
+        epilog="Every --config.KEY=VALUE of unlearn_jax.main is taken, for all points.")
+    parser.add_argument("--config", required=True, metavar="FILE:SCALE",
+                        help="a file of configs/, as for unlearn_jax.main")
+    parser.add_argument("--sweep", action="append", default=[], metavar="KEY=VALUE,VALUE",
+                        help="values of a key of the config; several --sweep make a grid")
+    parser.add_argument("--sweep-file", type=Path, metavar="FILE.yaml",
+                        help="points as YAML, beside or in place of the grid")
+    parser.add_argument("--workdir", type=Path, help="default: runs/sweep-CONFIG")
+    parser.add_argument("--store", type=Path, default=Path("runs/store"))
+    parser.add_argument("--on", choices=("local", "slurm"), default="local")
+    parser.add_argument("--dry-run", action="store_true", help="say what would run, and its cost")
+    parser.add_argument("--jobs", type=_at_least_one, default=1, metavar="N",
+                        help="divide the sweep into at least N processes, where that is possible")
+    parser.add_argument("--pack", type=_at_least_one, default=1, metavar="N",
+                        help="N processes side by side on a GPU; N jobs in a SLURM task")
+    slurm = parser.add_argument_group("SLURM, for each task of the array")
+    for name, text in (("partition", None), ("account", None), ("qos", None),
+                       ("gres", "such as gpu:1"), ("mem", "such as 32G"), ("constraint", None)):
+        slurm.add_argument(f"--{name}", help=text)
+    slurm.add_argument("--time", default="4:00:00", help="limit: MINUTES, H:M:S or D-H:M:S")
+    slurm.add_argument("--cpus", type=_at_least_one, default=4)
+    slurm.add_argument("--signal-seconds", type=_at_least_one, default=300, metavar="S",
+                       help="ask for a checkpoint so long before the end (more than an epoch)")
+    slurm.add_argument("--parallel", type=_at_least_one, default=256, metavar="N",
+                       help="tasks that run at the same time, at most")
+    slurm.add_argument("--slurm-option", action="append", default=[], metavar="KEY=VALUE",
+                       help="any other option of sbatch")
+    slurm.add_argument("--no-wait", action="store_true", help="submit and leave")
+    args, rest = parser.parse_known_args(arguments)
+    for flag in rest:
+        if not flag.startswith("--config.") or "=" not in flag:
+            raise InputError(f"{flag} is not understood; flags of the config look like "
+                             "--config.train.epochs=3, and --help lists the others")
+    return args, rest
+
+
+def _slurm_options(args: argparse.Namespace):
+    from launch.slurm import Options, parse_minutes
+
+    parameters = {name: getattr(args, name) for name in (
+        "partition", "account", "qos", "gres", "mem", "constraint") if getattr(args, name)}
+    more = {}
+    for option in args.slurm_option:
+        key, equals, value = option.partition("=")
+        if not key or not equals:
+            raise InputError(f"--slurm-option={option}: allowed: KEY=VALUE")
+        more[key] = value
+    parameters.update(cpus_per_task=args.cpus, array_parallelism=args.parallel,
+                      **({"additional_parameters": more} if more else {}))
+    return Options(parse_minutes(args.time), args.signal_seconds, pack=args.pack,
+                   parameters=parameters)
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run(lambda: main(sys.argv[1:])))
