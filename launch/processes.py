@@ -13,6 +13,8 @@ from launch.plan import Job, Plan
 
 ROOT = Path(__file__).parent.parent
 _LAST_LINES = 15
+# Becomes the command; a warning that comes while Python starts must not end the process.
+_PATIENT = ("env", "--ignore-signal=USR1", "--ignore-signal=USR2")
 
 
 def command(plan: Plan, job: Job) -> list[str]:
@@ -37,15 +39,8 @@ def start(line: Sequence[str], log: Path, environment: dict[str, str]) -> subpro
         f.write(f"$ {shlex.join(line)}\n")
         f.flush()
         return subprocess.Popen(
-            line, stdin=subprocess.DEVNULL, stdout=f, stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": path, **environment}, start_new_session=True,
-            # A warning that comes while Python starts must not end the process.
-            preexec_fn=_ignore_warnings)
-
-
-def _ignore_warnings() -> None:
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+            [*_PATIENT, *line], stdin=subprocess.DEVNULL, stdout=f, stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": path, **environment}, start_new_session=True)
 
 
 def exit_code(process: subprocess.Popen) -> int | None:

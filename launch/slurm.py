@@ -31,6 +31,9 @@ _POLL_SECONDS = 1.0
 _SETTLE_SECONDS = 15.0
 # Of the time between the signal and the end, what requeueing itself may take.
 _REQUEUE_SECONDS = 5.0
+# How a process ends that was asked for a checkpoint, the last two of them before it could listen.
+# It goes on when SLURM starts the task again.
+_ASKED_TO_LEAVE = (EXIT_CODE, 128 + signal.SIGUSR1, 128 + signal.SIGUSR2)
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 
 
@@ -120,8 +123,7 @@ class Task:
                 while (code := processes.exit_code(process)) is None:
                     time.sleep(0.2)
                 codes[part.name] = code
-                # One that was preempted goes on when SLURM starts the task again.
-                if code != EXIT_CODE:
+                if code not in _ASKED_TO_LEAVE:
                     processes.write_exit(Path(part.exit_file), code)
         return codes
 

@@ -1,0 +1,127 @@
+import itertools
+import json
+
+import pytest
+
+from launch.plan import make_plan
+from launch.points import grid, make_points, parse_axis
+from unlearn_jax.commandline import read_config
+from unlearn_jax.errors import InputError
+
+FT = "configs/ft.py"
+# ml_collections loads config files in a way that Python is about to drop.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+
+def plan(*axes, points=(), overrides=(), jobs=1, directory="sweep", path=None):
+    wanted = [*(grid([parse_axis(a) for a in axes]) if axes else []), *points]
+    return make_plan(make_points(wanted, FT, overrides), overrides, path or directory, "store",
+                     jobs)
+
+
+def cells(run):
+    """(seed, forget set, budget) of every unlearned model of a run."""
+    c = run.config
+    return set(itertools.product(c.seeds, c.forget.sets, c.unlearn.epochs))
+
+
+def test_seeds_forget_sets_and_budgets_are_one_population():
+    made = plan("unlearn.epochs=4,1,2", "forget.sets=20-28,28-36", "seeds=0,1,2")
+    ((run,),) = [job.runs for job in made.jobs]
+    assert run.config.unlearn.epochs == (1, 2, 4) and run.config.seeds == (0, 1, 2)
+    assert run.config.forget.sets == ("20-28", "28-36") and run.members == 18
+    assert run.points == tuple(range(1, 19)) and run.label == "" and run.name == "all"
+
+
+def test_alphas_are_joined_and_the_first_one_is_the_headline():
+    ((run,),) = [job.runs for job in plan("eval.alpha=15.0,20.0").jobs]
+    assert run.config.eval.alpha == 15.0 and {15.0, 20.0} <= set(run.config.eval.alphas)
+
+
+def test_points_that_are_no_product_are_not_made_one():
+    asked = [(0, "20-28", 2), (0, "28-36", 2), (1, "20-28", 2), (1, "20-28", 4)]
+    made = plan(points=[{"seeds": s, "forget.sets": f, "unlearn.epochs": e} for s, f, e in asked])
+    found = [cell for run in made.runs for cell in cells(run)]
+    assert sorted(found) == sorted(asked), "each once, and nothing that nobody asked for"
+    assert len({run.name for run in made.runs}) == len(made.runs) == 3
+
+
+def test_learning_rates_and_methods_share_a_process_and_widths_do_not():
+    made = plan("unlearn.learning_rate=1e-3,0.0025", "unlearn.method=ft,rnd")
+    (job,) = made.jobs
+    assert [r.label for r in job.runs] == [
+        "learning_rate-1e-3", "learning_rate-1e-3", "learning_rate-25e-4", "learning_rate-25e-4"]
+    assert [r.name for r in job.runs][:2] == ["learning_rate-1e-3_method-ft",
+                                              "learning_rate-1e-3_method-rnd"]
+    made = plan("model.width=8,16", "unlearn.epochs=2,4")
+    assert [[r.label for r in job.runs] for job in made.jobs] == [["width-8"], ["width-16"]]
+
+
+def test_schemes_and_comparisons_are_processes_of_their_own():
+    made = plan(points=[{"config": "configs/sisa.py"}, {"unlearn.learning_rate": "1e-3"},
+                        {"unlearn.learning_rate": "2e-3"}])
+    assert [len(job.runs) for job in made.jobs] == [1, 2]
+
+
+def test_a_sweep_can_be_divided_without_losing_or_doubling_a_model():
+    axes = "unlearn.epochs=1,2", "forget.sets=20-28,28-36,36-44", "unlearn.learning_rate=1e-3,2e-3"
+    whole = plan(*axes)
+    assert len(whole.jobs) == 1
+    for jobs in (2, 3, 5):
+        divided = plan(*axes, jobs=jobs)
+        assert len(divided.jobs) == jobs
+        for rate in (1e-3, 2e-3):
+            found = [c for r in divided.runs if r.config.unlearn.learning_rate == rate
+                     for c in cells(r)]
+            assert len(found) == len(set(found)) == 18
+        for run in divided.runs:
+            for number in run.points:
+                (set_,) = divided.points[number - 1].config.forget.sets
+                assert set_ in run.config.forget.sets
+    assert len(plan(*axes, jobs=100).jobs) == 6, "seeds and budgets stay together"
+
+
+def test_the_flags_of_a_run_give_its_config():
+    made = plan("unlearn.learning_rate=1e-3,2e-3", "forget.sets=20-28,('28-36','gender:1')",
+                "train.epochs=3,4",
+                overrides=("--config.unlearn.epochs=(1,)", "--config.model.width=8"))
+    for run in made.runs:
+        assert read_config(list(run.flags)) == run.config
+        assert run.config.unlearn.epochs == (1,) and run.config.model.width == 8
+
+
+def test_impossible_values_are_refused_with_the_point():
+    with pytest.raises(InputError, match="point 2 of the sweep: config.unlearn.epochs is .-1,."):
+        plan("unlearn.epochs=1,-1")
+    with pytest.raises(InputError, match="point 1 .*config.unlearn.method|'scrap'"):
+        plan("unlearn.method=scrap")
+
+
+def test_a_directory_belongs_to_one_sweep(tmp_path):
+    plan("seeds=0,1", path=tmp_path / "s").write()
+    plan("seeds=0,1", path=tmp_path / "s").write()  # again: goes on
+    with pytest.raises(InputError, match="holds another sweep"):
+        plan("seeds=0,2", path=tmp_path / "s").write()
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="holds no sweep"):
+        plan("seeds=0,1", path=tmp_path / "t").write()
+
+
+def test_only_a_complete_run_of_the_same_config_is_finished(tmp_path):
+    made = plan("unlearn.learning_rate=1e-3,2e-3", path=tmp_path)
+    (job,) = made.jobs
+    first, second = job.runs
+    directory = made.workdir(first)
+    directory.mkdir(parents=True)
+    record = {"finished": True, "config": json.loads(json.dumps(first.config.to_dict()))}
+    (directory / "run.json").write_text(json.dumps(record))
+    assert not made.finished(first), "no report"
+    (directory / "report.html").write_text("")
+    assert made.finished(first)
+    assert [job.runs for job in made.unfinished()] == [(second,)]
+    (directory / "run.json").write_text(json.dumps({**record, "finished": False}))
+    assert not made.finished(first)
+    record["config"]["train"]["epochs"] = 99
+    (directory / "run.json").write_text(json.dumps(record))
+    assert not made.finished(first)
