@@ -1,0 +1,65 @@
+"""One table of several runs, in which points and swept keys can be told."""
+
+import csv
+import json
+
+import pandas as pd
+import pytest
+from fake_workdir import write_workdir
+
+from launch.gather import gather
+from launch.plan import make_plan
+from launch.points import make_points
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """Two learning rates and two budgets, of which the runs are finished."""
+    points = make_points([{"unlearn.learning_rate": rate, "unlearn.epochs": epochs}
+                          for rate in ("1e-3", "2e-3") for epochs in ("2", "4")],
+                         "configs/ft.py", ())
+    made = make_plan(points, (), tmp_path / "sweep", tmp_path / "store")
+    made.write()
+    for i, run in enumerate(made.runs):
+        directory = write_workdir(made.workdir(run), methods=("ft",))
+        path = directory / "results.csv"
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        mine = (table.method == "ft") & (table.metric == "utility")
+        table.loc[mine, "value"] = f"0.{i + 1}"
+        table.to_csv(path, index=False)
+        record = json.loads((directory / "run.json").read_text())
+        record = {**record, "finished": True,
+                  "config": json.loads(json.dumps(run.config.to_dict()))}
+        (directory / "run.json").write_text(json.dumps(record))
+        (directory / "report.html").write_text("")
+    return made
+
+
+def test_rows_carry_their_point_and_the_swept_keys(plan):
+    assert len(plan.runs) == 2 and not plan.unfinished()
+    assert gather(plan) == [plan.directory / "report" / "report.html"]
+    table = pd.read_csv(plan.directory / "results.csv", dtype=str, keep_default_na=False)
+    assert set(table.method) == {"median", "original", "retrain", "ft+learning_rate-1e-3",
+                                 "ft+learning_rate-2e-3"}
+    utility = table[(table.metric == "utility") & (table.method == "ft+learning_rate-2e-3")]
+    assert set(utility["unlearn.learning_rate"]) == {"0.002"} and set(utility.value) == {"0.2"}
+    assert set(utility[utility.epochs == "2"].point) <= {"3", ""}
+    assert set(table[table.method == "original"].point) == {""}
+    assert set(table[table.method == "original"]["unlearn.learning_rate"]) == {""}
+    summary = pd.read_csv(plan.directory / "summary.csv")
+    assert {"mean", "ci95_low", "unlearn.learning_rate"} <= set(summary.columns)
+    with open(plan.directory / "points.csv", newline="") as f:
+        points = list(csv.DictReader(f))
+    assert [p["run"] for p in points] == ["learning_rate-1e-3"] * 2 + ["learning_rate-2e-3"] * 2
+    assert {p["finished"] for p in points} == {"True"}
+
+
+def test_what_is_not_finished_is_left_out_and_said(plan):
+    (plan.workdir(plan.runs[1]) / "report.html").unlink()
+    gather(plan)
+    table = pd.read_csv(plan.directory / "results.csv", dtype=str, keep_default_na=False)
+    assert set(table.method) == {"median", "original", "retrain", "ft"}
+    with open(plan.directory / "points.csv", newline="") as f:
+        assert [p["finished"] for p in csv.DictReader(f)] == ["True", "True", "False", "False"]
