@@ -59,7 +59,7 @@ def sweep(environment, workdir, store, *flags, code=0):
     done = subprocess.run(
         [sys.executable, "-m", "launch.sweep", "--config=configs/ft.py", *SWEEP, *TINY,
          f"--workdir={workdir}", f"--store={store}", *flags],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1500)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
@@ -91,7 +91,7 @@ def slurm(environment, *line):
                           check=True).stdout.split()
 
 
-def until(condition, seconds=180):
+def until(condition, seconds=900):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
