@@ -39,6 +39,7 @@ def test_the_default_is_allowed_and_locked():
     ("eval.alphas", (0.0,), "at least 1e-12"),
     ("model.head_dropout", (0.5,), "one rate for each"),
     ("data.label_min", 60, "below data.label_max"),
+    ("data.groups", (20.0, 40.0), "() for data.task='regression'"),
     ("train.loss", "cross_entropy", "'mae', 'mse'"),
     ("parallel.batch", 3, "a multiple of parallel.batch"),
     ("train.learning_rate", float("inf"), "at least 0"),
@@ -55,6 +56,18 @@ def test_impossible_values_name_key_value_and_what_is_allowed(key, value, words)
     if key != "parallel.batch":  # reported at the batch size that does not fit
         assert f"config.{key} is {value!r}" in str(e.value)
     assert len(str(e.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("groups, words", [
+    ((20.0,), "at least two"), ((20.0, 40.0, 30.0), "ascending"), ((25.0, 40.0), "label_min"),
+    ((20.0, 70.0), "label_max"),
+])
+def test_groups_cover_the_range_of_labels(groups, words):
+    c = default_config()
+    c.data.task, c.data.groups = "classification", groups
+    with pytest.raises(ConfigError, match="config.data.groups") as e:
+        check_config(c)
+    assert words in str(e.value)
 
 
 @pytest.mark.parametrize("method, epochs", [("sisa", (2,)), ("sisa", (0, 2))])

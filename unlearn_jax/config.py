@@ -35,6 +35,8 @@ def default_config() -> ml_collections.ConfigDict:
         fraction=1.0,             # keep this share of the samples, stratified by label
         label_min=20,             # regression: keep labels from here ...
         label_max=60,             # ... to here, both inclusive
+        groups=(),                # lower ends of groups that become the classes of a
+                                  # classification: (20.0, 30.0, 45.0); (): the source's own labels
         quality="off",            # off | on: drop blurred, dark, flat images (data/quality.py)
         quality_sharpness=70.0,   # least variance of the Laplacian at 64 px, grey levels squared
         quality_contrast=20.0,    # least standard deviation, grey levels
@@ -75,6 +77,7 @@ def default_config() -> ml_collections.ConfigDict:
         loss="mae",               # mae | mse (regression) | cross_entropy (classification)
         class_weights="none",     # none | balanced: classes count alike, however many samples
         patience=0,               # epochs without a better validation loss; 0: never stop early
+        keep="best",              # best (by validation loss) | last: the weights after all epochs
         checkpoint_seconds=120.0, # a half-finished stage is saved this often
         tensorboard=False,        # also write TensorBoard logs under WORKDIR/tensorboard
     ))
@@ -147,6 +150,7 @@ _CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "train.optimizer": ("adam", "sgd"),
     "train.class_weights": ("none", "balanced"),
+    "train.keep": ("best", "last"),
     "train.schedule": ("constant", "cosine", "onecycle"),
     "unlearn.optimizer": ("adam", "sgd"),
     "unlearn.schedule": ("constant", "cosine", "onecycle"),
@@ -212,6 +216,7 @@ _TUPLES = {
     "seeds": (int, None, 0, True),
     "data.split": (float, 3, 0, True),
     "data.quality_brightness": (float, 2, 0, True),
+    "data.groups": (float, None, None, False),
     "model.head_widths": (int, None, 1, False),
     "model.head_dropout": (float, None, 0, False),
     "model.frozen": (str, None, None, False),
@@ -275,6 +280,8 @@ def _check_relations(c: ml_collections.ConfigDict) -> None:
              f"-1, or one of seeds {tuple(c.seeds)}")
     _require(c.train.class_weights == "none" or c.data.task == "classification", c,
              "train.class_weights", "'none' for data.task='regression'")
+    _require(c.train.keep == "best" or not c.train.patience, c, "train.patience",
+             "0 for train.keep='last': stopping early goes by the best epoch")
     _require(len(set(c.forget.sets)) == len(c.forget.sets), c, "forget.sets", "different sets")
     _require(len(set(c.unlearn.epochs)) == len(c.unlearn.epochs), c, "unlearn.epochs",
              "different budgets")
@@ -282,6 +289,7 @@ def _check_relations(c: ml_collections.ConfigDict) -> None:
              "three positive shares that add up to 1")
     _require(c.data.label_min < c.data.label_max, c, "data.label_min",
              f"below data.label_max ({c.data.label_max})")
+    _check_groups(c)
     _require(len(c.model.head_dropout) == len(c.model.head_widths), c, "model.head_dropout",
              "one rate for each of model.head_widths")
     _require(all(p < 1 for p in c.model.head_dropout), c, "model.head_dropout", "rates below 1")
@@ -310,6 +318,18 @@ def _check_relations(c: ml_collections.ConfigDict) -> None:
         _require(low <= c.data.label_min and c.data.label_max <= high, c, "model.output_scale",
                  f"what covers the labels from {c.data.label_min} to {c.data.label_max}: with "
                  f"model.output_offset={low:g} the sigmoid reaches from {low:g} to {high:g}")
+
+
+def _check_groups(c: ml_collections.ConfigDict) -> None:
+    groups = c.data.groups
+    if groups:
+        _require(c.data.task == "classification", c, "data.groups",
+                 "() for data.task='regression'")
+        _require(len(groups) > 1 and all(a < b for a, b in zip(groups, groups[1:])), c,
+                 "data.groups", "at least two lower ends, ascending")
+        _require(groups[0] == c.data.label_min and groups[-1] <= c.data.label_max, c,
+                 "data.groups", f"lower ends from data.label_min ({c.data.label_min}) up to at "
+                 f"most data.label_max ({c.data.label_max})")
 
 
 def get(c: ml_collections.ConfigDict, key: str) -> Any:

@@ -28,7 +28,7 @@ _NUMBERS = 2
 _DATA_KEYS = ("task", "split", "seed", "balance")
 _COPY_KEYS = ("rotation", "shift", "zoom", "flip")  # of augmented copies, where there are any
 _TRAIN_KEYS = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "warmup",
-               "weight_decay", "momentum", "loss", "class_weights", "patience")
+               "weight_decay", "momentum", "loss", "class_weights", "patience", "keep")
 _UNLEARN_KEYS = ("from_seed", "batch_size", "optimizer", "learning_rate", "schedule", "warmup",
                  "weight_decay", "momentum")
 
