@@ -23,7 +23,7 @@ from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.feed import Feed, Queue
 from unlearn_jax.groups import Group, joined, regrouped
 from unlearn_jax.layout import Layout
-from unlearn_jax.memory import in_smaller_groups
+from unlearn_jax.memory import call_bytes, in_smaller_groups
 from unlearn_jax.metadata import CheckpointError
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.population import (
@@ -94,6 +94,58 @@ def _train(run: "PopulationRun", saver: Saver, bar: Callable[..., Any] | None) -
             run.train_epoch(progress_bar)
             if saver.due() and books.epoch < recipe.epochs:
                 run.save(saver)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate:
+    """What a few steps of a population took.
+
+    Attributes:
+      images_per_second: samples trained on, of all members together.
+      calls: of the program that were timed.
+      members: in a call, on each device.
+      compile_seconds: until the first call could be made.
+      flops_of_a_step: of one member, as the program is written.
+      call_bytes: on each device while a call runs, by the compiler's analysis.
+    """
+
+    images_per_second: float
+    calls: int
+    members: int
+    compile_seconds: float
+    flops_of_a_step: float
+    call_bytes: int
+
+
+def measure_rate(recipe: Recipe, model: Model, layout: Layout, resident: Resident | Streamed,
+                 members: list[Member], variables_M: Variables, seconds: float) -> Rate:
+    """Takes some training steps of the first call's members, and forgets them.
+
+    Args:
+      recipe, model, layout, resident, members, variables_M: as for `train_population`; of a
+        recipe that needs no context.
+      seconds: go on for so long, after a first call that does not count.
+    """
+    run = PopulationRun(recipe, model, Feed(layout, resident), layout, members, variables_M)
+    group, chunk = run.groups[0], run.programs.chunk
+    rows_GTB, kinds_GT = run.walks(group)
+    images, calls, began = 0, -1, 0.0
+    while calls < 1 or time.monotonic() - began < seconds:
+        for call, batches in enumerate(run.feed(rows_GTB, chunk)):
+            steps = slice(call * chunk, (call + 1) * chunk)
+            group.carry, loss = run.programs.step(
+                group.carry, group.inputs, run.feed.resident, batches,
+                run.layout.put_members(kinds_GT[:, steps]), np.int32(0))
+            jax.block_until_ready(loss)
+            calls += 1
+            if calls == 0:
+                began = time.monotonic()
+                continue
+            images += int((rows_GTB[group.slots, steps] >= 0).sum())
+            if time.monotonic() - began >= seconds:
+                break
+    return Rate(images / (time.monotonic() - began), calls, run.programs.layout.members_per_device,
+                run.compile_seconds, run.programs.flops_of_a_step, call_bytes(run.programs.step))
 
 
 class PopulationRun:
@@ -178,7 +230,7 @@ class PopulationRun:
           The group, the samples `[G]` that each walked over and, still on the devices, its summary.
         """
         chunk = self.programs.chunk
-        rows_GTB, kinds_GT = self._walks(group)
+        rows_GTB, kinds_GT = self.walks(group)
         samples_GT = (rows_GTB >= 0).sum(2)
         queue = Queue()
         for call, batches in enumerate(self.feed(rows_GTB, chunk)):
@@ -193,7 +245,7 @@ class PopulationRun:
         group.carry, summary = self.programs.close(group.carry, self._validation_loss(group))
         return group, samples_GT.sum(1), summary
 
-    def _walks(self, group: Group) -> tuple[np.ndarray, np.ndarray]:
+    def walks(self, group: Group) -> tuple[np.ndarray, np.ndarray]:
         """The epoch of each member that runs: rows `[G, T, B]` and kinds `[G, T]` of its batches.
 
         T is a multiple of the steps of a call.

@@ -132,6 +132,20 @@ class Run:
     def forget_sets(self) -> tuple[str, ...]:
         return tuple(self.data["forget_sets"])
 
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The methods of a run of the reference study (`thesis.arms`); () for any other run."""
+        return tuple(self._thesis.get("arms", ()))
+
+    def arm_setting(self, arm: str) -> dict[str, Any]:
+        """The section `unlearn` of the config as an arm was run with it."""
+        return {**field(self.run, "run.json", "config.unlearn", dict),
+                **field(self.run, "run.json", f"config.thesis.unlearn.{arm}", dict)}
+
+    @property
+    def _thesis(self) -> dict[str, Any]:
+        return self.run["config"].get("thesis", {})
+
     @functools.cached_property
     def seeds(self) -> tuple[int, ...]:
         whole = self.results.metric.str.startswith((AVERAGED, POPULATION))
