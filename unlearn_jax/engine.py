@@ -10,6 +10,7 @@ still run are brought together (`groups.py`).
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -101,7 +102,7 @@ class Rate:
     """What a few steps of a population took.
 
     Attributes:
-      images_per_second: samples trained on, of all members together.
+      images_per_second: samples trained on, of all members together, in the call of median rate.
       calls: of the program that were timed.
       members: in a call, on each device.
       compile_seconds: until the first call could be made.
@@ -129,23 +130,25 @@ def measure_rate(recipe: Recipe, model: Model, layout: Layout, resident: Residen
     run = PopulationRun(recipe, model, Feed(layout, resident), layout, members, variables_M)
     group, chunk = run.groups[0], run.programs.chunk
     rows_GTB, kinds_GT = run.walks(group)
-    images, calls, began = 0, -1, 0.0
-    while calls < 1 or time.monotonic() - began < seconds:
+    rates: list[float] = []
+    end = math.inf
+    while time.monotonic() < end or len(rates) < 2:
         for call, batches in enumerate(run.feed(rows_GTB, chunk)):
+            began = time.monotonic()
             steps = slice(call * chunk, (call + 1) * chunk)
             group.carry, loss = run.programs.step(
                 group.carry, group.inputs, run.feed.resident, batches,
                 run.layout.put_members(kinds_GT[:, steps]), np.int32(0))
             jax.block_until_ready(loss)
-            calls += 1
-            if calls == 0:
-                began = time.monotonic()
-                continue
-            images += int((rows_GTB[group.slots, steps] >= 0).sum())
-            if time.monotonic() - began >= seconds:
+            ended = time.monotonic()
+            rates.append(int((rows_GTB[group.slots, steps] >= 0).sum()) / (ended - began))
+            end = min(end, ended + seconds)
+            if ended >= end:
                 break
-    return Rate(images / (time.monotonic() - began), calls, run.programs.layout.members_per_device,
-                run.compile_seconds, run.programs.flops_of_a_step, call_bytes(run.programs.step))
+    # The median: somebody else may have had the machine for a while.
+    return Rate(float(np.median(rates[1:])), len(rates) - 1,
+                run.programs.layout.members_per_device, run.compile_seconds,
+                run.programs.flops_of_a_step, call_bytes(run.programs.step))
 
 
 class PopulationRun:

@@ -113,8 +113,8 @@ def _arms(study: Study, original: Stage, retrained: list[Stage]) -> Unlearn:
     """The arms of a study, checked, and their plan printed; a call trains them."""
     parts = make_parts(study, original)
     runs = [("M_O and M_R", train_recipe(study), [original, *retrained])]
-    runs += [(f"{part.arm} on {len({s.forget_name for s in made})} forget sets", recipe, made)
-             for part in parts for recipe, made in part.recipes()]
+    runs += [(f"{part.arm} on {', '.join(dict.fromkeys(s.forget_name for s in made))}", recipe,
+              made) for part in parts for recipe, made in part.recipes()]
     own = [stage for part in parts for stage in part.stages]
     plan = make_plan(study, runs, [(original, study.splits.forget_sets),
                                    *((s, [s.forget_set]) for s in (*retrained, *own))])

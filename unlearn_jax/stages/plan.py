@@ -93,12 +93,12 @@ class Plan:
 
     def text(self) -> str:
         """The plan in words, with what each estimate rests on."""
-        lines = ["Plan", f"  {'to train':24} {'models':>7} {'in store':>8} {'epochs':>7} "
+        lines = ["Plan", f"  {'to train':44} {'models':>7} {'in store':>8} {'epochs':>7} "
                          f"{'steps':>12} {'images':>14}"]
         for j in self.jobs:
-            lines.append(f"  {j.name:24} {j.models:7} {j.reused:8} {j.epochs:7} {j.steps:12,} "
+            lines.append(f"  {j.name:44} {j.models:7} {j.reused:8} {j.epochs:7} {j.steps:12,} "
                          f"{j.images:14,}")
-        lines.append(f"  {'together':24} {sum(j.models for j in self.jobs):7} "
+        lines.append(f"  {'together':44} {sum(j.models for j in self.jobs):7} "
                      f"{sum(j.reused for j in self.jobs):8} {'':7} "
                      f"{sum(j.steps for j in self.jobs):12,} "
                      f"{sum(j.images for j in self.jobs):14,}")
