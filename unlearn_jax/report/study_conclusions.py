@@ -1,8 +1,10 @@
 """What follows for the study's conclusions, in plain words, from the verdicts on its claims."""
 
+import numpy as np
+
 from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.naming import symbol
-from unlearn_jax.report.printed import ALPHA, CHOSEN, EPOCHS, FIRST
+from unlearn_jax.report.printed import ALPHA, CHOSEN, EPOCHS, FIRST, PRINTED
 from unlearn_jax.report.stats import estimate
 from unlearn_jax.report.study_findings import pairs, predicted_on_forget
 from unlearn_jax.report.study_tables import random_arms
@@ -20,7 +22,8 @@ def conclusions(run: Run, found: tuple[Verdict, ...]) -> tuple[str, ...]:
       found: all verdicts.
     """
     by_name = {(v.claim.name, v.arm): v for v in found}
-    makers = (_counts, _fine_tuning, _random_labels, _plateau, _erased, _score, _all_pairs)
+    makers = (_counts, _fine_tuning, _random_labels, _nearest, _plateau, _erased, _score,
+              _all_pairs)
     texts = [maker(run, by_name) for maker in makers]
     return tuple(text for text in texts if text)
 
@@ -66,6 +69,24 @@ def _random_labels(run: Run, found: _Found) -> str:
         else:
             text += " So it is not shown for random labels as the study describes them."
     return text
+
+
+def _nearest(run: Run, found: _Found) -> str:
+    """Which random labels come nearest to the numbers printed for M_RND."""
+    del found
+    wanted = [p for p in PRINTED if p.model == "rnd" and p.table in (4, 6, 7)]
+    distances = {}
+    for arm in random_arms(run):
+        values = [estimate(run.values(Model(arm, p.epochs), p.forget_set, p.metric)).mean
+                  for p in wanted]
+        distances[arm] = float(np.mean([abs(v - p.value) for v, p in zip(values, wanted)]))
+    distances = {a: d for a, d in distances.items() if np.isfinite(d)}
+    if not distances:
+        return ""
+    order = sorted(distances, key=distances.get)
+    listed = ", ".join(f"{distances[a]:.3f} from those of {symbol(a)}" for a in order)
+    return (f"The {len(wanted)} numbers that the study prints for M_RND in tables 4, 6 and 7 are "
+            f"on average {listed}. Nearest is {symbol(order[0])}.")
 
 
 def _plateau(run: Run, found: _Found) -> str:
