@@ -162,9 +162,7 @@ class Run:
 
     def models(self, forget_set: str) -> list[Model]:
         """The populations of a forget set: baseline, original, retrained, then the unlearned."""
-        rows = self.results[self.results.forget_set == forget_set]
-        found = {Model(m, e) for m, e in zip(rows.method, rows.epochs)}
-        return sorted(found, key=lambda model: (self.rank[model.method], model.epochs))
+        return list(self._models.get(forget_set, ()))
 
     def unlearned(self, forget_set: str) -> list[Model]:
         return [m for m in self.models(forget_set) if m.method not in ("median", *REFERENCES)]
@@ -172,6 +170,14 @@ class Run:
     def only(self, forget_set: str, method: str) -> Model | None:
         """The first population of a method, None where there is none."""
         return next((m for m in self.models(forget_set) if m.method == method), None)
+
+    @functools.cached_property
+    def _models(self) -> dict[str, list[Model]]:
+        found: dict[str, set[Model]] = {}
+        for method, epochs, forget_set, _ in self._groups:
+            found.setdefault(forget_set, set()).add(Model(method, epochs))
+        return {name: sorted(models, key=lambda m: (self.rank[m.method], m.epochs))
+                for name, models in found.items()}
 
     @functools.cached_property
     def _groups(self) -> dict[tuple, pd.Series]:

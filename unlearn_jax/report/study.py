@@ -88,7 +88,7 @@ def _claims(found: tuple[Verdict, ...]) -> tuple[Block, ...]:
          ("in print", "whether the study's own printed numbers satisfy it; “–”: it prints none"),
          ("here", "holds, contradicted, open, or not measured"),
          ("seeds", "in which every comparison of the claim holds"),
-         ("weakest", "the comparison that holds least, or contradicts most"),
+         ("weakest", "the comparison that is least certain to hold, or surest not to"),
          ("difference", "of that comparison within a seed: mean and 95 % interval over seeds")),
         rows)
 

@@ -1,5 +1,7 @@
 """What the study's published notebooks got wrong, measured on a run: units, pairs, the ceiling."""
 
+import functools
+
 import numpy as np
 
 from unlearn_jax.report import tables
@@ -100,6 +102,7 @@ def _units(run: Run) -> tuple[Block, ...]:
     return Text(text), table
 
 
+@functools.lru_cache(maxsize=1)
 def pairs(run: Run) -> dict[Model, tuple[Estimate, Estimate]]:
     """By model on the first forget set: Forgetting by sample, and over all pairs."""
     reference = run.prediction(run.only(FIRST, "retrain"), FIRST, "forget")

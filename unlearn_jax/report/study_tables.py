@@ -1,6 +1,7 @@
 """Tables 3 to 8 of the reference study: the run's values beside the printed ones."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pandas as pd
@@ -66,6 +67,7 @@ class StudyTable:
         return _TITLES[self.number]
 
 
+@functools.lru_cache(maxsize=1)
 def study_tables(run: Run) -> tuple[StudyTable, ...]:
     """Tables 3 to 8, with a column for every arm of random labels.
 

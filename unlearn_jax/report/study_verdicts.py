@@ -1,6 +1,8 @@
 """What became of the study's claims: each tested within the seeds of a run."""
 
 import dataclasses
+import functools
+import math
 
 import pandas as pd
 
@@ -23,7 +25,7 @@ class Verdict:
       arm: of random labels; '' for a claim that is not about them.
       in_print: whether the study's own printed numbers satisfy it; None where it printed none.
       held, n: seeds in which all comparisons hold, of the seeds with finite values for all.
-      weakest: the difference of the comparison that holds least, over seeds.
+      weakest: over seeds, the difference of the comparison that is least certain to hold.
       where: that comparison in words.
     """
 
@@ -37,6 +39,7 @@ class Verdict:
     status: str
 
 
+@functools.lru_cache(maxsize=1)
 def verdicts(run: Run) -> tuple[Verdict, ...]:
     """Every claim; those about random labels once for every arm of them."""
     return tuple(judge(run, claim, arm) for claim in CLAIMS
@@ -59,16 +62,21 @@ def judge(run: Run, claim: Claim, arm: str = "") -> Verdict:
         return Verdict(claim, arm, in_print, 0, 0, estimate([]), "", ABSENT)
     table = pd.DataFrame(dict(enumerate(differences.values()))).dropna()
     found = {c: estimate(table[i]) for i, c in enumerate(differences)}
-    least = min(found, key=lambda c: found[c].mean)
+    least = min(found, key=lambda c: _certainty(found[c]))
     status = OPEN
     if len(table) and all(e.above_zero for e in found.values()):
         status = HOLDS
     elif any(e.below_zero for e in found.values()):
         status = FAILS
-        # the one that contradicts, rather than one that is lower but uncertain
-        least = min((c for c in found if found[c].below_zero), key=lambda c: found[c].mean)
     return Verdict(claim, arm, in_print, int((table > 0).all(axis=1).sum()), len(table),
                    found[least], words(run, least, arm), status)
+
+
+def _certainty(e: Estimate) -> float:
+    """How far a mean lies above 0, in halves of its interval; without an interval, itself."""
+    if not e.n:
+        return 0.0
+    return e.mean / e.half if e.n > 1 and e.half > 0 else math.copysign(math.inf, e.mean)
 
 
 def words(run: Run, comparison: Comparison, arm: str) -> str:
