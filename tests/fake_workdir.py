@@ -91,6 +91,26 @@ def write_comparison(path: Path, *, methods=("ft", "rnd"), sets=("20-28",), tria
     return path
 
 
+def write_thesis(path: Path, *, sets=("20-28", "28-36", "36-44", "44-52", "52-60"),
+                 alphas=(2.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0), **options) -> Path:
+    """The work directory of a run of the reference study; every arm has all budgets on all sets."""
+    arms = {"ft": {"method": "ft"},
+            "rnd": {"method": "rnd", "labels": "uniform", "label_units": "years"},
+            "rnd_offset": {"method": "rnd", "labels": "offset", "label_units": "years"},
+            "rnd_units": {"method": "rnd", "labels": "offset", "label_units": "as_published"}}
+    write_workdir(path, methods=tuple(arms), sets=sets, budgets=(2, 4, 8, 16), alphas=alphas,
+                  **options)
+    run = json.loads((path / "run.json").read_text())
+    run["config_name"] = "thesis:demo"
+    run["config"]["thesis"] = {"arms": list(arms), "unlearn": arms,
+                               "elsewhere": {a: [8 if a == "ft" else 2] for a in arms}}
+    run["config"]["unlearn"] = {"method": "ft", "offset": [3, 6], "epochs": [2, 4, 8, 16]}
+    run["config"]["model"] = {"name": "resnet10", "output_scale": 40.0, "output_offset": 20.0}
+    run["config"]["data"]["image_size"] = 24
+    write_json(path / "run.json", run)
+    return path
+
+
 def write_csv(path: Path, columns, rows) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)

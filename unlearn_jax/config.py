@@ -10,6 +10,7 @@ from typing import Any
 import ml_collections
 
 from unlearn_jax import conv
+from unlearn_jax.arms import arm_config, check_arms
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS, find_method
 from unlearn_jax.search import make_trials, method_config
@@ -124,6 +125,11 @@ def default_config() -> ml_collections.ConfigDict:
         rank_by="forgetting",     # forgetting | F
         unlearn=ml_collections.ConfigDict(),  # METHOD.KEY: replaces unlearn.KEY for that method
     ))
+    c.thesis = ml_collections.ConfigDict(dict(
+        arms=(),                  # methods side by side, as given; (): `unlearn.method` alone
+        unlearn=ml_collections.ConfigDict(),    # ARM.KEY: replaces unlearn.KEY for that arm
+        elsewhere=ml_collections.ConfigDict(),  # ARM: budgets on all forget sets but the first
+    ))
     c.parallel = ml_collections.ConfigDict(dict(
         backend="",               # cpu | gpu | tpu: fail where it is missing; "": what jax finds
         cpu_devices=0,            # a CPU counts as this many devices; 0: one for each core
@@ -227,6 +233,7 @@ _TUPLES = {
     "eval.within": (float, None, 0, False),
     "eval.audits": (str, None, None, False),
     "compare.methods": (str, None, None, False),
+    "thesis.arms": (str, None, None, False),
     "compare.rates": (float, 2, 1e-12, True),
 }
 
@@ -251,6 +258,10 @@ def check_config(c: ml_collections.ConfigDict) -> None:
     _check_relations(c)
     if c.compare.methods:
         _check_comparison(c)
+    if c.thesis.arms:
+        check_arms(c)
+        for arm in c.thesis.arms:
+            check_config(arm_config(c, arm))
 
 
 def _check_comparison(c: ml_collections.ConfigDict) -> None:

@@ -76,6 +76,11 @@ class Run:
         if first_step_seconds is not None:
             self._record["first_step_seconds"].setdefault(program, round(first_step_seconds, 3))
 
+    def record_plan(self, plan: dict[str, Any]) -> None:
+        """Notes what was to be done, as estimated before."""
+        self._record["plan"] = plan
+        self._write()
+
     def warn(self, message: str) -> None:
         """Notes something that a reader of the report must know."""
         self._record["warnings"].append(message)

@@ -132,6 +132,20 @@ class Run:
     def forget_sets(self) -> tuple[str, ...]:
         return tuple(self.data["forget_sets"])
 
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The methods of a run of the reference study (`thesis.arms`); () for any other run."""
+        return tuple(self._thesis.get("arms", ()))
+
+    def arm_setting(self, arm: str) -> dict[str, Any]:
+        """The section `unlearn` of the config as an arm was run with it."""
+        return {**field(self.run, "run.json", "config.unlearn", dict),
+                **field(self.run, "run.json", f"config.thesis.unlearn.{arm}", dict)}
+
+    @property
+    def _thesis(self) -> dict[str, Any]:
+        return self.run["config"].get("thesis", {})
+
     @functools.cached_property
     def seeds(self) -> tuple[int, ...]:
         whole = self.results.metric.str.startswith((AVERAGED, POPULATION))
@@ -148,9 +162,7 @@ class Run:
 
     def models(self, forget_set: str) -> list[Model]:
         """The populations of a forget set: baseline, original, retrained, then the unlearned."""
-        rows = self.results[self.results.forget_set == forget_set]
-        found = {Model(m, e) for m, e in zip(rows.method, rows.epochs)}
-        return sorted(found, key=lambda model: (self.rank[model.method], model.epochs))
+        return list(self._models.get(forget_set, ()))
 
     def unlearned(self, forget_set: str) -> list[Model]:
         return [m for m in self.models(forget_set) if m.method not in ("median", *REFERENCES)]
@@ -158,6 +170,14 @@ class Run:
     def only(self, forget_set: str, method: str) -> Model | None:
         """The first population of a method, None where there is none."""
         return next((m for m in self.models(forget_set) if m.method == method), None)
+
+    @functools.cached_property
+    def _models(self) -> dict[str, list[Model]]:
+        found: dict[str, set[Model]] = {}
+        for method, epochs, forget_set, _ in self._groups:
+            found.setdefault(forget_set, set()).add(Model(method, epochs))
+        return {name: sorted(models, key=lambda m: (self.rank[m.method], m.epochs))
+                for name, models in found.items()}
 
     @functools.cached_property
     def _groups(self) -> dict[tuple, pd.Series]:

@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from unlearn_jax.report import comparison, tables, touched, verdict
+from unlearn_jax.report import comparison, study, tables, touched, verdict
 from unlearn_jax.report.document import (
     Block,
     Cell,
@@ -43,6 +43,7 @@ def build(run: Run, figures: list[tuple[str | None, Figure]]) -> Document:
     name = run.run["config_name"]
     sections = [comparison.section(run, [f for s, f in figures if s == ""])
                 ] if run.trials is not None else []
+    sections += [study.section(run)] if run.arms else []
     sections += [Section("Did it work?", _verdict(run))]
     sections += [_forget_set(run, fs, [f for s, f in figures if s == fs])
                  for fs in run.forget_sets]

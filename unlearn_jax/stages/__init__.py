@@ -8,6 +8,7 @@ is computed once and shared by every run that needs it.
     sisa.py       the one training scheme with stages of its own
     outcomes.py   predictions and results
     compare.py    many methods at one budget, each searched alike
+    arms.py       methods as a study gives them, side by side
 """
 
 import time
@@ -29,10 +30,17 @@ from unlearn_jax.models import build_model
 from unlearn_jax.report import write_report
 from unlearn_jax.splits import make_splits
 from unlearn_jax.stages import sisa
+from unlearn_jax.stages.arms import make_parts, run_parts
 from unlearn_jax.stages.compare import make_contenders, run_comparison
 from unlearn_jax.stages.graph import Stage, Study, original_stage, retrain_stage, unlearn_stages
-from unlearn_jax.stages.models import make_unlearning, train_missing, unlearn_missing
+from unlearn_jax.stages.models import (
+    make_unlearning,
+    train_missing,
+    train_recipe,
+    unlearn_missing,
+)
 from unlearn_jax.stages.outcomes import Models, write_results
+from unlearn_jax.stages.plan import make_plan
 from unlearn_jax.store import Store
 from unlearn_jax.train import balanced_weights, make_loss
 
@@ -65,6 +73,8 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         # What a method refuses, it refuses before any training.
         if config.compare.methods:
             unlearn = _comparison(study, original, retrained, config_file)
+        elif config.thesis.arms:
+            unlearn = _arms(study, original, retrained)
         else:
             unlearn = _one_method(study, original)
         train_missing(study, [original, *retrained])
@@ -97,6 +107,20 @@ def _comparison(study: Study, original: Stage, retrained: list[Stage],
     """The methods of a comparison, checked; a call trains them and returns those chosen."""
     contenders = make_contenders(study, config_file)
     return lambda: (run_comparison(study, original, retrained, contenders), ())
+
+
+def _arms(study: Study, original: Stage, retrained: list[Stage]) -> Unlearn:
+    """The arms of a study, checked, and their plan printed; a call trains them."""
+    parts = make_parts(study, original)
+    runs = [("M_O and M_R", train_recipe(study), [original, *retrained])]
+    runs += [(f"{part.arm} on {', '.join(dict.fromkeys(s.forget_name for s in made))}", recipe,
+              made) for part in parts for recipe, made in part.recipes()]
+    own = [stage for part in parts for stage in part.stages]
+    plan = make_plan(study, runs, [(original, study.splits.forget_sets),
+                                   *((s, [s.forget_set]) for s in (*retrained, *own))])
+    study.run.record_plan(plan.record())
+    print(plan.text(), flush=True)
+    return lambda: (run_parts(original, parts), ())
 
 
 def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints
+from unlearn_jax import checkpoints, workdir
 from unlearn_jax.engine import train_population
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.layout import Layout, make_layout
@@ -36,21 +36,25 @@ from unlearn_jax.train import Step, make_train_step
 _MOST_NAMED = 1000  # indices of touched channels or weights that are written down, per layer
 
 
-def train_missing(study: Study, stages: list[Stage]) -> None:
-    """Trains the originals and the retrained models that the store lacks, as one population."""
+def train_recipe(study: Study) -> Recipe:
+    """How originals and retrained models are trained."""
     config = study.config
     settings = OptimizerSettings.from_config(config.train)
     optimizer = make_optimizer(settings)
+    step = make_train_step(study.model, optimizer, study.loss)
+    return Recipe("train", step, optimizer, settings, study.loss, config.train.epochs,
+                  config.train.batch_size, config.eval.batch_size, config.train.patience,
+                  keep="best")
+
+
+def train_missing(study: Study, stages: list[Stage]) -> None:
+    """Trains the originals and the retrained models that the store lacks, as one population."""
 
     def start(missing: list[Stage], layout: Layout) -> tuple[Variables, np.ndarray]:
         seeds = [s for _ in missing for s in study.seeds]
         return initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
 
-    step = make_train_step(study.model, optimizer, study.loss)
-    recipe = Recipe("train", step, optimizer, settings, study.loss, config.train.epochs,
-                    config.train.batch_size, config.eval.batch_size, config.train.patience,
-                    keep="best")
-    _run_missing(study, stages, recipe, start)
+    _run_missing(study, stages, train_recipe(study), start)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,18 +93,34 @@ def make_unlearning(study: Study) -> Unlearning:
     return Unlearning(found, setting, method.make_step(setting) if method.make_step else None)
 
 
-def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
-                    unlearning: Unlearning) -> None:
-    """Unlearns for all forget sets, seeds and budgets that the store lacks.
+def unlearn_recipes(study: Study, stages: list[Stage],
+                    unlearning: Unlearning) -> list[tuple[Recipe, list[Stage]]]:
+    """The runs that unlearning takes, each with the stages that it makes.
 
     At a constant learning rate the budgets are snapshots of one run, as a longer run begins
     like a shorter one. Any other schedule depends on the length, so each budget is a run.
     """
-    if not stages:
-        return
     section, method = study.config.unlearn, unlearning.found.method
     settings = OptimizerSettings.from_config(section)
     optimizer = unlearning.setting.optimizer
+
+    def passes(epoch: int) -> tuple[Pass, ...]:
+        return method.passes(unlearning.setting, epoch)
+
+    step = unlearning.step or make_train_step(study.model, optimizer, study.loss)
+    budgets = sorted({s.epochs for s in stages})
+    apart = settings.schedule != "constant" or method.own_runs
+    runs = [[b] for b in budgets] if apart else [budgets] if budgets else []
+    return [(Recipe(unlearning.found.name, step, optimizer, settings, study.loss, max(run),
+                    section.batch_size, study.config.eval.batch_size, keep="last",
+                    snapshots=tuple(run), passes=passes),
+             [s for s in stages if s.epochs in run]) for run in runs]
+
+
+def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
+                    unlearning: Unlearning) -> None:
+    """Unlearns for all forget sets, seeds and budgets that the store lacks."""
+    section, method = study.config.unlearn, unlearning.found.method
 
     def start(missing: list[Stage], layout: Layout) -> tuple[Variables, np.ndarray]:
         sets = len({s.forget_name for s in missing})
@@ -116,19 +136,9 @@ def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
         return (jax.tree.map(lambda x: np.asarray(x)[which], variables),
                 np.asarray(metadata["failed"])[which])
 
-    def passes(epoch: int) -> tuple[Pass, ...]:
-        return method.passes(unlearning.setting, epoch)
-
-    step = unlearning.step or make_train_step(study.model, optimizer, study.loss)
-    budgets = sorted({s.epochs for s in stages})
-    apart = settings.schedule != "constant" or method.own_runs
-    for run in [[b] for b in budgets] if apart else [budgets]:
-        recipe = Recipe(unlearning.found.name, step, optimizer, settings, study.loss, max(run),
-                        section.batch_size, study.config.eval.batch_size, keep="last",
-                        snapshots=tuple(run), passes=passes)
-        _run_missing(study, [s for s in stages if s.epochs in run], recipe, start,
-                     functools.partial(method.prepare, unlearning.setting)
-                     if method.prepare else None)
+    prepare = functools.partial(method.prepare, unlearning.setting) if method.prepare else None
+    for recipe, made in unlearn_recipes(study, stages, unlearning):
+        _run_missing(study, made, recipe, start, prepare)
 
 
 def _run_missing(study: Study, stages: list[Stage], recipe: Recipe,
@@ -186,7 +196,7 @@ def _run_population(study: Study, missing: list[Stage], recipe: Recipe, start, p
             flops=snapshot.flops + before.flops, seconds=snapshot.seconds + before.seconds)
         metadata = _store_stage(study, stage, snapshot, mine, trained.history, prepared.touched)
         seconds = float(np.sum(metadata["seconds"]))
-        study.run.record_stage(stage.method, stage.forget_name, stage.key, status, seconds,
+        study.run.record_stage(stage.name, stage.forget_name, stage.key, status, seconds,
                                int(np.sum(metadata["images"])), len(mine), stage.epochs)
     saver.finish()
     study.run.record_start(recipe.name, trained.compile_seconds + before.compile_seconds,
@@ -224,6 +234,7 @@ def stage_metadata(study: Study, stage: Stage, snapshot: Snapshot,
         "stage": stage.method, "forget_set": stage.forget_name, "epochs": stage.epochs,
         "seeds": study.seeds, "config_name": study.config_name,
         "config": study.config.to_dict(), "data_fingerprint": study.dataset.fingerprint,
+        "device": workdir.device(),
         "step": snapshot.steps[mine], "epochs_trained": snapshot.epochs[mine],
         "metric": {"validation_loss": snapshot.validation_loss[mine]},
         "failed": snapshot.failed[mine], "images": snapshot.images[mine],
@@ -255,9 +266,9 @@ def _finite_members(variables: Variables, count: int) -> np.ndarray:
 
 def _record_reused(study: Study, stage: Stage) -> None:
     path = stage.directory(study.store) / "checkpoint"
-    logging.info("%s %s: reused from %s", stage.method, stage.forget_name, path)
+    logging.info("%s %s: reused from %s", stage.name, stage.forget_name, path)
     metadata, _ = checkpoints.describe(path)
-    study.run.record_stage(stage.method, stage.forget_name, stage.key, "reused", 0.0,
+    study.run.record_stage(stage.name, stage.forget_name, stage.key, "reused", 0.0,
                            int(np.sum(metadata["images"])), len(metadata["seeds"]), stage.epochs)
 
 
