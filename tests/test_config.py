@@ -58,6 +58,13 @@ def test_impossible_values_name_key_value_and_what_is_allowed(key, value, words)
     assert len(str(e.value).splitlines()) == 1
 
 
+def test_early_stopping_keeps_the_best():
+    c = default_config()
+    c.train.keep, c.train.patience = "last", 3
+    with pytest.raises(ConfigError, match="config.train.patience is 3"):
+        check_config(c)
+
+
 @pytest.mark.parametrize("groups, words", [
     ((20.0,), "at least two"), ((20.0, 40.0, 30.0), "ascending"), ((25.0, 40.0), "label_min"),
     ((20.0, 70.0), "label_max"),

@@ -44,7 +44,7 @@ def train_recipe(study: Study) -> Recipe:
     step = make_train_step(study.model, optimizer, study.loss)
     return Recipe("train", step, optimizer, settings, study.loss, config.train.epochs,
                   config.train.batch_size, config.eval.batch_size, config.train.patience,
-                  keep="best")
+                  keep=config.train.keep)
 
 
 def train_missing(study: Study, stages: list[Stage]) -> None:
@@ -141,17 +141,30 @@ def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
         _run_missing(study, made, recipe, start, prepare)
 
 
+def shortened(recipe: Recipe, missing: list[Stage]) -> Recipe:
+    """The recipe with the snapshots that these stages need, and no epoch after the last of them."""
+    if recipe.keep == "best":
+        return recipe
+    snapshots = tuple(sorted({snapshot_of(s, recipe) for s in missing}))
+    return dataclasses.replace(recipe, snapshots=snapshots, epochs=max(snapshots))
+
+
+def snapshot_of(stage: Stage, recipe: Recipe) -> int:
+    """After how many epochs of a recipe the stage's models are taken; the best one's is the last.
+
+    An original has the budget 0, as nothing is unlearned, but is trained all the same.
+    """
+    whole = recipe.keep == "best" or stage.method == "original"
+    return recipe.epochs if whole else stage.epochs
+
+
 def _run_missing(study: Study, stages: list[Stage], recipe: Recipe,
                  start: Callable[[list[Stage], Layout], tuple[Variables, np.ndarray]],
                  prepare: Callable[[Preparation], Prepared] | None = None) -> None:
     with missing_of(study, stages) as missing:
         if not missing:
             return
-        recipe = dataclasses.replace(
-            recipe, snapshots=tuple(sorted({s.epochs for s in missing} & set(recipe.snapshots))))
-        if recipe.keep == "last":
-            recipe = dataclasses.replace(recipe, epochs=max(recipe.snapshots))
-        _run_population(study, missing, recipe, start, prepare)
+        _run_population(study, missing, shortened(recipe, missing), start, prepare)
 
 
 @contextlib.contextmanager
@@ -189,7 +202,7 @@ def _run_population(study: Study, missing: list[Stage], recipe: Recipe, start, p
                                prepared.variables, saver, study.bar, prepared.context)
     status = "resumed" if saver.resumed else "computed"
     for stage in missing:
-        snapshot = trained.snapshots[stage.epochs if recipe.keep == "last" else recipe.epochs]
+        snapshot = trained.snapshots[snapshot_of(stage, recipe)]
         mine = [m for m, member in enumerate(members) if member.forget_set == stage.forget_name]
         snapshot = dataclasses.replace(
             snapshot, failed=snapshot.failed | failed, images=snapshot.images + before.images,

@@ -18,7 +18,7 @@ from unlearn_jax.memory import tree_bytes
 from unlearn_jax.metadata import CheckpointError
 from unlearn_jax.population import Recipe, init_members
 from unlearn_jax.stages.graph import Stage, Study
-from unlearn_jax.stages.models import make_member
+from unlearn_jax.stages.models import make_member, shortened
 from unlearn_jax.stages.outcomes import predictions_key, split_rows
 
 # A step is a forward and a backward pass, which costs two of those.
@@ -150,8 +150,8 @@ def _job(study: Study, name: str, recipe: Recipe, stages: Sequence[Stage]):
     missing = [s for s in stages if not study.store.complete(s.method, s.key)]
     sets = {s.forget_name: s.forget_set for s in missing}
     members = [make_member(study, seed, f) for f in sets.values() for seed in study.seeds]
-    if recipe.keep == "last" and missing:
-        recipe = dataclasses.replace(recipe, epochs=max(s.epochs for s in missing))
+    if missing:
+        recipe = shortened(recipe, missing)
     count = len({s.forget_name for s in stages}) * len(study.seeds)
     return Job(name, len(members), count - len(members), recipe.epochs,
                sum(map(recipe.all_steps, members)), sum(map(recipe.all_images, members)),
