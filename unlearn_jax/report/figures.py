@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from unlearn_jax.report import comparison, sample_figures, tables
+from unlearn_jax.report import comparison, explained, layers, sample_figures, tables
 from unlearn_jax.report.document import Figure
 from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.stats import estimate
@@ -51,6 +51,7 @@ def draw_all(run: Run) -> Iterator[tuple[str | None, Figure]]:
             jobs = ((name, f"{kind}-{name}", figure, alt, caption)
                     for kind, figure, alt, caption in _make(run, name, makers))
             yield from _save(folder, jobs)
+            yield from ((name, f) for f in (*layers.draw(run, name), *explained.draw(run, name)))
 
 
 def _make(run: Run, forget_set: str, makers: Iterable) -> Iterator[tuple]:
