@@ -31,69 +31,71 @@ def main(argv: list[str]) -> int:
     """The command; returns its exit status: 0, or 2 after a line on stderr."""
     try:
         args = _parser().parse_args(argv)
-        print(explain(args, shlex.join(["python", "-m", "unlearn_jax.explain", *argv])))
+        run = read_finished(args.workdir, args.store)
+        _check(args, run)
+        _configure(args, run)
+        _set_up(run)
+        print(_explain(args, run, shlex.join(["python", "-m", "unlearn_jax.explain", *argv])))
     except InputError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
     return 0
 
 
-def explain(args: argparse.Namespace, command: str) -> Path:
-    """Explains the models of a run and returns the report's path.
-
-    Args:
-      args: of the command line.
-      command: as typed, for the record.
+def _check(args: argparse.Namespace, run: FinishedRun) -> None:
+    """Refuses what the run does not have.
 
     Raises:
-      InputError: the run is not finished, or something asked for is not there.
+      InputError: names the flag, the value and what is allowed.
     """
-    for name in args.sets:
-        _allow(name, SETS, "--sets")
-    if len(set(args.sets)) < len(args.sets):
-        raise InputError(f"--sets is {','.join(args.sets)}; allowed: each set once")
-    run = read_finished(args.workdir, args.store)
-    models = args.models or tuple(run.methods)
-    for name in models:
-        _allow(name, tuple(run.methods), "--models")
-    out = args.out or args.workdir / "explain"
-    if out.resolve() == args.workdir.resolve():
-        raise InputError(f"--out={out} is the work directory itself; give another")
-    config = run.config
-    with config.unlocked():
-        config.eval.explain_samples = args.samples
+    for flag, given, allowed in (("--sets", args.sets, SETS),
+                                 ("--models", args.models or (), tuple(run.methods))):
+        for name in given:
+            if name not in allowed:
+                raise InputError(f"{flag} has {name!r}; allowed here: {', '.join(allowed)}")
+        if len(set(given)) < len(given):
+            raise InputError(f"{flag} is {','.join(given)}; allowed: each once")
+    if args.samples < 1:
+        raise InputError(f"--samples is {args.samples}; allowed: at least 1")
+    if _out(args).resolve() == args.workdir.resolve():
+        raise InputError(f"--out={args.out} is the work directory itself; give another")
+
+
+def _configure(args: argparse.Namespace, run: FinishedRun) -> None:
+    """Puts what the command line says into the run's config, and checks that."""
+    with run.config.unlocked():
+        run.config.eval.explain_samples = args.samples
         for name in ("steps", "baseline", "stage"):
             if getattr(args, name) is not None:
-                config.eval[f"explain_{name}"] = getattr(args, name)
-    config.lock()
-    check_config(config)
-    if not args.samples:
-        raise InputError("--samples is 0; allowed: at least 1")
-    _explain(run, out, models, args.sets, command)
-    return write_explained(args.workdir, out)
+                run.config.eval[f"explain_{name}"] = getattr(args, name)
+    run.config.lock()
+    check_config(run.config)
 
 
-def _explain(run: FinishedRun, out: Path, models: tuple[str, ...], sets: tuple[str, ...],
-             command: str) -> None:
-    config = run.config
-    store = Store(run.store)
+def _set_up(run: FinishedRun) -> None:
+    """Makes this process compute as the run's did (main.py)."""
     keep_freed_memory()
-    divide_cores(config.parallel.cpu_devices)
-    if config.parallel.backend == "cpu":
-        jax.config.update("jax_platforms", "cpu")  # as in main.py
-    jax.config.update("jax_compilation_cache_dir", str((store.root / "compiled").absolute()))
+    divide_cores(run.config.parallel.cpu_devices)
+    if run.config.parallel.backend == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_compilation_cache_dir", str((run.store / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def _explain(args: argparse.Namespace, run: FinishedRun, command: str) -> Path:
+    """Explains the models and returns the page that tells of it."""
+    config, out, store = run.config, _out(args), Store(run.store)
     with convolutions(config.parallel.convolution), \
             workdir.claim(out, config, run.config_name, command) as record:
         record.record_store(store.root)
         study = prepare(config, run.config_name, store, record, None)
-        stages = run.stages(study, models)
-        explain_stages(study, stages, tuple(s for s in SETS if s in sets))
+        stages = run.stages(study, args.models or tuple(run.methods))
+        explain_stages(study, stages, tuple(s for s in SETS if s in args.sets))
+    return write_explained(args.workdir, out)
 
 
-def _allow(name: str, allowed: tuple[str, ...], flag: str) -> None:
-    if name not in allowed:
-        raise InputError(f"{flag} has {name!r}; allowed here: {', '.join(allowed)}")
+def _out(args: argparse.Namespace) -> Path:
+    return args.out or args.workdir / "explain"
 
 
 class _Parser(argparse.ArgumentParser):

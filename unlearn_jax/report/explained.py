@@ -122,7 +122,7 @@ def _likeness(run: Run, rows: pd.DataFrame) -> Table | None:
     for name, title in _MAPS.items():
         for model in _models(run, rows):
             mine = _of(rows, model)
-            mine = mine[mine.map == name]
+            mine = mine[mine["map"] == name]
             cells.append((_head(run, model), Cell(title), *(
                 _cell(_NUMBER, mine, pair, s) for pair, s in keys)))
     return Table(
@@ -142,11 +142,11 @@ def _channels(run: Run, rows: pd.DataFrame) -> Table | None:
     if not keys or rows.value.isna().all():
         return None
     cells: list[tuple[Cell, ...]] = []
-    for layer in rows.map.unique():
+    for layer in rows["map"].unique():
         for model in _models(run, rows):
             mine = _of(rows, model)
             cells.append((_head(run, model), Cell(layer), *(
-                _cell(_SHARE, mine[mine.map == layer], pair, s) for pair, s in keys)))
+                _cell(_SHARE, mine[mine["map"] == layer], pair, s) for pair, s in keys)))
     return Table(
         "Channels that changed: share of a stage's channels whose mean activation over the whole "
         "set differs by more than 95 % of the channels of independent M_Rs do, after these were "
