@@ -48,7 +48,7 @@ def test_the_default_is_allowed_and_locked():
     ("eval.explain_samples", -1, "at least 0"),
     ("eval.explain_steps", 0, "at least 1"),
     ("eval.explain_baseline", "pink", "'black', 'grey', 'white'"),
-    ("eval.explain_stage", 5, r"0 \(the last\) to 4, the stages of resnet10"),
+    ("eval.explain_stage", 5, "0 (the last) to 4, the stages of resnet10"),
     ("eval.alpha", 12.0, "one of eval.alphas"),
     ("model.output_scale", 30.0, "covers the labels from 20 to 60"),
 ])

@@ -1,5 +1,7 @@
 """Attributions of one member, held against what can be said on paper."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,9 @@ from unlearn_jax.explain.attribution import (
     stage_activations,
 )
 
+# The tests compile much and compute little.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0,
+                                                   "xla_llvm_disable_expensive_passes": True})
 R = np.random.default_rng(0)
 ZERO = np.zeros((8, 8, 3), np.float32)
 
@@ -43,9 +48,10 @@ def test_of_a_square_the_midpoint_rule_is_exact_and_parts_add_up():
     x = R.normal(size=(2, 2, 2, 3)).astype(np.float32)
     nodes, weights = midpoints(6)
 
-    def part(*chosen):
-        return integrated_gradients(lambda images: jnp.sum(images**2, (1, 2, 3)), x, ZERO[:2, :2],
-                                    nodes[slice(*chosen)], weights[slice(*chosen)])
+    def part(first, last):
+        return jit(integrated_gradients, static_argnums=0)(
+            lambda images: jnp.sum(images**2, (1, 2, 3)), x, ZERO[:2, :2], nodes[first:last],
+            weights[first:last])
 
     np.testing.assert_allclose(part(0, 6), x**2, rtol=1e-5)
     np.testing.assert_allclose(part(0, 4) + part(4, 6), x**2, rtol=1e-5)
@@ -59,8 +65,11 @@ def test_completeness(task):
     def value(x):
         return explained_value(model.apply(variables, x, train=False)[0], labels)
 
-    steps = jax.jit(lambda *rule: pixel_attributions(model, variables, images, labels, start, *rule))
-    wanted = value(images) - value(jnp.broadcast_to(start[None], images.shape))
+    steps = jit(lambda *rule: pixel_attributions(model, variables, images, labels, start,
+                                                     *rule))
+    images = images.astype(jnp.float32)
+    wanted = jit(lambda x, y: value(x) - value(y))(
+        images, jnp.broadcast_to(start[None], images.shape))
     rough, fine = (np.abs(np.asarray(steps(*midpoints(n)).sum((1, 2)) - wanted)) for n in (1, 64))
     scale = np.abs(wanted).max()
     assert scale > 0.05
@@ -84,7 +93,7 @@ def test_grad_cam_is_what_the_head_says_on_paper(task):
     outputs, _, features = model.features(variables, images, train=False)
     a_BHWC, w_CK = np.asarray(features[layer]), np.asarray(variables["params"]["output"]["kernel"])
     places = a_BHWC.shape[1] * a_BHWC.shape[2]
-    got, values = jax.jit(lambda v, x, y: grad_cam(model, v, x, y, layer))(
+    got, values = jit(lambda v, x, y: grad_cam(model, v, x, y, layer))(
         variables, images, labels)
     if task == "regression":
         s = (np.asarray(outputs) - 20) / 40

@@ -100,6 +100,11 @@ class Explainer:
         self._places = layout.over_members(self._cam, in_axes=(0, None, 0, None))
         self._channels = layout.over_members(self._activations, in_axes=(0, None, 0))
 
+    @property
+    def compile_seconds(self) -> float:
+        """Spent compiling so far."""
+        return sum(p.compile_seconds for p in (self._pixels, self._places, self._channels))
+
     def explain(self, variables_M: Variables, samples: np.ndarray,
                 sets: dict[str, np.ndarray], partners: bool) -> Explanation:
         """Explains the models of a stage.

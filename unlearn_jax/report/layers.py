@@ -19,6 +19,7 @@ _NUMBERS = ("to_original", "to_retrain", "norm", "floor")
 _COLUMNS = ("method", "forget_set", "epochs", "seed", "layer", *_NUMBERS)
 _SHARE = Metric("", "", "", 1, True)
 _DPI = 120
+_LINEAR = 1.0  # per cent, below which the scale of the picture is linear
 
 
 def read(run: Run, forget_set: str) -> pd.DataFrame | None:
@@ -83,7 +84,8 @@ def draw(run: Run, forget_set: str) -> list[Figure]:
     return [Figure(name, f"Distances of weights by layer, forget set {forget_set}", (
         "L2 distance of each layer's weights in % of the norm of M_R's in that layer, from the "
         "images (left) to the output (right); mean over seeds. Dotted: M_R from the M_Rs of other "
-        "seeds. A method that moves some layers only lies at zero from M_O in the others."))]
+        "seeds. A method that moves some layers only lies at zero from M_O in the others. The "
+        f"scale is linear below {_LINEAR:g} %."))]
 
 
 def _picture(run: Run, forget_set: str, rows: pd.DataFrame) -> Canvas:
@@ -105,9 +107,10 @@ def _picture(run: Run, forget_set: str, rows: pd.DataFrame) -> Canvas:
                     label="$M_\\mathrm{R}$ to $M_\\mathrm{R}$ of other seeds")
         name = label(Model(reference, 0))
         ax.set_ylabel(f"distance to {name} (%)")
+        ax.set_yscale("symlog", linthresh=_LINEAR)  # independent models are far from all others
         ax.set_ylim(bottom=0)
+        legend(ax, "above right")
     axes[1, 0].set_xticks(range(len(layers)), [plain(x) for x in layers], rotation=90, fontsize=6)
-    legend(axes[1, 0])
     return figure
 
 

@@ -73,6 +73,7 @@ def explain_stages(study: Study, stages: Sequence[Stage], sets: Sequence[str] = 
         channel_rows += found
         np.savez_compressed(folder / f"{forget_set.name}.npz",
                             **_pictures(study, explained, samples))
+    study.run.record_start("explain", explainer.compile_seconds, None)
     study.run.write_table(EXPLAIN, rows, EXPLAIN_COLUMNS)
     study.run.write_table(CHANNELS, channel_rows, CHANNEL_COLUMNS)
 
@@ -103,7 +104,7 @@ def _explained(study: Study, explainer: Explainer, stage: Stage, forget_set: For
     parts = {"model": stage.key, "forget": forget_parts(study, forget_set),
              "sets": tuple(rows_of), "settings": dataclasses.asdict(explainer.settings)}
     key = stage_key("explain", parts)
-    status, began = "reused", time.monotonic()
+    status, began, compiled = "reused", time.monotonic(), explainer.compile_seconds
     chosen = np.concatenate(list(samples.values()))
     if not study.store.complete("explain", key):
         status = "computed"
@@ -114,7 +115,7 @@ def _explained(study: Study, explainer: Explainer, stage: Stage, forget_set: For
                      **_flat(explanation))
     with np.load(study.store.path("explain", key) / "explanation.npz") as file:
         explanation = _without_failed(file)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - began - (explainer.compile_seconds - compiled)
     logging.info("%s %s: %d images explained (%s, %.1f s)", stage.method, forget_set.name,
                  len(chosen), status, seconds)
     study.run.record_stage("explain", forget_set.name, key, status, seconds,
