@@ -47,8 +47,8 @@ def section(run: Run, forget_set: str, figures: tuple[Figure, ...]) -> Section |
     counts = rows[rows.measure == "unexplained"].groupby("set").samples.max()
     images = ", ".join(f"{n} of {_SETS[name]}" for name, n in counts.items())
     text = (f"What is explained is {_value(run)}, on {images} (drawn at random, the same for every "
-            "model). Integrated gradients say how much each pixel adds to it, beginning with an "
-            f"image of one {_baseline(run)}; Grad-CAM says which places of a late layer do. "
+            "model). Integrated gradients say how much each pixel adds to it, beginning with a "
+            f"{_baseline(run)} image; Grad-CAM says which places of a late layer do. "
             "Independent models disagree in their maps: M_R's likeness to the M_Rs of other seeds "
             "is what no model can be asked to exceed. ")
     inner = [t for t in (_likeness(run, rows), _channels(run, rows)) if t]

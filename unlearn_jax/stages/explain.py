@@ -52,7 +52,8 @@ def explain_stages(study: Study, stages: Sequence[Stage], sets: Sequence[str] = 
         largest is explained.
       sets: of `SETS`, whose samples are explained.
     """
-    largest = {(s.method, s.forget_name): s for s in sorted(stages, key=lambda s: s.epochs)}
+    ordered = sorted(stages, key=lambda s: (s.epochs, s.method))
+    largest = {(s.method, s.forget_name): s for s in ordered}
     layout = make_layout(study.config.parallel, len(study.seeds))
     settings = Settings.from_config(study.config.eval)
     explainer = Explainer(study.model, layout, study.resident, settings,
