@@ -19,6 +19,7 @@ _COLUMNS = ("method", "forget_set", "epochs", "seed", "set", "map", "measure", "
 _MAPS = {"ig": "integrated gradients", "gradcam": "Grad-CAM"}
 _SETS = {"forget": "D_f", "retain": "D_r", "forget-retain": "D_f − D_r"}
 _NUMBER, _SHARE = Metric("", "", "", 2), Metric("", "", "", 1, True)
+_FEW = 16  # places of a map
 # (against, seeds) of the columns that tables show, and their titles
 _AGAINST = {("retrain", "other"): "M_R of other seeds", ("retrain", "same"): "M_R",
             ("original", "same"): "M_O"}
@@ -46,12 +47,17 @@ def section(run: Run, forget_set: str, figures: tuple[Figure, ...]) -> Section |
         return None
     counts = rows[rows.measure == "unexplained"].groupby("set").samples.max()
     images = ", ".join(f"{n} of {_SETS[name]}" for name, n in counts.items())
+    height, width = explained_figures.read_arrays(run, forget_set)["gradcam"].shape[2:]
     text = (f"What is explained is {_value(run)}, on {images} (drawn at random, the same for every "
             "model). Integrated gradients say how much each pixel adds to it, beginning with a "
-            f"{_baseline(run)} image; Grad-CAM says which places of a late layer do. "
+            f"{_baseline(run)} image; Grad-CAM says which of the {height} × {width} "
+            "places of a late layer do. "
             "Independent models disagree in their maps: M_R's likeness to the M_Rs of other seeds "
             "is what no model can be asked to exceed. ")
     inner = [t for t in (_likeness(run, rows), _channels(run, rows)) if t]
+    if height * width < _FEW:
+        text += ("Of so few places a rank correlation says little; an earlier stage has more "
+                 "(eval.explain_stage). ")
     return Section("Explanations", (Text(text + _missing(run, rows)), *inner, *figures))
 
 
@@ -154,7 +160,8 @@ def _channels(run: Run, rows: pd.DataFrame) -> Table | None:
         "average. Models of one seed share their first weights and may stay below it. Every "
         "channel stands in channels.csv.",
         (tables.MODEL_COLUMN, ("stage", "whose output"),
-         *((f"{_AGAINST[pair]}, {_SETS[s]} (%)", _definition(pair, s)) for pair, s in keys)),
+         *((f"{_AGAINST[pair]}, {_SETS[s]} (%)", _definition(pair, s, "the next seed, matched"))
+           for pair, s in keys)),
         tuple(cells))
 
 
@@ -175,9 +182,10 @@ def _cell(metric: Metric, rows: pd.DataFrame, pair: tuple[str, str], name: str) 
     return tables.number(metric, estimate(values) if len(values) else None)
 
 
-def _definition(pair: tuple[str, str], name: str) -> str:
-    seeds = "of the same seed" if pair[1] == "same" else "of every other seed, averaged"
+def _definition(pair: tuple[str, str], name: str,
+                others: str = "every other seed, averaged") -> str:
+    seeds = "the same seed" if pair[1] == "same" else others
     model = "M_R" if pair[0] == "retrain" else "M_O"
-    return f"with {model} {seeds}, on {_SETS[name]}"
+    return f"compared with {model} of {seeds}, on {_SETS[name]}"
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from unlearn_jax.report import picture
 from unlearn_jax.report.document import Figure
 from unlearn_jax.report.files import ReportError, numbers, read_csv
 from unlearn_jax.report.inputs import Model, Run
@@ -30,7 +31,6 @@ _CHANNELS = ("method", "forget_set", "epochs", "seed", "set", "layer", "channel"
 _TITLES = {"ig": "integrated gradients", "gradcam": "Grad-CAM"}
 _SETS = {"forget": "$D_f$", "retain": "$D_r$"}
 _ROWS = 3  # images of each set
-_DPI = 120
 _COLORS = "RdBu_r"
 _LIMIT = 99.0  # per cent of a row's values that the colours tell apart
 Made = tuple[Canvas, str, str]
@@ -42,7 +42,7 @@ def draw(run: Run, forget_set: str) -> list[Figure]:
     Raises:
       ReportError: channels.csv or explanations/FORGETSET.npz is missing or malformed.
     """
-    arrays = _arrays(run, forget_set)
+    arrays = read_arrays(run, forget_set)
     figures = []
     with matplotlib.rc_context(RC):
         made = {f"{name}-samples": _samples(run, forget_set, arrays, name) for name in _TITLES}
@@ -53,12 +53,17 @@ def draw(run: Run, forget_set: str) -> list[Figure]:
                 continue
             figure, alt, caption = found
             file = f"{KIND}-{name}-{forget_set}.png"
-            figure.savefig(run.workdir / "figures" / file, dpi=_DPI)
+            picture.save(figure, run.workdir / "figures" / file)
             figures.append(Figure(file, alt, caption))
     return figures
 
 
-def _arrays(run: Run, forget_set: str) -> dict[str, Any]:
+def read_arrays(run: Run, forget_set: str) -> dict[str, Any]:
+    """The arrays of explanations/FORGETSET.npz (stages/explain.py says which).
+
+    Raises:
+      ReportError: it is missing or cannot be read.
+    """
     name = f"explanations/{forget_set}.npz"
     try:
         with np.load(run.workdir / name, allow_pickle=False) as file:
@@ -148,9 +153,9 @@ def _channels(run: Run, forget_set: str) -> Made | None:
                             color=style.color, label=f"{label(model)}, {_SETS[name]}")
         ax.axhline(1, color=INK, lw=0.8)
         ax.set_yscale("symlog", linthresh=0.1)
-        ax.set_ylim(bottom=0)
         ax.set_title(plain(layer))
         ax.set_xlabel("channels (%)")
+    axes[0, 0].set_ylim(bottom=0)
     for ax in axes[:, 0]:
         ax.set_ylabel("change / floor")
     legend(axes[0, 0])

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
-from unlearn_jax.report import tables
+from unlearn_jax.report import picture, tables
 from unlearn_jax.report.document import Cell, Figure, Section, Table
 from unlearn_jax.report.files import numbers, read_csv
 from unlearn_jax.report.inputs import Model, Run
@@ -18,7 +18,6 @@ KIND = "layers"
 _NUMBERS = ("to_original", "to_retrain", "norm", "floor")
 _COLUMNS = ("method", "forget_set", "epochs", "seed", "layer", *_NUMBERS)
 _SHARE = Metric("", "", "", 1, True)
-_DPI = 120
 _LINEAR = 1.0  # per cent, below which the scale of the picture is linear
 
 
@@ -80,7 +79,7 @@ def draw(run: Run, forget_set: str) -> list[Figure]:
     with matplotlib.rc_context(RC):
         figure = _picture(run, forget_set, rows)
         name = f"{KIND}-{forget_set}.png"
-        figure.savefig(run.workdir / "figures" / name, dpi=_DPI)
+        picture.save(figure, run.workdir / "figures" / name)
     return [Figure(name, f"Distances of weights by layer, forget set {forget_set}", (
         "L2 distance of each layer's weights in % of the norm of M_R's in that layer, from the "
         "images (left) to the output (right); mean over seeds. Dotted: M_R from the M_Rs of other "
