@@ -46,6 +46,10 @@ def test_the_default_is_allowed_and_locked():
     ("data.seed", 2**31, "from 0 to 2"),
     ("seeds", (2**31,), "seeds up to 2147483647"),
     ("eval.alphas", (15.0, 15.0), "different values"),
+    ("eval.explain_samples", -1, "at least 0"),
+    ("eval.explain_steps", 0, "at least 1"),
+    ("eval.explain_baseline", "pink", "'black', 'grey', 'white'"),
+    ("eval.explain_stage", 5, "0 (the last) to 4, the stages of resnet10"),
     ("eval.alpha", 12.0, "one of eval.alphas"),
     ("model.output_scale", 30.0, "covers the labels from 20 to 60"),
 ])

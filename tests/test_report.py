@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from fake_workdir import write_csv, write_json, write_workdir
 
-from unlearn_jax.report import ReportError, figures, html, markdown, write_report
+from unlearn_jax.report import ReportError, figures, html, markdown, picture, write_report
 from unlearn_jax.report.document import Cell, Document, Section, Table, Text
 from unlearn_jax.report.inputs import parse_prediction_name, read_run
 from unlearn_jax.report.sections import build
@@ -51,7 +51,7 @@ def text_report(workdir: Path) -> str:
 @pytest.fixture
 def coarse(monkeypatch):
     """Pictures that nobody looks at are drawn faster."""
-    monkeypatch.setattr(figures, "DPI", 30)
+    monkeypatch.setattr(picture, "DPI", 30)
 
 
 @pytest.fixture(scope="module")

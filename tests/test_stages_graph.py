@@ -41,7 +41,8 @@ OTHER_VALUES = {
     "unlearn.schedule": "constant", "unlearn.labels": "uniform",
     "unlearn.label_units": "as_published", "data.inject": "patch:20-30:4",
     "train.class_weights": "balanced", "unlearn.from_seed": 1,
-    "eval.audits": ("lira",), "compare.methods": ("ft",), "compare.budget": "wall",
+    "eval.audits": ("lira",), "eval.explain_baseline": "black",
+    "compare.methods": ("ft",), "compare.budget": "wall",
     "compare.rank_by": "F", "parallel.resident": "stream",
     "parallel.convolution": "loop"}
 

@@ -12,7 +12,9 @@ import ml_collections
 from unlearn_jax import conv
 from unlearn_jax.arms import arm_config, check_arms
 from unlearn_jax.errors import ConfigError
+from unlearn_jax.explain.attribution import BASELINES
 from unlearn_jax.methods import METHODS, find_method
+from unlearn_jax.models import DEPTHS
 from unlearn_jax.search import make_trials, method_config
 
 TASKS = ("regression", "classification")
@@ -114,6 +116,11 @@ def default_config() -> ml_collections.ConfigDict:
         challenge_bins=13,        # 13 as the challenge describes it; 14 as its code had it
         relearn_epochs=0,         # train on D_f this long to see how fast it comes back; 0: do not
         relearn_rate=1e-3,        # learning rate of that
+        layers=True,              # layers.csv: how far the weights are from M_O's and M_R's
+        explain_samples=0,        # images of D_f and of D_r that are explained; 0: none
+        explain_steps=32,         # integrated gradients: points on the path from the baseline
+        explain_baseline="grey",  # black | grey | white: where it begins
+        explain_stage=0,          # stage of the network that Grad-CAM reads; 0: the last
     ))
     c.compare = ml_collections.ConfigDict(dict(
         methods=(),               # compared with each other; (): no comparison, `unlearn.method`
@@ -162,6 +169,7 @@ _CHOICES = {
     "unlearn.schedule": ("constant", "cosine", "onecycle"),
     "unlearn.labels": ("uniform", "offset"),
     "unlearn.label_units": ("years", "as_published"),
+    "eval.explain_baseline": tuple(BASELINES),
     "compare.budget": ("images", "wall", "flops"),
     "compare.rank_by": ("forgetting", "F"),
     "parallel.convolution": conv.SETTINGS,
@@ -206,6 +214,8 @@ _RANGES = {
     "eval.challenge_bins": (1, 100),
     "eval.relearn_epochs": (0, math.inf),
     "eval.relearn_rate": (0, math.inf),
+    "eval.explain_samples": (0, math.inf),
+    "eval.explain_steps": (1, math.inf),
     "eval.alpha": (1e-12, math.inf),
     "compare.fraction": (1e-6, math.inf),
     "compare.trials": (1, 1000),
@@ -319,6 +329,9 @@ def _check_relations(c: ml_collections.ConfigDict) -> None:
     for key in ("alphas", "within"):
         names = [f"{value:g}" for value in c.eval[key]]
         _require(len(set(names)) == len(names), c, f"eval.{key}", "different values")
+    stages = len(DEPTHS[c.model.name][0])
+    _require(0 <= c.eval.explain_stage <= stages, c, "eval.explain_stage",
+             f"0 (the last) to {stages}, the stages of {c.model.name}")
     _require(c.eval.alpha in c.eval.alphas, c, "eval.alpha",
              f"one of eval.alphas {tuple(c.eval.alphas)}")
     if c.data.task == "classification":

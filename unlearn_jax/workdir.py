@@ -43,7 +43,7 @@ class Run:
             "config_name": config_name, "command": command, "config": config.to_dict(),
             "versions": versions(), "device": device(),
             "matmul_precision": jax.config.jax_default_matmul_precision or "default",
-            "data_fingerprint": "",
+            "data_fingerprint": "", "store": "",
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seconds": 0.0, "finished": False, "stages": [], "compile_seconds": {},
             "first_step_seconds": {}, "warnings": [],
@@ -59,6 +59,11 @@ class Run:
             "stage": stage, "forget_set": forget_set, "epochs": epochs, "key": key,
             "status": status, "seconds": round(seconds, 3), "members": members, "images": images,
             "images_per_s": round(images / seconds, 1) if seconds else None})
+        self._write()
+
+    def record_store(self, root: Path) -> None:
+        """Notes where the models are."""
+        self._record["store"] = str(root.absolute())
         self._write()
 
     def record_start(self, program: str, compile_seconds: float,

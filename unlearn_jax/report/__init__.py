@@ -16,9 +16,9 @@ def write_report(workdir: Path) -> None:
     """Writes summary.csv, report.md, report.html and figures/*.png into a work directory.
 
     Of a comparison also leaderboard.csv and leaderboard.tex; of a run of the reference study also
-    tables/. Reads results.csv, data.json,
-    run.json, predictions/*.npz and, where there are any, history.csv, trials.csv and touched.csv;
-    the same files give the same report, byte for byte on the same versions.
+    tables/. Reads results.csv, data.json, run.json, predictions/*.npz and, where there are any,
+    history.csv, trials.csv, touched.csv, layers.csv, explain.csv, channels.csv and
+    explanations/*.npz; the same files give the same report, byte for byte on the same versions.
 
     Args:
       workdir: the work directory of a finished run.

@@ -9,9 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 
-from unlearn_jax.report import comparison, sample_figures, tables
+from unlearn_jax.report import comparison, explained, layers, picture, sample_figures, tables
 from unlearn_jax.report.document import Figure
 from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.stats import estimate
@@ -30,7 +29,6 @@ from unlearn_jax.report.style import (
     shade,
 )
 
-DPI = 120
 MOST_SETS = 5  # forget sets that get figures of their own
 
 
@@ -51,6 +49,7 @@ def draw_all(run: Run) -> Iterator[tuple[str | None, Figure]]:
             jobs = ((name, f"{kind}-{name}", figure, alt, caption)
                     for kind, figure, alt, caption in _make(run, name, makers))
             yield from _save(folder, jobs)
+            yield from ((name, f) for f in (*layers.draw(run, name), *explained.draw(run, name)))
 
 
 def _make(run: Run, forget_set: str, makers: Iterable) -> Iterator[tuple]:
@@ -62,12 +61,7 @@ def _make(run: Run, forget_set: str, makers: Iterable) -> Iterator[tuple]:
 
 def _save(folder: Path, jobs: Iterable) -> Iterator[tuple[str | None, Figure]]:
     for forget_set, name, figure, alt, caption in jobs:
-        figure.set_dpi(DPI)
-        figure.canvas.draw()
-        # 256 colours: a third of the size, and the report carries every picture within it
-        picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
-        picture = picture.quantize(256, dither=Image.Dither.NONE)
-        picture.save(folder / f"{name}.png", optimize=True, dpi=(DPI, DPI))
+        picture.save(figure, folder / f"{name}.png")
         yield forget_set, Figure(f"{name}.png", alt, caption)
 
 

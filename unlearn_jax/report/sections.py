@@ -4,7 +4,16 @@ import json
 import math
 from typing import Any
 
-from unlearn_jax.report import comparison, study, tables, touched, verdict
+from unlearn_jax.report import (
+    comparison,
+    explained,
+    explained_figures,
+    layers,
+    study,
+    tables,
+    touched,
+    verdict,
+)
 from unlearn_jax.report.document import (
     Block,
     Cell,
@@ -134,7 +143,11 @@ def _forget_set(run: Run, forget_set: str, figures: list[Figure]) -> Section:
     chosen = touched.section(run, forget_set)
     if chosen:
         inner.append(chosen)
-    rest = tuple(f for f in figures if not f.file.startswith("forgetting-"))
+    further = [f"{kind}-" for kind in (layers.KIND, explained_figures.KIND)]
+    weights, maps = (tuple(f for f in figures if f.file.startswith(start)) for start in further)
+    inner += [s for s in (layers.section(run, forget_set, weights),
+                          explained.section(run, forget_set, maps)) if s]
+    rest = tuple(f for f in figures if not f.file.startswith(("forgetting-", *further)))
     if not rest:
         rest = (Text(f"Not drawn: figures are drawn for the first {MOST_SETS} forget sets "
                      f"({', '.join(run.forget_sets[:MOST_SETS])})."),)

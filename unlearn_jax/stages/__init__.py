@@ -7,6 +7,8 @@ is computed once and shared by every run that needs it.
     models.py     trains and stores the missing ones
     sisa.py       the one training scheme with stages of its own
     outcomes.py   predictions and results
+    layers.py     distances of weights
+    explain.py    explanations
     compare.py    many methods at one budget, each searched alike
     arms.py       methods as a study gives them, side by side
 """
@@ -32,7 +34,9 @@ from unlearn_jax.splits import make_splits
 from unlearn_jax.stages import sisa
 from unlearn_jax.stages.arms import make_parts, run_parts
 from unlearn_jax.stages.compare import make_contenders, run_comparison
+from unlearn_jax.stages.explain import explain_stages
 from unlearn_jax.stages.graph import Stage, Study, original_stage, retrain_stage, unlearn_stages
+from unlearn_jax.stages.layers import write_layers
 from unlearn_jax.stages.models import (
     make_unlearning,
     train_missing,
@@ -67,6 +71,7 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
     """
     make_layout(config.parallel, len(config.seeds))  # a missing device fails before any work
     with workdir.claim(directory, config, config_name, command) as run:
+        run.record_store(store.root)
         study = prepare(config, config_name, store, run, bar)
         original = original_stage(study)
         retrained = [retrain_stage(study, original, f) for f in study.splits.forget_sets]
@@ -80,6 +85,10 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         train_missing(study, [original, *retrained])
         unlearned, ensembles = unlearn()
         write_results(study, original, retrained, unlearned, ensembles)
+        if config.eval.layers:
+            write_layers(study, original, retrained, unlearned)
+        if config.eval.explain_samples:
+            explain_stages(study, [original, *retrained, *unlearned])
     # Only now: the report reads run.json with its final timings.
     write_report(directory)
 
