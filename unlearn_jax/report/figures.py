@@ -11,8 +11,8 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from unlearn_jax.report import comparison, sample_figures, tables
-from unlearn_jax.report.document import Figure
+from unlearn_jax.report import comparison, hover, sample_figures, tables, vector
+from unlearn_jax.report.document import Figure, Plot
 from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.stats import estimate
 from unlearn_jax.report.style import (
@@ -68,7 +68,8 @@ def _save(folder: Path, jobs: Iterable) -> Iterator[tuple[str | None, Figure]]:
         picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
         picture = picture.quantize(256, dither=Image.Dither.NONE)
         picture.save(folder / f"{name}.png", optimize=True, dpi=(DPI, DPI))
-        yield forget_set, Figure(f"{name}.png", alt, caption)
+        plot = Plot(vector.render(figure, name), hover.panels(figure))
+        yield forget_set, Figure(f"{name}.png", alt, caption, plot)
 
 
 def histograms(run: Run) -> tuple[Canvas, str, str]:
