@@ -28,6 +28,8 @@ from unlearn_jax.report.vector import markup, themes
 
 _STYLE, _SCRIPT = (Path(__file__).with_name(name).read_text(encoding="utf-8")
                    for name in ("page.css", "page.js"))
+_HINT = ('<p class="quiet">A number with a dotted line leads to the stage that made it, and a '
+         "stage to the part of the config that decides it.</p>")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +65,7 @@ def render(document: Document, workdir: Path) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{_STYLE}{colors}</style>\n</head>\n<body>\n<main>\n"
         f'<header><h1>{_text(document.title)}</h1><button type="button" id="theme">Theme</button>'
-        "</header>", *body,
+        "</header>", *([_HINT] if any('class="number"' in part for part in body) else []), *body,
         f'</main>\n<div id="tip" role="status"></div>\n<script>{_SCRIPT}</script>\n</body>\n'
         "</html>\n"])
 

@@ -187,3 +187,8 @@ document.querySelectorAll("figure.plotted").forEach(function (figure) {
 document.addEventListener("keydown", function (event) {
   if (event.key === "Escape") { hideTip(); }
 });
+
+// Where there is little room, definitions wait until they are asked for.
+if (matchMedia("(max-width: 40rem)").matches) {
+  document.querySelectorAll("details.columns").forEach(function (d) { d.open = false; });
+}
