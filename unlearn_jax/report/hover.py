@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.collections import PathCollection, PolyCollection, QuadMesh
+from matplotlib.collections import PathCollection, QuadMesh
 from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure as Canvas
@@ -71,18 +71,15 @@ def _all_series(figure: Canvas, ax: Axes) -> Iterator[Series]:
             continue
         if isinstance(collection, QuadMesh):
             yield _cells(figure, ax, collection)
-        elif isinstance(collection, PolyCollection) and collection.get_array() is not None:
-            yield _series(figure, ax, collection, collection.get_offsets(), "#777777",
-                          [f"{v:g}" for v in collection.get_array()])
         elif isinstance(collection, PathCollection):
             yield _series(figure, ax, collection, collection.get_offsets(),
                           collection.get_facecolor()[0])
 
 
-def _series(figure: Canvas, ax: Axes, artist, xy, color, values: Sequence[str] = ()) -> Series:
-    """Points at data coordinates `[n, 2]`; `values`: shown besides x and y."""
+def _series(figure: Canvas, ax: Axes, artist, xy, color) -> Series:
+    """Points at data coordinates `[n, 2]`."""
     xy = np.asarray(np.ma.filled(np.ma.asarray(xy, float), np.nan))
-    texts = values or _note(artist)[1]
+    texts = _note(artist)[1]
     # beyond that every k-th, as a line of thousands of points has as many pixels at most
     rows = np.arange(len(xy))[::max(1, -(-len(xy) // MOST_POINTS))] if len(xy) else []
     points = []

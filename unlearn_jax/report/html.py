@@ -123,10 +123,10 @@ def _figure(figure: Figure, page: _Page) -> str:
     svg = figure.plot.svg.replace("<svg", role, 1)
     if not figure.plot.panels:
         return f'<figure><div class="picture">{svg}</div>{caption}</figure>'
-    return (f'<figure class="plotted"><div class="picture">{svg}</div><p class="keys">'
+    return (f'<figure class="plotted"><div class="picture">{svg}</div>{caption}<p class="keys">'
             '<span class="with-keys">Point at the picture, or focus it and press the arrow keys, '
             'to read values.</span><span class="with-touch">Touch the picture to read values.'
-            f"</span></p>{caption}"
+            "</span></p>"
             '<details class="values"><summary>The values as a table</summary></details>'
             f'<script type="application/json">{_values(figure.plot)}</script></figure>')
 

@@ -31,10 +31,9 @@ def trace(run: Run, cell: Cell, model: Model, forget_set: str, metric: str,
     Returns:
       The cell as it is where results.csv names no stage, or one that run.json does not have.
     """
-    key = run.origin(model, forget_set, metric)
-    if not key:
+    key, values = run.origin(model, forget_set, metric), run.values(model, forget_set, metric)
+    if not key or not len(values):
         return cell
-    values = run.values(model, forget_set, metric)
     listed = [f"seed {seed}: {scale * value:.6g}" if seed >= 0 else f"{scale * value:.6g}"
               for seed, value in list(values.items())[:MOST_SEEDS]]
     if len(values) > MOST_SEEDS:
@@ -44,6 +43,12 @@ def trace(run: Run, cell: Cell, model: Model, forget_set: str, metric: str,
            f"stage {stage['stage']} {key}",
            "config: " + ", ".join(config_sections(run, stage["stage"])))
     return dataclasses.replace(cell, link=stage_anchor(key), tip=tip)
+
+
+def data_link(run: Run) -> str:
+    """The anchor of the stage that read the data; '' where run.json has none."""
+    key = run.data["fingerprint"]
+    return stage_anchor(key) if any(s["key"] == key for s in run.run["stages"]) else ""
 
 
 def stage_links(run: Run, models: list[Model], forget_set: str,

@@ -21,6 +21,7 @@ let chosen = null;
 function applyTheme() {
   const dark = chosen === null ? systemDark.matches : chosen === "dark";
   document.documentElement.style.colorScheme = chosen || "";
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
   theme.textContent = dark ? "Light" : "Dark";
   theme.setAttribute("aria-label", dark ? "Switch to light" : "Switch to dark");
 }

@@ -190,12 +190,13 @@ def _stray_predictions(run: Run) -> list[str]:
 
 def _data(run: Run, figures: list[Figure]) -> tuple[Block, ...]:
     data = run.data
+    link = origins.data_link(run)
     trained = data["counts"]["train"] + data["counts"]["validation"]
     counts = Table(
         f"Images of {data['source']} (data fingerprint {data['fingerprint']}).",
         (("set", "as named in data.json"), ("images", "number of images"),
          ("what", "what they are for")),
-        tuple((Cell(key), _count(value), Cell(_COUNTS.get(key, "")))
+        tuple((Cell(key), _count(value, link), Cell(_COUNTS.get(key, "")))
               for key, value in data["counts"].items()))
     sets = Table(
         "Forget sets.",
@@ -203,8 +204,9 @@ def _data(run: Run, figures: list[Figure]) -> tuple[Block, ...]:
          ("training", "its images in the training set, without copies"),
          ("validation", "its images in the validation set"),
          ("share (%)", "its images as a share of training and validation images, in %")),
-        tuple((Cell(name), Cell(e["request"]), _count(e["train"]), _count(e["validation"]),
-               _share(e["train"] + e["validation"], trained))
+        tuple((Cell(name), Cell(e["request"]), _count(e["train"], link),
+               _count(e["validation"], link),
+               _share(e["train"] + e["validation"], trained, link))
               for name, e in data["forget_sets"].items()))
     reasons = data["dropped_reasons"]
     blocks: list[Block] = [counts, sets]
@@ -212,7 +214,7 @@ def _data(run: Run, figures: list[Figure]) -> tuple[Block, ...]:
         blocks.append(Table(
             "Images listed in dropped.csv, by reason.",
             (("reason", "as in dropped.csv"), ("images", "number of images")),
-            tuple((Cell(reason), _count(n)) for reason, n in reasons.items())))
+            tuple((Cell(reason), _count(n, link)) for reason, n in reasons.items())))
     else:
         blocks.append(Text("dropped.csv lists no image."))
     return (*blocks, *figures)
@@ -287,19 +289,19 @@ def _flat(config: dict[str, Any], prefix: str = "") -> list[str]:
     return lines
 
 
-def _count(value: Any) -> Cell:
-    return _decimal(value, 0)
+def _count(value: Any, link: str = "") -> Cell:
+    return _decimal(value, 0, link)
 
 
-def _decimal(value: Any, decimals: int) -> Cell:
+def _decimal(value: Any, decimals: int, link: str = "") -> Cell:
     """A number of a JSON file, which may be absent or null where it has no meaning."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
         return tables.NONE
-    return Cell(f"{value:,.{decimals}f}", sort=float(value))
+    return Cell(f"{value:,.{decimals}f}", sort=float(value), link=link)
 
 
-def _share(part: int, whole: int) -> Cell:
-    return _decimal(100 * part / whole if whole else None, 1)
+def _share(part: int, whole: int, link: str) -> Cell:
+    return _decimal(100 * part / whole if whole else None, 1, link)
 
 
 def _many(n: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""The reference study's figures 1 to 12, redrawn from a run of it; one style, units on every axis."""
+"""The reference study's figures 1 to 12, redrawn from a run of it: one style, units on all axes."""
 
 from collections.abc import Iterator
 

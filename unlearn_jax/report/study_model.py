@@ -7,7 +7,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import FancyBboxPatch
 
 from unlearn_jax.report.inputs import Run
-from unlearn_jax.report.style import INK, QUIET, canvas, plain
+from unlearn_jax.report.style import INK, canvas, plain
 
 # As models.py has them; it is not imported, since a report needs no JAX.
 BLOCKS = {"resnet4": ((1,), False), "resnet10": ((1, 1, 1, 1), False),
@@ -50,13 +50,13 @@ def layers(run: Run) -> list[Layer]:
         size = -(-size // 2) if i else size
         channels = model["width"] * 2 ** i * (4 if bottleneck else 1)
         kind = "bottleneck" if bottleneck else "residual"
-        found.append(Layer("backbone", f"{count} {kind} block{'s' * (count > 1)}",
+        found.append(Layer("backbone", f"{count} {kind}\nblock{'s' * (count > 1)}",
                            f"{size}×{size}×{channels}"))
     found.append(Layer("backbone", "average pool", f"{channels}"))
     if model.get("projection"):
         found.append(Layer("backbone", "dense, ReLU", f"{model['projection']}"))
     for width, rate in zip(model.get("head_widths", ()), model.get("head_dropout", ())):
-        drop = f"dropout {rate:g}, " if rate else ""
+        drop = f"dropout {rate:g}\n" if rate else ""
         found.append(Layer("head", f"{drop}dense, ReLU", f"{width}"))
     sigmoid = model.get("output") == "sigmoid"
     found.append(Layer("head", "dense" + (", sigmoid" if sigmoid else ""), "1"))
@@ -73,7 +73,7 @@ def draw(run: Run) -> tuple[Canvas, str, str]:
     figure, axes = canvas(8.4, 2.7)
     ax = axes[0, 0]
     ax.set_axis_off()
-    ax.set_xlim(-0.6, max(len(found), 1) - 0.4)
+    ax.set_xlim(-0.75, max(len(found), 1) - 0.4)
     ax.set_ylim(-0.62, 1.3)
     for i, layer in enumerate(found):
         _box(ax, i, layer)
@@ -98,7 +98,7 @@ def _box(ax: Axes, at: int, layer: Layer) -> None:
     color = _COLORS[layer.part]
     ax.add_patch(FancyBboxPatch((at - 0.27, 0.02), 0.54, 0.96, boxstyle="round,pad=0.02",
                                 facecolor="white", edgecolor=color, lw=1.5, zorder=2))
-    ax.text(at, 0.5, plain(layer.text), rotation=90, ha="center", va="center", fontsize=8,
-            color=INK, zorder=3)
+    ax.text(at, 0.5, plain(layer.text), rotation=90, ha="center", va="center", fontsize=8.5,
+            color=INK, zorder=3, linespacing=1.1)
     ax.text(at, -0.09, plain(layer.shape), rotation=30, ha="right", va="top", fontsize=7.5,
-            rotation_mode="anchor", color=QUIET if layer.part == "images" else INK)
+            rotation_mode="anchor", color=INK)

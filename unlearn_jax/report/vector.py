@@ -146,13 +146,21 @@ def _rewrite(node: ET.Element, used: set[str], prefix: str) -> None:
             attributes[key] = value.replace("url(#", f"url(#{prefix}-")
     for child in node:
         _rewrite(child, used, prefix)
-    # the marks of a line are alike: their style is said once
-    styles = {child.get("style") for child in node}
-    if len(node) > 1 and len(styles) == 1 and all(_tag(child) == "use" for child in node) \
-            and "style" not in attributes:
-        attributes["style"] = styles.pop() or ""
-        for child in node:
-            child.attrib.pop("style", None)
+    _hoist(node)
+
+
+def _hoist(node: ET.Element) -> None:
+    """Says once what all marks of a line or all lines of a collection have in common."""
+    if len(node) < 2 or any(_tag(child) not in ("use", "path") for child in node):
+        return
+    for key in ("style", "clip-path"):
+        values = {child.get(key) for child in node}
+        if key not in node.attrib and len(values) == 1 and None not in values:
+            # of a group, opacity would be that of all together, so that overlaps would not show
+            node.attrib[key] = re.sub(r"(?<![-a-z])opacity:([^;]*)",
+                                      r"fill-opacity:\1;stroke-opacity:\1", values.pop())
+            for child in node:
+                del child.attrib[key]
 
 
 def _short(match: re.Match) -> str:
