@@ -9,7 +9,7 @@ from matplotlib.collections import PathCollection, QuadMesh
 from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FixedFormatter
+from matplotlib.ticker import FixedLocator
 
 from unlearn_jax.report.document import Panel, Point, Series
 
@@ -129,13 +129,11 @@ def _name(artist) -> str:
 
 def _value(axis: Axis, value: float) -> str:
     """A coordinate as the axis names it, or as a number."""
-    formatter = axis.get_major_formatter()
-    if isinstance(formatter, FixedFormatter):
+    if isinstance(axis.get_major_locator(), FixedLocator):
         ticks = axis.get_majorticklocs()
-        if len(ticks):
-            nearest = int(np.argmin(np.abs(ticks - value)))
-            if abs(ticks[nearest] - value) <= 0.5 and nearest < len(formatter.seq):
-                return formatter.seq[nearest]
+        nearest = int(np.argmin(np.abs(ticks - value))) if len(ticks) else 0
+        if len(ticks) and abs(ticks[nearest] - value) <= 0.5:
+            return axis.get_major_formatter()(ticks[nearest], nearest)
     return f"{value:.4g}".replace("-", "−")
 
 

@@ -149,7 +149,7 @@ def _levels(ax: Axes) -> None:
             ax.plot(x[shown], y[shown], color=QUIET, lw=0.6, alpha=0.6, zorder=0)
             # a curve ends on the right, or below
             below = y[shown][-1] < low + 0.05 * (high - low)
-            ax.text(x[shown][-1], y[shown][-1], f" F {f:.1f}", fontsize=7, color=QUIET,
+            ax.text(x[shown][-1], y[shown][-1], f" F {f:.1f}", fontsize=7.5, color=QUIET,
                     va="bottom" if below else "center", clip_on=True)
     ax.set_xlim(left, right + 0.07 * (right - left))
     ax.set_ylim(low, high)

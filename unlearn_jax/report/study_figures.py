@@ -198,10 +198,8 @@ def _alpha(run: Run) -> tuple[Canvas, str, str]:
         y = np.exp(-x / alpha)
         ax.plot(x, y, "-", color=color, lw=2.4 if own else 1.3, label=f"α = {alpha:g}",
                 zorder=3 if own else 2)
-        # where the curve leaves the picture, or at its right end
-        ax.annotate(f"{alpha:g}", (x[-1], y[-1]), xytext=(4, 0), textcoords="offset points",
-                    fontsize=8, va="center", color=INK,
-                    fontweight="bold" if own else "normal") if alpha > 10 else None
+        ax.annotate(f"{alpha:g}", (np.log(2) * alpha, 0.5), xytext=(2, 3), fontsize=8, color=INK,
+                    textcoords="offset points", fontweight="bold" if own else "normal")
     ax.axhline(0.5, color=QUIET, lw=0.7, ls=":")
     ax.set_xlim(0, 60)
     ax.set_ylim(0, 1.02)

@@ -18,7 +18,7 @@ from unlearn_jax.report.naming import model_symbol
 from unlearn_jax.report.stats import estimate
 
 MOST_METHODS = 6  # that one picture of single samples or of curves holds
-INK, QUIET, SHADE = "#222222", "#8a8a8a", "#e69f00"
+INK, QUIET, SHADE = "#222222", "#737373", "#e69f00"
 # method: colour, line, marker
 _LOOKS = {
     "original": ("#0072b2", "-", "o"),

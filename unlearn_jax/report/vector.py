@@ -5,6 +5,7 @@ made unique, and formulas become text.
 """
 
 import colorsys
+import hashlib
 import io
 import re
 import xml.etree.ElementTree as ET
@@ -37,9 +38,10 @@ def render(figure: Canvas, name: str) -> str:
     parser = ET.XMLParser(target=ET.TreeBuilder(insert_comments=True))
     root = ET.fromstring(buffer.getvalue().encode(), parser)
     _strip(root)
-    prefix = re.sub(r"[^A-Za-z0-9]+", "-", name)
-    used = _references(root)
-    _rewrite(root, used, prefix)
+    # short, as a picture may refer a thousand times to the shape of its marks
+    prefix = "p" + hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+    names = {old: f"{prefix}-{i}" for i, old in enumerate(_references(root))}
+    _rewrite(root, names)
     width, height = figure.get_size_inches() * 72
     inner = "".join(_text(child) for child in root)
     return (f'<svg class="plot" viewBox="0 0 {width:g} {height:g}" '
@@ -115,21 +117,22 @@ def _strip(node: ET.Element) -> None:
                 node.remove(child)
 
 
-def _references(root: ET.Element) -> set[str]:
+def _references(root: ET.Element) -> list[str]:
+    """The names of elements that others refer to, in order of appearance."""
     text = ET.tostring(root, encoding="unicode")
-    return set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
+    return list(dict.fromkeys(re.findall(r'(?:url\(#|href="#)([^)"]+)', text)))
 
 
-def _rewrite(node: ET.Element, used: set[str], prefix: str) -> None:
+def _rewrite(node: ET.Element, names: dict[str, str]) -> None:
     """Shorter numbers and styles, unique names, colours as variables."""
     attributes = node.attrib
     if "id" in attributes:
         name = attributes.pop("id")
-        if name in used:
-            attributes["id"] = f"{prefix}-{name}"
+        if name in names:
+            attributes["id"] = names[name]
     if _XLINK in attributes:
         link = attributes.pop(_XLINK)
-        attributes["href"] = link if link.startswith("data:") else f"#{prefix}-{link[1:]}"
+        attributes["href"] = link if link.startswith("data:") else f"#{names[link[1:]]}"
     for key, value in list(attributes.items()):
         if key == "d":
             attributes[key] = " ".join(_NUMBER.sub(_short, value).split())
@@ -143,9 +146,9 @@ def _rewrite(node: ET.Element, used: set[str], prefix: str) -> None:
             value = re.sub(r"font: ([\d.]+px) [^;]*", r"font-size: \1", value)
             attributes[key] = _COLOR.sub(r"var(--\1)", value).replace("; ", ";").replace(": ", ":")
         elif key == "clip-path":
-            attributes[key] = value.replace("url(#", f"url(#{prefix}-")
+            attributes[key] = f"url(#{names[value.removeprefix('url(#').removesuffix(')')]})"
     for child in node:
-        _rewrite(child, used, prefix)
+        _rewrite(child, names)
     _hoist(node)
 
 
