@@ -78,7 +78,7 @@ document.querySelectorAll("figure.plotted").forEach(function (figure) {
     panel[3].forEach(function (one) {
       series.push({ panel: panel, name: one[0], color: one[1], points: one[2] }); });
   });
-  const spot = document.createElementNS("http://www.w3.org/2000/svg", "circle");
+  const spot = document.createElementNS(svg.namespaceURI, "circle");
   spot.setAttribute("class", "spot");
   spot.setAttribute("r", "5");
   let current = null; // [series, point]
