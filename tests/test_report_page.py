@@ -1,4 +1,4 @@
-"""The page in a real browser: offline, sorted, pointed at, by keyboard and touch, light and dark."""
+"""The page in a browser: offline, sorted, pointed at, by keyboard and touch, light and dark."""
 
 import json
 import re
