@@ -190,6 +190,30 @@ class Run:
         key = (model.method, model.epochs, forget_set, metric)
         return self._groups.get(key, pd.Series(dtype=float))
 
+    @functools.cached_property
+    def _origins(self) -> dict[tuple, str]:
+        """The stage of each mean: '' where its values are of several."""
+        if "stage" not in self.results:
+            return {}
+        keys = ["method", "epochs", "forget_set", "metric"]
+        return {key: rows.iloc[0] if rows.nunique() == 1 else ""
+                for key, rows in self.results.groupby(keys)["stage"]}
+
+    @functools.cached_property
+    def _stages(self) -> dict[str, dict[str, Any]]:
+        return {stage["key"]: stage for stage in reversed(self.run["stages"])}
+
+    def origin(self, model: Model, forget_set: str, metric: str) -> str:
+        """The key of the stage that made what a metric measures; '' where it is not known."""
+        key = self._origins.get((model.method, model.epochs, forget_set, metric), "")
+        if model.method == "median":  # which the data alone decides
+            key = self.data["fingerprint"]
+        return key if key in self._stages else ""
+
+    def stage(self, key: str) -> dict[str, Any]:
+        """The entry of run.json of a stage that `origin` gave."""
+        return self._stages[key]
+
     def forget_range(self, forget_set: str) -> tuple[float, float] | None:
         """First and last label of a forget set that is a label range or a class, else None."""
         request = self.data["forget_sets"][forget_set]["request"]
