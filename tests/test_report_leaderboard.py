@@ -139,7 +139,7 @@ def test_the_file(tmp_path, monkeypatch):
     assert names == {f"pareto-{kind}-{name}.png" for kind in ("cost", "utility")
                      for name in ("all", *SETS)}
     page = (path / "report.html").read_text()
-    assert page.count("<img") == len(list(path.glob("figures/*.png"))) == text.count("![")
+    assert page.count("<svg role") == len(list(path.glob("figures/*.png"))) == text.count("![")
 
 
 def test_without_ft_nothing_is_tested(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from browser import chromium, look
 from fake_workdir import stage_key, write_workdir
 
-from unlearn_jax.report import figures, write_report
+from unlearn_jax.report import picture, write_report
 from unlearn_jax.report.stats import estimate
 
 ALPHA = "svg.plot[aria-label^='Forgetting against alpha']"
@@ -19,7 +19,7 @@ ALPHA = "svg.plot[aria-label^='Forgetting against alpha']"
 def workdir(tmp_path_factory):
     path = write_workdir(tmp_path_factory.mktemp("page"), budgets=(2, 4), samples=40)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "DPI", 30)  # the page has the drawings, not the PNG files
+        patch.setattr(picture, "DPI", 30)  # the page has the drawings, not the PNG files
         write_report(path)
     return path
 

@@ -8,7 +8,7 @@ from fake_workdir import write_json, write_thesis, write_workdir
 from PIL import Image
 
 from unlearn_jax import models
-from unlearn_jax.report import figures, markdown, reference_figures, study_figures, study_model
+from unlearn_jax.report import markdown, picture, reference_figures, study_figures, study_model
 from unlearn_jax.report.inputs import Model, read_run
 from unlearn_jax.report.sections import build
 
@@ -39,7 +39,7 @@ def change(run, edit):
 def drawn(run):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "MOST_SETS", 0)  # the study's figures alone
-        patch.setattr(figures, "DPI", 40)
+        patch.setattr(picture, "DPI", 40)
         found = list(figures.draw_all(run))
     return {f.file.removeprefix("study-").removesuffix(".png"): f
             for tag, f in found if tag == figures.STUDY}
