@@ -175,8 +175,9 @@ def make_plan(points: Sequence[Point], overrides: Sequence[str], directory: Path
     boxes = _merged([_box(p, points[0].config.eval.alpha) for p in points])
     groups: dict[str, list[_Box]] = {}
     for i, box in enumerate(boxes):
-        # A comparison and a training scheme have stages of their own.
-        alone = box.config.compare.methods or find_method(box.config.unlearn.method).method.scheme
+        # A comparison, the arms of a study and a training scheme have stages of their own.
+        alone = (box.config.compare.methods or box.config.thesis.arms
+                 or find_method(box.config.unlearn.method).method.scheme)
         groups.setdefault(f"{i}" if alone else _family(_config(box), seeds=True), []).append(box)
     parts = _divided(list(groups.values()), jobs)
     vary = _varying(points)

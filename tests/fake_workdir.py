@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 RANGE = (20, 28)
+ORIGINAL = "0123456789abcdef"
 
 
 def write_workdir(path: Path, *, task="regression", seeds=(0, 1, 2), sets=("20-28",),
@@ -61,15 +62,25 @@ def write_workdir(path: Path, *, task="regression", seeds=(0, 1, 2), sets=("20-2
         "versions": {"jax": "0.10.2", "numpy": "2.4.0"}, "device": "cpu: 2 cores",
         "data_fingerprint": "f00d", "started": "2025-01-01T10:00:00", "seconds": 61.5,
         "stages": [
-            {"stage": "original", "forget_set": "", "epochs": 12, "key": "0123456789abcdef",
+            {"stage": "original", "forget_set": "", "epochs": 12, "key": ORIGINAL,
              "status": "computed", "seconds": 20.0, "members": len(seeds), "images": 36000,
              "images_per_s": 1800.0},
             {"stage": "predictions", "forget_set": "", "key": "fedcba9876543210",
              "status": "reused", "seconds": 0.1, "members": None, "images": None,
-             "images_per_s": None}],
+             "images_per_s": None},
+            *({"stage": m, "forget_set": s, "epochs": b, "key": stage_key(m, s, b),
+               "status": "computed", "seconds": 5.0, "members": len(seeds), "images": 2500 * b,
+               "images_per_s": 500.0}
+              for s in sets for m, b in (("retrain", 12), *((m, b) for m in methods
+                                                            for b in budgets)))],
         "compile_seconds": {"train": 28.25}, "first_step_seconds": {"train": 30.5},
         "warnings": []})
     return path
+
+
+def stage_key(method: str, forget_set: str, budget: int) -> str:
+    """What stands for the key of a model's stage."""
+    return ORIGINAL if method == "original" else f"{method}-{forget_set}-{budget}"
 
 
 def write_comparison(path: Path, *, methods=("ft", "rnd"), sets=("20-28",), trials=2,
@@ -87,6 +98,31 @@ def write_comparison(path: Path, *, methods=("ft", "rnd"), sets=("20-28",), tria
     run = json.loads((path / "run.json").read_text())
     run["config"]["compare"] = {"methods": list(methods), "budget": "images", "fraction": 0.25,
                                 "trials": trials, "tolerance": 0.05, "rank_by": rank_by}
+    write_json(path / "run.json", run)
+    return path
+
+
+def write_thesis(path: Path, *, sets=("20-28", "28-36", "36-44", "44-52", "52-60"),
+                 alphas=(2.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0), budgets=(2, 4, 8, 16),
+                 steps=("all", "fraction", "range", "quality", "train", "validation", "test",
+                        "balanced"), **options) -> Path:
+    """The work directory of a run of the reference study; every arm has all budgets on all sets."""
+    arms = {"ft": {"method": "ft"},
+            "rnd": {"method": "rnd", "labels": "uniform", "label_units": "years"},
+            "rnd_offset": {"method": "rnd", "labels": "offset", "label_units": "years"},
+            "rnd_units": {"method": "rnd", "labels": "offset", "label_units": "as_published"}}
+    write_workdir(path, methods=tuple(arms), sets=sets, budgets=budgets, alphas=alphas,
+                  steps=steps, **options)
+    run = json.loads((path / "run.json").read_text())
+    run["config_name"] = "thesis:demo"
+    run["config"]["thesis"] = {"arms": list(arms), "unlearn": arms,
+                               "elsewhere": {a: [8 if a == "ft" else 2] for a in arms}}
+    run["config"]["unlearn"] = {"method": "ft", "offset": [3, 6], "epochs": list(budgets)}
+    run["config"]["model"] = {
+        "name": "resnet50", "stem": "imagenet", "width": 64, "projection": 512,
+        "head_widths": [256, 128], "head_dropout": [0.5, 0.2], "output": "sigmoid",
+        "output_scale": 60.0, "output_offset": 0.0, "pretrained": ""}
+    run["config"]["data"] |= {"image_size": 224, "balance": 150}
     write_json(path / "run.json", run)
     return path
 
@@ -142,7 +178,8 @@ def _rows(name, models, errors, labels, seeds, alphas, task):
     kind = "accuracy" if task == "classification" else "mae"
 
     def add(method, budget, metric, values, of=seeds):
-        rows.extend((method, name, budget, seed, metric, float(v), "stagekey")
+        stage = "" if method == "median" else stage_key(method, name, budget)
+        rows.extend((method, name, budget, seed, metric, float(v), stage)
                     for seed, v in zip(of, values, strict=True))
 
     def score(errs, split):
@@ -209,8 +246,8 @@ def _data(rng, task, sets, samples, steps):
         if task == "classification":
             counts = {str(c): int(rng.integers(200, 300)) for c in range(5)}
         else:
-            top = 101 if step == "all" else 61
-            low = 1 if step == "all" else 20
+            top = 101 if step in ("all", "fraction") else 61
+            low = 1 if step in ("all", "fraction") else 20
             counts = {str(a): int(20 + 180 * np.exp(-((a - 26) / 12) ** 2) + rng.integers(0, 20))
                       for a in range(low, top)}
             if step == "balanced":

@@ -39,12 +39,17 @@ def test_the_default_is_allowed_and_locked():
     ("eval.alphas", (0.0,), "at least 1e-12"),
     ("model.head_dropout", (0.5,), "one rate for each"),
     ("data.label_min", 60, "below data.label_max"),
+    ("data.groups", (20.0, 40.0), "() for data.task='regression'"),
     ("train.loss", "cross_entropy", "'mae', 'mse'"),
     ("parallel.batch", 3, "a multiple of parallel.batch"),
     ("train.learning_rate", float("inf"), "at least 0"),
     ("data.seed", 2**31, "from 0 to 2"),
     ("seeds", (2**31,), "seeds up to 2147483647"),
     ("eval.alphas", (15.0, 15.0), "different values"),
+    ("eval.explain_samples", -1, "at least 0"),
+    ("eval.explain_steps", 0, "at least 1"),
+    ("eval.explain_baseline", "pink", "'black', 'grey', 'white'"),
+    ("eval.explain_stage", 5, "0 (the last) to 4, the stages of resnet10"),
     ("eval.alpha", 12.0, "one of eval.alphas"),
     ("model.output_scale", 30.0, "covers the labels from 20 to 60"),
 ])
@@ -55,6 +60,25 @@ def test_impossible_values_name_key_value_and_what_is_allowed(key, value, words)
     if key != "parallel.batch":  # reported at the batch size that does not fit
         assert f"config.{key} is {value!r}" in str(e.value)
     assert len(str(e.value).splitlines()) == 1
+
+
+def test_early_stopping_keeps_the_best():
+    c = default_config()
+    c.train.keep, c.train.patience = "last", 3
+    with pytest.raises(ConfigError, match="config.train.patience is 3"):
+        check_config(c)
+
+
+@pytest.mark.parametrize("groups, words", [
+    ((20.0,), "at least two"), ((20.0, 40.0, 30.0), "ascending"), ((25.0, 40.0), "label_min"),
+    ((20.0, 70.0), "label_max"),
+])
+def test_groups_cover_the_range_of_labels(groups, words):
+    c = default_config()
+    c.data.task, c.data.groups = "classification", groups
+    with pytest.raises(ConfigError, match="config.data.groups") as e:
+        check_config(c)
+    assert words in str(e.value)
 
 
 @pytest.mark.parametrize("method, epochs", [("sisa", (2,)), ("sisa", (0, 2))])

@@ -19,7 +19,8 @@ from unlearn_jax.train import Batch, init_state, make_loss
 
 # Configs that are of no one method, and what may stand behind their colon.
 PROTOCOLS = {"challenge": ("", "16"), "compare": ("", "digits", "utkface_small"),
-             "confusion": ("", "digits"), "injection": ("", "digits")}
+             "confusion": ("", "digits"), "injection": ("", "digits"),
+             "thesis": ("", "small", "demo")}
 NAMES = sorted(m.name for m in pkgutil.iter_modules(configs.__path__) if m.name != "common")
 
 

@@ -111,7 +111,8 @@ def test_the_table_goes_by_phase_and_shape():
     assert chosen("forward", pixels=2) == chosen("input_grad", pixels=2) == "patches"
     assert chosen("weight_grad", stride=2) == chosen("weight_grad", kernel=1) == "products"
     assert chosen("weight_grad", stride=2, channels=3) == "direct"
-    assert chosen("forward", stride=2) == "direct"
+    assert chosen("forward", stride=2) == chosen("forward", pixels=4) == "direct"
+    assert chosen("input_grad", stride=2) == chosen("input_grad", pixels=4) == "patches"
 
 
 def test_unknown_settings_are_refused():

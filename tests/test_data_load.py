@@ -133,6 +133,19 @@ def test_impossible_settings(tmp_path, changes, message):
         data.load(settings(size=40, **changes), tmp_path)
 
 
+def test_numbers_become_classes(monkeypatch, tmp_path):
+    fake_source(monkeypatch, np.array([20, 29, 30, 44, 45, 60, 61]), task="regression")
+    d = data.load(settings(source="digits", task="classification", groups=(20.0, 30.0, 45.0)),
+                  tmp_path)
+    assert d.labels.tolist() == [0, 0, 1, 1, 2, 2] and d.labels.dtype == np.int32
+    assert (d.task, d.num_classes, d.label_unit) == ("classification", 3, "class")
+    assert d.class_names == ("20to30", "30to45", "45to60")
+    assert "60" in d.histograms["range"] and "61" not in d.histograms["range"]
+    with pytest.raises(InputError, match="has classes of its own"):
+        fake_source(monkeypatch, np.arange(7), task="classification")
+        data.load(settings(source="digits", task="classification", groups=(20.0, 30.0)), tmp_path)
+
+
 def test_synthetic(tmp_path):
     d = data.load(settings(size=200, image_size=16), tmp_path)
     assert sum(d.histograms["all"].values()) == 200

@@ -25,6 +25,17 @@ def test_end_points_of_distances():
     assert (np.asarray(moved["a"]) > 1).all() and (np.asarray(moved["b"]) == 0).all()
 
 
+def test_distances_of_independent_models_by_hand():
+    models = {"a": {"kernel": jnp.array([[[0.0, 0]], [[3, 4]], [[0, 0]]]),
+                    "bias": jnp.array([[0.0], [0], [12]])}, "b": jnp.array([[1.0], [3], [1]])}
+    got = layers.independent_distances(models)
+    # Of "a": 5 between 0 and 1, 12 between 0 and 2, 13 between 1 and 2.
+    np.testing.assert_allclose(got["a"], [8.5, 9, 12.5], rtol=1e-6)
+    np.testing.assert_allclose(got["b"], [1, 2, 1], rtol=1e-6)
+    alone = layers.independent_distances({"a": jnp.ones((1, 3))})
+    assert np.isnan(alone["a"]).all()
+
+
 def reference_cka(a, b):
     """By the definition: kernels of samples, centred, compared."""
     n = len(a)
@@ -61,6 +72,7 @@ def test_features_that_do_not_vary_are_nan():
     (layers.layer_distances, {"x": np.ones((2, 3))}, {"x": np.ones((1, 3))}, "x has shape"),
     (layers.layer_distances, {"x": np.ones(2)}, {"y": np.ones(2)}, "structure"),
     (layers.layer_distances, {"x": np.float32(1)}, {"x": np.float32(1)}, "no member axis"),
+    (lambda a, b: layers.independent_distances(a), {"x": np.float32(1)}, {}, "no member axis"),
     (layers.linear_cka, {"x": np.ones((2, 3, 1))}, {"x": np.ones((2, 4, 1))}, "samples"),
     (layers.linear_cka, {"x": np.ones(2)}, {"x": np.ones(2)}, r"\[M, N, ...\]"),
     (layers.linear_cka, {"x": np.ones((2, 3))}, {"x": {"y": np.ones((2, 3))}}, "structure"),

@@ -12,11 +12,11 @@ from unlearn_jax.report.figures import draw_all
 from unlearn_jax.report.inputs import Model, Prediction, read_run
 from unlearn_jax.report.style import look
 
-COMMON = {"training", "forgetting", "balance", "sample-errors", "sorted-errors"}
+COMMON = {"training", "forgetting", "plane", "balance", "sample-errors", "sorted-errors"}
 
 
 @pytest.mark.parametrize("task, forget_set, kinds", [
-    ("regression", "random-0.02", COMMON | {"predicted", "error-by-label"}),
+    ("regression", "random-0.02", COMMON | {"predicted", "error-by-label", "agreement"}),
     ("classification", "class-3", COMMON | {"accuracy-by-class", "confusion"}),
 ])
 def test_figures(tmp_path, task, forget_set, kinds):

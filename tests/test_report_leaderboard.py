@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from fake_workdir import write_comparison
 
-from unlearn_jax.report import ReportError, figures, latex, leaderboard, markdown, write_report
+from unlearn_jax.report import ReportError, latex, leaderboard, markdown, picture, write_report
 from unlearn_jax.report.inputs import read_run
 from unlearn_jax.report.sections import build
 from unlearn_jax.report.stats import estimate, holm, paired_p
@@ -112,7 +112,7 @@ def test_ranks_by_f(tmp_path):
 
 
 def test_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "DPI", 30)
+    monkeypatch.setattr(picture, "DPI", 30)
     path = write_comparison(tmp_path, sets=SETS, samples=20)
     trials = (path / "trials.csv").read_text()
     (path / "trials.csv").write_text(trials.replace("6.5,True,True", "5.5,False,True", 1))
@@ -139,7 +139,7 @@ def test_the_file(tmp_path, monkeypatch):
     assert names == {f"pareto-{kind}-{name}.png" for kind in ("cost", "utility")
                      for name in ("all", *SETS)}
     page = (path / "report.html").read_text()
-    assert page.count("<img") == len(list(path.glob("figures/*.png"))) == text.count("![")
+    assert page.count("<svg role") == len(list(path.glob("figures/*.png"))) == text.count("![")
 
 
 def test_without_ft_nothing_is_tested(tmp_path):

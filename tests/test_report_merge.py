@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from fake_workdir import write_workdir
+from fake_workdir import write_csv, write_workdir
 
 from unlearn_jax.report.__main__ import main
 from unlearn_jax.report.files import ReportError
@@ -108,3 +108,15 @@ def test_labels_are_parts_of_names():
     assert parse_source("runs/a=low_2").label == "low_2"
     with pytest.raises(ReportError, match="may hold letters"):
         parse_source("runs/a=lr=0.1/x")
+
+
+def test_distances_of_layers_come_along_once(runs, tmp_path):
+    columns = ("method", "forget_set", "epochs", "seed", "layer", "to_original", "to_retrain",
+               "norm", "floor")
+    for path, method in zip(runs, ("ft", "rnd")):
+        write_csv(path / "layers.csv", columns, [
+            (m, "20-28", 2, 0, "output", 1, 2, 3, 4) for m in ("original", "retrain", method)])
+    merge_runs([Source(p) for p in runs], tmp_path / "out")
+    merged = pd.read_csv(tmp_path / "out" / "layers.csv")
+    assert merged.method.tolist() == ["original", "retrain", "ft", "rnd"]
+    assert tuple(merged.columns) == columns

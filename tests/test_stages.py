@@ -79,10 +79,23 @@ def test_the_contract_of_the_work_directory(finished):
     assert list(table(workdir / "summary.csv")[0]) == [
         "method", "forget_set", "epochs", "metric", "mean", "std", "ci95_low", "ci95_high", "n"]
     for name in ("report.md", "report.html", "run.json", "history.csv", "data.json",
-                 "dropped.csv"):
+                 "dropped.csv", "labels.csv"):
         assert (workdir / name).stat().st_size > 0, name
     assert len(list((workdir / "figures").glob("*.png"))) >= 5
     assert "MAE test" in done.stdout
+
+
+def test_labels_are_counted_after_each_step(finished):
+    workdir, _, _ = finished
+    found = {}
+    for row in table(workdir / "labels.csv"):
+        found.setdefault((row["step"], row["split"]), {})[row["label"]] = int(row["count"])
+    data = json.loads((workdir / "data.json").read_text())["histograms"]
+    for split in ("train", "validation", "test"):
+        assert found.pop(("split", split)) == data.pop(split)
+    assert found.pop(("balanced", "train")) == data.pop("balanced")
+    assert {split for step, split in found if step == "balanced"} == {"validation", "test"}
+    assert {step: counts for (step, split), counts in found.items() if not split} == data
 
 
 def test_predictions_agree_with_the_results(finished):

@@ -20,7 +20,7 @@ EVERYTHING = {"original", "retrain", "unlearn"}
 THROUGH_THE_FINGERPRINT = {
     "data.source", "data.path", "data.size", "data.image_size", "data.label_noise",
     "data.fraction", "data.quality", "data.quality_sharpness", "data.quality_contrast",
-    "data.quality_brightness"}
+    "data.quality_brightness", "data.groups"}
 # They change how often and what is written, and no model.
 WITHOUT_EFFECT = {"train.checkpoint_seconds", "train.tensorboard"}
 # Random labels come from the range, which the fingerprint does not show.
@@ -40,8 +40,10 @@ OTHER_VALUES = {
     "train.loss": "mse", "unlearn.method": "ft", "unlearn.optimizer": "sgd",
     "unlearn.schedule": "constant", "unlearn.labels": "uniform",
     "unlearn.label_units": "as_published", "data.inject": "patch:20-30:4",
-    "train.class_weights": "balanced", "unlearn.from_seed": 1,
-    "eval.audits": ("lira",), "compare.methods": ("ft",), "compare.budget": "wall",
+    "train.class_weights": "balanced", "train.keep": "last", "unlearn.from_seed": 1,
+    "data.groups": (20.0, 40.0),
+    "eval.audits": ("lira",), "eval.explain_baseline": "black",
+    "compare.methods": ("ft",), "compare.budget": "wall",
     "compare.rank_by": "F", "parallel.resident": "stream",
     "parallel.convolution": "loop"}
 
@@ -100,7 +102,7 @@ def test_a_key_moves_the_models_that_depend_on_it(key, tmp_path, monkeypatch):
     changed = _config(**{key: _another(key, get(base, key))})
     assert get(changed, key) != get(base, key)
     # legal along with another loss or task alone, which would move the keys too
-    if key not in ("data.task", "train.class_weights"):
+    if key not in ("data.task", "data.groups", "train.class_weights"):
         check_config(changed)
     if key in THROUGH_THE_FINGERPRINT | WITHOUT_EFFECT | UNREAD:
         expected = set()

@@ -12,8 +12,9 @@ from unlearn_jax.data.resident import make_resident
 from unlearn_jax.methods import METHODS
 from unlearn_jax.models import build_model
 from unlearn_jax.splits import make_splits
-from unlearn_jax.stages.models import _label_space, make_unlearning
-from unlearn_jax.stages.populations import make_member
+from unlearn_jax.stages.graph import Stage
+from unlearn_jax.stages.models import _label_space, make_unlearning, train_recipe
+from unlearn_jax.stages.populations import make_member, shortened, snapshot_of
 from unlearn_jax.train import make_loss
 
 FORGET_SETS = ("20-28", "gender:1")
@@ -146,3 +147,15 @@ def test_no_member_sees_the_test_split(case):
     for member in members:
         for rows in (member.retain, member.validation, member.forget):
             assert not set(case.sources[rows]) & set(case.splits.test)
+
+
+@pytest.mark.parametrize("keep, snapshots", [("best", ()), ("last", (7,))])
+def test_originals_and_retrained_models_are_taken_after_all_epochs(case, keep, snapshots):
+    case.study.config.train.update(epochs=7, keep=keep)
+    study = types.SimpleNamespace(**vars(case.study), loss=make_loss("mae", 40.0),
+                                  model=build_model(case.study.config.model, 12, 0))
+    stages = [Stage("original", None, 0, {}), Stage("retrain", case.forget_set("20-28"), 7, {})]
+    recipe = shortened(train_recipe(study), stages)
+    case.study.config.train.update(epochs=12, keep="best")
+    assert (recipe.epochs, recipe.snapshots) == (7, snapshots)
+    assert [snapshot_of(s, recipe) for s in stages] == [7, 7]

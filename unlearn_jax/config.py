@@ -10,8 +10,11 @@ from typing import Any
 import ml_collections
 
 from unlearn_jax import conv
+from unlearn_jax.arms import arm_config, check_arms
 from unlearn_jax.errors import ConfigError
+from unlearn_jax.explain.attribution import BASELINES
 from unlearn_jax.methods import METHODS, find_method
+from unlearn_jax.models import DEPTHS
 from unlearn_jax.search import make_trials, method_config
 
 TASKS = ("regression", "classification")
@@ -35,6 +38,8 @@ def default_config() -> ml_collections.ConfigDict:
         fraction=1.0,             # keep this share of the samples, stratified by label
         label_min=20,             # regression: keep labels from here ...
         label_max=60,             # ... to here, both inclusive
+        groups=(),                # lower ends of groups that become the classes of a
+                                  # classification: (20.0, 30.0, 45.0); (): the source's own labels
         quality="off",            # off | on: drop blurred, dark, flat images (data/quality.py)
         quality_sharpness=70.0,   # least variance of the Laplacian at 64 px, grey levels squared
         quality_contrast=20.0,    # least standard deviation, grey levels
@@ -75,6 +80,7 @@ def default_config() -> ml_collections.ConfigDict:
         loss="mae",               # mae | mse (regression) | cross_entropy (classification)
         class_weights="none",     # none | balanced: classes count alike, however many samples
         patience=0,               # epochs without a better validation loss; 0: never stop early
+        keep="best",              # best (by validation loss) | last: the weights after all epochs
         checkpoint_seconds=120.0, # a half-finished stage is saved this often
         tensorboard=False,        # also write TensorBoard logs under WORKDIR/tensorboard
     ))
@@ -110,6 +116,11 @@ def default_config() -> ml_collections.ConfigDict:
         challenge_bins=13,        # 13 as the challenge describes it; 14 as its code had it
         relearn_epochs=0,         # train on D_f this long to see how fast it comes back; 0: do not
         relearn_rate=1e-3,        # learning rate of that
+        layers=True,              # layers.csv: how far the weights are from M_O's and M_R's
+        explain_samples=0,        # images of D_f and of D_r that are explained; 0: none
+        explain_steps=32,         # integrated gradients: points on the path from the baseline
+        explain_baseline="grey",  # black | grey | white: where it begins
+        explain_stage=0,          # stage of the network that Grad-CAM reads; 0: the last
     ))
     c.compare = ml_collections.ConfigDict(dict(
         methods=(),               # compared with each other; (): no comparison, `unlearn.method`
@@ -120,6 +131,11 @@ def default_config() -> ml_collections.ConfigDict:
         tolerance=0.05,           # share by which the validation error may rise above M_O's
         rank_by="forgetting",     # forgetting | F
         unlearn=ml_collections.ConfigDict(),  # METHOD.KEY: replaces unlearn.KEY for that method
+    ))
+    c.thesis = ml_collections.ConfigDict(dict(
+        arms=(),                  # methods side by side, as given; (): `unlearn.method` alone
+        unlearn=ml_collections.ConfigDict(),    # ARM.KEY: replaces unlearn.KEY for that arm
+        elsewhere=ml_collections.ConfigDict(),  # ARM: budgets on all forget sets but the first
     ))
     c.parallel = ml_collections.ConfigDict(dict(
         backend="",               # cpu | gpu | tpu: fail where it is missing; "": what jax finds
@@ -147,11 +163,13 @@ _CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "train.optimizer": ("adam", "sgd"),
     "train.class_weights": ("none", "balanced"),
+    "train.keep": ("best", "last"),
     "train.schedule": ("constant", "cosine", "onecycle"),
     "unlearn.optimizer": ("adam", "sgd"),
     "unlearn.schedule": ("constant", "cosine", "onecycle"),
     "unlearn.labels": ("uniform", "offset"),
     "unlearn.label_units": ("years", "as_published"),
+    "eval.explain_baseline": tuple(BASELINES),
     "compare.budget": ("images", "wall", "flops"),
     "compare.rank_by": ("forgetting", "F"),
     "parallel.convolution": conv.SETTINGS,
@@ -196,6 +214,8 @@ _RANGES = {
     "eval.challenge_bins": (1, 100),
     "eval.relearn_epochs": (0, math.inf),
     "eval.relearn_rate": (0, math.inf),
+    "eval.explain_samples": (0, math.inf),
+    "eval.explain_steps": (1, math.inf),
     "eval.alpha": (1e-12, math.inf),
     "compare.fraction": (1e-6, math.inf),
     "compare.trials": (1, 1000),
@@ -212,6 +232,7 @@ _TUPLES = {
     "seeds": (int, None, 0, True),
     "data.split": (float, 3, 0, True),
     "data.quality_brightness": (float, 2, 0, True),
+    "data.groups": (float, None, None, False),
     "model.head_widths": (int, None, 1, False),
     "model.head_dropout": (float, None, 0, False),
     "model.frozen": (str, None, None, False),
@@ -222,6 +243,7 @@ _TUPLES = {
     "eval.within": (float, None, 0, False),
     "eval.audits": (str, None, None, False),
     "compare.methods": (str, None, None, False),
+    "thesis.arms": (str, None, None, False),
     "compare.rates": (float, 2, 1e-12, True),
 }
 
@@ -246,6 +268,10 @@ def check_config(c: ml_collections.ConfigDict) -> None:
     _check_relations(c)
     if c.compare.methods:
         _check_comparison(c)
+    if c.thesis.arms:
+        check_arms(c)
+        for arm in c.thesis.arms:
+            check_config(arm_config(c, arm))
 
 
 def _check_comparison(c: ml_collections.ConfigDict) -> None:
@@ -275,6 +301,8 @@ def _check_relations(c: ml_collections.ConfigDict) -> None:
              f"-1, or one of seeds {tuple(c.seeds)}")
     _require(c.train.class_weights == "none" or c.data.task == "classification", c,
              "train.class_weights", "'none' for data.task='regression'")
+    _require(c.train.keep == "best" or not c.train.patience, c, "train.patience",
+             "0 for train.keep='last': stopping early goes by the best epoch")
     _require(len(set(c.forget.sets)) == len(c.forget.sets), c, "forget.sets", "different sets")
     _require(len(set(c.unlearn.epochs)) == len(c.unlearn.epochs), c, "unlearn.epochs",
              "different budgets")
@@ -282,6 +310,7 @@ def _check_relations(c: ml_collections.ConfigDict) -> None:
              "three positive shares that add up to 1")
     _require(c.data.label_min < c.data.label_max, c, "data.label_min",
              f"below data.label_max ({c.data.label_max})")
+    _check_groups(c)
     _require(len(c.model.head_dropout) == len(c.model.head_widths), c, "model.head_dropout",
              "one rate for each of model.head_widths")
     _require(all(p < 1 for p in c.model.head_dropout), c, "model.head_dropout", "rates below 1")
@@ -300,6 +329,9 @@ def _check_relations(c: ml_collections.ConfigDict) -> None:
     for key in ("alphas", "within"):
         names = [f"{value:g}" for value in c.eval[key]]
         _require(len(set(names)) == len(names), c, f"eval.{key}", "different values")
+    stages = len(DEPTHS[c.model.name][0])
+    _require(0 <= c.eval.explain_stage <= stages, c, "eval.explain_stage",
+             f"0 (the last) to {stages}, the stages of {c.model.name}")
     _require(c.eval.alpha in c.eval.alphas, c, "eval.alpha",
              f"one of eval.alphas {tuple(c.eval.alphas)}")
     if c.data.task == "classification":
@@ -310,6 +342,18 @@ def _check_relations(c: ml_collections.ConfigDict) -> None:
         _require(low <= c.data.label_min and c.data.label_max <= high, c, "model.output_scale",
                  f"what covers the labels from {c.data.label_min} to {c.data.label_max}: with "
                  f"model.output_offset={low:g} the sigmoid reaches from {low:g} to {high:g}")
+
+
+def _check_groups(c: ml_collections.ConfigDict) -> None:
+    groups = c.data.groups
+    if groups:
+        _require(c.data.task == "classification", c, "data.groups",
+                 "() for data.task='regression'")
+        _require(len(groups) > 1 and all(a < b for a, b in zip(groups, groups[1:])), c,
+                 "data.groups", "at least two lower ends, ascending")
+        _require(groups[0] == c.data.label_min and groups[-1] <= c.data.label_max, c,
+                 "data.groups", f"lower ends from data.label_min ({c.data.label_min}) up to at "
+                 f"most data.label_max ({c.data.label_max})")
 
 
 def get(c: ml_collections.ConfigDict, key: str) -> Any:

@@ -59,10 +59,13 @@ class Choice(NamedTuple):
 
 
 # By backend; the first that fits is taken, `direct` where none does. Measured on single layers, on
-# two CPU cores (`python -m benchmarks.formulations` times them all); no GPU has been measured.
+# two CPU cores (`python -m benchmarks.formulations` times them all), and then in a whole step,
+# where a gain on a layer can vanish; no GPU has been measured.
 # - Up to four output pixels XLA's CPU convolution is far slower than gathering the patches and
 #   multiplying matrices (2x2 pixels, 128 channels: 6 against 109 GFLOP/s); above, the copies for
 #   the patches cost more than they save.
+# - Input gradients gain up to 16 pixels (4x4, 128 channels, 3x3: 0.70 of the time), and wherever
+#   XLA has to dilate the output's gradient by the stride (3x3, stride 2: 0.80 to 0.87).
 # - XLA's weight gradient moves the batch axis last, of the images and of the output's gradient.
 #   Where strides or a 1x1 kernel leave little else to do, one matrix product per kernel position
 #   is faster (16 to 32 channels, 32x32 pixels, stride 2: 83 against 33 GFLOP/s), unless there are
@@ -70,7 +73,8 @@ class Choice(NamedTuple):
 CHOICES = {
     "cpu": (
         Choice("forward", "patches", max_pixels=4),
-        Choice("input_grad", "patches", max_pixels=4),
+        Choice("input_grad", "patches", max_pixels=16),
+        Choice("input_grad", "patches", min_stride=2),
         Choice("weight_grad", "products", min_stride=2, min_channels=8),
         Choice("weight_grad", "products", max_kernel=1, min_channels=8),
     ),

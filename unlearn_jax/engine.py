@@ -10,6 +10,7 @@ still run are brought together (`groups.py`).
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +25,7 @@ from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.feed import Feed, Queue
 from unlearn_jax.groups import Group, joined, regrouped
 from unlearn_jax.layout import Layout
-from unlearn_jax.memory import in_smaller_groups
+from unlearn_jax.memory import call_bytes, in_smaller_groups
 from unlearn_jax.metadata import CheckpointError
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.population import (
@@ -99,6 +100,60 @@ def _train(run: "PopulationRun", saver: Saver, bar: Callable[..., Any] | None) -
             if saver.due() or interrupt.requested():
                 run.save(saver)
             interrupt.leave_if_requested()
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate:
+    """What a few steps of a population took.
+
+    Attributes:
+      images_per_second: samples trained on, of all members together, in the call of median rate.
+      calls: of the program that were timed.
+      members: in a call, on each device.
+      compile_seconds: until the first call could be made.
+      flops_of_a_step: of one member, as the program is written.
+      call_bytes: on each device while a call runs, by the compiler's analysis.
+    """
+
+    images_per_second: float
+    calls: int
+    members: int
+    compile_seconds: float
+    flops_of_a_step: float
+    call_bytes: int
+
+
+def measure_rate(recipe: Recipe, model: Model, layout: Layout, resident: Resident | Streamed,
+                 members: list[Member], variables_M: Variables, seconds: float) -> Rate:
+    """Takes some training steps of the first call's members, and forgets them.
+
+    Args:
+      recipe, model, layout, resident, members, variables_M: as for `train_population`; of a
+        recipe that needs no context.
+      seconds: go on for so long, after a first call that does not count.
+    """
+    run = PopulationRun(recipe, model, Feed(layout, resident), layout, members, variables_M)
+    group, chunk = run.groups[0], run.programs.chunk
+    rows_GTB, kinds_GT = run.walks(group)
+    rates: list[float] = []
+    end = math.inf
+    while time.monotonic() < end or len(rates) < 2:
+        for call, batches in enumerate(run.feed(rows_GTB, chunk)):
+            began = time.monotonic()
+            steps = slice(call * chunk, (call + 1) * chunk)
+            group.carry, loss = run.programs.step(
+                group.carry, group.inputs, run.feed.resident, batches,
+                run.layout.put_members(kinds_GT[:, steps]), np.int32(0))
+            jax.block_until_ready(loss)
+            ended = time.monotonic()
+            rates.append(int((rows_GTB[group.slots, steps] >= 0).sum()) / (ended - began))
+            end = min(end, ended + seconds)
+            if ended >= end:
+                break
+    # The median: somebody else may have had the machine for a while.
+    return Rate(float(np.median(rates[1:])), len(rates) - 1,
+                run.programs.layout.members_per_device, run.compile_seconds,
+                run.programs.flops_of_a_step, call_bytes(run.programs.step))
 
 
 class PopulationRun:
@@ -183,7 +238,7 @@ class PopulationRun:
           The group, the samples `[G]` that each walked over and, still on the devices, its summary.
         """
         chunk = self.programs.chunk
-        rows_GTB, kinds_GT = self._walks(group)
+        rows_GTB, kinds_GT = self.walks(group)
         samples_GT = (rows_GTB >= 0).sum(2)
         queue = Queue()
         for call, batches in enumerate(self.feed(rows_GTB, chunk)):
@@ -198,7 +253,7 @@ class PopulationRun:
         group.carry, summary = self.programs.close(group.carry, self._validation_loss(group))
         return group, samples_GT.sum(1), summary
 
-    def _walks(self, group: Group) -> tuple[np.ndarray, np.ndarray]:
+    def walks(self, group: Group) -> tuple[np.ndarray, np.ndarray]:
         """The epoch of each member that runs: rows `[G, T, B]` and kinds `[G, T]` of its batches.
 
         T is a multiple of the steps of a call.

@@ -101,16 +101,14 @@ class Program:
 
     Attributes:
       compile_seconds: spent compiling so far, to be told apart from running.
-      flops: floating-point operations that one call does for the members of one device, as the
-        program is written, before the compiler changes it; a loop's body counts once. 0 before
-        compilation.
     """
 
     def __init__(self, jitted: Callable):
         self._jitted = jitted
+        self._lowered: jax.stages.Lowered | None = None
         self._compiled: jax.stages.Compiled | None = None
+        self._flops = 0.0
         self.compile_seconds = 0.0
-        self.flops = 0.0
 
     def __call__(self, *args):
         self.compile(*args)
@@ -124,10 +122,21 @@ class Program:
         """Compiles for arguments of these shapes, unless it has been; runs nothing."""
         if self._compiled is None:
             began = time.monotonic()
-            lowered = self._jitted.lower(*args)
-            self._compiled = lowered.compile()
-            self.flops = max((lowered.cost_analysis() or {}).get("flops", 0.0), 0.0)
+            self._lowered = self._jitted.lower(*args)
+            self._compiled = self._lowered.compile()
             self.compile_seconds = time.monotonic() - began
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations that one call does for the members of one device.
+
+        As the program is written, before the compiler changes it; a loop's body counts once. 0
+        before compilation. Counted when first asked for: of a large program it takes seconds.
+        """
+        if self._lowered is not None:
+            self._flops = max((self._lowered.cost_analysis() or {}).get("flops", 0.0), 0.0)
+            self._lowered = None  # the program's text is not needed again
+        return self._flops
 
     @property
     def compiled(self) -> jax.stages.Compiled:

@@ -304,6 +304,36 @@ class Model:
         return (outputs, updates["batch_stats"] if train else variables["batch_stats"],
                 {path.removesuffix("_out"): found for path, (found,) in flat.items()})
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The output of each stage, by the name that `features` gives it, first to last."""
+        return tuple(f"stage{s}_block{b}" for s, b in enumerate(self.module.blocks, start=1))
+
+    def shifted(self, variables: Variables, images_BHWC: jax.Array,
+                shifts: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The evaluation pass with something added to the outputs of blocks.
+
+        The gradient with respect to a shift of zero is that with respect to the block's output.
+
+        Args:
+          variables, images_BHWC: as for `apply`.
+          shifts: by block, such as `stage4_block1`, arrays `[B, H', W', C]`.
+
+        Returns:
+          outputs: as from `apply`.
+          features: as from `features`, the shifts included.
+        """
+        def add(call, args, kwargs, context):
+            output = call(*args, **kwargs)
+            if not isinstance(context.module, ResidualBlock) or context.method_name != "__call__":
+                return output
+            shift = shifts.get(context.module.name)
+            return output if shift is None else output + shift.astype(output.dtype)
+
+        with nn.intercept_methods(add):
+            outputs, _, features = self.features(variables, images_BHWC, train=False)
+        return outputs, features
+
     def trainable(self, params: Any) -> Any:
         """A tree like `params` with False where a pattern of `frozen` matches the path."""
         flat = traverse_util.flatten_dict(params, sep="/")

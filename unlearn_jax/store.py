@@ -128,6 +128,11 @@ class Store:
             return False
         return (marker["stage"], marker["key"]) == (stage, key)
 
+    def keys(self, stage: str) -> list[str]:
+        """The keys of all finished stages of a name, sorted."""
+        found = (p.name for p in (self.root / stage).glob("*") if _NAME.fullmatch(p.name))
+        return sorted(key for key in found if self.complete(stage, key))
+
     @contextlib.contextmanager
     def write(self, stage: str, key: str, parts: dict[str, Any]) -> Iterator[Path]:
         """Write a stage: `with store.write(...) as directory:` fill `directory`.

@@ -23,6 +23,7 @@ from unlearn_jax.splits import Splits
 RUN = "run.json"
 HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "steps", "train_loss",
                    "validation_loss", "best", "learning_rate", "images")
+LABEL_COLUMNS = ("step", "split", "label", "count")
 TOUCHED_COLUMNS = ("method", "forget_set", "epochs", "seed", "layer", "touched", "of", "which")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets",
              "numpy", "ml-collections")
@@ -43,7 +44,7 @@ class Run:
             "config_name": config_name, "command": command, "config": config.to_dict(),
             "versions": versions(), "device": device(),
             "matmul_precision": jax.config.jax_default_matmul_precision or "default",
-            "data_fingerprint": "",
+            "data_fingerprint": "", "store": "",
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seconds": 0.0, "finished": False, "stages": [], "compile_seconds": {},
             "first_step_seconds": {}, "warnings": [],
@@ -61,6 +62,11 @@ class Run:
             "images_per_s": round(images / seconds, 1) if seconds else None})
         self._write()
 
+    def record_store(self, root: Path) -> None:
+        """Notes where the models are."""
+        self._record["store"] = str(root.absolute())
+        self._write()
+
     def record_start(self, program: str, compile_seconds: float,
                      first_step_seconds: float | None) -> None:
         """Notes what a population took before it was under way.
@@ -75,6 +81,11 @@ class Run:
         self._record["compile_seconds"][program] = round(total, 3)
         if first_step_seconds is not None:
             self._record["first_step_seconds"].setdefault(program, round(first_step_seconds, 3))
+
+    def record_plan(self, plan: dict[str, Any]) -> None:
+        """Notes what was to be done, as estimated before."""
+        self._record["plan"] = plan
+        self._write()
 
     def warn(self, message: str) -> None:
         """Notes something that a reader of the report must know."""
@@ -108,7 +119,7 @@ class Run:
             writer.close()
 
     def write_data(self, dataset: Dataset, splits: Splits) -> None:
-        """Writes data.json and dropped.csv."""
+        """Writes data.json, dropped.csv and labels.csv."""
         reasons: dict[str, int] = {}
         for dropped in dataset.dropped:
             # The reason without its numbers, so that samples can be counted by it.
@@ -136,6 +147,7 @@ class Run:
             "dropped_reasons": reasons,
         }
         _write_json(self.directory / "data.json", content)
+        self.write_table("labels.csv", _label_rows(dataset, splits), LABEL_COLUMNS)
         self.write_table("dropped.csv", ({"id": d.id, "step": d.step, "reason": d.reason}
                                          for d in dataset.dropped), ("id", "step", "reason"))
 
@@ -211,6 +223,23 @@ def device() -> str:
     if devices[0].platform == "cpu":
         kind += f" ({len(os.sched_getaffinity(0))} cores)"
     return f"{len(devices)} x {kind}"
+
+
+def _label_rows(dataset: Dataset, splits: Splits) -> Iterator[dict[str, Any]]:
+    """Rows of labels.csv: how many samples have each label after each step of preparation.
+
+    The steps before the split have no split; `balanced` differs from `split` by the augmented
+    copies of the training set.
+    """
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    counts = [(step, "", histogram) for step, histogram in dataset.histograms.items()]
+    counts += [("split", name, _histogram(dataset.labels[rows])) for name, rows in parts.items()]
+    parts["train"] = splits.rows.source
+    counts += [("balanced", name, _histogram(dataset.labels[rows]))
+               for name, rows in parts.items()]
+    for step, split, histogram in counts:
+        for label, count in histogram.items():
+            yield {"step": step, "split": split, "label": label, "count": count}
 
 
 def _histogram(labels: np.ndarray) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """Loads a data source and takes the study's steps: share, label range, quality filter."""
 
+import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +47,10 @@ def load(settings, cache: Path) -> Dataset:
     """The data set that a config describes.
 
     The steps, in the study's order: all usable samples; a share of them, stratified by label
-    (`stratified`); a range of labels (regression); the quality filter. Samples outside the share
-    or the range are a choice, kept as `left_out_ids`; what a source could not use and what the
-    quality filter refuses is listed in `dropped`. Histograms are taken after each step.
+    (`stratified`); a range of labels (numbers alone); the quality filter; numbers become classes
+    where there are `groups`. Samples outside the share or the range are a choice, kept as
+    `left_out_ids`; what a source could not use and what the quality filter refuses is listed in
+    `dropped`. Histograms are taken after each step, of the source's own labels.
 
     Args:
       settings: the config's `data` section.
@@ -66,9 +68,13 @@ def load(settings, cache: Path) -> Dataset:
         options = ", ".join("tfds:NAME" if s == "tfds" else s for s in SOURCES)
         raise InputError(f"config.data.source is {settings.source!r}; allowed: {options}")
     source = SOURCES[kind](settings, Path(cache))
-    if source.task != settings.task:
+    if settings.groups and source.task != "regression":
+        raise InputError(f"config.data.groups is {settings.groups}, but the source "
+                         f"{settings.source!r} has classes of its own; allowed there: ()")
+    if not settings.groups and source.task != settings.task:
         raise InputError(f"config.data.task is {settings.task!r}; the source "
-                         f"{settings.source!r} is a {source.task}")
+                         f"{settings.source!r} is a {source.task}"
+                         + (", or set config.data.groups" if source.task == "regression" else ""))
     _summarise(source)
     labels = source.samples.labels
     rows = np.arange(len(labels))
@@ -92,8 +98,30 @@ def load(settings, cache: Path) -> Dataset:
         histograms["quality"] = _histogram(labels[rows])
         _refuse_empty(rows, "config.data.quality='on'", labels)
         logging.info("quality: %d of %d images dropped", len(dropped), len(refused))
+    if settings.groups:
+        source = in_groups(source, settings.groups, settings.label_max)
     return _dataset(source, rows, pixels, (*source.samples.dropped, *dropped), histograms,
                     left_out)
+
+
+def in_groups(source: Source, groups: Sequence[float], label_max: float) -> Source:
+    """A regression's samples with the group of each label as its class.
+
+    Args:
+      source: a regression.
+      groups: lower ends, ascending; a group reaches up to the next one's lower end, exclusive.
+      label_max: where the last group ends, inclusive; in its name only.
+
+    Returns:
+      A classification of `len(groups)` classes named `20to30`; a label below the first group has
+      the class -1, and must not be used.
+    """
+    ends = (*groups[1:], label_max)
+    labels = np.searchsorted(groups, source.samples.labels, side="right") - 1
+    return dataclasses.replace(
+        source, task="classification", label_unit="class",
+        class_names=tuple(f"{low:g}to{high:g}" for low, high in zip(groups, ends)),
+        samples=dataclasses.replace(source.samples, labels=labels.astype(np.float64)))
 
 
 def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:

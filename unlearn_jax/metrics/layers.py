@@ -33,6 +33,35 @@ def layer_distances(evaluated: Tree, reference: Tree) -> dict[str, jax.Array]:
 
 
 @jax.jit
+def independent_distances(models: Tree) -> dict[str, jax.Array]:
+    """Mean L2 distance `[M]` of each model's weights from those of the other M - 1, by layer.
+
+    Models of different seeds begin with different weights and number their channels differently,
+    so this is how far apart two are that have nothing but their task in common. NaN with M = 1.
+
+    Args:
+      models: variables with a leading member axis, as for `layer_distances`.
+
+    Raises:
+      ValueError: a leaf without a member axis.
+    """
+    squares: dict[str, jax.Array] = {}
+    for path, a, _ in _pairs(models, models):
+        layer = path.rpartition("/")[0] or path
+        flat = a.reshape(len(a), -1)
+        norms = jnp.sum(flat**2, axis=1)
+        square = norms[:, None] + norms[None] - 2 * _product(flat, flat.T)
+        squares[layer] = squares.get(layer, 0) + square
+    found = {}
+    for layer, square in squares.items():
+        count = len(square)
+        # A model's distance from itself is no more than what rounding leaves of it.
+        apart = jnp.sqrt(jnp.maximum(square, 0)) * (1 - jnp.eye(count))
+        found[layer] = apart.sum(1) / (count - 1) if count > 1 else jnp.full(count, jnp.nan)
+    return found
+
+
+@jax.jit
 def linear_cka(evaluated: Tree, reference: Tree) -> dict[str, jax.Array]:
     """Linear CKA `[M]` between features of the same N samples, for each entry of the trees.
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unlearn_jax.report import html, latex, leaderboard, markdown
+from unlearn_jax.report import html, latex, leaderboard, markdown, study
 from unlearn_jax.report.figures import draw_all
 from unlearn_jax.report.files import ReportError
 from unlearn_jax.report.inputs import read_run
@@ -15,9 +15,10 @@ __all__ = ["ReportError", "write_report"]
 def write_report(workdir: Path) -> None:
     """Writes summary.csv, report.md, report.html and figures/*.png into a work directory.
 
-    Of a comparison also leaderboard.csv and leaderboard.tex. Reads results.csv, data.json,
-    run.json, predictions/*.npz and, where there are any, history.csv, trials.csv and touched.csv;
-    the same files give the same report, byte for byte on the same versions.
+    Of a comparison also leaderboard.csv and leaderboard.tex; of a run of the reference study also
+    tables/. Reads results.csv, data.json, run.json, predictions/*.npz and, where there are any,
+    history.csv, trials.csv, touched.csv, layers.csv, explain.csv, channels.csv and
+    explanations/*.npz; the same files give the same report, byte for byte on the same versions.
 
     Args:
       workdir: the work directory of a finished run.
@@ -35,6 +36,8 @@ def write_report(workdir: Path) -> None:
         leaderboard.table(run, boards).to_csv(workdir / "leaderboard.csv", index=False,
                                               float_format="%.10g")
         (workdir / "leaderboard.tex").write_text(latex.render(run, boards), encoding="utf-8")
+    if run.arms:
+        study.write_tables(run)
     document = build(run, list(draw_all(run)))
     (workdir / "report.md").write_text(markdown.render(document), encoding="utf-8")
     (workdir / "report.html").write_text(html.render(document, workdir), encoding="utf-8")

@@ -11,6 +11,7 @@ from unlearn_jax.report.document import Block, Cell, Code, Figure, Section, Tabl
 from unlearn_jax.report.inputs import Run
 from unlearn_jax.report.leaderboard import BASELINE, CEILING, FLOOR, OVERALL, Board, Row
 from unlearn_jax.report.naming import Metric, describe, model_title
+from unlearn_jax.report.origins import trace
 from unlearn_jax.report.stats import estimate, pareto
 from unlearn_jax.report.style import INK, QUIET, canvas, look, plain
 from unlearn_jax.report.tables import NONE, ROUGH, number
@@ -89,7 +90,7 @@ def _table(run: Run, board: Board) -> Table:
             NONE if row.rank is None else Cell(str(row.rank), sort=row.rank),
             Cell(_name(run, row)),
             NONE if row.method == FLOOR else Cell(epochs, sort=max(row.epochs)),
-            *(number(m, row.values[m.name] if row.values[m.name].n else None) for m in metrics),
+            *(_traced(run, board, row, m) for m in metrics),
             NONE if np.isnan(row.mean_rank) else Cell(f"{row.mean_rank:.1f}", sort=row.mean_rank),
             number(ranked, row.difference), _p_cell(row.p), _p_cell(row.p_holm)))
     of = (f"All {len(board.forget_sets)} forget sets, over which each seed is averaged first"
@@ -105,6 +106,16 @@ def _table(run: Run, board: Board) -> Table:
          "set; in brackets the number of pairs"),
         ("p", f"of the paired t-test against {BASELINE}, two-sided"),
         ("p (Holm)", "corrected for the number of methods tested")), tuple(rows))
+
+
+def _traced(run: Run, board: Board, row: Row, metric: Metric) -> Cell:
+    """A value, with its stage where it is of one forget set and a row of results.csv."""
+    values = row.values[metric.name]
+    cell = number(metric, values if values.n else None)
+    if board.name == OVERALL:
+        return cell
+    return trace(run, cell, leaderboard.model(run, row.method, board.name), board.name,
+                 metric.name, 100 if metric.percent else 1)
 
 
 def _name(run: Run, row: Row) -> str:

@@ -11,11 +11,32 @@ class Cell:
       text: what stands in it.
       note: an addition in a quieter voice, such as `± 0.31 (3)`.
       sort: what the column is sorted by; None sorts by the text.
+      link: the anchor in the page that the text leads to, such as `stage-KEY` where a number
+        was made; '' for none.
+      tip: lines that the page shows when the text is pointed at.
+      anchor: the anchor that others lead to.
     """
 
     text: str
     note: str = ""
     sort: float | None = None
+    link: str = ""
+    tip: tuple[str, ...] = ()
+    anchor: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Links:
+    """A cell of several links: (text, anchor) of each."""
+
+    links: tuple[tuple[str, str], ...]
+
+    @property
+    def text(self) -> str:
+        return ", ".join(text for text, _ in self.links)
+
+    note = ""
+    sort = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +54,7 @@ class Table:
 
     caption: str
     columns: tuple[tuple[str, str], ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[Cell | Links, ...], ...]
 
     def __post_init__(self):
         for title, definition in self.columns:
@@ -47,24 +68,80 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """A paragraph of plain text; `strong` for the sentence one must not miss."""
+    """A paragraph of plain text.
+
+    Attributes:
+      strong: for the sentence one must not miss.
+      links: (text, anchor) that the page shows behind it, such as the stages it speaks of.
+    """
 
     text: str
     strong: bool = False
+    links: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Items:
-    """A list of plain texts."""
+    """A list; plain texts are as good as a `Text` without links."""
 
-    items: tuple[str, ...]
+    items: tuple[str | Text, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Code:
-    """Text in a fixed-width face, kept as it is."""
+    """Text in a fixed-width face, kept as it is; `anchor` is where links lead."""
 
     text: str
+    anchor: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A value in a picture.
+
+    Attributes:
+      across, down: where, in points of 1/72 inch from the upper left corner.
+      x, y: the values as text.
+      text: what else is said of it.
+    """
+
+    across: float
+    down: float
+    x: str
+    y: str
+    text: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """The points of one name: a line, bars, dots."""
+
+    name: str
+    color: str
+    points: tuple[Point, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One pair of axes with their labels."""
+
+    title: str
+    x: str
+    y: str
+    series: tuple[Series, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """A picture as lines and text, and what can be pointed at in it.
+
+    Attributes:
+      svg: an `<svg>` element, whose colours are `var(--RRGGBB)`.
+      panels: its values.
+    """
+
+    svg: str
+    panels: tuple[Panel, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +152,13 @@ class Figure:
       file: name within `figures/`.
       alt: what a reader who cannot see it is told.
       caption: how to read it.
+      plot: the same picture for the page; None: the page shows the file.
     """
 
     file: str
     alt: str
     caption: str
+    plot: Plot | None = None
 
 
 Block = Table | Text | Items | Code | Figure

@@ -9,10 +9,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 
-from unlearn_jax.report import comparison, sample_figures, tables
-from unlearn_jax.report.document import Figure
+from unlearn_jax.report import (
+    comparison,
+    explained,
+    hover,
+    layers,
+    picture,
+    reference_figures,
+    sample_figures,
+    study_figures,
+    tables,
+    vector,
+)
+from unlearn_jax.report.document import Figure, Plot
 from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.stats import estimate
 from unlearn_jax.report.style import (
@@ -20,6 +30,7 @@ from unlearn_jax.report.style import (
     QUIET,
     RC,
     axis_label,
+    band,
     bars,
     canvas,
     foremost,
@@ -30,27 +41,32 @@ from unlearn_jax.report.style import (
     shade,
 )
 
-DPI = 120
+STUDY = ":study"  # in place of a forget set: no forget set has such a name
 MOST_SETS = 5  # forget sets that get figures of their own
 
 
 def draw_all(run: Run) -> Iterator[tuple[str | None, Figure]]:
     """Draws every figure into `figures/` and yields (forget set, figure).
 
-    In place of a forget set None stands for the data, and '' for the leaderboard of a comparison.
+    In place of a forget set None stands for the data, '' for the leaderboard of a comparison, and
+    `STUDY` for the figures of the reference study.
     """
     folder = run.workdir / "figures"
     folder.mkdir(exist_ok=True)
-    makers = (training, forgetting, *sample_figures.makers(run))
+    makers = (training, forgetting, reference_figures.plane, *sample_figures.makers(run),
+              *(() if run.classification else (reference_figures.agreement,)))
     with matplotlib.rc_context(RC):
         jobs = [(None, "labels-by-step", *histograms(run))] if run.data["histograms"] else []
         yield from _save(folder, jobs)
         if run.trials is not None:
             yield from _save(folder, (("", *made) for made in comparison.draw(run, MOST_SETS)))
+        if run.arms:
+            yield from _save(folder, ((STUDY, *made) for made in study_figures.draw(run)))
         for name in run.forget_sets[:MOST_SETS]:
             jobs = ((name, f"{kind}-{name}", figure, alt, caption)
                     for kind, figure, alt, caption in _make(run, name, makers))
             yield from _save(folder, jobs)
+            yield from ((name, f) for f in (*layers.draw(run, name), *explained.draw(run, name)))
 
 
 def _make(run: Run, forget_set: str, makers: Iterable) -> Iterator[tuple]:
@@ -62,13 +78,9 @@ def _make(run: Run, forget_set: str, makers: Iterable) -> Iterator[tuple]:
 
 def _save(folder: Path, jobs: Iterable) -> Iterator[tuple[str | None, Figure]]:
     for forget_set, name, figure, alt, caption in jobs:
-        figure.set_dpi(DPI)
-        figure.canvas.draw()
-        # 256 colours: a third of the size, and the report carries every picture within it
-        picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
-        picture = picture.quantize(256, dither=Image.Dither.NONE)
-        picture.save(folder / f"{name}.png", optimize=True, dpi=(DPI, DPI))
-        yield forget_set, Figure(f"{name}.png", alt, caption)
+        picture.save(figure, folder / f"{name}.png")
+        plot = Plot(vector.render(figure, name), hover.panels(figure))
+        yield forget_set, Figure(f"{name}.png", alt, caption, plot)
 
 
 def histograms(run: Run) -> tuple[Canvas, str, str]:
@@ -84,7 +96,8 @@ def histograms(run: Run) -> tuple[Canvas, str, str]:
     for ax, (step, counts) in zip(axes.flat, steps.items()):
         positions, heights, width = bars(run, counts)
         # an edge of the same colour closes the seams between bars that touch
-        ax.bar(positions, heights, width, color="#777777", ec="#777777", lw=0.4)
+        drawn = ax.bar(positions, heights, width, color="#777777", ec="#777777", lw=0.4)
+        hover.note(drawn, plain(step))
         ax.set_title(f"{plain(step)}: {sum(counts.values()):,} images")
         ax.grid(axis="x", visible=False)
         ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -144,15 +157,14 @@ def _curve(run: Run, ax: Axes, rows: pd.DataFrame, stage: str, loss: str, mark: 
     budget = max([m.epochs for fs in run.forget_sets for m in run.models(fs)
                   if m.method == stage], default=0)
     style = look(run, Model(stage, budget))
-    marker = style.marker if len(table) < 3 else None
-    ax.plot(table.index, table.mean(axis=1), style.line, color=style.color, marker=marker,
-            ms=4, label=label(Model(stage, 0)).split(",")[0])
-    ax.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=style.color,
-                    alpha=0.18, lw=0)
+    name = label(Model(stage, 0)).split(",")[0]
+    band(ax, table.index, table.mean(axis=1), table.min(axis=1), table.max(axis=1), style, 0.18,
+         style.marker if len(table) < 3 else "", ms=4, label=name)
     if mark:
         best = rows[rows.best].sort_values("epoch").groupby("seed").last()
-        ax.plot(best.epoch, best[loss], style.marker, color=style.color, ms=5, mec="white",
-                mew=0.8, zorder=4)
+        [marks] = ax.plot(best.epoch, best[loss], style.marker, color=style.color, ms=5,
+                          mec="white", mew=0.8, zorder=4)
+        hover.note(marks, f"{name}, lowest", [f"seed {seed}" for seed in best.index])
 
 
 def _loss_unit(run: Run) -> str:
@@ -176,17 +188,16 @@ def forgetting(run: Run, forget_set: str) -> tuple[Canvas, str, str] | None:
         if not any(v.n for v in values):
             continue
         style = look(run, model)
-        ax.plot(x, [v.mean for v in values], style.line, color=style.color,
-                marker=style.marker, ms=4.5, label=label(model))
-        ax.fill_between(x, [v.low for v in values], [v.high for v in values],
-                        color=style.color, alpha=0.13, lw=0)
+        band(ax, x, *([getattr(v, part) for v in values] for part in ("mean", "low", "high")),
+             style, 0.13, style.marker, ms=4.5, label=label(model))
     ceilings = [tables.ceiling(run, forget_set, a) for a in alphas]
     if all(c is not None and c.n for c in ceilings):
         low, high = ([c.mean if c.n < 2 else getattr(c, end) for c in ceilings]
                      for end in ("low", "high"))
         ax.fill_between(x, low, high, color=QUIET, alpha=0.3, lw=0)
-        ax.plot(x, [c.mean for c in ceilings], ":", color=INK,
-                label="ceiling: $M_\\mathrm{R}$ against $M_\\mathrm{R}$")
+        [line] = ax.plot(x, [c.mean for c in ceilings], ":", color=INK,
+                         label="ceiling: $M_\\mathrm{R}$ against $M_\\mathrm{R}$")
+        hover.note(line, texts=hover.interval(low, high))
     if f"{run.alpha:g}" in alphas:
         ax.axvline(run.alpha, color=QUIET, lw=0.8, zorder=1)
     ax.set_ylim(top=1.02)

@@ -1,7 +1,11 @@
-"""A document as one self-contained HTML file: pictures, style and script are all inside."""
+"""A document as one self-contained HTML file: pictures, style and script are all inside.
+
+The style is `page.css`; `page.js` sorts tables and shows the values that pictures are made of.
+"""
 
 import base64
 import dataclasses
+import json
 import re
 from html import escape
 from pathlib import Path
@@ -13,103 +17,28 @@ from unlearn_jax.report.document import (
     Document,
     Figure,
     Items,
+    Links,
+    Panel,
+    Plot,
     Section,
     Table,
     Text,
 )
+from unlearn_jax.report.vector import markup, themes
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1d1f23; --quiet: #5f6670; --line: #d9dce1;
-  --paper: #ffffff; --band: #f4f5f7; --link: #0b5cad; --mark: #fff4d6; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --quiet: #a0a7b1;
-  --line: #3a3f47; --paper: #16181c; --band: #1f2227; --link: #7fb8f0; --mark: #3d3414; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 84rem; color: var(--ink);
-  background: var(--paper); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto,
-  "Helvetica Neue", Arial, sans-serif; overflow-wrap: break-word; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0.5rem 0 1rem; }
-h2 { font-size: 1.3rem; margin: 3rem 0 0.75rem; padding-top: 0.75rem;
-  border-top: 1px solid var(--line); }
-h3 { font-size: 1.05rem; margin: 2rem 0 0.5rem; }
-p, li { max-width: 46rem; }
-li { margin: 0.4rem 0; }
-a { color: var(--link); }
-sub { line-height: 0; font-size: 0.72em; }
-nav ul { display: flex; flex-wrap: wrap; gap: 0.25rem 1.1rem; list-style: none; padding: 0;
-  margin: 1.25rem 0; font-size: 0.93rem; }
-nav li { margin: 0; }
-.strong { background: var(--mark); padding: 0.6rem 0.8rem; border-radius: 4px;
-  font-weight: 600; }
-.quiet, figcaption, .columns { color: var(--quiet); font-size: 0.88rem; }
-figure { margin: 1.25rem 0 1.75rem; }
-figcaption { margin: 0.5rem 0; max-width: 46rem; }
-img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 4px;
-  border: 1px solid var(--line); }
-.scroll { overflow-x: auto; width: fit-content; max-width: 100%;
-  border: 1px solid var(--line); border-radius: 4px; }
-table { border-collapse: collapse; font-size: 0.86rem;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: 0.4rem 0.55rem; text-align: right; vertical-align: top;
-  border-bottom: 1px solid var(--line); white-space: nowrap; }
-tr:last-child td { border-bottom: 0; }
-th.text, td.text { text-align: left; }
-td.wrap { white-space: normal; min-width: 14rem; }
-thead th { background: var(--band); padding: 0; vertical-align: bottom; }
-th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper); }
-thead th:first-child { background: var(--band); }
-th button { all: unset; box-sizing: border-box; width: 100%; padding: 0.45rem 0.55rem;
-  font-weight: 600; line-height: 1.3; cursor: pointer; white-space: normal; }
-th button:focus-visible { outline: 2px solid var(--link); outline-offset: -2px; }
-th button::after { content: "\\2195"; color: var(--quiet); margin-left: 0.3em;
-  font-weight: 400; }
-th[aria-sort=ascending] button::after { content: "\\2191"; }
-th[aria-sort=descending] button::after { content: "\\2193"; }
-td .note { color: var(--quiet); font-size: 0.93em; }
-.columns { margin: 0.4rem 0 0; max-width: none; }
-.columns summary { cursor: pointer; }
-.columns dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.15rem 1rem;
-  margin: 0.4rem 0; }
-.columns dt { font-weight: 600; }
-.columns dd { margin: 0; }
-pre { background: var(--band); padding: 0.75rem 0.9rem; overflow-x: auto; border-radius: 4px;
-  font: 0.82rem/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
-@media (max-width: 40rem) { body { padding: 1rem 0.9rem 3rem; }
-  .columns dl { display: block; } .columns dd { margin: 0 0 0.5rem; }
-  td:first-child { white-space: normal; min-width: 7rem; } }
-@media print { body { max-width: none; } .scroll { overflow: visible; }
-  th button::after { content: ""; } figure, tr { break-inside: avoid; } }
-"""
-
-# Sorts a table by the column whose title is pressed; values that are no number stay last.
-_SCRIPT = """
-document.querySelectorAll("th button").forEach(function (button) {
-  button.addEventListener("click", function () {
-    var th = button.parentNode, body = th.closest("table").tBodies[0];
-    var at = th.cellIndex, down = th.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-    th.parentNode.querySelectorAll("th").forEach(function (other) {
-      other.removeAttribute("aria-sort"); });
-    th.setAttribute("aria-sort", down === 1 ? "ascending" : "descending");
-    Array.from(body.rows).map(function (row) {
-      var cell = row.cells[at], key = cell.dataset.sort;
-      return { row: row, text: cell.textContent,
-               value: key === undefined ? null : parseFloat(key) };
-    }).sort(function (a, b) {
-      if (a.value === null || b.value === null) {
-        return down * a.text.localeCompare(b.text, undefined, { numeric: true }); }
-      if (isNaN(a.value) || isNaN(b.value)) { return isNaN(a.value) - isNaN(b.value); }
-      return down * (a.value - b.value);
-    }).forEach(function (item) { body.appendChild(item.row); });
-  });
-});
-"""
+_STYLE, _SCRIPT = (Path(__file__).with_name(name).read_text(encoding="utf-8")
+                   for name in ("page.css", "page.js"))
+_HINT = ('<p class="quiet">A number with a dotted line leads to the stage that made it, and a '
+         "stage to the part of the config that decides it.</p>")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Page:
-    """What rendering carries along: the folder, and the column definitions shown so far."""
+    """What rendering carries along: the folder, the column definitions and pictures so far."""
 
     workdir: Path
     defined: set[tuple[str, str]]
+    svgs: list[str]
 
 
 def render(document: Document, workdir: Path) -> str:
@@ -122,21 +51,23 @@ def render(document: Document, workdir: Path) -> str:
     Raises:
       OSError: a picture cannot be read.
     """
-    page = _Page(workdir, set())
+    page = _Page(workdir, set(), [])
     title = escape(document.title)
     links = "".join(f'<li><a href="#s{i}">{_text(s.title)}</a></li>'
                     for i, s in enumerate(document.sections))
-    parts = [
+    body = [_block(b, page) for b in document.introduction]
+    body.append(f'<nav aria-label="Sections"><ul>{links}</ul></nav>')
+    for i, section in enumerate(document.sections):
+        body.append(_section(section, page, 2, f"s{i}"))
+    colors = f":root {{{themes(page.svgs)}}}"
+    return "\n".join([
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{_text(document.title)}</h1>"]
-    parts += [_block(b, page) for b in document.introduction]
-    parts.append(f'<nav aria-label="Sections"><ul>{links}</ul></nav>')
-    for i, section in enumerate(document.sections):
-        parts.append(_section(section, page, 2, f"s{i}"))
-    parts.append(f"</main>\n<script>{_SCRIPT}</script>\n</body>\n</html>\n")
-    return "\n".join(parts)
+        f"<title>{title}</title>\n<style>{_STYLE}{colors}</style>\n</head>\n<body>\n<main>\n"
+        f'<header><h1>{_text(document.title)}</h1><button type="button" id="theme">Theme</button>'
+        "</header>", *([_HINT] if any('class="number"' in part for part in body) else []), *body,
+        f'</main>\n<div id="tip" role="status"></div>\n<script>{_SCRIPT}</script>\n</body>\n'
+        "</html>\n"])
 
 
 def _section(section: Section, page: _Page, level: int, anchor: str) -> str:
@@ -150,24 +81,66 @@ def _section(section: Section, page: _Page, level: int, anchor: str) -> str:
 def _text(text: str) -> str:
     """Escaped text, with the subscripts of M_O, D_f and their like; no line ends before a %."""
     text = re.sub(r"(?<=\d) %", "\u00a0%", escape(text))
-    return re.sub(r"\b([MD])_([A-Za-z]+)\b", r"\1<sub>\2</sub>", text)
+    return re.sub(r"\b([MD])_([A-Za-z]+(?:_[A-Za-z]+)*)\b", r"\1<sub>\2</sub>", text)
 
 
 def _block(block: Block, page: _Page) -> str:
     match block:
         case Text():
             mark = ' class="strong"' if block.strong else ""
-            return f"<p{mark}>{_text(block.text)}</p>"
+            return f"<p{mark}>{_linked(block)}</p>"
         case Items():
-            return "<ul>" + "".join(f"<li>{_text(item)}</li>" for item in block.items) + "</ul>"
+            return "<ul>" + "".join(f"<li>{_linked(item)}</li>" for item in block.items) + "</ul>"
         case Code():
-            return f"<pre>{escape(block.text)}</pre>"
+            anchor = f' id="{escape(block.anchor)}"' if block.anchor else ""
+            return f"<pre{anchor}>{escape(block.text)}</pre>"
         case Figure():
-            data = base64.b64encode((page.workdir / "figures" / block.file).read_bytes()).decode()
-            return (f'<figure><img src="data:image/png;base64,{data}" alt="{escape(block.alt)}">'
-                    f"<figcaption>{_text(block.caption)}</figcaption></figure>")
+            return _figure(block, page)
         case Table():
             return _table(block, page)
+
+
+def _linked(text: Text | str) -> str:
+    """A text with its links behind it."""
+    if isinstance(text, str) or not text.links:
+        return _text(text if isinstance(text, str) else text.text)
+    links = ", ".join(_link(*link) for link in text.links)
+    return f'{_text(text.text)} <span class="from">[{links}]</span>'
+
+
+def _link(text: str, anchor: str) -> str:
+    return f'<a href="#{escape(anchor)}">{_text(text)}</a>'
+
+
+def _figure(figure: Figure, page: _Page) -> str:
+    caption = f"<figcaption>{_text(figure.caption)}</figcaption>"
+    if figure.plot is None:
+        data = base64.b64encode((page.workdir / "figures" / figure.file).read_bytes()).decode()
+        return (f'<figure><img src="data:image/png;base64,{data}" alt="{escape(figure.alt)}">'
+                f"{caption}</figure>")
+    page.svgs.append(figure.plot.svg)
+    role = f'<svg role="img" tabindex="0" aria-label="{escape(figure.alt)}"'
+    svg = figure.plot.svg.replace("<svg", role, 1)
+    if not figure.plot.panels:
+        return f'<figure><div class="picture">{svg}</div>{caption}</figure>'
+    return (f'<figure class="plotted"><div class="picture">{svg}</div>{caption}<p class="keys">'
+            '<span class="with-keys">Point at the picture, or focus it and press the arrow keys, '
+            'to read values.</span><span class="with-touch">Touch the picture to read values.'
+            "</span></p>"
+            '<details class="values"><summary>The values as a table</summary></details>'
+            f'<script type="application/json">{_values(figure.plot)}</script></figure>')
+
+
+def _values(plot: Plot) -> str:
+    """The values of a picture for the script; their texts are markup, escaped already."""
+    def panel(p: Panel) -> list:
+        series = [[markup(s.name), s.color, [
+            [t.across, t.down, escape(t.x), escape(t.y), *([escape(t.text)] if t.text else [])]
+            for t in s.points]] for s in p.series]
+        return [markup(p.title), markup(p.x), markup(p.y), series]
+
+    text = json.dumps([panel(p) for p in plot.panels], ensure_ascii=False, separators=(",", ":"))
+    return text.replace("</", "<\\/")  # no text may close the script
 
 
 def _table(table: Table, page: _Page) -> str:
@@ -188,12 +161,20 @@ def _table(table: Table, page: _Page) -> str:
             f"<dl>{terms}</dl></details></figure>")
 
 
-def _cell(cell: Cell, kind: str) -> str:
+def _cell(cell: Cell | Links, kind: str) -> str:
+    if isinstance(cell, Links):
+        return f'<td class="text">{", ".join(_link(*link) for link in cell.links)}</td>'
     classes = [kind] if kind else []
     if len(cell.text) > 60:
         classes.append("wrap")
     attribute = f' class="{" ".join(classes)}"' if classes else ""
     if cell.sort is not None:
         attribute += f' data-sort="{cell.sort!r}"'
+    if cell.anchor:
+        attribute += f' id="{escape(cell.anchor)}"'
+    text = _text(cell.text)
+    if cell.link:
+        tip = f' data-tip="{escape(chr(10).join(cell.tip))}"' if cell.tip else ""
+        text = f'<a class="number" href="#{escape(cell.link)}"{tip}>{text}</a>'
     note = f' <span class="note">{_text(cell.note)}</span>' if cell.note else ""
-    return f"<td{attribute}>{_text(cell.text)}{note}</td>"
+    return f"<td{attribute}>{text}{note}</td>"

@@ -132,6 +132,20 @@ class Run:
     def forget_sets(self) -> tuple[str, ...]:
         return tuple(self.data["forget_sets"])
 
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The methods of a run of the reference study (`thesis.arms`); () for any other run."""
+        return tuple(self._thesis.get("arms", ()))
+
+    def arm_setting(self, arm: str) -> dict[str, Any]:
+        """The section `unlearn` of the config as an arm was run with it."""
+        return {**field(self.run, "run.json", "config.unlearn", dict),
+                **field(self.run, "run.json", f"config.thesis.unlearn.{arm}", dict)}
+
+    @property
+    def _thesis(self) -> dict[str, Any]:
+        return self.run["config"].get("thesis", {})
+
     @functools.cached_property
     def seeds(self) -> tuple[int, ...]:
         whole = self.results.metric.str.startswith((AVERAGED, POPULATION))
@@ -148,9 +162,7 @@ class Run:
 
     def models(self, forget_set: str) -> list[Model]:
         """The populations of a forget set: baseline, original, retrained, then the unlearned."""
-        rows = self.results[self.results.forget_set == forget_set]
-        found = {Model(m, e) for m, e in zip(rows.method, rows.epochs)}
-        return sorted(found, key=lambda model: (self.rank[model.method], model.epochs))
+        return list(self._models.get(forget_set, ()))
 
     def unlearned(self, forget_set: str) -> list[Model]:
         return [m for m in self.models(forget_set) if m.method not in ("median", *REFERENCES)]
@@ -158,6 +170,14 @@ class Run:
     def only(self, forget_set: str, method: str) -> Model | None:
         """The first population of a method, None where there is none."""
         return next((m for m in self.models(forget_set) if m.method == method), None)
+
+    @functools.cached_property
+    def _models(self) -> dict[str, list[Model]]:
+        found: dict[str, set[Model]] = {}
+        for method, epochs, forget_set, _ in self._groups:
+            found.setdefault(forget_set, set()).add(Model(method, epochs))
+        return {name: sorted(models, key=lambda m: (self.rank[m.method], m.epochs))
+                for name, models in found.items()}
 
     @functools.cached_property
     def _groups(self) -> dict[tuple, pd.Series]:
@@ -169,6 +189,30 @@ class Run:
         """The values of one metric by seed; empty where there is none."""
         key = (model.method, model.epochs, forget_set, metric)
         return self._groups.get(key, pd.Series(dtype=float))
+
+    @functools.cached_property
+    def _origins(self) -> dict[tuple, str]:
+        """The stage of each mean: '' where its values are of several."""
+        if "stage" not in self.results:
+            return {}
+        keys = ["method", "epochs", "forget_set", "metric"]
+        return {key: rows.iloc[0] if rows.nunique() == 1 else ""
+                for key, rows in self.results.groupby(keys)["stage"]}
+
+    @functools.cached_property
+    def _stages(self) -> dict[str, dict[str, Any]]:
+        return {stage["key"]: stage for stage in reversed(self.run["stages"])}
+
+    def origin(self, model: Model, forget_set: str, metric: str) -> str:
+        """The key of the stage that made what a metric measures; '' where it is not known."""
+        key = self._origins.get((model.method, model.epochs, forget_set, metric), "")
+        if model.method == "median":  # which the data alone decides
+            key = self.data["fingerprint"]
+        return key if key in self._stages else ""
+
+    def stage(self, key: str) -> dict[str, Any]:
+        """The entry of run.json of a stage that `origin` gave."""
+        return self._stages[key]
 
     def forget_range(self, forget_set: str) -> tuple[float, float] | None:
         """First and last label of a forget set that is a label range or a class, else None."""

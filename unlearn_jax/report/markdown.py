@@ -37,7 +37,8 @@ def _block(block: Block) -> str:
         case Text():
             return f"**{escape(block.text)}**" if block.strong else escape(block.text)
         case Items():
-            return "\n".join(f"- {escape(item)}" for item in block.items)
+            return "\n".join(f"- {escape(item if isinstance(item, str) else item.text)}"
+                             for item in block.items)
         case Code():
             runs = [len(run) for run in re.findall("`+", block.text)]
             fence = "`" * max([3, *(n + 1 for n in runs)])

@@ -18,7 +18,9 @@ from unlearn_jax.report import inputs
 from unlearn_jax.report.files import ReportError, read_csv
 
 _IDENTITY = ["method", "forget_set", "epochs", "seed", "metric"]
-_CURVE = ["stage", "forget_set", "seed", "epoch"]
+# Tables that a run may have: the column of the method's name, and what identifies a row.
+_TABLES = {"history.csv": ("stage", ["stage", "forget_set", "seed", "epoch"]),
+           "layers.csv": ("method", ["method", "forget_set", "epochs", "seed", "layer"])}
 # A clock tells each run something else of the same models.
 _CLOCK = ("wall", "sisa_speedup_measured_wall")
 
@@ -44,7 +46,7 @@ class Source:
 
 
 def merge_runs(sources: Sequence[Source], out: Path, other_data: bool = False) -> None:
-    """Writes results.csv, predictions, history.csv, data.json and run.json of all runs together.
+    """Writes results.csv, predictions, data.json, run.json and `_TABLES` of all runs together.
 
     Args:
       sources: finished runs, at least one.
@@ -64,7 +66,8 @@ def merge_runs(sources: Sequence[Source], out: Path, other_data: bool = False) -
     out.mkdir(parents=True, exist_ok=True)
     try:
         results.to_csv(out / "results.csv", index=False)
-        _write_history(sources, out)
+        for name, (column, identity) in _TABLES.items():
+            _write_table(sources, out, name, column, identity)
         _write_predictions(sources, out)
         (out / "data.json").write_text(json.dumps(_data(runs), indent=1))
         (out / "run.json").write_text(json.dumps(_run(sources, runs), indent=1))
@@ -118,15 +121,17 @@ def _results(sources: Sequence[Source]) -> pd.DataFrame:
     return merged.drop_duplicates(_IDENTITY).drop(columns="run")
 
 
-def _write_history(sources: Sequence[Source], out: Path) -> None:
+def _write_table(sources: Sequence[Source], out: Path, name: str, column: str,
+                 identity: list[str]) -> None:
+    """The rows of a table that some of the runs have; of equal rows the first one stands."""
     tables = []
     for source in sources:
-        if (source.directory / "history.csv").exists():
-            table = read_csv(source.directory, "history.csv", tuple(_CURVE))
-            table["stage"] = table.stage.map(source.method)
+        if (source.directory / name).exists():
+            table = read_csv(source.directory, name, tuple(identity))
+            table[column] = table[column].map(source.method)
             tables.append(table)
     if tables:
-        pd.concat(tables).drop_duplicates(_CURVE).to_csv(out / "history.csv", index=False)
+        pd.concat(tables).drop_duplicates(identity).to_csv(out / name, index=False)
 
 
 def _write_predictions(sources: Sequence[Source], out: Path) -> None:

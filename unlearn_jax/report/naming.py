@@ -11,6 +11,8 @@ _TITLES = {
     "retrain": "retrained M_R",
     "ft": "fine-tuned M_FT",
     "rnd": "random labels M_RND",
+    "rnd_offset": "random labels near the true ones M_RND_OFFSET",
+    "rnd_units": "the same with the published unit error M_RND_UNITS",
     "sisa_original": "SISA before deletion M_SISA_O",
     "sisa": "SISA after deletion M_SISA",
 }

@@ -7,12 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure as Canvas
 
+from unlearn_jax.report import hover
 from unlearn_jax.report.files import ReportError
 from unlearn_jax.report.inputs import REFERENCES, Model, Prediction, Run
 from unlearn_jax.report.style import (
     INK,
     SHADE,
     axis_label,
+    band,
     bars,
     canvas,
     drawn,
@@ -154,14 +156,12 @@ def sorted_errors(run: Run, forget_set: str) -> Made:
         models = [run.only(forget_set, m) for m in REFERENCES] + foremost(run, forget_set)
         for model, p in predictions(run, forget_set, split, models).items():
             style = look(run, model)
-            ordered = np.sort(p.errors, axis=1)
-            share = 100 * (np.arange(ordered.shape[1]) + 0.5) / ordered.shape[1]
-            ax.plot(share, ordered.mean(axis=0), style.line, color=style.color,
-                    label=label(model))
-            ax.fill_between(share, ordered.min(axis=0), ordered.max(axis=0), color=style.color,
-                            alpha=0.15, lw=0)
-            n = ordered.shape[1]
-            ax.set_title(f"{_SPLIT_TITLES[split]} ({n:,} samples)")
+            # as many points as the picture can show
+            share = np.linspace(0, 100, 201)
+            ordered = np.percentile(p.errors, share, axis=1).T
+            band(ax, share, ordered.mean(axis=0), ordered.min(axis=0), ordered.max(axis=0), style,
+                 label=label(model))
+            ax.set_title(f"{_SPLIT_TITLES[split]} ({len(p.ids):,} samples)")
         ax.set_xlabel("share of samples with at most this error (%)")
         ax.set_xlim(0, 100)
         ax.set_ylim(bottom=0)
@@ -187,12 +187,14 @@ def predicted(run: Run, forget_set: str) -> Made:
     for ax, (model, p) in zip(axes.flat, found.items()):
         true = np.broadcast_to(p.labels, p.outputs.shape).ravel()
         hexbins.append(ax.hexbin(true, p.outputs.ravel(), gridsize=36, mincnt=1, cmap="Greys",
-                                 extent=(low, high, low, high), linewidths=0.1))
+                                 extent=(low, high, low, high), linewidths=0.1,
+                                 rasterized=True))  # hundreds of shapes to a panel
         ax.plot([low, high], [low, high], color=INK, lw=0.8)
         edges = bin_edges(p.labels)
         mean = binned(p.outputs.mean(axis=0), p.labels, edges)
         style = look(run, model)
-        ax.plot((edges[:-1] + edges[1:]) / 2, mean, style.line, color=style.color, lw=2)
+        [line] = ax.plot((edges[:-1] + edges[1:]) / 2, mean, style.line, color=style.color, lw=2)
+        hover.note(line, f"{label(model)}, mean")
         shade(run, ax, forget_set, text=False)
         ax.set_title(label(model), color=style.color)
         ax.set_aspect("equal")
@@ -221,10 +223,8 @@ def error_by_label(run: Run, forget_set: str) -> Made:
         centre = (edges[:-1] + edges[1:]) / 2
         values = np.stack([binned(e, p.labels, edges) for e in p.errors])
         style = look(run, model)
-        ax.plot(centre, values.mean(axis=0), style.line, color=style.color, label=label(model),
-                marker=style.marker, ms=4)
-        ax.fill_between(centre, values.min(axis=0), values.max(axis=0), color=style.color,
-                        alpha=0.15, lw=0)
+        band(ax, centre, values.mean(axis=0), values.min(axis=0), values.max(axis=0), style,
+             marker=style.marker, ms=4, label=label(model))
     ax.set_ylim(bottom=0)
     ax.set_xlabel(axis_label(run, "true "))
     ax.set_ylabel(plain(f"mean absolute error ({run.unit})"))
@@ -277,7 +277,8 @@ def accuracy_by_class(run: Run, forget_set: str) -> Made:
         style = look(run, model)
         at = np.arange(len(mean)) + 0.16 * (i - (len(found) - 1) / 2)
         ax.errorbar(at, mean, reach(share), fmt="none", ecolor=style.color, elinewidth=1)
-        ax.plot(at, mean, style.marker, color=style.color, ms=5, label=label(model))
+        [marks] = ax.plot(at, mean, style.marker, color=style.color, ms=5, label=label(model))
+        hover.note(marks, texts=hover.interval(share.min(axis=0), share.max(axis=0)))
         if len(mean) <= 20:
             ax.set_xticks(np.arange(len(mean)))
     ax.grid(axis="x", visible=False)
@@ -312,8 +313,12 @@ def confusion(run: Run, forget_set: str) -> Made:
     image = None
     for ax, (model, p) in zip(axes.flat, found.items()):
         mean = 100 * confusions(p).mean(axis=0)
-        image = ax.imshow(mean, cmap="Greys", vmin=0, vmax=100)
         ax.grid(False)
+        image = ax.pcolormesh(np.arange(len(mean) + 1) - 0.5, np.arange(len(mean) + 1) - 0.5, mean,
+                              cmap="Greys", vmin=0, vmax=100, rasterized=len(mean) > 20)
+        ax.set_aspect("equal")
+        ax.set_ylim(len(mean) - 0.5, -0.5)  # the first class on top
+        hover.note(image, label(model))
         ax.set_title(label(model), color=look(run, model).color)
         if len(mean) <= 12:
             for (i, j), value in np.ndenumerate(mean):

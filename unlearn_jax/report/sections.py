@@ -4,7 +4,18 @@ import json
 import math
 from typing import Any
 
-from unlearn_jax.report import comparison, tables, touched, verdict
+from unlearn_jax.report import (
+    comparison,
+    explained,
+    explained_figures,
+    layers,
+    origins,
+    study,
+    study_figures,
+    tables,
+    touched,
+    verdict,
+)
 from unlearn_jax.report.document import (
     Block,
     Cell,
@@ -16,9 +27,9 @@ from unlearn_jax.report.document import (
     Table,
     Text,
 )
-from unlearn_jax.report.figures import MOST_SETS
+from unlearn_jax.report.figures import MOST_SETS, STUDY
 from unlearn_jax.report.files import ReportError
-from unlearn_jax.report.inputs import Run, parse_prediction_name
+from unlearn_jax.report.inputs import Model, Run, parse_prediction_name
 from unlearn_jax.report.naming import ENSEMBLES, symbol
 from unlearn_jax.report.style import MOST_METHODS
 
@@ -38,11 +49,14 @@ def build(run: Run, figures: list[tuple[str | None, Figure]]) -> Document:
 
     Args:
       run: the work directory.
-      figures: (forget set, None for the data or '' for the leaderboard) and the figure.
+      figures: (forget set, or what `figures.draw_all` gives in its place) and the figure.
     """
     name = run.run["config_name"]
     sections = [comparison.section(run, [f for s, f in figures if s == ""])
                 ] if run.trials is not None else []
+    if run.arms:
+        sections += [study.section(run),
+                     study_figures.section([f for s, f in figures if s == STUDY])]
     sections += [Section("Did it work?", _verdict(run))]
     sections += [_forget_set(run, fs, [f for s, f in figures if s == fs])
                  for fs in run.forget_sets]
@@ -51,8 +65,7 @@ def build(run: Run, figures: list[tuple[str | None, Figure]]) -> Document:
         Section("Data", _data(run, [f for s, f in figures if s is None])),
         Section("Stages", (_stages(run),)),
         Section("How to reproduce", _reproduce(run)),
-        Section("Configuration", (Text("Every key of the config, as it was run."),
-                                  Code("\n".join(_flat(run.run["config"]))))),
+        Section("Configuration", _configuration(run)),
     ]
     return Document(f"{name}: machine unlearning report", _introduction(run), tuple(sections))
 
@@ -105,12 +118,20 @@ def _verdict(run: Run) -> tuple[Block, ...]:
     blocks: list[Block] = []
     for forget_set in run.forget_sets:
         lead = f"Forget set {forget_set}. " if len(run.forget_sets) > 1 else ""
-        blocks.append(Text(lead + verdict.on_gap(run, forget_set)))
+        references = [run.only(forget_set, m) for m in ("original", "retrain")]
+        blocks.append(Text(lead + verdict.on_gap(run, forget_set),
+                           links=_stage_links(run, references, forget_set)))
         models = run.unlearned(forget_set)
         if models:
-            blocks.append(Items(tuple(verdict.on_model(run, forget_set, m) for m in models)))
+            blocks.append(Items(tuple(
+                Text(verdict.on_model(run, forget_set, m),
+                     links=_stage_links(run, [m], forget_set)) for m in models)))
     table = verdict.table(run)
     return (*blocks, *([table] if table else []))
+
+
+def _stage_links(run: Run, models: list[Model], forget_set: str) -> tuple[tuple[str, str], ...]:
+    return origins.stage_links(run, models, forget_set, verdict.error_metric(run))
 
 
 def _forget_set(run: Run, forget_set: str, figures: list[Figure]) -> Section:
@@ -133,7 +154,11 @@ def _forget_set(run: Run, forget_set: str, figures: list[Figure]) -> Section:
     chosen = touched.section(run, forget_set)
     if chosen:
         inner.append(chosen)
-    rest = tuple(f for f in figures if not f.file.startswith("forgetting-"))
+    further = [f"{kind}-" for kind in (layers.KIND, explained_figures.KIND)]
+    weights, maps = (tuple(f for f in figures if f.file.startswith(start)) for start in further)
+    inner += [s for s in (layers.section(run, forget_set, weights),
+                          explained.section(run, forget_set, maps)) if s]
+    rest = tuple(f for f in figures if not f.file.startswith(("forgetting-", *further)))
     if not rest:
         rest = (Text(f"Not drawn: figures are drawn for the first {MOST_SETS} forget sets "
                      f"({', '.join(run.forget_sets[:MOST_SETS])})."),)
@@ -181,12 +206,13 @@ def _stray_predictions(run: Run) -> list[str]:
 
 def _data(run: Run, figures: list[Figure]) -> tuple[Block, ...]:
     data = run.data
+    link = origins.data_link(run)
     trained = data["counts"]["train"] + data["counts"]["validation"]
     counts = Table(
         f"Images of {data['source']} (data fingerprint {data['fingerprint']}).",
         (("set", "as named in data.json"), ("images", "number of images"),
          ("what", "what they are for")),
-        tuple((Cell(key), _count(value), Cell(_COUNTS.get(key, "")))
+        tuple((Cell(key), _count(value, link), Cell(_COUNTS.get(key, "")))
               for key, value in data["counts"].items()))
     sets = Table(
         "Forget sets.",
@@ -194,8 +220,9 @@ def _data(run: Run, figures: list[Figure]) -> tuple[Block, ...]:
          ("training", "its images in the training set, without copies"),
          ("validation", "its images in the validation set"),
          ("share (%)", "its images as a share of training and validation images, in %")),
-        tuple((Cell(name), Cell(e["request"]), _count(e["train"]), _count(e["validation"]),
-               _share(e["train"] + e["validation"], trained))
+        tuple((Cell(name), Cell(e["request"]), _count(e["train"], link),
+               _count(e["validation"], link),
+               _share(e["train"] + e["validation"], trained, link))
               for name, e in data["forget_sets"].items()))
     reasons = data["dropped_reasons"]
     blocks: list[Block] = [counts, sets]
@@ -203,19 +230,25 @@ def _data(run: Run, figures: list[Figure]) -> tuple[Block, ...]:
         blocks.append(Table(
             "Images listed in dropped.csv, by reason.",
             (("reason", "as in dropped.csv"), ("images", "number of images")),
-            tuple((Cell(reason), _count(n)) for reason, n in reasons.items())))
+            tuple((Cell(reason), _count(n, link)) for reason, n in reasons.items())))
     else:
         blocks.append(Text("dropped.csv lists no image."))
     return (*blocks, *figures)
 
 
 def _stages(run: Run) -> Table:
-    rows = []
+    rows, anchors = [], set()
     for stage in run.run["stages"]:
+        # of a stage that stands there twice, the first is where links lead
+        anchor = origins.stage_anchor(stage["key"])
+        first = anchor not in anchors
+        anchors.add(anchor)
         rows.append((
             Cell(stage["stage"]), Cell(str(stage.get("forget_set") or "–")),
-            _count(stage.get("epochs") or None), Cell(stage["key"]), Cell(stage["status"]),
-            _decimal(stage.get("seconds"), 1), _count(stage.get("members") or None),
+            _count(stage.get("epochs") or None),
+            Cell(stage["key"], anchor=anchor if first else ""), Cell(stage["status"]),
+            origins.config_links(run, stage["stage"]), _decimal(stage.get("seconds"), 1),
+            _count(stage.get("members") or None),
             _count(stage.get("images")), _decimal(stage.get("images_per_s"), 0)))
     return Table(
         "What was computed in this run, and what came from the store.",
@@ -223,6 +256,7 @@ def _stages(run: Run) -> Table:
          ("epochs", "the budget, in epochs, where there is one"),
          ("key", "hash of all that determines the stage; its folder in the store"),
          ("status", "computed, reused from the store, or resumed after an interruption"),
+         ("config", "the sections of the config that decide it, besides the stages before it"),
          ("seconds", "wall time in s, compilation excluded"),
          ("members", "models trained at once, one per seed and forget set"),
          ("images", "images loaded, trained on or predicted, over all members and epochs"),
@@ -250,6 +284,17 @@ def _reproduce(run: Run) -> tuple[Block, ...]:
                  "python -m unlearn_jax.report WORKDIR writes it again."))
 
 
+def _configuration(run: Run) -> tuple[Block, ...]:
+    """The config, section by section, as links lead to them."""
+    config = run.run["config"]
+    inner = {k: v for k, v in config.items() if isinstance(v, dict)}
+    outer = {k: v for k, v in config.items() if k not in inner}
+    blocks = [Code("\n".join(_flat(outer)), origins.config_anchor("seeds"))] if outer else []
+    blocks += [Code("\n".join(_flat(section, f"{name}.")), origins.config_anchor(name))
+               for name, section in inner.items() if section]
+    return Text("Every key of the config, as it was run."), *blocks
+
+
 def _flat(config: dict[str, Any], prefix: str = "") -> list[str]:
     lines = []
     for key, value in config.items():
@@ -260,19 +305,19 @@ def _flat(config: dict[str, Any], prefix: str = "") -> list[str]:
     return lines
 
 
-def _count(value: Any) -> Cell:
-    return _decimal(value, 0)
+def _count(value: Any, link: str = "") -> Cell:
+    return _decimal(value, 0, link)
 
 
-def _decimal(value: Any, decimals: int) -> Cell:
+def _decimal(value: Any, decimals: int, link: str = "") -> Cell:
     """A number of a JSON file, which may be absent or null where it has no meaning."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
         return tables.NONE
-    return Cell(f"{value:,.{decimals}f}", sort=float(value))
+    return Cell(f"{value:,.{decimals}f}", sort=float(value), link=link)
 
 
-def _share(part: int, whole: int) -> Cell:
-    return _decimal(100 * part / whole if whole else None, 1)
+def _share(part: int, whole: int, link: str) -> Cell:
+    return _decimal(100 * part / whole if whole else None, 1, link)
 
 
 def _many(n: int, noun: str) -> str:

@@ -12,12 +12,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
 
+from unlearn_jax.report import hover
 from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.naming import model_symbol
 from unlearn_jax.report.stats import estimate
 
 MOST_METHODS = 6  # that one picture of single samples or of curves holds
-INK, QUIET, SHADE = "#222222", "#8a8a8a", "#e69f00"
+INK, QUIET, SHADE = "#222222", "#737373", "#e69f00"
 # method: colour, line, marker
 _LOOKS = {
     "original": ("#0072b2", "-", "o"),
@@ -111,6 +112,20 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1,
     figure = Canvas(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def band(ax: Axes, x, middle, low, high, style: Look, shade: float = 0.15, marker: str = "",
+         **options) -> None:
+    """A line within its band, whose ends are shown where the line is pointed at.
+
+    Args:
+      x, middle, low, high: `[n]`.
+      shade: opacity of the band.
+      options: for the line.
+    """
+    [line] = ax.plot(x, middle, style.line, color=style.color, marker=marker, **options)
+    ax.fill_between(x, low, high, color=style.color, alpha=shade, lw=0)
+    hover.note(line, texts=hover.interval(low, high))
 
 
 def legend(ax: Axes, place: str = "below") -> None:

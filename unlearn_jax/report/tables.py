@@ -9,6 +9,7 @@ from unlearn_jax.report.document import Cell, Table
 from unlearn_jax.report.files import ReportError
 from unlearn_jax.report.inputs import AVERAGED, POPULATION, Model, Run
 from unlearn_jax.report.naming import SPEEDUP, Metric, describe, model_title
+from unlearn_jax.report.origins import trace
 from unlearn_jax.report.stats import Estimate, estimate
 
 NONE = Cell("–", sort=float("nan"))
@@ -54,16 +55,19 @@ def by_alpha(run: Run, forget_set: str) -> Table | None:
     columns = [MODEL_COLUMN, EPOCHS_COLUMN]
     columns += [(f"α = {a}", f"Forgetting with α = {a}{unit}: "
                  "mean over D_f of exp(−|r − e| / α)") for a in alphas]
-    rows = []
+    rows, plain = [], Metric("", "", "")
     for model in run.models(forget_set):
         found = [_estimate(run, model, forget_set, f"forgetting@{a}") for a in alphas]
         if any(e is not None for e in found):
-            metric = Metric("", "", "")
-            rows.append((*_head(run, model), *(number(metric, e) for e in found)))
+            rows.append((*_head(run, model), *(
+                trace(run, number(plain, e), model, forget_set, f"forgetting@{a}")
+                for a, e in zip(alphas, found))))
     ceilings = [ceiling(run, forget_set, a) for a in alphas]
     if any(e is not None for e in ceilings):
-        rows.append((Cell("ceiling: M_R against M_R"), NONE,
-                     *(number(Metric("", "", ""), e) for e in ceilings)))
+        reference = run.only(forget_set, "retrain")
+        rows.append((Cell("ceiling: M_R against M_R"), NONE, *(
+            trace(run, number(plain, e), reference, forget_set, f"ceiling@{a}")
+            for a, e in zip(alphas, ceilings))))
     what = "1 − p(true class)" if run.classification else "absolute errors"
     return Table(
         f"Forgetting against α, forget set {forget_set}: {ROUGH}. r and e are {what} of M_R and "
@@ -200,11 +204,12 @@ def _model_table(run: Run, forget_set: str, names: list[str], models: list[Model
         cells = []
         for metric in metrics:
             # the ceiling is a property of M_R, and stands beside every Forgetting value
+            source, name = model, prefix + metric.name
             if metric.name.startswith("ceiling@") and model.method not in ("median", "retrain"):
-                e = ceiling(run, forget_set, metric.name.removeprefix("ceiling@"))
-            else:
-                e = _estimate(run, model, forget_set, prefix + metric.name)
-            cells.append(number(metric, e, fixed=whole or bool(prefix) or model.method == "median"))
+                source, name = run.only(forget_set, "retrain"), metric.name
+            cell = number(metric, _estimate(run, source, forget_set, name),
+                          fixed=whole or bool(prefix) or model.method == "median")
+            cells.append(trace(run, cell, source, forget_set, name, 100 if metric.percent else 1))
         rows.append((*_head(run, model), *cells))
     columns = (MODEL_COLUMN, EPOCHS_COLUMN, *((m.header, m.definition) for m in metrics))
     return Table(caption, columns, tuple(rows))

@@ -7,6 +7,7 @@ import pandas as pd
 from unlearn_jax.report.document import Cell, Table
 from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.naming import ENSEMBLES, Metric, describe, model_symbol
+from unlearn_jax.report.origins import trace
 from unlearn_jax.report.stats import Estimate, estimate
 from unlearn_jax.report.tables import ROUGH, ceiling, headline_metrics, number
 
@@ -31,11 +32,15 @@ class Gap:
     share: Estimate
 
 
+def error_metric(run: Run) -> str:
+    """The metric of results.csv that the differences are of."""
+    return "accuracy_forget" if run.classification else "mae_forget"
+
+
 def error_on_forget(run: Run, model: Model, forget_set: str) -> pd.Series:
     """Error by seed: MAE in label units, or the share of D_f that is classified wrongly."""
-    if run.classification:
-        return 1 - run.values(model, forget_set, "accuracy_forget")
-    return run.values(model, forget_set, "mae_forget")
+    values = run.values(model, forget_set, error_metric(run))
+    return 1 - values if run.classification else values
 
 
 def gap(run: Run, forget_set: str, evaluated: Model) -> Gap:
@@ -128,10 +133,12 @@ def table(run: Run) -> Table | None:
     for forget_set in run.forget_sets:
         for model in run.unlearned(forget_set):
             g = gap(run, forget_set, model)
-            rows.append((
-                Cell(forget_set), Cell(model_symbol(model)), number(metric, g.gap),
-                number(metric, g.shift), number(metric, g.rest),
-                number(share, g.share if g.share.n else None)))
+            reference = run.only(forget_set, "retrain")
+            cells = ((metric, g.gap, reference), (metric, g.shift, model), (metric, g.rest, model),
+                     (share, g.share if g.share.n else None, model))
+            rows.append((Cell(forget_set), Cell(model_symbol(model)), *(
+                trace(run, number(m, e), of, forget_set, error_metric(run), 100 if
+                      run.classification else 1) for m, e, of in cells)))
     if not rows:
         return None
     unit = metric.header

@@ -9,7 +9,10 @@ is computed once and shared by every run that needs it.
     variants.py   several configs on the same M_O
     sisa.py       the one training scheme with stages of its own
     outcomes.py   predictions and results
+    layers.py     distances of weights
+    explain.py    explanations
     compare.py    many methods at one budget, each searched alike
+    arms.py       methods as a study gives them, side by side
 """
 
 import contextlib
@@ -33,10 +36,20 @@ from unlearn_jax.models import build_model
 from unlearn_jax.report import write_report
 from unlearn_jax.splits import make_splits
 from unlearn_jax.stages import sisa
+from unlearn_jax.stages.arms import make_parts, run_parts
 from unlearn_jax.stages.compare import make_contenders, run_comparison
+from unlearn_jax.stages.explain import explain_stages
 from unlearn_jax.stages.graph import Stage, Study, original_stage, retrain_stage, unlearn_stages
-from unlearn_jax.stages.models import Variant, make_unlearning, train_missing, unlearn_missing
+from unlearn_jax.stages.layers import write_layers
+from unlearn_jax.stages.models import (
+    Variant,
+    make_unlearning,
+    train_missing,
+    train_recipe,
+    unlearn_missing,
+)
 from unlearn_jax.stages.outcomes import Models, write_results
+from unlearn_jax.stages.plan import make_plan
 from unlearn_jax.stages.populations import record_reused
 from unlearn_jax.stages.variants import unlearn_variants
 from unlearn_jax.store import Store
@@ -65,17 +78,20 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
     """
     make_layout(config.parallel, len(config.seeds))  # a missing device fails before any work
     with workdir.claim(directory, config, config_name, command) as run:
+        run.record_store(store.root)
         study = prepare(config, config_name, store, run, bar)
         original = original_stage(study)
         retrained = [retrain_stage(study, original, f) for f in study.splits.forget_sets]
         # What a method refuses, it refuses before any training.
         if config.compare.methods:
             unlearn = _comparison(study, original, retrained, config_file)
+        elif config.thesis.arms:
+            unlearn = _arms(study, original, retrained)
         else:
             unlearn = _one_method(study, original)
         train_missing(study, [original, *retrained])
         unlearned, ensembles = unlearn()
-        write_results(study, original, retrained, unlearned, ensembles)
+        _evaluate(study, original, retrained, unlearned, ensembles)
     # Only now: the report reads run.json with its final timings.
     write_report(directory)
 
@@ -100,6 +116,8 @@ def run_studies(runs: Sequence["Request"], store: Store,
     with contextlib.ExitStack() as claims:
         books = [claims.enter_context(workdir.claim(r.directory, r.config, r.config_name,
                                                     r.command)) for r in runs]
+        for run in books:
+            run.record_store(store.root)
         shared = load(first.config, first.config_name, store, books[0], bar)
         studies = [dataclasses.replace(shared, config=r.config, config_name=r.config_name, run=b)
                    for r, b in zip(runs, books)]
@@ -116,7 +134,7 @@ def run_studies(runs: Sequence["Request"], store: Store,
                 record_reused(study, stage)
         unlearn_variants(variants, original)
         for variant in variants:
-            write_results(variant.study, original, retrained, variant.stages)
+            _evaluate(variant.study, original, retrained, variant.stages)
     for r in runs:
         write_report(r.directory)
 
@@ -129,6 +147,16 @@ class Request:
     config_name: str
     directory: Path
     command: str
+
+
+def _evaluate(study: Study, original: Stage, retrained: list[Stage], unlearned: list[Stage],
+              ensembles: Sequence[Models] = ()) -> None:
+    """Everything that a work directory holds of finished models, except the report."""
+    write_results(study, original, retrained, unlearned, ensembles)
+    if study.config.eval.layers:
+        write_layers(study, original, retrained, unlearned)
+    if study.config.eval.explain_samples:
+        explain_stages(study, [original, *retrained, *unlearned])
 
 
 Unlearn = Callable[[], tuple[list[Stage], Sequence[Models]]]
@@ -154,6 +182,20 @@ def _comparison(study: Study, original: Stage, retrained: list[Stage],
     """The methods of a comparison, checked; a call trains them and returns those chosen."""
     contenders = make_contenders(study, config_file)
     return lambda: (run_comparison(study, original, retrained, contenders), ())
+
+
+def _arms(study: Study, original: Stage, retrained: list[Stage]) -> Unlearn:
+    """The arms of a study, checked, and their plan printed; a call trains them."""
+    parts = make_parts(study, original)
+    runs = [("M_O and M_R", train_recipe(study), [original, *retrained])]
+    runs += [(f"{part.arm} on {', '.join(dict.fromkeys(s.forget_name for s in made))}", recipe,
+              made) for part in parts for recipe, made in part.recipes()]
+    own = [stage for part in parts for stage in part.stages]
+    plan = make_plan(study, runs, [(original, study.splits.forget_sets),
+                                   *((s, [s.forget_set]) for s in (*retrained, *own))])
+    study.run.record_plan(plan.record())
+    print(plan.text(), flush=True)
+    return lambda: (run_parts(original, parts), ())
 
 
 def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,

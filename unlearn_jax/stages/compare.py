@@ -20,7 +20,7 @@ from unlearn_jax.methods.outside import Found
 from unlearn_jax.population import epoch_batches
 from unlearn_jax.predict import make_predictor, predict
 from unlearn_jax.splits import ForgetSet
-from unlearn_jax.stages.graph import Stage, Study, forget_parts, unlearn_stages
+from unlearn_jax.stages.graph import Stage, Study, forget_parts, unlearn_stages, with_epochs
 from unlearn_jax.stages.models import make_unlearning, unlearn_missing
 from unlearn_jax.stages.populations import make_member
 from unlearn_jax.store import stage_key
@@ -114,19 +114,12 @@ def _run_trial(study: Study, original: Stage, trial: search.Trial,
     """The trial's finished stage of each forget set."""
     stages = {}
     for epochs in sorted({b.epochs for b in budgets.values()}):
-        own = _with_epochs(study, trial.config, (epochs,))
+        own = with_epochs(study, trial.config, (epochs,))
         group = [unlearn_stages(own, original, f)[0] for f in study.splits.forget_sets
                  if budgets[f.name].epochs == epochs]
         unlearn_missing(own, original, group, make_unlearning(own))
         stages |= {s.forget_name: s for s in group}
     return stages
-
-
-def _with_epochs(study: Study, config, epochs: tuple[int, ...]) -> Study:
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.unlearn.epochs = epochs
-    return dataclasses.replace(study, config=config)
 
 
 def _budget(study: Study, original: Stage, retrain: Stage, contender: Contender) -> search.Budget:
@@ -140,7 +133,7 @@ def _budget(study: Study, original: Stage, retrain: Stage, contender: Contender)
                              "budget; one epoch", True)
     # What the first epoch takes is measured on the method as configured; of images we know it.
     measured = (0, 1) if unit != "images" else (0,) if method.prepare else ()
-    own = _with_epochs(study, search.method_config(study.config, contender.request),
+    own = with_epochs(study, search.method_config(study.config, contender.request),
                        measured or (1,))
     unlearning = make_unlearning(own)
     spent = [0.0]
@@ -226,7 +219,7 @@ def _rows(contender: Contender, budget: search.Budget, stages: list[Stage],
     """The rows of trials.csv of one method and forget set."""
     base, rows = search.load_config(contender.file), []
     for i, (trial, stage) in enumerate(zip(contender.trials, stages)):
-        config = _with_epochs(study, trial.config, (stage.epochs,)).config
+        config = with_epochs(study, trial.config, (stage.epochs,)).config
         with config.unlocked():
             config.forget.sets = (stage.forget_set.request,)
         workdir = f"runs/{stage.method}.{stage.forget_name}.{stage.key}"

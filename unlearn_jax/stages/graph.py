@@ -28,7 +28,7 @@ _NUMBERS = 2
 _DATA_KEYS = ("task", "split", "seed", "balance")
 _COPY_KEYS = ("rotation", "shift", "zoom", "flip")  # of augmented copies, where there are any
 _TRAIN_KEYS = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "warmup",
-               "weight_decay", "momentum", "loss", "class_weights", "patience")
+               "weight_decay", "momentum", "loss", "class_weights", "patience", "keep")
 _UNLEARN_KEYS = ("from_seed", "batch_size", "optimizer", "learning_rate", "schedule", "warmup",
                  "weight_decay", "momentum")
 
@@ -42,12 +42,19 @@ class Stage:
       forget_set: None for the original.
       epochs: budget: 0 for the original, `train.epochs` for retraining.
       parts: what determines it.
+      arm: what results call it where a run has one method several times; '': as `method`.
     """
 
     method: str
     forget_set: ForgetSet | None
     epochs: int
     parts: dict[str, Any]
+    arm: str = ""
+
+    @property
+    def name(self) -> str:
+        """What results call it; the store knows it by `method`, whatever its arm."""
+        return self.arm or self.method
 
     @property
     def key(self) -> str:
@@ -131,6 +138,15 @@ def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list
         parts["code"] = found.code
     return [Stage(found.name, forget_set, epochs, {**parts, "epochs": epochs})
             for epochs in sorted(section.epochs)]
+
+
+def with_epochs(study: Study, config: ml_collections.ConfigDict,
+                epochs: tuple[int, ...]) -> Study:
+    """The study with another config, and these budgets in it."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.unlearn.epochs = epochs
+    return dataclasses.replace(study, config=config)
 
 
 def method_options(section: ml_collections.ConfigDict, found: Found) -> ml_collections.ConfigDict:

@@ -29,21 +29,25 @@ from unlearn_jax.stages.populations import Share, run_missing
 from unlearn_jax.train import Step, make_train_step
 
 
-def train_missing(study: Study, stages: list[Stage]) -> None:
-    """Trains the originals and the retrained models that the store lacks, as one population."""
+def train_recipe(study: Study) -> Recipe:
+    """How originals and retrained models are trained."""
     config = study.config
     settings = OptimizerSettings.from_config(config.train)
     optimizer = make_optimizer(settings)
+    step = make_train_step(study.model, optimizer, study.loss)
+    return Recipe("train", step, optimizer, settings, study.loss, config.train.epochs,
+                  config.train.batch_size, config.eval.batch_size, config.train.patience,
+                  keep=config.train.keep)
+
+
+def train_missing(study: Study, stages: list[Stage]) -> None:
+    """Trains the originals and the retrained models that the store lacks, as one population."""
 
     def start(missing: list[Stage], layout: Layout) -> tuple[Variables, np.ndarray]:
         seeds = [s for _ in missing for s in study.seeds]
         return initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
 
-    step = make_train_step(study.model, optimizer, study.loss)
-    recipe = Recipe("train", step, optimizer, settings, study.loss, config.train.epochs,
-                    config.train.batch_size, config.eval.batch_size, config.train.patience,
-                    keep="best")
-    run_missing([Share(study, stages, start)], recipe)
+    run_missing([Share(study, stages, start)], train_recipe(study))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,13 +86,33 @@ def make_unlearning(study: Study) -> Unlearning:
     return Unlearning(found, setting, method.make_step(setting) if method.make_step else None)
 
 
-def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
-                    unlearning: Unlearning) -> None:
-    """Unlearns for all forget sets, seeds and budgets that the store lacks.
+def unlearn_recipes(study: Study, stages: list[Stage],
+                    unlearning: Unlearning) -> list[tuple[Recipe, list[Stage]]]:
+    """The runs that unlearning takes, each with the stages that it makes.
 
     At a constant learning rate the budgets are snapshots of one run, as a longer run begins
     like a shorter one. Any other schedule depends on the length, so each budget is a run.
     """
+    section, method = study.config.unlearn, unlearning.found.method
+    settings = OptimizerSettings.from_config(section)
+    optimizer = unlearning.setting.optimizer
+
+    def passes(epoch: int) -> tuple[Pass, ...]:
+        return method.passes(unlearning.setting, epoch)
+
+    step = unlearning.step or make_train_step(study.model, optimizer, study.loss)
+    budgets = sorted({s.epochs for s in stages})
+    apart = settings.schedule != "constant" or method.own_runs
+    runs = [[b] for b in budgets] if apart else [budgets] if budgets else []
+    return [(Recipe(unlearning.found.name, step, optimizer, settings, study.loss, max(run),
+                    section.batch_size, study.config.eval.batch_size, keep="last",
+                    snapshots=tuple(run), passes=passes),
+             [s for s in stages if s.epochs in run]) for run in runs]
+
+
+def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
+                    unlearning: Unlearning) -> None:
+    """Unlearns for all forget sets, seeds and budgets that the store lacks."""
     if stages:
         unlearn_in_one_program([Variant(study, stages, unlearning)], original)
 
@@ -123,8 +147,6 @@ def unlearn_in_one_program(variants: list[Variant], original: Stage) -> None:
     """
     first = variants[0]
     section, method = first.study.config.unlearn, first.unlearning.found.method
-    settings = OptimizerSettings.from_config(section)
-    optimizer = first.unlearning.setting.optimizer
 
     def start(missing: list[Stage], layout: Layout) -> tuple[Variables, np.ndarray]:
         study = first.study
@@ -141,23 +163,16 @@ def unlearn_in_one_program(variants: list[Variant], original: Stage) -> None:
         return (jax.tree.map(lambda x: np.asarray(x)[which], variables),
                 np.asarray(metadata["failed"])[which])
 
-    def passes(epoch: int) -> tuple[Pass, ...]:
-        return method.passes(first.unlearning.setting, epoch)
-
-    step = first.unlearning.step or make_train_step(first.study.model, optimizer, first.study.loss)
-    if first.dials:
-        step = dialled(method.make_step, first.unlearning.setting)
-    budgets = sorted({s.epochs for v in variants for s in v.stages})
-    apart = settings.schedule != "constant" or method.own_runs
-    for run in [[b] for b in budgets] if apart else [budgets]:
-        recipe = Recipe(first.unlearning.found.name, step, optimizer, settings, first.study.loss,
-                        max(run), section.batch_size, first.study.config.eval.batch_size,
-                        keep="last", snapshots=tuple(run), passes=passes)
-        run_missing([Share(v.study, [s for s in v.stages if s.epochs in run], start,
-                            functools.partial(method.prepare, v.unlearning.setting)
-                            if method.prepare else None,
-                            v.name, v.study.config.unlearn.learning_rate, v.dials)
-                      for v in variants], recipe)
+    every = [stage for v in variants for stage in v.stages]
+    for recipe, made in unlearn_recipes(first.study, every, first.unlearning):
+        if first.dials:
+            step = dialled(method.make_step, first.unlearning.setting)
+            recipe = dataclasses.replace(recipe, step=step)
+        run_missing([Share(v.study, [s for s in v.stages if s in made], start,
+                           functools.partial(method.prepare, v.unlearning.setting)
+                           if method.prepare else None,
+                           v.name, v.study.config.unlearn.learning_rate, v.dials)
+                     for v in variants], recipe)
 
 
 def dialled(make_step: Callable[[Setting], Step], setting: Setting) -> Step:

@@ -62,9 +62,9 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
     baseline = (int(np.bincount(train_labels).argmax()) if classification
                 else float(np.median(train_labels)))
     for retrain in retrained:
-        split_rows = _split_rows(study, retrain.forget_set)
+        rows_of = split_rows(study, retrain.forget_set)
         # A stamped image keeps the label and the name of the test image that it shows.
-        sources = {**split_rows, **({"stamped": study.splits.test} if len(study.stamped) else {})}
+        sources = {**rows_of, **({"stamped": study.splits.test} if len(study.stamped) else {})}
         targets = results.Targets(
             {name: study.dataset.labels[r] for name, r in sources.items()},
             {name: study.dataset.ids[r] for name, r in sources.items()})
@@ -72,7 +72,7 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
         models = [*(stored(study, s) for s in (original, *unlearned)), *ensembles,
                   stored(study, retrain)]
         models = [m for m in models if m.forget_set in ("", name)]
-        outcomes = [_outcome(study, layout, predictor, m, retrain.forget_set, split_rows)
+        outcomes = [_outcome(study, layout, predictor, m, retrain.forget_set, rows_of)
                     for m in models]
         outcomes = [dataclasses.replace(o, measures=m.measures(o, outcomes[-1])) if m.measures
                     else o for m, o in zip(models, outcomes)]
@@ -86,9 +86,9 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
             rows += _audit(study, outcome, outcomes[-1], targets, retrain.forget_set)
     study.run.write_table("results.csv", rows, results.COLUMNS)
     # One curve for each method and forget set: that of the longest budget.
-    longest = {(s.method, s.forget_name): s for s in sorted(unlearned, key=lambda s: s.epochs)}
+    longest = {(s.name, s.forget_name): s for s in sorted(unlearned, key=lambda s: s.epochs)}
     stages = [original, *retrained, *longest.values()]
-    history = [row for s in stages
+    history = [{**row, "stage": s.name} for s in stages
                for row in json.loads((s.directory(study.store) / "history.json").read_text())]
     study.run.write_table("history.csv", history, workdir.HISTORY_COLUMNS)
     touched = [row for s in unlearned for row in _touched_rows(study, s)]
@@ -115,7 +115,7 @@ def _touched_rows(study: Study, stage: Stage) -> list[dict[str, Any]]:
     path = stage.directory(study.store) / "touched.json"
     if not path.exists():
         return []
-    return [{"method": stage.method, "forget_set": stage.forget_name, "epochs": stage.epochs,
+    return [{"method": stage.name, "forget_set": stage.forget_name, "epochs": stage.epochs,
              **row, "which": " ".join(map(str, row["which"]))}
             for row in json.loads(path.read_text())]
 
@@ -134,16 +134,14 @@ def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
 
 
 def _outcome(study: Study, layout: Layout, predictor: Program, models: Models,
-             forget_set: ForgetSet, split_rows: dict[str, np.ndarray]) -> results.Outcome:
+             forget_set: ForgetSet, rows_of: dict[str, np.ndarray]) -> results.Outcome:
     """The models' predictions, from the store or computed, and their costs."""
     stage = models.stage
-    parts = {"model": stage.key, "forget": forget_parts(study, forget_set)}
-    if models.combined:
-        parts["combined"] = models.combined
+    parts = _predictions_parts(study, stage, forget_set, models.combined)
     key = stage_key("predictions", parts)
     failed = np.array(models.books["failed"])
     for seed in np.array(study.seeds)[failed]:
-        study.run.warn(f"{stage.method} {stage.forget_name} at {stage.epochs} epochs: the member "
+        study.run.warn(f"{stage.name} {stage.forget_name} at {stage.epochs} epochs: the member "
                        f"of seed {seed} failed (a loss or parameter was not finite); its values "
                        "are nan and no mean includes them")
     status, began = "reused", time.monotonic()
@@ -152,7 +150,7 @@ def _outcome(study: Study, layout: Layout, predictor: Program, models: Models,
         variables = models.variables()
         count = len(jax.tree.leaves(variables)[0])
         with study.store.write("predictions", key, parts) as directory:
-            for split, rows in split_rows.items():
+            for split, rows in rows_of.items():
                 outputs = np.stack(predict(predictor, layout, variables, study.resident,
                                            [rows] * count, study.config.eval.batch_size))
                 if models.combine:
@@ -160,17 +158,28 @@ def _outcome(study: Study, layout: Layout, predictor: Program, models: Models,
                 outputs[failed] = np.nan
                 np.save(directory / f"{split}.npy", outputs)
     directory = study.store.path("predictions", key)
-    outputs = {split: np.load(directory / f"{split}.npy") for split in split_rows}
+    outputs = {split: np.load(directory / f"{split}.npy") for split in rows_of}
     study.run.record_stage("predictions", forget_set.name, key, status, time.monotonic() - began,
-                           len(study.seeds) * sum(len(r) for r in split_rows.values()),
+                           len(study.seeds) * sum(len(r) for r in rows_of.values()),
                            len(study.seeds), stage.epochs)
-    return results.Outcome(stage.method, forget_set.name, stage.epochs, stage.key, study.seeds,
+    return results.Outcome(stage.name, forget_set.name, stage.epochs, stage.key, study.seeds,
                            outputs, *(np.array(models.books[k])
                                       for k in ("images", "seconds", "epochs_trained", "failed",
                                                 "flops")))
 
 
-def _split_rows(study: Study, forget_set: ForgetSet) -> dict[str, np.ndarray]:
+def predictions_key(study: Study, stage: Stage, forget_set: ForgetSet) -> str:
+    """Where the store keeps what a stage's models predict on a forget set's splits."""
+    return stage_key("predictions", _predictions_parts(study, stage, forget_set))
+
+
+def _predictions_parts(study: Study, stage: Stage, forget_set: ForgetSet,
+                       combined: str = "") -> dict[str, Any]:
+    parts = {"model": stage.key, "forget": forget_parts(study, forget_set)}
+    return {**parts, "combined": combined} if combined else parts
+
+
+def split_rows(study: Study, forget_set: ForgetSet) -> dict[str, np.ndarray]:
     """Resident rows of each split; one without samples is left out."""
     splits = study.splits
     rows = {"test": splits.test, "forget": splits.forget(forget_set),

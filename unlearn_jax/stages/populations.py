@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints, interrupt
+from unlearn_jax import checkpoints, interrupt, workdir
 from unlearn_jax.engine import train_population
 from unlearn_jax.layout import MEMBER, Layout, make_layout
 from unlearn_jax.methods.method import Prepared
@@ -70,12 +70,27 @@ def run_missing(shares: list[Share], recipe: Recipe) -> None:
             rest = busy
             if missing:
                 interrupt.leave_if_requested()
-                wanted = tuple(sorted({s.epochs for s in missing} & set(recipe.snapshots)))
                 _run_population(
                     [dataclasses.replace(share, stages=mine) for share in shares
                      if (mine := [s for s in share.stages if s in missing])],
-                    dataclasses.replace(recipe, snapshots=wanted, epochs=max(wanted))
-                    if recipe.keep == "last" else recipe)
+                    shortened(recipe, missing))
+
+
+def shortened(recipe: Recipe, missing: list[Stage]) -> Recipe:
+    """The recipe with the snapshots that these stages need, and no epoch after the last of them."""
+    if recipe.keep == "best":
+        return recipe
+    snapshots = tuple(sorted({snapshot_of(s, recipe) for s in missing}))
+    return dataclasses.replace(recipe, snapshots=snapshots, epochs=max(snapshots))
+
+
+def snapshot_of(stage: Stage, recipe: Recipe) -> int:
+    """After how many epochs of a recipe the stage's models are taken; the best one's is the last.
+
+    An original has the budget 0, as nothing is unlearned, but is trained all the same.
+    """
+    whole = recipe.keep == "best" or stage.method == "original"
+    return recipe.epochs if whole else stage.epochs
 
 
 @contextlib.contextmanager
@@ -138,7 +153,7 @@ def _run_population(shares: list[Share], recipe: Recipe) -> None:
                                    for name in ("images", "flops"))
     for share in shares:
         for stage in share.stages:
-            snapshot = trained.snapshots[stage.epochs if recipe.keep == "last" else recipe.epochs]
+            snapshot = trained.snapshots[snapshot_of(stage, recipe)]
             mine = [m for m, member in enumerate(members)
                     if (member.variant, member.forget_set) == (share.name, stage.forget_name)]
             snapshot = dataclasses.replace(
@@ -148,7 +163,7 @@ def _run_population(shares: list[Share], recipe: Recipe) -> None:
             metadata = _store_stage(share.study, stage, snapshot, mine, trained.history,
                                     prepared.touched, share.name)
             share.study.run.record_stage(
-                stage.method, stage.forget_name, stage.key, status,
+                stage.name, stage.forget_name, stage.key, status,
                 float(np.sum(metadata["seconds"])), int(np.sum(metadata["images"])), len(mine),
                 stage.epochs)
     saver.finish()
@@ -222,6 +237,7 @@ def stage_metadata(study: Study, stage: Stage, snapshot: Snapshot,
         "stage": stage.method, "forget_set": stage.forget_name, "epochs": stage.epochs,
         "seeds": study.seeds, "config_name": study.config_name,
         "config": study.config.to_dict(), "data_fingerprint": study.dataset.fingerprint,
+        "device": workdir.device(),
         "step": snapshot.steps[mine], "epochs_trained": snapshot.epochs[mine],
         "metric": {"validation_loss": snapshot.validation_loss[mine]},
         "failed": snapshot.failed[mine], "images": snapshot.images[mine],
@@ -254,9 +270,9 @@ def _finite_members(variables: Variables, count: int) -> np.ndarray:
 def record_reused(study: Study, stage: Stage) -> None:
     """Notes a stage that the store had."""
     path = stage.directory(study.store) / "checkpoint"
-    logging.info("%s %s: reused from %s", stage.method, stage.forget_name, path)
+    logging.info("%s %s: reused from %s", stage.name, stage.forget_name, path)
     metadata, _ = checkpoints.describe(path)
-    study.run.record_stage(stage.method, stage.forget_name, stage.key, "reused", 0.0,
+    study.run.record_stage(stage.name, stage.forget_name, stage.key, "reused", 0.0,
                            int(np.sum(metadata["images"])), len(metadata["seeds"]), stage.epochs)
 
 

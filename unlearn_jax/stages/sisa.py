@@ -50,7 +50,7 @@ from unlearn_jax.train import make_train_step
 HISTORY_COLUMNS = ("stage", "forget_set", "seed", "shard", "slice", "epoch", "steps", "train_loss",
                    "learning_rate", "images")
 # `config.train` without early stopping; `epochs` counts through `slice_epochs`.
-_NOT_READ = ("epochs", "patience")
+_NOT_READ = ("epochs", "patience", "keep")
 
 
 @dataclasses.dataclass(frozen=True)

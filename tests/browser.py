@@ -1,0 +1,49 @@
+"""A headless chromium that looks at a page, or the reason why there is none."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+MISSING = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+REASON = f"not installed: {', '.join(MISSING)} (apt-get install chromium chromium-driver)"
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator:
+    """A Selenium driver; every request but for files fails.
+
+    Skips the test where chromium or its driver is missing.
+    """
+    if MISSING:
+        pytest.skip(REASON)
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                     "--disable-background-networking", "--disable-component-update",
+                     "--no-first-run", "--disable-extensions"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    try:
+        driver.execute_cdp_cmd("Network.enable", {})
+        driver.execute_cdp_cmd("Network.emulateNetworkConditions", {
+            "offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0})
+        yield driver
+    finally:
+        driver.quit()
+
+
+def look(driver, page, width: int = 1280, height: int = 900, scheme: str = "light",
+         touch: bool = False) -> None:
+    """Opens a file in a window of that size, in pixels, light or dark, with a mouse or a finger."""
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
+        "width": width, "height": height, "deviceScaleFactor": 1, "mobile": touch})
+    driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": touch})
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {
+        "features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    driver.get(page.resolve().as_uri())

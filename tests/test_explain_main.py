@@ -1,0 +1,171 @@
+"""The command on a real, tiny run: real checkpoints in a real store."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tiny_population as tiny
+
+from unlearn_jax import stages
+from unlearn_jax.config import check_config, default_config
+from unlearn_jax.explain import __main__ as command
+from unlearn_jax.store import Store
+
+METHODS = {"original", "retrain", "ft"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The work directory of a run with explanations."""
+    base = tmp_path_factory.mktemp("explain")
+    c = default_config()
+    with c.unlocked():
+        c.seeds = (0, 1)
+        c.data.update(size=120, image_size=8)
+        c.model.update(name="resnet4", width=2, stem="small")
+        c.train.update(epochs=1, batch_size=16)
+        c.unlearn.update(epochs=(1,), batch_size=16)
+        c.eval.update(batch_size=50, explain_samples=2, explain_steps=2, audits=())
+    check_config(c)
+    store = Store(base / "store")
+    store.create()
+    with tiny.quick:
+        stages.run_study(c, "ft", base / "run", store, "python -m unlearn_jax.main")
+    return base / "run"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command; returns its status and what it wrote to stdout and stderr."""
+    monkeypatch.setattr(command, "_set_up", lambda run: None)  # settings of the whole process
+
+    def call(*args):
+        with tiny.quick:
+            status = command.main([str(a) for a in args])
+        written = capsys.readouterr()
+        return status, written.out, written.err
+
+    return call
+
+
+def table(path):
+    with open(path, newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def values(directory, **wanted):
+    return {(r["method"], int(r["seed"])): float(r["value"])
+            for r in table(directory / "explain.csv")
+            if all(r[k] == v for k, v in wanted.items())}
+
+
+def test_a_run_explains_its_models(finished):
+    rows = table(finished / "explain.csv")
+    assert {r["method"] for r in rows} == METHODS
+    assert {r["measure"] for r in rows} == {"cosine", "rank_correlation", "unexplained",
+                                            "changed_channels"}
+    everyone = {(m, s) for m in METHODS for s in (0, 1)}
+    likeness = dict(map="ig", measure="cosine", set="forget", against="retrain")
+    # M_R with itself is no comparison; with the other seed's it is the ceiling.
+    assert set(values(finished, **likeness, seeds="same")) == {
+        key for key in everyone if key[0] != "retrain"}
+    assert set(values(finished, **likeness, seeds="other")) == everyone
+    assert all(-1 <= v <= 1 for v in values(finished, **likeness).values())
+    found = table(finished / "channels.csv")
+    assert len(found) == 3 * 2 * 2 * 2  # models, seeds, sets, channels
+    for r in found:
+        if r["method"] == "original":
+            assert float(r["from_original"]) == 0
+    with np.load(finished / "explanations" / "20-28.npz") as f:
+        assert f["images"].shape == (4, 8, 8, 3) and f["ig"].shape == (3, 4, 8, 8)
+        assert f["sets"].tolist() == ["forget"] * 2 + ["retain"] * 2
+        labels = f["labels"][:2]
+        assert ((labels >= 20) & (labels <= 28)).all()
+
+
+def test_changes_of_channels_are_differences_of_means(finished):
+    rows = {(r["method"], r["seed"], r["set"], r["channel"]): r
+            for r in table(finished / "channels.csv")}
+    for (_, *key), r in rows.items():
+        for reference in ("original", "retrain"):
+            change = float(r["mean"]) - float(rows[reference, *key]["mean"])
+            assert float(r[f"from_{reference}"]) == pytest.approx(change, abs=1e-9)
+
+
+def test_a_run_writes_distances_of_layers(finished):
+    rows = table(finished / "layers.csv")
+    names = [r["layer"] for r in rows if (r["method"], r["seed"]) == ("ft", "0")]
+    assert names[0] == "stem_conv" and names[-1] == "output"
+    for r in rows:
+        assert (float(r["to_original"]) == 0) == (r["method"] == "original")
+        assert (float(r["to_retrain"]) == 0) == (r["method"] == "retrain")
+        assert float(r["norm"]) > 0 and float(r["floor"]) >= 0
+
+
+def test_the_report_tells_of_it(finished):
+    text = (finished / "report.md").read_text()
+    for words in ("Distances of weights", "Explanations", "Likeness of maps",
+                  "explained-ig-samples-20-28.png", "explained-gradcam-means-20-28.png",
+                  "layers-20-28.png"):
+        assert words in text, words
+
+
+def test_the_command_explains_a_finished_run(finished, tmp_path, run):
+    before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
+    status, out, err = run(finished, f"--out={tmp_path / 'out'}", "--samples=3",
+                           "--models=original,retrain", "--sets=forget", "--baseline=white")
+    assert (status, err) == (0, "") and out.strip() == str(tmp_path / "out" / "explain.html")
+    assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == before
+    rows = table(tmp_path / "out" / "explain.csv")
+    assert {(r["method"], r["set"]) for r in rows} == {("original", "forget"),
+                                                       ("retrain", "forget")}
+    assert {r["samples"] for r in rows if r["measure"] == "unexplained"} == {"3"}
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["config"]["eval"]["explain_baseline"] == "white" and record["finished"]
+    text = (tmp_path / "out" / "explain.md").read_text()
+    assert "--models=original,retrain" in text and "says" in text
+    assert "<img" in (tmp_path / "out" / "explain.html").read_text()
+    assert (tmp_path / "out" / "figures" / "explained-ig-samples-20-28.png").stat().st_size > 0
+
+
+def test_the_same_explanation_comes_from_the_store(finished, tmp_path, run):
+    run(finished, f"--out={tmp_path / 'out'}", "--samples=2", "--steps=2")
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert {s["status"] for s in record["stages"] if s["stage"] == "explain"} == {"reused"}
+    assert (tmp_path / "out" / "explain.csv").read_text() == (
+        finished / "explain.csv").read_text()
+
+
+@pytest.mark.parametrize("flag, words", [
+    ("--models=original,rnd", "--models has 'rnd'; allowed here: original, ft, retrain"),
+    ("--sets=test", "--sets has 'test'; allowed here: forget, retain"),
+    ("--sets=forget,forget", "each once"),
+    ("--samples=0", "--samples is 0; allowed: at least 1"),
+    ("--baseline=pink", "'pink'; allowed: one of 'black', 'grey', 'white'"),
+    ("--stage=2", "eval.explain_stage is 2; allowed: 0 (the last) to 1"),
+    ("--store=nowhere", "the store nowhere is not there; give its place as --store=DIR"),
+    ("--wrong", "unrecognized arguments: --wrong"),
+])
+def test_what_the_run_does_not_have_is_refused(finished, tmp_path, run, flag, words):
+    status, out, err = run(finished, f"--out={tmp_path / 'out'}", flag)
+    assert (status, out) == (2, "") and words in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_finished_run_is_refused(finished, tmp_path, run):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    assert "is the work directory itself" in run(copy, f"--out={copy}")[2]
+    record = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps({**record, "finished": False}))
+    assert "has not finished" in run(copy)[2]
+    (tmp_path / "other").mkdir()
+    (copy / "run.json").write_text(json.dumps({**record, "store": str(tmp_path / "other")}))
+    assert "lacks the models of 'original'" in run(copy)[2]
+    (copy / "run.json").write_text(json.dumps({**record, "data_fingerprint": "0" * 32}))
+    assert "explanations would be of other images" in run(copy)[2]
+    (copy / "run.json").unlink()
+    assert "is no work directory of a run" in run(copy)[2]
+    assert run(copy)[0] == 2

@@ -1,0 +1,133 @@
+"""Explain the models of a finished run:  python -m unlearn_jax.explain WORKDIR [--out=DIR]
+
+The checkpoints come from the run's store. OUT gets explain.csv, channels.csv, explanations/*.npz,
+figures/*.png, explain.md and explain.html, which show images of the data set; the work directory
+is left as it is.
+"""
+
+import argparse
+import functools
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import jax
+
+from unlearn_jax import workdir
+from unlearn_jax.config import check_config
+from unlearn_jax.conv import convolutions
+from unlearn_jax.cpu import divide_cores, keep_freed_memory
+from unlearn_jax.errors import InputError
+from unlearn_jax.explain.attribution import BASELINES
+from unlearn_jax.explain.finished import FinishedRun, read_finished
+from unlearn_jax.report.explained import write_explained
+from unlearn_jax.stages import prepare
+from unlearn_jax.stages.explain import SETS, explain_stages
+from unlearn_jax.store import Store
+
+
+def main(argv: list[str]) -> int:
+    """The command; returns its exit status: 0, or 2 after a line on stderr."""
+    try:
+        args = _parser().parse_args(argv)
+        run = read_finished(args.workdir, args.store)
+        _check(args, run)
+        _configure(args, run)
+        _set_up(run)
+        print(_explain(args, run, shlex.join(["python", "-m", "unlearn_jax.explain", *argv])))
+    except InputError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _check(args: argparse.Namespace, run: FinishedRun) -> None:
+    """Refuses what the run does not have.
+
+    Raises:
+      InputError: names the flag, the value and what is allowed.
+    """
+    for flag, given, allowed in (("--sets", args.sets, SETS),
+                                 ("--models", args.models or (), tuple(run.methods))):
+        for name in given:
+            if name not in allowed:
+                raise InputError(f"{flag} has {name!r}; allowed here: {', '.join(allowed)}")
+        if len(set(given)) < len(given):
+            raise InputError(f"{flag} is {','.join(given)}; allowed: each once")
+    if args.samples < 1:
+        raise InputError(f"--samples is {args.samples}; allowed: at least 1")
+    if _out(args).resolve() == args.workdir.resolve():
+        raise InputError(f"--out={args.out} is the work directory itself; give another")
+
+
+def _configure(args: argparse.Namespace, run: FinishedRun) -> None:
+    """Puts what the command line says into the run's config, and checks that."""
+    with run.config.unlocked():
+        run.config.eval.explain_samples = args.samples
+        for name in ("steps", "baseline", "stage"):
+            if getattr(args, name) is not None:
+                run.config.eval[f"explain_{name}"] = getattr(args, name)
+    run.config.lock()
+    check_config(run.config)
+
+
+def _set_up(run: FinishedRun) -> None:
+    """Makes this process compute as the run's did (main.py)."""
+    keep_freed_memory()
+    divide_cores(run.config.parallel.cpu_devices)
+    if run.config.parallel.backend == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_compilation_cache_dir", str((run.store / "compiled").absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def _explain(args: argparse.Namespace, run: FinishedRun, command: str) -> Path:
+    """Explains the models and returns the page that tells of it."""
+    config, out, store = run.config, _out(args), Store(run.store)
+    with convolutions(config.parallel.convolution), \
+            workdir.claim(out, config, run.config_name, command) as record:
+        record.record_store(store.root)
+        study = prepare(config, run.config_name, store, record, None)
+        stages = run.stages(study, args.models or tuple(run.methods))
+        explain_stages(study, stages, tuple(s for s in SETS if s in args.sets))
+    return write_explained(args.workdir, out)
+
+
+def _out(args: argparse.Namespace) -> Path:
+    return args.out or args.workdir / "explain"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise InputError(f"{message}\nusage: python -m unlearn_jax.explain WORKDIR [--out=DIR] "
+                         "[--samples=N] [--sets=forget,retain] [--models=original,retrain,...]")
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = _Parser(prog="python -m unlearn_jax.explain", description=__doc__,
+                formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = functools.partial(p.add_argument, type=_names, metavar="A,B")
+    p.add_argument("workdir", type=Path, metavar="WORKDIR", help="of a finished run")
+    p.add_argument("--out", type=Path, metavar="DIR", help="default: WORKDIR/explain")
+    p.add_argument("--samples", type=int, default=32, metavar="N",
+                   help="images of each set, or all it has if these are fewer (32)")
+    names("--sets", default=SETS, help="forget: D_f; retain: training samples of D_r (both)")
+    names("--models", help="methods of the run; default: all that have models of their own")
+    p.add_argument("--steps", type=int, metavar="N",
+                   help="points on the path of integrated gradients")
+    p.add_argument("--baseline", metavar="NAME", help=f"{', '.join(BASELINES)}: its beginning")
+    p.add_argument("--stage", type=int, metavar="N",
+                   help="of the network, which Grad-CAM reads; 0: the last")
+    p.add_argument("--store", type=Path, metavar="DIR",
+                   help="where the run's models are; default: where the run put them")
+    return p
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,134 @@
+"""A finished run, read back: its config, and where the store has its models."""
+
+import csv
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from unlearn_jax.config import default_config
+from unlearn_jax.errors import InputError
+from unlearn_jax.stages.graph import Stage, Study
+from unlearn_jax.store import Store, StoreError, read_marker
+from unlearn_jax.workdir import RUN
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """A work directory whose run has ended.
+
+    Attributes:
+      config: as it was run; unlocked copies may be changed.
+      config_name: `ft`, or `ft:utkface`.
+      store: where its models are.
+      fingerprint: of its data.
+      methods: by name, (forget set, epochs, key) of each stage with models of its own.
+    """
+
+    config: ml_collections.ConfigDict
+    config_name: str
+    store: Path
+    fingerprint: str
+    methods: dict[str, list[tuple[str, int, str]]]
+
+    def stages(self, study: Study, methods: Sequence[str]) -> list[Stage]:
+        """The stages of some methods.
+
+        Args:
+          study: of the run's config.
+          methods: of `self.methods`.
+
+        Raises:
+          InputError: the data are not those of the run, or the store lacks a stage.
+        """
+        if study.dataset.fingerprint != self.fingerprint:
+            raise InputError(f"the data are {study.dataset.fingerprint} now, and were "
+                             f"{self.fingerprint} in the run: explanations would be of other "
+                             "images than the models were trained on")
+        sets = {f.name: f for f in study.splits.forget_sets}
+        found = {}
+        for method in methods:
+            for forget_name, epochs, key in self.methods[method]:
+                # M_O stands once for each forget set in results.csv.
+                of_set = None if method == "original" else sets[forget_name]
+                parts = read_marker(study.store.path(method, key))["parts"]
+                found[key] = Stage(method, of_set, epochs, parts)
+        return list(found.values())
+
+
+def read_finished(directory: Path, store: Path | None = None) -> FinishedRun:
+    """Reads a work directory.
+
+    Args:
+      directory: of the run.
+      store: where its models are; None: where run.json says.
+
+    Raises:
+      InputError: it is no work directory, its run has not finished, or its store is not there.
+    """
+    record = _record(directory)
+    if not record.get("finished"):
+        raise InputError(f"the run in {directory} has not finished ({RUN} says so); run its "
+                         f"command again, it goes on where it stopped:\n{record.get('command')}")
+    root = store or Path(record.get("store") or "runs/store")
+    if not root.is_dir():
+        raise InputError(f"the store {root} is not there; give its place as --store=DIR")
+    methods: dict[str, list[tuple[str, int, str]]] = {}
+    path = directory / "results.csv"
+    try:
+        with open(path, newline="") as f:
+            models = dict.fromkeys((r["method"], r["forget_set"], int(r["epochs"]), r["stage"])
+                                   for r in csv.DictReader(f))
+    except (OSError, KeyError, ValueError) as e:
+        raise InputError(f"{path} cannot be read: {e!r}") from e
+    for method, forget_set, epochs, key in models:
+        # A baseline has no stage, and an ensemble is made of the models of several.
+        if key and _has_models(Store(root), method, key):
+            methods.setdefault(method, []).append((forget_set, epochs, key))
+    for method in ("original", "retrain"):
+        if method not in methods:
+            raise InputError(f"the store {root} lacks the models of {method!r} that the run in "
+                             f"{directory} left; give the run's own as --store=DIR")
+    return FinishedRun(_config(record["config"]), record["config_name"], root,
+                       record["data_fingerprint"], methods)
+
+
+def _record(directory: Path) -> dict[str, Any]:
+    path = directory / RUN
+    try:
+        record = json.loads(path.read_text())
+    except OSError as e:
+        raise InputError(f"{directory} is no work directory of a run: {path}: "
+                         f"{e.strerror}") from e
+    except ValueError as e:
+        raise InputError(f"{path} is not JSON: {e}") from e
+    missing = {"config", "config_name", "data_fingerprint"} - set(record)
+    if missing:
+        raise InputError(f"{path} lacks {', '.join(sorted(missing))}")
+    return record
+
+
+def _has_models(store: Store, method: str, key: str) -> bool:
+    try:
+        marker = read_marker(store.path(method, key))
+    except (StoreError, ValueError):
+        return False
+    return any(name.startswith("checkpoint/") for name in marker["files"])
+
+
+def _config(stored: dict[str, Any]) -> ml_collections.ConfigDict:
+    """The config of run.json; keys that it is too old to have get their defaults."""
+    config = default_config()
+    with config.unlocked():
+        config.update(_tuples(stored))
+    return config
+
+
+def _tuples(value: Any) -> Any:
+    """JSON knows lists only, where the config has tuples."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

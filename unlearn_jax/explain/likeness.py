@@ -1,0 +1,63 @@
+"""How alike the maps of models are, sample by sample."""
+
+import numpy as np
+from scipy import stats
+
+KINDS = ("cosine", "rank_correlation")
+
+
+def unit_maps(maps: np.ndarray, kind: str) -> np.ndarray:
+    """Maps as unit vectors, whose inner product is their likeness.
+
+    Args:
+      maps: `[..., H, W]`.
+      kind: `cosine`: of the values as they are; `rank_correlation`: Spearman's, of the ranks
+        (equal values share their mean rank).
+
+    Returns:
+      `[..., H * W]` float64; NaN for a map that has no direction (all zeros; for ranks, all the
+      same) or is not finite.
+
+    Raises:
+      ValueError: another kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; allowed: {', '.join(KINDS)}")
+    flat = maps.reshape(*maps.shape[:-2], -1).astype(np.float64)
+    if kind == "rank_correlation":
+        flat = stats.rankdata(flat, axis=-1, nan_policy="propagate")
+        flat -= flat.mean(-1, keepdims=True)
+    norm = np.linalg.norm(flat, axis=-1, keepdims=True)
+    return np.divide(flat, norm, out=np.full_like(flat, np.nan), where=norm > 0)
+
+
+def likeness(a_MNP: np.ndarray, b_MNP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Likeness of each seed's map of each sample with those of another model.
+
+    Args:
+      a_MNP, b_MNP: from `unit_maps`, of M seeds in the same order and the same N samples.
+
+    Returns:
+      same: `[M, N]` with the other model of the same seed, which shares its first weights.
+      other: `[M, N]` mean over those of the other seeds, NaN with one seed. For a model with
+        itself this is how alike independent models are: what no other can be asked to exceed.
+
+    Raises:
+      ValueError: shapes that differ.
+    """
+    if a_MNP.shape != b_MNP.shape or a_MNP.ndim != 3:
+        raise ValueError(f"maps have shapes {a_MNP.shape} and {b_MNP.shape}; both must be "
+                         "[M, N, P]")
+    pairs_NMK = np.einsum("mnp,knp->nmk", a_MNP, b_MNP, optimize=True)
+    same_NM = np.diagonal(pairs_NMK, axis1=1, axis2=2).copy()
+    apart = pairs_NMK.copy()
+    apart[:, np.arange(len(a_MNP)), np.arange(len(a_MNP))] = np.nan
+    return same_NM.T, finite_mean(apart, axis=2).T
+
+
+def finite_mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """The mean of what is finite, NaN where nothing is, without a warning."""
+    good = np.isfinite(values)
+    count = good.sum(axis)
+    total = np.where(good, values, 0).sum(axis)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)

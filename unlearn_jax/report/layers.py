@@ -1,0 +1,123 @@
+"""How far each layer's weights moved, from layers.csv: a table and a picture."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure as Canvas
+
+from unlearn_jax.report import picture, tables
+from unlearn_jax.report.document import Cell, Figure, Section, Table
+from unlearn_jax.report.files import numbers, read_csv
+from unlearn_jax.report.inputs import Model, Run
+from unlearn_jax.report.naming import Metric, model_title
+from unlearn_jax.report.stats import estimate
+from unlearn_jax.report.style import INK, RC, canvas, drawn, label, legend, look, plain
+
+FILE = "layers.csv"
+KIND = "layers"
+_NUMBERS = ("to_original", "to_retrain", "norm", "floor")
+_COLUMNS = ("method", "forget_set", "epochs", "seed", "layer", *_NUMBERS)
+_SHARE = Metric("", "", "", 1, True)
+_LINEAR = 1.0  # per cent, below which the scale of the picture is linear
+
+
+def read(run: Run, forget_set: str) -> pd.DataFrame | None:
+    """The rows of a forget set; None where there are none.
+
+    Raises:
+      ReportError: layers.csv is malformed.
+    """
+    if not (run.workdir / FILE).exists():
+        return None
+    table = read_csv(run.workdir, FILE, _COLUMNS)
+    whole = {c: numbers(table, FILE, c, whole=True) for c in ("epochs", "seed")}
+    table = table.assign(**whole, **{c: numbers(table, FILE, c) for c in _NUMBERS})
+    table = table[table.forget_set == forget_set]
+    return None if table.empty else table
+
+
+def section(run: Run, forget_set: str, figures: tuple[Figure, ...]) -> Section | None:
+    """Distances of whole models and the picture by layer; None without layers.csv."""
+    rows = read(run, forget_set)
+    if rows is None:
+        return None
+    squares = rows.assign(**{c: rows[c]**2 for c in ("to_original", "to_retrain", "norm")})
+    # NaN of a failed member stays NaN: min_count asks for every layer.
+    count = rows.layer.nunique()
+    whole = np.sqrt(squares.groupby(["method", "epochs", "seed"], sort=False)[
+        ["to_original", "to_retrain", "norm"]].sum(min_count=count)).reset_index()
+    floor = np.sqrt(rows[rows.method == "retrain"].assign(square=lambda t: t.floor**2)
+                     .groupby("seed").square.sum(min_count=count))
+    size = whole[whole.method == "retrain"].set_index("seed").norm
+    cells = []
+    for model in run.models(forget_set):
+        mine = whole[(whole.method == model.method) & (whole.epochs == model.epochs)]
+        if mine.empty:
+            continue
+        mine = mine.set_index("seed")
+        columns = [None if model.method == "original" else mine.to_original / size,
+                   None if model.method == "retrain" else mine.to_retrain / size, floor / size]
+        cells.append((Cell(model_title(run, model)), Cell(f"{model.epochs}", sort=model.epochs), *(
+            tables.number(_SHARE, None if c is None else estimate(c)) for c in columns)))
+    table = Table(
+        f"Forget set {forget_set}: L2 distances of all weights, running statistics left out, in % "
+        f"of the norm of M_R's weights; {tables.ROUGH}. Every layer and seed stands in {FILE}.",
+        (tables.MODEL_COLUMN, tables.EPOCHS_COLUMN,
+         ("to M_O (%)", "from M_O of the same seed"),
+         ("to M_R (%)", "from M_R of the same seed, which started from the weights that M_O did"),
+         ("M_R to M_R (%)", "from M_R to the M_Rs of the other seeds, which started from other "
+          "weights: how far apart models are that have the task in common and nothing else")),
+        tuple(cells))
+    return Section("Distances of weights", (table, *figures))
+
+
+def draw(run: Run, forget_set: str) -> list[Figure]:
+    """Writes the picture of distances by layer into `figures/`; nothing without layers.csv."""
+    rows = read(run, forget_set)
+    if rows is None:
+        return []
+    with matplotlib.rc_context(RC):
+        figure = _picture(run, forget_set, rows)
+        name = f"{KIND}-{forget_set}.png"
+        picture.save(figure, run.workdir / "figures" / name)
+    return [Figure(name, f"Distances of weights by layer, forget set {forget_set}", (
+        "L2 distance of each layer's weights in % of the norm of M_R's in that layer, from the "
+        "images (left) to the output (right); mean over seeds. Dotted: M_R from the M_Rs of other "
+        "seeds. A method that moves some layers only lies at zero from M_O in the others. The "
+        f"scale is linear below {_LINEAR:g} %."))]
+
+
+def _picture(run: Run, forget_set: str, rows: pd.DataFrame) -> Canvas:
+    layers = rows.layer.unique()
+    norm = rows[rows.method == "retrain"].set_index(["layer", "seed"]).norm
+    figure, axes = canvas(8.4, 5.6, 2, 1, sharex=True)
+    for ax, column, reference in zip(axes[:, 0], ("to_original", "to_retrain"),
+                                     ("original", "retrain")):
+        for model in drawn(run, forget_set):
+            mine = rows[(rows.method == model.method) & (rows.epochs == model.epochs)]
+            if model.method == reference or mine.empty:
+                continue
+            style = look(run, model)
+            ax.plot(range(len(layers)), _share(mine, column, norm, layers), style.line,
+                    color=style.color, marker=style.marker, ms=4, label=label(model))
+        mine = rows[rows.method == "retrain"]
+        if mine.floor.notna().any():
+            ax.plot(range(len(layers)), _share(mine, "floor", norm, layers), ":", color=INK,
+                    label="$M_\\mathrm{R}$ to $M_\\mathrm{R}$ of other seeds")
+        name = label(Model(reference, 0))
+        ax.set_ylabel(f"distance to {name} (%)")
+        ax.set_yscale("symlog", linthresh=_LINEAR)  # independent models are far from all others
+        ax.set_ylim(bottom=0)
+        legend(ax, "above right")
+    axes[1, 0].set_xticks(range(len(layers)), [plain(x) for x in layers], rotation=90, fontsize=6)
+    return figure
+
+
+def _share(rows: pd.DataFrame, column: str, norm: pd.Series, layers: np.ndarray) -> np.ndarray:
+    """In % of M_R's norm of the same seed and layer, mean over seeds, `[layers]`.
+
+    A layer whose weights are all zero has no share.
+    """
+    values = rows.set_index(["layer", "seed"])[column]
+    share = 100 * values / norm.where(norm > 0)
+    return share.groupby("layer").mean().reindex(layers).to_numpy()

@@ -1,0 +1,158 @@
+"""What the study's published notebooks got wrong, measured on a run: units, pairs, the ceiling."""
+
+import functools
+
+import numpy as np
+
+from unlearn_jax.report import tables
+from unlearn_jax.report.document import Block, Cell, Section, Table, Text
+from unlearn_jax.report.inputs import Model, Run
+from unlearn_jax.report.naming import Metric, describe, model_symbol, symbol
+from unlearn_jax.report.printed import ALPHA, FIRST
+from unlearn_jax.report.stats import Estimate, estimate
+from unlearn_jax.report.study_tables import (
+    chosen_epochs,
+    column_title,
+)
+
+_FORGETTING = f"forgetting@{ALPHA:g}"
+_YEARS = Metric("", "", "", 1)
+_SHARE = Metric("", "", "", 1, True)
+
+
+def all_pairs_forgetting(reference_N: np.ndarray, evaluated_N: np.ndarray, labels_N: np.ndarray,
+                         alpha: float) -> float:
+    """Forgetting as the published code computes it: over all pairs of a label and a prediction.
+
+    Labels of shape (N,) minus predictions of shape (N, 1) broadcast to N x N, so that the errors
+    are of every prediction against every sample's label. A curiosity, to compare printed values
+    with; the metric is `metrics.errors.forgetting`.
+
+    Args:
+      reference_N: predictions of M_R, label units.
+      evaluated_N: predictions of the evaluated model on the same samples.
+      labels_N: their true labels.
+      alpha: label units.
+
+    Raises:
+      ValueError: the shapes are not all `[N]`.
+    """
+    shape = np.shape(labels_N)
+    if len(shape) != 1 or np.shape(reference_N) != shape or np.shape(evaluated_N) != shape:
+        raise ValueError(f"predictions of shapes {np.shape(reference_N)} and "
+                         f"{np.shape(evaluated_N)} with labels of shape {shape}; all must be [N]")
+    # Samples of one label share a row of the N x N errors.
+    labels, counts = np.unique(labels_N, return_counts=True)
+    rows = [np.exp(-np.abs(np.abs(y - reference_N) - np.abs(y - evaluated_N)) / alpha).mean()
+            for y in labels]
+    return float(np.average(rows, weights=counts))
+
+
+def sections(run: Run) -> tuple[Section, ...]:
+    """The three findings, each with its table."""
+    return (Section("Units: random labels as described and as published", _units(run)),
+            Section("Pairs: Forgetting by sample and over all pairs", _pairs(run)),
+            Section("The ceiling: what an independent retraining reaches", (_ceiling(run),)))
+
+
+def models_of_first(run: Run) -> list[Model]:
+    """M_O and every arm at every number of epochs, on the first forget set."""
+    return [m for m in run.models(FIRST) if m.method == "original" or m.method in run.arms]
+
+
+def predicted_on_forget(run: Run, model: Model) -> Estimate:
+    """The mean prediction on D_f, label units, over seeds."""
+    return estimate(run.prediction(model, FIRST, "forget").outputs.mean(axis=1))
+
+
+def _units(run: Run) -> tuple[Block, ...]:
+    config = run.run["config"]["model"]
+    top = config["output_offset"] + config["output_scale"]
+    labels = np.concatenate([run.prediction(run.only(FIRST, "original"), FIRST, s).labels
+                             for s in ("forget", "retain")])
+    low, high = run.forget_range(FIRST)
+    scaled = labels / 60
+    selected = int(((scaled >= low) & (scaled <= high)).sum())
+    rows = []
+    for model in models_of_first(run):
+        outputs = run.prediction(model, FIRST, "forget").outputs
+        near = (outputs >= top - 1).mean(axis=1)
+        near = np.where(np.isfinite(outputs).all(axis=1), near, np.nan)
+        rows.append((Cell(model_symbol(model)),
+                     tables.number(_YEARS, predicted_on_forget(run, model)),
+                     tables.number(_SHARE, estimate(near)),
+                     *(tables.number(describe(run, m), estimate(run.values(model, FIRST, m)))
+                       for m in ("mae_forget", "mae_test", f"F@{ALPHA:g}"))))
+    text = (
+        "The published code divides ages by 60 before it looks for those from "
+        f"{low:g} to {high:g}: of the {len(labels):,} samples of training and validation here that "
+        f"would select {selected}. It then shifts the normalised labels by 3 to 6 and clips them "
+        "to 20 and 60, so that the network, whose sigmoid ends at 1, is asked for 20 or more: it "
+        f"can do no better than its highest output, {top:g} years. M_RND_UNITS repeats that; "
+        "M_RND_OFFSET has the labels in years, as the text describes them; M_RND draws a uniform "
+        "age.")
+    table = Table(
+        f"Forget set {FIRST}: {tables.ROUGH}.",
+        (("model", "and its epochs"),
+         ("predicted on D_f (years)", "mean prediction on D_f, in years"),
+         (f"at least {top - 1:g} (%)", "share of D_f whose prediction is within a year of the "
+          f"highest output, {top:g} years, in %"),
+         *((describe(run, m).header, describe(run, m).definition)
+           for m in ("mae_forget", "mae_test", f"F@{ALPHA:g}"))), tuple(rows))
+    return Text(text), table
+
+
+@functools.lru_cache(maxsize=1)
+def pairs(run: Run) -> dict[Model, tuple[Estimate, Estimate]]:
+    """By model on the first forget set: Forgetting by sample, and over all pairs."""
+    reference = run.prediction(run.only(FIRST, "retrain"), FIRST, "forget")
+    found = {}
+    for model in models_of_first(run):
+        mine = run.prediction(model, FIRST, "forget")
+        every = [all_pairs_forgetting(r, e, mine.labels, ALPHA)
+                 for r, e in zip(reference.outputs, mine.outputs, strict=True)]
+        found[model] = estimate(run.values(model, FIRST, _FORGETTING)), estimate(every)
+    return found
+
+
+def _pairs(run: Run) -> tuple[Block, ...]:
+    metric = describe(run, _FORGETTING)
+    rows = [(Cell(model_symbol(m)), tables.number(metric, own), tables.number(metric, every))
+            for m, (own, every) in pairs(run).items()]
+    text = (
+        "The published code subtracts predictions of shape (N, 1) from labels of shape (N,), which "
+        "gives N × N errors: every prediction against everybody's age. What it prints as "
+        "Forgetting is the mean over all these pairs, and compares two models by their predictions "
+        "alone, whoever they are of. The metrics here refuse such shapes; the value over all pairs "
+        "stands in this table only.")
+    table = Table(
+        f"Forget set {FIRST}, α = {ALPHA:g}: {tables.ROUGH}.",
+        (("model", "and its epochs"), ("by sample", "the metric as the study defines it"),
+         ("over all pairs", "as its published code computes it")), tuple(rows))
+    return Text(text), table
+
+
+def _ceiling(run: Run) -> Table:
+    metric, share = describe(run, _FORGETTING), Metric("", "", "", 0, True)
+    rows = []
+    for name in run.forget_sets:
+        top = run.values(run.only(name, "retrain"), name, f"ceiling@{ALPHA:g}")
+        floor = run.values(run.only(name, "original"), name, _FORGETTING)
+        cells = [tables.number(metric, estimate(floor) if len(floor) else None)]
+        for arm in run.arms:
+            own = run.values(Model(arm, chosen_epochs(run, arm)), name, _FORGETTING)
+            part = (own - floor) / (top - floor)
+            cells += [tables.number(metric, estimate(own) if len(own) else None),
+                      tables.number(share, estimate(part) if len(part) else None)]
+        cells.append(tables.number(metric, estimate(top) if len(top) else None))
+        rows.append((Cell(name), *cells))
+    columns = [("forget set", "which D_f"), ("M_O", "Forgetting of the untouched model")]
+    for arm in run.arms:
+        title = f"{column_title(arm)}, {chosen_epochs(run, arm)} epochs"
+        columns += [(title, "its Forgetting"),
+                    (f"{symbol(arm)}, share (%)", "of the way from M_O to the ceiling, in %")]
+    columns.append(("ceiling", "M_R against the M_R of other seeds"))
+    return Table(
+        f"Forgetting, α = {ALPHA:g}: {tables.ROUGH}. Two models retrained with different seeds do "
+        "not err alike, so that 1 is out of reach; how near a model comes is its share of the way "
+        "from M_O to the ceiling.", tuple(columns), tuple(rows))

@@ -1,0 +1,67 @@
+"""layers.csv: how far every model's weights are from those of M_O and of M_R, by layer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from unlearn_jax import checkpoints
+from unlearn_jax.metrics.layers import independent_distances, layer_distances
+from unlearn_jax.stages.graph import Stage, Study
+
+LAYERS = "layers.csv"
+LAYER_COLUMNS = ("method", "forget_set", "epochs", "seed", "layer", "to_original", "to_retrain",
+                 "norm", "floor")
+_PARTS = ("stem", "stage", "projection", "head", "output")  # from the images to the outputs
+_PREFIX = "params/"
+
+
+def write_layers(study: Study, original: Stage, retrained: Sequence[Stage],
+                 unlearned: Sequence[Stage]) -> None:
+    """Writes layers.csv: L2 distances of weights, without running statistics.
+
+    `to_original` and `to_retrain` are from the models of the same seed, `norm` is from zero, and
+    `floor` is the mean distance of M_R from the M_Rs of the other seeds. A failed member's are NaN.
+    """
+    first = _weights(study, original)
+    rows = []
+    for retrain in retrained:
+        reference = _weights(study, retrain)
+        floor = _host(independent_distances(reference))
+        for stage in (original, retrain, *unlearned):
+            if stage.forget_name not in ("", retrain.forget_name):
+                continue
+            mine = first if stage is original else \
+                reference if stage is retrain else _weights(study, stage)
+            zero = jax.tree.map(np.zeros_like, mine)
+            to_original, to_retrain, norm = (_host(layer_distances(mine, other))
+                                             for other in (first, reference, zero))
+            rows += [{"method": stage.method, "forget_set": retrain.forget_name,
+                      "epochs": stage.epochs, "seed": seed, "layer": layer.removeprefix(_PREFIX),
+                      "to_original": float(to_original[layer][m]),
+                      "to_retrain": float(to_retrain[layer][m]), "norm": float(norm[layer][m]),
+                      "floor": float(floor[layer][m])}
+                     for layer in sorted(norm, key=_depth) for m, seed in enumerate(study.seeds)]
+    study.run.write_table(LAYERS, rows, LAYER_COLUMNS)
+
+
+def _weights(study: Study, stage: Stage) -> dict[str, np.ndarray]:
+    """Parameters `[M, ...]` by path."""
+    path = stage.directory(study.store) / "checkpoint"
+    metadata, leaves = checkpoints.describe(path)
+    found = checkpoints.restore_leaves(path, [n for n in leaves if n.startswith(_PREFIX)])
+    failed = np.array(metadata["failed"])
+    if failed.any():
+        for array in found.values():
+            array[failed] = np.nan
+    return found
+
+
+def _host(distances: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {layer: np.asarray(x) for layer, x in jax.device_get(distances).items()}
+
+
+def _depth(layer: str) -> tuple[int, str]:
+    name = layer.removeprefix(_PREFIX)
+    return next((i for i, part in enumerate(_PARTS) if name.startswith(part)), len(_PARTS)), name
