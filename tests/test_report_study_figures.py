@@ -8,7 +8,14 @@ from fake_workdir import write_json, write_thesis, write_workdir
 from PIL import Image
 
 from unlearn_jax import models
-from unlearn_jax.report import markdown, picture, reference_figures, study_figures, study_model
+from unlearn_jax.report import (
+    figures,
+    markdown,
+    picture,
+    reference_figures,
+    study_figures,
+    study_model,
+)
 from unlearn_jax.report.inputs import Model, read_run
 from unlearn_jax.report.sections import build
 

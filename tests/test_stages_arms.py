@@ -68,7 +68,8 @@ def test_the_plan_is_printed_first_and_comes_true(finished):
              for r in sorted(table(workdir / "results.csv"), key=lambda r: int(r["epochs"]))
              if r["metric"] == "flops"}  # of an arm the longest; M_O counts once
     whole = sum(v for (m, s, _), v in flops.items() if (m, s) != ("original", "36-44"))
-    assert record["plan"]["flops"] == pytest.approx(whole, rel=1e-3)
+    # planned from the step of plain training, whose loss costs a little less than random labels
+    assert record["plan"]["flops"] == pytest.approx(whole, rel=1e-2)
 
 
 @pytest.mark.slow
