@@ -1,9 +1,11 @@
-"""Sweeps through a real SLURM, of two nodes on this machine, against the same sweep without it."""
+"""Tasks on a real SLURM, of two nodes on this machine; small stand-ins take the place of studies.
 
-import csv
+What a study does when it is asked to leave, and that it goes on to the same numbers, is tested
+without SLURM: test_interrupt.py.
+"""
+
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -11,18 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from launch.slurm import parse_minutes
+from launch import processes, slurm
+from launch.plan import make_plan
+from launch.points import make_points
+from launch.slurm import Options, parse_minutes
 from unlearn_jax.errors import InputError
 
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
 ROOT = Path(__file__).parent.parent
-TINY = ["--config.data.size=150", "--config.data.image_size=8", "--config.model.width=2",
-        "--config.model.name=resnet4", "--config.model.stem=small", "--config.train.epochs=60",
-        "--config.train.batch_size=16", "--config.unlearn.batch_size=16", "--config.seeds=(0,1)",
-        "--config.eval.batch_size=50", "--config.parallel.cpu_devices=1",
-        "--config.train.checkpoint_seconds=0.5", "--config.unlearn.epochs=(1,)",
-        "--config.unlearn.schedule=constant"]
-SWEEP = ["--sweep=forget.sets=20-28,random:0.2", "--sweep=unlearn.learning_rate=1e-3,2e-3"]
-ON_SLURM = ["--on=slurm", "--cpus=1", "--time=10", "--signal-seconds=60"]
+OPTIONS = dict(minutes=10, signal_seconds=60,
+               parameters=dict(cpus_per_task=1, array_parallelism=2))
 
 
 @pytest.mark.parametrize("text, minutes", [
@@ -41,7 +42,7 @@ def test_what_is_no_time_limit(text):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """The environment in which SLURM's commands reach the cluster."""
+    """A directory; SLURM's commands reach the cluster there until the module's end."""
     missing = [p for p in ("slurmctld", "slurmd", "munged") if not shutil.which(p)]
     if missing or os.geteuid():
         pytest.skip(f"no SLURM to try: {', '.join(missing)} not installed (apt-get install "
@@ -50,97 +51,84 @@ def cluster(tmp_path_factory):
     script = str(ROOT / "launch" / "local_slurm.sh")
     started = subprocess.run([script, "start", directory], capture_output=True, text=True)
     assert started.returncode == 0, started.stderr
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    yield {**environment, "SLURM_CONF": str(directory / "slurm.conf")}
-    subprocess.run([script, "stop", directory], check=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(directory / "slurm.conf"))
+        yield directory
+        subprocess.run([script, "stop", directory], check=True)
 
 
-def sweep(environment, workdir, store, *flags, code=0):
-    done = subprocess.run(
-        [sys.executable, "-m", "launch.sweep", "--config=configs/ft.py", *SWEEP, *TINY,
-         f"--workdir={workdir}", f"--store={store}", *flags],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1500)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
+@pytest.fixture
+def plan(cluster, tmp_path):
+    """Three jobs."""
+    points = make_points([{"model.width": width} for width in (2, 4, 8)], "configs/ft.py", ())
+    made = make_plan(points, (), tmp_path / "sweep", tmp_path / "store")
+    made.write()
+    return made
 
 
-def rows(workdir):
-    """Of the sweep's table, without what a clock decides."""
-    with open(workdir / "results.csv", newline="") as f:
-        return sorted(tuple(r.values()) for r in csv.DictReader(f)
-                      if not r["metric"].startswith("wall"))
+def stand_in(monkeypatch, *code):
+    """The code of the process of each job, in place of a study."""
+    monkeypatch.setattr(processes, "command", lambda plan, job: [
+        sys.executable, "-S", "-c", code[plan.jobs.index(job)]])
 
 
-@pytest.fixture(scope="module")
-def reference(cluster, tmp_path_factory):
-    """The table of the sweep without SLURM."""
-    base = tmp_path_factory.mktemp("local")
-    said = sweep(cluster, base / "sweep", base / "store")
-    assert "4 points: 8 unlearned models in 2 runs, 1 processes" in said
-    return rows(base / "sweep")
+def ask(*line):
+    return subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()
 
 
-def test_slurm_gives_the_table_that_one_process_gives(cluster, reference, tmp_path):
-    said = sweep(cluster, tmp_path / "sweep", tmp_path / "store", "--jobs=2", "--pack=2", *ON_SLURM)
-    assert "submitted 2 jobs as 1 tasks" in said
-    assert rows(tmp_path / "sweep") == reference
-
-
-def slurm(environment, *line):
-    return subprocess.run(line, env=environment, capture_output=True, text=True,
-                          check=True).stdout.split()
-
-
-def until(condition, seconds=900):
+def until(condition, seconds=240):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
 
 
-def test_preempted_and_killed_tasks_go_on_to_the_same_numbers(cluster, reference, tmp_path):
-    workdir, store = tmp_path / "sweep", tmp_path / "store"
-    sweep(cluster, workdir, store, "--jobs=2", "--no-wait", *ON_SLURM)
-    first, second = sorted(slurm(cluster, "squeue", "-hr", "-o", "%i"))
-
-    def saved():
-        """Populations of which a checkpoint is there."""
-        return len(list(store.glob("population/*/*/*/_CHECKPOINT_METADATA"))
-                   or list(store.glob("population/*/*/[0-9]*")))
-
-    until(lambda: saved() >= 2)
-    # The one is told that its time is up, and the other dies with all its processes.
-    slurm(cluster, "scancel", "--signal=USR2", first)
-    for pid in _processes_of(second):
-        os.kill(pid, signal.SIGKILL)
-
-    def state(task):
-        return slurm(cluster, "squeue", "-hr", "-j", task.partition("_")[0], "-t", "all",
-                     "-o", "%i=%T")
-
-    until(lambda: f"{first}=PENDING" in state(first))
-    until(lambda: f"{second}=FAILED" in state(second))
-    slurm(cluster, "scontrol", "requeue", second)
-    for task in (first, second):
-        until(lambda t=task: f"{t}=PENDING" in state(t))
-        slurm(cluster, "scontrol", "update", f"JobId={task}", "StartTime=now")  # not in two minutes
-    said = sweep(cluster, workdir, store, "--jobs=2", *ON_SLURM)
-    assert "2 processes are in SLURM's queue from before" in said
-    assert rows(workdir) == reference
-    logs = [path.read_text() for path in sorted((workdir / "logs").glob("*.log"))]
-    assert all(log.count("resumed after epoch") == 1 for log in logs), logs
+def test_jobs_of_an_array_end_with_their_exit_codes(monkeypatch, plan):
+    stand_in(monkeypatch, "print('fine')", "raise SystemExit('no such file')", "print('too')")
+    said = []
+    slurm.submit(plan, plan.jobs, Options(pack=2, **OPTIONS), said.append)
+    assert said[0].startswith("submitted 3 jobs as 2 tasks of SLURM's job ")
+    codes = slurm.wait(plan, plan.jobs, said.append)
+    assert [codes[job.name] for job in plan.jobs] == [0, 1, 0]
+    assert f"{plan.jobs[1].name}: failed (exit code 1)" in said
+    assert "no such file" in processes.last_lines(plan.log(plan.jobs[1]))
+    assert slurm.in_queue(plan) == {}
 
 
-def _processes_of(task):
-    """The processes of an array task."""
-    array, index = task.split("_")
-    wanted = {f"SLURM_ARRAY_JOB_ID={array}", f"SLURM_ARRAY_TASK_ID={index}", "SLURM_STEP_ID=0"}
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if wanted <= set(path.read_text(errors="replace").split("\0")):
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    assert found, task
-    return found
+def test_a_task_that_is_told_to_leave_goes_on_later(monkeypatch, plan, tmp_path):
+    saved, running = tmp_path / "saved", tmp_path / "running"
+    stand_in(monkeypatch, (
+        "import os, pathlib, signal, sys, time\n"
+        f"saved, running = pathlib.Path({str(saved)!r}), pathlib.Path({str(running)!r})\n"
+        "def leave(*_):\n    saved.touch()\n    sys.exit(75)\n"
+        "if saved.exists():\n    print('went on')\n    sys.exit()\n"
+        "signal.signal(signal.SIGUSR1, leave)\n"
+        "running.touch()\ntime.sleep(600)\n"))
+    slurm.submit(plan, plan.jobs[:1], Options(**OPTIONS), lambda text: None)
+    (task,) = slurm.in_queue(plan)
+    until(running.exists)
+    ask("scancel", "--signal=USR2", task)  # as when its time is up
+    until(saved.exists)
+    state = ("squeue", "-hr", "-j", task.partition("_")[0], "-t", "all", "-o", "%T")
+    until(lambda: ask(*state) == ["PENDING"])
+    assert not plan.exit_file(plan.jobs[0]).exists() and slurm.in_queue(plan)
+    ask("scontrol", "update", f"JobId={task}", "StartTime=now")  # SLURM would wait two minutes
+    assert slurm.wait(plan, plan.jobs[:1], lambda text: None) == {plan.jobs[0].name: 0}
+    assert "went on" in plan.log(plan.jobs[0]).read_text()
+
+
+def test_a_task_that_dies_has_failed_and_can_be_submitted_again(monkeypatch, plan, tmp_path):
+    running = tmp_path / "running"
+    stand_in(monkeypatch, (
+        "import pathlib, sys, time\n"
+        f"running = pathlib.Path({str(running)!r})\n"
+        "if running.exists():\n    sys.exit()\n"
+        "running.touch()\ntime.sleep(600)\n"))
+    monkeypatch.setattr(slurm, "_SETTLE_SECONDS", 1.0)
+    slurm.submit(plan, plan.jobs[:1], Options(**OPTIONS), lambda text: None)
+    (task,) = slurm.in_queue(plan)
+    until(running.exists)
+    ask("scancel", "--signal=KILL", task)  # all its processes, as kill -9 or a lost node would
+    assert slurm.wait(plan, plan.jobs[:1], lambda text: None) == {plan.jobs[0].name: 137}
+    slurm.submit(plan, plan.jobs[:1], Options(**OPTIONS), lambda text: None)
+    assert slurm.wait(plan, plan.jobs[:1], lambda text: None) == {plan.jobs[0].name: 0}
