@@ -118,17 +118,15 @@ def test_a_task_that_is_told_to_leave_goes_on_later(monkeypatch, plan, tmp_path)
 
 
 def test_a_task_that_dies_has_failed_and_can_be_submitted_again(monkeypatch, plan, tmp_path):
-    running = tmp_path / "running"
+    first = tmp_path / "first"
     stand_in(monkeypatch, (
-        "import pathlib, sys, time\n"
-        f"running = pathlib.Path({str(running)!r})\n"
-        "if running.exists():\n    sys.exit()\n"
-        "running.touch()\ntime.sleep(600)\n"))
+        "import os, pathlib, sys\n"
+        f"first = pathlib.Path({str(first)!r})\n"
+        "if first.exists():\n    sys.exit()\n"
+        "first.touch()\n"
+        # As kill -9 of the whole task, or a lost node.
+        "os.kill(os.getppid(), 9)\nos.kill(os.getpid(), 9)\n"))
     monkeypatch.setattr(slurm, "_SETTLE_SECONDS", 1.0)
-    slurm.submit(plan, plan.jobs[:1], Options(**OPTIONS), lambda text: None)
-    (task,) = slurm.in_queue(plan)
-    until(running.exists)
-    ask("scancel", "--signal=KILL", task)  # all its processes, as kill -9 or a lost node would
-    assert slurm.wait(plan, plan.jobs[:1], lambda text: None) == {plan.jobs[0].name: 137}
-    slurm.submit(plan, plan.jobs[:1], Options(**OPTIONS), lambda text: None)
-    assert slurm.wait(plan, plan.jobs[:1], lambda text: None) == {plan.jobs[0].name: 0}
+    for code in (137, 0):
+        slurm.submit(plan, plan.jobs[:1], Options(**OPTIONS), lambda text: None)
+        assert slurm.wait(plan, plan.jobs[:1], lambda text: None) == {plan.jobs[0].name: code}

@@ -1,8 +1,13 @@
-"""Configs that share a program give the numbers of a run of their own."""
+"""Configs that share a program give the numbers of a run of their own.
 
+To a tolerance: how many members a program has may change the order in which it adds.
+"""
+
+import csv
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from unlearn_jax import stages
@@ -11,6 +16,12 @@ from unlearn_jax.stages import models, variants
 from unlearn_jax.store import Store
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def without_reports(monkeypatch):
+    """They are drawn from what is looked at here, and take longer than all the rest."""
+    monkeypatch.setattr(stages, "write_report", lambda directory: None)
 
 
 def config(**unlearn):
@@ -38,8 +49,16 @@ def run(tmp_path, store, *configs):
 
 
 def values(directory):
-    lines = (directory / "results.csv").read_text().splitlines()
-    return sorted(line for line in lines if ",wall" not in line)
+    """results.csv without what a clock decides: value by all that names it."""
+    with open(directory / "results.csv", newline="") as f:
+        return {tuple(v for k, v in row.items() if k != "value"): float(row["value"])
+                for row in csv.DictReader(f) if not row["metric"].startswith("wall")}
+
+
+def assert_close(found, expected):
+    assert found.keys() == expected.keys()
+    for key, value in found.items():
+        np.testing.assert_allclose(value, expected[key], rtol=1e-3, atol=1e-6, err_msg=str(key))
 
 
 def count_programs(monkeypatch):
@@ -62,8 +81,8 @@ def test_rates_and_strengths_are_members_of_one_program(tmp_path, monkeypatch):
     assert sizes == [("train", 4), ("neggrad_plus", 6)]
     (alone,) = run(tmp_path / "alone", tmp_path / "other-store", wanted[2])
     assert sizes[2:] == [("train", 4), ("neggrad_plus", 2)]
-    assert values(together[2]) == values(alone)
-    assert len({tuple(values(d)) for d in together}) == 3
+    assert_close(values(together[2]), values(alone))
+    assert len({tuple(values(d).values()) for d in together}) == 3
     rates = {line.split(",")[8] for line in (together[1] / "history.csv").read_text().splitlines()
              if line.startswith("neggrad_plus")}
     assert rates == {"0.004"}
@@ -72,7 +91,8 @@ def test_rates_and_strengths_are_members_of_one_program(tmp_path, monkeypatch):
         == {("data", "computed"), ("original", "reused"), ("retrain", "reused"),
             ("neggrad_plus", "computed")}
     again = run(tmp_path / "again", tmp_path / "store", *wanted[::-1])
-    assert len(sizes) == 4 and values(again[0]) == values(alone), "all from the store"
+    assert len(sizes) == 4, "all from the store"
+    assert values(again[0]) == values(together[2])
 
 
 @dataclasses.dataclass
