@@ -112,7 +112,8 @@ def test_a_task_that_is_told_to_leave_goes_on_later(monkeypatch, plan, tmp_path)
     state = ("squeue", "-hr", "-j", task.partition("_")[0], "-t", "all", "-o", "%T")
     until(lambda: ask(*state) == ["PENDING"])
     assert not plan.exit_file(plan.jobs[0]).exists() and slurm.in_queue(plan)
-    ask("scontrol", "update", f"JobId={task}", "StartTime=now")  # SLURM would wait two minutes
+    # SLURM would wait two minutes; at once, its nodes would take the task for the one that ended.
+    ask("scontrol", "update", f"JobId={task}", "StartTime=now+10")
     assert slurm.wait(plan, plan.jobs[:1], lambda text: None) == {plan.jobs[0].name: 0}
     assert "went on" in plan.log(plan.jobs[0]).read_text()
 

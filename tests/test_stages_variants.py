@@ -157,4 +157,4 @@ def test_variants_of_one_stage_train_it_once(tmp_path, monkeypatch):
     directories = run(tmp_path, tmp_path / "store", one, other)
     assert sizes == [("train", 4), ("ft", 2)]
     tables = [(d / "results.csv").read_text() for d in directories]
-    assert "within_5" in tables[0] and "within_3" in tables[1]
+    assert "accuracy_test@5" in tables[0] and "accuracy_test@3" in tables[1]
