@@ -94,8 +94,9 @@ def _introduction(run: Run) -> tuple[Block, ...]:
     text = (
         f"Models learned {what} from images of {run.data['source']}: {counts['train']:,} for "
         f"training{copies}, {counts['validation']:,} for validation, {counts['test']:,} for "
-        f"testing. Then {'one group' if len(sets) == 1 else f'{len(sets)} groups'} of images was "
-        f"to be forgotten: {'; '.join(sets)}. M_O is the original model, trained on everything; "
+        "testing. Then "
+        + ("one group of images was" if len(sets) == 1 else f"{len(sets)} groups of images were")
+        + f" to be forgotten: {'; '.join(sets)}. M_O is the original model, trained on everything; "
         "M_R was retrained from the same start without the forget set and is the reference. "
         + (f"M_O was unlearned as {unlearned}. " if unlearned else
            "" if ensembles else "Nothing was unlearned. ") + ensembles
