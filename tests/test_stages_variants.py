@@ -1,6 +1,7 @@
 """Configs that share a program give the numbers of a run of their own.
 
-To a tolerance: how many members a program has may change the order in which it adds.
+To a tolerance: of a wider program the compiler counts a few FLOPs less, and it may add in another
+order.
 """
 
 import csv
@@ -58,7 +59,7 @@ def values(directory):
 def assert_close(found, expected):
     assert found.keys() == expected.keys()
     for key, value in found.items():
-        np.testing.assert_allclose(value, expected[key], rtol=1e-3, atol=1e-6, err_msg=str(key))
+        np.testing.assert_allclose(value, expected[key], rtol=1e-4, atol=1e-6, err_msg=str(key))
 
 
 def count_programs(monkeypatch):
