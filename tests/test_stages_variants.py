@@ -84,8 +84,8 @@ def test_rates_and_strengths_are_members_of_one_program(tmp_path, monkeypatch):
     assert sizes[2:] == [("train", 4), ("neggrad_plus", 2)]
     assert_close(values(together[2]), values(alone))
     assert len({tuple(values(d).values()) for d in together}) == 3
-    rates = {float(line.split(",")[8]) for line in (together[1] / "history.csv").read_text().splitlines()
-             if line.startswith("neggrad_plus")}
+    history = (together[1] / "history.csv").read_text().splitlines()
+    rates = {float(line.split(",")[8]) for line in history if line.startswith("neggrad_plus")}
     assert len(rates) == 1 and rates.pop() == pytest.approx(4e-3)
     record = json.loads((together[1] / "run.json").read_text())
     assert {(s["stage"], s["status"]) for s in record["stages"] if s["stage"] != "predictions"} \
