@@ -14,11 +14,12 @@ REASON = f"not installed: {', '.join(MISSING)} (apt-get install chromium chromiu
 def chromium() -> Iterator:
     """A Selenium driver; every request but for files fails.
 
-    Skips the test where chromium or its driver is missing.
+    Skips the test where chromium or its driver is missing, or cannot start.
     """
     if MISSING:
         pytest.skip(REASON)
     from selenium import webdriver
+    from selenium.common.exceptions import SessionNotCreatedException
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
@@ -28,7 +29,10 @@ def chromium() -> Iterator:
                      "--no-first-run", "--disable-extensions"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    try:
+        driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    except SessionNotCreatedException as e:
+        pytest.skip(f"chromium is installed but does not start here: {e.msg}")
     try:
         driver.execute_cdp_cmd("Network.enable", {})
         driver.execute_cdp_cmd("Network.emulateNetworkConditions", {
