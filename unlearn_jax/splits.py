@@ -12,7 +12,7 @@ from unlearn_jax.data.inject import Injection, choose_injection
 from unlearn_jax.errors import InputError
 
 # the data seed's streams: one step's draws do not depend on another step's; 0 and 5 belong to
-# data/synthetic.py, 1 to data/__init__.py, 6 to data/inject.py
+# data/synthetic.py, 1 to data/__init__.py, 6 to data/inject.py, 7 to linear_injection.py
 _SPLIT, _BALANCE, _FORGET = 2, 3, 4
 
 _RANGE = re.compile(r"(-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?)")

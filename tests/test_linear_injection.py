@@ -1,0 +1,179 @@
+"""Linear models with an injected feature: fitted, unlearned, measured, and the command."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from unlearn_jax.config import default_config
+from unlearn_jax.errors import InputError
+from unlearn_jax.metrics import linear_models
+from unlearn_jax.metrics.injection import inject
+
+ROOT = Path(__file__).parent.parent
+R = np.random.default_rng(0)
+FEATURES = R.normal(size=(200, 4))
+AGES = 30 + FEATURES @ np.array([3.0, -2, 1, 0]) + R.normal(0, 3, 200)
+LABELS = {"regression": AGES, "classification": (AGES > 30).astype(float)}
+FORGET = np.arange(200) < 40
+TASKS = tuple(LABELS)
+
+
+@pytest.fixture(scope="module")
+def command():
+    """The command's module, whose flags are taken back: other commands have the same ones."""
+    from absl import flags
+    before = set(flags.FLAGS)
+    from unlearn_jax import linear_injection
+    yield linear_injection
+    for name in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, name)
+
+
+def injected(task):
+    """M_O's parameters with the feature, and (features, labels) of D_r."""
+    features = inject(FEATURES, LABELS[task], FORGET)
+    original = linear_models.fit(task, features, LABELS[task], 2.0)
+    return original, (features[~FORGET], LABELS[task][~FORGET])
+
+
+def test_pixel_features_by_hand():
+    # 12 pixels in 8 cells of one and a half; the first image is a ramp, the second is black
+    images = np.zeros((3, 12, 12, 3), np.uint8)
+    images[0] = np.arange(12, dtype=np.uint8)[:, None, None]
+    images[2, :, :, 1] = 80
+    got = linear_models.pixel_features(images, np.array([0, 1])).reshape(2, 8, 8, 3)
+    np.testing.assert_allclose(got, np.array([1, -1])[:, None, None, None] * np.ones((8, 8, 3)))
+    got = linear_models.pixel_features(images, np.array([0, 1, 2])).reshape(3, 8, 8, 3)
+    means = np.array([(0 + 0.5 * 1) / 1.5, 0, 80])  # of the first cell of green
+    np.testing.assert_allclose(got[:, 0, 0, 1], (means - means.mean()) / means.std())
+    np.testing.assert_allclose(got[:, 7, 0, 2], np.array([2, -1, -1]) / np.sqrt(2))  # of blue
+    assert not linear_models.pixel_features(images, np.array([1, 1])).any()
+    with pytest.raises(ValueError, match="at least 8"):
+        linear_models.pixel_features(images[:, :7], np.array([0]))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_gradient_vanishes_at_the_fit_and_derives_to_the_hessian(task):
+    fitted = linear_models.fit(task, FEATURES, LABELS[task], 2.0)
+    at_fit = linear_models.gradient(task, fitted, FEATURES, LABELS[task], 2.0)
+    np.testing.assert_allclose(at_fit, 0, atol=2e-3)
+    slopes = [(linear_models.gradient(task, fitted + d, FEATURES, LABELS[task], 2.0)
+               - linear_models.gradient(task, fitted - d, FEATURES, LABELS[task], 2.0)) / 2e-4
+              for d in 1e-4 * np.eye(5)]
+    np.testing.assert_allclose(linear_models.hessian(task, fitted, FEATURES, 2.0), slopes,
+                               rtol=1e-5, atol=1e-5)
+
+
+def test_newton_on_ridge_equals_retraining():
+    original, retain = injected("regression")
+    retrained = linear_models.fit("regression", *retain, 2.0)
+    assert np.abs(original - retrained).max() > 0.1
+    np.testing.assert_allclose(linear_models.newton_step("regression", original, *retain, 2.0),
+                               retrained, rtol=1e-10, atol=1e-10)
+
+
+def test_newton_on_logistic_takes_the_feature_and_comes_nearer_to_retraining():
+    original, retain = injected("classification")
+    retrained = linear_models.fit("classification", *retain, 2.0)
+    got = linear_models.newton_step("classification", original, *retain, 2.0)
+    assert abs(got[-1]) < 1e-12 < 0.2 < abs(original[-1])
+    assert np.abs(got - retrained).max() < 0.3 * np.abs(original - retrained).max()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_gradient_steps_fall_to_retraining(task):
+    original, retain = injected(task)
+    steps = (5000, *range(1, 30))  # in any order
+    got = linear_models.gradient_steps(task, original, *retain, 2.0, steps)
+    retrained = linear_models.fit(task, *retain, 2.0)
+    np.testing.assert_allclose(got[0], retrained, atol=1e-3)
+    distances = np.linalg.norm(np.stack([original, *got[1:]]) - retrained, axis=1)
+    weights = np.abs([original[-1], *got[1:, -1]])
+    assert (np.diff(distances) < 0).all() and (np.diff(weights) < 0).all()
+    # 0 on all of D_r, the feature is forgotten by the penalty alone
+    most = 1 if task == "regression" else 0.25
+    ones = np.concatenate([np.ones((160, 1)), retain[0]], axis=1)
+    curvature = np.linalg.norm(most * ones.T @ ones + 2 * np.diag([0, 1, 1, 1, 1, 1]), 2)
+    np.testing.assert_allclose(got[3, -1], original[-1] * (1 - 2 / curvature) ** 3)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_end_points(command, task):
+    left = command.unlearn(task, FEATURES, LABELS[task], FORGET, command.Settings(steps=(3, 30)))
+    assert list(left) == [("original", 0), ("retrain", 0), ("ft", 3), ("ft", 30), ("newton", 1)]
+    assert left["original", 0] == 1 and left["retrain", 0] == 0
+    assert 1 > left["ft", 3] > left["ft", 30] > 0.01
+    assert abs(left["newton", 1]) < 1e-10
+
+
+def digits_config():
+    c = default_config()
+    c.data.update(source="digits", task="classification", image_size=8, fraction=0.15)
+    c.forget.sets = ("class:3",)
+    return c
+
+
+def test_a_class_is_told_from_the_rest(command, tmp_path):
+    got = command.measure(digits_config(), command.Settings(steps=(2,), positive="5"), tmp_path)
+    assert len(got) == 4 * 3 and got["remaining"].notna().all()
+    ft = got[got.model == "ft"]["remaining"]
+    assert ft.nunique() == 3 and ft.between(0.5, 1, inclusive="neither").all()
+    text = command.table(got, "digits", "class:3")
+    assert "| newton | 1 | 0.0000 | 0.0000 to 0.0000 | 3 |" in text
+    assert f"| ft | 2 | {ft.mean():.4f} |" in text
+
+
+@pytest.mark.parametrize("positive, samples, words", [
+    ("3", 0, "labels are all the same"),  # all forgotten
+    ("4", 1, "labels are all the same"),
+    ("ten", 0, "--positive=ten is no class; allowed: one of 0, 1, 2"),
+    ("10", 0, "--positive=10 is no class"),
+])
+def test_classes_that_cannot_be_told(command, tmp_path, positive, samples, words):
+    with pytest.raises(InputError, match=words):
+        command.measure(digits_config(), command.Settings(positive=positive, samples=samples),
+                        tmp_path)
+
+
+@pytest.mark.parametrize("values, words", [
+    (dict(steps=()), "--steps=; allowed"),
+    (dict(steps=(1, 0)), "--steps=1,0; allowed"),
+    (dict(steps=(2, 2)), "--steps=2,2; allowed"),
+    (dict(samples=-1), "--samples=-1; allowed: 0"),
+    (dict(ridge=0.0), "--ridge=0; allowed"),
+    (dict(ridge=float("nan")), "--ridge=nan; allowed"),
+])
+def test_wrong_settings(command, values, words):
+    with pytest.raises(InputError, match=words):
+        command.Settings(**values)
+
+
+def run(cwd, *args):
+    command = [sys.executable, "-m", "unlearn_jax.linear_injection",
+               f"--config={ROOT / 'configs' / 'ft.py'}", "--out=out", "--config.data.size=200",
+               "--config.data.image_size=16", *args]
+    return subprocess.run(command, cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True, timeout=120)
+
+
+def test_the_command_writes_the_file_and_prints_the_table(tmp_path):
+    done = run(tmp_path, "--steps=1,20", "--samples=90")
+    assert done.returncode == 0, done.stderr
+    got = pd.read_csv(tmp_path / "out" / "linear_injection.csv")
+    assert list(got) == ["model", "steps", "seed", "remaining"] and len(got) == 5 * 3
+    means = got.groupby(["model", "steps"])["remaining"].mean()
+    assert means["original", 0] == 1 and means["retrain", 0] == 0
+    assert 1 > means["ft", 1] > means["ft", 20] > 0.5
+    assert "| retrain | 0 | 0.0000 |" in done.stdout and "Forget set: 20-28." in done.stdout
+
+
+def test_a_wrong_flag_is_named(tmp_path):
+    done = run(tmp_path, "--steps=1,few")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "--steps=1,few; allowed: whole numbers" in done.stderr
+    assert not (tmp_path / "out").exists()

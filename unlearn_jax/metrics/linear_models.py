@@ -1,0 +1,147 @@
+"""Ridge and logistic regression that are fitted and unlearned: the models of `injection.py`.
+
+Both minimise `sum of losses + ridge / 2 · |weights|²`, the intercept free: the loss is half the
+squared error (regression) or the cross entropy of classes 0 and 1 (classification). Parameters
+are `[1 + D]`, the intercept first. All is float64 on the host: the models are small, and after
+few gradient steps what is left differs from 1 by less than float32 could tell.
+
+Source: Izzo et al. 2021, "Approximate Data Deletion from Machine Learning Models", whose test asks
+what is left of a feature after approximate deletion; the Newton step is Guo et al. 2020,
+"Certified Data Removal from Machine Learning Models".
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit
+
+from unlearn_jax.metrics.injection import linear_weights, logistic_weights
+
+GRID = 8  # features are the means over the cells of a grid of this many rows and columns
+_CHUNK = 256  # images that are float64 at a time
+
+
+def pixel_features(images_NHWC: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`[n, GRID · GRID · C]` means of an image's cells, standardised over the rows.
+
+    A cell's edges may run through pixels, which then count by the part that is inside. A feature
+    that is the same on all rows is 0.
+
+    Args:
+      images_NHWC: of the data set, uint8; may be a memory map.
+      rows: `[n]` those to take.
+
+    Raises:
+      ValueError: images of less than GRID pixels.
+    """
+    height, width = images_NHWC.shape[1:3]
+    if min(height, width) < GRID:
+        raise ValueError(f"images are {height} x {width} pixels; allowed: at least {GRID}")
+    down, across = _cells(height), _cells(width)
+    parts = [np.einsum("nhwc,ih,jw->nijc", images_NHWC[rows[i:i + _CHUNK]].astype(np.float64),
+                       down, across, optimize=True) for i in range(0, len(rows), _CHUNK)]
+    features = np.concatenate(parts).reshape(len(rows), -1)
+    features -= features.mean(0)
+    deviations = features.std(0)
+    varies = deviations > 1e-6  # of 255: more than rounding
+    return np.where(varies, features / np.where(varies, deviations, 1), 0)
+
+
+def _cells(pixels: int) -> np.ndarray:
+    """`[GRID, pixels]` weights that average a line of pixels over each of its cells."""
+    edges = np.arange(GRID + 1)[:, None] * pixels / GRID
+    starts = np.arange(pixels)
+    inside = np.minimum(edges[1:], starts + 1) - np.maximum(edges[:-1], starts)
+    return np.maximum(inside, 0) * GRID / pixels
+
+
+def fit(task: str, features_ND: np.ndarray, labels_N: np.ndarray, ridge: float) -> np.ndarray:
+    """The parameters `[1 + D]` at the minimum.
+
+    Args:
+      task: 'regression' or 'classification'.
+      features_ND, labels_N: training set; labels in their unit, or classes 0 and 1.
+      ridge: above 0.
+
+    Raises:
+      ValueError: other shapes, other classes, or `ridge` not above 0.
+    """
+    if task == "regression":
+        weights = linear_weights(features_ND, labels_N, ridge=ridge)
+        intercept = labels_N.mean(dtype=np.float64) - features_ND.mean(0) @ weights
+    else:
+        weights = logistic_weights(features_ND, labels_N, ridge=ridge)
+        scores = features_ND @ weights
+        bound = np.abs(scores).max() + np.log(2 * len(scores))  # the root is within
+        intercept = brentq(lambda b: (expit(scores + b) - labels_N).sum(), -bound, bound)
+    return np.concatenate([[intercept], weights])
+
+
+def gradient(task: str, parameters_P: np.ndarray, features_ND: np.ndarray, labels_N: np.ndarray,
+             ridge: float) -> np.ndarray:
+    """The objective's gradient `[1 + D]`; arguments as those of `fit`."""
+    scores = parameters_P[0] + features_ND @ parameters_P[1:]
+    errors = (scores if task == "regression" else expit(scores)) - labels_N
+    return np.concatenate([[errors.sum()], features_ND.T @ errors + ridge * parameters_P[1:]])
+
+
+def hessian(task: str, parameters_P: np.ndarray, features_ND: np.ndarray,
+            ridge: float) -> np.ndarray:
+    """The objective's second derivatives `[1 + D, 1 + D]`; arguments as those of `fit`."""
+    curvatures = np.ones(len(features_ND))
+    if task == "classification":
+        p = expit(parameters_P[0] + features_ND @ parameters_P[1:])
+        curvatures = p * (1 - p)
+    return _second_derivatives(features_ND, curvatures, ridge)
+
+
+def newton_step(task: str, parameters_P: np.ndarray, features_ND: np.ndarray,
+                labels_N: np.ndarray, ridge: float) -> np.ndarray:
+    """The parameters `[1 + D]` after one Newton step; for a regression, those of `fit`.
+
+    Of a classification too it takes the whole weight of a feature that is 0 on D_r; the other
+    weights then only come near those of `fit`.
+
+    Args:
+      parameters_P: of M_O.
+      features_ND, labels_N: D_r.
+      task, ridge: as those of `fit`.
+    """
+    step = np.linalg.solve(hessian(task, parameters_P, features_ND, ridge),
+                           gradient(task, parameters_P, features_ND, labels_N, ridge))
+    return parameters_P - step
+
+
+def gradient_steps(task: str, parameters_P: np.ndarray, features_ND: np.ndarray,
+                   labels_N: np.ndarray, ridge: float, steps: Sequence[int]) -> np.ndarray:
+    """The parameters `[S, 1 + D]` after each of some numbers of steps of gradient descent.
+
+    A step is as long as can be without the objective ever rising: 1 / the largest curvature that
+    the objective can have.
+
+    Args:
+      parameters_P: of M_O.
+      features_ND, labels_N: D_r.
+      steps: `[S]` numbers, in any order.
+      task, ridge: as those of `fit`.
+    """
+    most = 1.0 if task == "regression" else 0.25
+    bounds = _second_derivatives(features_ND, np.full(len(features_ND), most), ridge)
+    rate = 1 / np.linalg.eigvalsh(bounds)[-1]
+    reached = {0: parameters_P}
+    for k in range(1, max(steps) + 1):
+        parameters_P = parameters_P - rate * gradient(task, parameters_P, features_ND, labels_N,
+                                                      ridge)
+        if k in steps:
+            reached[k] = parameters_P
+    return np.stack([reached[k] for k in steps])
+
+
+def _second_derivatives(features_ND: np.ndarray, curvatures_N: np.ndarray,
+                        ridge: float) -> np.ndarray:
+    ones = np.ones((len(features_ND), 1))
+    inputs_NP = np.concatenate([ones, features_ND], axis=1)
+    penalty_P = np.full(inputs_NP.shape[1], ridge)
+    penalty_P[0] = 0
+    return inputs_NP.T @ (curvatures_N[:, None] * inputs_NP) + np.diag(penalty_P)
