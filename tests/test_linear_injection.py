@@ -158,7 +158,7 @@ def run(cwd, *args):
                f"--config={ROOT / 'configs' / 'ft.py'}", "--out=out", "--config.data.size=200",
                "--config.data.image_size=16", *args]
     return subprocess.run(command, cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)},
-                          capture_output=True, text=True, timeout=120)
+                          capture_output=True, text=True, timeout=300)
 
 
 def test_the_command_writes_the_file_and_prints_the_table(tmp_path):
