@@ -77,9 +77,14 @@ def test_ctrl_c_asks_for_a_checkpoint_and_waits(monkeypatch, plan):
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        run_local(plan, plan.jobs, say=lambda text: None)
+    # A background job of a shell ignores SIGINT, and so would the tests in it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            run_local(plan, plan.jobs, say=lambda text: None)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "saved" in plan.log(plan.jobs[0]).read_text()
     assert not plan.log(plan.jobs[1]).exists()
 
