@@ -36,7 +36,7 @@ from unlearn_jax.models import build_model
 from unlearn_jax.report import write_report
 from unlearn_jax.splits import make_splits
 from unlearn_jax.stages import sisa
-from unlearn_jax.stages.arms import make_parts, run_parts
+from unlearn_jax.stages.arms import make_parts, plan_parts, run_parts
 from unlearn_jax.stages.compare import make_contenders, run_comparison
 from unlearn_jax.stages.explain import explain_stages
 from unlearn_jax.stages.graph import Stage, Study, original_stage, retrain_stage, unlearn_stages
@@ -45,11 +45,9 @@ from unlearn_jax.stages.models import (
     Variant,
     make_unlearning,
     train_missing,
-    train_recipe,
     unlearn_missing,
 )
 from unlearn_jax.stages.outcomes import Models, write_results
-from unlearn_jax.stages.plan import make_plan
 from unlearn_jax.stages.populations import record_reused
 from unlearn_jax.stages.variants import unlearn_variants
 from unlearn_jax.store import Store
@@ -187,12 +185,7 @@ def _comparison(study: Study, original: Stage, retrained: list[Stage],
 def _arms(study: Study, original: Stage, retrained: list[Stage]) -> Unlearn:
     """The arms of a study, checked, and their plan printed; a call trains them."""
     parts = make_parts(study, original)
-    runs = [("M_O and M_R", train_recipe(study), [original, *retrained])]
-    runs += [(f"{part.arm} on {', '.join(dict.fromkeys(s.forget_name for s in made))}", recipe,
-              made) for part in parts for recipe, made in part.recipes()]
-    own = [stage for part in parts for stage in part.stages]
-    plan = make_plan(study, runs, [(original, study.splits.forget_sets),
-                                   *((s, [s.forget_set]) for s in (*retrained, *own))])
+    plan = plan_parts(study, original, retrained, parts)
     study.run.record_plan(plan.record())
     print(plan.text(), flush=True)
     return lambda: (run_parts(original, parts), ())

@@ -4,6 +4,7 @@ The stages are those that a run of a method alone would make, so that the store 
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from absl import logging
 
@@ -13,9 +14,11 @@ from unlearn_jax.stages.graph import Stage, Study, unlearn_stages, with_epochs
 from unlearn_jax.stages.models import (
     Unlearning,
     make_unlearning,
+    train_recipe,
     unlearn_missing,
     unlearn_recipes,
 )
+from unlearn_jax.stages.plan import Plan, make_plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +59,17 @@ def make_parts(study: Study, original: Stage) -> list[Part]:
                       if by_set[f.name] == epochs for stage in unlearn_stages(own, original, f)]
             parts.append(Part(arm, own, make_unlearning(own), tuple(stages)))
     return parts
+
+
+def plan_parts(study: Study, original: Stage, retrained: Sequence[Stage],
+               parts: Sequence[Part]) -> Plan:
+    """What it takes to train and to predict M_O, the M_Rs and all parts; see `make_plan`."""
+    runs = [("M_O and M_R", train_recipe(study), [original, *retrained])]
+    runs += [(f"{part.arm} on {', '.join(dict.fromkeys(s.forget_name for s in made))}", recipe,
+              made) for part in parts for recipe, made in part.recipes()]
+    own = [stage for part in parts for stage in part.stages]
+    return make_plan(study, runs, [(original, study.splits.forget_sets),
+                                   *((s, [s.forget_set]) for s in (*retrained, *own))])
 
 
 def run_parts(original: Stage, parts: list[Part]) -> list[Stage]:

@@ -115,7 +115,7 @@ class Plan:
                      "training step")
         lines += [
             f"  FLOPs: {flops:.3g} for the training steps, as their program is written.",
-            f"  Time: about {_duration(self.seconds)} at {rate}; a prediction counted as a third "
+            f"  Time: about {duration(self.seconds)} at {rate}; a prediction counted as a third "
             f"of a step, each compilation as {m.compile_seconds:.0f} s.",
             f"  Memory: {m.call_bytes / 1e6:,.0f} MB for a call of {m.members} "
             f"model{'' if m.members == 1 else 's'} on each device, as the compiler has it, the "
@@ -193,7 +193,8 @@ def _plain(section) -> dict:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in section.to_dict().items()}
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in the unit that reads best."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,59 @@
+"""`--dry-run`: what is counted, what is not, and what it rests on."""
+
+import pytest
+
+from launch.estimate import describe, plan_job
+from launch.plan import make_plan
+from launch.points import make_points
+from unlearn_jax.errors import InputError
+from unlearn_jax.store import Store
+
+# ml_collections loads config files in a way that Python is about to drop.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+# 120 faces of 20 to 60 years or so, split 60/20/20; batches of 16.
+FLAGS = ("--config.data.size=120", "--config.data.image_size=8", "--config.model.name=resnet4",
+         "--config.model.width=2", "--config.model.stem=small", "--config.train.epochs=3",
+         "--config.train.batch_size=16", "--config.unlearn.batch_size=16",
+         "--config.unlearn.schedule=constant", "--config.seeds=(0,1)")
+
+
+def sweep(tmp_path, points, config="configs/ft.py"):
+    store = Store(tmp_path / "store")
+    store.create()
+    return make_plan(make_points(points, config, FLAGS), FLAGS, tmp_path / "sweep", store.root)
+
+
+def test_models_are_counted_once_and_a_longer_run_holds_the_shorter(tmp_path):
+    plan = sweep(tmp_path, [{"unlearn.epochs": (e,), "unlearn.learning_rate": rate}
+                            for e in (1, 2) for rate in (1e-3, 2e-3)])
+    [job] = plan.jobs
+    planned = plan_job(job, Store(plan.store))
+    # M_O and M_R of two seeds; then each rate a population, one run with two snapshots
+    assert [(j.models, j.epochs) for j in planned.jobs] == [(4, 3), (2, 2), (2, 2)]
+    scratch, *unlearning = planned.jobs
+    # two seeds, two epochs of D_r; from scratch three epochs of D_o and of D_r
+    retain, rest = divmod(unlearning[0].images, 2 * 2)
+    assert rest == 0 and unlearning[1].images == unlearning[0].images
+    whole, rest = divmod(scratch.images - 2 * 3 * retain, 2 * 3)
+    assert rest == 0 and 0 < retain < whole < 120 * 0.6
+    assert planned.measured.images_per_second > 0 and planned.recorded is None
+    text = describe(plan, "local", 1)
+    assert "4 points: 8 unlearned models" in text and "measured now" in text
+    assert "with 1 processes at a time" in text
+
+
+def test_what_is_not_counted_says_so(tmp_path):
+    plan = sweep(tmp_path, [{"unlearn.sisa.shards": n} for n in (2, 3)], "configs/sisa.py")
+    assert len(plan.jobs) == 2
+    planned = plan_job(plan.jobs[0], Store(plan.store))
+    assert [j.models for j in planned.jobs] == [4]
+    text = describe(plan, "slurm", 2)
+    assert text.count("its unlearned models are not in the plan") == 2
+    assert "an array of 1 tasks" in text
+
+
+def test_what_cannot_be_forgotten_is_refused(tmp_path):
+    plan = sweep(tmp_path, [{"forget.sets": ("gender:7",)}])
+    with pytest.raises(InputError, match="gender:7"):
+        describe(plan, "local", 1)
