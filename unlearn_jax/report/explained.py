@@ -8,7 +8,7 @@ import pandas as pd
 
 from unlearn_jax.report import explained_figures, html, markdown, tables
 from unlearn_jax.report.document import Cell, Code, Document, Figure, Section, Table, Text
-from unlearn_jax.report.files import numbers, read_csv
+from unlearn_jax.report.files import rows_of
 from unlearn_jax.report.inputs import Model, Run, read_run
 from unlearn_jax.report.naming import Metric, model_title
 from unlearn_jax.report.stats import estimate
@@ -31,13 +31,8 @@ def read(run: Run, forget_set: str) -> pd.DataFrame | None:
     Raises:
       ReportError: explain.csv is malformed.
     """
-    if not (run.workdir / FILE).exists():
-        return None
-    table = read_csv(run.workdir, FILE, _COLUMNS)
-    whole = {c: numbers(table, FILE, c, whole=True) for c in ("epochs", "seed", "samples")}
-    table = table.assign(**whole, value=numbers(table, FILE, "value"))
-    table = table[table.forget_set == forget_set]
-    return None if table.empty else table
+    return rows_of(run.workdir, FILE, _COLUMNS, forget_set, ("epochs", "seed", "samples"),
+                   ("value",))
 
 
 def section(run: Run, forget_set: str, figures: tuple[Figure, ...]) -> Section | None:

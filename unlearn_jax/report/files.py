@@ -73,6 +73,27 @@ def read_csv(workdir: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame
     return table
 
 
+def rows_of(workdir: Path, name: str, columns: tuple[str, ...], forget_set: str,
+            whole: tuple[str, ...], real: tuple[str, ...]) -> pd.DataFrame | None:
+    """The rows of a forget set in a table that not every run has; None where there are none.
+
+    Args:
+      name: of the file.
+      columns: all that it must have.
+      whole, real: those that are whole numbers, and numbers or nan.
+
+    Raises:
+      ReportError: the table is malformed.
+    """
+    if not (workdir / name).exists():
+        return None
+    table = read_csv(workdir, name, columns)
+    table = table.assign(**{c: numbers(table, name, c, whole=True) for c in whole},
+                         **{c: numbers(table, name, c) for c in real})
+    table = table[table.forget_set == forget_set]
+    return None if table.empty else table
+
+
 def numbers(table: pd.DataFrame, file: str, column: str, whole: bool = False) -> pd.Series:
     """A column of text as numbers; 'nan' is NaN, and an empty cell is refused.
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure as Canvas
 
 from unlearn_jax.report import picture, tables
 from unlearn_jax.report.document import Cell, Figure, Section, Table
-from unlearn_jax.report.files import numbers, read_csv
+from unlearn_jax.report.files import rows_of
 from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.naming import Metric, model_title
 from unlearn_jax.report.stats import estimate
@@ -27,13 +27,7 @@ def read(run: Run, forget_set: str) -> pd.DataFrame | None:
     Raises:
       ReportError: layers.csv is malformed.
     """
-    if not (run.workdir / FILE).exists():
-        return None
-    table = read_csv(run.workdir, FILE, _COLUMNS)
-    whole = {c: numbers(table, FILE, c, whole=True) for c in ("epochs", "seed")}
-    table = table.assign(**whole, **{c: numbers(table, FILE, c) for c in _NUMBERS})
-    table = table[table.forget_set == forget_set]
-    return None if table.empty else table
+    return rows_of(run.workdir, FILE, _COLUMNS, forget_set, ("epochs", "seed"), _NUMBERS)
 
 
 def section(run: Run, forget_set: str, figures: tuple[Figure, ...]) -> Section | None:
