@@ -22,6 +22,8 @@ ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
 IMAGES = (".jpg", ".jpeg", ".png")
 MAX_BYTES = 64 * 2**20  # no photograph is larger; an archive bomb is
 
+# What reading an archive raises where it is broken; zipfile raises NotImplementedError for a
+# compression that it does not know.
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 
 
