@@ -25,14 +25,25 @@ ENV = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device, a
 
 def command(config, workdir, store, *flags, budgets="(1,2)"):
     # a tuple given twice is added up, so that each test names its budgets once
+    return as_typed(config, workdir, store, *TINY, f"--config.unlearn.epochs={budgets}", *flags)
+
+
+def as_typed(config, workdir, store, *flags):
     return [sys.executable, "-m", "unlearn_jax.main", f"--config=configs/{config}",
-            f"--workdir={workdir}", f"--store={store}", *TINY,
-            f"--config.unlearn.epochs={budgets}", *flags]
+            f"--workdir={workdir}", f"--store={store}", *flags]
 
 
 def run(*args, **kwargs):
-    return subprocess.run(command(*args, **kwargs), cwd=ROOT, env=ENV, capture_output=True,
-                          text=True, timeout=300)
+    return finish(command(*args, **kwargs))
+
+
+def run_as_typed(*args):
+    return finish(as_typed(*args))
+
+
+def finish(arguments):
+    return subprocess.run(arguments, cwd=ROOT, env=ENV, capture_output=True, text=True,
+                          timeout=300)
 
 
 def table(path):

@@ -1,11 +1,9 @@
 """A run of the reference study on tiny data, as a user starts it: names, sharing, the plan."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from test_stages import ENV, ROOT, TINY, statuses, table, values
+from test_stages import TINY, run_as_typed, statuses, table, values
 
 FLAGS = [*TINY, "--config.data.size=300", "--config.forget.sets=('20-28','36-44')",
          "--config.unlearn.epochs=(1,2)", "--config.thesis.elsewhere.ft=(1,)",
@@ -13,17 +11,11 @@ FLAGS = [*TINY, "--config.data.size=300", "--config.forget.sets=('20-28','36-44'
 ARMS = ("ft", "rnd", "rnd_offset", "rnd_units")
 
 
-def run(config, workdir, store, *flags):
-    args = [sys.executable, "-m", "unlearn_jax.main", f"--config=configs/{config}",
-            f"--workdir={workdir}", f"--store={store}", *flags]
-    return subprocess.run(args, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished run: (work directory, store, its process)."""
     base = tmp_path_factory.mktemp("thesis")
-    done = run("thesis.py:demo", base / "w", base / "store", *FLAGS)
+    done = run_as_typed("thesis.py:demo", base / "w", base / "store", *FLAGS)
     assert done.returncode == 0, done.stderr[-3000:]
     return base / "w", base / "store", done
 
@@ -76,7 +68,7 @@ def test_the_plan_is_printed_first_and_comes_true(finished):
 def test_again_it_computes_nothing_and_says_so(finished, tmp_path):
     workdir, store, _ = finished
     before = (workdir / "results.csv").read_text()
-    done = run("thesis.py:demo", workdir, store, *FLAGS)
+    done = run_as_typed("thesis.py:demo", workdir, store, *FLAGS)
     assert done.returncode == 0, done.stderr[-3000:]
     assert set(statuses(workdir).values()) == {"reused"}
     assert "Every model is in the store: nothing to train." in done.stdout
@@ -86,10 +78,10 @@ def test_again_it_computes_nothing_and_says_so(finished, tmp_path):
 @pytest.mark.slow
 def test_an_arm_is_the_run_of_its_method_alone(finished, tmp_path):
     workdir, store, _ = finished
-    done = run("rnd.py", tmp_path / "w", store, *TINY, "--config.data.size=300",
-               "--config.data.image_size=8", "--config.forget.sets=('20-28',)",
-               "--config.unlearn.epochs=(1,2)", "--config.unlearn.schedule=constant",
-               "--config.unlearn.learning_rate=5e-4")
+    done = run_as_typed("rnd.py", tmp_path / "w", store, *TINY, "--config.data.size=300",
+                        "--config.data.image_size=8", "--config.forget.sets=('20-28',)",
+                        "--config.unlearn.epochs=(1,2)", "--config.unlearn.schedule=constant",
+                        "--config.unlearn.learning_rate=5e-4")
     assert done.returncode == 0, done.stderr[-3000:]
     assert set(statuses(tmp_path / "w").values()) == {"reused"}
     mine, theirs = values(tmp_path / "w"), values(workdir)

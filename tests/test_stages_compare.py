@@ -3,13 +3,12 @@
 import json
 import math
 import shlex
-import subprocess
 import sys
 import types
 
 import numpy as np
 import pytest
-from test_stages import ENV, ROOT, TINY, statuses, table, values
+from test_stages import TINY, finish, run_as_typed, statuses, table, values
 
 from unlearn_jax.stages.compare import TRIAL_COLUMNS, validation_errors
 from unlearn_jax.train import make_loss
@@ -46,12 +45,6 @@ FLAGS = [f for f in TINY if "train.epochs" not in f] + [
     "--config.compare.trials=2", "--config.eval.alphas=(15.0,)"]
 
 
-def run(config, workdir, store, *flags):
-    args = [sys.executable, "-m", "unlearn_jax.main", f"--config=configs/{config}",
-            f"--workdir={workdir}", f"--store={store}", *flags]
-    return subprocess.run(args, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished comparison: (work directory, store, the flags it was run with)."""
@@ -59,7 +52,7 @@ def finished(tmp_path_factory):
     (base / "own.py").write_text(OUTSIDE)
     flags = (*FLAGS, "--config.compare.methods="
              f"('ft','{base}/own.py:PAIRS','{base}/own.py:SHRINK')")
-    done = run("compare.py", base / "w", base / "store", *flags)
+    done = run_as_typed("compare.py", base / "w", base / "store", *flags)
     assert done.returncode == 0, done.stderr[-3000:]
     return base / "w", base / "store", flags
 
@@ -138,7 +131,7 @@ def test_the_leaderboard_is_written(finished):
 def test_the_same_command_again_computes_nothing(finished):
     workdir, store, flags = finished
     before = (workdir / "trials.csv").read_text()
-    done = run("compare.py", workdir, store, *flags)
+    done = run_as_typed("compare.py", workdir, store, *flags)
     assert done.returncode == 0, done.stderr[-3000:]
     assert set(statuses(workdir).values()) == {"reused"}
     assert "validated in" not in done.stderr
@@ -153,9 +146,8 @@ def test_the_command_of_a_row_gives_its_numbers(finished, tmp_path, method, forg
               if (r["method"], r["forget_set"]) == (method, forget_set)]
     python, *args = shlex.split(row["command"])
     assert python == "python"
-    done = subprocess.run([sys.executable, *args, f"--workdir={tmp_path / 'w'}",
-                           f"--store={tmp_path / 'store'}"], cwd=ROOT, env=ENV,
-                          capture_output=True, text=True, timeout=300)
+    done = finish([sys.executable, *args, f"--workdir={tmp_path / 'w'}",
+                   f"--store={tmp_path / 'store'}"])
     assert done.returncode == 0, done.stderr[-3000:]
     assert set(statuses(tmp_path / "w").values()) == {"computed"}
     mine, theirs = values(tmp_path / "w"), values(workdir)
@@ -169,8 +161,9 @@ def test_the_command_of_a_row_gives_its_numbers(finished, tmp_path, method, forg
 @pytest.mark.parametrize("unit", ["wall", "flops"])
 def test_other_units_measure_the_first_epoch(finished, tmp_path, unit):
     _, store, _ = finished
-    done = run("compare.py", tmp_path / "w", store, *FLAGS, "--config.compare.methods=('ft','rnd')",
-               f"--config.compare.budget={unit}", "--config.compare.fraction=0.5")
+    done = run_as_typed("compare.py", tmp_path / "w", store, *FLAGS,
+                        "--config.compare.methods=('ft','rnd')",
+                        f"--config.compare.budget={unit}", "--config.compare.fraction=0.5")
     assert done.returncode == 0, done.stderr[-3000:]
     # What the first epoch takes was measured, as a stage that later runs find again.
     assert {("ft", "20-28", 0), ("ft", "20-28", 1)} <= statuses(tmp_path / "w").keys()
@@ -189,7 +182,7 @@ def test_other_units_measure_the_first_epoch(finished, tmp_path, unit):
     (["--config.compare.methods=('ft','own.py:M')"], "own.py: No such file"),
 ])
 def test_mistakes_are_named_before_any_work(tmp_path, flags, words):
-    done = run("compare.py", tmp_path / "w", tmp_path / "store", *FLAGS, *flags)
+    done = run_as_typed("compare.py", tmp_path / "w", tmp_path / "store", *FLAGS, *flags)
     assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr[-2000:]
     assert words in done.stderr and not (tmp_path / "w").exists()
 
