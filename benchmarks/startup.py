@@ -1,9 +1,9 @@
 """Seconds until a population has taken its first step:  python -m benchmarks.startup
 
 Each run is a process of its own: first with an empty compilation cache (`cold`), then with the one
-that it left (`cached`). Counted from the start of the process, imports included. `--members`
-members go into one program, which is the hardest to compile; the engine itself puts only one into
-it on a CPU (`--members 1`). `cpu_s` are the seconds of all cores together.
+that it left (`cached`). Counted from the start of the process, imports included. All `--members`
+go into one program, which is the hardest to compile; `--per-program 1` puts one into it, as the
+engine itself does on a CPU. `cpu_s` are the seconds of all cores together.
 """
 
 import json
@@ -27,6 +27,7 @@ def main() -> None:
     """Prints the table; see `--help`."""
     parser = measure.arguments(__doc__, members=[8], network="resnet50", stem="imagenet", width=64,
                                image_size=64, batch=2, steps=1, n=1)
+    parser.add_argument("--per-program", type=int, default=0, help="members; 0: all of them")
     args = parser.parse_args()
     rows = []
     for members in args.members:
@@ -44,7 +45,7 @@ def main() -> None:
 def _run(args, members: int, cache: Path) -> dict[str, float]:
     workload = {"members": members, "network": args.network, "stem": args.stem,
                 "width": args.width, "image-size": args.image_size, "batch": args.batch,
-                "steps": args.steps}
+                "steps": args.steps, "per-program": args.per_program}
     flags = [text for name, value in workload.items() for text in (f"--{name}", str(value))]
     began, cpu = time.perf_counter(), _cpu_seconds_of_children()
     # One device, so that all members are in its program.
@@ -63,7 +64,9 @@ def _cpu_seconds_of_children() -> float:
 def first_step() -> None:
     """In the child: one step of all members; prints how long the compilers took."""
     cache = sys.argv.pop(1)
-    args = measure.arguments(__doc__).parse_args()
+    parser = measure.arguments(__doc__)
+    parser.add_argument("--per-program", type=int)
+    args = parser.parse_args()
     import jax
 
     from benchmarks import workload
@@ -71,7 +74,8 @@ def first_step() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     members = args.members[0]
     work = workload.make_workload(args, members)
-    run = workload.engine_run(work, workload.layout_for(members, per_device=members))
+    layout = workload.layout_for(members, per_device=args.per_program or members)
+    run = workload.engine_run(work, layout)
     run.train_epoch()
     jax.block_until_ready([group.carry for group in run.groups])
     print(json.dumps({"compile_s": run.compile_seconds,
