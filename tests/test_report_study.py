@@ -84,6 +84,14 @@ def test_an_entry_is_the_value_beside_the_printed_one(run):
     assert study_tables.entry(run, 6, "ft", 8, FIRST, "forgetting@15").mean_prediction == averaged
 
 
+def test_every_number_of_the_tables_leads_to_its_stage(run):
+    stages = {f"stage-{s['key']}" for s in run.run["stages"]}
+    for table in study_tables.study_tables(run):
+        for row in study_tables.as_block(run, table).rows:
+            for cell in row[len(table.stub):]:
+                assert cell.text == "–" or (cell.link in stages and cell.tip), cell
+
+
 def test_files_of_the_tables(run, workdir):
     study.write_tables(run)
     with open(workdir / "tables" / "table6.csv", newline="") as file:

@@ -11,7 +11,7 @@ from unlearn_jax.report.document import Block, Cell, Code, Figure, Section, Tabl
 from unlearn_jax.report.inputs import Run
 from unlearn_jax.report.leaderboard import BASELINE, CEILING, FLOOR, OVERALL, Board, Row
 from unlearn_jax.report.naming import Metric, describe, model_title
-from unlearn_jax.report.origins import trace
+from unlearn_jax.report.origins import linked, trace
 from unlearn_jax.report.stats import estimate, pareto
 from unlearn_jax.report.style import INK, QUIET, canvas, look, plain
 from unlearn_jax.report.tables import NONE, ROUGH, number
@@ -167,7 +167,7 @@ def _chosen(run: Run) -> Table:
 def _trials(run: Run) -> Table:
     error = "1 − accuracy" if run.classification else "mean loss"
     rows = tuple((
-        Cell(r.method), Cell(r.forget_set), Cell(str(r.trial), sort=r.trial),
+        linked(run, Cell(r.method), r.stage), Cell(r.forget_set), Cell(str(r.trial), sort=r.trial),
         _value(r.learning_rate), _option(r), Cell(str(r.epochs), sort=r.epochs),
         _value(r.validation_error, ".4g"), _value(r.limit, ".4g"),
         Cell("yes" if r.within else "no"), Cell("taken" if r.chosen else "–"),

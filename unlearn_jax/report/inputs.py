@@ -210,8 +210,12 @@ class Run:
             key = self.data["fingerprint"]
         return key if key in self._stages else ""
 
+    def has_stage(self, key: str) -> bool:
+        """Whether run.json has a stage of this key."""
+        return key in self._stages
+
     def stage(self, key: str) -> dict[str, Any]:
-        """The entry of run.json of a stage that `origin` gave."""
+        """The entry of run.json of a stage that it has."""
         return self._stages[key]
 
     def forget_range(self, forget_set: str) -> tuple[float, float] | None:

@@ -10,6 +10,7 @@ from unlearn_jax.report.document import Cell, Figure, Section, Table
 from unlearn_jax.report.files import rows_of
 from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.naming import Metric, model_title
+from unlearn_jax.report.origins import made_by
 from unlearn_jax.report.stats import estimate
 from unlearn_jax.report.style import INK, RC, canvas, drawn, label, legend, look, plain
 
@@ -51,7 +52,9 @@ def section(run: Run, forget_set: str, figures: tuple[Figure, ...]) -> Section |
         mine = mine.set_index("seed")
         columns = [None if model.method == "original" else mine.to_original / size,
                    None if model.method == "retrain" else mine.to_retrain / size, floor / size]
-        cells.append((Cell(model_title(run, model)), Cell(f"{model.epochs}", sort=model.epochs), *(
+        cells.append((
+            made_by(run, Cell(model_title(run, model)), model, forget_set),
+            Cell(f"{model.epochs}", sort=model.epochs), *(
             tables.number(_SHARE, None if c is None else estimate(c)) for c in columns)))
     table = Table(
         f"Forget set {forget_set}: L2 distances of all weights, running statistics left out, in % "

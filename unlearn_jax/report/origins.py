@@ -38,11 +38,26 @@ def trace(run: Run, cell: Cell, model: Model, forget_set: str, metric: str,
               for seed, value in list(values.items())[:MOST_SEEDS]]
     if len(values) > MOST_SEEDS:
         listed.append(f"and {len(values) - MOST_SEEDS} more seeds")
-    stage = run.stage(key)
-    tip = (f"{metric} of {model.method}, forget set {forget_set}", *listed,
-           f"stage {stage['stage']} {key}",
-           "config: " + ", ".join(config_sections(run, stage["stage"])))
+    tip = (f"{metric} of {model.method}, forget set {forget_set}", *listed, *_tip(run, key))
     return dataclasses.replace(cell, link=stage_anchor(key), tip=tip)
+
+
+def made_by(run: Run, cell: Cell, model: Model, forget_set: str) -> Cell:
+    """The cell with a link to the stage of a model, for what is not in results.csv."""
+    rows = run.results
+    rows = rows[(rows.method == model.method) & (rows.epochs == model.epochs)
+                & (rows.forget_set == forget_set)]
+    keys = {run.origin(model, forget_set, metric) for metric in rows.metric.unique()} - {""}
+    if len(keys) != 1:
+        return cell
+    return linked(run, cell, keys.pop())
+
+
+def linked(run: Run, cell: Cell, key: str) -> Cell:
+    """The cell with a link to a stage, if run.json has that."""
+    if not run.has_stage(key):
+        return cell
+    return dataclasses.replace(cell, link=stage_anchor(key), tip=_tip(run, key))
 
 
 def data_link(run: Run) -> str:
@@ -75,6 +90,11 @@ def config_sections(run: Run, stage: str) -> tuple[str, ...]:
 def config_links(run: Run, stage: str) -> Links:
     """A cell that leads to those sections."""
     return Links(tuple((name, config_anchor(name)) for name in config_sections(run, stage)))
+
+
+def _tip(run: Run, key: str) -> tuple[str, str]:
+    stage = run.stage(key)["stage"]
+    return f"stage {stage} {key}", "config: " + ", ".join(config_sections(run, stage))
 
 
 def _given(run: Run, name: str) -> bool:

@@ -8,6 +8,7 @@ from unlearn_jax.report import tables
 from unlearn_jax.report.document import Block, Cell, Section, Table, Text
 from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.naming import Metric, describe, model_symbol, symbol
+from unlearn_jax.report.origins import made_by, trace
 from unlearn_jax.report.printed import ALPHA, FIRST
 from unlearn_jax.report.stats import Estimate, estimate
 from unlearn_jax.report.study_tables import (
@@ -78,10 +79,11 @@ def _units(run: Run) -> tuple[Block, ...]:
         outputs = run.prediction(model, FIRST, "forget").outputs
         near = (outputs >= top - 1).mean(axis=1)
         near = np.where(np.isfinite(outputs).all(axis=1), near, np.nan)
-        rows.append((Cell(model_symbol(model)),
+        rows.append((made_by(run, Cell(model_symbol(model)), model, FIRST),
                      tables.number(_YEARS, predicted_on_forget(run, model)),
                      tables.number(_SHARE, estimate(near)),
-                     *(tables.number(describe(run, m), estimate(run.values(model, FIRST, m)))
+                     *(trace(run, tables.number(describe(run, m), estimate(
+                         run.values(model, FIRST, m))), model, FIRST, m)
                        for m in ("mae_forget", "mae_test", f"F@{ALPHA:g}"))))
     text = (
         "The published code divides ages by 60 before it looks for those from "
@@ -117,8 +119,9 @@ def pairs(run: Run) -> dict[Model, tuple[Estimate, Estimate]]:
 
 def _pairs(run: Run) -> tuple[Block, ...]:
     metric = describe(run, _FORGETTING)
-    rows = [(Cell(model_symbol(m)), tables.number(metric, own), tables.number(metric, every))
-            for m, (own, every) in pairs(run).items()]
+    rows = [(made_by(run, Cell(model_symbol(m)), m, FIRST),
+             trace(run, tables.number(metric, own), m, FIRST, _FORGETTING),
+             tables.number(metric, every)) for m, (own, every) in pairs(run).items()]
     text = (
         "The published code subtracts predictions of shape (N, 1) from labels of shape (N,), which "
         "gives N × N errors: every prediction against everybody's age. What it prints as "

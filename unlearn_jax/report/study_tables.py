@@ -10,6 +10,7 @@ from unlearn_jax.report import tables
 from unlearn_jax.report.document import Cell, Table
 from unlearn_jax.report.inputs import AVERAGED, Model, Run
 from unlearn_jax.report.naming import Metric, describe, symbol
+from unlearn_jax.report.origins import trace
 from unlearn_jax.report.printed import ALPHAS, CHOSEN, EPOCHS, FIRST, SETS, printed
 from unlearn_jax.report.stats import Estimate, estimate
 
@@ -207,9 +208,11 @@ def _cell(run: Run, e: Entry | None, averaged: bool) -> Cell:
     beside = f" / {metric_text(metric, e.printed)}" if e.printed is not None else ""
     if averaged:
         shown = "–" if np.isnan(value) else metric.text(value)
-        return Cell(shown, beside.strip(), value)
+        cell = Cell(shown, beside.strip(), value)
+        return trace(run, cell, e.model, e.forget_set, f"averaged:{e.metric}")
     found = tables.number(metric, e.here if e.here.n else None)
-    return Cell(found.text, (found.note + beside).strip(), found.sort)
+    cell = Cell(found.text, (found.note + beside).strip(), found.sort)
+    return trace(run, cell, e.model, e.forget_set, e.metric)
 
 
 def metric_text(metric: Metric, value: float) -> str:

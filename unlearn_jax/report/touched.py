@@ -7,6 +7,7 @@ from unlearn_jax.report.document import Cell, Section, Table
 from unlearn_jax.report.files import numbers, read_csv, refuse
 from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.naming import Metric, model_title
+from unlearn_jax.report.origins import made_by
 from unlearn_jax.report.stats import estimate
 
 FILE = "touched.csv"
@@ -43,7 +44,8 @@ def section(run: Run, forget_set: str) -> Section | None:
 
 
 def _method_rows(run: Run, method: str, rows: pd.DataFrame) -> list[tuple[Cell, ...]]:
-    model = Cell(model_title(run, Model(method, 0)))
+    made = Model(method, int(rows.epochs.iloc[0]))
+    model = made_by(run, Cell(model_title(run, made)), made, rows.forget_set.iloc[0])
     if (rows.touched == rows.of).all():
         rows = rows.groupby("seed", as_index=False)[["touched", "of"]].sum().assign(layer="all")
     rows = rows.assign(share=rows.touched / rows.of)
