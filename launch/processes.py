@@ -13,8 +13,9 @@ from launch.plan import Job, Plan
 
 ROOT = Path(__file__).parent.parent
 _LAST_LINES = 15
-# Becomes the command; a warning that comes while Python starts must not end the process.
-_PATIENT = ("env", "--ignore-signal=USR1", "--ignore-signal=USR2")
+# Become the command. A warning that comes while Python starts must not end the process; whose
+# parent is killed is asked for a checkpoint, so that no run is left without anybody to wait for it.
+_PATIENT = ("env", "--ignore-signal=USR1", "--ignore-signal=USR2", "setpriv", "--pdeathsig", "TERM")
 
 
 def command(plan: Plan, job: Job) -> list[str]:

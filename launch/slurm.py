@@ -135,7 +135,7 @@ class Task:
 
 def submit(plan: Plan, jobs: Sequence[Job], options: Options,
            say: Callable[[str], None] = print) -> None:
-    """Hands jobs to SLURM as one array, and notes its number in slurm.json.
+    """Hands jobs to SLURM as one array, and notes its number in slurm.json beside what is queued.
 
     Args:
       plan: they are of.
@@ -152,6 +152,7 @@ def submit(plan: Plan, jobs: Sequence[Job], options: Options,
         raise InputError(f"--signal-seconds={options.signal_seconds}: allowed: less than the time "
                          f"limit, {60 * options.minutes} s")
     tasks = [jobs[i:i + options.pack] for i in range(0, len(jobs), options.pack)]
+    queued = in_queue(plan)
     for job in jobs:
         plan.exit_file(job).unlink(missing_ok=True)
     patience = max(1.0, options.signal_seconds - _REQUEUE_SECONDS)
@@ -170,7 +171,8 @@ def submit(plan: Plan, jobs: Sequence[Job], options: Options,
             subprocess.CalledProcessError, ValueError) as e:
         raise InputError(f"SLURM refuses the sweep: {' '.join(str(e).split())[-500:]}") from e
     numbers = [job.job_id for job in made]
-    record = {"tasks": {number: [job.name for job in own] for number, own in zip(numbers, tasks)}}
+    own = {number: [job.name for job in part] for number, part in zip(numbers, tasks)}
+    record = {"tasks": {**queued, **own}}
     (plan.directory / SUBMITTED).write_text(json.dumps(record, indent=1) + "\n")
     say(f"submitted {len(jobs)} jobs as {len(tasks)} tasks of SLURM's job "
         f"{numbers[0].partition('_')[0]}")

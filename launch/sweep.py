@@ -36,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         print(describe(plan, args.on, args.pack))
         return 0
     plan.write()
+    queued = _in_queue(plan) if args.on == "slurm" else set()  # before what is asked of files
     jobs = plan.unfinished()
     members = sum(r.members for r in plan.runs)
     _say(f"{len(points)} points: {members} unlearned models in {len(plan.runs)} runs, "
@@ -44,16 +45,12 @@ def main(arguments: Sequence[str]) -> int:
     codes: dict[str, int] = {}
     try:
         if jobs and args.on == "slurm":
-            from launch import slurm  # submitit takes a while to import
+            from launch import slurm
 
-            queued = {name for names in slurm.in_queue(plan).values() for name in names}
             lost = [job for job in jobs if job.name not in queued]
-            if queued:
-                _say(f"{len(queued)} processes are in SLURM's queue from before")
+            if len(lost) < len(jobs):
+                _say(f"{len(jobs) - len(lost)} processes are in SLURM's queue from before")
             if lost:
-                if queued:
-                    raise InputError("others have ended without a result; wait until the queue is "
-                                     "empty, then run the same command again")
                 slurm.submit(plan, lost, _slurm_options(args), _say)
             if args.no_wait:
                 _say("the same command without --no-wait waits for them and gathers the results")
@@ -66,6 +63,13 @@ def main(arguments: Sequence[str]) -> int:
             " (what SLURM has, it keeps)" if args.on == "slurm" else ""))
         return INTERRUPTED
     return _finish(plan, codes)
+
+
+def _in_queue(plan: Plan) -> set[str]:
+    """Names of the jobs that an earlier command has given to SLURM, and that have not ended."""
+    from launch import slurm  # submitit takes a while to import
+
+    return {name for names in slurm.in_queue(plan).values() for name in names}
 
 
 def _finish(plan: Plan, codes: dict[str, int]) -> int:

@@ -98,6 +98,24 @@ def test_warnings_while_a_process_starts_do_not_end_it(tmp_path):
     assert process.wait() == 0
 
 
+def test_processes_whose_launcher_is_killed_are_asked_for_a_checkpoint(tmp_path):
+    code = ("import signal, sys, time\n"
+            "signal.signal(signal.SIGTERM, lambda *a: (print('saved'), sys.exit(75)))\n"
+            "print('ready', flush=True)\ntime.sleep(60)")
+    log = tmp_path / "log"
+    launcher = subprocess.Popen([sys.executable, "-c", (
+        "import pathlib, sys, time; from launch import processes\n"
+        f"processes.start([sys.executable, '-c', {code!r}], pathlib.Path({str(log)!r}), {{}})\n"
+        "time.sleep(60)")])
+    for text in ("ready", "saved"):
+        end = time.monotonic() + 30
+        while not (log.exists() and text in log.read_text().splitlines()):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        launcher.kill()
+    launcher.wait()
+
+
 def test_processes_are_asked_until_they_leave(tmp_path):
     code = ("import signal, sys, time\ntime.sleep(.7)\n"
             "signal.signal(signal.SIGUSR1, lambda *a: sys.exit(75))\ntime.sleep(60)")

@@ -1,17 +1,12 @@
 """Tasks on a real SLURM, of two nodes on this machine; small stand-ins take the place of studies.
 
-What a study does when it is asked to leave, and that it goes on to the same numbers, is tested
-without SLURM: test_interrupt.py.
+Real studies that are told to leave, or killed, are in test_launch_slurm_study.py.
 """
 
-import os
-import shutil
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
+from real_slurm import ask, start_again, until
 
 from launch import processes, slurm
 from launch.plan import make_plan
@@ -21,7 +16,6 @@ from unlearn_jax.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
-ROOT = Path(__file__).parent.parent
 OPTIONS = dict(minutes=10, signal_seconds=60,
                parameters=dict(cpus_per_task=1, array_parallelism=2))
 
@@ -40,26 +34,8 @@ def test_what_is_no_time_limit(text):
         parse_minutes(text)
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """A directory; SLURM's commands reach the cluster there until the module's end."""
-    missing = [p for p in ("slurmctld", "slurmd", "munged") if not shutil.which(p)]
-    if missing or os.geteuid():
-        pytest.skip(f"no SLURM to try: {', '.join(missing)} not installed (apt-get install "
-                    "slurm-wlm munge)" if missing else "only root can start a SLURM to try")
-    directory = tmp_path_factory.mktemp("slurm")
-    script = str(ROOT / "launch" / "local_slurm.sh")
-    started = subprocess.run([script, "start", directory], capture_output=True, text=True)
-    if started.returncode:
-        pytest.skip(f"SLURM is installed but does not start here: {started.stderr.strip()}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLURM_CONF", str(directory / "slurm.conf"))
-        yield directory
-        subprocess.run([script, "stop", directory], check=True)
-
-
 @pytest.fixture
-def plan(cluster, tmp_path):
+def plan(slurm_cluster, tmp_path):
     """Three jobs."""
     points = make_points([{"model.width": width} for width in (2, 4, 8)], "configs/ft.py", ())
     made = make_plan(points, (), tmp_path / "sweep", tmp_path / "store")
@@ -71,17 +47,6 @@ def stand_in(monkeypatch, *code):
     """The code of the process of each job, in place of a study."""
     monkeypatch.setattr(processes, "command", lambda plan, job: [
         sys.executable, "-S", "-c", code[plan.jobs.index(job)]])
-
-
-def ask(*line):
-    return subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()
-
-
-def until(condition, seconds=240):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
 
 
 def test_jobs_of_an_array_end_with_their_exit_codes(monkeypatch, plan):
@@ -110,11 +75,8 @@ def test_a_task_that_is_told_to_leave_goes_on_later(monkeypatch, plan, tmp_path)
     until(running.exists)
     ask("scancel", "--signal=USR2", task)  # as when its time is up
     until(saved.exists)
-    state = ("squeue", "-hr", "-j", task.partition("_")[0], "-t", "all", "-o", "%T")
-    until(lambda: ask(*state) == ["PENDING"])
+    start_again(task)
     assert not plan.exit_file(plan.jobs[0]).exists() and slurm.in_queue(plan)
-    # SLURM would wait two minutes; at once, its nodes would take the task for the one that ended.
-    ask("scontrol", "update", f"JobId={task}", "StartTime=now+10")
     assert slurm.wait(plan, plan.jobs[:1], lambda text: None) == {plan.jobs[0].name: 0}
     assert "went on" in plan.log(plan.jobs[0]).read_text()
 
@@ -132,3 +94,16 @@ def test_a_task_that_dies_has_failed_and_can_be_submitted_again(monkeypatch, pla
     for code in (137, 0):
         slurm.submit(plan, plan.jobs[:1], Options(**OPTIONS), lambda text: None)
         assert slurm.wait(plan, plan.jobs[:1], lambda text: None) == {plan.jobs[0].name: code}
+
+
+def test_what_is_lost_is_submitted_beside_what_is_queued(monkeypatch, plan, tmp_path):
+    gate = tmp_path / "gate"
+    waits = (f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists(): "
+             "time.sleep(.1)\n")
+    stand_in(monkeypatch, waits, "", "")
+    slurm.submit(plan, plan.jobs[:1], Options(**OPTIONS), lambda text: None)
+    slurm.submit(plan, plan.jobs[1:], Options(**OPTIONS), lambda text: None)
+    until(plan.exit_file(plan.jobs[2]).exists)
+    until(lambda: [*slurm.in_queue(plan).values()] == [[plan.jobs[0].name]])
+    gate.touch()
+    assert slurm.wait(plan, plan.jobs, lambda text: None) == {j.name: 0 for j in plan.jobs}
