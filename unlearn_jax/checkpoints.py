@@ -5,6 +5,9 @@ Orbax casts a wrong dtype silently, loads flipped bits silently and takes an emp
 a checkpoint; here each is an error.
 
 A leaf is named by its path, such as `params/stem/kernel`; the member axis is inside the arrays.
+
+In several processes all call what saves or restores. A save gathers what is spread over them,
+Orbax writes it from process 0; each reads for itself. So any number of processes may go on from it.
 """
 
 import contextlib
@@ -25,7 +28,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from unlearn_jax import metadata as metadata_file
-from unlearn_jax import store
+from unlearn_jax import processes, spread, store
 from unlearn_jax.metadata import ARRAYS, CheckpointError
 
 _KEEP = 2
@@ -39,8 +42,8 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any],
 
     Args:
       path: the checkpoint's directory; its parent is created.
-      tree: any pytree of jax or numpy arrays (of this process' devices). JAX's typed random
-        keys are not stored: pass `jax.random.key_data(key)`.
+      tree: any pytree of jax or numpy arrays. JAX's typed random keys are not stored: pass
+        `jax.random.key_data(key)`.
       metadata: nested dict of plain values; numpy scalars and arrays become numbers and lists,
         tuples become lists. NaN and infinities are kept.
       overwrite: replace the checkpoint at `path`, if there is one.
@@ -51,27 +54,34 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any],
       store.DiskFullError: no room; what was at `path` stays.
     """
     path = Path(path).absolute()
-    _check_target(path, overwrite)
     named, empty = _flatten(tree)
     leaves = _to_host(named)
     time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    text = metadata_file.text(metadata, {
-        name: {"shape": list(a.shape), "dtype": a.dtype.name, "digest": _digest(a)}
-        for name, a in leaves.items()}, empty, time)
-    store.require_space(path, sum(a.nbytes for a in leaves.values()))
-    with store.temporary_directory(path) as temp:
-        if leaves:
+    with contextlib.ExitStack() as stack:
+        def begin() -> str:
+            _check_target(path, overwrite)
+            store.require_space(path, sum(a.nbytes for a in leaves.values()))
+            temp = stack.enter_context(store.temporary_directory(path))
+            (temp / metadata_file.FILE).write_text(metadata_file.text(metadata, {
+                name: {"shape": list(a.shape), "dtype": a.dtype.name, "digest": _digest(a)}
+                for name, a in leaves.items()}, empty, time))
+            return str(temp)
+
+        temp = Path(processes.agreed("a checkpoint to begin", begin))
+        if leaves:  # Orbax refuses a tree without
             with _quiet_orbax():
                 ocp.save(temp / ARRAYS, _nest(leaves))
-        else:
-            (temp / ARRAYS).mkdir()  # Orbax refuses a tree without leaves
-        (temp / metadata_file.FILE).write_text(text)
-        try:
-            store.move_into_place(temp, path, replace=overwrite)
-        except OSError as e:
-            if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            raise CheckpointError(f"{path} was written by another process meanwhile") from e
+        processes.agreed("a checkpoint to end", lambda: _finish(temp, path, overwrite))
+
+
+def _finish(temp: Path, path: Path, overwrite: bool) -> None:
+    (temp / ARRAYS).mkdir(exist_ok=True)
+    try:
+        store.move_into_place(temp, path, replace=overwrite)
+    except OSError as e:
+        if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise CheckpointError(f"{path} was written by another process meanwhile") from e
 
 
 def restore(path: str | os.PathLike, like: Any = None, sharding: Any = None,
@@ -153,14 +163,18 @@ def save_progress(directory: str | os.PathLike, step: int, tree: Any,
       The checkpoint's directory.
     """
     path = Path(directory) / f"{step:08d}"
-    save(path, tree, metadata, overwrite=path.exists())
-    others = [p for p in _numbered(directory) if p != path]
+    save(path, tree, metadata, overwrite=processes.agreed("an earlier checkpoint", path.exists))
+    processes.agreed("older checkpoints", lambda: _remove_others(path, step))
+    return path
+
+
+def _remove_others(path: Path, step: int) -> None:
+    others = [p for p in _numbered(path.parent) if p != path]
     # A later one is broken, or `restore_latest` would have taken it.
     later = [p for p in others if int(p.name) > step]
     earlier = [p for p in others if int(p.name) < step]
     for old in later + earlier[:-(_KEEP - 1)]:
         shutil.rmtree(old)
-    return path
 
 
 def restore_latest(directory: str | os.PathLike,
@@ -178,12 +192,23 @@ def restore_latest(directory: str | os.PathLike,
     Returns:
       As `restore`; None: there is none.
     """
-    for path in reversed(_numbered(directory)):
-        try:
-            return restore(path, like(describe(path)[0]))
-        except CheckpointError as e:
-            _log.warning("passing over a checkpoint: %s", e)
-    return None
+    found = None
+
+    def newest() -> str | None:
+        nonlocal found
+        for path in reversed(_numbered(directory)):
+            try:
+                found = restore(path, like(describe(path)[0]))
+                return path.name
+            except CheckpointError as e:
+                _log.warning("passing over a checkpoint: %s", e)
+        return None
+
+    name = processes.agreed("the newest checkpoint", newest)
+    if name is not None and not processes.leads():
+        path = Path(directory) / name
+        found = restore(path, like(describe(path)[0]))
+    return found
 
 
 def _numbered(directory: str | os.PathLike) -> list[Path]:
@@ -228,7 +253,7 @@ def _to_host(leaves: dict[str, Any]) -> dict[str, np.ndarray]:
         if other != name:  # Orbax writes a.b and a/b to the same place
             raise CheckpointError(f"the leaves {other!r} and {name!r} would share a file")
         _check_leaf(name, leaf)
-    host = {name: np.asarray(a, order="C") for name, a in jax.device_get(leaves).items()}
+    host = {name: np.asarray(a, order="C") for name, a in spread.fetch(leaves).items()}
     return {name: a.astype(a.dtype.newbyteorder("="), copy=False) for name, a in host.items()}
 
 
@@ -241,8 +266,6 @@ def _check_leaf(name: str, leaf: Any) -> None:
                                   "jax.random.key_data(key)")
         if leaf.is_deleted():
             raise CheckpointError(f"the leaf {name} was donated or deleted before the save")
-        if not leaf.is_fully_addressable:
-            raise CheckpointError(f"the leaf {name} is spread over several processes")
     if not (jax.dtypes.issubdtype(leaf.dtype, np.number) or leaf.dtype == np.bool_):
         raise CheckpointError(f"the leaf {name} has dtype {leaf.dtype}; allowed: numbers, bool")
     if leaf.size == 0:
@@ -257,7 +280,7 @@ def _load(path: str | os.PathLike, stored: dict[str, Any], names: list[str],
     # An untouched np.empty takes no memory: it only says "numpy, of this shape and dtype".
     abstract = {n: np.empty(*expected[n]) if n in expected else ocp.PLACEHOLDER for n in stored}
     try:
-        with _quiet_orbax():
+        with _quiet_orbax(), _by_itself():
             loaded = ocp.load(Path(path, ARRAYS).absolute(), _nest(abstract))
     except MemoryError:
         raise
@@ -292,6 +315,15 @@ def _quiet_orbax() -> Iterator[None]:
         logger.removeFilter(keep)
 
 
+def _by_itself() -> Any:
+    """Makes Orbax wait for no other process: each may read another checkpoint."""
+    if processes.count() == 1:
+        return contextlib.nullcontext()
+    me = jax.process_index()
+    return ocp.Context(multiprocessing_options=ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process-{me}"))
+
+
 def _check_like(path: str | os.PathLike, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
     for title, names in (("lacks", [n for n in wanted if n not in stored]),
                          ("also has", [n for n in stored if n not in wanted])):
@@ -305,12 +337,18 @@ def _check_like(path: str | os.PathLike, stored: dict[str, Any], wanted: dict[st
 
 
 def _place(path: str | os.PathLike, tree: Any, sharding: Any) -> Any:
-    placed = jax.device_put(tree, sharding)
+    placed = _put(tree, sharding)
     for (name, a), b in zip(_flatten(tree)[0].items(), jax.tree.leaves(placed), strict=True):
         if a.dtype != b.dtype:
             raise CheckpointError(f"{path}: the leaf {name} is {a.dtype}, which jax would cast "
                                   f"to {b.dtype}; restore it to the host or enable jax_enable_x64")
     return placed
+
+
+def _put(tree: Any, sharding: Any) -> Any:
+    if isinstance(sharding, jax.sharding.Sharding):
+        return spread.put(tree, sharding)
+    return jax.tree.map(spread.put, tree, sharding)
 
 
 def _nest(leaves: dict[str, Any]) -> dict[str, Any]:

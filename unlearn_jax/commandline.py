@@ -8,6 +8,8 @@ from ml_collections import config_flags
 
 from unlearn_jax.errors import InputError
 
+_OF_A_PROCESS = ("coordinator", "processes", "process_id", "process_timeout")
+
 
 def read_config(arguments: list[str]) -> ml_collections.ConfigDict:
     """The config of `--config=FILE:SCALE` and `--config.KEY=VALUE`, as `main` would have it.
@@ -54,6 +56,11 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
         raise InputError(f"--config={file} is no file; give one of configs/, as "
                          "--config=configs/ft.py")
     return rest
+
+
+def of_the_study(argv: list[str]) -> list[str]:
+    """The flags without those that say which of several processes this is."""
+    return [a for a in argv[1:] if a.lstrip("-").partition("=")[0] not in _OF_A_PROCESS]
 
 
 def config_name(values: flags.FlagValues = flags.FLAGS) -> tuple[str, str]:

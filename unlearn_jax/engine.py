@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from unlearn_jax import interrupt
+from unlearn_jax import interrupt, processes, spread
 from unlearn_jax.books import Books
 from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.feed import Feed, Queue
@@ -97,9 +97,11 @@ def _train(run: "PopulationRun", saver: Saver, bar: Callable[..., Any] | None) -
             run.train_epoch(progress_bar)
             if books.epoch == recipe.epochs:
                 return  # to be stored as finished
-            if saver.due() or interrupt.requested():
+            asked = interrupt.requested()
+            if saver.due() or asked:
                 run.save(saver)
-            interrupt.leave_if_requested()
+            if asked:
+                raise interrupt.Interrupted()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +138,8 @@ def measure_rate(recipe: Recipe, model: Model, layout: Layout, resident: Residen
     group, chunk = run.groups[0], run.programs.chunk
     rows_GTB, kinds_GT = run.walks(group)
     rates: list[float] = []
-    end = math.inf
-    while time.monotonic() < end or len(rates) < 2:
+    end, over = math.inf, False
+    while not over or len(rates) < 2:
         for call, batches in enumerate(run.feed(rows_GTB, chunk)):
             began = time.monotonic()
             steps = slice(call * chunk, (call + 1) * chunk)
@@ -148,7 +150,7 @@ def measure_rate(recipe: Recipe, model: Model, layout: Layout, resident: Residen
             ended = time.monotonic()
             rates.append(int((rows_GTB[group.slots, steps] >= 0).sum()) / (ended - began))
             end = min(end, ended + seconds)
-            if ended >= end:
+            if over := processes.agreed("enough steps", lambda t=ended, e=end: t >= e):
                 break
     # The median: somebody else may have had the machine for a while.
     return Rate(float(np.median(rates[1:])), len(rates) - 1,
@@ -283,7 +285,7 @@ class PopulationRun:
 
     def _record(self, epochs: list[tuple[Group, np.ndarray, Any]]) -> None:
         self.books.epoch += 1
-        summaries = jax.device_get([summary for _, _, summary in epochs])
+        summaries = spread.fetch([summary for _, _, summary in epochs])
         self._note_first_step()
         rows = {group.members[slot]: ({name: x[slot].item() for name, x in summary.items()},
                                       int(walked[slot]))

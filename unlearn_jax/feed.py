@@ -85,8 +85,13 @@ class Feed:
         return (_AHEAD + _QUEUED + 1) * one // self.layout.mesh.size
 
     def _send(self, rows_GKB: np.ndarray) -> Batches:
-        images = self.data.read(rows_GKB) if isinstance(self.data, Streamed) else None
-        return self.layout.put_batches(Batches(rows_GKB, images))
+        rows = self.layout.put_batches(rows_GKB)
+        if not isinstance(self.data, Streamed):
+            return Batches(rows)
+        # Each part by itself: of several processes each reads what its own devices take.
+        return Batches(rows, jax.make_array_from_callback(
+            (*rows_GKB.shape, *self.data.images.shape[1:]), self.layout.of_batches,
+            lambda index: self.data.read(rows_GKB[index[:3]])))
 
 
 class Queue:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from unlearn_jax import spread
 from unlearn_jax.train import Carry, Inputs
 
 
@@ -35,8 +36,8 @@ class Group:
 def joined(groups: Sequence[Group], part: Callable[[Carry], Any]) -> Any:
     """Part of the carry of all members of these groups, in their order, on the host, copied."""
     _, first = np.unique(np.concatenate([g.members for g in groups]), return_index=True)
-    return jax.tree.map(lambda *parts: np.concatenate([np.asarray(x) for x in parts])[first],
-                        *[part(g.carry) for g in groups])
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[first],
+                        *[spread.fetch(part(g.carry)) for g in groups])
 
 
 def regrouped(groups: Sequence[np.ndarray], done_M: np.ndarray) -> dict[int, np.ndarray]:

@@ -8,6 +8,8 @@ from there. A second SIGTERM does what it does by default, which is to end the p
 import signal
 from types import FrameType
 
+from unlearn_jax import processes
+
 # EX_TEMPFAIL of sysexits.h: not finished, worth trying again. No error of ours has this code.
 EXIT_CODE = 75
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
@@ -29,8 +31,8 @@ def listen() -> None:
 
 
 def requested() -> bool:
-    """Whether somebody has asked."""
-    return bool(_received)
+    """Whether somebody has asked this process, or another one of its program."""
+    return processes.lowest("a signal", -len(_received)) < 0
 
 
 def leave_if_requested() -> None:

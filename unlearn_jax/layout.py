@@ -1,6 +1,7 @@
 """Where members and batches lie: the device mesh, and the one place that adds `vmap` and `jit`."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from unlearn_jax import processes, spread
 from unlearn_jax.errors import InputError
 
 MEMBER, BATCH = "member", "batch"
@@ -31,6 +33,8 @@ class Layout:
 
     A larger population than one call of the program takes is worked through in groups, all by
     the same program.
+
+    The devices may be those of several processes, as many of each: all hand out the same calls.
 
     Attributes:
       mesh: axes `member` and `batch`.
@@ -66,15 +70,15 @@ class Layout:
 
     def put_members(self, tree: Any) -> Any:
         """Arrays `[M, ...]` onto the devices, M divided over the member axis."""
-        return jax.device_put(tree, NamedSharding(self.mesh, P(MEMBER)))
+        return spread.put(tree, NamedSharding(self.mesh, P(MEMBER)))
 
     def put_shared(self, tree: Any) -> Any:
         """Arrays that every member reads, one copy on each device."""
-        return jax.device_put(tree, NamedSharding(self.mesh, P()))
+        return spread.put(tree, NamedSharding(self.mesh, P()))
 
     def put_batches(self, tree: Any) -> Any:
         """Arrays `[M, K, B, ...]` of K batches per member, divided over both axes."""
-        return jax.device_put(tree, self.of_batches)
+        return spread.put(tree, self.of_batches)
 
     def over_members(self, fun: Callable, in_axes: tuple[int | None, ...],
                      donate: tuple[int, ...] = ()) -> "Program":
@@ -125,6 +129,7 @@ class Program:
             self._lowered = self._jitted.lower(*args)
             self._compiled = self._lowered.compile()
             self.compile_seconds = time.monotonic() - began
+            processes.wait("compilation")  # who is early must not wait in a collective
 
     @property
     def flops(self) -> float:
@@ -158,19 +163,29 @@ def make_layout(cfg: ml_collections.ConfigDict, num_members: int) -> Layout:
       num_members: members to be trained.
 
     Raises:
-      InputError: the backend is missing, or there are too few devices.
+      InputError: the backend is missing, there are too few devices, or several processes cannot
+        give as many of them each.
     """
-    devices = find_devices(cfg.backend)
-    available = len(devices) // cfg.batch
+    devices_PD = _by_process(find_devices(cfg.backend))
+    count, kind = devices_PD.size, devices_PD[0, 0].platform
+    available = count // cfg.batch
     if available == 0:
-        raise InputError(f"config.parallel.batch is {cfg.batch} but there are only "
-                         f"{len(devices)} {devices[0].platform} devices")
+        raise InputError(f"config.parallel.batch is {cfg.batch} but there are only {count} {kind} "
+                         "devices")
     if cfg.members > available:
         raise InputError(f"config.parallel.members is {cfg.members}, times batch={cfg.batch}; "
-                         f"there are only {len(devices)} {devices[0].platform} devices")
-    members = cfg.members or _devices_for(num_members, available)
-    grid = np.array(devices[:members * cfg.batch]).reshape(members, cfg.batch)
-    on_cpu = devices[0].platform == "cpu"
+                         f"there are only {count} {kind} devices")
+    # Every process takes part with as many devices; who has no member repeats another's.
+    step = len(devices_PD) // math.gcd(len(devices_PD), cfg.batch)
+    members = cfg.members or min(-(-_devices_for(num_members, available) // step) * step,
+                                 available // step * step)
+    if not members or members % step:
+        raise InputError(
+            f"config.parallel.members={cfg.members} times batch={cfg.batch} is no number of "
+            f"devices that {len(devices_PD)} processes of {devices_PD.shape[1]} {kind} devices "
+            "can give in equal parts")
+    grid = devices_PD[:, :members * cfg.batch // len(devices_PD)].reshape(members, cfg.batch)
+    on_cpu = kind == "cpu"
     # On a CPU one member keeps all cores busy: several in one program gain nothing, and take
     # several times as long to compile.
     per_device = cfg.members_per_device or (1 if on_cpu else -(-num_members // members))
@@ -193,6 +208,18 @@ def find_devices(backend: str) -> list[jax.Device]:
         raise InputError(
             f"config.parallel.backend is {backend!r} but jax finds no such device (found: "
             f"{found}). Install jax for it (BUILD.md) or leave the key empty.") from e
+
+
+def _by_process(devices: list[jax.Device]) -> np.ndarray:
+    """The devices `[P, D]` of P processes."""
+    own: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        own.setdefault(device.process_index, []).append(device)
+    if len(set(map(len, own.values()))) > 1:
+        raise InputError(
+            f"the processes have {', '.join(str(len(own[p])) for p in sorted(own))} devices; each "
+            "must have as many: set CUDA_VISIBLE_DEVICES, or config.parallel.cpu_devices")
+    return np.array([own[p] for p in sorted(own)])
 
 
 def _devices_for(num_members: int, available: int) -> int:

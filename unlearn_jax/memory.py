@@ -9,6 +9,7 @@ import jax
 import ml_collections
 from absl import logging
 
+from unlearn_jax import processes
 from unlearn_jax.errors import InputError
 from unlearn_jax.layout import MEMBER, Layout, Program
 
@@ -74,7 +75,7 @@ def fitted(layout: Layout, count: int, name: str, needs: Callable[[Layout], int]
         there already and for what is held.
       held: bytes that each member keeps on its device from the first call to the last.
     """
-    free = min(free_bytes(d) for d in layout.mesh.devices.flat)
+    free = processes.lowest("memory", min(free_bytes(d) for d in layout.mesh.local_devices))
     mine = -(-count // layout.mesh.shape[MEMBER])
     while True:
         members, need = layout.members_per_device, needs(layout)
@@ -100,7 +101,8 @@ def in_smaller_groups(work: Callable[[Layout], T], layout: Layout, name: str,
       batch_size: samples of each member in a call, for messages.
 
     Raises:
-      InputError: not even one member fits on a device.
+      InputError: not even one member fits on a device; or, in several processes, a call does not:
+        the others have had room and cannot follow.
     """
     while True:
         try:
@@ -119,6 +121,11 @@ def _halved(layout: Layout, name: str, batch_size: int,
             "device's memory. A smaller batch_size, model.dtype=bfloat16, or parallel.batch over "
             f"several devices takes less. ({str(error).splitlines()[0]})") from error
     half = -(-layout.members_per_device // 2)
+    if processes.count() > 1:
+        raise InputError(
+            f"{name}: {layout.members_per_device} members at once do not fit into the memory of a "
+            "device of this process, and several processes cannot go back. Try config.parallel."
+            f"members_per_device={half}. ({str(error).splitlines()[0]})") from error
     logging.warning("%s: %d members at once do not fit into the device's memory; going on with %d",
                     name, layout.members_per_device, half)
     return dataclasses.replace(layout, members_per_device=half)

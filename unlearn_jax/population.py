@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from unlearn_jax import spread
 from unlearn_jax.layout import Layout
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings
@@ -316,5 +317,5 @@ def _paired_batches(p: Pass, member: Member, order: np.ndarray, batch_size: int,
 
 def join(groups: list[Any], count: int) -> Any:
     """Trees `[G, ...]` of the groups as one `[count, ...]` on the host, copied."""
-    return jax.tree.map(lambda *parts: np.concatenate([np.asarray(x) for x in parts])[:count],
-                        *groups)
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:count],
+                        *map(spread.fetch, groups))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unlearn_jax import spread
 from unlearn_jax.data.resident import Batches, Resident, Streamed
 from unlearn_jax.feed import Feed, Queue
 from unlearn_jax.layout import Layout, Program
@@ -86,7 +87,7 @@ def predict(predictor: Program, layout: Layout, variables_M: Variables,
             for call in feed(stack_batches([batches[m] for m in group])):
                 calls.append(program(variables, feed.resident, call))
                 queue.add(calls[-1])
-            outputs_GTB = np.stack(jax.device_get(calls), axis=1)
+            outputs_GTB = np.stack(spread.fetch(calls), axis=1)
             outputs += list(outputs_GTB.reshape(len(group), -1, *outputs_GTB.shape[3:]))
         return outputs
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unlearn_jax import spread
 from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.engine import train_population
 from unlearn_jax.errors import InputError
@@ -82,7 +83,7 @@ class Preparation:
             began, groups = time.monotonic(), []
             for group in layout.groups(len(self.members)):
                 args = layout.put_members(jax.tree.map(lambda x, g=group: x[g], trees_M))
-                groups.append(jax.device_get(program(*args)))
+                groups.append(spread.fetch(program(*args)))
             self._book(program, layout, time.monotonic() - began - program.compile_seconds, 1)
             return groups
 
@@ -129,7 +130,7 @@ class Preparation:
                 for call in self._feed(stack_batches([batches[m] for m in group])):
                     sums, weight = program(sums, call, forget, self._feed.resident, *trees)
                     queue.add(weight)
-                groups.append(jax.device_get(sums))
+                groups.append(spread.fetch(sums))
             # Each member's own batches, whatever others it shares the calls with.
             self._book(program, layout, time.monotonic() - began,
                        np.array([len(own) for own in batches]))

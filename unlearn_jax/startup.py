@@ -16,7 +16,7 @@ from unlearn_jax.store import Store, is_disk_full
 
 
 def set_up(config: ml_collections.ConfigDict, store: Store) -> None:
-    """Makes this process ready for a study: its signals, its devices, its cache.
+    """Makes this process ready for a study: its signals, its devices, its store.
 
     Args:
       config: checked.
@@ -25,12 +25,26 @@ def set_up(config: ml_collections.ConfigDict, store: Store) -> None:
     Raises:
       StoreError: the store cannot be created or written to.
     """
+    use_devices(config)
+    use_store(store)
+
+
+def use_devices(config: ml_collections.ConfigDict) -> None:
+    """Listens to signals and sets up devices; before jax looks for any."""
     interrupt.listen()
     keep_freed_memory()
     divide_cores(config.parallel.cpu_devices)
-    store.create()
     if config.parallel.backend == "cpu":
         jax.config.update("jax_platforms", "cpu")  # all of jax: nothing goes over a GPU
+
+
+def use_store(store: Store) -> None:
+    """Creates the store and keeps compiled programs there.
+
+    Raises:
+      StoreError: it cannot be created or written to.
+    """
+    store.create()
     jax.config.update("jax_compilation_cache_dir", str((store.root / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 

@@ -17,12 +17,13 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unlearn_jax import interrupt
+from unlearn_jax import interrupt, processes
 from unlearn_jax.errors import InputError
 
 MARKER = "DONE.json"
@@ -32,6 +33,8 @@ _TEMP = ".tmp-"
 # A temporary directory whose owner cannot be told (no lock file) is left alone this long.
 _GRACE_SECONDS = 3600.0
 _POLL_SECONDS = 0.2  # between two looks at a lock
+# What one process has written another may see later, on a file system of a network.
+_SEEN_SECONDS = 30.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
 
 _log = logging.getLogger(__name__)
@@ -92,6 +95,8 @@ def _check_plain(value: Any, path: str) -> None:
 class Store:
     """A directory of finished stages, safe against kills and concurrent writers.
 
+    Several processes of one program call the same methods; process 0 looks, writes and locks.
+
     Args:
       root: created when the first stage is written.
     """
@@ -103,7 +108,8 @@ class Store:
         """Creates the root, or finds it.
 
         Raises:
-          StoreError: it cannot be created or written to.
+          StoreError: it cannot be created or written to, or several processes do not see the same
+            one.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -111,6 +117,26 @@ class Store:
             raise StoreError(f"--store={self.root} cannot be created: {e.strerror}") from e
         if not os.access(self.root, os.W_OK | os.X_OK):
             raise StoreError(f"--store={self.root} cannot be written to; choose another")
+        if processes.count() > 1:
+            self._check_shared()
+
+    def _check_shared(self) -> None:
+        def write() -> str:
+            token = self.root / f"{_TEMP}{secrets.token_hex(6)}"
+            token.write_text("")
+            return token.name
+
+        token = self.root / processes.agreed("a file in the store", write)
+        until = time.monotonic() + _SEEN_SECONDS
+        while not token.exists():
+            if time.monotonic() > until:
+                raise StoreError(f"--store={self.root} is not where process 0 writes; it must be "
+                                 "on a file system that all processes see")
+            list(self.root.iterdir())  # makes the file system ask again
+            time.sleep(0.2)
+        processes.wait("the store")
+        if processes.leads():
+            token.unlink()
 
     def path(self, stage: str, key: str) -> Path:
         """Where the stage is, or would be."""
@@ -122,6 +148,9 @@ class Store:
 
     def complete(self, stage: str, key: str) -> bool:
         """Whether the stage is there: a valid marker, and each file it lists at its size."""
+        return processes.agreed(f"{stage}/{key}", lambda: self._complete(stage, key))
+
+    def _complete(self, stage: str, key: str) -> bool:
         try:
             marker = read_marker(self.path(stage, key))
         except StoreError:
@@ -130,8 +159,11 @@ class Store:
 
     def keys(self, stage: str) -> list[str]:
         """The keys of all finished stages of a name, sorted."""
-        found = (p.name for p in (self.root / stage).glob("*") if _NAME.fullmatch(p.name))
-        return sorted(key for key in found if self.complete(stage, key))
+        def find() -> list[str]:
+            found = (p.name for p in (self.root / stage).glob("*") if _NAME.fullmatch(p.name))
+            return sorted(key for key in found if self._complete(stage, key))
+
+        return processes.agreed(f"stages of {stage}", find)
 
     @contextlib.contextmanager
     def write(self, stage: str, key: str, parts: dict[str, Any]) -> Iterator[Path]:
@@ -147,7 +179,8 @@ class Store:
           parts: what determines the stage; kept in the marker.
 
         Yields:
-          An empty directory on the store's file system.
+          An empty directory on the store's file system; in other processes than the first one
+          that is thrown away.
 
         Raises:
           ValueError: key does not belong to parts.
@@ -156,6 +189,11 @@ class Store:
         if key != stage_key(stage, parts):
             raise ValueError(f"{key!r} is not the key of this {stage!r} stage; "
                              f"stage_key(stage, parts) is {stage_key(stage, parts)!r}")
+        if not processes.leads():
+            with tempfile.TemporaryDirectory(prefix="unlearn_jax-") as unused:
+                yield Path(unused)
+            processes.wait(f"{stage}/{key} to be stored")
+            return
         path = self.path(stage, key)
         started = time.time()
         with temporary_directory(path) as temp:
@@ -168,11 +206,12 @@ class Store:
             }
             (temp / MARKER).write_text(json.dumps(marker, indent=1, sort_keys=True) + "\n")
             self._put_in_place(temp, stage, key)
+        processes.wait(f"{stage}/{key} to be stored")
 
     def _put_in_place(self, temp: Path, stage: str, key: str) -> None:
         path = self.path(stage, key)
         while True:
-            if self.complete(stage, key):
+            if self._complete(stage, key):
                 _log.info("%s/%s was completed by another process; keeping that one", stage, key)
                 return
             broken = os.path.lexists(path)
@@ -196,20 +235,27 @@ class Store:
         Yields:
           Whether it is held; without `wait`, another process may have it.
         """
-        path = self.path(stage, key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
-        try:
+        fd = -1
+
+        def take() -> bool:
+            nonlocal fd
+            path = self.path(stage, key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
             held = _try_lock(fd)
             if wait and not held:
                 _log.warning("waiting for another process that is computing %s/%s", stage, key)
                 while not (held := _try_lock(fd)):
                     interrupt.leave_if_requested()
                     time.sleep(_POLL_SECONDS)
-            yield held
+            return held
+
+        try:
+            yield processes.agreed(f"the lock of {stage}/{key}", take)
         finally:
             # The file stays: removing it would let two processes lock two different files.
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
 
 def read_marker(directory: str | os.PathLike) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from unlearn_jax import processes
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.errors import InputError
 from unlearn_jax.splits import Splits
@@ -30,7 +31,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-d
 
 
 class Run:
-    """One run's records, written to run.json at every stage.
+    """One run's records, written to run.json at every stage; of several processes by the first.
 
     Attributes:
       directory: the work directory.
@@ -42,7 +43,7 @@ class Run:
         self._began = time.monotonic()
         self._record: dict[str, Any] = {
             "config_name": config_name, "command": command, "config": config.to_dict(),
-            "versions": versions(), "device": device(),
+            "versions": versions(), "device": device(), "processes": processes.count(),
             "matmul_precision": jax.config.jax_default_matmul_precision or "default",
             "data_fingerprint": "", "store": "",
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -99,6 +100,8 @@ class Run:
     def write_table(self, name: str, rows: Iterable[dict[str, Any]],
                     columns: Sequence[str]) -> None:
         """Writes a CSV file with exactly these columns."""
+        if not processes.leads():
+            return
         with _replacing(self.directory / name) as f:
             writer = csv.DictWriter(f, columns, lineterminator="\n")
             writer.writeheader()
@@ -106,6 +109,8 @@ class Run:
 
     def write_tensorboard(self, history: Iterable[dict[str, Any]]) -> None:
         """Writes the training curves as TensorBoard logs, one run per member."""
+        if not processes.leads():
+            return
         from tensorboardX import SummaryWriter
 
         writers: dict[str, SummaryWriter] = {}
@@ -120,6 +125,8 @@ class Run:
 
     def write_data(self, dataset: Dataset, splits: Splits) -> None:
         """Writes data.json, dropped.csv and labels.csv."""
+        if not processes.leads():
+            return
         reasons: dict[str, int] = {}
         for dropped in dataset.dropped:
             # The reason without its numbers, so that samples can be counted by it.
@@ -153,7 +160,8 @@ class Run:
 
     def _write(self) -> None:
         self._record["seconds"] = round(time.monotonic() - self._began, 3)
-        _write_json(self.directory / RUN, self._record)
+        if processes.leads():
+            _write_json(self.directory / RUN, self._record)
 
 
 @contextlib.contextmanager
@@ -166,6 +174,13 @@ def claim(directory: Path, config: ml_collections.ConfigDict, config_name: str,
     Raises:
       InputError: it holds something else, which is left as it is.
     """
+    processes.agreed("the work directory", lambda: _take(directory, config))
+    run = Run(directory, config, config_name, command)
+    yield run
+    run.finish()
+
+
+def _take(directory: Path, config: ml_collections.ConfigDict) -> None:
     if directory.exists() and not directory.is_dir():
         raise InputError(f"--workdir={directory} is a file; give a directory")
     earlier = directory / RUN
@@ -178,9 +193,6 @@ def claim(directory: Path, config: ml_collections.ConfigDict, config_name: str,
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise InputError(f"--workdir={directory} cannot be created: {e.strerror}") from e
-    run = Run(directory, config, config_name, command)
-    yield run
-    run.finish()
 
 
 def _check_same_config(directory: Path, earlier: Path, config: ml_collections.ConfigDict) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from unlearn_jax import spread
 from unlearn_jax.data.resident import Batches, Resident, Streamed
 from unlearn_jax.explain.attribution import (
     BASELINES,
@@ -169,7 +170,7 @@ class Explainer:
             run, groups = program if here is self.layout else program.again(), []
             for group in here.groups(members):
                 variables = here.put_members(jax.tree.map(lambda x, g=group: x[g], variables_M))
-                calls = [jax.device_get(run(variables, self.feed.resident, call, *shared))
+                calls = [spread.fetch(run(variables, self.feed.resident, call, *shared))
                          for call in self.feed(stack_batches([own] * len(group)))]
                 groups.append(jax.tree.map(
                     lambda *parts: np.concatenate(parts, axis=1)[:, :len(rows)], *calls))

@@ -27,11 +27,13 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from unlearn_jax import data, workdir
+from unlearn_jax import data, processes, workdir
+from unlearn_jax.arms import arm_config
 from unlearn_jax.data.augment import augmentation
 from unlearn_jax.data.resident import Streamed, make_resident
 from unlearn_jax.layout import find_devices, make_layout
 from unlearn_jax.memory import image_bytes
+from unlearn_jax.methods import find_method
 from unlearn_jax.models import build_model
 from unlearn_jax.report import write_report
 from unlearn_jax.splits import make_splits
@@ -80,6 +82,7 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         study = prepare(config, config_name, store, run, bar)
         original = original_stage(study)
         retrained = [retrain_stage(study, original, f) for f in study.splits.forget_sets]
+        _require_same_work(config, original, retrained)
         # What a method refuses, it refuses before any training.
         if config.compare.methods:
             unlearn = _comparison(study, original, retrained, config_file)
@@ -91,7 +94,20 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         unlearned, ensembles = unlearn()
         _evaluate(study, original, retrained, unlearned, ensembles)
     # Only now: the report reads run.json with its final timings.
-    write_report(directory)
+    processes.agreed("the report", lambda: write_report(directory))
+
+
+def _require_same_work(config: ml_collections.ConfigDict, original: Stage,
+                       retrained: list[Stage]) -> None:
+    """Refuses several processes that read other files or run other code than the first one."""
+    methods = config.compare.methods or (
+        *(arm_config(config, arm).unlearn.method for arm in config.thesis.arms),
+        config.unlearn.method)
+    processes.require_same("what they are to compute", {
+        "config": config.to_dict(), "versions": workdir.versions(),
+        "device": jax.local_devices()[0].device_kind,
+        "methods": {m: find_method(m).code for m in methods},
+        **{f"{s.method} {s.forget_name}".strip(): s.parts for s in (original, *retrained)}})
 
 
 def run_studies(runs: Sequence["Request"], store: Store,
@@ -151,7 +167,7 @@ def _evaluate(study: Study, original: Stage, retrained: list[Stage], unlearned: 
               ensembles: Sequence[Models] = ()) -> None:
     """Everything that a work directory holds of finished models, except the report."""
     write_results(study, original, retrained, unlearned, ensembles)
-    if study.config.eval.layers:
+    if study.config.eval.layers and processes.leads():
         write_layers(study, original, retrained, unlearned)
     if study.config.eval.explain_samples:
         explain_stages(study, [original, *retrained, *unlearned])
@@ -187,7 +203,8 @@ def _arms(study: Study, original: Stage, retrained: list[Stage]) -> Unlearn:
     parts = make_parts(study, original)
     plan = plan_parts(study, original, retrained, parts)
     study.run.record_plan(plan.record())
-    print(plan.text(), flush=True)
+    if processes.leads():
+        print(plan.text(), flush=True)
     return lambda: (run_parts(original, parts), ())
 
 
@@ -208,7 +225,9 @@ def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
     trained, stamped = dataset, np.zeros(0, np.int32)
     if splits.injection:
         trained, stamped = splits.injection.training_view(dataset, splits.test)
-    most_bytes = image_bytes(config.parallel, find_devices(config.parallel.backend)[0])
+    mine = next(d for d in find_devices(config.parallel.backend)
+                if d.process_index == jax.process_index())
+    most_bytes = processes.lowest("device memory", image_bytes(config.parallel, mine))
     resident, index = make_resident(trained, splits.rows, augmentation(config.data),
                                     config.data.seed, most_bytes)
     jax.block_until_ready(resident.images)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints
+from unlearn_jax import checkpoints, processes
 from unlearn_jax.data.resident import Streamed
 from unlearn_jax.explain import channels
 from unlearn_jax.explain.likeness import KINDS, finite_mean, likeness, unit_maps
@@ -61,13 +61,16 @@ def explain_stages(study: Study, stages: Sequence[Stage], sets: Sequence[str] = 
     study = dataclasses.replace(study, resident=explainer.feed.data)
     rows, channel_rows = [], []
     folder = study.run.directory / FOLDER
-    folder.mkdir(exist_ok=True)
+    if processes.leads():
+        folder.mkdir(exist_ok=True)
     for forget_set in study.splits.forget_sets:
         rows_of = _set_rows(study, forget_set, sets)
         samples = {name: choose(study.dataset.ids, rows, settings.samples)
                    for name, rows in rows_of.items()}
         explained = [_explained(study, explainer, stage, forget_set, rows_of, samples)
                      for stage in largest.values() if stage.forget_name in ("", forget_set.name)]
+        if not processes.leads():
+            continue  # what is left to do needs no other process
         rows += _map_rows(study, forget_set, explained, samples)
         found, shares = _channel_rows(study, forget_set, explained, rows_of)
         rows += shares
@@ -266,10 +269,12 @@ def _pictures(study: Study, explained: list[_Explained],
                             for s in where.values()])
     rows = np.concatenate(list(samples.values()))[shown]
     resident = study.resident
-    images = resident.read(rows) if isinstance(resident, Streamed) else resident.images[rows]
+    # Of several processes each has all images on its own devices.
+    images = (resident.read(rows) if isinstance(resident, Streamed)
+              else resident.images.addressable_data(0)[rows])
     arrays = {
         "images": np.asarray(images), "ids": study.dataset.ids[rows].astype(str),
-        "labels": np.asarray(resident.labels)[rows],
+        "labels": np.asarray(resident.labels.addressable_data(0))[rows],
         "sets": np.concatenate([[name] * min(_SHOWN, len(samples[name])) for name in where]),
         "methods": np.array([e.stage.method for e in explained]),
         "epochs": np.array([e.stage.epochs for e in explained]),

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from unlearn_jax import checkpoints, results, workdir
+from unlearn_jax import checkpoints, processes, results, workdir
 from unlearn_jax.feed import Feed
 from unlearn_jax.layout import Layout, Program, make_layout
 from unlearn_jax.models import Variables
@@ -78,12 +78,16 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
                     else o for m, o in zip(models, outcomes)]
         if study.config.eval.relearn_epochs:
             outcomes = _with_relearning(study, models, outcomes)
+        if not processes.leads():
+            continue  # what is left to do needs predictions alone, and no other process
         for outcome in outcomes:
             results.save_predictions(study.run.directory / "predictions", outcome, targets)
         rows += results.result_rows(outcomes[:-1], outcomes[-1], targets, baseline,
                                     study.config.eval, classification)
         for outcome in outcomes:
             rows += _audit(study, outcome, outcomes[-1], targets, retrain.forget_set)
+    if not processes.leads():
+        return
     study.run.write_table("results.csv", rows, results.COLUMNS)
     # One curve for each method and forget set: that of the longest budget.
     longest = {(s.name, s.forget_name): s for s in sorted(unlearned, key=lambda s: s.epochs)}

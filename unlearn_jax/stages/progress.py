@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import logging
 
-from unlearn_jax import checkpoints
+from unlearn_jax import checkpoints, processes
 from unlearn_jax.population import Recipe, Saver
 from unlearn_jax.stages.graph import Stage
 from unlearn_jax.store import Store, stage_key
@@ -48,19 +48,24 @@ class CheckpointSaver(Saver):
         self.resumed = False
 
     def due(self) -> bool:
-        return time.monotonic() - self._last >= self._seconds
+        return processes.agreed("is a save due",
+                                lambda: time.monotonic() - self._last >= self._seconds)
 
     def save(self, epoch: int, tree: Any, metadata: dict[str, Any]) -> None:
         began = time.monotonic()
-        self._own.mkdir(parents=True, exist_ok=True)
-        (self._own / _STAGES).write_text(json.dumps(self._stages))
+        processes.agreed("whose progress it is", self._write_stages)
         checkpoints.save_progress(self._own, epoch, tree, metadata)
         self._last = time.monotonic()
         # However slow the disk, most of the time goes into training.
         self._seconds = max(self._seconds, 20 * (self._last - began))
 
+    def _write_stages(self) -> None:
+        self._own.mkdir(parents=True, exist_ok=True)
+        (self._own / _STAGES).write_text(json.dumps(self._stages))
+
     def load(self, template: Callable[[dict[str, Any]], Any | None]) -> tuple[Any, dict] | None:
-        for directory in self._directories():
+        for directory in processes.agreed("earlier progress",
+                                          lambda: [str(d) for d in self._directories()]):
             found = checkpoints.restore_latest(directory, template)
             if found is not None:
                 logging.info("going on from %s", directory)
@@ -70,6 +75,9 @@ class CheckpointSaver(Saver):
 
     def finish(self) -> None:
         """Removes all progress of which every stage is in the store by now."""
+        processes.agreed("finished progress", self._finish)
+
+    def _finish(self) -> None:
         for directory in self._directories():
             try:
                 stages = json.loads((directory / _STAGES).read_text())

@@ -1,0 +1,107 @@
+"""`python -m launch.distributed`: one study in two processes, a kill, one process afterwards."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_stages import ENV, ROOT, TINY, command
+
+from launch.distributed import divide_gpus
+
+FLAGS = ["--config=configs/retrain.py", *TINY]
+
+
+def launch(base, *more, processes=2):
+    return [sys.executable, "-m", "launch.distributed", f"--processes={processes}", "--", *FLAGS,
+            f"--workdir={base}/w", f"--store={base}/store", *more]
+
+
+def outputs(workdir):
+    return {p.name: np.load(p)["outputs"] for p in sorted((workdir / "predictions").iterdir())}
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Two processes, one of which is killed when there is something to go on from: (folder, exit
+    code, what was said)."""
+    base = tmp_path_factory.mktemp("two")
+    run = subprocess.Popen(launch(base, "--config.train.checkpoint_seconds=0"), cwd=ROOT, env=ENV,
+                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 900
+    while not list(base.glob("store/population/*/*/0*/metadata.json")):
+        assert run.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+    os.kill(_child(run.pid, "--process_id=1"), signal.SIGKILL)
+    _, said = run.communicate(timeout=900)
+    return base, run.returncode, said
+
+
+def _child(parent: int, argument: str) -> int:
+    for task in Path(f"/proc/{parent}/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            with contextlib.suppress(OSError):
+                if argument in Path(f"/proc/{pid}/cmdline").read_text().split("\0"):
+                    return int(pid)
+    raise AssertionError(f"{parent} has no child with {argument}")
+
+
+@pytest.mark.slow
+def test_the_death_of_one_ends_the_others(killed):
+    _, code, said = killed
+    assert code == 128 + signal.SIGKILL, said[-3000:]
+    assert "process 1 ended with exit code 137" in said
+    assert "\n[0] " in said and "train: 4 members" in said
+
+
+@pytest.mark.slow
+def test_two_go_on_and_one_restores_what_they_made(killed):
+    base, _, _ = killed
+    done = subprocess.run(launch(base, "--config.train.checkpoint_seconds=0"), cwd=ROOT, env=ENV,
+                          capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "MAE test" in done.stdout and "MAE test" not in done.stderr
+    record = json.loads((base / "w" / "run.json").read_text())
+    assert record["processes"] == 2 and record["finished"]
+    assert "process_id" not in record["command"]
+    trained = {s["stage"]: s["status"] for s in record["stages"]}
+    assert trained["original"] == trained["retrain"] == "resumed"
+    assert not list(base.glob("store/population/*/*"))
+    two = outputs(base / "w")
+    shutil.rmtree(base / "store" / "predictions")
+    alone = subprocess.run(command("retrain.py", base / "one", base / "store", budgets="(0,)"),
+                           cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=900)
+    assert alone.returncode == 0, alone.stderr[-3000:]
+    record = json.loads((base / "one" / "run.json").read_text())
+    assert {s["status"] for s in record["stages"] if s["stage"] in ("original", "retrain")} == {
+        "reused"}
+    one = outputs(base / "one")
+    assert one.keys() == two.keys() and len(one) == 8
+    for name, x in one.items():
+        np.testing.assert_allclose(two[name], x, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--processes=0"], "--processes is 0"),
+    (["--processes=2", "--process-id=1"], "go together"),
+    (["--processes=2", "--coordinator=a:1"], "go together"),
+    (["--processes=2", "--coordinator=a:1", "--process-id=2"], "from 0 to 1"),
+])
+def test_mistakes_are_named(flags, words):
+    done = subprocess.run([sys.executable, "-m", "launch.distributed", *flags], cwd=ROOT, env=ENV,
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and words in done.stderr
+
+
+def test_gpus_are_divided():
+    assert divide_gpus(["0", "1", "2", "3"], 2) == [("0", "1"), ("2", "3")]
+    for gpus in ([], ["0"], ["0", "1", "2"]):
+        with pytest.raises(ValueError, match=f"2 processes cannot share {len(gpus)} GPUs"):
+            divide_gpus(gpus, 2)
