@@ -15,7 +15,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
-from unlearn_jax import checkpoints, store
+from unlearn_jax import checkpoints, disk
 from unlearn_jax.checkpoints import CheckpointError, describe, restore, save
 
 
@@ -331,7 +331,7 @@ CHILD = """
 import sys, time
 import numpy as np
 from orbax.checkpoint import v1 as ocp
-from unlearn_jax import checkpoints, store
+from unlearn_jax import checkpoints, disk
 directory, where = sys.argv[1:]
 def hang(*args, **kwargs):
     print("hanging", flush=True)
@@ -344,7 +344,7 @@ def half(path, tree):
 save = ocp.save
 for step in range(100000):
     if step == 3 and where == "before the rename":
-        store.move_into_place = hang
+        disk.move_into_place = hang
     if step == 3 and where == "within Orbax":
         ocp.save = half
     tree = {"w": np.full((3, 200, 200), step, np.float32)}
@@ -394,9 +394,9 @@ def tiny_disk(tmp_path):
 def test_full_disk(tiny_disk, monkeypatch, caplog, known):
     save(tiny_disk / "old", population(), {})
     if not known:  # the room is taken while Orbax writes
-        monkeypatch.setattr(store, "require_space", lambda path, size: None)
+        monkeypatch.setattr(disk, "require_space", lambda path, size: None)
     large = {"w": np.random.default_rng(0).normal(size=(3, 100_000))}
-    with pytest.raises(store.DiskFullError) as e:
+    with pytest.raises(disk.DiskFullError) as e:
         save(tiny_disk / "new", large, {})
     assert "2.4 MB needed" in str(e.value) if known else "written so far" in str(e.value)
     assert str(e.value).count("\n") == 1

@@ -27,8 +27,8 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from unlearn_jax import disk, processes, spread
 from unlearn_jax import metadata as metadata_file
-from unlearn_jax import processes, spread, store
 from unlearn_jax.metadata import ARRAYS, CheckpointError
 
 _KEEP = 2
@@ -51,7 +51,7 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any],
     Raises:
       CheckpointError: something is at `path`, or a leaf or its path cannot be stored.
       TypeError: the metadata holds something else; names its path.
-      store.DiskFullError: no room; what was at `path` stays.
+      disk.DiskFullError: no room; what was at `path` stays.
     """
     path = Path(path).absolute()
     named, empty = _flatten(tree)
@@ -60,8 +60,8 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any],
     with contextlib.ExitStack() as stack:
         def begin() -> str:
             _check_target(path, overwrite)
-            store.require_space(path, sum(a.nbytes for a in leaves.values()))
-            temp = stack.enter_context(store.temporary_directory(path))
+            disk.require_space(path, sum(a.nbytes for a in leaves.values()))
+            temp = stack.enter_context(disk.temporary_directory(path))
             (temp / metadata_file.FILE).write_text(metadata_file.text(metadata, {
                 name: {"shape": list(a.shape), "dtype": a.dtype.name, "digest": _digest(a)}
                 for name, a in leaves.items()}, empty, time))
@@ -77,7 +77,7 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any],
 def _finish(temp: Path, path: Path, overwrite: bool) -> None:
     (temp / ARRAYS).mkdir(exist_ok=True)
     try:
-        store.move_into_place(temp, path, replace=overwrite)
+        disk.move_into_place(temp, path, replace=overwrite)
     except OSError as e:
         if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise

@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from unlearn_jax.store import human_bytes
+from unlearn_jax.disk import human_bytes
 
 # More columns than this do not fit a terminal; --members chooses others, --json has all.
 _MOST_COLUMNS = 8

@@ -9,10 +9,10 @@ import jax
 import ml_collections
 import tqdm
 
-from unlearn_jax import interrupt
+from unlearn_jax import disk, interrupt
 from unlearn_jax.cpu import divide_cores, keep_freed_memory
 from unlearn_jax.errors import InputError
-from unlearn_jax.store import Store, is_disk_full
+from unlearn_jax.store import Store
 
 
 def set_up(config: ml_collections.ConfigDict, store: Store) -> None:
@@ -62,7 +62,7 @@ def run(program: Callable[[], Any]) -> Any:
     except InputError as e:
         sys.exit(f"unlearn_jax: {e}")
     except OSError as e:
-        if not is_disk_full(e):
+        if not disk.is_full(e):
             raise
         sys.exit(f"unlearn_jax: no room left on the disk ({e}).\nFree some space and run the same "
                  "command again; finished stages are kept.")

@@ -9,29 +9,23 @@ or a broken copy is never trusted.
 import contextlib
 import datetime
 import errno
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import re
 import secrets
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unlearn_jax import interrupt, processes
+from unlearn_jax import disk, interrupt, processes
 from unlearn_jax.errors import InputError
 
 MARKER = "DONE.json"
 _FORMAT = 1
-_LOCK = ".lock"
-_TEMP = ".tmp-"
-# A temporary directory whose owner cannot be told (no lock file) is left alone this long.
-_GRACE_SECONDS = 3600.0
 _POLL_SECONDS = 0.2  # between two looks at a lock
 # What one process has written another may see later, on a file system of a network.
 _SEEN_SECONDS = 30.0
@@ -42,10 +36,6 @@ _log = logging.getLogger(__name__)
 
 class StoreError(InputError):
     """The store cannot be read or written; the message says what to do."""
-
-
-class DiskFullError(StoreError):
-    """The file system has no room left; nothing that was there has been touched."""
 
 
 def stage_key(stage: str, parts: dict[str, Any]) -> str:
@@ -122,7 +112,7 @@ class Store:
 
     def _check_shared(self) -> None:
         def write() -> str:
-            token = self.root / f"{_TEMP}{secrets.token_hex(6)}"
+            token = self.root / f"{disk.TEMP}{secrets.token_hex(6)}"
             token.write_text("")
             return token.name
 
@@ -196,11 +186,11 @@ class Store:
             return
         path = self.path(stage, key)
         started = time.time()
-        with temporary_directory(path) as temp:
+        with disk.temporary_directory(path) as temp:
             yield temp
             marker = {
                 "format": _FORMAT, "stage": stage, "key": key, "parts": parts,
-                "files": {n: (temp / n).stat().st_size for n in _files(temp)},
+                "files": {n: (temp / n).stat().st_size for n in disk.files_below(temp)},
                 "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.time() - started, 3),
             }
@@ -218,7 +208,7 @@ class Store:
             if broken:
                 _log.warning("replacing %s: it has no valid %s", path, MARKER)
             try:
-                move_into_place(temp, path, replace=broken)
+                disk.move_into_place(temp, path, replace=broken)
                 return
             except OSError as e:
                 # Another writer's directory appeared between the check and the rename.
@@ -242,10 +232,10 @@ class Store:
             path = self.path(stage, key)
             path.parent.mkdir(parents=True, exist_ok=True)
             fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
-            held = _try_lock(fd)
+            held = disk.try_lock(fd)
             if wait and not held:
                 _log.warning("waiting for another process that is computing %s/%s", stage, key)
-                while not (held := _try_lock(fd)):
+                while not (held := disk.try_lock(fd)):
                     interrupt.leave_if_requested()
                     time.sleep(_POLL_SECONDS)
             return held
@@ -286,173 +276,3 @@ def read_marker(directory: str | os.PathLike) -> dict[str, Any]:
         if found != size:
             raise StoreError(f"{directory} is damaged: {name} has {found} bytes, not {size}")
     return marker
-
-
-@contextlib.contextmanager
-def temporary_directory(path: Path) -> Iterator[Path]:
-    """A new directory beside `path`, removed at the end unless it was moved away.
-
-    It is held by a lock that dies with the process, so that the next writer can remove what a
-    killed one left.
-
-    Raises:
-      DiskFullError: in place of an error inside the `with` that means a full disk.
-      StoreError: the directory cannot be created.
-    """
-    temp = path.with_name(f"{_TEMP}{path.name}-{secrets.token_hex(6)}")
-    lock = None
-    try:
-        try:
-            temp.parent.mkdir(parents=True, exist_ok=True)
-            remove_stale(temp.parent)
-            temp.mkdir()
-        except (PermissionError, FileExistsError, NotADirectoryError) as e:
-            raise StoreError(f"cannot create {temp.parent}: {e.strerror}; choose another "
-                             "directory") from e
-        # Locked before it gets its name: nobody ever sees the lock of a living writer free.
-        lock = os.open(temp / f"{_LOCK}.new", os.O_RDWR | os.O_CREAT, 0o644)
-        _try_lock(lock)
-        os.rename(temp / f"{_LOCK}.new", temp / _LOCK)
-        yield temp
-    except Exception as e:
-        if not is_disk_full(e):
-            raise
-        written = sum((temp / n).stat().st_size for n in _files(temp))
-        raise _no_room(path, f"more than the {human_bytes(written)} written so far needed") from e
-    finally:
-        shutil.rmtree(temp, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
-
-
-def move_into_place(temp: Path, path: Path, replace: bool = False) -> None:
-    """Flush a temporary directory to the disk and rename it to `path`.
-
-    Args:
-      temp: from `temporary_directory(path)`, filled.
-      path: nothing, an empty directory, or with `replace` anything, which goes.
-
-    Raises:
-      OSError: ENOTEMPTY or the like if something is at `path`; both are as they were.
-    """
-    for parent, _, names in os.walk(temp):
-        for name in names:
-            _sync(Path(parent, name))
-        _sync(Path(parent))
-    old = path.with_name(f"{_TEMP}{path.name}-{secrets.token_hex(6)}")
-    replace = replace and os.path.lexists(path)
-    if replace:
-        os.rename(path, old)
-    try:
-        os.rename(temp, path)
-    except OSError:
-        if replace:
-            os.rename(old, path)
-        raise
-    # Only now: under its temporary name the directory always has a lock.
-    (path / _LOCK).unlink(missing_ok=True)
-    _sync(path.parent)
-    if replace:
-        _remove(old)
-
-
-def remove_stale(parent: Path) -> None:
-    """Remove the temporary directories in `parent` whose writers are dead."""
-    for temp in parent.glob(f"{_TEMP}*"):
-        if _is_stale(temp):
-            _log.warning("removing %s, left by a process that was killed", temp)
-            shutil.rmtree(temp, ignore_errors=True)
-
-
-def _is_stale(temp: Path) -> bool:
-    try:
-        fd = os.open(temp / _LOCK, os.O_RDWR)
-    except FileNotFoundError:
-        # Its writer is about to lock it, or was killed at that moment.
-        try:
-            return time.time() - temp.stat().st_mtime > _GRACE_SECONDS
-        except FileNotFoundError:
-            return False
-    try:
-        return _try_lock(fd, missing=False)
-    finally:
-        os.close(fd)
-
-
-def _try_lock(fd: int, missing: bool = True) -> bool:
-    """Lock without waiting; `missing` is the answer on file systems that have no locks."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
-    except OSError as e:
-        if e.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
-            raise
-        return missing
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that caused it, means that the disk (or a quota) is full."""
-    while error is not None:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        # TensorStore and numpy's tofile report it in words only.
-        if full or re.search("No space left|quota exceeded|[0-9] requested and [0-9]+ written",
-                             str(error)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def require_space(path: Path, size: int) -> None:
-    """Refuse to start writing `size` bytes where they cannot fit.
-
-    Raises:
-      DiskFullError: says how much is needed and how much is free.
-    """
-    if size > _free(path):
-        raise _no_room(path, f"{human_bytes(size)} needed")
-
-
-def _no_room(path: Path, needed: str) -> DiskFullError:
-    return DiskFullError(
-        f"no room left on the disk for {path}: {needed}, {human_bytes(_free(path))} free.\n"
-        "Free some space or choose another place, and run the same command again; what was "
-        "finished is kept.")
-
-
-def _free(path: Path) -> int:
-    path = path.absolute()
-    while not path.is_dir():
-        path = path.parent
-    return shutil.disk_usage(path).free
-
-
-def human_bytes(size: float) -> str:
-    """A size for people: 0 B, 12.3 kB, 4.5 MB (powers of 1000)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(size) < 999.5:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.4g} TB"
-
-
-def _files(directory: Path) -> list[str]:
-    """Relative paths of all files below, sorted; without the lock."""
-    return sorted(str(p.relative_to(directory)) for p in directory.rglob("*")
-                  if p.is_file() and p != directory / _LOCK)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

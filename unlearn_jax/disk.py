@@ -1,0 +1,200 @@
+"""Files that appear whole or not at all, locks that die with their holder, and full disks."""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from unlearn_jax.errors import InputError
+
+TEMP = ".tmp-"  # begins the name of a directory that is being written
+_LOCK = ".lock"
+# A temporary directory whose owner cannot be told (no lock file) is left alone this long.
+_GRACE_SECONDS = 3600.0
+
+_log = logging.getLogger(__name__)
+
+
+class DiskError(InputError):
+    """Something cannot be written; the message says what to do."""
+
+
+class DiskFullError(DiskError):
+    """The file system has no room left; nothing that was there has been touched."""
+
+
+@contextlib.contextmanager
+def temporary_directory(path: Path) -> Iterator[Path]:
+    """A new directory beside `path`, removed at the end unless it was moved away.
+
+    It is held by a lock that dies with the process, so that the next writer can remove what a
+    killed one left.
+
+    Raises:
+      DiskFullError: in place of an error inside the `with` that means a full disk.
+      DiskError: the directory cannot be created.
+    """
+    temp = path.with_name(f"{TEMP}{path.name}-{secrets.token_hex(6)}")
+    lock = None
+    try:
+        try:
+            temp.parent.mkdir(parents=True, exist_ok=True)
+            _remove_stale(temp.parent)
+            temp.mkdir()
+        except (PermissionError, FileExistsError, NotADirectoryError) as e:
+            raise DiskError(f"cannot create {temp.parent}: {e.strerror}; choose another "
+                             "directory") from e
+        # Locked before it gets its name: nobody ever sees the lock of a living writer free.
+        lock = os.open(temp / f"{_LOCK}.new", os.O_RDWR | os.O_CREAT, 0o644)
+        try_lock(lock)
+        os.rename(temp / f"{_LOCK}.new", temp / _LOCK)
+        yield temp
+    except Exception as e:
+        if not is_full(e):
+            raise
+        written = sum((temp / n).stat().st_size for n in files_below(temp))
+        raise _no_room(path, f"more than the {human_bytes(written)} written so far needed") from e
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def move_into_place(temp: Path, path: Path, replace: bool = False) -> None:
+    """Flush a temporary directory to the disk and rename it to `path`.
+
+    Args:
+      temp: from `temporary_directory(path)`, filled.
+      path: nothing, an empty directory, or with `replace` anything, which goes.
+
+    Raises:
+      OSError: ENOTEMPTY or the like if something is at `path`; both are as they were.
+    """
+    for parent, _, names in os.walk(temp):
+        for name in names:
+            _sync(Path(parent, name))
+        _sync(Path(parent))
+    old = path.with_name(f"{TEMP}{path.name}-{secrets.token_hex(6)}")
+    replace = replace and os.path.lexists(path)
+    if replace:
+        os.rename(path, old)
+    try:
+        os.rename(temp, path)
+    except OSError:
+        if replace:
+            os.rename(old, path)
+        raise
+    # Only now: under its temporary name the directory always has a lock.
+    (path / _LOCK).unlink(missing_ok=True)
+    _sync(path.parent)
+    if replace:
+        remove(old)
+
+
+def _remove_stale(parent: Path) -> None:
+    """Remove the temporary directories in `parent` whose writers are dead."""
+    for temp in parent.glob(f"{TEMP}*"):
+        if _is_stale(temp):
+            _log.warning("removing %s, left by a process that was killed", temp)
+            shutil.rmtree(temp, ignore_errors=True)
+
+
+def _is_stale(temp: Path) -> bool:
+    try:
+        fd = os.open(temp / _LOCK, os.O_RDWR)
+    except FileNotFoundError:
+        # Its writer is about to lock it, or was killed at that moment.
+        try:
+            return time.time() - temp.stat().st_mtime > _GRACE_SECONDS
+        except FileNotFoundError:
+            return False
+    try:
+        return try_lock(fd, missing=False)
+    finally:
+        os.close(fd)
+
+
+def try_lock(fd: int, missing: bool = True) -> bool:
+    """Lock without waiting; `missing` is the answer on file systems that have no locks."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except OSError as e:
+        if e.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
+            raise
+        return missing
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that caused it, means that the disk (or a quota) is full."""
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # TensorStore and numpy's tofile report it in words only.
+        if full or re.search("No space left|quota exceeded|[0-9] requested and [0-9]+ written",
+                             str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def require_space(path: Path, size: int) -> None:
+    """Refuse to start writing `size` bytes where they cannot fit.
+
+    Raises:
+      DiskFullError: says how much is needed and how much is free.
+    """
+    if size > _free(path):
+        raise _no_room(path, f"{human_bytes(size)} needed")
+
+
+def _no_room(path: Path, needed: str) -> DiskFullError:
+    return DiskFullError(
+        f"no room left on the disk for {path}: {needed}, {human_bytes(_free(path))} free.\n"
+        "Free some space or choose another place, and run the same command again; what was "
+        "finished is kept.")
+
+
+def _free(path: Path) -> int:
+    path = path.absolute()
+    while not path.is_dir():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def human_bytes(size: float) -> str:
+    """A size for people: 0 B, 12.3 kB, 4.5 MB (powers of 1000)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size) < 999.5:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.4g} TB"
+
+
+def files_below(directory: Path) -> list[str]:
+    """Relative paths of all files below, sorted; without the lock."""
+    return sorted(str(p.relative_to(directory)) for p in directory.rglob("*")
+                  if p.is_file() and p != directory / _LOCK)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
