@@ -1,5 +1,6 @@
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from benchmarks import (
     roofline,
     sisa,
     startup,
+    sweep,
 )
 from unlearn_jax import conv
 from unlearn_jax.metrics import errors
@@ -128,3 +130,38 @@ def test_runs_take_turns_and_warm_up():
     assert order == ["a", "b"] * 3
     assert all(s.shape == (2,) for s in seconds.values())
     assert measure.spread(np.array([3.0, 1.0, 2.0])) == {"min": 1.0, "median": 2.0, "max": 3.0}
+
+
+def test_a_sweep_and_its_points_one_by_one_are_compared_cell_by_cell(monkeypatch, tmp_path):
+    ran = []
+
+    def stand_in(folder, module, *flags):
+        """Writes the table that a program would, in place of running it."""
+        ran.append([module, *flags])
+        out = {f.partition("=")[0]: f.partition("=")[2] for f in flags}
+        target = Path(out.get("--out") or out["--workdir"])
+        target.mkdir(parents=True)
+        off = 1e-6 if module == "unlearn_jax.report" else 0.0
+        rows = [f"ft,20-28,{e},{s},mae_test,{e + int(s) + off}" for e in (1, 2) for s in "01"]
+        rows += [f"ft,20-28,1,0,wall_seconds,{len(ran)}", "ft,20-28,1,,averaged:mae_test,3"]
+        rows += ["retrain,20-28,3,0,ceiling@15,"] if off else ["retrain,20-28,3,0,mae_test,"]
+        (target / "results.csv").write_text("\n".join(
+            ["method,forget_set,epochs,seed,metric,value", *rows]))
+
+    monkeypatch.setattr(sweep, "_run", stand_in)
+    path = tmp_path / "figures.json"
+    monkeypatch.setattr(sys, "argv", [
+        "benchmark", "--epochs", "1", "2", "--sets", "20-28", "--seeds", "0", "1", "--ways",
+        "population", "slurm", "singly", "--set", "data.size=9", "--json", str(path)])
+    sweep.main()
+    rows = {row["way"]: row for row in json.loads(path.read_text())["rows"]}
+    assert [row["only in one"] for row in rows.values()] == [0, 0, 2]
+    assert rows["slurm"]["cells"] == 5 and rows["slurm"]["largest difference"] == 0
+    assert rows["singly"]["largest difference"] == pytest.approx(1e-6)
+    assert rows["singly"]["cells"] == rows["singly"]["points"] == 4
+    alone = [line for line in ran if line[0] == "unlearn_jax.main"]
+    assert len(alone) == 4 and {"--config.seeds=(1,)", "--config.unlearn.epochs=(2,)",
+                                "--config.forget.sets=('20-28',)"} <= set(alone[-1])
+    assert all("--config.data.size=9" in line for line in ran[:-1]) and "--on=slurm" in ran[1]
+    assert ran[-1][1:5] == [next(f for f in line if "--workdir" in f).partition("=")[2]
+                            for line in alone]
