@@ -27,6 +27,8 @@ from pathlib import Path
 _GRACE = 30.0  # seconds that the others have to end by themselves when one has said that it fails
 _SOON = 2.0  # the same when a signal has ended it: they wait in vain for a word
 _POLL = 0.2
+# Becomes the command: whose launcher is killed is asked for a checkpoint.
+_NOT_LEFT_BEHIND = ("setpriv", "--pdeathsig", "TERM")
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -125,8 +127,9 @@ def _run_all(commands: list[list[str]], shares: list[tuple[set[int], dict[str, s
     for index, (command, (cores, env)) in enumerate(zip(commands, shares)):
         # In a session of its own: a terminal's Ctrl-C comes once, from here.
         child = subprocess.Popen(
-            command, env={**os.environ, **env}, stderr=subprocess.PIPE, text=True,
+            [*_NOT_LEFT_BEHIND, *command], env={**os.environ, **env}, text=True,
             stdout=subprocess.PIPE if index else None,  # the first one prints the report
+            stderr=subprocess.PIPE,
             start_new_session=True, preexec_fn=lambda c=cores: os.sched_setaffinity(0, c))
         children.append(child)
         echoes += [threading.Thread(target=_echo, args=(index, lines), daemon=True)

@@ -74,7 +74,7 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
-SchedulerParameters=sched_min_interval=100000,bf_interval=1
+SchedulerParameters=sched_interval=1,sched_min_interval=100000,bf_interval=1
 StateSaveLocation=$directory/state
 SlurmdSpoolDir=$directory/spool%n
 SlurmctldPidFile=$directory/slurmctld.pid
@@ -85,7 +85,10 @@ KillWait=5
 ReturnToService=2
 NodeName=1 NodeHostname=$host NodeAddr=127.0.0.1 Port=$(( base + 1 )) CPUs=$cores State=UNKNOWN
 NodeName=2 NodeHostname=$host NodeAddr=127.0.0.1 Port=$(( base + 2 )) CPUs=$cores State=UNKNOWN
-PartitionName=main Nodes=1,2 Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=main Nodes=1,2 Default=YES MaxTime=INFINITE State=UP GraceTime=60
+PartitionName=urgent Nodes=1,2 MaxTime=INFINITE State=UP PriorityTier=2
 END
 export SLURM_CONF=$directory/slurm.conf
 

@@ -23,7 +23,7 @@ from launch import processes
 from launch.local import environments
 from launch.plan import Job, Plan
 from unlearn_jax.errors import InputError
-from unlearn_jax.interrupt import EXIT_CODE
+from unlearn_jax.interrupt import EXIT_CODE, SIGNALS
 
 SUBMITTED = "slurm.json"
 _POLL_SECONDS = 1.0
@@ -31,9 +31,9 @@ _POLL_SECONDS = 1.0
 _SETTLE_SECONDS = 15.0
 # Of the time between the signal and the end, what requeueing itself may take.
 _REQUEUE_SECONDS = 5.0
-# How a process ends that was asked for a checkpoint, the last two of them before it could listen.
-# It goes on when SLURM starts the task again.
-_ASKED_TO_LEAVE = (EXIT_CODE, 128 + signal.SIGUSR1, 128 + signal.SIGUSR2)
+# How a process ends that was asked for a checkpoint, but for the first before it could listen. It
+# goes on when SLURM starts the task again.
+_ASKED_TO_LEAVE = (EXIT_CODE, *(128 + number for number in SIGNALS))
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 
 
@@ -125,12 +125,28 @@ class Task:
                 codes[part.name] = code
                 if code not in _ASKED_TO_LEAVE:
                     processes.write_exit(Path(part.exit_file), code)
+            if any(code in _ASKED_TO_LEAVE for code in codes.values()):
+                _go_back_to_the_queue()
+                break
         return codes
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Asks the processes for a checkpoint; the task as it is to be started again."""
         processes.wait_for_checkpoint(self._running, self.patience)
         return submitit.helpers.DelayedSubmission(Task(self.parts, self.patience))
+
+
+def _go_back_to_the_queue() -> None:
+    """For a task whose processes SLURM itself has asked to leave, to make room for other jobs.
+
+    While they have grace, SLURM takes what ends for finished. What it ends itself it also puts
+    back, or has been told to cancel: then the task no longer runs.
+    """
+    number = submitit.JobEnvironment().job_id
+    state = subprocess.run(["squeue", "-h", "-j", number, "-o", "%T"], capture_output=True,
+                           text=True, check=True).stdout.strip()
+    if state == "RUNNING":
+        subprocess.run(["scontrol", "requeue", number], check=True)
 
 
 def submit(plan: Plan, jobs: Sequence[Job], options: Options,

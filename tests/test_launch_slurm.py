@@ -61,24 +61,44 @@ def test_jobs_of_an_array_end_with_their_exit_codes(monkeypatch, plan):
     assert slurm.in_queue(plan) == {}
 
 
-def test_a_task_that_is_told_to_leave_goes_on_later(monkeypatch, plan, tmp_path):
+@pytest.mark.parametrize("why", ["its time is up", "others need the nodes"])
+def test_a_task_that_is_told_to_leave_goes_on_later(monkeypatch, plan, tmp_path, why):
     saved, running = tmp_path / "saved", tmp_path / "running"
     stand_in(monkeypatch, (
         "import os, pathlib, signal, sys, time\n"
         f"saved, running = pathlib.Path({str(saved)!r}), pathlib.Path({str(running)!r})\n"
         "def leave(*_):\n    saved.touch()\n    sys.exit(75)\n"
         "if saved.exists():\n    print('went on')\n    sys.exit()\n"
-        "signal.signal(signal.SIGUSR1, leave)\n"
+        "for asks in (signal.SIGUSR1, signal.SIGTERM):\n    signal.signal(asks, leave)\n"
         "running.touch()\ntime.sleep(600)\n"))
     slurm.submit(plan, plan.jobs[:1], Options(**OPTIONS), lambda text: None)
     (task,) = slurm.in_queue(plan)
     until(running.exists)
-    ask("scancel", "--signal=USR2", task)  # as when its time is up
+    if why == "its time is up":
+        ask("scancel", "--signal=USR2", task)
+    else:
+        ask("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null",
+            "--wrap=true")
     until(saved.exists)
     start_again(task)
     assert not plan.exit_file(plan.jobs[0]).exists() and slurm.in_queue(plan)
     assert slurm.wait(plan, plan.jobs[:1], lambda text: None) == {plan.jobs[0].name: 0}
     assert "went on" in plan.log(plan.jobs[0]).read_text()
+
+
+def test_a_task_that_is_cancelled_does_not_come_back(monkeypatch, plan, tmp_path):
+    running = tmp_path / "running"
+    stand_in(monkeypatch, (
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        f"pathlib.Path({str(running)!r}).touch()\ntime.sleep(600)\n"))
+    monkeypatch.setattr(slurm, "_SETTLE_SECONDS", 1.0)
+    slurm.submit(plan, plan.jobs[:1], Options(**OPTIONS), lambda text: None)
+    (task,) = slurm.in_queue(plan)
+    until(running.exists)
+    ask("scancel", task)
+    assert slurm.wait(plan, plan.jobs[:1], lambda text: None) == {plan.jobs[0].name: 137}
+    until(lambda: ask("squeue", "-hr", "-j", task, "-t", "all", "-o", "%T") == ["CANCELLED"])
 
 
 def test_a_task_that_dies_has_failed_and_can_be_submitted_again(monkeypatch, plan, tmp_path):
