@@ -27,8 +27,8 @@ from pathlib import Path
 _GRACE = 30.0  # seconds that the others have to end by themselves when one has said that it fails
 _SOON = 2.0  # the same when a signal has ended it: they wait in vain for a word
 _POLL = 0.2
-# Becomes the command: whose launcher is killed is asked for a checkpoint.
-_NOT_LEFT_BEHIND = ("setpriv", "--pdeathsig", "TERM")
+# Becomes the command. Whose launcher is killed dies as well: nobody reads what it says any more.
+_NOT_LEFT_BEHIND = ("setpriv", "--pdeathsig", "KILL")
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 

@@ -103,8 +103,8 @@ class _Group:
                           f"{text} within --process_timeout={self.timeout:g} seconds, or is gone "
                           f"({str(error).splitlines()[0][:300]})")
 
-    def fail(self, error: BaseException) -> None:
-        """Tells the others of an error that ends this process."""
+    def fail(self, error: BaseException) -> int:
+        """Tells the others of an error that ends this process; returns its exit code."""
         self._stop.set()
         said, code = str(error) or type(error).__name__, 1
         if isinstance(error, SystemExit) and isinstance(error.code, int):
@@ -115,6 +115,7 @@ class _Group:
                 time.sleep(_LINGER)
         except RuntimeError as e:  # another failed first, or the service is gone
             logging.info("the other processes were not told: %s", str(e).splitlines()[0])
+        return code
 
     def close(self) -> None:
         self.wait("the end")
@@ -129,12 +130,22 @@ class _Group:
                 continue
             if self._stop.is_set():
                 return
-            print(f"unlearn_jax: process {self.place.index} ends, as process {index} ended: "
-                  f"{said}", file=sys.stderr, flush=True)
-            if self.place.index == 0:
-                time.sleep(_LINGER)
-            # The main thread may be waiting inside a program that will never end.
-            os._exit(code)
+            try:
+                print(f"unlearn_jax: process {self.place.index} ends, as process {index} ended: "
+                      f"{said}", file=sys.stderr, flush=True)
+                if self.place.index == 0:
+                    time.sleep(_LINGER)
+            finally:
+                # The main thread may be waiting inside a program that will never end.
+                os._exit(code)
+
+
+def _leave(code: int) -> None:
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
 
 
 _group: _Group | None = None
@@ -178,8 +189,9 @@ def joined(place: Place | None, timeout: float = TIMEOUT) -> Iterator[None]:
         yield
         _group.close()
     except BaseException as e:
-        _group.fail(e)
-        atexit.unregister(jax.distributed.shutdown)  # which waits for the others
+        code = _group.fail(e)
+        # What JAX has for the end of a process waits for the others, and then aborts.
+        atexit.register(_leave, code)
         raise
     finally:
         _group = None
