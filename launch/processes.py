@@ -41,7 +41,12 @@ def start(line: Sequence[str], log: Path, environment: dict[str, str]) -> subpro
         f.flush()
         return subprocess.Popen(
             [*_PATIENT, *line], stdin=subprocess.DEVNULL, stdout=f, stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": path, **environment}, start_new_session=True)
+            env={**_inherited(), "PYTHONPATH": path, **environment}, start_new_session=True)
+
+
+def _inherited() -> dict[str, str]:
+    """Our environment, but for what would make studies out of several tasks of a SLURM step one."""
+    return {k: v for k, v in os.environ.items() if k != "SLURM_STEP_NUM_TASKS"}
 
 
 def exit_code(process: subprocess.Popen) -> int | None:

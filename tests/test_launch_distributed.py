@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from test_stages import ENV, ROOT, TINY, command
 
-from launch.distributed import divide_gpus
+from launch.distributed import divide_gpus, free_port
 
 FLAGS = ["--config=configs/retrain.py", *TINY]
 
@@ -105,3 +105,22 @@ def test_gpus_are_divided():
     for gpus in ([], ["0"], ["0", "1", "2"]):
         with pytest.raises(ValueError, match=f"2 processes cannot share {len(gpus)} GPUs"):
             divide_gpus(gpus, 2)
+
+
+@pytest.mark.slow
+def test_runs_that_srun_has_brought_together_are_told_apart(tmp_path):
+    port = str(free_port() - 61440 & 4095)  # SLURM's number of the job decides on the port
+    both = []
+    for i in "01":
+        step = {"SLURM_JOB_ID": port, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2",
+                "SLURM_PROCID": i, "SLURM_LOCALID": i, "SLURM_NODEID": "0",
+                "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": "2"}
+        both.append(subprocess.Popen(
+            [sys.executable, "-m", "unlearn_jax.main", *FLAGS, f"--workdir={tmp_path}/{i}",
+             f"--store={tmp_path}/store"], cwd=ROOT, env={**ENV, **step}, text=True,
+            stderr=subprocess.PIPE))
+    for one in both:
+        _, said = one.communicate(timeout=300)
+        assert one.returncode == 1 and "workdir: " in said, said
+        assert "--coordinator=none makes each a study of its own" in said
+    assert not (tmp_path / "store").exists()

@@ -77,6 +77,8 @@ def test_the_first_process_decides_and_writes(two):
         assert found["together/complete"].tolist() == [False, True]
         assert found["together/decided"] == 10 and found["together/lowest"] == 4
         np.testing.assert_array_equal(found["together/restored"], np.arange(8.0).reshape(4, 2))
+        assert found["together/passed over"].tolist() == [1, 3]
+        assert found["together/copies"] == 1  # of two
         assert found["together/few"].tolist() == [[0, 0]]  # one member on one device of each
     (stage,) = (p for p in (directory / "store" / "models").iterdir() if p.is_dir())
     assert (stage / "who").read_text() == "0" and read_marker(stage)["parts"] == {"x": 1}
@@ -127,6 +129,25 @@ def test_a_failure_ends_the_others_with_its_message(tmp_path, fails):
 def test_impossible_places_are_refused(given, words):
     with pytest.raises(ConfigError, match=words):
         Place(*given)
+
+
+ALL_LEAVE = """
+import sys
+from unlearn_jax import processes
+from unlearn_jax.interrupt import Interrupted
+with processes.joined(processes.Place(sys.argv[2], 2, int(sys.argv[1])), timeout=900):
+    processes.wait("both")
+    raise Interrupted()
+"""
+
+
+@pytest.mark.slow
+def test_all_leave_together_with_the_same_exit_code(tmp_path):
+    (tmp_path / "leave.py").write_text(ALL_LEAVE)
+    began = time.monotonic()
+    codes, said = run_both(tmp_path / "leave.py")
+    assert codes == [75, 75], said
+    assert time.monotonic() - began < 60
 
 
 def test_one_process_needs_no_others():

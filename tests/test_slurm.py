@@ -16,7 +16,7 @@ def test_flags_say_it_all():
 
 
 def test_several_tasks_of_a_step_are_one_program():
-    port = 61440 + 16002 % 4096
+    port = 61440 + (1000 + 2 * 257) % 4096
     assert find_place("", 0, -1, STEP) == Place(f"gpu03:{port}", 4, 3)
     assert find_place("slurm", 0, -1, STEP) == Place(f"gpu03:{port}", 4, 3)
 

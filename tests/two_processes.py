@@ -107,12 +107,41 @@ def _together(directory: Path) -> dict[str, np.ndarray]:
             ask()
         except InputError as e:
             refused.append(str(e))
-    return {"complete": np.array([before, store.complete("models", key)]),
+    return {"passed over": _after_damage(directory / "damaged"),
+            "complete": np.array([before, store.complete("models", key)]),
+            "copies": _copies(),
             "restored": spread.fetch(read["x"]),
             "decided": np.array(processes.agreed("a number", lambda: 10 + index)),
             "lowest": np.array(processes.lowest("a number", 5.0 - index)),
             "refused": np.array(refused),
             "few": np.array(make_layout(_parallel(), 1).groups(1))}
+
+
+def _copies() -> np.ndarray:
+    """Of how many devices an array that lies on one already gets a new copy."""
+    lies = jax.device_put(np.arange(1000.0, dtype=np.float32), jax.local_devices()[0])
+    shared = layout(members=4).put_shared(lies)
+    np.testing.assert_array_equal(spread.fetch(shared), np.arange(1000))
+    places = [s.data.unsafe_buffer_pointer() for s in shared.addressable_shards]
+    return np.array(sum(place != lies.unsafe_buffer_pointer() for place in places))
+
+
+def _after_damage(directory: Path) -> np.ndarray:
+    """Steps gone on from: of three checkpoints the newest is damaged; then there is another."""
+    def save(step: int) -> None:
+        checkpoints.save_progress(directory, step, {"x": np.full(1000, step, np.int32)},
+                                  {"step": step})
+
+    def damage() -> None:
+        for file in (directory / "00000002").glob("arrays/**/d/*"):
+            file.write_bytes(bytes(file.stat().st_size))
+
+    for step in (1, 2):
+        save(step)
+    processes.agreed("damage", damage)
+    first = checkpoints.restore_latest(directory)
+    save(3)
+    return np.array([found[1]["step"] for found in (first, checkpoints.restore_latest(directory))])
 
 
 def _parallel(**changes):

@@ -6,8 +6,8 @@ a checkpoint; here each is an error.
 
 A leaf is named by its path, such as `params/stem/kernel`; the member axis is inside the arrays.
 
-In several processes all call what saves or restores. A save gathers what is spread over them,
-Orbax writes it from process 0; each reads for itself. So any number of processes may go on from it.
+In several processes all call what saves or restores. A save gathers what is spread over them and
+process 0 writes it; each reads for itself. So any number of processes may go on from it.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint
 from orbax.checkpoint import v1 as ocp
 
 from unlearn_jax import disk, processes, spread
@@ -57,31 +58,42 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any],
     named, empty = _flatten(tree)
     leaves = _to_host(named)
     time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    with contextlib.ExitStack() as stack:
-        def begin() -> str:
-            _check_target(path, overwrite)
-            disk.require_space(path, sum(a.nbytes for a in leaves.values()))
-            temp = stack.enter_context(disk.temporary_directory(path))
+
+    def write() -> None:
+        _check_target(path, overwrite)
+        disk.require_space(path, sum(a.nbytes for a in leaves.values()))
+        with disk.temporary_directory(path) as temp:
             (temp / metadata_file.FILE).write_text(metadata_file.text(metadata, {
                 name: {"shape": list(a.shape), "dtype": a.dtype.name, "digest": _digest(a)}
                 for name, a in leaves.items()}, empty, time))
-            return str(temp)
+            if leaves:
+                with _quiet_orbax():
+                    _write_alone(temp / ARRAYS, _nest(leaves))
+            else:
+                (temp / ARRAYS).mkdir()  # Orbax refuses a tree without leaves
+            try:
+                disk.move_into_place(temp, path, replace=overwrite)
+            except OSError as e:
+                if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                raise CheckpointError(f"{path} was written by another process meanwhile") from e
 
-        temp = Path(processes.agreed("a checkpoint to begin", begin))
-        if leaves:  # Orbax refuses a tree without
-            with _quiet_orbax():
-                ocp.save(temp / ARRAYS, _nest(leaves))
-        processes.agreed("a checkpoint to end", lambda: _finish(temp, path, overwrite))
+    processes.agreed("a checkpoint", write)
 
 
-def _finish(temp: Path, path: Path, overwrite: bool) -> None:
-    (temp / ARRAYS).mkdir(exist_ok=True)
-    try:
-        disk.move_into_place(temp, path, replace=overwrite)
-    except OSError as e:
-        if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        raise CheckpointError(f"{path} was written by another process meanwhile") from e
+def _write_alone(path: Path, tree: Any) -> None:
+    """Orbax writes, and waits for no other process."""
+    if processes.count() == 1:
+        ocp.save(path, tree)
+        return
+    # With v1 all processes would have to save, and to meet in barriers that know a patience of five
+    # minutes and are named by how often each has loaded. v1 reads what this leaves.
+    alone = orbax.checkpoint.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix="writer")
+    with orbax.checkpoint.Checkpointer(
+            orbax.checkpoint.PyTreeCheckpointHandler(multiprocessing_options=alone),
+            multiprocessing_options=alone) as checkpointer:
+        checkpointer.save(path, tree)
 
 
 def restore(path: str | os.PathLike, like: Any = None, sharding: Any = None,

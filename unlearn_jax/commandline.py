@@ -60,7 +60,14 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
 
 def of_the_study(argv: list[str]) -> list[str]:
     """The flags without those that say which of several processes this is."""
-    return [a for a in argv[1:] if a.lstrip("-").partition("=")[0] not in _OF_A_PROCESS]
+    kept, words = [], iter(argv[1:])
+    for word in words:
+        name, equals, _ = word.lstrip("-").partition("=")
+        if not word.startswith("-") or name not in _OF_A_PROCESS:
+            kept.append(word)
+        elif not equals:
+            next(words, None)  # its value, as `--processes 2`
+    return kept
 
 
 def config_name(values: flags.FlagValues = flags.FLAGS) -> tuple[str, str]:

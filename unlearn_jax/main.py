@@ -13,10 +13,9 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from unlearn_jax import commandline, processes, stages
+from unlearn_jax import commandline, processes, slurm, stages
 from unlearn_jax.config import check_config
 from unlearn_jax.conv import convolutions
-from unlearn_jax.slurm import find_place
 from unlearn_jax.startup import run, use_devices, use_store, work_bar
 from unlearn_jax.store import Store
 
@@ -24,13 +23,6 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with a scale after a colon: configs/ft.py:utkface")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; default: runs/CONFIG")
 _STORE = flags.DEFINE_string("store", "runs/store", "Where finished stages are kept")
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator", "", "Of several processes: HOST:PORT of the first one; slurm: what srun says; "
-    "none: a single process; default: slurm if srun started several tasks, or else none")
-_PROCESSES = flags.DEFINE_integer("processes", 0, "How many processes run this program")
-_PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Which of them this one is, from zero")
-_TIMEOUT = flags.DEFINE_float("process_timeout", processes.TIMEOUT,
-                              "Seconds that a process waits for the others", lower_bound=1)
 
 
 def main(argv: list[str]) -> None:
@@ -38,9 +30,9 @@ def main(argv: list[str]) -> None:
     del argv
     config = _CONFIG.value
     check_config(config)
-    place = find_place(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
+    place = slurm.place_of_flags()
     use_devices(config)
-    with processes.joined(place, _TIMEOUT.value):
+    with processes.joined(place, slurm.PATIENCE.value):
         _run(config)
 
 
@@ -49,6 +41,8 @@ def _run(config: ml_collections.ConfigDict) -> None:
     name = Path(file).stem + (f":{scale}" if scale else "")
     directory = Path(_WORKDIR.value or f"runs/{name.replace(':', '-')}")
     store = Store(_STORE.value)
+    processes.require_same("what they were started with", {
+        "config": config.to_dict(), "workdir": str(directory)}, slurm.hint())
     use_store(store)
     if not processes.leads():
         logging.set_verbosity(logging.WARNING)  # the rest is what the first process says

@@ -27,11 +27,12 @@ from unlearn_jax.errors import ConfigError, InputError
 
 T = TypeVar("T")
 
-TIMEOUT = 3600.0  # seconds; a process may wait that long for another run's model
+TIMEOUT = 86400.0  # seconds; process 0 may wait long for a model that another run is training
 _MEETING = 300.0  # seconds, at most, until all have started
 _HEARTBEAT = 300  # seconds without a sign of life; a launcher notices a death long before
 _POLL = 0.5  # seconds between two looks at whether another process has failed
-_LINGER = 3.0  # seconds that process 0 stays after a failure, as the others ask it
+# Seconds that process 0 stays after a failure: the others ask it, and JAX aborts them without it.
+_LINGER = 3.0
 _FAILED = "unlearn_jax/failed"
 
 
@@ -111,10 +112,18 @@ class _Group:
             said, code = f"it exits with code {error.code}", error.code
         try:
             self.client.key_value_set(_FAILED, json.dumps([self.place.index, said, code]))
-            if self.place.index == 0:
-                time.sleep(_LINGER)
         except RuntimeError as e:  # another failed first, or the service is gone
             logging.info("the other processes were not told: %s", str(e).splitlines()[0])
+        stays = _LINGER
+        try:
+            # Those who all leave for one reason leave together: who is early would have a launcher
+            # end the others, with another exit code.
+            self.client.wait_at_barrier("unlearn_jax/leaving", round(_LINGER / 2 * 1000))
+            stays = 0.1
+        except RuntimeError as e:
+            logging.info("the other processes go on or are gone: %s", str(e).splitlines()[0])
+        if self.place.index == 0:
+            time.sleep(stays)
         return code
 
     def close(self) -> None:
@@ -172,6 +181,7 @@ def joined(place: Place | None, timeout: float = TIMEOUT) -> Iterator[None]:
     # It would swallow SIGTERM.
     jax.config.update("jax_enable_preemption_service", False)
     seconds = round(min(timeout, _MEETING))
+    inside = place.coordinator.startswith("localhost:")  # nobody else needs to reach it
     # Where nobody answers in time, JAX ends the process itself, with many lines.
     logging.info("process %d of %d: meeting the others at %s within %d seconds", place.index,
                  place.count, place.coordinator, seconds)
@@ -180,6 +190,7 @@ def joined(place: Place | None, timeout: float = TIMEOUT) -> Iterator[None]:
             place.coordinator, place.count, place.index,
             local_device_ids=list(place.gpus) if place.gpus else None,
             cluster_detection_method="deactivate", initialization_timeout=seconds,
+            coordinator_bind_address=place.coordinator if inside else None,
             heartbeat_timeout_seconds=_HEARTBEAT)
     except (RuntimeError, ValueError) as e:
         raise InputError(f"process {place.index} of {place.count} cannot meet the others at "
@@ -243,18 +254,25 @@ def lowest(what: str, value: float) -> float:
     return min(_everyone(what, value))
 
 
-def require_same(what: str, value: Any) -> None:
+def require_same(what: str, value: Any, hint: str = "") -> None:
     """Refuses to go on where processes differ in something that decides their numbers.
+
+    Args:
+      what: a name for messages.
+      value: of this process; what JSON can hold.
+      hint: ends the message.
 
     Raises:
       InputError: names both values, or their first difference.
     """
+    if _group is None:
+        return
     for index, theirs in enumerate(_everyone(what, value)):
         first = json.loads(json.dumps(value))
         if theirs != first:
             raise InputError(f"processes differ in {what}: process {_group.place.index} has "
                              f"{_difference(first, theirs)} there, process {index} "
-                             f"{_difference(theirs, first)}")
+                             f"{_difference(theirs, first)}{hint}")
 
 
 def wait(what: str) -> None:

@@ -4,11 +4,32 @@ import os
 import re
 from collections.abc import Mapping
 
+from absl import flags
+
 from unlearn_jax.errors import ConfigError
-from unlearn_jax.processes import Place
+from unlearn_jax.processes import TIMEOUT, Place
+
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "Of several processes: HOST:PORT of the first one; slurm: what srun says; "
+    "none: a single process; default: slurm if srun started several tasks, or else none")
+PROCESSES = flags.DEFINE_integer("processes", 0, "How many processes run this program")
+PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Which of them this one is, from zero")
+PATIENCE = flags.DEFINE_float("process_timeout", TIMEOUT,
+                              "Seconds that a process waits for the others", lower_bound=1)
 
 # From here on, as SLURM and JAX' own detection do, a port for each job and step.
 _FIRST_PORT, _PORTS = 61440, 4096
+
+
+def place_of_flags() -> Place | None:
+    """Where this process stands, as its flags and SLURM's variables say; see `find_place`."""
+    return find_place(COORDINATOR.value, PROCESSES.value, PROCESS_ID.value)
+
+
+def hint() -> str:
+    """Ends the message that processes which SLURM has brought together are not one study."""
+    return "" if COORDINATOR.value else ("; srun has started them as one program, "
+                                         "--coordinator=none makes each a study of its own")
 
 
 def find_place(coordinator: str, count: int, index: int,
@@ -43,7 +64,8 @@ def find_place(coordinator: str, count: int, index: int,
 
 def _slurm_place(env: Mapping[str, str]) -> Place:
     count, index = _number(env, "SLURM_STEP_NUM_TASKS"), _number(env, "SLURM_PROCID")
-    step = _number(env, "SLURM_JOB_ID") * 16 + _number(env, "SLURM_STEP_ID")
+    # Jobs of a while and their first steps differ in it.
+    step = _number(env, "SLURM_JOB_ID") + 257 * _number(env, "SLURM_STEP_ID")
     coordinator = (f"{first_host(_text(env, 'SLURM_STEP_NODELIST'))}:"
                    f"{_FIRST_PORT + step % _PORTS}")
     return Place(coordinator, count, index, _own_gpus(env))

@@ -53,5 +53,9 @@ def _spread(x: Any, sharding: jax.sharding.Sharding) -> jax.Array:
         return jax.random.wrap_key_data(_spread(jax.random.key_data(x), sharding))
     if isinstance(x, jax.Array) and x.sharding == sharding:
         return x
+    if isinstance(x, jax.Array) and sharding.is_fully_replicated and x.is_fully_addressable:
+        # A device that has it already, such as one with all images, keeps that copy.
+        return jax.make_array_from_single_device_arrays(
+            x.shape, sharding, [jax.device_put(x, d) for d in sharding.addressable_devices])
     host = np.asarray(x)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
+from unlearn_jax import processes
 from unlearn_jax.data.cache import Sample, cached_samples
 from unlearn_jax.data.dataset import Dropped
 from unlearn_jax.data.files import signature
@@ -75,6 +76,17 @@ def load_tfds(settings, cache: Path) -> Source:
 def _prepared(name: str, path: str) -> tfds.core.DatasetBuilder:
     directory = str(Path(path).expanduser()) if path else tfds.core.constants.DATA_DIR
     wish = f"config.data.source is 'tfds:{name}'"
+    # Of several processes the first one prepares it, while the others wait.
+    processes.agreed(wish, lambda: _prepare(name, directory, wish))
+    builder = _builder(name, directory, wish)
+    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        raise InputError(f"{wish}, which was prepared as {builder.info.file_format.value!r} in "
+                         f"{str(builder.data_path)!r}; without TensorFlow only 'array_record' can "
+                         "be read: prepare it again with that file_format")
+    return builder
+
+
+def _builder(name: str, directory: str, wish: str) -> tfds.core.DatasetBuilder:
     try:
         builder = tfds.builder(name, data_dir=directory)
         if not builder.is_prepared():
@@ -83,20 +95,21 @@ def _prepared(name: str, path: str) -> tfds.core.DatasetBuilder:
         first = str(e).splitlines()[0]
         raise InputError(f"{wish}, which is neither prepared under {directory!r} nor known to "
                          f"TensorFlow Datasets: {first}") from e
-    if not builder.is_prepared():
-        try:
-            builder.download_and_prepare()
-        except Exception as e:  # what a download and any data set's own code can raise
-            cause = (str(e).splitlines() or [""])[-1]  # TFDS prints whole examples before it
-            raise InputError(
-                f"{wish}, which is not prepared under {directory!r} and cannot be prepared here "
-                f"({type(e).__name__}: {cause}); prepare it where there are a network and "
-                "TensorFlow, with file_format='array_record', and copy the folder") from e
-    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
-        raise InputError(f"{wish}, which was prepared as {builder.info.file_format.value!r} in "
-                         f"{str(builder.data_path)!r}; without TensorFlow only 'array_record' can "
-                         "be read: prepare it again with that file_format")
     return builder
+
+
+def _prepare(name: str, directory: str, wish: str) -> None:
+    builder = _builder(name, directory, wish)
+    if builder.is_prepared():
+        return
+    try:
+        builder.download_and_prepare()
+    except Exception as e:  # what a download and any data set's own code can raise
+        cause = (str(e).splitlines() or [""])[-1]  # TFDS prints whole examples before it
+        raise InputError(
+            f"{wish}, which is not prepared under {directory!r} and cannot be prepared here "
+            f"({type(e).__name__}: {cause}); prepare it where there are a network and "
+            "TensorFlow, with file_format='array_record', and copy the folder") from e
 
 
 def _check_features(name: str, features, image: str, label: str, classes: bool) -> None:

@@ -104,7 +104,7 @@ def _require_same_work(config: ml_collections.ConfigDict, original: Stage,
         *(arm_config(config, arm).unlearn.method for arm in config.thesis.arms),
         config.unlearn.method)
     processes.require_same("what they are to compute", {
-        "config": config.to_dict(), "versions": workdir.versions(),
+        "versions": workdir.versions(),
         "device": jax.local_devices()[0].device_kind,
         "methods": {m: find_method(m).code for m in methods},
         **{f"{s.method} {s.forget_name}".strip(): s.parts for s in (original, *retrained)}})
