@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_stages import ENV, ROOT, TINY, command
+from two_hosts import ADDRESSES, NAMES, name_hosts, on_host, two_hosts
 
 from launch.distributed import divide_gpus, free_port
 
@@ -124,3 +125,44 @@ def test_runs_that_srun_has_brought_together_are_told_apart(tmp_path):
         assert one.returncode == 1 and "workdir: " in said, said
         assert "--coordinator=none makes each a study of its own" in said
     assert not (tmp_path / "store").exists()
+
+
+@pytest.fixture(scope="module")
+def hosts():
+    with two_hosts() as spaces:
+        yield spaces
+
+
+def run_on(hosts, base):
+    """Exit codes and what was said, of a study on two hosts; whatever uses a network must cross it.
+    """
+    both = []
+    for i in (0, 1):
+        line = [sys.executable, "-m", "launch.distributed", "--processes=2", f"--process-id={i}",
+                f"--coordinator={ADDRESSES[0]}:9876", "--", *FLAGS, f"--workdir={base}/w",
+                f"--store={base}/store", "--config.parallel.backend=cpu"]
+        both.append(subprocess.Popen(on_host(hosts, i, line), cwd=ROOT, env=ENV, text=True,
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+    said = [one.communicate(timeout=300)[1] for one in both]
+    return [one.returncode for one in both], said
+
+
+@pytest.mark.slow
+def test_two_hosts_work_on_one_study(hosts, tmp_path):
+    codes, said = run_on(hosts, tmp_path)
+    assert codes == [0, 0], said
+    record = json.loads((tmp_path / "w" / "run.json").read_text())
+    assert record["processes"] == 2 and record["finished"]
+    assert len(outputs(tmp_path / "w")) == 8
+
+
+@pytest.mark.slow
+def test_a_host_that_does_not_know_its_own_address_is_told(hosts, tmp_path):
+    name_hosts(hosts, (ADDRESSES[0], "127.0.1.1"))
+    try:
+        codes, said = run_on(hosts, tmp_path)
+    finally:
+        name_hosts(hosts, ADDRESSES)
+    assert codes == [1, 1] and not (tmp_path / "store").exists()
+    for text in said:
+        assert f"the host {NAMES[1]} has the address 127.0.1.1 for itself" in text

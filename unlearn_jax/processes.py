@@ -13,8 +13,10 @@ word is missed by its heartbeats; one that is alive but never comes is waited fo
 import atexit
 import contextlib
 import dataclasses
+import ipaddress
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -171,7 +173,7 @@ def joined(place: Place | None, timeout: float = TIMEOUT) -> Iterator[None]:
       timeout: seconds to wait for others, here and at every later meeting.
 
     Raises:
-      InputError: the others cannot be reached.
+      InputError: the others cannot be reached, or will not be.
     """
     global _group
     if place is None or place.count == 1:
@@ -197,6 +199,8 @@ def joined(place: Place | None, timeout: float = TIMEOUT) -> Iterator[None]:
                          f"{place.coordinator}: {str(e).splitlines()[0]}") from e
     _group = _Group(place, timeout)
     try:
+        if jax.default_backend() == "cpu":
+            _check_addresses()
         yield
         _group.close()
     except BaseException as e:
@@ -207,6 +211,23 @@ def joined(place: Place | None, timeout: float = TIMEOUT) -> Iterator[None]:
     finally:
         _group = None
     jax.distributed.shutdown()
+
+
+def _check_addresses() -> None:
+    """On CPUs hosts exchange arrays by the addresses that each of them has for its own name."""
+    name = socket.gethostname()
+    try:
+        address = socket.getaddrinfo(name, None)[0][4][0]
+    except OSError:
+        address = "127.0.0.1"
+    everyone = _everyone("addresses", [name, address])
+    for host, own in everyone:
+        if ipaddress.ip_address(own.partition("%")[0]).is_loopback and any(
+                other != host for other, _ in everyone):
+            raise InputError(
+                f"the host {host} has the address {own} for itself, where the others do not reach "
+                "it; on CPUs it must know the one that it has in their network (a line of its "
+                f"/etc/hosts: that address, then {host})")
 
 
 def count() -> int:
