@@ -15,7 +15,8 @@ from fake_workdir import write_csv, write_json, write_workdir
 
 from unlearn_jax.report import ReportError, figures, html, markdown, picture, write_report
 from unlearn_jax.report.document import Cell, Document, Section, Table, Text
-from unlearn_jax.report.inputs import parse_prediction_name, read_run
+from unlearn_jax.report.inputs import read_run
+from unlearn_jax.report.predictions import parse_prediction_name
 from unlearn_jax.report.sections import build
 from unlearn_jax.report.stats import estimate, summarise
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from unlearn_jax.report import ReportError, sample_figures
 from unlearn_jax.report.figures import draw_all
-from unlearn_jax.report.inputs import Model, Prediction, read_run
+from unlearn_jax.report.inputs import Model, read_run
+from unlearn_jax.report.predictions import Prediction
 from unlearn_jax.report.style import look
 
 COMMON = {"training", "forgetting", "plane", "balance", "sample-errors", "sorted-errors"}

@@ -3,11 +3,9 @@
 import dataclasses
 import functools
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from unlearn_jax.report.files import (
@@ -20,9 +18,9 @@ from unlearn_jax.report.files import (
     refuse,
     refuse_repeats,
 )
+from unlearn_jax.report.predictions import Prediction, read_prediction
 
 TASKS = ("regression", "classification")
-SPLITS = ("test", "forget", "retain", "validation", "stamped")
 AVERAGED = "averaged:"
 POPULATION = "population:"  # of all seeds together; seed -1, like AVERAGED
 REFERENCES = ("original", "retrain")  # what every verdict needs
@@ -35,7 +33,6 @@ _TRIAL_NUMBERS = ("trial", "learning_rate", "strength", "epochs", "validation_er
 _TRIAL_COLUMNS = ("method", "forget_set", "option", "within", "chosen", "note", "stage", "command",
                   *_TRIAL_NUMBERS)
 _TRUTH = {"True": True, "False": False, "1": True, "0": False}
-_ARRAYS = ("outputs", "labels", "ids", "seeds")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 _METHOD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 _RANGE = re.compile(r"(-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?)")
@@ -52,39 +49,6 @@ class Model:
 
     method: str
     epochs: int
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Prediction:
-    """What one population says about one split.
-
-    Attributes:
-      outputs: `[M, N]` label units, or logits `[M, N, C]`; NaN where a member failed.
-      labels: `[N]` label units, or classes.
-      ids: `[N]` str.
-      seeds: `[M]`.
-    """
-
-    outputs: np.ndarray
-    labels: np.ndarray
-    ids: np.ndarray
-    seeds: np.ndarray
-
-    @functools.cached_property
-    def errors(self) -> np.ndarray:
-        """`[M, N]`: absolute errors in label units, or 1 - p(true class)."""
-        if self.outputs.ndim == 2:
-            return np.abs(self.outputs - self.labels[None, :])
-        shifted = self.outputs - self.outputs.max(axis=-1, keepdims=True)
-        p = np.exp(shifted)
-        p /= p.sum(axis=-1, keepdims=True)
-        return 1 - np.take_along_axis(p, self.labels[None, :, None], axis=-1)[..., 0]
-
-    @functools.cached_property
-    def finite(self) -> "Prediction":
-        """The members without a NaN."""
-        good = np.isfinite(self.outputs).all(axis=tuple(range(1, self.outputs.ndim)))
-        return Prediction(self.outputs[good], self.labels, self.ids, self.seeds[good])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -236,7 +200,7 @@ class Run:
           ReportError: it is missing, or an array is, or has another shape.
         """
         name = f"predictions/{model.method}.{forget_set}.{model.epochs}.{split}.npz"
-        found = _read_prediction(self.workdir / name, name, self.classification)
+        found = read_prediction(self.workdir / name, name, self.classification)
         if not set(found.seeds.tolist()) <= set(self.seeds):
             raise ReportError(f"{name}: the array 'seeds' holds {found.seeds.tolist()}; "
                               f"results.csv has {list(self.seeds)}")
@@ -268,21 +232,6 @@ def read_run(workdir: Path) -> Run:
     results = _read_results(workdir, tuple(data["forget_sets"]))
     return Run(workdir, results, _read_history(workdir), data, run,
                _read_trials(workdir, results, run))
-
-
-def parse_prediction_name(name: str) -> tuple[str, str, int, str]:
-    """Method, forget set, budget and split of `METHOD.FORGETSET.BUDGET.SPLIT.npz`.
-
-    A forget set's name may hold dots ('random-0.02'); the other parts may not.
-
-    Raises:
-      ReportError: the name has another form.
-    """
-    match = re.fullmatch(r"([^.]+)\.(.+)\.(\d+)\.([^.]+)\.npz", name)
-    if not match or match[4] not in SPLITS:
-        raise ReportError(f"predictions/{name} is not named METHOD.FORGETSET.BUDGET.SPLIT.npz "
-                          f"with SPLIT one of {', '.join(SPLITS)}")
-    return match[1], match[2], int(match[3]), match[4]
 
 
 def _read_data(workdir: Path) -> dict[str, Any]:
@@ -377,33 +326,3 @@ def _read_trials(workdir: Path, results: pd.DataFrame, run: dict[str, Any]) -> p
             raise ReportError(f"results.csv: no rows for the trial of {method} on {forget_set} "
                               "that trials.csv has as chosen")
     return table
-
-
-def _read_prediction(path: Path, name: str, classification: bool) -> Prediction:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in _ARRAYS if key in file}
-    except FileNotFoundError:
-        raise ReportError(f"{name} is missing, but results.csv has its model") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ReportError(f"{name} cannot be read: {error}") from None
-    missing = [key for key in _ARRAYS if key not in arrays]
-    if missing:
-        raise ReportError(f"{name}: the array {missing[0]!r} is missing")
-    outputs, labels, ids, seeds = arrays.values()
-    n, rank = len(labels), 3 if classification else 2
-    form = "[M, N, C]" if classification else "[M, N]"
-    for key, array, good in (
-            ("labels", labels, labels.ndim == 1 and n > 0),
-            ("outputs", outputs, outputs.ndim == rank and outputs.shape[1] == n),
-            ("ids", ids, ids.shape == (n,)),
-            ("seeds", seeds, seeds.shape == outputs.shape[:1])):
-        if not good:
-            raise ReportError(f"{name}: the array {key!r} has shape {list(array.shape)}; it "
-                              f"must go with outputs {form}, labels [N], ids [N], seeds [M]")
-    if classification:
-        labels = labels.astype(np.int64)
-        if labels.min() < 0 or labels.max() >= outputs.shape[2]:
-            raise ReportError(f"{name}: the array 'labels' runs from {labels.min()} to "
-                              f"{labels.max()}; there are {outputs.shape[2]} classes")
-    return Prediction(outputs.astype(np.float64), labels, ids.astype(str), seeds)

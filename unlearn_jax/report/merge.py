@@ -16,6 +16,7 @@ import pandas as pd
 
 from unlearn_jax.report import inputs
 from unlearn_jax.report.files import ReportError, read_csv
+from unlearn_jax.report.predictions import parse_prediction_name
 
 _IDENTITY = ["method", "forget_set", "epochs", "seed", "metric"]
 # Tables that a run may have: the column of the method's name, and what identifies a row.
@@ -140,7 +141,7 @@ def _write_predictions(sources: Sequence[Source], out: Path) -> None:
     found: dict[str, list[Path]] = {}
     for source in sources:
         for path in sorted((source.directory / "predictions").glob("*.npz")):
-            method, *_ = inputs.parse_prediction_name(path.name)
+            method, *_ = parse_prediction_name(path.name)
             name = source.method(method) + path.name.removeprefix(method)
             found.setdefault(name, []).append(path)
     for name, paths in found.items():

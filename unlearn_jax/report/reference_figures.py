@@ -4,7 +4,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from unlearn_jax.report import hover, tables
-from unlearn_jax.report.inputs import Model, Prediction, Run
+from unlearn_jax.report.inputs import Model, Run
+from unlearn_jax.report.predictions import Prediction
 from unlearn_jax.report.sample_figures import Made, chosen, predictions
 from unlearn_jax.report.stats import Estimate, estimate
 from unlearn_jax.report.style import (

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure as Canvas
 
 from unlearn_jax.report import hover
 from unlearn_jax.report.files import ReportError
-from unlearn_jax.report.inputs import REFERENCES, Model, Prediction, Run
+from unlearn_jax.report.inputs import REFERENCES, Model, Run
+from unlearn_jax.report.predictions import Prediction
 from unlearn_jax.report.style import (
     INK,
     SHADE,

@@ -29,8 +29,9 @@ from unlearn_jax.report.document import (
 )
 from unlearn_jax.report.figures import MOST_SETS, STUDY
 from unlearn_jax.report.files import ReportError
-from unlearn_jax.report.inputs import Model, Run, parse_prediction_name
+from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.naming import ENSEMBLES, symbol
+from unlearn_jax.report.predictions import parse_prediction_name
 from unlearn_jax.report.style import MOST_METHODS
 
 _COUNTS = {
