@@ -1,6 +1,7 @@
 """What every program that runs studies does first, and how it ends where a user made a mistake."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -39,13 +40,19 @@ def use_devices(config: ml_collections.ConfigDict) -> None:
 
 
 def use_store(store: Store) -> None:
-    """Creates the store and keeps compiled programs there.
+    """Creates the store and keeps compiled programs, there unless JAX is told another place.
 
     Raises:
       StoreError: it cannot be created or written to.
     """
     store.create()
-    jax.config.update("jax_compilation_cache_dir", str((store.root / "compiled").absolute()))
+    keep_compiled(store)
+
+
+def keep_compiled(store: Store) -> None:
+    """Keeps compiled programs in the store, or where JAX_COMPILATION_CACHE_DIR says."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str((store.root / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 

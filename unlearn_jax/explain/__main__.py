@@ -24,6 +24,7 @@ from unlearn_jax.explain.finished import FinishedRun, read_finished
 from unlearn_jax.report.explained import write_explained
 from unlearn_jax.stages import prepare
 from unlearn_jax.stages.explain import SETS, explain_stages
+from unlearn_jax.startup import keep_compiled
 from unlearn_jax.store import Store
 
 
@@ -78,8 +79,7 @@ def _set_up(run: FinishedRun) -> None:
     divide_cores(run.config.parallel.cpu_devices)
     if run.config.parallel.backend == "cpu":
         jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_compilation_cache_dir", str((run.store / "compiled").absolute()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    keep_compiled(Store(run.store))
 
 
 def _explain(args: argparse.Namespace, run: FinishedRun, command: str) -> Path:
