@@ -7,6 +7,7 @@ of the method are members of one program there (`unlearn_jax/stages/variants.py`
 """
 
 import dataclasses
+import hashlib
 import json
 import re
 import shlex
@@ -17,6 +18,8 @@ from typing import Any
 import ml_collections
 
 from launch.points import CONFIG, Point
+from launch.taken import take
+from unlearn_jax.arms import arm_config
 from unlearn_jax.config import check_config, get
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
@@ -25,6 +28,7 @@ from unlearn_jax.store import canonical_json
 
 PLAN = "plan.json"
 SEEDS, SETS, EPOCHS, ALPHAS = "seeds", "forget.sets", "unlearn.epochs", "eval.alphas"
+_LONGEST = 80  # characters of a name
 AXES = (SEEDS, EPOCHS, SETS, ALPHAS)  # of a population; merged in this order
 
 
@@ -137,24 +141,22 @@ class Plan:
         Raises:
           InputError: it holds another sweep, or something else.
         """
-        path = self.directory / PLAN
-        content = {
+        content = json.loads(json.dumps({
             "store": str(self.store),
             "points": [{"number": p.number, "config": p.file, **p.values} for p in self.points],
             "jobs": [{"name": job.name, "runs": [
-                {"name": r.name, "label": r.label, "points": r.points,
+                {"name": r.name, "label": r.label, "points": r.points, "code": _code(r.config),
                  "command": shlex.join(["python", "-m", *self.command(r)])} for r in job.runs]}
-                for job in self.jobs]}
-        content = json.loads(json.dumps(content))
-        if path.exists():
-            if json.loads(path.read_text()) != content:
-                raise InputError(f"--workdir={self.directory} holds another sweep. Give another "
-                                 "--workdir; what both have in common is reused from the store.")
-        elif self.directory.exists() and any(self.directory.iterdir()):
-            raise InputError(f"--workdir={self.directory} is not empty and holds no sweep ({PLAN})."
-                             " Give a new or an empty directory.")
-        (self.directory / "logs").mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n")
+                for job in self.jobs]}))
+        take(self.directory, PLAN, content)
+
+
+def _code(config: ml_collections.ConfigDict) -> dict[str, str]:
+    """Digests of the methods that a run uses: results of changed code are not mixed with others."""
+    methods = config.compare.methods or config.thesis.arms or (config.unlearn.method,)
+    found = [find_method(arm_config(config, m).unlearn.method if config.thesis.arms else m)
+             for m in methods]
+    return {f.name: f.code for f in found}
 
 
 def make_plan(points: Sequence[Point], overrides: Sequence[str], directory: Path, store: Path,
@@ -171,8 +173,12 @@ def make_plan(points: Sequence[Point], overrides: Sequence[str], directory: Path
       InputError: in the config's own words.
     """
     for point in points:
-        _checked(point)
-    boxes = _merged([_box(p, points[0].config.eval.alpha) for p in points])
+        _checked(_with_headline(point), f"point {point.number}")
+    # Runs of one table share their headline alpha.
+    headlines: dict[str, float] = {}
+    for p in points:
+        headlines.setdefault(_family(p.config, seeds=False), p.config.eval.alpha)
+    boxes = _merged([_box(p, headlines[_family(p.config, seeds=False)]) for p in points])
     groups: dict[str, list[_Box]] = {}
     for i, box in enumerate(boxes):
         # A comparison, the arms of a study and a training scheme have stages of their own.
@@ -182,13 +188,14 @@ def make_plan(points: Sequence[Point], overrides: Sequence[str], directory: Path
     parts = _divided(list(groups.values()), jobs)
     vary = _varying(points)
     names: dict[str, int] = {}
+    labels: dict[tuple, list[str]] = {}
     made = []
     for part in parts:
-        runs = tuple(_run(box, vary, overrides, names) for box in part)
+        runs = tuple(_run(box, vary, overrides, names, labels) for box in part)
         for run in runs:
-            check_config(run.config)
+            _checked(run.config, f"points {', '.join(map(str, run.points))}")
         made.append(Job(f"{len(made) + 1:03d}-{runs[0].name}", runs))
-    return Plan(directory, store, tuple(points), tuple(made))
+    return Plan(Path(directory), Path(store).absolute(), tuple(points), tuple(made))
 
 
 def family(run: Run) -> str:
@@ -209,7 +216,7 @@ class _Box:
 
 
 def _box(point: Point, headline: float) -> _Box:
-    """A point as a box. All share the first one's headline alpha, so that tables can be joined."""
+    """A point as a box, with the headline alpha of its table."""
     axes = {key: get(point.config, key) for key in AXES}
     axes[ALPHAS] = tuple(sorted({*axes[ALPHAS], point.config.eval.alpha, headline}))
     config = point.config.copy_and_resolve_references()
@@ -219,6 +226,15 @@ def _box(point: Point, headline: float) -> _Box:
     return _Box(point.file, config, axes, canonical_json({"file": point.file, **rest}), (point,))
 
 
+def _axes(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """Along which of them the runs of two points are one run with the values of both."""
+    if config.thesis.arms:  # its first forget set has other budgets than the rest
+        return tuple(axis for axis in AXES if axis != SETS)
+    if config.compare.methods:  # which chooses trials by the mean over seeds, and their budgets
+        return (SETS, ALPHAS)
+    return AXES
+
+
 def _merged(boxes: list[_Box]) -> list[_Box]:
     """Boxes that differ in one axis alone become one, as long as there are any."""
     while True:
@@ -226,7 +242,8 @@ def _merged(boxes: list[_Box]) -> list[_Box]:
         for axis in AXES:
             found: dict[str, list[_Box]] = {}
             for box in boxes:
-                others = {k: v for k, v in box.axes.items() if k != axis}
+                others = {k: v for k, v in box.axes.items()
+                          if k != axis or axis not in _axes(box.config)}
                 found.setdefault(canonical_json({"rest": box.rest, **others}), []).append(box)
             boxes = [_union(axis, own) for own in found.values()]
         if len(boxes) == count:
@@ -259,11 +276,11 @@ def _divided(groups: list[list[_Box]], jobs: int) -> list[list[_Box]]:
     # Boxes of one group have the same seeds and forget sets.
     groups = [*groups]
     while len(groups) < jobs:
-        whole = [g for g in groups if len(g) > 1 or len(g[0].axes[SETS]) > 1]
+        whole = [g for g in groups if len(g) > 1 or len(_divisible(g[0])) > 1]
         if not whole:
             break
         largest = max(whole, key=size)
-        sets = largest[0].axes[SETS]
+        sets = _divisible(largest[0])
         if len(sets) > 1:
             half = -(-len(sets) // 2)
             parts = [[_cut(box, own) for box in largest] for own in (sets[:half], sets[half:])]
@@ -273,6 +290,11 @@ def _divided(groups: list[list[_Box]], jobs: int) -> list[list[_Box]]:
         at = groups.index(largest)
         groups[at:at + 1] = parts
     return groups
+
+
+def _divisible(box: _Box) -> tuple[str, ...]:
+    """Its forget sets, where each could be a run of its own."""
+    return box.axes[SETS] if SETS in _axes(box.config) else ()
 
 
 def _cut(box: _Box, sets: tuple[str, ...]) -> _Box:
@@ -289,8 +311,8 @@ def _config(box: _Box) -> ml_collections.ConfigDict:
     return config
 
 
-def _run(box: _Box, vary: dict[str, str], overrides: Sequence[str],
-         names: dict[str, int]) -> Run:
+def _run(box: _Box, vary: dict[str, str], overrides: Sequence[str], names: dict[str, int],
+         labels: dict[tuple, list[str]]) -> Run:
     config = _config(box)
     keys = {key: box.file if key == CONFIG else get(config, key) for key in vary}
     method = find_method(config.unlearn.method).name
@@ -298,7 +320,13 @@ def _run(box: _Box, vary: dict[str, str], overrides: Sequence[str],
     # A table has the method's name anyway.
     label = "_".join(part for key, part in parts.items() if key != "unlearn.method"
                      and not (key == CONFIG and Path(box.file.partition(":")[0]).stem == method))
-    name = "_".join(parts.values()) or "all"
+    # Runs that one table could not tell apart by their words are numbered.
+    alike = labels.setdefault((_family(config, seeds=False), method, label), [])
+    if box.rest not in alike:
+        alike.append(box.rest)
+    if number := alike.index(box.rest):
+        label = f"{label}-{number + 1}".strip("-")
+    label, name = _shortened(label), _shortened("_".join(parts.values()) or "all")
     names[name] = names.get(name, 0) + 1
     if names[name] > 1:
         name = f"{name}.{names[name]}"
@@ -323,8 +351,18 @@ def _varying(points: Sequence[Point]) -> dict[str, str]:
     return names
 
 
+def _shortened(name: str) -> str:
+    """A name that fits into those of files."""
+    if len(name) <= _LONGEST:
+        return name
+    digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+    return f"{name[:_LONGEST - len(digest) - 1]}-{digest}"
+
+
 def _word(value: Any) -> str:
     """A value as part of a method's name, of letters, digits, _ and - alone: 0.002 is 2e-3."""
+    if isinstance(value, int):
+        return str(value)
     if isinstance(value, float):
         digits, exponent = f"{value:.15e}".split("e")
         whole, _, fraction = digits.partition(".")
@@ -336,11 +374,20 @@ def _word(value: Any) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", str(value)).strip("-") or "none"
 
 
-def _checked(point: Point) -> None:
+def _with_headline(point: Point) -> ml_collections.ConfigDict:
+    """Its config; where alphas are swept, with the headline alpha among them, as its run has it."""
+    config = point.config.copy_and_resolve_references()
+    if ALPHAS in point.values:
+        with config.unlocked():
+            config.eval.alphas = tuple(sorted({*config.eval.alphas, config.eval.alpha}))
+    return config
+
+
+def _checked(config: ml_collections.ConfigDict, name: str) -> None:
     try:
-        check_config(point.config)
+        check_config(config)
     except InputError as e:
-        raise InputError(f"point {point.number} of the sweep: {e}") from e
+        raise InputError(f"{name} of the sweep: {e}") from e
 
 
 def _plain(config: ml_collections.ConfigDict) -> Any:

@@ -63,6 +63,51 @@ def test_schemes_and_comparisons_are_processes_of_their_own():
     assert [len(job.runs) for job in made.jobs] == [1, 2]
 
 
+def test_the_forget_sets_of_a_study_are_no_axis():
+    points = make_points([{"forget.sets": f, "seeds": seed} for f in ("20-28", "28-36")
+                          for seed in (0, 1)], "configs/thesis.py:demo", ())
+    made = make_plan(points, (), "sweep", "store", jobs=4)
+    assert [(r.config.forget.sets, r.config.seeds) for r in made.runs] == [
+        (("20-28",), (0, 1)), (("28-36",), (0, 1))]
+    (whole,) = make_plan(make_points([{"forget.sets": ("20-28", "28-36"), "seeds": 0}],
+                                     "configs/thesis.py:demo", ()), (), "s", "t", jobs=2).jobs
+    assert whole.runs[0].config.forget.sets == ("20-28", "28-36"), "its first set has all budgets"
+
+
+def test_the_seeds_of_a_comparison_are_no_axis():
+    points = make_points([{"seeds": seed, "forget.sets": f} for seed in (0, 1)
+                          for f in ("20-28", "28-36")], "configs/compare.py", ())
+    made = make_plan(points, (), "sweep", "store")
+    assert [(r.config.forget.sets, r.config.seeds) for r in made.runs] == [
+        (("20-28", "28-36"), (0,)), (("20-28", "28-36"), (1,))]
+
+
+def test_runs_whose_words_are_the_same_are_numbered(tmp_path):
+    made = plan("unlearn.from_seed=-1,1")
+    assert [r.label for r in made.runs] == ["from_seed--1", "from_seed-1"]
+    (tmp_path / "ft.py").write_text("from configs.ft import get_config as own\n"
+                                    "def get_config(scale=''):\n    config = own(scale)\n"
+                                    "    config.unlearn.epochs = (3,)\n    return config\n")
+    made = plan(f"config={FT},{tmp_path / 'ft.py'}", "unlearn.learning_rate=1e-3,2e-3")
+    assert [r.label for r in made.runs] == ["learning_rate-1e-3", "learning_rate-2e-3",
+                                            "learning_rate-1e-3-2", "learning_rate-2e-3-2"]
+    long = plan(points=[{"data.path": c * 300, "model.width": w} for c in "ab" for w in (2, 4)])
+    assert len({r.name for r in long.runs}) == 4
+    assert all(len(name) <= 84 for r in long.runs for name in (r.name, r.label))
+
+
+def test_each_table_has_its_own_headline():
+    made = plan(f"config={FT},{FT}:digits")
+    assert [r.config.eval.alpha for r in made.runs] == [
+        read_config([f"--config={FT}{scale}"]).eval.alpha for scale in ("", ":digits")]
+    assert made.runs[0].config.eval.alpha > 1 > made.runs[1].config.eval.alpha
+
+
+def test_alphas_can_be_swept():
+    (run,) = plan("eval.alphas=5,10").runs
+    assert run.config.eval.alphas == (5, 10, 15) and run.config.eval.alpha == 15
+
+
 def test_a_sweep_can_be_divided_without_losing_or_doubling_a_model():
     axes = "unlearn.epochs=1,2", "forget.sets=20-28,28-36,36-44", "unlearn.learning_rate=1e-3,2e-3"
     whole = plan(*axes)
@@ -100,12 +145,35 @@ def test_impossible_values_are_refused_with_the_point():
 def test_a_directory_belongs_to_one_sweep(tmp_path):
     plan("seeds=0,1", path=tmp_path / "s").write()
     plan("seeds=0,1", path=tmp_path / "s").write()  # again: goes on
-    with pytest.raises(InputError, match="holds another sweep"):
+    with pytest.raises(InputError, match=r"another sweep \(.*points 2, seeds.*1 there, 2 here"):
         plan("seeds=0,2", path=tmp_path / "s").write()
+    with pytest.raises(InputError, match="jobs: 1 there, 2 here"):
+        plan("seeds=0,1", "forget.sets=20-28,28-36", path=tmp_path / "u").write()
+        plan("seeds=0,1", "forget.sets=20-28,28-36", path=tmp_path / "u", jobs=2).write()
+    (tmp_path / "s" / "plan.json").write_text("")
+    with pytest.raises(InputError, match="plan.json is no plan"):
+        plan("seeds=0,1", path=tmp_path / "s").write()
+    for bad in (tmp_path / "s" / "plan.json", "/proc/x"):
+        with pytest.raises(InputError, match="cannot be used"):
+            plan("seeds=0,1", path=bad).write()
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="holds no sweep"):
         plan("seeds=0,1", path=tmp_path / "t").write()
+
+
+def test_results_of_changed_code_are_not_mixed(tmp_path):
+    file = tmp_path / "own.py"
+    text = ("from unlearn_jax.methods import METHODS\n"
+            "METHOD = METHODS['ft']\n")
+    for more in ("", "# changed\n"):
+        file.write_text(text + more)
+        again = plan("seeds=0,1", points=(), overrides=[f"--config.unlearn.method={file}:METHOD"],
+                     path=tmp_path / "s")
+        if not more:
+            again.write()
+    with pytest.raises(InputError, match="another sweep .*code"):
+        again.write()
 
 
 def test_only_a_complete_run_of_the_same_config_is_finished(tmp_path):
