@@ -53,8 +53,9 @@ def _difference(where: str, there: Any, here: Any) -> str:
             if there.get(key) != here.get(key):
                 return _difference(f"{where}, {key}", there.get(key), here.get(key))
     if isinstance(there, list) and isinstance(here, list):
+        if len(there) != len(here):
+            return f"{where}: {len(there)} there, {len(here)} here"
         for i, (a, b) in enumerate(zip(there, here), 1):
             if a != b:
                 return _difference(f"{where} {i}", a, b)
-        return f"{where}: {len(there)} there, {len(here)} here"
     return f"{where}: {json.dumps(there)} there, {json.dumps(here)} here"
