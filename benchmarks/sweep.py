@@ -3,7 +3,7 @@
 The same points three ways, each from an empty store: `launch.sweep` here, `launch.sweep` on the
 SLURM that this machine has (`launch/local_slurm.sh` starts one), and `unlearn_jax.main` once for
 each point, as a shell's loop would; those runs share a store, so that no M_O and no M_R is trained
-twice, and are merged at the end. All must give the same table.
+twice, and are merged at the end. Their tables are compared cell by cell.
 """
 
 import argparse
