@@ -5,9 +5,12 @@ import pandas as pd
 import pytest
 from fake_workdir import write_comparison, write_csv, write_workdir
 
+from unlearn_jax.report import markdown
 from unlearn_jax.report.__main__ import main
 from unlearn_jax.report.files import ReportError
+from unlearn_jax.report.inputs import read_run
 from unlearn_jax.report.merge import Source, merge_runs, parse_source
+from unlearn_jax.report.sections import build
 
 
 def table(path):
@@ -174,8 +177,8 @@ def test_the_report_has_the_whole_command_and_the_keys_that_differ(runs, tmp_pat
     config = json.loads((runs[1] / "run.json").read_text())["config"]
     change(runs[1], "run.json", config={**config, "train": {**config["train"], "epochs": 13}})
     out = tmp_path / "a and b"
-    assert main([str(runs[0]), f"{runs[1]}=more", f"--out={out}"]) == 0
-    report = (out / "report.md").read_text()
+    merge_runs([Source(runs[0]), Source(runs[1], "more")], out)
+    report = markdown.render(build(read_run(out), []))
     assert f"python -m unlearn_jax.report {runs[0]} {runs[1]}=more '--out={out}'" in report
     rows = [line for line in report.splitlines() if line.startswith("| train.epochs |")]
     assert len(rows) == 2 and "12" in rows[0] and "13" in rows[1] and "more" in rows[1]

@@ -56,6 +56,8 @@ def _is_shared(method: str) -> bool:
 def merge_runs(sources: Sequence[Source], out: Path, other_data: bool = False) -> None:
     """Writes results.csv, predictions, data.json, run.json and `_TABLES` of all runs together.
 
+    Trials of comparisons and explanations are not merged; a warning in run.json says so.
+
     Args:
       sources: finished runs, at least one.
       out: the merged work directory; must be empty or not exist.
