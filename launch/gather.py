@@ -83,8 +83,10 @@ def _table(plan: Plan, runs: Sequence[Run], sources: Sequence[Source], out: Path
         for run, requests in owners[method]:
             for number in run.points:
                 config = by_number[number].config
+                # A comparison and the arms of a study choose their budgets.
+                chooses = config.compare.methods or config.thesis.arms
                 if (requests.get(forget_set) in config.forget.sets
-                        and int(epochs) in config.unlearn.epochs
+                        and (chooses or int(epochs) in config.unlearn.epochs)
                         and (int(seed) < 0 or int(seed) in config.seeds)):
                     found.add(number)
         return " ".join(map(str, sorted(found)))

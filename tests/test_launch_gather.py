@@ -5,7 +5,7 @@ import json
 
 import pandas as pd
 import pytest
-from fake_workdir import write_workdir
+from fake_workdir import write_comparison, write_workdir
 
 from launch.gather import gather
 from launch.plan import make_plan
@@ -63,3 +63,23 @@ def test_what_is_not_finished_is_left_out_and_said(plan):
     assert set(table.method) == {"median", "original", "retrain", "ft"}
     with open(plan.directory / "points.csv", newline="") as f:
         assert [p["finished"] for p in csv.DictReader(f)] == ["True", "True", "False", "False"]
+
+
+def test_a_comparison_belongs_to_its_point_whatever_budget_it_chose(tmp_path):
+    points = make_points([{"compare.fraction": f} for f in ("0.25", "0.5")],
+                         "configs/compare.py", ("--config.forget.sets=('20-28',)",))
+    made = make_plan(points, (), tmp_path / "sweep", tmp_path / "store")
+    for run in made.runs:
+        assert 7 not in run.config.unlearn.epochs
+        directory = write_comparison(made.workdir(run), methods=("ft",), budget=7)
+        record = json.loads((directory / "run.json").read_text())
+        config = json.loads(json.dumps(run.config.to_dict()))
+        config["eval"]["alpha"] = 15.0
+        (directory / "run.json").write_text(json.dumps(
+            {**record, "finished": True, "config": config}))
+        (directory / "report.html").write_text("")
+    assert len(made.runs) == 2 and not made.unfinished()
+    gather(made)
+    table = pd.read_csv(made.directory / "results.csv", dtype=str, keep_default_na=False)
+    own = table[(table.epochs == "7") & (table.metric == "utility")]
+    assert set(zip(own["compare.fraction"], own.point)) == {("0.25", "1"), ("0.5", "2")}

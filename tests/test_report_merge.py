@@ -3,11 +3,14 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from fake_workdir import write_csv, write_workdir
+from fake_workdir import write_comparison, write_csv, write_workdir
 
+from unlearn_jax.report import markdown
 from unlearn_jax.report.__main__ import main
 from unlearn_jax.report.files import ReportError
+from unlearn_jax.report.inputs import read_run
 from unlearn_jax.report.merge import Source, merge_runs, parse_source
+from unlearn_jax.report.sections import build
 
 
 def table(path):
@@ -120,3 +123,70 @@ def test_distances_of_layers_come_along_once(runs, tmp_path):
     merged = pd.read_csv(tmp_path / "out" / "layers.csv")
     assert merged.method.tolist() == ["original", "retrain", "ft", "rnd"]
     assert tuple(merged.columns) == columns
+
+
+def revalue(path, value, **cell):
+    rows = pd.read_csv(path / "results.csv", dtype=str, keep_default_na=False)
+    at = np.logical_and.reduce([rows[column] == v for column, v in cell.items()])
+    assert at.any()
+    rows.loc[at, "value"] = value
+    rows.to_csv(path / "results.csv", index=False)
+
+
+def append(path, *rows):
+    old = table(path)
+    new = pd.DataFrame(rows, columns=["method", "forget_set", "epochs", "seed", "metric", "value"])
+    pd.concat([old, new]).fillna("").to_csv(path / "results.csv", index=False)
+
+
+def test_what_is_of_all_seeds_of_a_run_is_of_no_merged_run(runs, tmp_path):
+    for path, value in zip(runs, ("1.5", "2.5")):
+        append(path, ("original", "20-28", "0", "-1", "population:w1", value),
+               ("ft", "20-28", "2", "-1", "population:w1", value),
+               ("ft", "20-28", "2", "-1", "population:js", "0.5"),
+               ("retrain", "20-28", "12", "0", "w1_forget", value))
+    merge_runs([Source(p) for p in runs], tmp_path / "out")
+    merged = table(tmp_path / "out").set_index("metric").value
+    assert "population:w1" not in merged and merged["population:js"] == "0.5"
+    assert merged["w1_forget"] == "1.5", "against another seed of its own run, as a ceiling is"
+
+
+def test_no_label_is_advised_where_the_original_differs(runs, tmp_path):
+    revalue(runs[0], "0.5", method="ft", metric="utility")
+    revalue(runs[0], "9.5", method="original", metric="mae_test")
+    with pytest.raises(ReportError, match="method=original.*metric=mae_test.*9.5.*alike") as error:
+        merge_runs([Source(runs[0], "low"), Source(runs[1])], tmp_path / "out")
+    assert "DIR=LABEL" not in str(error.value)
+
+
+def test_what_was_touched_comes_along_and_what_is_left_out_is_said(runs, tmp_path):
+    columns = ("method", "forget_set", "epochs", "seed", "layer", "touched", "of", "which")
+    for path, method in zip(runs, ("ft", "rnd")):
+        write_csv(path / "touched.csv", columns, [(method, "20-28", 2, 0, "head", 1, 4, "3")])
+    write_comparison(tmp_path / "c", methods=("rnd",))
+    sources = [Source(runs[0], "a"), Source(runs[1]), Source(tmp_path / "c", "c")]
+    merge_runs(sources, tmp_path / "out")
+    touched = pd.read_csv(tmp_path / "out" / "touched.csv")
+    assert touched.method.tolist() == ["ft+a", "rnd"] and tuple(touched.columns) == columns
+    warnings = json.loads((tmp_path / "out" / "run.json").read_text())["warnings"]
+    left = [w for w in warnings if w.startswith("not merged")]
+    assert left == [f"not merged, and to be found in {tmp_path / 'c'} alone: trials.csv"]
+
+
+def test_the_report_has_the_whole_command_and_the_keys_that_differ(runs, tmp_path):
+    config = json.loads((runs[1] / "run.json").read_text())["config"]
+    change(runs[1], "run.json", config={**config, "train": {**config["train"], "epochs": 13}})
+    out = tmp_path / "a and b"
+    merge_runs([Source(runs[0]), Source(runs[1], "more")], out)
+    report = markdown.render(build(read_run(out), []))
+    assert f"python -m unlearn_jax.report {runs[0]} {runs[1]}=more '--out={out}'" in report
+    rows = [line for line in report.splitlines() if line.startswith("| train.epochs |")]
+    assert len(rows) == 2 and "12" in rows[0] and "13" in rows[1] and "more" in rows[1]
+    assert "| train.loss |" not in report
+
+
+def test_the_folder_of_a_sweep_is_known(tmp_path, capsys):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "plan.json").write_text("{}")
+    assert main([str(tmp_path)]) == 1
+    assert f"give {tmp_path / 'report'}" in capsys.readouterr().err

@@ -139,6 +139,13 @@ def test_what_was_not_run_is_not_measured(tmp_path):
     markdown.render(study_document(run))
 
 
+def test_a_study_without_the_first_set_is_reported(tmp_path):
+    run = read_run(write_thesis(tmp_path / "w", sets=("28-36",), samples=20, budgets=(2, 8)))
+    study.write_tables(run)
+    text = markdown.render(study_document(run))
+    assert text.count(f"the run has no forget set {FIRST}") == 2 and "28-36" in text
+
+
 def study_document(run):
     from unlearn_jax.report.document import Document
 

@@ -220,6 +220,9 @@ def read_run(workdir: Path) -> Run:
     workdir = Path(workdir)
     if not workdir.is_dir():
         raise ReportError(f"{workdir} is not a folder; give the work directory of a finished run")
+    if (workdir / "plan.json").exists() and (workdir / "report").is_dir():
+        raise ReportError(f"{workdir} is the folder of a sweep; give {workdir / 'report'}, or one "
+                          "of the folders in it if the sweep has several reports")
     data = _read_data(workdir)
     run = read_json(workdir, "run.json")
     for path, kind in (("config_name", str), ("command", str), ("config", dict),

@@ -6,6 +6,7 @@ what is new is added. Runs of other data are refused unless asked for.
 
 import dataclasses
 import json
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,10 @@ from unlearn_jax.report.predictions import parse_prediction_name
 _IDENTITY = ["method", "forget_set", "epochs", "seed", "metric"]
 # Tables that a run may have: the column of the method's name, and what identifies a row.
 _TABLES = {"history.csv": ("stage", ["stage", "forget_set", "seed", "epoch"]),
-           "layers.csv": ("method", ["method", "forget_set", "epochs", "seed", "layer"])}
+           "layers.csv": ("method", ["method", "forget_set", "epochs", "seed", "layer"]),
+           "touched.csv": ("method", ["method", "forget_set", "epochs", "seed", "layer"])}
+# About one run alone: its choice among its own trials, its own samples.
+_LEFT_OUT = ("trials.csv", "explain.csv", "channels.csv", "explanations", "sisa_history.csv")
 # A clock tells each run something else of the same models.
 _CLOCK = ("wall", "sisa_speedup_measured_wall")
 
@@ -42,12 +46,17 @@ class Source:
 
     def method(self, name: str) -> str:
         """A method's name in the merged run."""
-        shared = name in ("median", *inputs.REFERENCES)
-        return name if shared or not self.label else f"{name}+{self.label}"
+        return name if _is_shared(name) or not self.label else f"{name}+{self.label}"
+
+
+def _is_shared(method: str) -> bool:
+    return method in ("median", *inputs.REFERENCES)
 
 
 def merge_runs(sources: Sequence[Source], out: Path, other_data: bool = False) -> None:
     """Writes results.csv, predictions, data.json, run.json and `_TABLES` of all runs together.
+
+    Trials of comparisons and explanations are not merged; a warning in run.json says so.
 
     Args:
       sources: finished runs, at least one.
@@ -71,7 +80,8 @@ def merge_runs(sources: Sequence[Source], out: Path, other_data: bool = False) -
             _write_table(sources, out, name, column, identity)
         _write_predictions(sources, out)
         (out / "data.json").write_text(json.dumps(_data(runs), indent=1))
-        (out / "run.json").write_text(json.dumps(_run(sources, runs), indent=1))
+        (out / "run.json").write_text(json.dumps(
+            _run(sources, runs, _command(sources, out, other_data)), indent=1))
     except BaseException:
         shutil.rmtree(out)  # half a merger looks like a whole one
         raise
@@ -103,23 +113,33 @@ def _results(sources: Sequence[Source]) -> pd.DataFrame:
         table["run"] = str(source.directory)
         tables.append(table)
     merged = pd.concat(tables, ignore_index=True).fillna("")
-    # A ceiling is against a run's own other seeds, a clock is a run's own: the first one stands.
-    again = merged.duplicated(_IDENTITY, keep=False)
-    compared = merged[again & ~merged.metric.str.startswith((*_CLOCK, "ceiling@"))]
+    # A clock is a run's own, and M_R is held against a run's own other seeds: the first one stands.
+    own = merged.metric.str.startswith((*_CLOCK, "ceiling@")) | (
+        (merged.method == "retrain") & (merged.metric == "w1_forget"))
+    compared = merged[merged.duplicated(_IDENTITY, keep=False) & ~own]
     spread = compared.assign(value=compared.value.astype(float)).groupby(_IDENTITY).value
     differs = spread.transform(lambda v: float(not np.allclose(v, v.iloc[0], rtol=1e-6,
                                                                equal_nan=True))) == 1
-    # The averaged prediction is that of a run's seeds: of several sets of seeds there is none.
-    averaged = compared.metric.str.startswith(inputs.AVERAGED)
-    merged = merged.drop(index=compared.index[differs & averaged])
-    if (differs & ~averaged).any():
-        key = compared[differs & ~averaged].iloc[0][_IDENTITY]
-        rows = compared[(compared[_IDENTITY] == key).all(axis=1)]
-        cells = "; ".join(f"{r.run}: {r.value}" for r in rows.itertuples())
-        what = ", ".join(f"{k}={v}" for k, v in key.items())
-        raise ReportError(f"two runs give different values for {what} ({cells}); tell them apart "
-                          "by labels: DIR=LABEL")
+    # Of all seeds of a run together: of several sets of seeds there is none.
+    whole = compared.metric.str.startswith((inputs.AVERAGED, inputs.POPULATION))
+    merged = merged.drop(index=compared.index[differs & whole])
+    if (differs & ~whole).any():
+        raise ReportError(_disagreement(compared, compared[differs & ~whole]))
     return merged.drop_duplicates(_IDENTITY).drop(columns="run")
+
+
+def _disagreement(compared: pd.DataFrame, differing: pd.DataFrame) -> str:
+    """What is wrong, of M_O, M_R or the median first: no label helps while they disagree."""
+    shared = differing[differing.method.map(_is_shared)]
+    key = (differing if shared.empty else shared).iloc[0][_IDENTITY]
+    rows = compared[(compared[_IDENTITY] == key).all(axis=1)]
+    cells = "; ".join(f"{r.run}: {r.value}" for r in rows.itertuples())
+    what = ", ".join(f"{k}={v}" for k, v in key.items())
+    text = f"two runs give different values for {what} ({cells}); "
+    if shared.empty:
+        return text + "tell them apart by labels: DIR=LABEL"
+    return text + (f"all methods of a report are measured against one {key.method!r}, so the runs "
+                   "must have trained and evaluated it alike; these did not")
 
 
 def _write_table(sources: Sequence[Source], out: Path, name: str, column: str,
@@ -177,18 +197,30 @@ def _data(runs: Sequence[inputs.Run]) -> dict[str, Any]:
     return {**runs[0].data, "forget_sets": sets}
 
 
-def _run(sources: Sequence[Source], runs: Sequence[inputs.Run]) -> dict[str, Any]:
+def _command(sources: Sequence[Source], out: Path, other_data: bool) -> str:
+    names = [f"{s.directory}={s.label}" if s.label else str(s.directory) for s in sources]
+    return shlex.join(["python", "-m", "unlearn_jax.report", *names, f"--out={out}",
+                       *["--other-data"] * other_data])
+
+
+def _left_out(directory: Path) -> list[str]:
+    """A warning, if the run has files that cannot be merged."""
+    found = [name for name in _LEFT_OUT if (directory / name).exists()]
+    return [f"not merged, and to be found in {directory} alone: {', '.join(found)}"] * bool(found)
+
+
+def _run(sources: Sequence[Source], runs: Sequence[inputs.Run], command: str) -> dict[str, Any]:
     stages = {(s["stage"], s["key"]): s for run in runs for s in run.run["stages"]}
     merged = [{"directory": str(s.directory), "label": s.label, "command": r.run["command"],
                "config": r.run["config"], "data_fingerprint": r.data["fingerprint"]}
               for s, r in zip(sources, runs)]
-    names = " ".join(f"{s.directory}={s.label}" if s.label else str(s.directory) for s in sources)
     return {
         **runs[0].run, "config_name": " + ".join(dict.fromkeys(r.run["config_name"] for r in runs)),
-        "command": f"python -m unlearn_jax.report {names}", "merged": merged,
+        "command": command, "merged": merged,
         "seconds": sum(r.run.get("seconds", 0.0) for r in runs), "stages": list(stages.values()),
         "warnings": [*(f"merged from {s.directory}: {r.run['command']}"
                        for s, r in zip(sources, runs)),
+                     *(warning for s in sources for warning in _left_out(s.directory)),
                      *(f"{s.directory}: {w}" for s, r in zip(sources, runs)
                        for w in r.run["warnings"])]}
 

@@ -294,7 +294,29 @@ def _configuration(run: Run) -> tuple[Block, ...]:
     blocks = [Code("\n".join(_flat(outer)), origins.config_anchor("seeds"))] if outer else []
     blocks += [Code("\n".join(_flat(section, f"{name}.")), origins.config_anchor(name))
                for name, section in inner.items() if section]
-    return Text("Every key of the config, as it was run."), *blocks
+    merged = run.run.get("merged", [])
+    if not merged:
+        return Text("Every key of the config, as it was run."), *blocks
+    text = f"Every key of the config, as {merged[0]['directory']} was run, the first of the merged."
+    differing = _differing(merged)
+    if not differing.rows:
+        return Text(f"{text} All others have the same."), *blocks
+    return Text(f"{text} The others differ from it in the keys of the table."), differing, *blocks
+
+
+def _differing(merged: list[dict[str, Any]]) -> Table:
+    """The keys of the config that merged runs do not agree in, with every value."""
+    configs = [dict(line.split(" = ", 1) for line in _flat(m["config"])) for m in merged]
+    rows = []
+    for key in dict.fromkeys(key for config in configs for key in config):
+        runs: dict[str, list[str]] = {}
+        for entry, config in zip(merged, configs):
+            runs.setdefault(config.get(key, "–"), []).append(entry["label"] or entry["directory"])
+        if len(runs) > 1:
+            rows += [(Cell(key), Cell(value), Cell(", ".join(own))) for value, own in runs.items()]
+    return Table("Keys of the config that differ between the merged runs.",
+                 (("key", "of the config"), ("value", "“–”: the run has no such key"),
+                  ("runs", "by label, or by directory where there is none")), tuple(rows))
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> list[str]:

@@ -106,6 +106,8 @@ def _plateau(run: Run, found: _Found) -> str:
 
 
 def _erased(run: Run, found: _Found) -> str:
+    if FIRST not in run.forget_sets:
+        return ""
     v = found["ft-never-erases-all", ""]
     ceiling = estimate(run.values(run.only(FIRST, "retrain"), FIRST, f"ceiling@{ALPHA:g}"))
     if not ceiling.n:
@@ -117,6 +119,8 @@ def _erased(run: Run, found: _Found) -> str:
 def _score(run: Run, found: _Found) -> str:
     """Whether F prefers a model to a perfect one."""
     del found
+    if FIRST not in run.forget_sets:
+        return ""
     ceiling = run.values(run.only(FIRST, "retrain"), FIRST, f"ceiling@{ALPHA:g}")
     own = run.values(Model("ft", CHOSEN["ft"]), FIRST, f"F@{ALPHA:g}")
     difference = estimate(own - ceiling)
@@ -134,6 +138,8 @@ def _score(run: Run, found: _Found) -> str:
 
 def _all_pairs(run: Run, found: _Found) -> str:
     del found
+    if FIRST not in run.forget_sets:
+        return ""
     values = {m: (own.mean, every.mean) for m, (own, every) in pairs(run).items()}
     orders = [sorted(values, key=lambda m, i=i: -values[m][i]) for i in (0, 1)]
     largest = max(values.values(), key=lambda pair: abs(pair[0] - pair[1]))

@@ -50,9 +50,13 @@ def all_pairs_forgetting(reference_N: np.ndarray, evaluated_N: np.ndarray, label
 
 
 def sections(run: Run) -> tuple[Section, ...]:
-    """The three findings, each with its table."""
-    return (Section("Units: random labels as described and as published", _units(run)),
-            Section("Pairs: Forgetting by sample and over all pairs", _pairs(run)),
+    """The three findings, each with its table; two are about the first forget set alone."""
+    absent = (Text(f"Not measured: the run has no forget set {FIRST}."),)
+    here = FIRST in run.forget_sets
+    return (Section("Units: random labels as described and as published",
+                    _units(run) if here else absent),
+            Section("Pairs: Forgetting by sample and over all pairs",
+                    _pairs(run) if here else absent),
             Section("The ceiling: what an independent retraining reaches", (_ceiling(run),)))
 
 
