@@ -24,6 +24,7 @@ from unlearn_jax import commandline
 from unlearn_jax.config import get
 from unlearn_jax.errors import InputError
 from unlearn_jax.search import flat
+from unlearn_jax.store import canonical_json
 
 CONFIG = "config"  # a sweep over config files, beside the keys of the config
 _OPEN, _CLOSE = "([{", ")]}"
@@ -101,30 +102,94 @@ def grid(axes: Sequence[tuple[str, Sequence[Any]]]) -> list[dict[str, Any]]:
     return [dict(zip(keys, values)) for values in itertools.product(*(v for _, v in axes))]
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML would keep the last."""
+
+    def compose_mapping_node(self, anchor):
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise InputError(f"{key.value} is there twice (line {key.start_mark.line + 1});"
+                                     " give all its values at once")
+                seen.add(key.value)
+        return node
+
+
 def read_file(path: Path) -> list[dict[str, Any]]:
     """The points of a YAML file: a list of `{key: value}`, or `{grid: {...}, points: [...]}`.
 
     In `grid` each key has a list of values, every combination of which is a point.
 
     Raises:
-      InputError: it cannot be read, or holds something else.
+      InputError: it cannot be read, or holds something else; names the file and the key.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        return _points_of(yaml.load(path.read_text(encoding="utf-8"), _Loader))
     except OSError as e:
         raise InputError(f"--sweep-file={path} cannot be read: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise InputError(f"--sweep-file={path} is not UTF-8 (byte {e.start})") from e
     except yaml.YAMLError as e:
         raise InputError(f"--sweep-file={path} is not YAML: {' '.join(str(e).split())}") from e
-    form = ("allowed: a list of {key: value}, or {grid: {key: [values]}, points: [{key: value}]}")
+    except InputError as e:
+        raise InputError(f"--sweep-file={path}: {e}") from e
+    except ValueError as e:  # of YAML's own types: a date of month 13
+        raise InputError(f"--sweep-file={path}: a value cannot be read: {e}") from e
+
+
+def _points_of(content: Any) -> list[dict[str, Any]]:
     if isinstance(content, list):
         content = {"points": content}
-    if not isinstance(content, dict) or not content or set(content) - {"grid", "points"}:
-        raise InputError(f"--sweep-file={path}: {form}")
-    axes, points = content.get("grid") or {}, content.get("points") or []
-    good = isinstance(axes, dict) and all(isinstance(v, list) and v for v in axes.values())
-    if not good or not isinstance(points, list) or not all(isinstance(p, dict) for p in points):
-        raise InputError(f"--sweep-file={path}: {form}")
-    return [*(grid(list(axes.items())) if axes else []), *points]
+    if not isinstance(content, dict):
+        raise InputError(f"holds {content!r}; allowed: a list of {{key: value}}, or "
+                         "{grid: {key: [values]}, points: [{key: value}]}")
+    for key in content:
+        if key not in ("grid", "points"):
+            raise InputError(f"{key!r} is not understood; allowed: grid and points, or a list of "
+                             "{key: value}")
+    content = {name: own for name, own in content.items() if own is not None}
+    axes, points = content.get("grid", {}), content.get("points", [])
+    if not isinstance(axes, dict):
+        raise InputError(f"grid is {axes!r}; allowed: {{key: [values]}}")
+    if not isinstance(points, list):
+        raise InputError(f"points is {points!r}; allowed: a list of {{key: value}}")
+    for key, values in axes.items():
+        if not isinstance(values, list) or not values:
+            raise InputError(f"grid: {key} is {values!r}; allowed: a list of values, as in "
+                             f"{key}: [1, 2]")
+        for value in values:
+            _check_value("grid", key, value)
+    for i, own in enumerate(points, 1):
+        if not isinstance(own, dict):
+            raise InputError(f"point {i} is {own!r}; allowed: {{key: value}}")
+        for key, value in own.items():
+            _check_value(f"point {i}", key, value)
+    axes = _named("grid", axes)
+    return [*(grid(list(axes.items())) if axes else []),
+            *(_named(f"point {i}", own) for i, own in enumerate(points, 1))]
+
+
+def _check_value(where: str, key: Any, value: Any) -> None:
+    if not isinstance(key, str):
+        raise InputError(f"{where}: {key!r} is no key; allowed: keys of the config, such as "
+                         "unlearn.epochs")
+    if isinstance(value, dict):
+        inner = next(iter(value), "KEY")
+        raise InputError(f"{where}: {key} is a section; write {key}.{inner}: "
+                         f"{value.get(inner, 'VALUE')}")
+    if value is None:
+        raise InputError(f"{where}: {key} has no value")
+
+
+def _named(where: str, own: dict[str, Any]) -> dict[str, Any]:
+    """With keys as the config has them: `config.seeds` is `seeds`."""
+    named = {key.removeprefix("config."): value for key, value in own.items()}
+    for key in named:
+        if key in own and f"config.{key}" in own:
+            raise InputError(f"{where}: {key} is there twice, also as config.{key}")
+    return named
 
 
 def make_points(wanted: Sequence[dict[str, Any]], file: str,
@@ -149,26 +214,51 @@ def make_points(wanted: Sequence[dict[str, Any]], file: str,
 
     @functools.cache
     def read(file: str, *more: str) -> ml_collections.ConfigDict:
+        if set_for_all and not more:
+            plain = commandline.read_config([f"--config={file}"])
+            for key in sorted(set_for_all):
+                _check_key(plain, key.partition("[")[0])
         return commandline.read_config([f"--config={file}", *overrides, *more])
 
     points: list[Point] = []
+    numbers: dict[str, int] = {}
     for number, own in enumerate(wanted, 1):
         named = str(own.get(CONFIG, file))
         config = read(named).copy_and_resolve_references()
         values = {}
         for key, value in own.items():
             if key != CONFIG:
+                _check_key(read(named), key)
                 text = _as_flag(read(named), key, value)
                 values[key] = get(read(named, f"--config.{key}={text}"), key)
+                held = get(read(named), key)
+                if isinstance(held, tuple) and held and not isinstance(held[0], str) and any(
+                        isinstance(v, str) for v in values[key]):
+                    raise InputError(f"config.{key}: {value} is no number; allowed: numbers, as in "
+                                     f"--sweep {key}=0,1, or --sweep \"{key}=(0,1)\" together")
         with config.unlocked():
             for key, value in values.items():
                 section, _, last = key.rpartition(".")
                 (get(config, section) if section else config)[last] = value
-        for other in points:
-            if (other.file, flat(other.config.to_dict())) == (named, flat(config.to_dict())):
-                raise InputError(f"points {other.number} and {number} of the sweep are the same")
+        first = numbers.setdefault(canonical_json([named, config.to_dict()]), number)
+        if first != number:
+            raise InputError(f"points {first} and {number} of the sweep are the same")
         points.append(Point(number, named, values, config))
     return points
+
+
+def _check_key(config: ml_collections.ConfigDict, key: str) -> None:
+    held, above = config, "config"
+    for part in key.split("."):
+        if not isinstance(held, ml_collections.ConfigDict):
+            raise InputError(f"config.{key} is not there: {above} is a value, and no section")
+        if part not in held:
+            raise InputError(f"config.{key} is not there; allowed in {above}: "
+                             f"{', '.join(sorted(held))}")
+        held, above = held[part], f"{above}.{part}"
+    if isinstance(held, ml_collections.ConfigDict):
+        raise InputError(f"config.{key} is a section; allowed: one of its keys, as in "
+                         f"{key}.{next(iter(sorted(held)), 'KEY')}")
 
 
 def _as_flag(config: ml_collections.ConfigDict, key: str, value: Any) -> str:

@@ -9,6 +9,7 @@ accounting is not needed.
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -26,7 +27,9 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.interrupt import EXIT_CODE, SIGNALS
 
 SUBMITTED = "slurm.json"
-_POLL_SECONDS = 1.0
+_POLL_SECONDS = 10.0
+# A controller that is restarted, or overloaded, does not answer for a while.
+_SILENCE_SECONDS = 600.0
 # A file written on another machine may take so long to be seen here.
 _SETTLE_SECONDS = 15.0
 # Of the time between the signal and the end, what requeueing itself may take.
@@ -47,6 +50,9 @@ class Options:
       requeues: after which a task that was told gives up.
       pack: jobs of a task.
       parameters: of sbatch, as submitit names them: partition, account, gres, mem, ...
+
+    Raises:
+      InputError: a task would be told before it starts.
     """
 
     minutes: int = 240
@@ -54,6 +60,15 @@ class Options:
     requeues: int = 100
     pack: int = 1
     parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.signal_seconds >= 60 * self.minutes:
+            raise InputError(f"--signal-seconds={self.signal_seconds}: allowed: less than the time "
+                             f"limit, {60 * self.minutes} s")
+
+
+class NoAnswer(InputError):
+    """SLURM does not answer now; it may a little later."""
 
 
 def parse_minutes(text: str) -> int:
@@ -164,9 +179,6 @@ def submit(plan: Plan, jobs: Sequence[Job], options: Options,
     """
     if not shutil.which("sbatch"):
         raise InputError("--on=slurm: this machine has no sbatch; run it where jobs are submitted")
-    if options.signal_seconds >= 60 * options.minutes:
-        raise InputError(f"--signal-seconds={options.signal_seconds}: allowed: less than the time "
-                         f"limit, {60 * options.minutes} s")
     tasks = [jobs[i:i + options.pack] for i in range(0, len(jobs), options.pack)]
     queued = in_queue(plan)
     for job in jobs:
@@ -178,8 +190,8 @@ def submit(plan: Plan, jobs: Sequence[Job], options: Options,
         # The checkout is not installed: a task must find the package.
         executor.update_parameters(
             job_name="unlearn-sweep", time=options.minutes, signal_delay_s=options.signal_seconds,
-            setup=[f"export PYTHONPATH={processes.ROOT}${{PYTHONPATH:+:$PYTHONPATH}}",
-                   f"cd {Path.cwd()}"],
+            setup=[f"export PYTHONPATH={shlex.quote(str(processes.ROOT))}"
+                   "${PYTHONPATH:+:$PYTHONPATH}", f"cd {shlex.quote(str(Path.cwd()))}"],
             **options.parameters)
         with executor.batch():  # one array
             made = [executor.submit(_task(plan, own, patience)) for own in tasks]
@@ -201,7 +213,12 @@ def _task(plan: Plan, jobs: Sequence[Job], patience: float) -> Task:
 
 
 def in_queue(plan: Plan) -> dict[str, list[str]]:
-    """The tasks of the sweep that SLURM still has, with the names of their jobs."""
+    """The tasks of the sweep that SLURM still has, with the names of their jobs.
+
+    Raises:
+      NoAnswer: SLURM cannot be asked now.
+      InputError: it cannot be asked from here.
+    """
     path = plan.directory / SUBMITTED
     if not path.exists():
         return {}
@@ -212,15 +229,18 @@ def in_queue(plan: Plan) -> dict[str, list[str]]:
 
 def _alive(numbers: set[str]) -> set[str]:
     """Tasks that wait or run, of the jobs with these numbers; `-r` writes an array task by task."""
-    found = set()
-    for number in sorted(numbers):
-        done = subprocess.run(["squeue", "-h", "-r", "-j", number, "-o", "%i"],
-                              capture_output=True, text=True)
-        if done.returncode == 0:
-            found |= set(done.stdout.split())
-        elif "Invalid job id" not in done.stderr:
-            raise InputError(f"squeue cannot be asked: {done.stderr.strip()}")
-    return found
+    if not numbers:
+        return set()
+    if not shutil.which("squeue"):
+        raise InputError("the sweep has been given to SLURM, and this machine has no squeue to ask "
+                         "for it; run it where jobs are submitted")
+    done = subprocess.run(["squeue", "-h", "-r", "-j", ",".join(sorted(numbers)), "-o", "%i"],
+                          capture_output=True, text=True)
+    if done.returncode == 0:
+        return set(done.stdout.split())
+    if "Invalid job id" in done.stderr:  # SLURM has forgotten a single one
+        return set()
+    raise NoAnswer(f"squeue cannot be asked: {done.stderr.strip()}")
 
 
 def wait(plan: Plan, jobs: Sequence[Job], say: Callable[[str], None] = print) -> dict[str, int]:
@@ -233,16 +253,29 @@ def wait(plan: Plan, jobs: Sequence[Job], say: Callable[[str], None] = print) ->
 
     Returns:
       Exit codes, by job; 128 + SIGKILL for one that left none.
+
+    Raises:
+      NoAnswer: SLURM has not answered for some minutes.
     """
     told: set[str] = set()
+    silent_since = None
     while True:
-        queued = in_queue(plan)
+        queued = None
+        try:
+            queued, silent_since = in_queue(plan), None
+        except NoAnswer as e:
+            now = time.monotonic()
+            if silent_since is None:
+                silent_since = now
+                say(f"{e}; asking again for {_SILENCE_SECONDS / 60:.0f} minutes")
+            elif now - silent_since > _SILENCE_SECONDS:
+                raise
         for job in jobs:
             if job.name not in told and plan.exit_file(job).exists():
                 told.add(job.name)
                 code = int(plan.exit_file(job).read_text())
                 say(f"{job.name}: " + ("finished" if code == 0 else f"failed (exit code {code})"))
-        if not queued:
+        if queued == {}:
             break
         time.sleep(_POLL_SECONDS)
     end = time.monotonic() + _SETTLE_SECONDS

@@ -6,6 +6,7 @@ are written.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,16 @@ from unlearn_jax.startup import run
 def main(arguments: Sequence[str]) -> int:
     """Runs a sweep; returns the exit code: 0, 1 where a point failed, 130 after Ctrl-C."""
     args, overrides = _parse(arguments)
+    try:
+        return _sweep(args, overrides)
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on" + (
+            " (what SLURM has, it keeps)" if args.on == "slurm" else ""))
+        return INTERRUPTED
+
+
+def _sweep(args: argparse.Namespace, overrides: list[str]) -> int:
+    options = _slurm_options(args) if args.on == "slurm" else None  # refused before anything else
     axes = [parse_axis(text) for text in args.sweep]
     wanted = [*(grid(axes) if axes else []),
               *(read_file(args.sweep_file) if args.sweep_file else [])]
@@ -43,25 +54,20 @@ def main(arguments: Sequence[str]) -> int:
          f"{len(plan.jobs)} processes" + (f"; {len(plan.jobs) - len(jobs)} of them are finished"
                                           if len(jobs) < len(plan.jobs) else ""))
     codes: dict[str, int] = {}
-    try:
-        if jobs and args.on == "slurm":
-            from launch import slurm
+    if jobs and args.on == "slurm":
+        from launch import slurm
 
-            lost = [job for job in jobs if job.name not in queued]
-            if len(lost) < len(jobs):
-                _say(f"{len(jobs) - len(lost)} processes are in SLURM's queue from before")
-            if lost:
-                slurm.submit(plan, lost, _slurm_options(args), _say)
-            if args.no_wait:
-                _say("the same command without --no-wait waits for them and gathers the results")
-                return 0
-            codes = slurm.wait(plan, jobs, _say)
-        elif jobs:
-            codes = run_local(plan, jobs, args.pack, _say)
-    except KeyboardInterrupt:
-        _say("interrupted; the same command goes on" + (
-            " (what SLURM has, it keeps)" if args.on == "slurm" else ""))
-        return INTERRUPTED
+        lost = [job for job in jobs if job.name not in queued]
+        if len(lost) < len(jobs):
+            _say(f"{len(jobs) - len(lost)} processes are in SLURM's queue from before")
+        if lost:
+            slurm.submit(plan, lost, options, _say)
+        if args.no_wait:
+            _say("the same command without --no-wait waits for them and gathers the results")
+            return 0
+        codes = slurm.wait(plan, jobs, _say)
+    elif jobs:
+        codes = run_local(plan, jobs, args.pack, _say)
     return _finish(plan, codes)
 
 
@@ -119,8 +125,8 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
                        help="ask for a checkpoint so long before the end (more than an epoch)")
     slurm.add_argument("--parallel", type=_at_least_one, default=256, metavar="N",
                        help="tasks that run at the same time, at most")
-    slurm.add_argument("--slurm-option", action="append", default=[], metavar="KEY=VALUE",
-                       help="any other option of sbatch")
+    slurm.add_argument("--slurm-option", action="append", default=[], metavar="KEY[=VALUE]",
+                       help="any other option of sbatch, such as exclusive or nice=10")
     slurm.add_argument("--no-wait", action="store_true", help="submit and leave")
     args, rest = parser.parse_known_args(arguments)
     for flag in rest:
@@ -130,17 +136,26 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return args, rest
 
 
+# Options of sbatch that flags of ours, or the way in which a sweep runs, decide.
+_SET_BY_US = ("partition", "account", "qos", "gres", "mem", "constraint", "time", "cpus-per-task",
+              "signal", "array", "output", "error", "open-mode", "job-name")
+
+
 def _slurm_options(args: argparse.Namespace):
     from launch.slurm import Options, parse_minutes
 
     parameters = {name: getattr(args, name) for name in (
         "partition", "account", "qos", "gres", "mem", "constraint") if getattr(args, name)}
-    more = {}
+    more: dict[str, str | bool] = {}
     for option in args.slurm_option:
         key, equals, value = option.partition("=")
-        if not key or not equals:
-            raise InputError(f"--slurm-option={option}: allowed: KEY=VALUE")
-        more[key] = value
+        if not re.fullmatch("[a-z][a-z-]*", key) or equals and not value:
+            raise InputError(f"--slurm-option={option}: allowed: KEY or KEY=VALUE, where KEY is "
+                             "sbatch's, without --")
+        if key in _SET_BY_US or key in more:
+            raise InputError(f"--slurm-option={option}: {key} is set already; --help lists the "
+                             "flags for it")
+        more[key] = value if equals else True
     parameters.update(cpus_per_task=args.cpus, array_parallelism=args.parallel,
                       **({"additional_parameters": more} if more else {}))
     return Options(parse_minutes(args.time), args.signal_seconds, pack=args.pack,

@@ -1,7 +1,9 @@
 import pytest
 
+from launch import points
 from launch.points import grid, make_points, parse_axis, read_file, split_values
 from unlearn_jax.errors import InputError
+from unlearn_jax.store import canonical_json
 
 FT = "configs/ft.py"
 # ml_collections loads config files in a way that Python is about to drop.
@@ -43,10 +45,10 @@ def test_several_axes_multiply():
 
 
 def test_points_hold_values_as_the_config_does():
-    points = make_points(
+    made = make_points(
         [{"seeds": "3", "forget.sets": "20-28", "unlearn.learning_rate": "1e-3"},
          {"seeds": "(0,1)", "forget.sets": "('20-28','gender:1')", "train.epochs": "3"}], FT, ())
-    first, second = points
+    first, second = made
     assert first.values == {"seeds": (3,), "forget.sets": ("20-28",),
                             "unlearn.learning_rate": 0.001}
     assert second.config.forget.sets == ("20-28", "gender:1") and second.config.seeds == (0, 1)
@@ -55,7 +57,12 @@ def test_points_hold_values_as_the_config_does():
 
 
 @pytest.mark.parametrize("own, overrides, words", [
-    ({"train.epoch": "3"}, (), "config.train.epoch=3"),
+    ({"train.epoch": "3"}, (), "train.epoch is not there; allowed in config.train: batch_size"),
+    ({"unlearn.ssd.nope": "3"}, (), "unlearn.ssd.nope is not there; .* alpha, dampening"),
+    ({"unlearn": "3"}, (), "config.unlearn is a section"),
+    ({"seeds.x": "3"}, (), "config.seeds is a value"),
+    ({"seeds": "0-4"}, (), "config.seeds: 0-4 is no number"),
+    ({"seeds": "3"}, ("--config.unlearn.ssd.nope=3",), "ssd.nope is not there; .* dampening"),
     ({"train.epochs": "many"}, (), "config.train.epochs=many"),
     ({"seeds": "(0,"}, (), "cannot be read"),
     ({"config": "configs/none.py"}, (), "configs/none.py"),
@@ -81,18 +88,44 @@ def test_yaml_points_and_grids(tmp_path):
     assert second.config.forget.sets == ("gender:1",)
     path.write_text("grid:\n  unlearn.epochs: [2, [4, 8]]\n  seeds: [0, 1]\n"
                     "points:\n- {config: configs/rnd.py}\n")
-    points = make_points(read_file(path), FT, ())
-    assert [p.config.unlearn.epochs for p in points[:4]] == [(2,), (2,), (4, 8), (4, 8)]
-    assert points[4].config.unlearn.method == "rnd" and points[4].file == "configs/rnd.py"
+    made = make_points(read_file(path), FT, ())
+    assert [p.config.unlearn.epochs for p in made[:4]] == [(2,), (2,), (4, 8), (4, 8)]
+    assert made[4].config.unlearn.method == "rnd" and made[4].file == "configs/rnd.py"
 
 
 @pytest.mark.parametrize("text, words", [
-    ("seeds: [0, 1]", "allowed: a list"), ("grid: {seeds: 0}", "allowed: a list"),
-    ("- [1, 2]", "allowed: a list"), ("{a: [", "is not YAML"), (None, "cannot be read"),
+    ("seeds: [0, 1]", "'seeds' is not understood; allowed: grid and points"),
+    ("gird: {seeds: [0]}", "'gird' is not understood"), ("seeds", "holds 'seeds'; allowed: a list"),
+    ("", "holds None"), ("grid: {seeds: 0}", "grid: seeds is 0; allowed: a list"),
+    ("grid: [0]", r"grid is \[0\]"), ("grid: {seeds: []}", r"seeds is \[\]"),
+    ("points: 0", "points is 0"), ("- [1, 2]", r"point 1 is \[1, 2\]; allowed: {key: value}"),
+    ("{a: [", "is not YAML"), (None, "cannot be read"), (b"- {a: \xff}", "is not UTF-8"),
+    ("grid: {seeds: [0, 1], seeds: [2]}", r"seeds is there twice \(line 1\)"),
+    ("- {seeds: 0}\n- {seeds: 0, seeds: 1}", r"seeds is there twice \(line 2\)"),
+    ("- {seeds: 0, config.seeds: 1}", "point 1: seeds is there twice"),
+    ("- unlearn: {epochs: 2}", "unlearn is a section; write unlearn.epochs: 2"),
+    ("grid: {unlearn: [{epochs: 2}]}", "unlearn is a section; write unlearn.epochs: 2"),
+    ("- {1: 2}", "point 1: 1 is no key"), ("grid: {1: [2]}", "grid: 1 is no key"),
+    ("- {seeds: }", "point 1: seeds has no value"), ("- {a: 2024-13-01}", "value cannot be read"),
 ])
 def test_files_that_hold_no_sweep(tmp_path, text, words):
     path = tmp_path / "sweep.yaml"
     if text is not None:
-        path.write_text(text)
-    with pytest.raises(InputError, match=words):
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=words) as e:
         read_file(path)
+    assert f"--sweep-file={path}" in str(e.value)
+
+
+def test_keys_of_files_may_be_written_as_flags_are(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text("grid: {config.seeds: [0, 1]}\npoints: [{config.unlearn.epochs: 2}]\n")
+    assert read_file(path) == [{"seeds": 0}, {"seeds": 1}, {"unlearn.epochs": 2}]
+
+
+def test_points_are_not_compared_pair_by_pair(monkeypatch):
+    counted = []
+    monkeypatch.setattr(points, "canonical_json",
+                        lambda value: counted.append(1) or canonical_json(value))
+    made = make_points([{"seeds": str(i)} for i in range(40)], FT, ())
+    assert len(made) == len(counted) == 40

@@ -3,6 +3,9 @@
 Real studies that are told to leave, or killed, are in test_launch_slurm_study.py.
 """
 
+import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -34,9 +37,18 @@ def test_what_is_no_time_limit(text):
         parse_minutes(text)
 
 
+@pytest.fixture(autouse=True)
+def asked_often(monkeypatch):
+    monkeypatch.setattr(slurm, "_POLL_SECONDS", 0.5)
+
+
 @pytest.fixture
 def plan(slurm_cluster, tmp_path):
     """Three jobs."""
+    return three_jobs(tmp_path)
+
+
+def three_jobs(tmp_path):
     points = make_points([{"model.width": width} for width in (2, 4, 8)], "configs/ft.py", ())
     made = make_plan(points, (), tmp_path / "sweep", tmp_path / "store")
     made.write()
@@ -127,3 +139,71 @@ def test_what_is_lost_is_submitted_beside_what_is_queued(monkeypatch, plan, tmp_
     until(lambda: [*slurm.in_queue(plan).values()] == [[plan.jobs[0].name]])
     gate.touch()
     assert slurm.wait(plan, plan.jobs, lambda text: None) == {j.name: 0 for j in plan.jobs}
+
+
+def test_paths_may_hold_spaces(monkeypatch, slurm_cluster, tmp_path):
+    (tmp_path / "a place").mkdir()
+    plan = three_jobs(tmp_path / "a place")
+    stand_in(monkeypatch, "import os; print(os.getcwd()); print(os.environ['PYTHONPATH'])")
+    root = tmp_path / "the checkout"
+    root.symlink_to(processes.ROOT)
+    monkeypatch.setattr(processes, "ROOT", root)
+    monkeypatch.chdir(tmp_path / "a place")
+    slurm.submit(plan, plan.jobs[:1], Options(**OPTIONS), lambda text: None)
+    assert slurm.wait(plan, plan.jobs[:1], lambda text: None) == {plan.jobs[0].name: 0}
+    said = plan.log(plan.jobs[0]).read_text().splitlines()
+    assert os.getcwd() in said and any(str(root) in line.split(":") for line in said)
+
+
+def test_slurm_may_have_forgotten_some_or_all(slurm_cluster):
+    (number,) = ask("sbatch", "--parsable", "--hold", "--output=/dev/null", "--wrap=true")
+    assert slurm._alive({number, "990001", "990002"}) == {number}
+    ask("scancel", number)
+    assert slurm._alive({"990001"}) == slurm._alive({"990001", "990002"}) == set()
+
+
+@pytest.fixture
+def silent(monkeypatch, tmp_path):
+    """A sweep in the queue of a SLURM whose squeue is asked in vain; the answers in their order."""
+    plan = three_jobs(tmp_path)
+    for job in plan.jobs:
+        processes.write_exit(plan.exit_file(job), 0)
+    (plan.directory / slurm.SUBMITTED).write_text(json.dumps(
+        {"tasks": {f"{n}_0": [job.name] for n, job in enumerate(plan.jobs, 7)}}))
+    answers, asked = [], []
+
+    def squeue(line, **_):
+        asked.append(line)
+        code, out, err = answers.pop(0) if len(answers) > 1 else answers[0]
+        return subprocess.CompletedProcess(line, code, out, err)
+
+    monkeypatch.setattr(slurm.shutil, "which", lambda name: name)
+    monkeypatch.setattr(slurm.subprocess, "run", squeue)
+    monkeypatch.setattr(slurm, "_POLL_SECONDS", 0.01)
+    return plan, answers, asked
+
+
+TIMEOUT = (1, "", "slurm_load_jobs error: Socket timed out on send/recv operation\n")
+
+
+def test_a_wait_outlasts_a_slurm_that_does_not_answer_for_a_while(silent):
+    plan, answers, asked = silent
+    answers += [(0, "7_0\n", ""), TIMEOUT, TIMEOUT, (0, "8_0\n", ""), TIMEOUT, (0, "", "")]
+    said = []
+    assert set(slurm.wait(plan, plan.jobs, said.append).values()) == {0}
+    assert len([line for line in said if "Socket timed out" in line]) == 2, "once each time"
+    assert len(asked) == 6 and all("7,8,9" in line for line in asked)
+
+
+def test_a_wait_ends_where_slurm_stays_silent(monkeypatch, silent):
+    plan, answers, _ = silent
+    answers += [TIMEOUT]
+    monkeypatch.setattr(slurm, "_SILENCE_SECONDS", 0.1)
+    with pytest.raises(InputError, match="Socket timed out"):
+        slurm.wait(plan, plan.jobs, lambda text: None)
+
+
+def test_a_machine_without_slurm_cannot_ask(monkeypatch, silent):
+    monkeypatch.setattr(slurm.shutil, "which", lambda name: None)
+    with pytest.raises(InputError, match="no squeue"):
+        slurm.in_queue(silent[0])
