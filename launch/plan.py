@@ -264,7 +264,6 @@ def _family(config: ml_collections.ConfigDict, seeds: bool) -> str:
         del sections[name]
     if not seeds:
         del sections["seeds"], sections["forget"]
-        return canonical_json(sections)
     return canonical_json(sections)
 
 

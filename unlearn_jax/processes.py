@@ -44,7 +44,7 @@ class Place:
 
     Attributes:
       coordinator: HOST:PORT of process 0, as the others reach it.
-      count: processes, at least two.
+      count: processes, at least one.
       index: of this one, from zero.
       gpus: which of the GPUs that it sees are its own; None: all.
     """
