@@ -1,6 +1,7 @@
 """A sweep on this machine: one process at a time on each device."""
 
 import collections
+import math
 import os
 import shutil
 import signal
@@ -10,8 +11,11 @@ from collections.abc import Callable, Sequence
 
 from launch import processes
 from launch.plan import Job, Plan
+from unlearn_jax.errors import InputError
 
 INTERRUPTED = 130  # as a shell says it of Ctrl-C
+# The share of a GPU's memory that JAX takes, and the name that it had before.
+_MEMORY = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 
 
 def environments(backend: str, jobs: int, pack: int = 1) -> list[dict[str, str]]:
@@ -30,9 +34,28 @@ def environments(backend: str, jobs: int, pack: int = 1) -> list[dict[str, str]]
     if not gpus:
         return [{}]
     places = min(len(gpus), -(-jobs // pack))
-    share = {"XLA_CLIENT_MEM_FRACTION": f"{0.9 / pack:.3f}"} if pack > 1 else {}
+    share = memory_share(pack) if pack > 1 else {}
     return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[i::places]), **share}
             for i in range(places) for _ in range(pack)]
+
+
+def memory_share(pack: int) -> dict[str, str]:
+    """What gives each of several processes on a GPU its share: of 90 %, or of what we may take.
+
+    Raises:
+      InputError: what we may take is no number.
+    """
+    given = [(name, os.environ[name]) for name in _MEMORY if os.environ.get(name)]
+    name, text = given[0] if given else (_MEMORY[0], "0.9")
+    try:
+        whole = float(text)
+    except ValueError:
+        whole = math.nan
+    if not 0 < whole <= 1:
+        raise InputError(f"{name}={text} in the environment; allowed with --pack: a share of the "
+                         "GPU's memory, above 0 and at most 1")
+    # JAX refuses to have both.
+    return {_MEMORY[0]: f"{whole / pack:.3f}", _MEMORY[1]: ""}
 
 
 def visible_gpus() -> list[str]:

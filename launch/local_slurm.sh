@@ -6,7 +6,8 @@
 #   launch/local_slurm.sh stop DIR
 #
 # For root only. Its configuration, logs and state are in DIR; nothing else is written. It has no
-# accounting, so that `sacct` answers nothing.
+# accounting, so that `sacct` answers nothing. Each node says that it has two GPUs, whether or not
+# there are any: a task with `--gres=gpu:1` finds the number of its own in CUDA_VISIBLE_DEVICES.
 set -euo pipefail
 
 fail() {
@@ -58,6 +59,11 @@ if [[ ! -s $directory/munge/key ]]; then
   dd if=/dev/urandom of="$directory/munge/key" bs=1024 count=1 status=none
   chmod 600 "$directory/munge/key"
 fi
+# SLURM hands out devices: these are like /dev/null.
+for gpu in "$directory"/gpu{0,1}; do
+  [[ -c $gpu ]] || mknod "$gpu" c 1 3 || fail "no devices can be made in $directory"
+done
+echo "NodeName=1,2 Name=gpu Flags=nvidia_gpu_env File=$directory/gpu[0-1]" > "$directory/gres.conf"
 cat > "$directory/slurm.conf" <<END
 ClusterName=local
 SlurmctldHost=$host(127.0.0.1)
@@ -83,8 +89,9 @@ SlurmctldLogFile=$directory/slurmctld.log
 SlurmdLogFile=$directory/slurmd%n.log
 KillWait=5
 ReturnToService=2
-NodeName=1 NodeHostname=$host NodeAddr=127.0.0.1 Port=$(( base + 1 )) CPUs=$cores State=UNKNOWN
-NodeName=2 NodeHostname=$host NodeAddr=127.0.0.1 Port=$(( base + 2 )) CPUs=$cores State=UNKNOWN
+GresTypes=gpu
+NodeName=1 NodeHostname=$host NodeAddr=127.0.0.1 Port=$(( base + 1 )) CPUs=$cores Gres=gpu:2 State=UNKNOWN
+NodeName=2 NodeHostname=$host NodeAddr=127.0.0.1 Port=$(( base + 2 )) CPUs=$cores Gres=gpu:2 State=UNKNOWN
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 PartitionName=main Nodes=1,2 Default=YES MaxTime=INFINITE State=UP GraceTime=60

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from launch import processes
 from launch.gather import gather
-from launch.local import INTERRUPTED, run_local
+from launch.local import INTERRUPTED, memory_share, run_local
 from launch.plan import Plan, make_plan
 from launch.points import grid, make_points, parse_axis, read_file
 from unlearn_jax.errors import InputError
@@ -33,6 +33,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _sweep(args: argparse.Namespace, overrides: list[str]) -> int:
     options = _slurm_options(args) if args.on == "slurm" else None  # refused before anything else
+    if args.pack > 1:
+        memory_share(args.pack)
     axes = [parse_axis(text) for text in args.sweep]
     wanted = [*(grid(axes) if axes else []),
               *(read_file(args.sweep_file) if args.sweep_file else [])]

@@ -8,11 +8,14 @@ import threading
 import time
 
 import pytest
+from jaxlib import xla_client
 
 from launch import local, processes
 from launch.local import environments, run_local
 from launch.plan import make_plan
 from launch.points import make_points
+from launch.sweep import main
+from unlearn_jax.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
@@ -61,8 +64,33 @@ def test_gpus_are_divided_among_the_processes(monkeypatch):
     assert gpus(9) == ["0", "2", "5", "7"] and gpus(2) == ["0,5", "2,7"]
     assert gpus(1) == ["0,2,5,7"]
     assert gpus(9, pack=2) == ["0", "0", "2", "2", "5", "5", "7", "7"]
-    shares = {e["XLA_CLIENT_MEM_FRACTION"] for e in environments("", 9, 2)}
-    assert shares == {"0.450"} and environments("cpu", 9) == [{}]
+    assert environments("cpu", 9) == [{}]
+
+
+@pytest.mark.parametrize("given, share", [
+    ({}, 0.45), ({"XLA_CLIENT_MEM_FRACTION": "0.5"}, 0.25),
+    ({"XLA_PYTHON_CLIENT_MEM_FRACTION": ".8"}, 0.4),
+])
+def test_processes_of_a_gpu_share_its_memory_as_jax_reads_it(monkeypatch, given, share):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    first, second = environments("gpu", 2, pack=2)
+    assert first == second and first["CUDA_VISIBLE_DEVICES"] == "0"
+    for name, value in first.items():
+        monkeypatch.setenv(name, value)
+    assert xla_client.generate_pjrt_gpu_plugin_options()["memory_fraction"] == share
+
+
+@pytest.mark.parametrize("text", ["half", "0", "2", "nan"])
+def test_a_share_of_memory_that_is_none(monkeypatch, text):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", text)
+    assert environments("gpu", 1) == [{"CUDA_VISIBLE_DEVICES": "0"}]
+    with pytest.raises(InputError, match=f"XLA_PYTHON_CLIENT_MEM_FRACTION={text}"):
+        environments("gpu", 2, pack=2)
+    with pytest.raises(InputError, match="MEM_FRACTION"):  # before anything is read or written
+        main(["--config=nowhere.py", "--sweep=seeds=1,2", "--pack=2"])
 
 
 def test_ctrl_c_asks_for_a_checkpoint_and_waits(monkeypatch, plan):

@@ -48,9 +48,9 @@ def plan(slurm_cluster, tmp_path):
     return three_jobs(tmp_path)
 
 
-def three_jobs(tmp_path):
-    points = make_points([{"model.width": width} for width in (2, 4, 8)], "configs/ft.py", ())
-    made = make_plan(points, (), tmp_path / "sweep", tmp_path / "store")
+def three_jobs(tmp_path, *flags):
+    points = make_points([{"model.width": width} for width in (2, 4, 8)], "configs/ft.py", flags)
+    made = make_plan(points, flags, tmp_path / "sweep", tmp_path / "store")
     made.write()
     return made
 
@@ -71,6 +71,32 @@ def test_jobs_of_an_array_end_with_their_exit_codes(monkeypatch, plan):
     assert f"{plan.jobs[1].name}: failed (exit code 1)" in said
     assert "no such file" in processes.last_lines(plan.log(plan.jobs[1]))
     assert slurm.in_queue(plan) == {}
+
+
+def test_jobs_of_a_task_share_its_gpu_side_by_side(monkeypatch, slurm_cluster, tmp_path):
+    plan = three_jobs(tmp_path, "--config.parallel.backend=gpu")
+    here = tmp_path / "here"
+    here.mkdir()
+    # All three are there at the same time, and have what JAX would ask of CUDA.
+    stand_in(monkeypatch, *(
+        "import json, os, pathlib, sys, time\n"
+        f"sys.path[:0] = {sys.path!r}\n"
+        "from jaxlib import xla_client\n"
+        f"here = pathlib.Path({str(here)!r})\n"
+        f"(here / '{name}').touch()\n"
+        "while len(list(here.iterdir())) < 3:\n    time.sleep(.05)\n"
+        "share = xla_client.generate_pjrt_gpu_plugin_options().get('memory_fraction')\n"
+        "print(json.dumps([os.environ['SLURMD_NODENAME'], os.environ['CUDA_VISIBLE_DEVICES'],"
+        " share]))\n" for name in "abc"))
+    options = dict(OPTIONS, parameters=dict(cpus_per_task=1, gres="gpu:1",
+                                            additional_parameters={"nodelist": "1"}))
+    slurm.submit(plan, plan.jobs, Options(pack=2, **options), lambda text: None)
+    assert slurm.wait(plan, plan.jobs, lambda text: None) == {j.name: 0 for j in plan.jobs}
+    first, second, third = (json.loads(plan.log(job).read_text().splitlines()[-1])
+                            for job in plan.jobs)
+    assert first == second and first[2] == 0.45
+    assert third[0] == first[0] and third[2] is None
+    assert {first[1], third[1]} == {"0", "1"}, "a GPU of its own for each task"
 
 
 @pytest.mark.parametrize("why", ["its time is up", "others need the nodes"])
