@@ -23,7 +23,7 @@ from unlearn_jax.arms import arm_config
 from unlearn_jax.config import check_config, get
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
-from unlearn_jax.search import flat
+from unlearn_jax.nested import flat
 from unlearn_jax.store import canonical_json
 
 PLAN = "plan.json"

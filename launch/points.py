@@ -23,7 +23,7 @@ import yaml
 from unlearn_jax import commandline
 from unlearn_jax.config import get
 from unlearn_jax.errors import InputError
-from unlearn_jax.search import flat
+from unlearn_jax.nested import flat
 from unlearn_jax.store import canonical_json
 
 CONFIG = "config"  # a sweep over config files, beside the keys of the config

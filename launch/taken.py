@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_jax.errors import InputError
+from unlearn_jax.nested import differing
 
 
 def take(directory: Path, name: str, content: Any) -> None:
@@ -41,21 +42,8 @@ def _require_same(directory: Path, path: Path, content: Any) -> None:
     except ValueError as e:
         raise InputError(f"{path} is no plan of a sweep; give another --workdir") from e
     if there != content:
+        key, before, now = next(differing(there, content))
         raise InputError(
-            f"--workdir={directory} holds another sweep ({_difference('plan', there, content)}). "
-            "Give another --workdir; what both have in common is reused from the store.")
-
-
-def _difference(where: str, there: Any, here: Any) -> str:
-    """Where two JSON values differ first."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in dict.fromkeys([*here, *there]):
-            if there.get(key) != here.get(key):
-                return _difference(f"{where}, {key}", there.get(key), here.get(key))
-    if isinstance(there, list) and isinstance(here, list):
-        if len(there) != len(here):
-            return f"{where}: {len(there)} there, {len(here)} here"
-        for i, (a, b) in enumerate(zip(there, here), 1):
-            if a != b:
-                return _difference(f"{where} {i}", a, b)
-    return f"{where}: {json.dumps(there)} there, {json.dumps(here)} here"
+            f"--workdir={directory} holds another sweep ({key}: {json.dumps(before)} there, "
+            f"{json.dumps(now)} here). Give another --workdir; what both have in common is reused "
+            "from the store.")

@@ -145,9 +145,10 @@ def test_impossible_values_are_refused_with_the_point():
 def test_a_directory_belongs_to_one_sweep(tmp_path):
     plan("seeds=0,1", path=tmp_path / "s").write()
     plan("seeds=0,1", path=tmp_path / "s").write()  # again: goes on
-    with pytest.raises(InputError, match=r"another sweep \(.*points 2, seeds.*1 there, 2 here"):
+    with pytest.raises(InputError,
+                       match=r"another sweep \(points.2.seeds: \[1\] there, \[2\] here"):
         plan("seeds=0,2", path=tmp_path / "s").write()
-    with pytest.raises(InputError, match="jobs: 1 there, 2 here"):
+    with pytest.raises(InputError, match=r"\(jobs: 1 there, 2 here"):
         plan("seeds=0,1", "forget.sets=20-28,28-36", path=tmp_path / "u").write()
         plan("seeds=0,1", "forget.sets=20-28,28-36", path=tmp_path / "u", jobs=2).write()
     (tmp_path / "s" / "plan.json").write_text("")

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from unlearn_jax.disk import human_bytes
+from unlearn_jax.nested import flat
 
 # More columns than this do not fit a terminal; --members chooses others, --json has all.
 _MOST_COLUMNS = 8
@@ -23,7 +24,7 @@ def text_of(report: dict[str, Any], config: bool = False) -> str:
     if config and report["kind"] == "checkpoint":
         lines += ["", "config"]
         lines += [f"  {key} = {json.dumps(value)}"
-                  for key, value in _flat(report["metadata"].get("config", {}))]
+                  for key, value in flat(report["metadata"].get("config", {})).items()]
     return "\n".join(lines)
 
 
@@ -78,7 +79,7 @@ def _checkpoint(report: dict[str, Any]) -> list[str]:
         if key in m:
             facts.append((title, _plain(m[key])))
     if "config" in m or "config_name" in m:
-        size = f" ({len(list(_flat(m['config'])))} values; --config prints them)" \
+        size = f" ({len(flat(m['config']))} values; --config prints them)" \
             if m.get("config") else ""
         facts.append(("config", str(m.get("config_name", "")) + size))
     facts += [(key, _plain(value)) for key, value in (m | (m.get("metric") or {})).items()
@@ -162,16 +163,6 @@ def _title(report: dict[str, Any], i: int) -> str:
     seeds = [m["seed"] for m in report["members"]]
     name = member.get("other_forget_set") or member["forget_set"]
     return f"seed {member['seed']}" + (f" {name}" if seeds.count(member["seed"]) > 1 else "")
-
-
-def _flat(value: Any, path: str = "") -> Any:
-    """(dotted key, value) of a nested dict."""
-    for key, item in value.items():
-        name = f"{path}.{key}" if path else key
-        if isinstance(item, dict):
-            yield from _flat(item, name)
-        else:
-            yield name, item
 
 
 def _plain(value: Any) -> str:

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from absl import logging
 
 from unlearn_jax.errors import ConfigError, InputError
+from unlearn_jax.nested import differing
 
 T = TypeVar("T")
 
@@ -288,12 +289,14 @@ def require_same(what: str, value: Any, hint: str = "") -> None:
     """
     if _group is None:
         return
-    for index, theirs in enumerate(_everyone(what, value)):
-        first = json.loads(json.dumps(value))
-        if theirs != first:
-            raise InputError(f"processes differ in {what}: process {_group.place.index} has "
-                             f"{_difference(first, theirs)} there, process {index} "
-                             f"{_difference(theirs, first)}{hint}")
+    own = json.loads(json.dumps(value))
+    for index, other in enumerate(_everyone(what, value)):
+        if other != own:
+            key, mine, theirs = next(differing(own, other))
+            raise InputError(
+                f"processes differ in {what}{f', {key}' if key else ''}: "
+                f"process {_group.place.index} has {repr(mine)[:200]}, "
+                f"process {index} {repr(theirs)[:200]}{hint}")
 
 
 def wait(what: str) -> None:
@@ -310,12 +313,3 @@ def _everyone(what: str, value: Any) -> list[Any]:
     _group.client.key_value_set(f"{name}/{_group.place.index:06d}", json.dumps(value))
     _group.wait(what)
     return [json.loads(text) for _, text in sorted(_group.client.key_value_dir_get(name))]
-
-
-def _difference(mine: Any, theirs: Any) -> str:
-    """Where two nested values differ first, and how the first one goes on there."""
-    if isinstance(mine, dict) and isinstance(theirs, dict):
-        for key in sorted(mine.keys() | theirs.keys()):
-            if mine.get(key) != theirs.get(key):
-                return f"{key}: {_difference(mine.get(key), theirs.get(key))}"
-    return repr(mine)[:200]

@@ -10,7 +10,6 @@ import math
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import ml_collections
 import numpy as np
@@ -18,6 +17,7 @@ import numpy as np
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.outside import Found
+from unlearn_jax.nested import flat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,12 +261,3 @@ def command(config_file: str, base: ml_collections.ConfigDict, wanted: ml_collec
     return shlex.join(["python", "-m", "unlearn_jax.main", f"--config={config_file}",
                        f"--workdir={workdir}",
                        *(f"--config.{key}={value}" for key, value in changed.items())])
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested dict as {dotted path: value}."""
-    leaves = {}
-    for key, value in tree.items():
-        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {
-            f"{prefix}{key}": value}
-    return leaves

@@ -19,6 +19,7 @@ import numpy as np
 from unlearn_jax import processes
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.errors import InputError
+from unlearn_jax.nested import differing
 from unlearn_jax.splits import Splits
 
 RUN = "run.json"
@@ -203,23 +204,14 @@ def _check_same_config(directory: Path, earlier: Path, config: ml_collections.Co
         raise InputError(f"{earlier} cannot be read ({e}). Remove the work directory or give "
                          "another --workdir.") from e
     new = json.loads(json.dumps(config.to_dict()))
-    before, after = _flat(old), _flat(new)
-    changed = [f"{k}: {before.get(k)!r} there, {after.get(k)!r} here"
-               for k in sorted(before.keys() | after.keys()) if before.get(k) != after.get(k)]
+    changed = [f"{key}: {before!r} there, {after!r} here"
+               for key, before, after in differing(old, new)]
     if changed and set(stages) - {"data"}:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise InputError(f"--workdir={directory} holds a run of another config "
                          f"({'; '.join(changed[:3])}{more}).\n"
                          "Give another --workdir; what both have in common is reused from the "
                          "store.")
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        name = prefix + key
-        flat |= _flat(value, name + ".") if isinstance(value, dict) else {name: value}
-    return flat
 
 
 def versions() -> dict[str, str]:

@@ -4,6 +4,7 @@ import json
 import math
 from typing import Any
 
+from unlearn_jax.nested import flat
 from unlearn_jax.report import (
     comparison,
     explained,
@@ -291,8 +292,8 @@ def _configuration(run: Run) -> tuple[Block, ...]:
     config = run.run["config"]
     inner = {k: v for k, v in config.items() if isinstance(v, dict)}
     outer = {k: v for k, v in config.items() if k not in inner}
-    blocks = [Code("\n".join(_flat(outer)), origins.config_anchor("seeds"))] if outer else []
-    blocks += [Code("\n".join(_flat(section, f"{name}.")), origins.config_anchor(name))
+    blocks = [_code(outer, origins.config_anchor("seeds"))] if outer else []
+    blocks += [_code(section, origins.config_anchor(name), f"{name}.")
                for name, section in inner.items() if section]
     merged = run.run.get("merged", [])
     if not merged:
@@ -306,7 +307,7 @@ def _configuration(run: Run) -> tuple[Block, ...]:
 
 def _differing(merged: list[dict[str, Any]]) -> Table:
     """The keys of the config that merged runs do not agree in, with every value."""
-    configs = [dict(line.split(" = ", 1) for line in _flat(m["config"])) for m in merged]
+    configs = [_lines(m["config"]) for m in merged]
     rows = []
     for key in dict.fromkeys(key for config in configs for key in config):
         runs: dict[str, list[str]] = {}
@@ -319,14 +320,15 @@ def _differing(merged: list[dict[str, Any]]) -> Table:
                   ("runs", "by label, or by directory where there is none")), tuple(rows))
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> list[str]:
-    lines = []
-    for key, value in config.items():
-        if isinstance(value, dict):
-            lines += _flat(value, f"{prefix}{key}.")
-        else:
-            lines.append(f"{prefix}{key} = {json.dumps(value, ensure_ascii=False)}")
-    return lines
+def _lines(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """By dotted key, a value as text."""
+    return {key: json.dumps(value, ensure_ascii=False)
+            for key, value in flat(config, prefix).items()}
+
+
+def _code(config: dict[str, Any], anchor: str, prefix: str = "") -> Code:
+    lines = _lines(config, prefix).items()
+    return Code("\n".join(f"{key} = {value}" for key, value in lines), anchor)
 
 
 def _count(value: Any, link: str = "") -> Cell:

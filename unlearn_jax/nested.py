@@ -1,0 +1,38 @@
+"""Nested dicts, such as configs: their dotted keys, and in which of them two differ."""
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dict as {dotted key: value}; empty sections leave nothing."""
+    leaves = {}
+    for key, value in tree.items():
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {
+            f"{prefix}{key}": value}
+    return leaves
+
+
+def differing(first: Any, second: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """In what two values of JSON differ, as (dotted key, of the first, of the second).
+
+    Lists of dicts are walked where they have as many items, which count from 1, and differ in
+    their lengths otherwise; other lists are values. What one of the two lacks is None there.
+    """
+    if first == second:
+        return
+    if isinstance(first, dict) and isinstance(second, dict):
+        for name in dict.fromkeys([*second, *first]):
+            yield from differing(first.get(name), second.get(name), f"{key}.{name}".strip("."))
+    elif _of_dicts(first) and _of_dicts(second):
+        if len(first) != len(second):
+            yield key, len(first), len(second)
+        else:
+            for number, (one, other) in enumerate(zip(first, second), 1):
+                yield from differing(one, other, f"{key}.{number}")
+    else:
+        yield key, first, second
+
+
+def _of_dicts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
