@@ -23,7 +23,7 @@ from toy import (
 from unlearn_jax import engine, feed
 from unlearn_jax.engine import train_population
 from unlearn_jax.layout import Program
-from unlearn_jax.population import init_members
+from unlearn_jax.population import Pass, init_members
 
 MODEL = LinearModel()
 
@@ -218,6 +218,12 @@ def test_progress_that_does_not_fit_is_passed_over(tmp_path, caplog, changes, wo
 def test_the_bar_counts_every_image_once():
     train(members(), bar=Bar)
     assert sum(Bar.last.counts) == Bar.last.total == 3 * (24 + 17 + 9)
+
+
+@pytest.mark.parametrize("over", ["retain+forget", "forget+retain"])
+def test_the_bar_counts_both_halves_of_paired_batches(over):
+    trained = train(members((17, 9)), recipe(passes=lambda e: (Pass(over),)), bar=Bar)
+    assert sum(Bar.last.counts) == Bar.last.total == trained.snapshots[3].images.sum()
 
 
 def test_members_that_are_done_cost_nothing():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from toy import LinearModel, layout, members, recipe
 
-from unlearn_jax.population import Pass, epoch_batches, init_members
+from unlearn_jax.population import WALKS, Pass, epoch_batches, init_members
 
 MODEL = LinearModel()
 
@@ -104,9 +104,19 @@ def test_a_recipe_counts_its_steps():
     assert [r.steps(member, r.passes(e)) for e in (0, 1)] == [1, 1 + 5]
     assert r.kinds_of_epochs == {r.passes(0): 2, r.passes(1): 1}
     assert (r.all_steps(member), r.longest_epoch(member)) == (1 + 6 + 1, 6)
-    assert r.all_images(member) == 3 * 7 + 17
+    assert r.all_images(member) == 3 * 7 + 17 + 5 * 4
     never = dataclasses.replace(r, epochs=0)
     assert (never.all_steps(member), never.longest_epoch(member)) == (0, 0)
+
+
+@pytest.mark.parametrize("p", [
+    *map(Pass, WALKS), Pass("retain+forget", share=0.3), Pass("forget+retain", share=0.5),
+    Pass("mixed", share=0.3)], ids=str)
+def test_images_are_counted_as_they_are_walked_over(p):
+    r, member = recipe(passes=lambda e: (p, Pass("retain"))), members()[1]
+    walked = [(epoch_batches(member, "toy", e, 8, r.passes)[0] >= 0).sum() for e in range(3)]
+    assert [r.images(member, r.passes(e)) for e in range(3)] == walked
+    assert r.all_images(member) == sum(walked)
 
 
 def test_a_million_epochs_are_counted_once(monkeypatch):

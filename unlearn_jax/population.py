@@ -108,6 +108,19 @@ class Pass:
         always = len(member.forget) if self.over == "mixed" else 0
         return always + math.ceil(round(self.share * (len(self.rows(member)) - always), 6))
 
+    def batches(self, member: Member, batch_size: int) -> int:
+        """Batches of the pass."""
+        return -(-self.count(member) // self._leads(batch_size))
+
+    def images(self, member: Member, batch_size: int) -> int:
+        """Samples walked over: of a paired pass both halves, the second of which has no padding."""
+        partners = self.batches(member, batch_size) * (batch_size - self._leads(batch_size))
+        return self.count(member) + partners
+
+    def _leads(self, batch_size: int) -> int:
+        """Samples of a batch that are of the set that sets the length."""
+        return batch_size // 2 if self.paired else batch_size
+
     def draw(self, member: Member, rng: np.random.Generator) -> np.ndarray:
         """The samples that set the length in one epoch, in their order: `count` rows."""
         rows, count = self.rows(member), self.count(member)
@@ -177,7 +190,11 @@ class Recipe:
 
     def steps(self, member: Member, passes: tuple[Pass, ...]) -> int:
         """Steps that the member takes in an epoch of these passes."""
-        return sum(-(-p.count(member) // (self.batch_size // (1 + p.paired))) for p in passes)
+        return sum(p.batches(member, self.batch_size) for p in passes)
+
+    def images(self, member: Member, passes: tuple[Pass, ...]) -> int:
+        """Samples that the member walks over in an epoch of these passes."""
+        return sum(p.images(member, self.batch_size) for p in passes)
 
     def all_steps(self, member: Member) -> int:
         """Steps that the member takes in all epochs."""
@@ -189,8 +206,7 @@ class Recipe:
 
     def all_images(self, member: Member) -> int:
         """Samples that the member walks over in all epochs."""
-        return sum(n * p.count(member) for passes, n in self.kinds_of_epochs.items()
-                   for p in passes)
+        return sum(n * self.images(member, passes) for passes, n in self.kinds_of_epochs.items())
 
 
 @dataclasses.dataclass(frozen=True)
