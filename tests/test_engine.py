@@ -1,5 +1,6 @@
 import dataclasses
 import logging
+import shutil
 import time
 
 import jax
@@ -20,7 +21,7 @@ from toy import (
     tree_close,
 )
 
-from unlearn_jax import engine, feed
+from unlearn_jax import checkpoints, engine, feed
 from unlearn_jax.engine import train_population
 from unlearn_jax.layout import Program
 from unlearn_jax.population import Pass, init_members
@@ -182,6 +183,32 @@ def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, changes):
         train(members(), chosen, saver=Memory(tmp_path, 2))
     resumed = train(members(), chosen, saver=Memory(tmp_path, None))
     assert_same(whole, resumed)
+
+
+def test_nothing_but_the_last_state_is_carried_where_that_is_kept(tmp_path):
+    sizes = {}
+    for keep in ("best", "last"):
+        with pytest.raises(KeyboardInterrupt):
+            train(members(), recipe(keep=keep, snapshots=(3,) if keep == "last" else ()),
+                  saver=Memory(tmp_path / keep, 1))
+        _, leaves = checkpoints.describe(tmp_path / keep / "00000001")
+        sizes[keep] = {name for name in leaves if "params/w" in name}
+    assert {"carry/0/variables/params/w", "carry/1/best/params/w"} <= sizes["best"]
+    assert sizes["last"] == {name for name in sizes["best"] if "best" not in name}
+
+
+def test_progress_that_carries_a_best_state_for_nothing_is_passed_over(tmp_path, caplog):
+    chosen = recipe(epochs=3, keep="last", snapshots=(3,))
+    with pytest.raises(KeyboardInterrupt):
+        train(members(), chosen, saver=Memory(tmp_path, 1))
+    tree, metadata = checkpoints.restore(tmp_path / "00000001")
+    tree["carry"]["1"]["best"] = tree["carry"]["0"]["variables"]  # as earlier versions did
+    checkpoints.save_progress(tmp_path, 2, tree, metadata)
+    shutil.rmtree(tmp_path / "00000001")
+    with caplog.at_level(logging.WARNING):
+        trained = train(members(), chosen, saver=Memory(tmp_path, None))
+    assert "also has carry/1/best" in caplog.text
+    assert_same(train(members(), chosen), trained)
 
 
 def test_part_of_an_interrupted_population_goes_on(tmp_path):
