@@ -1,10 +1,13 @@
+import dataclasses
 import logging
 
 import numpy as np
 import pytest
 from toy import members, recipe, settings
 
+from unlearn_jax import books as books_module
 from unlearn_jax.books import Books
+from unlearn_jax.optim import rate_at
 
 
 def row(**changes):
@@ -21,8 +24,8 @@ def test_an_epoch_is_entered_with_its_counts_and_rate():
     b = books(epochs=2, optimizer_settings=settings(schedule="cosine", learning_rate=0.4))
     np.testing.assert_array_equal(b.total_steps, [6, 6, 4])  # of 24, 17 and 9 samples by eight
     b.epoch = 1
-    b.record(0, row(), 24)
-    b.record(0, row(steps=6, epoch=2, validation_loss=2.0, done=True), 24)
+    b.record({0: (row(), 24)})
+    b.record({0: (row(steps=6, epoch=2, validation_loss=2.0, done=True), 24)})
     np.testing.assert_array_equal(b.images, [48, 0, 0])
     np.testing.assert_array_equal(b.steps, [6, 0, 0])
     np.testing.assert_array_equal(b.done, [True, False, False])
@@ -32,12 +35,29 @@ def test_an_epoch_is_entered_with_its_counts_and_rate():
     assert [r["learning_rate"] for r in b.history] == pytest.approx([0.2, 0.0], abs=1e-6)
 
 
+@pytest.mark.parametrize("schedule, warmup", [
+    ("constant", 0.25), ("cosine", 0.25), ("onecycle", 0.3), ("onecycle", 0.0)])
+def test_rates_of_all_members_are_those_of_each_to_the_bit(monkeypatch, schedule, warmup):
+    chosen = settings(schedule=schedule, warmup=warmup, learning_rate=0.0123)
+    many = [dataclasses.replace(m, learning_rate=None if i % 3 else 0.01 / (i + 1))
+            for i, m in enumerate(members(np.arange(1, 24)))]
+    b = Books(recipe(epochs=50, optimizer_settings=chosen), many)
+    asked = []
+    monkeypatch.setattr(books_module, "rate_at", lambda *a: asked.append(a) or rate_at(*a))
+    taken = [int(0.37 * (m + 1)) for m in range(len(many))]
+    b.record({m: (row(steps=steps), 1) for m, steps in enumerate(taken)})
+    for m, found in enumerate(b.history):
+        rate = many[m].learning_rate or 0.0123
+        assert found["learning_rate"] == float(rate * rate_at(chosen, taken[m] / b.total_steps[m]))
+    assert len(asked) == 1  # a call of the device
+
+
 def test_who_does_not_run_has_no_history_and_who_fails_is_named_once(caplog):
     b = books()
     b.epoch = 1
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            b.record(1, row(running=False, done=True, failed_step=2, steps=2), 17)
+            b.record({1: (row(running=False, done=True, failed_step=2, steps=2), 17)})
     assert caplog.text.count("seed 1, forget set set-1 met a loss") == 1
     assert "step 2 (epoch 1)" in caplog.text
     np.testing.assert_array_equal(b.failed, [False, True, False])
@@ -47,8 +67,8 @@ def test_who_does_not_run_has_no_history_and_who_fails_is_named_once(caplog):
 def test_part_of_a_population_takes_over_its_part_of_the_books():
     whole = books()
     whole.epoch, whole.seconds = 1, 10.0
-    for m, walked in enumerate((24, 17, 9)):
-        whole.record(m, row(validation_loss=float(m)), walked)
+    whole.record({m: (row(validation_loss=float(m)), walked)
+                  for m, walked in enumerate((24, 17, 9))})
     part = Books(recipe(), [members()[2], members()[0]])
     mine, share = part.take_over(whole.metadata())
     assert mine == [2, 0] and share == pytest.approx(33 / 50)

@@ -1,5 +1,6 @@
 import dataclasses
 import logging
+import shutil
 import time
 
 import jax
@@ -20,10 +21,10 @@ from toy import (
     tree_close,
 )
 
-from unlearn_jax import engine, feed
+from unlearn_jax import checkpoints, engine, feed
 from unlearn_jax.engine import train_population
 from unlearn_jax.layout import Program
-from unlearn_jax.population import init_members
+from unlearn_jax.population import Pass, init_members
 
 MODEL = LinearModel()
 
@@ -184,6 +185,32 @@ def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, changes):
     assert_same(whole, resumed)
 
 
+def test_nothing_but_the_last_state_is_carried_where_that_is_kept(tmp_path):
+    sizes = {}
+    for keep in ("best", "last"):
+        with pytest.raises(KeyboardInterrupt):
+            train(members(), recipe(keep=keep, snapshots=(3,) if keep == "last" else ()),
+                  saver=Memory(tmp_path / keep, 1))
+        _, leaves = checkpoints.describe(tmp_path / keep / "00000001")
+        sizes[keep] = {name for name in leaves if "params/w" in name}
+    assert {"carry/0/variables/params/w", "carry/1/best/params/w"} <= sizes["best"]
+    assert sizes["last"] == {name for name in sizes["best"] if "best" not in name}
+
+
+def test_progress_that_carries_a_best_state_for_nothing_is_passed_over(tmp_path, caplog):
+    chosen = recipe(epochs=3, keep="last", snapshots=(3,))
+    with pytest.raises(KeyboardInterrupt):
+        train(members(), chosen, saver=Memory(tmp_path, 1))
+    tree, metadata = checkpoints.restore(tmp_path / "00000001")
+    tree["carry"]["1"]["best"] = tree["carry"]["0"]["variables"]  # as earlier versions did
+    checkpoints.save_progress(tmp_path, 2, tree, metadata)
+    shutil.rmtree(tmp_path / "00000001")
+    with caplog.at_level(logging.WARNING):
+        trained = train(members(), chosen, saver=Memory(tmp_path, None))
+    assert "also has carry/1/best" in caplog.text
+    assert_same(train(members(), chosen), trained)
+
+
 def test_part_of_an_interrupted_population_goes_on(tmp_path):
     chosen = recipe(epochs=4, keep="last", snapshots=(1, 4))
     whole = train(members(), chosen)
@@ -218,6 +245,12 @@ def test_progress_that_does_not_fit_is_passed_over(tmp_path, caplog, changes, wo
 def test_the_bar_counts_every_image_once():
     train(members(), bar=Bar)
     assert sum(Bar.last.counts) == Bar.last.total == 3 * (24 + 17 + 9)
+
+
+@pytest.mark.parametrize("over", ["retain+forget", "forget+retain"])
+def test_the_bar_counts_both_halves_of_paired_batches(over):
+    trained = train(members((17, 9)), recipe(passes=lambda e: (Pass(over),)), bar=Bar)
+    assert sum(Bar.last.counts) == Bar.last.total == trained.snapshots[3].images.sum()
 
 
 def test_members_that_are_done_cost_nothing():

@@ -126,10 +126,7 @@ def test_the_books_count_what_was_walked_over(case):
     last = trained.snapshots[max(trained.snapshots)]
     passes = METHODS[case.name].passes(case.setting, 0) if METHODS[case.name].make_step else ()
     for m, own in enumerate((*MEMBERS, MEMBERS[0], OTHER_KEY)):
-        halves = sum(2 * p.count(own) for p in passes if p.paired)
-        whole = sum(p.count(own) for p in passes if not p.paired)
-        # A paired batch is filled up: its second half is never padding.
-        assert whole + halves <= last.images[m] <= whole + halves + 8 * len(passes)
+        assert last.images[m] == sum(p.images(own, BATCH) for p in passes)
         assert (last.flops[m] > 0) == bool(passes)
     if METHODS[case.name].prepare is None:
         assert not preparation.images.any()

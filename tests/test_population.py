@@ -1,10 +1,12 @@
 import dataclasses
+import zlib
 
+import jax
 import numpy as np
 import pytest
 from toy import LinearModel, layout, members, recipe
 
-from unlearn_jax.population import Pass, epoch_batches, init_members
+from unlearn_jax.population import WALKS, Pass, epoch_batches, init_members, member_keys
 
 MODEL = LinearModel()
 
@@ -104,9 +106,40 @@ def test_a_recipe_counts_its_steps():
     assert [r.steps(member, r.passes(e)) for e in (0, 1)] == [1, 1 + 5]
     assert r.kinds_of_epochs == {r.passes(0): 2, r.passes(1): 1}
     assert (r.all_steps(member), r.longest_epoch(member)) == (1 + 6 + 1, 6)
-    assert r.all_images(member) == 3 * 7 + 17
+    assert r.all_images(member) == 3 * 7 + 17 + 5 * 4
     never = dataclasses.replace(r, epochs=0)
     assert (never.all_steps(member), never.longest_epoch(member)) == (0, 0)
+
+
+@pytest.mark.parametrize("p", [
+    *map(Pass, WALKS), Pass("retain+forget", share=0.3), Pass("forget+retain", share=0.5),
+    Pass("mixed", share=0.3)], ids=str)
+def test_images_are_counted_as_they_are_walked_over(p):
+    r, member = recipe(passes=lambda e: (p, Pass("retain"))), members()[1]
+    walked = [(epoch_batches(member, "toy", e, 8, r.passes)[0] >= 0).sum() for e in range(3)]
+    assert [r.images(member, r.passes(e)) for e in range(3)] == walked
+    assert r.all_images(member) == sum(walked)
+
+
+def test_the_union_of_a_members_sets_is_made_once(monkeypatch):
+    member, made = members()[1], []
+    union = np.union1d
+    monkeypatch.setattr(np, "union1d", lambda *sets: made.append(sets) or union(*sets))
+    for epoch in range(3):
+        epoch_batches(member, "toy", epoch, 8, lambda e: (Pass("all"), Pass("mixed", share=0.3)))
+    assert len(made) == 1
+
+
+def test_the_keys_of_members_are_those_of_singles(monkeypatch):
+    chosen = [dataclasses.replace(members()[0], seed=s) for s in (0, 1, 2**31 - 1, 2**31, 3)]
+    keys = jax.random.key_data(member_keys("toyb", chosen))
+    stream = zlib.crc32(b"toyb")
+    assert stream >= 2**31  # no int32
+    for key, member in zip(keys, chosen):
+        own = jax.random.fold_in(jax.random.fold_in(jax.random.key(member.seed), 1), stream)
+        np.testing.assert_array_equal(key, jax.random.key_data(own))
+    monkeypatch.setattr(jax.random, "fold_in", None)  # compiled by now
+    assert (member_keys("toyb", chosen) == member_keys("toyb", chosen)).all()
 
 
 def test_a_million_epochs_are_counted_once(monkeypatch):

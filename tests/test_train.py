@@ -43,8 +43,8 @@ def found(rows):
     return find_batch(resident(), Batches(jnp.array(rows)), jnp.arange(40) == 3, jnp.int32(2), 5)
 
 
-def carry_of(recipe_):
-    return init_carry(recipe_.optimizer, LinearModel().init(KEY))
+def carry_of(recipe_, select=True):
+    return init_carry(recipe_.optimizer, LinearModel().init(KEY), select)
 
 
 def test_step_is_gradient_descent_on_the_weighted_mean():
@@ -170,8 +170,9 @@ def test_without_patience_nobody_stops():
 @pytest.mark.parametrize("select", [True, False])
 def test_a_validation_loss_that_is_not_finite_is_a_failure_where_it_selects(select):
     close = jax.jit(end_epoch(patience=0, select=select))
-    carry, _ = close(carry_of(recipe()), jnp.float32(2.0))
+    carry, _ = close(carry_of(recipe(), select), jnp.float32(2.0))
     carry, summary = close(carry, jnp.float32(np.nan))
+    assert (carry[1].best is None) is not select
     assert (int(summary["failed_step"]) >= 0) is select
     assert bool(summary["done"]) is select
     assert float(carry[1].best_loss) == 2.0

@@ -36,16 +36,22 @@ class Books:
         self.last_loss = np.full(count, np.nan)
         self.history: list[dict[str, Any]] = []
 
-    def record(self, m: int, row: dict[str, Any], walked: int) -> None:
-        """Enters a member's epoch, `self.epoch` being its number, counted from one.
+    def record(self, rows: dict[int, tuple[dict[str, Any], int]]) -> None:
+        """Enters an epoch of some members, `self.epoch` being its number, counted from one.
 
         Args:
-          m: which member.
-          row: its summary by `train.end_epoch`.
-          walked: samples of the epoch.
+          rows: of each its summary by `train.end_epoch` and the samples that it walked over.
         """
+        for m, (row, _) in rows.items():
+            self.done[m], self.steps[m] = row["done"], row["steps"]
+        # Of all members, whoever runs: one shape is one compilation.
+        factors = np.asarray(rate_at(self.recipe.settings, self.steps / self.total_steps))
+        for m in sorted(rows):
+            peak = np.float32(self.recipe.learning_rate(self.members[m]))
+            self._enter(m, *rows[m], float(peak * factors[m]))
+
+    def _enter(self, m: int, row: dict[str, Any], walked: int, rate: float) -> None:
         member = self.members[m]
-        self.done[m], self.steps[m] = row["done"], row["steps"]
         if row["failed_step"] >= 0 and not self.failed[m]:
             self.failed[m] = True
             logging.warning(
@@ -57,14 +63,11 @@ class Books:
             return
         self.images[m] += walked
         self.last_loss[m] = row["validation_loss"]
-        settings = self.recipe.settings
-        fraction = row["steps"] / self.total_steps[m]
         self.history.append({
             "forget_set": member.forget_set, "seed": member.seed, "epoch": row["epoch"],
             "steps": row["steps"], "train_loss": row["train_loss"],
             "validation_loss": row["validation_loss"], "best": row["best"],
-            "learning_rate": float(self.recipe.learning_rate(member) * rate_at(settings, fraction)),
-            "images": int(self.images[m]),
+            "learning_rate": rate, "images": int(self.images[m]),
             **({"variant": member.variant} if member.variant else {})})
 
     def metadata(self) -> dict[str, Any]:

@@ -290,8 +290,7 @@ class PopulationRun:
         rows = {group.members[slot]: ({name: x[slot].item() for name, x in summary.items()},
                                       int(walked[slot]))
                 for (group, walked, _), summary in zip(epochs, summaries) for slot in group.slots}
-        for m in sorted(rows):
-            self.books.record(m, *rows[m])
+        self.books.record(rows)
 
     def _note_first_step(self) -> None:
         if self.first_step_at is None:

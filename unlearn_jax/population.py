@@ -51,13 +51,26 @@ class Member:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Of all the above: by it a later run knows the member again."""
+        """Of seed, sets and variant, whose name tells of the learning rate.
+
+        By it a later run knows the member again.
+        """
         digest = hashlib.blake2b(f"{self.seed}|{self.forget_set}".encode(), digest_size=16)
         for part in (self.retain, self.validation, self.forget):
             digest.update(f"|{len(part)}|".encode() + part.astype("<i4").tobytes())
         if self.variant:
             digest.update(self.variant.encode())
         return digest.hexdigest()
+
+    @functools.cached_property
+    def everything(self) -> np.ndarray:
+        """The rows of D_r and D_f, sorted, each once."""
+        return np.union1d(self.retain, self.forget).astype(np.int32)
+
+    @functools.cached_property
+    def retained_only(self) -> np.ndarray:
+        """The rows of D_r that are not in D_f, sorted, each once."""
+        return np.setdiff1d(self.everything, self.forget)
 
     def __str__(self) -> str:
         return (f"seed {self.seed}" + (f", forget set {self.forget_set}" if self.forget_set else "")
@@ -100,7 +113,7 @@ class Pass:
     def rows(self, member: Member) -> np.ndarray:
         """The member's rows that set the length."""
         if self.over in ("all", "mixed"):
-            return np.union1d(member.retain, member.forget).astype(np.int32)
+            return member.everything
         return getattr(member, self.over.partition("+")[0])
 
     def count(self, member: Member) -> int:
@@ -108,11 +121,24 @@ class Pass:
         always = len(member.forget) if self.over == "mixed" else 0
         return always + math.ceil(round(self.share * (len(self.rows(member)) - always), 6))
 
+    def batches(self, member: Member, batch_size: int) -> int:
+        """Batches of the pass."""
+        return -(-self.count(member) // self._leads(batch_size))
+
+    def images(self, member: Member, batch_size: int) -> int:
+        """Samples walked over: of a paired pass both halves, the second of which has no padding."""
+        partners = self.batches(member, batch_size) * (batch_size - self._leads(batch_size))
+        return self.count(member) + partners
+
+    def _leads(self, batch_size: int) -> int:
+        """Samples of a batch that are of the set that sets the length."""
+        return batch_size // 2 if self.paired else batch_size
+
     def draw(self, member: Member, rng: np.random.Generator) -> np.ndarray:
         """The samples that set the length in one epoch, in their order: `count` rows."""
         rows, count = self.rows(member), self.count(member)
         if self.over == "mixed":
-            others = rng.permutation(np.setdiff1d(rows, member.forget))
+            others = rng.permutation(member.retained_only)
             rows = np.concatenate([member.forget, others[:count - len(member.forget)]])
         return rng.permutation(rows)[:count]
 
@@ -177,7 +203,11 @@ class Recipe:
 
     def steps(self, member: Member, passes: tuple[Pass, ...]) -> int:
         """Steps that the member takes in an epoch of these passes."""
-        return sum(-(-p.count(member) // (self.batch_size // (1 + p.paired))) for p in passes)
+        return sum(p.batches(member, self.batch_size) for p in passes)
+
+    def images(self, member: Member, passes: tuple[Pass, ...]) -> int:
+        """Samples that the member walks over in an epoch of these passes."""
+        return sum(p.images(member, self.batch_size) for p in passes)
 
     def all_steps(self, member: Member) -> int:
         """Steps that the member takes in all epochs."""
@@ -189,8 +219,7 @@ class Recipe:
 
     def all_images(self, member: Member) -> int:
         """Samples that the member walks over in all epochs."""
-        return sum(n * p.count(member) for passes, n in self.kinds_of_epochs.items()
-                   for p in passes)
+        return sum(n * self.images(member, passes) for passes, n in self.kinds_of_epochs.items())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,9 +299,14 @@ def init_members(model: Model, layout: Layout, seeds: list[int]) -> Variables:
 
 def member_keys(name: str, members: Sequence[Member]) -> jax.Array:
     """The random stream `[M]` of each member in the stage `name`."""
-    stream = zlib.crc32(name.encode())
-    return jnp.stack([jax.random.fold_in(jax.random.fold_in(jax.random.key(m.seed), 1), stream)
-                      for m in members])
+    seeds = np.array([m.seed for m in members])
+    return _keys(seeds, np.uint32(zlib.crc32(name.encode())))
+
+
+@jax.jit
+def _keys(seeds_M: jax.Array, stream: jax.Array) -> jax.Array:
+    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.fold_in(
+        jax.random.key(seed), 1), stream))(seeds_M)
 
 
 def epoch_batches(member: Member, name: str, epoch: int, batch_size: int,

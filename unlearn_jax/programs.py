@@ -38,11 +38,11 @@ class Programs:
         # Even chunks leave as few idle steps at the end of an epoch as possible.
         self.chunk = -(-longest // -(-longest // most))
         body = chunked(guarded(recipe.step, recipe.settings), self.chunk)
-        self.start = layout.over_members(lambda v: init_carry(recipe.optimizer, v), (0,))
+        select = recipe.keep == "best"
+        self.start = layout.over_members(lambda v: init_carry(recipe.optimizer, v, select), (0,))
         self.step = layout.over_members(body, (0, 0, None, 0, 0, None), donate=(0,))
         self.validate = make_validator(model, recipe.loss, layout)
-        self.close = layout.over_members(end_epoch(recipe.patience, recipe.keep == "best"),
-                                         (0, 0), donate=(0,))
+        self.close = layout.over_members(end_epoch(recipe.patience, select), (0, 0), donate=(0,))
 
     @property
     def compile_seconds(self) -> float:
@@ -94,7 +94,8 @@ def fitted_programs(recipe: Recipe, model: Model, feed: Feed, layout: Layout,
     if not recipe.epochs:
         return Programs(recipe, model, feed, layout, members), 0.0
     made: list[Programs] = []
-    carry = jax.eval_shape(jax.vmap(lambda v: init_carry(recipe.optimizer, v)), variables_M)
+    carry = jax.eval_shape(jax.vmap(lambda v: init_carry(
+        recipe.optimizer, v, recipe.keep == "best")), variables_M)
     held = memory.tree_bytes(carry) // len(members) + memory.tree_bytes(inputs)
 
     def needs(layout: Layout) -> int:

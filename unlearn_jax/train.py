@@ -189,7 +189,7 @@ class Progress:
     """Book-keeping of one member, carried along with its state.
 
     Attributes:
-      best: variables of lowest validation loss so far.
+      best: variables of lowest validation loss so far; None where the last ones are kept.
       best_loss: that loss.
       best_epoch: int32, epochs trained when it was reached.
       epochs: int32, epochs trained.
@@ -198,7 +198,7 @@ class Progress:
       loss_sum, loss_steps: of the training losses of the current epoch.
     """
 
-    best: Variables
+    best: Variables | None
     best_loss: jax.Array
     best_epoch: jax.Array
     epochs: jax.Array
@@ -238,12 +238,19 @@ class Inputs:
 Carry = tuple[TrainState, Progress]
 
 
-def init_carry(optimizer: optax.GradientTransformation, variables: Variables) -> Carry:
-    """A member before its first step; the variables are copied, since steps donate theirs."""
+def init_carry(optimizer: optax.GradientTransformation, variables: Variables,
+               select: bool) -> Carry:
+    """A member before its first step; the variables are copied, since steps donate theirs.
+
+    Args:
+      optimizer, variables: of the member.
+      select: carry the best state too, as for `end_epoch`.
+    """
     zero = jnp.zeros((), jnp.int32)
     state = TrainState(jax.tree.map(jnp.copy, variables), optimizer.init(variables["params"]), zero)
-    progress = Progress(jax.tree.map(jnp.copy, variables), jnp.array(jnp.inf), zero, zero,
-                        jnp.array(False), zero - 1, jnp.zeros(()), zero)
+    best = jax.tree.map(jnp.copy, variables) if select else None
+    progress = Progress(best, jnp.array(jnp.inf), zero, zero, jnp.array(False), zero - 1,
+                        jnp.zeros(()), zero)
     return state, progress
 
 
@@ -283,8 +290,8 @@ def end_epoch(patience: int, select: bool) -> Callable:
 
     Args:
       patience: epochs without a better validation loss before it stops; 0: never.
-      select: the best state is the one to be kept, so that a validation loss that is not
-        finite means failure.
+      select: the best state is the one to be kept, so that it is carried along, and a
+        validation loss that is not finite means failure.
 
     Returns:
       `(carry, validation_loss) -> (carry, dict of scalars)`.
@@ -303,8 +310,8 @@ def end_epoch(patience: int, select: bool) -> Callable:
         if patience:
             stopped |= epochs - best_epoch >= patience
         closed = Progress(
-            best=jax.tree.map(lambda new, old: jnp.where(better, new, old),
-                              state.variables, progress.best),
+            best=jax.tree.map(lambda new, old: jnp.where(better, new, old), state.variables,
+                              progress.best) if select else None,
             best_loss=jnp.where(better, validation_loss, progress.best_loss),
             best_epoch=best_epoch, epochs=epochs, stopped=stopped, failed_step=failed_step,
             loss_sum=jnp.zeros_like(progress.loss_sum),

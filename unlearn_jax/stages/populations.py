@@ -255,7 +255,7 @@ def _touched_rows(study: Study, touched: Mapping[str, np.ndarray],
 
 def _fewest_and_most(recipe: Recipe, members: list[Member]) -> tuple[int, int]:
     """Images of the smallest and of the largest first epoch."""
-    images = [sum(p.count(m) for p in recipe.passes(0)) for m in members]
+    images = [recipe.images(m, recipe.passes(0)) for m in members]
     return min(images), max(images)
 
 
