@@ -50,7 +50,7 @@ def _check(args: argparse.Namespace, run: FinishedRun) -> None:
       InputError: names the flag, the value and what is allowed.
     """
     for flag, given, allowed in (("--sets", args.sets, SETS),
-                                 ("--models", args.models or (), tuple(run.methods))):
+                                 ("--models", args.models or (), tuple(run.models))):
         for name in given:
             if name not in allowed:
                 raise InputError(f"{flag} has {name!r}; allowed here: {', '.join(allowed)}")
@@ -89,7 +89,7 @@ def _explain(args: argparse.Namespace, run: FinishedRun, command: str) -> Path:
             workdir.claim(out, config, run.config_name, command) as record:
         record.record_store(store.root)
         study = prepare(config, run.config_name, store, record, None)
-        stages = run.stages(study, args.models or tuple(run.methods))
+        stages = run.stages(study, args.models or tuple(run.models))
         explain_stages(study, stages, tuple(s for s in SETS if s in args.sets))
     return write_explained(args.workdir, out)
 
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--samples", type=int, default=32, metavar="N",
                    help="images of each set, or all it has if these are fewer (32)")
     names("--sets", default=SETS, help="forget: D_f; retain: training samples of D_r (both)")
-    names("--models", help="methods of the run; default: all that have models of their own")
+    names("--models", help="methods or arms of the run; default: all that have models of their own")
     p.add_argument("--steps", type=int, metavar="N",
                    help="points on the path of integrated gradients")
     p.add_argument("--baseline", metavar="NAME", help=f"{', '.join(BASELINES)}: its beginning")
