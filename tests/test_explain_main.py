@@ -1,15 +1,19 @@
 """The command on a real, tiny run: real checkpoints in a real store."""
 
 import csv
+import errno
 import json
+import runpy
 import shutil
+import signal
+import sys
 
 import ml_collections
 import numpy as np
 import pytest
 import tiny_population as tiny
 
-from unlearn_jax import stages
+from unlearn_jax import interrupt, stages, startup
 from unlearn_jax.config import check_config, default_config
 from unlearn_jax.explain import __main__ as command
 from unlearn_jax.report import layers
@@ -69,7 +73,8 @@ def arms(tmp_path_factory):
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Runs the command; returns its status and what it wrote to stdout and stderr."""
-    monkeypatch.setattr(command, "_set_up", lambda run: None)  # settings of the whole process
+    # settings of the whole process
+    monkeypatch.setattr(startup, "set_up", lambda config, store: None)
 
     def call(*args):
         with tiny.quick:
@@ -208,6 +213,27 @@ def test_the_same_explanation_comes_from_the_store(finished, tmp_path, run):
     assert {s["status"] for s in record["stages"] if s["stage"] == "explain"} == {"reused"}
     assert (tmp_path / "out" / "explain.csv").read_text() == (
         finished / "explain.csv").read_text()
+
+
+def test_a_signal_is_heeded_before_the_next_models(finished, tmp_path, run, monkeypatch):
+    monkeypatch.setattr(interrupt, "_received", [signal.SIGTERM])
+    with pytest.raises(interrupt.Interrupted):
+        run(finished, f"--out={tmp_path / 'out'}", "--samples=5")
+    assert not json.loads((tmp_path / "out" / "run.json").read_text())["finished"]
+
+
+def test_it_starts_and_ends_as_a_run_does(finished, tmp_path, monkeypatch):
+    begun = []
+
+    def full(config, store):
+        begun.append((config.data.size, store.root))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(startup, "set_up", full)
+    monkeypatch.setattr(sys, "argv", ["explain", str(finished), f"--out={tmp_path / 'out'}"])
+    with pytest.raises(SystemExit, match="no room left on the disk"):
+        runpy.run_path(command.__file__, run_name="__main__")
+    assert begun == [(120, finished.parent / "store")]
 
 
 @pytest.mark.parametrize("flag, words", [

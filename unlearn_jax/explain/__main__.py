@@ -12,19 +12,15 @@ import shlex
 import sys
 from pathlib import Path
 
-import jax
-
-from unlearn_jax import workdir
+from unlearn_jax import startup, workdir
 from unlearn_jax.config import check_config
 from unlearn_jax.conv import convolutions
-from unlearn_jax.cpu import divide_cores, keep_freed_memory
 from unlearn_jax.errors import InputError
 from unlearn_jax.explain.attribution import BASELINES
 from unlearn_jax.explain.finished import FinishedRun, read_finished
 from unlearn_jax.report.explained import write_explained
 from unlearn_jax.stages import prepare
 from unlearn_jax.stages.explain import SETS, explain_stages
-from unlearn_jax.startup import keep_compiled
 from unlearn_jax.store import Store
 
 
@@ -35,7 +31,7 @@ def main(argv: list[str]) -> int:
         run = read_finished(args.workdir, args.store)
         _check(args, run)
         _configure(args, run)
-        _set_up(run)
+        startup.set_up(run.config, Store(run.store))
         print(_explain(args, run, shlex.join(["python", "-m", "unlearn_jax.explain", *argv])))
     except InputError as e:
         print(f"error: {e}", file=sys.stderr)
@@ -71,15 +67,6 @@ def _configure(args: argparse.Namespace, run: FinishedRun) -> None:
                 run.config.eval[f"explain_{name}"] = getattr(args, name)
     run.config.lock()
     check_config(run.config)
-
-
-def _set_up(run: FinishedRun) -> None:
-    """Makes this process compute as the run's did (main.py)."""
-    keep_freed_memory()
-    divide_cores(run.config.parallel.cpu_devices)
-    if run.config.parallel.backend == "cpu":
-        jax.config.update("jax_platforms", "cpu")
-    keep_compiled(Store(run.store))
 
 
 def _explain(args: argparse.Namespace, run: FinishedRun, command: str) -> Path:
@@ -130,4 +117,4 @@ def _names(text: str) -> tuple[str, ...]:
 
 if __name__ == "__main__":
     os.environ.setdefault("MPLBACKEND", "Agg")
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(startup.run(functools.partial(main, sys.argv[1:])))

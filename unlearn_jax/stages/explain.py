@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints, processes
+from unlearn_jax import checkpoints, interrupt, processes
 from unlearn_jax.data.resident import Streamed
 from unlearn_jax.explain import channels
 from unlearn_jax.explain.likeness import KINDS, finite_mean, likeness, unit_maps
@@ -51,6 +51,9 @@ def explain_stages(study: Study, stages: Sequence[Stage], sets: Sequence[str] = 
       stages: M_O, M_R of the forget sets, unlearned models. Of a name with several budgets the
         largest is explained.
       sets: of `SETS`, whose samples are explained.
+
+    Raises:
+      Interrupted: a signal asked for it (interrupt.py); what is explained is stored.
     """
     ordered = sorted(stages, key=lambda s: (s.epochs, s.name))
     largest = {(s.name, s.forget_name): s for s in ordered}
@@ -114,6 +117,7 @@ def _explained(study: Study, explainer: Explainer, stage: Stage, forget_set: For
     chosen = np.concatenate(list(samples.values()))
     if not study.store.complete("explain", key):
         status = "computed"
+        interrupt.leave_if_requested()
         variables, metadata = checkpoints.restore(stage.directory(study.store) / "checkpoint")
         explanation = explainer.explain(variables, chosen, rows_of, matched)
         with study.store.write("explain", key, parts) as directory:
