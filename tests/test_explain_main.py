@@ -1,25 +1,30 @@
 """The command on a real, tiny run: real checkpoints in a real store."""
 
 import csv
+import errno
 import json
+import runpy
 import shutil
+import signal
+import sys
 
+import ml_collections
 import numpy as np
 import pytest
 import tiny_population as tiny
 
-from unlearn_jax import stages
+from unlearn_jax import interrupt, stages, startup
 from unlearn_jax.config import check_config, default_config
 from unlearn_jax.explain import __main__ as command
+from unlearn_jax.report import layers
+from unlearn_jax.report.inputs import read_run
 from unlearn_jax.store import Store
 
 METHODS = {"original", "retrain", "ft"}
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The work directory of a run with explanations."""
-    base = tmp_path_factory.mktemp("explain")
+def config(**evaluated):
+    """Of a tiny run that explains its models."""
     c = default_config()
     with c.unlocked():
         c.seeds = (0, 1)
@@ -28,18 +33,48 @@ def finished(tmp_path_factory):
         c.train.update(epochs=1, batch_size=16)
         c.unlearn.update(epochs=(1,), batch_size=16)
         c.eval.update(batch_size=50, explain_samples=2, explain_steps=2, audits=())
+        c.eval.update(evaluated)
+    return c
+
+
+def run_study(c, base, name):
+    """The work directory of a finished run."""
     check_config(c)
     store = Store(base / "store")
     store.create()
     with tiny.quick:
-        stages.run_study(c, "ft", base / "run", store, "python -m unlearn_jax.main")
+        stages.run_study(c, name, base / "run", store, "python -m unlearn_jax.main")
     return base / "run"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The work directory of a run with explanations."""
+    return run_study(config(), tmp_path_factory.mktemp("explain"), "ft")
+
+
+ARMS = {"ft": dict(method="ft"), "rnd": dict(method="rnd", labels="uniform"),
+        "rnd_offset": dict(method="rnd", labels="offset")}
+
+
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory):
+    """The same with arms, two of them of one method; the second forget set has few samples."""
+    c = config(explain_samples=6)
+    with c.unlocked():
+        c.forget.sets = ("20-28", "59-60")
+        c.train.batch_size = 12
+        c.thesis.arms = tuple(ARMS)
+        for arm, own in ARMS.items():
+            c.thesis.unlearn[arm] = ml_collections.ConfigDict(own)
+    return run_study(c, tmp_path_factory.mktemp("arms"), "thesis")
 
 
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Runs the command; returns its status and what it wrote to stdout and stderr."""
-    monkeypatch.setattr(command, "_set_up", lambda run: None)  # settings of the whole process
+    # settings of the whole process
+    monkeypatch.setattr(startup, "set_up", lambda config, store: None)
 
     def call(*args):
         with tiny.quick:
@@ -104,6 +139,35 @@ def test_a_run_writes_distances_of_layers(finished):
         assert float(r["norm"]) > 0 and float(r["floor"]) >= 0
 
 
+def test_arms_of_one_method_are_apart(arms):
+    everyone = {(m, f) for m in ("original", "retrain", *ARMS) for f in ("20-28", "59-60")}
+    for name, values in (("layers.csv", ("norm",)), ("explain.csv", ("value",)),
+                         ("channels.csv", ("mean",))):
+        rows = table(arms / name)
+        assert {(r["method"], r["forget_set"]) for r in rows} == everyone, name
+        identity = [c for c in ("method", "forget_set", "epochs", "seed", "set", "layer", "channel",
+                                "map", "measure", "against", "seeds") if c in rows[0]]
+        assert len({tuple(r[c] for c in identity) for r in rows}) == len(rows), name
+        found = {arm: [r[c] for r in rows for c in values if r["method"] == arm] for arm in ARMS}
+        assert found["rnd"] != found["rnd_offset"], name
+    with np.load(arms / "explanations" / "20-28.npz") as f:
+        assert sorted(f["methods"]) == sorted(("original", "retrain", *ARMS))
+        ig = dict(zip(f["methods"].tolist(), f["ig"]))
+        assert (ig["rnd"] != ig["rnd_offset"]).any()
+    # what stands there is of the models that results.csv names
+    named = {(r["method"], r["forget_set"]): r["stage"] for r in table(arms / "results.csv")}
+    for r in table(arms / "explain.csv"):
+        assert r["stage"] == named[r["method"], r["forget_set"]]
+    section = layers.section(read_run(arms), "20-28", ())
+    assert len({row[0].text for row in section.blocks[0].rows}) == 2 + len(ARMS)
+
+
+def test_sets_of_different_sizes_are_explained(arms):
+    rows = [r for r in table(arms / "explain.csv") if r["measure"] == "unexplained"]
+    samples = {(r["forget_set"], r["set"]): int(r["samples"]) for r in rows}
+    assert samples["20-28", "forget"] == 6 and 0 < samples["59-60", "forget"] < 6
+
+
 def test_the_report_tells_of_it(finished):
     text = (finished / "report.md").read_text()
     for words in ("Distances of weights", "Explanations", "Likeness of maps",
@@ -130,12 +194,46 @@ def test_the_command_explains_a_finished_run(finished, tmp_path, run):
     assert (tmp_path / "out" / "figures" / "explained-ig-samples-20-28.png").stat().st_size > 0
 
 
+def test_the_command_explains_arms(arms, tmp_path, run):
+    status, _, err = run(arms, f"--out={tmp_path / 'out'}", "--samples=6", "--steps=2")
+    assert (status, err) == (0, "")
+    for name in ("explain.csv", "channels.csv"):
+        assert (tmp_path / "out" / name).read_text() == (arms / name).read_text()
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert {s["status"] for s in record["stages"] if s["stage"] == "explain"} == {"reused"}
+    run(arms, f"--out={tmp_path / 'one'}", "--samples=6", "--steps=2", "--models=rnd_offset")
+    assert {r["method"] for r in table(tmp_path / "one" / "explain.csv")} == {"rnd_offset"}
+    status, _, err = run(arms, f"--out={tmp_path / 'two'}", "--models=rnd_units")
+    assert status == 2 and "allowed here: original, ft, rnd, rnd_offset, retrain" in err
+
+
 def test_the_same_explanation_comes_from_the_store(finished, tmp_path, run):
     run(finished, f"--out={tmp_path / 'out'}", "--samples=2", "--steps=2")
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert {s["status"] for s in record["stages"] if s["stage"] == "explain"} == {"reused"}
     assert (tmp_path / "out" / "explain.csv").read_text() == (
         finished / "explain.csv").read_text()
+
+
+def test_a_signal_is_heeded_before_the_next_models(finished, tmp_path, run, monkeypatch):
+    monkeypatch.setattr(interrupt, "_received", [signal.SIGTERM])
+    with pytest.raises(interrupt.Interrupted):
+        run(finished, f"--out={tmp_path / 'out'}", "--samples=5")
+    assert not json.loads((tmp_path / "out" / "run.json").read_text())["finished"]
+
+
+def test_it_starts_and_ends_as_a_run_does(finished, tmp_path, monkeypatch):
+    begun = []
+
+    def full(config, store):
+        begun.append((config.data.size, store.root))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(startup, "set_up", full)
+    monkeypatch.setattr(sys, "argv", ["explain", str(finished), f"--out={tmp_path / 'out'}"])
+    with pytest.raises(SystemExit, match="no room left on the disk"):
+        runpy.run_path(command.__file__, run_name="__main__")
+    assert begun == [(120, finished.parent / "store")]
 
 
 @pytest.mark.parametrize("flag, words", [

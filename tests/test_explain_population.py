@@ -41,7 +41,8 @@ def on_the_host(data):
 def test_members_are_explained_as_each_alone(task, where, batch, put):
     model, data = tiny.net(task), tiny.resident(task)
     variables = tiny.variables(model)
-    explainer = Explainer(model, layout(count=2, **where), put(data), SETTINGS, batch)
+    explainer = Explainer(model, layout(count=2, **where), put(data), SETTINGS, batch,
+                          len(SAMPLES))
     got = explainer.explain(variables, SAMPLES, SETS, partners=True)
     (layer,) = model.stages
     zero = np.zeros((tiny.SIZE, tiny.SIZE, 3), np.float32)
@@ -68,8 +69,26 @@ def test_members_are_explained_as_each_alone(task, where, batch, put):
             assert got.partners[name][layer][m].shape == activations.shape[1:]
 
 
+@tiny.quick
+def test_sets_of_any_size_are_explained_by_one_program():
+    explainer = Explainer(tiny.net(), layout(count=2, per_device=2), tiny.resident(), SETTINGS, 16,
+                          samples=4)
+    variables = tiny.variables(tiny.net())
+    found, compiled = [], []
+    for count in (4, 2, 6):
+        samples = np.arange(count, dtype=np.int32)
+        found.append(explainer.explain(variables, samples, {"forget": samples}, partners=False))
+        compiled.append(explainer.compile_seconds)
+    assert compiled[0] > 0 and set(compiled) == {compiled[0]}
+    for field in ("pixels", "places", "values", "unexplained"):
+        whole = getattr(found[2], field)
+        for part in found[:2]:
+            mine = getattr(part, field)
+            np.testing.assert_allclose(mine, whole[:, :mine.shape[1]], rtol=1e-3, atol=1e-4)
+
+
 def test_nothing_to_explain_is_refused():
-    explainer = Explainer(tiny.net(), layout(count=2), tiny.resident(), SETTINGS, 4)
+    explainer = Explainer(tiny.net(), layout(count=2), tiny.resident(), SETTINGS, 4, 4)
     for samples, sets in ((SAMPLES[:0], SETS), (SAMPLES, {**SETS, "forget": SAMPLES[:0]})):
         with pytest.raises(ValueError, match="at least one sample"):
             explainer.explain({}, samples, sets, False)

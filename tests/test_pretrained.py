@@ -5,6 +5,7 @@ import functools
 
 import h5py
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -19,9 +20,10 @@ from published_networks import (
     vggface2_weights,
 )
 
+from unlearn_jax import pretrained
 from unlearn_jax.config import default_config
 from unlearn_jax.models import build_model
-from unlearn_jax.pretrained import PretrainedError, load_pretrained
+from unlearn_jax.pretrained import PretrainedError, load_members, load_pretrained
 
 COMPILE_FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
@@ -152,6 +154,30 @@ def test_torchvision_forward_equals_the_source(tmp_path):
     other, _ = load_pretrained(path, fresh, cfg)
     assert other["params"]["output"]["kernel"].shape == weights["fc.weight"].T.shape
     assert trees_equal(other["params"]["output"], fresh["params"]["output"])
+
+
+@pytest.mark.parametrize("variant", ["torchvision", "vggface2"])
+def test_members_share_what_one_reading_of_the_file_fills(tmp_path, monkeypatch, variant):
+    torch = variant == "torchvision"
+    path = write_torch(tmp_path / "weights.safetensors", torch_weights()) if torch \
+        else write_keras2(tmp_path / "weights.h5", vggface2_weights())
+    cfg, _, fresh = prepared(variant, num_classes=3)
+    members = jax.tree.map(lambda x: np.stack([x, x + 1, x + 2]), fresh)
+    before = jax.tree.map(np.array, members)
+    alone = [load_pretrained(path, jax.tree.map(lambda x, m=m: x[m], members), cfg)[0]
+             for m in range(3)]
+    opened, read = [], pretrained._fill
+    monkeypatch.setattr(pretrained, "_fill", lambda *args: opened.append(path) or read(*args))
+    found, loaded = load_members(path, members, cfg)
+    assert opened == [path] and trees_equal(members, before)
+    assert jax.tree.structure(found) == jax.tree.structure(members)
+    assert trees_equal(found, jax.tree.map(lambda *x: np.stack(x), *alone))
+    flat = traverse_util.flatten_dict(found, sep="/")
+    for ours, value in flat.items():
+        assert type(value) is np.ndarray and value.dtype == np.float32, ours
+        assert (value.strides[0] == 0) == (ours in loaded.loaded), ours
+    head = flat["params/output/kernel"]
+    assert (head[0] != head[1]).all()
 
 
 def test_one_output_is_never_taken_from_a_file(tmp_path):
@@ -305,8 +331,9 @@ def test_strange_hdf5_files_are_refused(tmp_path):
     assert "points to data in another file" in refused(outside, "keras")
 
 
-def test_half_precision_files_become_float32(tmp_path):
-    weights = {name: a.astype(np.float16) if a.dtype == np.float32 else a
+@pytest.mark.parametrize("half", [np.float16, jnp.bfloat16])
+def test_half_precision_files_become_float32(tmp_path, half):
+    weights = {name: a.astype(half) if a.dtype == np.float32 else a
                for name, a in torch_weights().items()}
     path = write_torch(tmp_path / "half.safetensors", weights)
     cfg, _, fresh = prepared("torchvision")

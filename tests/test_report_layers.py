@@ -57,6 +57,14 @@ def test_it_stands_in_the_report_with_its_picture(workdir):
     assert (workdir / "figures" / "layers-20-28.png").stat().st_size > 0
 
 
+def test_two_rows_of_one_layer_are_refused(workdir):
+    row = ("ft", "20-28", 2, 0, "a", 1, 1, 1, 1)
+    write_csv(workdir / "layers.csv", COLUMNS, [row, row[:4] + ("b",) + row[5:], row])
+    with pytest.raises(ReportError, match="layers.csv, line 4: a second row for method=ft, "
+                                          "forget_set=20-28, epochs=2, seed=0, layer=a"):
+        section(read_run(workdir), "20-28", ())
+
+
 def test_a_malformed_file_is_refused(workdir):
     write_csv(workdir / "layers.csv", COLUMNS, [("ft", "20-28", 2, 0, "a", "x", 1, 1, 1)])
     with pytest.raises(ReportError, match="line 2: the column 'to_original' holds 'x'"):

@@ -25,7 +25,6 @@ from collections.abc import Callable
 from typing import Any
 
 import h5py
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 from flax import traverse_util
@@ -101,7 +100,7 @@ def load_pretrained(path: str | pathlib.Path, variables: Variables,
       model_cfg: the `model` section of the config.
 
     Returns:
-      (variables, what was loaded); all arrays float32.
+      (variables, what was loaded); all arrays float32, those of the file on the host.
 
     Raises:
       PretrainedError: no such file, a file of another kind, another variant's layout, or
@@ -116,6 +115,28 @@ def load_pretrained(path: str | pathlib.Path, variables: Variables,
         tensors = _h5_tensors(path, file, variables)
         layout = _h5_layout(path, tensors, variables)
         return _fill(path, tensors, variables, model_cfg, layout)
+
+
+def load_members(path: str | pathlib.Path, variables_M: Variables,
+                 model_cfg: Any) -> tuple[Variables, Loaded]:
+    """Like `load_pretrained` for all members: the file is read once, and what it fills they share.
+
+    Args:
+      path, model_cfg: as there.
+      variables_M: `[M, ...]` on the host; not changed.
+
+    Returns:
+      (variables `[M, ...]`, what was loaded); the file's arrays lie once in memory, read-only.
+
+    Raises:
+      PretrainedError: as there.
+    """
+    flat = traverse_util.flatten_dict(variables_M, sep="/")
+    first = traverse_util.unflatten_dict({ours: x[0] for ours, x in flat.items()}, sep="/")
+    one, loaded = load_pretrained(path, first, model_cfg)
+    filled = traverse_util.flatten_dict(one, sep="/")
+    shared = {ours: np.broadcast_to(filled[ours], flat[ours].shape) for ours in loaded.loaded}
+    return traverse_util.unflatten_dict({**flat, **shared}, sep="/"), loaded
 
 
 def _fill(path: pathlib.Path, tensors: dict[str, _Tensor], variables: Variables,
@@ -157,7 +178,7 @@ def _fill(path: pathlib.Path, tensors: dict[str, _Tensor], variables: Variables,
         value = np.asarray(tensors[name].read(), np.float32)
         if not np.isfinite(value).all():
             raise PretrainedError(f"{path}: {name} holds NaN or infinite values")
-        filled[ours] = jnp.asarray(_our_axes(value, layout))
+        filled[ours] = _our_axes(value, layout)
     loaded = Loaded(layout, tuple(sorted(sources)), tuple(sorted(set(flat) - set(sources))),
                     tuple(left_over))
     return traverse_util.unflatten_dict(filled, sep="/"), loaded
@@ -254,7 +275,7 @@ def _check_kind(path: pathlib.Path) -> None:
 
 def _open_safetensors(path: pathlib.Path):
     try:
-        return safetensors.safe_open(path, framework="flax")
+        return safetensors.safe_open(path, framework="numpy")
     except safetensors.SafetensorError as error:
         raise PretrainedError(f"{path} is not a whole safetensors file: {error}") from error
 

@@ -12,19 +12,15 @@ import shlex
 import sys
 from pathlib import Path
 
-import jax
-
-from unlearn_jax import workdir
+from unlearn_jax import startup, workdir
 from unlearn_jax.config import check_config
 from unlearn_jax.conv import convolutions
-from unlearn_jax.cpu import divide_cores, keep_freed_memory
 from unlearn_jax.errors import InputError
 from unlearn_jax.explain.attribution import BASELINES
 from unlearn_jax.explain.finished import FinishedRun, read_finished
 from unlearn_jax.report.explained import write_explained
 from unlearn_jax.stages import prepare
 from unlearn_jax.stages.explain import SETS, explain_stages
-from unlearn_jax.startup import keep_compiled
 from unlearn_jax.store import Store
 
 
@@ -35,7 +31,7 @@ def main(argv: list[str]) -> int:
         run = read_finished(args.workdir, args.store)
         _check(args, run)
         _configure(args, run)
-        _set_up(run)
+        startup.set_up(run.config, Store(run.store))
         print(_explain(args, run, shlex.join(["python", "-m", "unlearn_jax.explain", *argv])))
     except InputError as e:
         print(f"error: {e}", file=sys.stderr)
@@ -50,7 +46,7 @@ def _check(args: argparse.Namespace, run: FinishedRun) -> None:
       InputError: names the flag, the value and what is allowed.
     """
     for flag, given, allowed in (("--sets", args.sets, SETS),
-                                 ("--models", args.models or (), tuple(run.methods))):
+                                 ("--models", args.models or (), tuple(run.models))):
         for name in given:
             if name not in allowed:
                 raise InputError(f"{flag} has {name!r}; allowed here: {', '.join(allowed)}")
@@ -73,15 +69,6 @@ def _configure(args: argparse.Namespace, run: FinishedRun) -> None:
     check_config(run.config)
 
 
-def _set_up(run: FinishedRun) -> None:
-    """Makes this process compute as the run's did (main.py)."""
-    keep_freed_memory()
-    divide_cores(run.config.parallel.cpu_devices)
-    if run.config.parallel.backend == "cpu":
-        jax.config.update("jax_platforms", "cpu")
-    keep_compiled(Store(run.store))
-
-
 def _explain(args: argparse.Namespace, run: FinishedRun, command: str) -> Path:
     """Explains the models and returns the page that tells of it."""
     config, out, store = run.config, _out(args), Store(run.store)
@@ -89,7 +76,7 @@ def _explain(args: argparse.Namespace, run: FinishedRun, command: str) -> Path:
             workdir.claim(out, config, run.config_name, command) as record:
         record.record_store(store.root)
         study = prepare(config, run.config_name, store, record, None)
-        stages = run.stages(study, args.models or tuple(run.methods))
+        stages = run.stages(study, args.models or tuple(run.models))
         explain_stages(study, stages, tuple(s for s in SETS if s in args.sets))
     return write_explained(args.workdir, out)
 
@@ -113,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--samples", type=int, default=32, metavar="N",
                    help="images of each set, or all it has if these are fewer (32)")
     names("--sets", default=SETS, help="forget: D_f; retain: training samples of D_r (both)")
-    names("--models", help="methods of the run; default: all that have models of their own")
+    names("--models", help="methods or arms of the run; default: all that have models of their own")
     p.add_argument("--steps", type=int, metavar="N",
                    help="points on the path of integrated gradients")
     p.add_argument("--baseline", metavar="NAME", help=f"{', '.join(BASELINES)}: its beginning")
@@ -130,4 +117,4 @@ def _names(text: str) -> tuple[str, ...]:
 
 if __name__ == "__main__":
     os.environ.setdefault("MPLBACKEND", "Agg")
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(startup.run(functools.partial(main, sys.argv[1:])))

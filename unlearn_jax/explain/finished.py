@@ -16,6 +16,23 @@ from unlearn_jax.store import Store, StoreError, read_marker
 from unlearn_jax.workdir import RUN
 
 
+@dataclasses.dataclass(frozen=True)
+class FinishedModels:
+    """A stage that a row of results.csv names.
+
+    Attributes:
+      method: what the store calls it, whatever its arm.
+      forget_name: the forget set of the row.
+      epochs: budget.
+      key: in the store.
+    """
+
+    method: str
+    forget_name: str
+    epochs: int
+    key: str
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class FinishedRun:
     """A work directory whose run has ended.
@@ -25,21 +42,21 @@ class FinishedRun:
       config_name: `ft`, or `ft:utkface`.
       store: where its models are.
       fingerprint: of its data.
-      methods: by name, (forget set, epochs, key) of each stage with models of its own.
+      models: by the name that results call them, the stages with models of their own.
     """
 
     config: ml_collections.ConfigDict
     config_name: str
     store: Path
     fingerprint: str
-    methods: dict[str, list[tuple[str, int, str]]]
+    models: dict[str, list[FinishedModels]]
 
-    def stages(self, study: Study, methods: Sequence[str]) -> list[Stage]:
-        """The stages of some methods.
+    def stages(self, study: Study, names: Sequence[str]) -> list[Stage]:
+        """The stages of some names.
 
         Args:
           study: of the run's config.
-          methods: of `self.methods`.
+          names: of `self.models`.
 
         Raises:
           InputError: the data are not those of the run, or the store lacks a stage.
@@ -50,12 +67,13 @@ class FinishedRun:
                              "images than the models were trained on")
         sets = {f.name: f for f in study.splits.forget_sets}
         found = {}
-        for method in methods:
-            for forget_name, epochs, key in self.methods[method]:
+        for name in names:
+            for own in self.models[name]:
                 # M_O stands once for each forget set in results.csv.
-                of_set = None if method == "original" else sets[forget_name]
-                parts = read_marker(study.store.path(method, key))["parts"]
-                found[key] = Stage(method, of_set, epochs, parts)
+                of_set = None if name == "original" else sets[own.forget_name]
+                parts = read_marker(study.store.path(own.method, own.key))["parts"]
+                found[name, own.key] = Stage(own.method, of_set, own.epochs, parts,
+                                             arm="" if name == own.method else name)
         return list(found.values())
 
 
@@ -76,24 +94,24 @@ def read_finished(directory: Path, store: Path | None = None) -> FinishedRun:
     root = store or Path(record.get("store") or "runs/store")
     if not root.is_dir():
         raise InputError(f"the store {root} is not there; give its place as --store=DIR")
-    methods: dict[str, list[tuple[str, int, str]]] = {}
+    models: dict[str, list[FinishedModels]] = {}
     path = directory / "results.csv"
     try:
         with open(path, newline="") as f:
-            models = dict.fromkeys((r["method"], r["forget_set"], int(r["epochs"]), r["stage"])
-                                   for r in csv.DictReader(f))
+            rows = dict.fromkeys((r["method"], r["forget_set"], int(r["epochs"]), r["stage"])
+                                 for r in csv.DictReader(f))
     except (OSError, KeyError, ValueError) as e:
         raise InputError(f"{path} cannot be read: {e!r}") from e
-    for method, forget_set, epochs, key in models:
+    for name, forget_name, epochs, key in rows:
         # A baseline has no stage, and an ensemble is made of the models of several.
-        if key and _has_models(Store(root), method, key):
-            methods.setdefault(method, []).append((forget_set, epochs, key))
-    for method in ("original", "retrain"):
-        if method not in methods:
-            raise InputError(f"the store {root} lacks the models of {method!r} that the run in "
+        if key and (method := _method_of(Store(root), key)):
+            models.setdefault(name, []).append(FinishedModels(method, forget_name, epochs, key))
+    for name in ("original", "retrain"):
+        if name not in models:
+            raise InputError(f"the store {root} lacks the models of {name!r} that the run in "
                              f"{directory} left; give the run's own as --store=DIR")
     return FinishedRun(_config(record["config"]), record["config_name"], root,
-                       record["data_fingerprint"], methods)
+                       record["data_fingerprint"], models)
 
 
 def _record(directory: Path) -> dict[str, Any]:
@@ -111,12 +129,16 @@ def _record(directory: Path) -> dict[str, Any]:
     return record
 
 
-def _has_models(store: Store, method: str, key: str) -> bool:
-    try:
-        marker = read_marker(store.path(method, key))
-    except (StoreError, ValueError):
-        return False
-    return any(name.startswith("checkpoint/") for name in marker["files"])
+def _method_of(store: Store, key: str) -> str | None:
+    """What the store calls the stage of a key, which no two stages share; None: has no models."""
+    for folder in store.root.iterdir():
+        try:
+            marker = read_marker(store.path(folder.name, key))
+        except (StoreError, ValueError):
+            continue
+        if any(name.startswith("checkpoint/") for name in marker["files"]):
+            return folder.name
+    return None
 
 
 def _config(stored: dict[str, Any]) -> ml_collections.ConfigDict:

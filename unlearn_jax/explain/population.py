@@ -87,14 +87,19 @@ class Explainer:
       layout: devices.
       data: images.
       settings: how.
-      batch_size: images of each member in a call.
+      batch_size: images of each member in a call, at most.
+      samples: images that are explained together; of more there are several calls, fewer are
+        filled up.
     """
 
     def __init__(self, model: Model, layout: Layout, data: Resident | Streamed,
-                 settings: Settings, batch_size: int):
+                 settings: Settings, batch_size: int, samples: int):
         self.model, self.layout, self.settings = model, layout, settings
         self.feed = Feed(layout, data)
-        self.most = batch_size
+        axis = layout.mesh.shape[BATCH]
+        # Programs are compiled once: their batches do not depend on how large a set is.
+        self._most, self._batch = (-(-n // axis) * axis
+                                   for n in (batch_size, min(samples, batch_size)))
         size = model.image_size
         self._baseline = np.full((size, size, 3), BASELINES[settings.baseline], np.float32)
         self._pixels = layout.over_members(self._path, in_axes=(0, None, 0, None, None, None))
@@ -123,9 +128,9 @@ class Explainer:
         if not len(samples) or not all(len(rows) for rows in sets.values()):
             raise ValueError("explanations need at least one sample in each set")
         # An image is a batch of as many points of its path as there is room for.
-        batch = self._batch(len(samples))
+        batch = self._batch
         nodes, weights = midpoints(self.settings.steps)
-        per_call = max(1, self.most // batch)
+        per_call = max(1, self._most // batch)
         calls = math.ceil(len(nodes) / per_call)
         # The last call is filled up with nodes of weight zero.
         nodes, weights = (np.pad(x, (0, calls * per_call - len(x))).reshape(calls, per_call)
@@ -144,7 +149,7 @@ class Explainer:
         ends = np.cumsum([0, *(len(rows) for rows in sets.values())])
         where = {name: slice(a, b) for name, a, b in zip(sets, ends[:-1], ends[1:])}
         rows = np.concatenate(list(sets.values()))
-        found = self._over(self._channels, variables_M, rows, self._batch(len(rows)))
+        found = self._over(self._channels, variables_M, rows, self._most)
         means: dict[str, dict[str, np.ndarray]] = {name: {} for name in sets}
         matched: dict[str, dict[str, np.ndarray]] = {name: {} for name in sets if partners}
         for stage, activations_MNC in found.items():
@@ -154,11 +159,6 @@ class Explainer:
             for name in others:
                 matched[name][stage] = others[name]
         return means, matched
-
-    def _batch(self, count: int) -> int:
-        """Images of a call: no more than there are, and what the batch axis divides."""
-        axis = self.layout.mesh.shape[BATCH]
-        return -(-min(self.most, count) // axis) * axis
 
     def _over(self, program: Program, variables_M: Variables, rows: np.ndarray, batch: int,
               *shared: Any) -> Any:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from unlearn_jax.report import explained_figures, html, markdown, tables
 from unlearn_jax.report.document import Cell, Code, Document, Figure, Section, Table, Text
-from unlearn_jax.report.files import rows_of
+from unlearn_jax.report.files import refuse_repeats, rows_of
 from unlearn_jax.report.inputs import Model, Run, read_run
 from unlearn_jax.report.naming import Metric, model_title
 from unlearn_jax.report.stats import estimate
@@ -29,10 +29,13 @@ def read(run: Run, forget_set: str) -> pd.DataFrame | None:
     """The rows of a forget set; None where nothing was explained.
 
     Raises:
-      ReportError: explain.csv is malformed.
+      ReportError: explain.csv is malformed, or has two rows for one number.
     """
-    return rows_of(run.workdir, FILE, _COLUMNS, forget_set, ("epochs", "seed", "samples"),
+    rows = rows_of(run.workdir, FILE, _COLUMNS, forget_set, ("epochs", "seed", "samples"),
                    ("value",))
+    if rows is not None:
+        refuse_repeats(rows, FILE, list(_COLUMNS[:9]))
+    return rows
 
 
 def section(run: Run, forget_set: str, figures: tuple[Figure, ...]) -> Section | None:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure as Canvas
 
 from unlearn_jax.report import picture, tables
 from unlearn_jax.report.document import Cell, Figure, Section, Table
-from unlearn_jax.report.files import rows_of
+from unlearn_jax.report.files import refuse_repeats, rows_of
 from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.naming import Metric, model_title
 from unlearn_jax.report.origins import made_by
@@ -26,9 +26,12 @@ def read(run: Run, forget_set: str) -> pd.DataFrame | None:
     """The rows of a forget set; None where there are none.
 
     Raises:
-      ReportError: layers.csv is malformed.
+      ReportError: layers.csv is malformed, or has two rows for a layer of one model.
     """
-    return rows_of(run.workdir, FILE, _COLUMNS, forget_set, ("epochs", "seed"), _NUMBERS)
+    rows = rows_of(run.workdir, FILE, _COLUMNS, forget_set, ("epochs", "seed"), _NUMBERS)
+    if rows is not None:
+        refuse_repeats(rows, FILE, list(_COLUMNS[:5]))
+    return rows
 
 
 def section(run: Run, forget_set: str, figures: tuple[Figure, ...]) -> Section | None:

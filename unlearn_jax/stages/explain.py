@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints, processes
+from unlearn_jax import checkpoints, interrupt, processes
 from unlearn_jax.data.resident import Streamed
 from unlearn_jax.explain import channels
 from unlearn_jax.explain.likeness import KINDS, finite_mean, likeness, unit_maps
@@ -48,35 +48,40 @@ def explain_stages(study: Study, stages: Sequence[Stage], sets: Sequence[str] = 
 
     Args:
       study: what the run shares; `eval.explain_*` says how.
-      stages: M_O, M_R of the forget sets, unlearned models. Of a method with several budgets the
+      stages: M_O, M_R of the forget sets, unlearned models. Of a name with several budgets the
         largest is explained.
       sets: of `SETS`, whose samples are explained.
+
+    Raises:
+      Interrupted: a signal asked for it (interrupt.py); what is explained is stored.
     """
-    ordered = sorted(stages, key=lambda s: (s.epochs, s.method))
-    largest = {(s.method, s.forget_name): s for s in ordered}
+    ordered = sorted(stages, key=lambda s: (s.epochs, s.name))
+    largest = {(s.name, s.forget_name): s for s in ordered}
     layout = make_layout(study.config.parallel, len(study.seeds))
     settings = Settings.from_config(study.config.eval)
+    rows_of = {f.name: _set_rows(study, f, sets) for f in study.splits.forget_sets}
+    samples = {name: {s: choose(study.dataset.ids, rows, settings.samples)
+                      for s, rows in mine.items()} for name, mine in rows_of.items()}
     explainer = Explainer(study.model, layout, study.resident, settings,
-                          study.config.train.batch_size)
+                          study.config.train.batch_size,
+                          max(sum(map(len, mine.values())) for mine in samples.values()))
     study = dataclasses.replace(study, resident=explainer.feed.data)
     rows, channel_rows = [], []
     folder = study.run.directory / FOLDER
     if processes.leads():
         folder.mkdir(exist_ok=True)
     for forget_set in study.splits.forget_sets:
-        rows_of = _set_rows(study, forget_set, sets)
-        samples = {name: choose(study.dataset.ids, rows, settings.samples)
-                   for name, rows in rows_of.items()}
-        explained = [_explained(study, explainer, stage, forget_set, rows_of, samples)
+        whole, chosen = rows_of[forget_set.name], samples[forget_set.name]
+        explained = [_explained(study, explainer, stage, forget_set, whole, chosen)
                      for stage in largest.values() if stage.forget_name in ("", forget_set.name)]
         if not processes.leads():
             continue  # what is left to do needs no other process
-        rows += _map_rows(study, forget_set, explained, samples)
-        found, shares = _channel_rows(study, forget_set, explained, rows_of)
+        rows += _map_rows(study, forget_set, explained, chosen)
+        found, shares = _channel_rows(study, forget_set, explained, whole)
         rows += shares
         channel_rows += found
         np.savez_compressed(folder / f"{forget_set.name}.npz",
-                            **_pictures(study, explained, samples))
+                            **_pictures(study, explained, chosen))
     study.run.record_start("explain", explainer.compile_seconds, None)
     study.run.write_table(EXPLAIN, rows, EXPLAIN_COLUMNS)
     study.run.write_table(CHANNELS, channel_rows, CHANNEL_COLUMNS)
@@ -112,6 +117,7 @@ def _explained(study: Study, explainer: Explainer, stage: Stage, forget_set: For
     chosen = np.concatenate(list(samples.values()))
     if not study.store.complete("explain", key):
         status = "computed"
+        interrupt.leave_if_requested()
         variables, metadata = checkpoints.restore(stage.directory(study.store) / "checkpoint")
         explanation = explainer.explain(variables, chosen, rows_of, matched)
         with study.store.write("explain", key, parts) as directory:
@@ -120,7 +126,7 @@ def _explained(study: Study, explainer: Explainer, stage: Stage, forget_set: For
     with np.load(study.store.path("explain", key) / "explanation.npz") as file:
         explanation = _without_failed(file)
     seconds = time.monotonic() - began - (explainer.compile_seconds - compiled)
-    logging.info("%s %s: %d images explained (%s, %.1f s)", stage.method, forget_set.name,
+    logging.info("%s %s: %d images explained (%s, %.1f s)", stage.name, forget_set.name,
                  len(chosen), status, seconds)
     study.run.record_stage("explain", forget_set.name, key, status, seconds,
                            len(study.seeds) * len(chosen), len(study.seeds), stage.epochs)
@@ -223,7 +229,7 @@ def _channel_rows(study: Study, forget_set: ForgetSet, explained: list[_Explaine
                 changes = {r: means - found.channels[name][layer]
                            for r, found in references.items()}
                 nothing = np.full_like(means, np.nan)
-                rows += [{"method": e.stage.method, "forget_set": forget_set.name,
+                rows += [{"method": e.stage.name, "forget_set": forget_set.name,
                           "epochs": e.stage.epochs, "seed": seed, "set": name, "layer": layer,
                           "channel": c, "mean": float(means[m, c]),
                           **{f"from_{r}": float(changes.get(r, nothing)[m, c])
@@ -251,7 +257,7 @@ def _share_above(change_MC: np.ndarray, floor: float) -> np.ndarray:
 def _rows(study: Study, forget_set: ForgetSet, stage: Stage, values_M: np.ndarray,
           samples: int | np.ndarray, **names: str) -> list[dict[str, Any]]:
     counts = np.broadcast_to(samples, values_M.shape)
-    return [{"method": stage.method, "forget_set": forget_set.name, "epochs": stage.epochs,
+    return [{"method": stage.name, "forget_set": forget_set.name, "epochs": stage.epochs,
              "seed": seed, "against": "", "seeds": "", **names, "value": float(value),
              "samples": int(count), "stage": stage.key}
             for seed, value, count in zip(study.seeds, values_M, counts, strict=True)]
@@ -276,7 +282,7 @@ def _pictures(study: Study, explained: list[_Explained],
         "images": np.asarray(images), "ids": study.dataset.ids[rows].astype(str),
         "labels": np.asarray(resident.labels.addressable_data(0))[rows],
         "sets": np.concatenate([[name] * min(_SHOWN, len(samples[name])) for name in where]),
-        "methods": np.array([e.stage.method for e in explained]),
+        "methods": np.array([e.stage.name for e in explained]),
         "epochs": np.array([e.stage.epochs for e in explained]),
         "set_names": np.array(list(where)),
         "values": np.stack([finite_mean(e.found.values[:, shown], 0) for e in explained])}

@@ -37,7 +37,7 @@ def write_layers(study: Study, original: Stage, retrained: Sequence[Stage],
             zero = jax.tree.map(np.zeros_like, mine)
             to_original, to_retrain, norm = (_host(layer_distances(mine, other))
                                              for other in (first, reference, zero))
-            rows += [{"method": stage.method, "forget_set": retrain.forget_name,
+            rows += [{"method": stage.name, "forget_set": retrain.forget_name,
                       "epochs": stage.epochs, "seed": seed, "layer": layer.removeprefix(_PREFIX),
                       "to_original": float(to_original[layer][m]),
                       "to_retrain": float(to_retrain[layer][m]), "norm": float(norm[layer][m]),

@@ -23,7 +23,7 @@ from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.population import Pass, Recipe, init_members
-from unlearn_jax.pretrained import load_pretrained
+from unlearn_jax.pretrained import load_members
 from unlearn_jax.stages.graph import Stage, Study, method_options
 from unlearn_jax.stages.populations import Share, run_missing
 from unlearn_jax.train import Step, make_train_step
@@ -200,13 +200,9 @@ def initial_variables(study: Study, layout: Layout, seeds: list[int]) -> Variabl
     path = study.config.model.pretrained
     if not path:
         return variables
-    loaded = []
-    for m in range(len(seeds)):
-        one = jax.tree.map(lambda x, m=m: np.asarray(x[m]), variables)
-        one, summary = load_pretrained(path, one, study.config.model)
-        loaded.append(one)
-    logging.info("%s", summary)
-    return jax.tree.map(lambda *x: np.stack(x), *loaded)
+    variables, loaded = load_members(path, variables, study.config.model)
+    logging.info("%s", loaded)
+    return variables
 
 
 def _label_space(study: Study) -> LabelSpace:
