@@ -99,6 +99,12 @@ def test_steps_that_are_off_leave_no_histogram(monkeypatch, tmp_path):
     check_rows(d)
 
 
+def test_histograms_count_labels_that_are_close(monkeypatch, tmp_path):
+    fake_source(monkeypatch, 30 + np.arange(60) * 1e-5)
+    d = data.load(settings(source="digits"), tmp_path)
+    assert sum(d.histograms["all"].values()) == sum(d.histograms["range"].values()) == 60
+
+
 def test_fingerprint_is_of_the_selected_content(monkeypatch, tmp_path):
     images = np.zeros((40, 8, 8, 3), np.uint8)
     labels = np.repeat([30, 70], 20)

@@ -14,11 +14,11 @@ from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 
 from unlearn_jax import processes
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.errors import InputError
+from unlearn_jax.labels import histogram
 from unlearn_jax.nested import differing
 from unlearn_jax.splits import Splits
 
@@ -145,8 +145,8 @@ class Run:
                 "train_balanced": len(splits.rows.source), "dropped": len(dataset.dropped)},
             "histograms": {
                 **dataset.histograms,
-                **{name: _histogram(dataset.labels[rows]) for name, rows in parts.items()},
-                "balanced": _histogram(dataset.labels[splits.rows.source])},
+                **{name: histogram(dataset.labels[rows]) for name, rows in parts.items()},
+                "balanced": histogram(dataset.labels[splits.rows.source])},
             "forget_sets": {f.name: {
                 "request": f.request, "train": len(f.train), "validation": len(f.validation),
                 "share": (len(f.train) + len(f.validation)) / trained,
@@ -236,19 +236,14 @@ def _label_rows(dataset: Dataset, splits: Splits) -> Iterator[dict[str, Any]]:
     copies of the training set.
     """
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    counts = [(step, "", histogram) for step, histogram in dataset.histograms.items()]
-    counts += [("split", name, _histogram(dataset.labels[rows])) for name, rows in parts.items()]
+    counts = [(step, "", found) for step, found in dataset.histograms.items()]
+    counts += [("split", name, histogram(dataset.labels[rows])) for name, rows in parts.items()]
     parts["train"] = splits.rows.source
-    counts += [("balanced", name, _histogram(dataset.labels[rows]))
+    counts += [("balanced", name, histogram(dataset.labels[rows]))
                for name, rows in parts.items()]
-    for step, split, histogram in counts:
-        for label, count in histogram.items():
+    for step, split, found in counts:
+        for label, count in found.items():
             yield {"step": step, "split": split, "label": label, "count": count}
-
-
-def _histogram(labels: np.ndarray) -> dict[str, int]:
-    values, counts = np.unique(labels, return_counts=True)
-    return {f"{v:g}": int(c) for v, c in zip(values, counts)}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
