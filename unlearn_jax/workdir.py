@@ -142,7 +142,8 @@ class Run:
             "counts": {
                 "all": sum(dataset.histograms["all"].values()), "used": len(dataset.labels),
                 **{name: len(rows) for name, rows in parts.items()},
-                "train_balanced": len(splits.rows.source), "dropped": len(dataset.dropped)},
+                "train_balanced": len(splits.rows.source), "dropped": len(dataset.dropped),
+                "left_out": len(dataset.left_out_ids)},
             "histograms": {
                 **dataset.histograms,
                 **{name: histogram(dataset.labels[rows]) for name, rows in parts.items()},

@@ -83,10 +83,15 @@ def load(settings, cache: Path) -> Dataset:
     if settings.fraction < 1:
         rows = stratified(labels, settings.fraction, settings.seed)
         histograms["fraction"] = histogram(labels[rows])
+        logging.info("%s: %d of %d images are outside the share of %g", source.name,
+                     len(labels) - len(rows), len(labels), settings.fraction)
         _refuse_empty(rows, f"config.data.fraction={settings.fraction:g}", labels)
     if source.task == "regression":
         low, high = settings.label_min, settings.label_max
-        rows = rows[(labels[rows] >= low) & (labels[rows] <= high)]
+        inside = (labels[rows] >= low) & (labels[rows] <= high)
+        logging.info("%s: %d of %d images have labels outside %g to %g (label_min, label_max)",
+                     source.name, (~inside).sum(), len(rows), low, high)
+        rows = rows[inside]
         histograms["range"] = histogram(labels[rows])
         _refuse_empty(rows, f"config.data.label_min={low:g}, label_max={high:g}", labels)
     left_out = np.delete(source.samples.ids, rows)
