@@ -97,8 +97,8 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         train_missing(study, [original, *retrained])
         unlearned, ensembles = unlearn()
         _evaluate(study, original, retrained, unlearned, ensembles)
-    # Only now: the report reads run.json with its final timings.
-    processes.agreed("the report", lambda: write_report(directory))
+        run.finish()  # the report reads run.json with its final timings
+        processes.agreed("the report", lambda: write_report(directory))
 
 
 def _require_same_work(config: ml_collections.ConfigDict, original: Stage,
@@ -153,8 +153,10 @@ def run_studies(runs: Sequence["Request"], store: Store,
         unlearn_variants(variants, original)
         for variant in variants:
             _evaluate(variant.study, original, retrained, variant.stages)
-    for r in runs:
-        write_report(r.directory)
+        for run in books:
+            run.finish()
+        for run in books:
+            write_report(run.directory)
 
 
 @dataclasses.dataclass(frozen=True)
