@@ -15,7 +15,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
-from unlearn_jax import checkpoints, disk
+from unlearn_jax import checkpoints, disk, metadata
 from unlearn_jax.checkpoints import CheckpointError, describe, restore, save
 
 
@@ -327,11 +327,26 @@ def test_the_latest_of_use(tmp_path):
     assert checkpoints.restore_latest(tmp_path, with_even_step)[1] == {"step": 4}
 
 
+def test_restore_latest_passes_over_what_its_owner_removes_meanwhile(tmp_path, monkeypatch):
+    for step in (1, 2):
+        checkpoints.save_progress(tmp_path, step, {"x": np.arange(3)}, {"step": step})
+    looks = metadata.is_checkpoint
+
+    def remove_the_newest(path):
+        found = looks(path)
+        if Path(path).name == "00000002":
+            shutil.rmtree(path)
+        return found
+
+    monkeypatch.setattr(metadata, "is_checkpoint", remove_the_newest)
+    assert checkpoints.restore_latest(tmp_path)[1] == {"step": 1}
+
+
 CHILD = """
 import sys, time
 import numpy as np
 from orbax.checkpoint import v1 as ocp
-from unlearn_jax import checkpoints, disk
+from unlearn_jax import checkpoints, disk, metadata
 directory, where = sys.argv[1:]
 def hang(*args, **kwargs):
     print("hanging", flush=True)

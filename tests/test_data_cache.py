@@ -122,6 +122,20 @@ def test_damaged_cache_is_an_error(tmp_path, damage):
         load(folder, tmp_path / "cache")
 
 
+@pytest.mark.parametrize("rows", [[1], [77, 78], [119]])
+def test_an_image_that_lost_its_pixels_is_an_error(tmp_path, rows):
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for i in range(120):
+        (folder / f"{20 + i // 4}_0_0_{i:03d}.jpg").write_bytes(jpeg(50 + i))
+    load(folder, tmp_path / "cache")
+    images = np.load(next((tmp_path / "cache").glob("*/images.npy")), mmap_mode="r+")
+    images[rows] = 0
+    images.flush()
+    with pytest.raises(InputError, match=f"are damaged .{len(rows)} of 120 images"):
+        load(folder, tmp_path / "cache")
+
+
 _KILLED = """
 import sys, time
 from unlearn_jax.data import cache
@@ -144,10 +158,10 @@ def test_killed_build_leaves_nothing_that_looks_whole(tmp_path):
                           stdout=subprocess.PIPE, cwd=root) as process:
         assert process.stdout.readline() == b"decoding\n"
         process.kill()
-    leftovers = list((tmp_path / "cache").glob("*.part-*"))
+    leftovers = list((tmp_path / "cache").glob(".tmp-*"))
     assert leftovers
     assert len(load(folder, tmp_path / "cache").ids) == 3
-    assert not list((tmp_path / "cache").glob("*.part-*"))
+    assert not list((tmp_path / "cache").glob(".tmp-*"))
 
 
 def _load_in_process(folder, cache_dir, log):

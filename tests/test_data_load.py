@@ -14,6 +14,7 @@ from unlearn_jax.data.dataset import Dropped
 from unlearn_jax.data.decode import UnusableImage, check_image, decode_image
 from unlearn_jax.data.source import Source, in_memory
 from unlearn_jax.errors import InputError
+from unlearn_jax.stages import lost_unasked
 
 
 def settings(**changes):
@@ -90,6 +91,21 @@ def test_steps_come_in_order_with_histograms(monkeypatch, tmp_path):
     assert len(d.left_out_ids) == 80
 
 
+def test_what_each_step_leaves_out_is_said(monkeypatch, tmp_path, caplog):
+    fake_source(monkeypatch, np.repeat([10.0, 20.0, 60.0, 61.0], [20, 40, 40, 20]))
+    own = settings(source="digits", fraction=0.5, label_min=20, label_max=60)
+    with caplog.at_level("INFO", "absl"):
+        d = data.load(own, tmp_path)
+    assert "60 of 120 images are outside the share of 0.5" in caplog.text
+    assert "20 of 60 images have labels outside 20 to 60" in caplog.text
+    # the default range, which somebody may not know of
+    assert lost_unasked(own, d).startswith("20 of 60 samples have labels outside 20 to 60")
+    for changes in (dict(source="utkface"), dict(label_min=19), dict(label_max=61)):
+        assert not lost_unasked(settings(**{**own.to_dict(), **changes}), d)
+    fake_source(monkeypatch, np.repeat([20.0, 60.0], 5))
+    assert not lost_unasked(own, data.load(own, tmp_path))
+
+
 def test_steps_that_are_off_leave_no_histogram(monkeypatch, tmp_path):
     fake_source(monkeypatch, [0, 1, 0, 1], "classification", ("a", "b"))
     d = data.load(settings(source="digits", task="classification"), tmp_path)
@@ -97,6 +113,12 @@ def test_steps_that_are_off_leave_no_histogram(monkeypatch, tmp_path):
     assert d.labels.dtype == np.int32 and d.num_classes == 2 and d.class_names == ("a", "b")
     assert len(d.left_out_ids) == 0
     check_rows(d)
+
+
+def test_histograms_count_labels_that_are_close(monkeypatch, tmp_path):
+    fake_source(monkeypatch, 30 + np.arange(60) * 1e-5)
+    d = data.load(settings(source="digits"), tmp_path)
+    assert sum(d.histograms["all"].values()) == sum(d.histograms["range"].values()) == 60
 
 
 def test_fingerprint_is_of_the_selected_content(monkeypatch, tmp_path):

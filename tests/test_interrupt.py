@@ -64,6 +64,14 @@ def test_each_signal_asks(listening, number):
     assert interrupt.requested()
 
 
+@pytest.mark.parametrize("warning", [signal.SIGUSR1, signal.SIGUSR2])
+def test_a_sigterm_after_a_warning_asks_once_more(listening, warning):
+    os.kill(os.getpid(), warning)
+    assert signal.getsignal(signal.SIGTERM) == interrupt._note, "it would cost the epoch under way"
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 def test_a_second_sigterm_ends_the_process(listening):
     os.kill(os.getpid(), signal.SIGTERM)
     assert interrupt.requested()

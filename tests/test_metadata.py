@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -72,6 +73,13 @@ def test_other_json(tmp_path, content):
     (tmp_path / "metadata.json").write_text(content)
     with pytest.raises(CheckpointError, match="cannot be read"):
         metadata.read(tmp_path)
+
+
+def test_a_checkpoint_that_goes_while_it_is_read(tmp_path, monkeypatch):
+    write(tmp_path / "a", {})
+    monkeypatch.setattr(metadata, "is_checkpoint", lambda path: shutil.rmtree(path) is None)
+    with pytest.raises(CheckpointError, match="a cannot be read: No such file"):
+        metadata.read(tmp_path / "a")
 
 
 def test_other_format(tmp_path, monkeypatch):

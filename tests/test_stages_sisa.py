@@ -10,18 +10,31 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from sisa_study import INDEX, MODEL, ROWS, SEEDS, SOURCES, forget, make_sisa, make_study
+from sisa_study import (
+    INDEX,
+    MODEL,
+    ROWS,
+    SEEDS,
+    SOURCES,
+    TEST,
+    Log,
+    forget,
+    make_sisa,
+    make_study,
+)
 from toy import layout
 
-from unlearn_jax import checkpoints, engine
+from unlearn_jax import checkpoints, engine, interrupt
 from unlearn_jax.engine import train_population
 from unlearn_jax.errors import InputError
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.population import Member, Pass, Recipe, init_members
+from unlearn_jax.predict import make_predictor
 from unlearn_jax.results import Outcome
 from unlearn_jax.sisa import deletion_visits, training_visits
 from unlearn_jax.splits import Rows
 from unlearn_jax.stages import sisa
+from unlearn_jax.stages.outcomes import _outcome
 from unlearn_jax.train import make_train_step
 
 ROOT = Path(__file__).parent.parent
@@ -208,6 +221,45 @@ def test_a_killed_training_goes_on_with_its_slice(done, tmp_path):
     assert [status for _, _, status, *_ in study.run.stages] == ["reused", "resumed"]
     assert not list(tmp_path.glob("population/*/*"))
     assert equal(states(resumed), states(done[0]), EVERYBODY).all()
+
+
+def test_a_signal_in_a_slice_of_one_epoch_is_answered_before_the_next(tmp_path, monkeypatch):
+    study = make_study(tmp_path, unlearn__sisa__slice_epochs=1.0)
+    batches = engine.epoch_batches
+
+    def asking(*args):
+        interrupt._received.append(signal.SIGUSR1)
+        return batches(*args)
+
+    monkeypatch.setattr(interrupt, "_received", [])
+    monkeypatch.setattr(engine, "epoch_batches", asking)
+    with pytest.raises(interrupt.Interrupted):
+        make_sisa(study).run()
+    interrupt._received.clear()
+    monkeypatch.setattr(engine, "epoch_batches", batches)
+    again = make_study(tmp_path, unlearn__sisa__slice_epochs=1.0)
+    make_sisa(again).run()
+    assert [status for _, _, status, *_ in again.run.stages] == ["reused", "computed"]
+
+
+def test_a_signal_is_answered_before_the_next_predictions(done, monkeypatch):
+    made, models, _ = done
+    study = dataclasses.replace(made.study, run=Log())
+    where = layout()
+    rows = {"test": TEST}
+
+    def predictions():
+        return _outcome(study, where, make_predictor(MODEL, where), models[0], REQUESTS[0], rows)
+
+    monkeypatch.setattr(interrupt, "_received", [signal.SIGUSR1])
+    with pytest.raises(interrupt.Interrupted):
+        predictions()
+    interrupt._received.clear()
+    computed = predictions()
+    # what is in the store costs nothing and is finished
+    interrupt._received.append(signal.SIGUSR1)
+    np.testing.assert_array_equal(predictions().outputs["test"], computed.outputs["test"])
+    assert [status for _, _, status, *_ in study.run.stages] == ["computed", "reused"]
 
 
 def test_a_deletion_that_leaves_nothing_of_a_slice_waits_for_the_next(done):

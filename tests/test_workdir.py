@@ -1,4 +1,7 @@
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +45,51 @@ def test_the_same_config_may_come_back(tmp_path):
     for _ in range(2):
         with claim(tmp_path):
             pass
+
+
+def test_a_run_that_is_under_way_is_left_alone(tmp_path):
+    with claim(tmp_path / "a") as run:
+        run.record_stage("data", "", "f", "computed", 1.0, 10)
+        before = (tmp_path / "a" / "run.json").read_bytes()
+        with pytest.raises(InputError, match="a is in use: another process"):
+            with claim(tmp_path / "a"):
+                pass
+        assert (tmp_path / "a" / "run.json").read_bytes() == before
+        with claim(tmp_path / "b"):  # one process may have several
+            pass
+    with claim(tmp_path / "a"):
+        pass
+
+
+_KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+from test_workdir import claim
+with claim(Path(sys.argv[1])):
+    print("claimed", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_another_process_is_waited_for_until_it_is_dead(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", _KILLED, tmp_path / "a"], text=True,
+                          cwd=Path(__file__).parents[1], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == "claimed\n"
+        with pytest.raises(InputError, match="in use"):
+            with claim(tmp_path / "a"):
+                pass
+        process.kill()
+        process.wait()
+        with claim(tmp_path / "a"):
+            pass
+
+
+def test_a_process_killed_before_its_first_record_blocks_nothing(tmp_path):
+    (tmp_path / ".lock").touch()
+    with claim(tmp_path):
+        pass
 
 
 def test_another_config_is_refused_and_named_and_nothing_is_touched(tmp_path):
@@ -94,6 +142,16 @@ def test_tensorboard_gets_a_run_per_member(tmp_path):
     logs = [next(p.iterdir()).read_bytes() for p in sorted((tmp_path / "tensorboard").iterdir())]
     assert all(b"validation_loss" in log for log in logs)
     assert logs[1].count(b"validation_loss") == 2 * logs[0].count(b"validation_loss")
+
+
+def test_tensorboard_of_a_run_that_is_repeated_has_its_curves_once(tmp_path):
+    row = {"stage": "ft", "forget_set": "20-28", "epoch": 1, "train_loss": 1.0,
+           "validation_loss": 2.0, "learning_rate": 0.1, "seed": 0}
+    for seed in (7, 0, 0):
+        with claim(tmp_path) as run:
+            run.write_tensorboard([{**row, "seed": seed}])
+    (member,) = (tmp_path / "tensorboard").iterdir()
+    assert member.name == "ft-20-28-seed0" and len(list(member.iterdir())) == 1
 
 
 def test_tables_have_exactly_their_columns(tmp_path):

@@ -204,28 +204,25 @@ def restore_latest(directory: str | os.PathLike,
     Returns:
       As `restore`; None: there is none.
     """
-    found = None
-
-    def newest() -> str | None:
-        nonlocal found
-        for path in reversed(_numbered(directory)):
-            try:
-                found = restore(path, like(describe(path)[0]))
-                return path.name
-            except CheckpointError as e:
-                _log.warning("passing over a checkpoint: %s", e)
-        return None
-
-    name = processes.agreed("the newest checkpoint", newest)
-    if name is not None and not processes.leads():
-        path = Path(directory) / name
-        found = restore(path, like(describe(path)[0]))
-    return found
+    for name in processes.agreed("checkpoints", lambda: [
+            p.name for p in reversed(_numbered(directory))]):
+        path, found = Path(directory, name), None
+        try:
+            found = restore(path, like(describe(path)[0]))
+        except CheckpointError as e:
+            _log.warning("passing over a checkpoint: %s", e)
+        # Its owner may remove it while some have read it and others have not.
+        if processes.lowest("a checkpoint that all have read", found is not None):
+            return found
+    return None
 
 
 def _numbered(directory: str | os.PathLike) -> list[Path]:
-    numbered = [p for p in Path(directory).glob("*") if p.name.isdecimal()]
-    return sorted(numbered, key=lambda p: int(p.name))
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:  # never made, or just removed by another process
+        return []
+    return [Path(directory, n) for n in sorted((n for n in names if n.isdecimal()), key=int)]
 
 
 def _check_target(path: Path, overwrite: bool) -> None:

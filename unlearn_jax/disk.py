@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from unlearn_jax import interrupt
 from unlearn_jax.errors import InputError
 
 TEMP = ".tmp-"  # begins the name of a directory that is being written
 _LOCK = ".lock"
 # A temporary directory whose owner cannot be told (no lock file) is left alone this long.
 _GRACE_SECONDS = 3600.0
+_POLL_SECONDS = 0.2  # between two looks at a lock
 
 _log = logging.getLogger(__name__)
 
@@ -118,6 +120,35 @@ def _is_stale(temp: Path) -> bool:
     try:
         return try_lock(fd, missing=False)
     finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def lock(path: Path, waiting: str = "") -> Iterator[bool]:
+    """Hold the lock file `path`, which is made where it is missing; its holder's death frees it.
+
+    Args:
+      path: of the file; it stays, and is empty.
+      waiting: a message for the log: where another process holds it, wait. Else do not.
+
+    Yields:
+      Whether it is held. Where the file system has no locks, nothing is, and the answer is yes.
+
+    Raises:
+      Interrupted: a signal has asked this process to leave while it waited.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        held = try_lock(fd)
+        if waiting and not held:
+            _log.warning("%s", waiting)
+            while not (held := try_lock(fd)):
+                interrupt.leave_if_requested()
+                time.sleep(_POLL_SECONDS)
+        yield held
+    finally:
+        # The file stays: removing it would let two processes lock two different files.
         os.close(fd)
 
 

@@ -2,7 +2,9 @@
 
 SIGUSR1 and SIGUSR2 (a scheduler's warnings) and SIGTERM (preemption) ask. The engine answers at
 the end of the epoch under way: it saves, and leaves with `EXIT_CODE`; the same command then goes on
-from there. A second SIGTERM does what it does by default, which is to end the process.
+from there. A second SIGTERM does what it does by default, which is to end the process; the first
+may come after any of the others. Where no epochs are walked over, what takes long asks before it
+begins (`leave_if_requested`).
 """
 
 import signal
@@ -48,4 +50,5 @@ def leave_if_requested() -> None:
 def _note(number: int, frame: FrameType | None) -> None:
     del frame
     _received.append(number)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if number == signal.SIGTERM:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -27,6 +27,7 @@ from ml_collections import ConfigDict, config_flags
 from unlearn_jax import commandline, data
 from unlearn_jax.config import check_config
 from unlearn_jax.errors import InputError
+from unlearn_jax.labels import find_class
 from unlearn_jax.metrics import linear_models
 from unlearn_jax.metrics.injection import inject, remaining
 from unlearn_jax.report.document import Cell, Document, Table, Text
@@ -157,10 +158,9 @@ def table(results: pd.DataFrame, name: str, forget_set: str) -> str:
 
 
 def _positive(given: str, names: tuple[str, ...]) -> int:
-    if given in names:
-        return names.index(given)
-    if given.isdecimal() and int(given) < len(names):
-        return int(given)
+    number = find_class(given, names)
+    if number is not None:
+        return number
     some = ", ".join(names[:12]) + (f", ... ({len(names)})" if len(names) > 12 else "")
     raise InputError(f"--positive={given} is no class; allowed: one of {some}, or its number")
 

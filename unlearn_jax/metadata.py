@@ -52,9 +52,17 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
       dict with metadata (the user's), leaves, empty and time, as given to `text`.
 
     Raises:
-      CheckpointError: not a checkpoint, or its metadata is damaged.
+      CheckpointError: not a checkpoint, its metadata is damaged, or it cannot be read (any more:
+        another process may remove it meanwhile).
     """
     path = Path(path)
+    try:
+        return _read(path)
+    except OSError as e:
+        raise CheckpointError(f"{path} cannot be read: {e.strerror}") from e
+
+
+def _read(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise CheckpointError(f"{path} is not a checkpoint: "
                               + ("not a directory" if path.exists() else "it does not exist"))

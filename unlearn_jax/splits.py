@@ -10,12 +10,11 @@ import numpy as np
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.inject import Injection, choose_injection
 from unlearn_jax.errors import InputError
+from unlearn_jax.labels import find_class, find_range
 
 # the data seed's streams: one step's draws do not depend on another step's; 0 and 5 belong to
 # data/synthetic.py, 1 to data/__init__.py, 6 to data/inject.py, 7 to linear_injection.py
 _SPLIT, _BALANCE, _FORGET = 2, 3, 4
-
-_RANGE = re.compile(r"(-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?)")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -213,7 +212,7 @@ def _forget_set(request: str, dataset: Dataset, splits: tuple[np.ndarray, ...], 
 def _select(request: str, dataset: Dataset, trained: np.ndarray,
             seed: int) -> tuple[str, np.ndarray]:
     """The set's name and [N] bool: the samples it names, in any split."""
-    kind, colon, value = request.partition(":")
+    kind, _, value = request.partition(":")
     if kind == "ids" and value:
         return "ids-" + _file_name(Path(value).stem), _ids_mask(request, dataset)
     if kind == "random" and value:
@@ -222,20 +221,18 @@ def _select(request: str, dataset: Dataset, trained: np.ndarray,
         return "class-" + _file_name(value), dataset.labels == _class(request, value, dataset)
     if kind in dataset.attributes and re.fullmatch(r"-?\d+", value):
         return f"{_file_name(kind)}-{value}", dataset.attributes[kind] == int(value)
-    bounds = _RANGE.fullmatch(request)
-    if bounds and not colon and dataset.task == "regression":
-        low, high = float(bounds[1]), float(bounds[2])
+    bounds = find_range(request)
+    if bounds and dataset.task == "regression":
+        low, high = bounds
         return request, (dataset.labels >= low) & (dataset.labels <= high)
     raise InputError(f"{_wish(request)} is not understood; {_allowed(dataset)}")
 
 
 def _class(request: str, value: str, dataset: Dataset) -> int:
-    """The number of a class given by name or, where no class has that name, by number."""
-    if value in dataset.class_names:
-        return dataset.class_names.index(value)
-    if value.isdecimal() and int(value) < dataset.num_classes:
-        return int(value)
-    raise InputError(f"{_wish(request)} names no class; {_allowed(dataset)}")
+    number = find_class(value, dataset.class_names)
+    if number is None:
+        raise InputError(f"{_wish(request)} names no class; {_allowed(dataset)}")
+    return number
 
 
 def _random_mask(request: str, value: str, dataset: Dataset, trained: np.ndarray,

@@ -21,12 +21,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unlearn_jax import disk, interrupt, processes
+from unlearn_jax import disk, processes
 from unlearn_jax.errors import InputError
 
 MARKER = "DONE.json"
 _FORMAT = 1
-_POLL_SECONDS = 0.2  # between two looks at a lock
 # What one process has written another may see later, on a file system of a network.
 _SEEN_SECONDS = 30.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
@@ -225,27 +224,11 @@ class Store:
         Yields:
           Whether it is held; without `wait`, another process may have it.
         """
-        fd = -1
-
-        def take() -> bool:
-            nonlocal fd
-            path = self.path(stage, key)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
-            held = disk.try_lock(fd)
-            if wait and not held:
-                _log.warning("waiting for another process that is computing %s/%s", stage, key)
-                while not (held := disk.try_lock(fd)):
-                    interrupt.leave_if_requested()
-                    time.sleep(_POLL_SECONDS)
-            return held
-
-        try:
-            yield processes.agreed(f"the lock of {stage}/{key}", take)
-        finally:
-            # The file stays: removing it would let two processes lock two different files.
-            if fd >= 0:
-                os.close(fd)
+        path = self.path(stage, key)
+        waiting = f"waiting for another process that is computing {stage}/{key}" if wait else ""
+        with contextlib.ExitStack() as locks:
+            yield processes.agreed(f"the lock of {stage}/{key}", lambda: locks.enter_context(
+                disk.lock(path.with_name(path.name + ".lock"), waiting)))
 
 
 def read_marker(directory: str | os.PathLike) -> dict[str, Any]:

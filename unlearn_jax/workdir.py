@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,15 +15,16 @@ from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 
-from unlearn_jax import processes
+from unlearn_jax import disk, processes
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.errors import InputError
+from unlearn_jax.labels import histogram
 from unlearn_jax.nested import differing
 from unlearn_jax.splits import Splits
 
 RUN = "run.json"
+_LOCK = ".lock"  # in the work directory; held while a run writes there
 HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "steps", "train_loss",
                    "validation_loss", "best", "learning_rate", "images")
 LABEL_COLUMNS = ("step", "split", "label", "count")
@@ -94,9 +96,10 @@ class Run:
         self._record["warnings"].append(message)
 
     def finish(self) -> None:
-        """Closes the books."""
-        self._record["finished"] = True
-        self._write()
+        """Closes the books, once."""
+        if not self._record["finished"]:
+            self._record["finished"] = True
+            self._write()
 
     def write_table(self, name: str, rows: Iterable[dict[str, Any]],
                     columns: Sequence[str]) -> None:
@@ -109,20 +112,23 @@ class Run:
             writer.writerows(rows)
 
     def write_tensorboard(self, history: Iterable[dict[str, Any]]) -> None:
-        """Writes the training curves as TensorBoard logs, one run per member."""
+        """Writes the training curves as TensorBoard logs, one run per member, anew."""
         if not processes.leads():
             return
         from tensorboardX import SummaryWriter
 
-        writers: dict[str, SummaryWriter] = {}
+        directory = self.directory / "tensorboard"
+        if directory.exists():
+            shutil.rmtree(directory)  # TensorBoard would draw an earlier run's curves as well
+        members: dict[str, list[dict[str, Any]]] = {}
         for row in history:
             name = "-".join(filter(None, (row["stage"], row["forget_set"], f"seed{row['seed']}")))
-            if name not in writers:
-                writers[name] = SummaryWriter(str(self.directory / "tensorboard" / name))
-            for column in ("train_loss", "validation_loss", "learning_rate"):
-                writers[name].add_scalar(column, row[column], row["epoch"])
-        for writer in writers.values():
-            writer.close()
+            members.setdefault(name, []).append(row)
+        for name, rows in members.items():  # each writer has a thread and an open file
+            with SummaryWriter(str(directory / name)) as writer:
+                for row in rows:
+                    for column in ("train_loss", "validation_loss", "learning_rate"):
+                        writer.add_scalar(column, row[column], row["epoch"])
 
     def write_data(self, dataset: Dataset, splits: Splits) -> None:
         """Writes data.json, dropped.csv and labels.csv."""
@@ -142,11 +148,12 @@ class Run:
             "counts": {
                 "all": sum(dataset.histograms["all"].values()), "used": len(dataset.labels),
                 **{name: len(rows) for name, rows in parts.items()},
-                "train_balanced": len(splits.rows.source), "dropped": len(dataset.dropped)},
+                "train_balanced": len(splits.rows.source), "dropped": len(dataset.dropped),
+                "left_out": len(dataset.left_out_ids)},
             "histograms": {
                 **dataset.histograms,
-                **{name: _histogram(dataset.labels[rows]) for name, rows in parts.items()},
-                "balanced": _histogram(dataset.labels[splits.rows.source])},
+                **{name: histogram(dataset.labels[rows]) for name, rows in parts.items()},
+                "balanced": histogram(dataset.labels[splits.rows.source])},
             "forget_sets": {f.name: {
                 "request": f.request, "train": len(f.train), "validation": len(f.validation),
                 "share": (len(f.train) + len(f.validation)) / trained,
@@ -170,30 +177,37 @@ def claim(directory: Path, config: ml_collections.ConfigDict, config_name: str,
           command: str) -> Iterator[Run]:
     """Takes a work directory: a new one, an empty one, or that of the same config.
 
-    A run that got no further than its data holds nothing that another config could spoil.
+    A run that got no further than its data holds nothing that another config could spoil. Until the
+    `with` ends, no other process can claim it; of several processes the first holds the lock, which
+    dies with it.
 
     Raises:
-      InputError: it holds something else, which is left as it is.
+      InputError: it holds something else, which is left as it is, or a run that is under way.
     """
-    processes.agreed("the work directory", lambda: _take(directory, config))
-    run = Run(directory, config, config_name, command)
-    yield run
-    run.finish()
+    with contextlib.ExitStack() as held:
+        processes.agreed("the work directory", lambda: _take(directory, config, held))
+        run = Run(directory, config, config_name, command)
+        yield run
+        run.finish()
 
 
-def _take(directory: Path, config: ml_collections.ConfigDict) -> None:
+def _take(directory: Path, config: ml_collections.ConfigDict, held: contextlib.ExitStack) -> None:
     if directory.exists() and not directory.is_dir():
         raise InputError(f"--workdir={directory} is a file; give a directory")
     earlier = directory / RUN
     if earlier.exists():
         _check_same_config(directory, earlier, config)
-    elif directory.exists() and any(directory.iterdir()):
+    elif directory.exists() and any(p.name != _LOCK for p in directory.iterdir()):
         raise InputError(f"--workdir={directory} is not empty and holds no run ({RUN}). "
                          "Give a new or an empty directory.")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise InputError(f"--workdir={directory} cannot be created: {e.strerror}") from e
+    if not held.enter_context(disk.lock(directory / _LOCK)):
+        raise InputError(f"--workdir={directory} is in use: another process is writing a run there."
+                         "\nWait for its end, or give another --workdir; what both have in common "
+                         "is computed once.")
 
 
 def _check_same_config(directory: Path, earlier: Path, config: ml_collections.ConfigDict) -> None:
@@ -236,19 +250,14 @@ def _label_rows(dataset: Dataset, splits: Splits) -> Iterator[dict[str, Any]]:
     copies of the training set.
     """
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    counts = [(step, "", histogram) for step, histogram in dataset.histograms.items()]
-    counts += [("split", name, _histogram(dataset.labels[rows])) for name, rows in parts.items()]
+    counts = [(step, "", found) for step, found in dataset.histograms.items()]
+    counts += [("split", name, histogram(dataset.labels[rows])) for name, rows in parts.items()]
     parts["train"] = splits.rows.source
-    counts += [("balanced", name, _histogram(dataset.labels[rows]))
+    counts += [("balanced", name, histogram(dataset.labels[rows]))
                for name, rows in parts.items()]
-    for step, split, histogram in counts:
-        for label, count in histogram.items():
+    for step, split, found in counts:
+        for label, count in found.items():
             yield {"step": step, "split": split, "label": label, "count": count}
-
-
-def _histogram(labels: np.ndarray) -> dict[str, int]:
-    values, counts = np.unique(labels, return_counts=True)
-    return {f"{v:g}": int(c) for v, c in zip(values, counts)}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

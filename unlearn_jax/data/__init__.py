@@ -16,6 +16,7 @@ from unlearn_jax.data.source import Filter, Pixels, Source, in_memory
 from unlearn_jax.data.synthetic import load_synthetic
 from unlearn_jax.data.utkface import load_utkface
 from unlearn_jax.errors import InputError
+from unlearn_jax.labels import histogram
 
 
 def _synthetic(settings, cache: Path) -> Source:
@@ -78,15 +79,20 @@ def load(settings, cache: Path) -> Dataset:
     _summarise(source)
     labels = source.samples.labels
     rows = np.arange(len(labels))
-    histograms = {"all": _histogram(labels)}
+    histograms = {"all": histogram(labels)}
     if settings.fraction < 1:
         rows = stratified(labels, settings.fraction, settings.seed)
-        histograms["fraction"] = _histogram(labels[rows])
+        histograms["fraction"] = histogram(labels[rows])
+        logging.info("%s: %d of %d images are outside the share of %g", source.name,
+                     len(labels) - len(rows), len(labels), settings.fraction)
         _refuse_empty(rows, f"config.data.fraction={settings.fraction:g}", labels)
     if source.task == "regression":
         low, high = settings.label_min, settings.label_max
-        rows = rows[(labels[rows] >= low) & (labels[rows] <= high)]
-        histograms["range"] = _histogram(labels[rows])
+        inside = (labels[rows] >= low) & (labels[rows] <= high)
+        logging.info("%s: %d of %d images have labels outside %g to %g (label_min, label_max)",
+                     source.name, (~inside).sum(), len(rows), low, high)
+        rows = rows[inside]
+        histograms["range"] = histogram(labels[rows])
         _refuse_empty(rows, f"config.data.label_min={low:g}, label_max={high:g}", labels)
     left_out = np.delete(source.samples.ids, rows)
     pixels = source.samples.pixels(rows, _quality_filter(settings))
@@ -95,7 +101,7 @@ def load(settings, cache: Path) -> Dataset:
         source.samples.ids[rows[refused]], pixels.reasons[refused])]
     rows = rows[~refused]
     if settings.quality == "on":
-        histograms["quality"] = _histogram(labels[rows])
+        histograms["quality"] = histogram(labels[rows])
         _refuse_empty(rows, "config.data.quality='on'", labels)
         logging.info("quality: %d of %d images dropped", len(dropped), len(refused))
     if settings.groups:
@@ -191,8 +197,3 @@ def _refuse_empty(rows: np.ndarray, step: str, labels: np.ndarray) -> None:
     if not len(rows):
         raise InputError(f"{step} leaves no sample of {len(labels)}; labels there run from "
                          f"{labels.min():g} to {labels.max():g}")
-
-
-def _histogram(labels: np.ndarray) -> dict[str, int]:
-    values, counts = np.unique(labels, return_counts=True)
-    return {f"{v:g}": int(n) for v, n in zip(values, counts)}

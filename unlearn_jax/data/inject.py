@@ -15,15 +15,14 @@ A and B are classes, or ranges of labels such as 20-28. The chosen samples are t
 """
 
 import dataclasses
-import re
 
 import numpy as np
 
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.errors import ConfigError
+from unlearn_jax.labels import find_class, find_range
 
 _STREAM = 6  # of the data seed
-_RANGE = re.compile(r"(-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?)")
 _ALLOWED = "'', confusion:A:B:N or patch:A:N, where A and B are classes or ranges such as 20-28"
 
 
@@ -137,16 +136,13 @@ def choose_injection(request: str, dataset: Dataset, train: np.ndarray,
 
 def _group(part: str, request: str, dataset: Dataset) -> Group:
     if dataset.task == "classification":
-        if part in dataset.class_names:
-            number = dataset.class_names.index(part)
-        elif part.isdecimal() and int(part) < dataset.num_classes:
-            number = int(part)
-        else:
+        number = find_class(part, dataset.class_names)
+        if number is None:
             raise ConfigError(f"config.data.inject is {request!r}; {part!r} is none of the classes "
                               f"{', '.join(dataset.class_names[:12])}")
         return Group(number, number)
-    match = _RANGE.fullmatch(part)
-    if not match or float(match[1]) > float(match[2]):
+    bounds = find_range(part)
+    if not bounds or bounds[0] > bounds[1]:
         raise ConfigError(f"config.data.inject is {request!r}; {part!r} is no range of labels such "
                           f"as {dataset.labels.min():g}-{dataset.labels.max():g}")
-    return Group(float(match[1]), float(match[2]))
+    return Group(*bounds)

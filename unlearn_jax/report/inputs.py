@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from unlearn_jax.labels import find_class, find_range
 from unlearn_jax.report.files import (
     ReportError,
     field,
@@ -35,7 +36,6 @@ _TRIAL_COLUMNS = ("method", "forget_set", "option", "within", "chosen", "note", 
 _TRUTH = {"True": True, "False": False, "1": True, "0": False}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 _METHOD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
-_RANGE = re.compile(r"(-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?)")
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -186,12 +186,9 @@ class Run:
         """First and last label of a forget set that is a label range or a class, else None."""
         request = self.data["forget_sets"][forget_set]["request"]
         if request.startswith("class:"):
-            # As splits.py reads it: a name first, else a number.
-            name, names = request.removeprefix("class:"), self.data["class_names"]
-            number = names.index(name) if name in names else int(name)
-            return number, number
-        match = _RANGE.fullmatch(request)
-        return (float(match[1]), float(match[2])) if match else None
+            number = find_class(request.removeprefix("class:"), self.data["class_names"])
+            return None if number is None else (number, number)
+        return find_range(request)
 
     def prediction(self, model: Model, forget_set: str, split: str) -> Prediction:
         """Reads one file of predictions.

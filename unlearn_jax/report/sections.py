@@ -43,6 +43,7 @@ _COUNTS = {
     "test": "test set: never trained on, decides nothing",
     "train_balanced": "training set with the augmented copies that even out the labels",
     "dropped": "samples listed in dropped.csv, each with its step and reason",
+    "left_out": "samples outside the share and the range of labels that the config asks for",
 }
 
 

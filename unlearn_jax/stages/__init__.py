@@ -29,7 +29,9 @@ from absl import logging
 
 from unlearn_jax import data, processes, workdir
 from unlearn_jax.arms import arm_config
+from unlearn_jax.config import default_config
 from unlearn_jax.data.augment import augmentation
+from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.resident import Streamed, make_resident
 from unlearn_jax.layout import find_devices, make_layout
 from unlearn_jax.memory import image_bytes
@@ -58,6 +60,8 @@ from unlearn_jax.train import balanced_weights, make_loss
 # By `Method.scheme`. Each makes, from a study, the stage of M_O and the method's options, what has
 # `run()`: it trains what the store lacks and returns the models to be evaluated.
 SCHEMES = {"sisa": sisa.make_scheme}
+# The sources whose labels are what the default range of labels is meant for.
+_FACES = ("synthetic", "utkface", "tfds:utkface")
 
 
 def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Path, store: Store,
@@ -93,8 +97,8 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         train_missing(study, [original, *retrained])
         unlearned, ensembles = unlearn()
         _evaluate(study, original, retrained, unlearned, ensembles)
-    # Only now: the report reads run.json with its final timings.
-    processes.agreed("the report", lambda: write_report(directory))
+        run.finish()  # the report reads run.json with its final timings
+        processes.agreed("the report", lambda: write_report(directory))
 
 
 def _require_same_work(config: ml_collections.ConfigDict, original: Stage,
@@ -149,8 +153,10 @@ def run_studies(runs: Sequence["Request"], store: Store,
         unlearn_variants(variants, original)
         for variant in variants:
             _evaluate(variant.study, original, retrained, variant.stages)
-    for r in runs:
-        write_report(r.directory)
+        for run in books:
+            run.finish()
+        for run in books:
+            write_report(run.directory)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,9 +261,37 @@ def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
 
 def record_data(study: Study) -> None:
     """Notes the data, and what a reader must know of them, in the study's run."""
+    unasked = lost_unasked(study.config.data, study.dataset)
+    if unasked:
+        logging.warning(unasked)
+        study.run.warn(unasked)
     for f in study.splits.forget_sets:
         if f.untrained:
             study.run.warn(f"forget set {f.name}: {f.untrained}")
     study.run.record_stage("data", "", study.dataset.fingerprint, "computed", study.load_seconds,
                            len(study.dataset.labels))
     study.run.write_data(study.dataset, study.splits)
+
+
+def lost_unasked(settings: ml_collections.ConfigDict, dataset: Dataset) -> str:
+    """What a range of labels that nobody has set leaves out of other data than the faces.
+
+    Args:
+      settings: the config's `data` section.
+      dataset: as loaded.
+
+    Returns:
+      A warning; '' where there is nothing to say.
+    """
+    default, steps = default_config().data, dataset.histograms
+    bounds = settings.label_min, settings.label_max
+    if ("range" not in steps or settings.source in _FACES
+            or bounds != (default.label_min, default.label_max)):
+        return ""
+    before = sum(steps.get("fraction", steps["all"]).values())
+    lost = before - sum(steps["range"].values())
+    if not lost:
+        return ""
+    return (f"{lost} of {before} samples have labels outside {bounds[0]:g} to {bounds[1]:g} and "
+            "are left out: that is the default, which is meant for ages; config.data.label_min and "
+            "label_max set another range")

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from unlearn_jax import checkpoints, processes, results, workdir
+from unlearn_jax import checkpoints, interrupt, processes, results, workdir
 from unlearn_jax.feed import Feed
 from unlearn_jax.layout import Layout, Program, make_layout
 from unlearn_jax.models import Variables
@@ -150,6 +150,7 @@ def _outcome(study: Study, layout: Layout, predictor: Program, models: Models,
                        "are nan and no mean includes them")
     status, began = "reused", time.monotonic()
     if not study.store.complete("predictions", key):
+        interrupt.leave_if_requested()  # what was predicted before is stored
         status = "computed"
         variables = models.variables()
         count = len(jax.tree.leaves(variables)[0])

@@ -30,7 +30,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints
+from unlearn_jax import checkpoints, interrupt
 from unlearn_jax import sisa as plans
 from unlearn_jax.engine import train_population
 from unlearn_jax.errors import InputError
@@ -124,6 +124,7 @@ class Sisa:
                     record_reused(self.study, stage)
             made = [m for m in made if m.stage in missing]
             if made:
+                interrupt.leave_if_requested()  # what came before is stored
                 self._train(made)
 
     def _train(self, made: list[Slice]) -> None:

@@ -1,0 +1,34 @@
+"""What requests say of labels (a class, a range), and how many samples have each.
+
+Needs numpy alone, as the report reads requests too.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+_RANGE = re.compile(r"(-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?)")
+
+
+def find_class(given: str, names: Sequence[str]) -> int | None:
+    """The number of a class given by name or, where no class has that name, by number."""
+    if given in names:
+        return names.index(given)
+    return int(given) if given.isdecimal() and int(given) < len(names) else None
+
+
+def find_range(given: str) -> tuple[float, float] | None:
+    """First and last label of a range such as 20-28, 1.5-2 or -20--10, label units."""
+    match = _RANGE.fullmatch(given)
+    return (float(match[1]), float(match[2])) if match else None
+
+
+def histogram(labels: np.ndarray) -> dict[str, int]:
+    """{label: samples}, ascending; the counts add up to the N of `labels` `[N]`.
+
+    A label is written as the shortest number that is it and no other in float32, in which models
+    learn it: '20', '30.000123', '1234567'.
+    """
+    values, counts = np.unique(np.asarray(labels, np.float32), return_counts=True)
+    return {np.format_float_positional(v, trim="-"): int(n) for v, n in zip(values, counts)}
