@@ -5,7 +5,9 @@
     python -m unlearn_jax.main --config=configs/confusion.py --config.unlearn.method=scrub
 
 The metrics `confusion_test` and `confusion_forget` are the share of the two groups' samples that a
-model takes for the other group: high for M_O, low for M_R. Source: Goel et al. 2022.
+model takes for the other group: high for M_O, low for M_R. An age model that was taught both labels
+of a group predicts something between; `confusion_nearer_test` and `confusion_nearer_forget` are the
+share that is predicted nearer to the other group than to their own. Source: Goel et al. 2022.
 """
 
 import ml_collections

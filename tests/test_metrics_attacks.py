@@ -4,6 +4,7 @@ import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from unlearn_jax.metrics import attacks
+from unlearn_jax.metrics.shapes import Refused
 
 R = np.random.default_rng(0)
 
@@ -62,17 +63,30 @@ def test_best_threshold_is_the_best_of_all_in_both_directions():
     assert low.tolist() == [True, True, False, False]
 
 
-def test_groups_are_balanced_with_a_seed_and_the_result_says_so():
-    members, others = R.normal(size=(2, 300)), R.normal(size=(2, 50))
-    a, b = attacks.balance(members, others, seed=1)
-    assert a.shape == b.shape == (2, 50)
-    np.testing.assert_array_equal(b, others)
-    columns = [int(np.flatnonzero((members == a[:, [i]]).all(0))[0]) for i in range(50)]
-    assert len(set(columns)) == 50  # the same samples of both models, none twice
-    np.testing.assert_array_equal(a, attacks.balance(members, others, seed=1)[0])
-    assert (a != attacks.balance(members, others, seed=2)[0]).any()
+def test_no_sample_is_left_out_however_unequal_the_groups():
+    members, others = R.normal(0, 1, (2, 30)), R.normal(1, 1, (2, 1000))
     result = attacks.mia(members, others, seed=1)
-    assert result.samples == 50 and result.given == (300, 50)
+    np.testing.assert_array_equal(result.threshold.auc, attacks.auc(members, others))
+    rates = np.array(attacks.FALSE_POSITIVE_RATES)
+    np.testing.assert_array_equal(result.threshold.tpr, attacks.tpr_at(members, others, rates))
+    assert (result.threshold.tpr[0] > result.threshold.tpr[1]).all()
+    # Both groups weigh the same: always saying "other" would be right in 97 % of the samples.
+    for attack in (result.threshold, result.logistic):
+        assert (0.55 < attack.accuracy).all() and (attack.accuracy < 0.85).all()
+
+
+def test_accuracy_of_unequal_groups_is_half_by_chance():
+    result = attacks.mia(R.normal(size=(300, 10)), R.normal(size=(300, 60)), seed=0)
+    assert abs(result.threshold.accuracy.mean() - 0.5) < 0.02
+    assert abs(result.logistic.accuracy.mean() - 0.5) < 0.02
+
+
+def test_there_is_no_tpr_at_a_rate_of_less_than_one_of_the_others():
+    assert attacks.resolves(0.01, 100) and not attacks.resolves(0.01, 99)
+    assert attacks.resolves(0.001, 1000) and not attacks.resolves(0.001, 999)
+    result = attacks.mia(R.normal(size=(2, 300)), R.normal(size=(2, 150)), seed=0)
+    for attack in (result.threshold, result.logistic):
+        assert np.isfinite(attack.tpr[0]).all() and np.isnan(attack.tpr[1]).all()
 
 
 def test_end_points_the_original_fails_and_the_retrained_passes():
@@ -113,12 +127,16 @@ def test_a_failed_model_is_nan_and_alone():
             assert np.isfinite(values[0]) and np.isnan(values[1])
 
 
+def test_few_members_are_refused():
+    with pytest.raises(Refused, match="there are 4 members"):
+        attacks.mia(np.zeros((2, 4)), np.zeros((2, 9)), seed=0)
+
+
 @pytest.mark.parametrize("call, words", [
     (lambda: attacks.auc(np.zeros(5), np.zeros((1, 5))), r"\[M, N\]"),
     (lambda: attacks.auc(np.zeros((2, 5)), np.zeros((1, 5))), "same models"),
     (lambda: attacks.mia(np.zeros((2, 0)), np.zeros((2, 5)), seed=0), "need samples"),
     (lambda: attacks.tpr_at(np.zeros((2, 5)), np.zeros((2, 5)), np.array(0.01)), r"\[F\]"),
-    (lambda: attacks.mia(np.zeros((2, 4)), np.zeros((2, 9)), seed=0), "4 members"),
     (lambda: attacks.mia(np.zeros((2, 9)), np.zeros((2, 9)), seed=0, folds=1), "two folds"),
 ])
 def test_what_does_not_fit_is_refused(call, words):

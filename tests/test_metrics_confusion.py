@@ -26,6 +26,16 @@ def test_bins_by_hand():
         got, confusion.binned_confusion(outputs, labels, bin_a=(28, 36), bin_b=(20, 28)))
 
 
+def test_nearer_to_the_other_bin_by_hand():
+    labels = np.array([20.0, 26.0, 50.0, 40.0, 60.0])
+    # A = [20, 28), B = [48, 60.5): from 38 on an output is nearer to B; 40 is in neither bin
+    outputs = np.array([[37.0, 39.0, 37.0, 21.0, 90.0], [38.0, -90.0, 39.0, 55.0, 21.0]])
+    got = confusion.nearer_confusion(outputs, labels, bin_a=(20, 28), bin_b=(48, 60.5))
+    np.testing.assert_array_equal(got, [2, 1])
+    np.testing.assert_array_equal(
+        got, confusion.nearer_confusion(outputs, labels, bin_a=(48, 60.5), bin_b=(20, 28)))
+
+
 def test_a_failed_member_is_nan():
     logits = np.zeros((2, 3, 2), np.float32)
     logits[1, 2, 0] = np.nan

@@ -25,15 +25,22 @@ def test_equals_normal_densities():
                                reference(judged, forgot, never), rtol=1e-4)
 
 
-def test_leave_one_out_equals_a_loop_over_models():
-    forgot, never = R.normal(2, 1, (6, 9)) + 50, R.normal(0, 2, (4, 9)) + 50
-    p_forgot, p_never = lira.u_lira_leave_one_out(forgot, never)
-    for k in range(6):
-        expected = reference(forgot[k], np.delete(forgot, k, 0), never)
-        np.testing.assert_allclose(p_forgot[k], expected, rtol=1e-3, atol=1e-5)
-    for k in range(4):
-        expected = reference(never[k], forgot, np.delete(never, k, 0))
-        np.testing.assert_allclose(p_never[k], expected, rtol=1e-3, atol=1e-5)
+def test_leave_pair_out_equals_a_loop_over_pairs():
+    forgot, never = R.normal(2, 1, (5, 9)) + 50, R.normal(0, 2, (5, 9)) + 50
+    p_forgot, p_never = lira.u_lira_leave_pair_out(forgot, never)
+    for k in range(5):
+        rest = np.delete(forgot, k, 0), np.delete(never, k, 0)
+        np.testing.assert_allclose(p_forgot[k], reference(forgot[k], *rest), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(p_never[k], reference(never[k], *rest), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("models", [3, 8])
+@pytest.mark.parametrize("twins", [0.0, 0.7])
+def test_models_that_are_no_different_are_told_right_in_half_of_the_cases(models, twins):
+    never = R.normal(size=(models, 4000))
+    forgot = twins * never + np.sqrt(1 - twins**2) * R.normal(size=(models, 4000))
+    accuracy = np.mean(lira.attack_accuracy(*lira.u_lira_leave_pair_out(forgot, never)))
+    assert abs(accuracy - 0.5) < 0.015
 
 
 def test_far_from_both_means_it_is_still_a_number():
@@ -46,7 +53,7 @@ def test_end_points_the_original_fails_and_the_retrained_passes():
     never = R.normal(0, 1, (40, 300))
     original = R.normal(5, 1, (40, 300))  # trained on the samples, forgot nothing
     retrained = R.normal(0, 1, (40, 300))
-    accuracy = [float(np.mean(lira.attack_accuracy(*lira.u_lira_leave_one_out(forgot, never))))
+    accuracy = [float(np.mean(lira.attack_accuracy(*lira.u_lira_leave_pair_out(forgot, never))))
                 for forgot in (original, retrained)]
     assert accuracy[0] > 0.98 and abs(accuracy[1] - 0.5) < 0.03
 
@@ -55,7 +62,7 @@ def test_judging_a_model_by_a_fit_that_it_was_in_flatters_the_attack():
     forgot, never = R.normal(0, 1, (2, 5, 2000))
     inside = np.mean(lira.attack_accuracy(lira.u_lira(forgot, forgot, never),
                                           lira.u_lira(never, forgot, never)))
-    left_out = np.mean(lira.attack_accuracy(*lira.u_lira_leave_one_out(forgot, never)))
+    left_out = np.mean(lira.attack_accuracy(*lira.u_lira_leave_pair_out(forgot, never)))
     assert inside > 0.6 and left_out < 0.52
 
 
@@ -67,19 +74,20 @@ def test_accuracy_by_hand():
 @pytest.mark.parametrize("call, words", [
     (lambda: lira.u_lira(np.ones((1, 4)), R.integers(0, 2, (5, 4)), R.normal(size=(5, 4))),
      "forgot the samples are all 0 or 1"),
-    (lambda: lira.u_lira_leave_one_out(R.normal(size=(5, 4)), R.integers(0, 2, (5, 4)) > 0),
+    (lambda: lira.u_lira_leave_pair_out(R.normal(size=(5, 4)), R.integers(0, 2, (5, 4)) > 0),
      "never saw the samples are all 0 or 1"),
     (lambda: lira.u_lira(np.ones((1, 2)), np.array([[1.0, 7.5], [2.0, 7.5]]), np.eye(2) + 1),
      "score 7.5 on sample 1"),
     # different in float64 alone
     (lambda: lira.u_lira(np.ones((1, 1)), np.array([[3.0], [3 + 1e-12]]), R.normal(size=(2, 1))),
      "score 3 on sample 0"),
-    (lambda: lira.u_lira_leave_one_out(np.array([[1.0], [3.0], [3.0]]), R.normal(size=(3, 1))),
+    (lambda: lira.u_lira_leave_pair_out(np.array([[1.0], [3.0], [3.0]]), R.normal(size=(3, 1))),
      "score 3 on sample 0 when one model is left out"),
     (lambda: lira.u_lira(np.ones((1, 1)), R.normal(size=(1, 1)), R.normal(size=(3, 1))),
      "2 models of each group"),
-    (lambda: lira.u_lira_leave_one_out(R.normal(size=(2, 1)), R.normal(size=(3, 1))),
-     "3 models of each group"),
+    (lambda: lira.u_lira_leave_pair_out(*R.normal(size=(2, 2, 1))), "3 models of each group"),
+    (lambda: lira.u_lira_leave_pair_out(R.normal(size=(4, 1)), R.normal(size=(3, 1))),
+     "as many models"),
     (lambda: lira.u_lira(np.ones((1, 3)), *R.normal(size=(2, 4, 4))), "the same samples"),
     (lambda: lira.u_lira(np.ones(4), *R.normal(size=(2, 4, 4))), r"\[M, N\]"),
     (lambda: lira.u_lira(np.ones((1, 4)), R.normal(size=(4, 4)), R.normal(size=(4, 1))),

@@ -4,6 +4,7 @@ import pytest
 from scipy.special import log_softmax
 
 from unlearn_jax.metrics import min_k
+from unlearn_jax.metrics.confidence import cross_entropies
 
 R = np.random.default_rng(0)
 
@@ -67,3 +68,10 @@ def test_end_points_the_original_fails_and_the_retrained_passes():
 def test_what_does_not_fit_is_refused(log_p, mask, words):
     with pytest.raises(ValueError, match=words):
         min_k.min_k_prob(log_p, mask, 20)
+
+
+def test_of_one_label_it_is_the_loss_that_membership_inference_takes():
+    logits, labels = R.normal(size=(3, 20, 4)).astype(np.float32), R.integers(0, 4, 20)
+    losses = cross_entropies(logits, labels)
+    got = min_k.min_k_prob(-losses[..., None], np.ones((20, 1), bool), 20)
+    np.testing.assert_allclose(got, -losses, rtol=1e-6)

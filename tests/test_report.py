@@ -418,3 +418,23 @@ def test_audits_stand_in_tables_of_their_own(tmp_path):
     assert "MIA AUC" in text[members:whole] and "0.610" in text[members:whole]
     assert "U-LiRA (%)" in text[whole:] and "87.5" in text[whole:]
     assert "mia_auc" not in text, "the headers and definitions explain it"
+
+
+def test_a_loss_that_does_not_come_down_is_no_failure_and_has_no_mean(tmp_path):
+    workdir = write_workdir(tmp_path)
+    run = json.loads((workdir / "run.json").read_text())
+    run["config"]["eval"]["relearn_epochs"] = 8
+    write_json(workdir / "run.json", run)
+    with (workdir / "results.csv").open("a", newline="") as file:
+        for seed, epochs in ((0, 4), (1, "inf"), (2, "inf")):
+            file.write(f"retrain,20-28,12,{seed},relearn_epochs,{epochs},k\n")
+            file.write(f"retrain,20-28,12,{seed},relearn_censored,{int(epochs == 'inf')},k\n")
+            file.write(f"ft,20-28,2,{seed},relearn_epochs,{seed + 1},k\n")
+            file.write(f"ft,20-28,2,{seed},ain_high,{'inf' if seed else 0.5},k\n")
+    write_report(workdir)
+    text = (workdir / "report.md").read_text()
+    assert "> 8 in 2 of 3" in text and "∞ in 2 of 3" in text
+    assert "4.0 (n=1" not in text and "67 ±" in text
+    assert "No member failed" in text and "failed in training" not in text
+    summary = (workdir / "summary.csv").read_text()
+    assert "retrain,20-28,12,relearn_epochs,inf,,,,3" in summary

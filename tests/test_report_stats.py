@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from unlearn_jax.report.stats import holm, paired_p, pareto, ranks
+from unlearn_jax.report.stats import estimate, holm, paired_p, pareto, ranks
+
+
+def test_an_infinite_value_makes_the_mean_infinite_and_nan_is_left_out():
+    e = estimate([1.0, np.inf, np.nan, 2.0])
+    assert (e.mean, e.n, e.infinite) == (np.inf, 3, 1)
+    assert np.isnan([e.std, e.low, e.high]).all()
+    assert (estimate([1.0, np.nan, 3.0]).mean, estimate([1.0, np.nan]).infinite) == (2, 0)
 
 
 def test_paired_p_by_hand():

@@ -26,9 +26,13 @@ def test_confused_labels_are_learned_and_measured(tmp_path):
     # M_O was taught to take one group for the other, M_R was not.
     for seed in (0, 1):
         assert confused["original", seed] > confused["retrain", seed]
-    assert set(rows_of(tmp_path / "a", "ain")) == {("ft", 0), ("ft", 1)}
-    assert set(rows_of(tmp_path / "a", "relearn_epochs")) == {
-        (m, s) for m in ("retrain", "ft") for s in (0, 1)}
+    for name, methods in (("ain_low", ("ft",)), ("relearn_epochs", ("retrain", "ft"))):
+        assert set(rows_of(tmp_path / "a", name)) == {(m, s) for m in methods for s in (0, 1)}
+    assert done.stderr.count("relearn: compiled") == 1, "all models in one population"
+    # By the labels that they were trained on, exchanged as those of the test samples beside them.
+    aucs = rows_of(tmp_path / "a", "mia_auc")
+    for seed in (0, 1):
+        assert aucs["original", seed] > 0.5 and abs(aucs["retrain", seed] - 0.5) < 0.2
     data = json.loads((tmp_path / "a" / "data.json").read_text())
     assert data["forget_sets"]["injected"]["train"] == 160
     assert "confusion forget" in (tmp_path / "a" / "report.md").read_text()

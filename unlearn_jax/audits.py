@@ -23,12 +23,35 @@ from unlearn_jax.metrics import (
     injection,
     likelihood_ratio,
 )
+from unlearn_jax.metrics.shapes import Refused
 from unlearn_jax.results import Outcome, Targets
 
 POPULATION = "population:"
 POPULATION_SEED = -1
 
 Values = Iterator[tuple[str, np.ndarray | float]]
+
+
+# Random halvings of the seeds over which what is said of two populations is averaged.
+_HALVINGS = 20
+# Models of a kind in a half. Of three a likelihood-ratio attack would judge one by the variance of
+# the two others, of a single degree of freedom; and of one model there is no distribution.
+_LEAST_LIRA, _LEAST_DISTANCES = 4, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Some samples of a split, with the labels by which attacks judge them.
+
+    Attributes:
+      split: as in `Outcome.outputs`.
+      places: `[n]` in the split.
+      labels: `[n]` that models are trained on, or would be.
+    """
+
+    split: str
+    places: np.ndarray
+    labels: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +62,9 @@ class Audit:
       outcome: the models that are judged.
       reference: M_R of the same forget set.
       targets: labels by split.
-      peers: `[p]` places in the test split of the samples that D_f is compared with.
+      members: the samples of D_f that were trained on. Attacks judge them alone: what is in D_f
+        as a validation sample no model ever learned.
+      others: samples like them that no model has seen.
       classification: outputs are logits.
       config: the section `eval` of the config.
       injection: of the training samples, if any.
@@ -48,7 +73,8 @@ class Audit:
     outcome: Outcome
     reference: Outcome
     targets: Targets
-    peers: np.ndarray
+    members: Samples
+    others: Samples
     classification: bool
     config: ml_collections.ConfigDict
     injection: Injection | None = None
@@ -58,19 +84,24 @@ class Audit:
         """Whether M_R itself is judged."""
         return self.outcome.method == self.reference.method
 
-    def losses(self, split: str) -> np.ndarray:
-        """`[M, N]`: cross entropies in nats, or absolute errors in label units."""
-        outputs, labels = self.outcome.outputs[split], self.targets.labels[split]
-        of = confidence.cross_entropies if self.classification else errors.absolute_errors
-        return np.asarray(of(outputs, labels))
+    @property
+    def forget(self) -> Samples:
+        """All of D_f, with its true labels."""
+        labels = self.targets.labels["forget"]
+        return Samples("forget", np.arange(len(labels)), labels)
 
-    def scores(self, outcome: Outcome) -> np.ndarray:
-        """`[M, N]` on D_f: logit-scaled confidences, or the outputs in label units."""
-        outputs = outcome.outputs["forget"]
+    def losses(self, samples: Samples) -> np.ndarray:
+        """`[M, n]`: cross entropies in nats, or absolute errors in label units."""
+        outputs = self.outcome.outputs[samples.split][:, samples.places]
+        of = confidence.cross_entropies if self.classification else errors.absolute_errors
+        return np.asarray(of(outputs, samples.labels))
+
+    def scores(self, outcome: Outcome, samples: Samples) -> np.ndarray:
+        """`[M, n]`: logit-scaled confidences, or the outputs in label units."""
+        outputs = outcome.outputs[samples.split][:, samples.places]
         if not self.classification:
             return outputs
-        return np.asarray(confidence.logit_scaled_confidences(outputs,
-                                                              self.targets.labels["forget"]))
+        return np.asarray(confidence.logit_scaled_confidences(outputs, samples.labels))
 
     def utilities(self, outcome: Outcome, split: str) -> np.ndarray:
         """`[M]`, higher is better: accuracy, or 1 / MAE."""
@@ -81,29 +112,37 @@ class Audit:
 
 
 def _mia(audit: Audit) -> Values:
-    """Can the losses of D_f be told from those of test samples of its kind?"""
-    found = attacks.mia(audit.losses("forget"), audit.losses("test")[:, audit.peers], seed=0)
+    """Can losses of D_f, as far as it was trained on, be told from those of test samples like it?
+
+    There is no row for a rate of less than one of these test samples.
+    """
+    found = attacks.mia(audit.losses(audit.members), audit.losses(audit.others), seed=0)
     for name, attack in (("mia", found.threshold), ("mia_logistic", found.logistic)):
         yield f"{name}_auc", attack.auc
         yield f"{name}_accuracy", attack.accuracy
         for rate, tpr in zip(attacks.FALSE_POSITIVE_RATES, attack.tpr):
-            yield f"{name}_tpr@{rate:g}", tpr
+            if attacks.resolves(rate, len(audit.others.places)):
+                yield f"{name}_tpr@{rate:g}", tpr
 
 
 def _lira(audit: Audit) -> Values:
-    """Is a model one of those that forgot a sample, or one that never saw it?"""
-    if audit.is_reference:
-        return
-    forgot, never = (_finite(audit.scores(o)) for o in (audit.outcome, audit.reference))
-    accuracies = likelihood_ratio.attack_accuracy(
-        *likelihood_ratio.u_lira_leave_one_out(forgot, never))
+    """Is a model one of those that forgot a sample, or one that never saw it?
+
+    Half of the models are set against the M_Rs of the other seeds, so that M_R itself can be
+    judged in the same way: what attacks on models that are no different come to.
+    """
+    accuracies = np.stack([
+        likelihood_ratio.attack_accuracy(*likelihood_ratio.u_lira_leave_pair_out(mine, theirs))
+        for mine, theirs in _halves(audit, audit.members, _LEAST_LIRA)])
     yield "population:lira_accuracy", float(np.mean(accuracies))
-    yield "population:lira_accuracy_worst", float(np.max(accuracies))
+    # The largest of each halving: over means of halvings it would be smaller for M_R, whose models
+    # all come to stand on both sides.
+    yield "population:lira_accuracy_worst", float(np.mean(accuracies.max(axis=1)))
 
 
 def _challenge(audit: Audit) -> Values:
     """The 2023 challenge's forgetting quality and score."""
-    retrained = _finite(audit.scores(audit.reference))
+    retrained = _finite(audit.scores(audit.reference, audit.members))
     if audit.is_reference:
         half = len(retrained) // 2
         found = challenge.forgetting_quality(retrained[:half], retrained[half:2 * half],
@@ -112,7 +151,7 @@ def _challenge(audit: Audit) -> Values:
         yield "population:challenge_quality_perfect", challenge.perfect_quality(
             len(retrained), len(retrained), bins=audit.config.challenge_bins)
         return
-    unlearned = _finite(audit.scores(audit.outcome))
+    unlearned = _finite(audit.scores(audit.outcome, audit.members))
     found = challenge.forgetting_quality(unlearned, retrained, bins=audit.config.challenge_bins)
     yield "population:challenge_quality", found.value
     yield "population:challenge_quality_low", found.low
@@ -133,25 +172,27 @@ def _challenge(audit: Audit) -> Values:
 def _confusion(audit: Audit) -> Values:
     """Are the two groups whose labels were exchanged taken for each other?"""
     if not audit.injection or audit.injection.kind != "confusion":
-        raise ValueError("it needs config.data.inject='confusion:A:B:N'")
+        raise Refused("it needs config.data.inject='confusion:A:B:N'")
     a, b = audit.injection.groups
     for split in ("test", "forget"):
         outputs, labels = audit.outcome.outputs[split], audit.targets.labels[split]
+        asked = max(np.sum(a.holds(labels) | b.holds(labels)), 1)
         if audit.classification:
             counts = confusion.interclass_confusion(outputs, labels, class_a=int(a.low),
                                                     class_b=int(b.low))
-        else:  # a prediction counts as the whole label nearest to it
-            counts = confusion.binned_confusion(
-                outputs, labels, bin_a=(a.low - 0.5, a.high + 0.5),
-                bin_b=(b.low - 0.5, b.high + 0.5))
-        yield f"confusion_{split}", np.asarray(counts) / max(
-            np.sum(a.holds(labels) | b.holds(labels)), 1)
+            yield f"confusion_{split}", np.asarray(counts) / asked
+            continue
+        # A prediction counts as the whole label nearest to it.
+        bins = dict(bin_a=(a.low - 0.5, a.high + 0.5), bin_b=(b.low - 0.5, b.high + 0.5))
+        for name, count in (("confusion", confusion.binned_confusion),
+                            ("confusion_nearer", confusion.nearer_confusion)):
+            yield f"{name}_{split}", np.asarray(count(outputs, labels, **bins)) / asked
 
 
 def _injection(audit: Audit) -> Values:
     """How far does the injected patch move the outputs on test images?"""
     if not audit.injection or audit.injection.kind != "patch":
-        raise ValueError("it needs config.data.inject='patch:A:N'")
+        raise Refused("it needs config.data.inject='patch:A:N'")
     plain, stamped = (audit.outcome.outputs[split] for split in ("test", "stamped"))
     if audit.classification:
         stands_for = np.full(plain.shape[1], int(audit.injection.groups[0].low))
@@ -163,24 +204,19 @@ def _injection(audit: Audit) -> Values:
 def _distances(audit: Audit) -> Values:
     """How far are the outputs on D_f from those of M_R, seed by seed and as populations?
 
-    M_R itself is compared half against half, seed with seed: what distance the same procedure has.
+    As populations, half of the models and the M_Rs of the other seeds: the fewer the models, the
+    larger all of these distances are, so that M_R's own is to be of as many.
     """
-    mine, theirs = audit.scores(audit.outcome), audit.scores(audit.reference)
+    mine, theirs = (audit.scores(o, audit.forget) for o in (audit.outcome, audit.reference))
     if audit.is_reference:
         theirs = np.roll(theirs, 1, axis=0)  # the M_R of another seed
     if len(mine) < 2:
-        raise ValueError(f"it needs two seeds, there is {len(mine)}")
+        raise Refused(f"it needs two seeds, there is {len(mine)}")
     yield "w1_forget", np.asarray(distributions.wasserstein(mine, theirs, over="samples"))
-    good = np.isfinite(mine).all(1) & np.isfinite(theirs).all(1)
-    mine, theirs = mine[good], audit.scores(audit.reference)[good]
-    if audit.is_reference:
-        half = len(mine) // 2
-        mine, theirs = mine[:half], mine[half:2 * half]
-    if len(mine) < 2:
-        return  # of one model there is no distribution
+    halves = _halves(audit, audit.forget, _LEAST_DISTANCES)
     for name, distance in (("w1", distributions.wasserstein),
                            ("js", distributions.jensen_shannon), ("klom", distributions.klom)):
-        yield f"population:{name}", float(np.mean(distance(mine, theirs)))
+        yield f"population:{name}", float(np.mean([distance(*pair) for pair in halves]))
 
 
 AUDITS: dict[str, Callable[[Audit], Values]] = {
@@ -190,7 +226,7 @@ AUDITS: dict[str, Callable[[Audit], Values]] = {
 
 
 def audit_rows(audit: Audit, names: tuple[str, ...]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Rows of results.csv, and why an audit gave none.
+    """Rows of results.csv, and why an audit gave none or not all.
 
     Args:
       audit: what they look at.
@@ -199,23 +235,46 @@ def audit_rows(audit: Audit, names: tuple[str, ...]) -> tuple[list[dict[str, Any
     Returns:
       One dict per value, with the columns of results.csv; and a sentence for each audit that
       could not be made (too few models or samples), which the report shows as a warning.
+
+    Raises:
+      ValueError: a metric was given what does not fit, which is a bug.
     """
     rows, refused = [], []
     o = audit.outcome
     for name in names:
         try:
-            found = list(AUDITS[name](audit))
-        except ValueError as e:
+            for metric, value in AUDITS[name](audit):
+                whole = metric.startswith(POPULATION)
+                seeds, values = ((POPULATION_SEED,), [value]) if whole else (o.seeds, value)
+                rows += [{"method": o.method, "forget_set": o.forget_set, "epochs": o.epochs,
+                          "seed": seed, "metric": metric, "value": float(v), "stage": o.stage}
+                         for seed, v in zip(seeds, np.asarray(values), strict=True)]
+        except Refused as e:
             refused.append(f"audit {name} of {o.method} at {o.epochs} epochs on {o.forget_set}: "
                            f"{e}")
-            continue
-        for metric, value in found:
-            whole = metric.startswith(POPULATION)
-            seeds, values = ((POPULATION_SEED,), [value]) if whole else (o.seeds, value)
-            rows += [{"method": o.method, "forget_set": o.forget_set, "epochs": o.epochs,
-                      "seed": seed, "metric": metric, "value": float(v), "stage": o.stage}
-                     for seed, v in zip(seeds, np.asarray(values), strict=True)]
     return rows, refused
+
+
+def _halves(audit: Audit, samples: Samples,
+            least: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Scores `[n / 2, N]` of half of the models and of the M_Rs of other seeds, several times.
+
+    No seed is on both sides, as models of one seed resemble each other: where M_R is judged there
+    could be none. All of n seeds whose models have not failed take their turn on either side.
+
+    Raises:
+      Refused: fewer than `least` in a half.
+    """
+    mine, theirs = (audit.scores(o, samples) for o in (audit.outcome, audit.reference))
+    seeds = np.flatnonzero(np.isfinite(mine).all(1) & np.isfinite(theirs).all(1))
+    half = len(seeds) // 2
+    if half < least:
+        raise Refused(f"half of the models are compared with the M_Rs of the other seeds, {least} "
+                      f"of either at least; that takes {2 * least} seeds without a failed member, "
+                      f"and there are {len(seeds)}")
+    rng = np.random.default_rng(0)
+    orders = [rng.permutation(seeds) for _ in range(_HALVINGS)]
+    return [(mine[order[:half]], theirs[order[half:2 * half]]) for order in orders]
 
 
 def _finite(values_MN: np.ndarray) -> np.ndarray:

@@ -106,6 +106,10 @@ class Splits:
         """[n] int32, sorted: D_f, training and validation samples."""
         return np.sort(np.concatenate([forget_set.train, forget_set.validation]))
 
+    def trained_places(self, forget_set: ForgetSet) -> np.ndarray:
+        """[n] places in `forget(forget_set)` of its training samples, in the order of `train`."""
+        return np.searchsorted(self.forget(forget_set), forget_set.train)
+
     def _rows_where(self, choose: Callable[[np.ndarray], np.ndarray],
                     forget_set: ForgetSet | None) -> Rows:
         forgotten = np.zeros(0, np.int32) if forget_set is None else forget_set.train

@@ -58,6 +58,29 @@ class Injection:
     rows: np.ndarray
     labels: np.ndarray
 
+    def trained_labels(self, labels: np.ndarray) -> np.ndarray:
+        """Labels `[N]` of the whole data set as models are trained on them."""
+        trained = labels.copy()
+        trained[self.rows] = self.labels
+        return trained
+
+    def like_injected(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Test samples that are to the changed ones what a test sample is to a training sample.
+
+        Args:
+          labels: `[t]` of the test split.
+
+        Returns:
+          Places `[p]` of the samples of the groups, and the labels `[p]` that they would have been
+          trained with: with `confusion` one of the other group, with `patch` (stamped) their own.
+        """
+        groups = [np.flatnonzero(group.holds(labels)) for group in self.groups]
+        # The other group may be smaller: its labels come again, or not at all if it has none.
+        given = [np.resize(labels[other], len(own)) if len(other) else labels[own][:0]
+                 for own, other in zip(groups, groups[::-1])]
+        places = np.concatenate([own[:len(new)] for own, new in zip(groups, given)])
+        return places, np.concatenate(given)
+
     def training_view(self, dataset: Dataset, test: np.ndarray) -> tuple[Dataset, np.ndarray]:
         """The data set as models are trained on it, and stamped test images behind it.
 
@@ -69,8 +92,7 @@ class Injection:
           The changed data set, `[N + t]` with `patch`, and the rows `[t]` of the stamped test
           images; none with `confusion`.
         """
-        labels = dataset.labels.copy()
-        labels[self.rows] = self.labels
+        labels = self.trained_labels(dataset.labels)
         if self.kind == "confusion":
             return dataclasses.replace(dataset, labels=labels), np.zeros(0, np.int32)
         images = dataset.images.copy()

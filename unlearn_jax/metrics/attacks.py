@@ -1,8 +1,8 @@
 """Membership inference: can losses tell samples trained on from samples never seen?
 
 Members are the samples that were trained on (here: to be forgotten), others those that never
-were. A low loss speaks for a member. M_R has trained on neither, so its values are what an
-unlearned model is to be compared with.
+were, and chose no model as validation samples do. A low loss speaks for a member. M_R has trained
+on neither, so its values are what an unlearned model is to be compared with.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from unlearn_jax.metrics.shapes import Array, check_rank
+from unlearn_jax.metrics.shapes import Array, Refused, check_rank
 
 FALSE_POSITIVE_RATES = (0.01, 0.001)
 
@@ -27,9 +27,9 @@ class Attack:
 
     Attributes:
       auc: `[M]`; 0.5 is chance, below 0.5 members have the *higher* losses.
-      accuracy: `[M]` on held-out samples; 0.5 is chance.
+      accuracy: `[M]` on held-out samples, both groups weighing the same; 0.5 is chance.
       tpr: `[F, M]` share of members found where at most `FALSE_POSITIVE_RATES` of the others
-        are taken for members.
+        are taken for members; NaN at a rate of less than one of the others (`resolves`).
     """
 
     auc: np.ndarray
@@ -45,70 +45,60 @@ class MembershipInference:
       threshold: one threshold on the loss, chosen on the other folds. Its AUC and TPR need no
         choice and are those of all samples.
       logistic: logistic regression on the standardised loss, fitted on the other folds. Its AUC
-        is the mean over folds, its TPR that of all held-out log-odds together.
-      samples: members (and as many others) that the attacks were made with.
-      given: members and others that there were, before the larger group was cut to the size of
-        the smaller.
+        is the mean over folds, its TPR that of all held-out log-odds together. Both groups weigh
+        the same in the fit.
     """
 
     threshold: Attack
     logistic: Attack
-    samples: int
-    given: tuple[int, int]
 
 
 def mia(members_MN: Array, others_MK: Array, *, seed: int, folds: int = 5) -> MembershipInference:
-    """Membership inference on per-sample losses of M models.
+    """Membership inference on per-sample losses of M models; no sample is left out.
 
     Args:
-      members_MN: losses on samples that were (once) trained on.
+      members_MN: losses on samples that were trained on, before they were forgotten.
       others_MK: losses on samples that never were, of the same distribution.
-      seed: of the subsampling that balances the groups, and of the folds.
+      seed: of the folds.
       folds: of the stratified cross-validation.
 
     Raises:
-      ValueError: other shapes, or fewer samples than folds in a group.
+      ValueError: other shapes.
+      Refused: fewer samples than folds in a group.
 
     Sources: Yeom et al. 2018, "Privacy Risk in Machine Learning" (threshold on the loss; here
     the best one rather than the mean training loss); Carlini et al. 2022, "Membership Inference
     Attacks From First Principles" (TPR at low FPR).
     """
     _check_groups(members_MN, others_MK)
-    given = (members_MN.shape[1], others_MK.shape[1])
-    if folds < 2 or min(given) < folds:
-        raise ValueError(f"cross-validation needs at least two folds and a sample per fold in "
-                         f"each group; there are {folds} folds, {given[0]} members and "
-                         f"{given[1]} others")
-    members_MN, others_MN = balance(members_MN, others_MK, seed=seed)
-    samples = members_MN.shape[1]
+    members, others = members_MN.shape[1], others_MK.shape[1]
+    if folds < 2:
+        raise ValueError(f"cross-validation needs at least two folds, not {folds}")
+    if min(members, others) < folds:
+        raise Refused(f"cross-validation in {folds} folds needs as many samples in each group; "
+                      f"there are {members} members (samples that were trained on) and {others} "
+                      "others")
     # float32 as in the compiled functions: a threshold must equal the loss that it was.
-    losses_MT = np.concatenate([members_MN, others_MN], axis=1, dtype=np.float32)
-    is_member_T = np.arange(2 * samples) < samples
+    losses_MT = np.concatenate([members_MN, others_MK], axis=1, dtype=np.float32)
+    is_member_T = np.arange(members + others) < members
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(
         is_member_T, is_member_T))
     rates = jnp.array(FALSE_POSITIVE_RATES)
-    threshold = Attack(
-        auc=np.asarray(auc(members_MN, others_MN)),
-        accuracy=_held_out_accuracy(losses_MT, is_member_T, splits),
-        tpr=np.asarray(tpr_at(members_MN, others_MN, rates)))
-    return MembershipInference(threshold, _logistic(losses_MT, is_member_T, splits, rates),
-                               samples, given)
+    attacks = (Attack(auc=np.asarray(auc(members_MN, others_MK)),
+                      accuracy=_held_out_accuracy(losses_MT, is_member_T, splits),
+                      tpr=np.array(tpr_at(members_MN, others_MK, rates))),
+               _logistic(losses_MT, is_member_T, splits, rates))
+    for attack in attacks:
+        attack.tpr[[not resolves(rate, others) for rate in FALSE_POSITIVE_RATES]] = np.nan
+    return MembershipInference(*attacks)
 
 
-def balance(members_MN: Array, others_MK: Array, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both groups with as many samples as the smaller: `[M, min(N, K)]` twice.
+def resolves(rate: float, others: int) -> bool:
+    """Whether a false positive rate allows one of so many others at least.
 
-    The larger one is drawn from without replacement, the same samples for all models.
-
-    Raises:
-      ValueError: the groups are not `[M, N]` and `[M, K]`.
+    Below that all rates are the same attack, which may take nobody for a member by mistake.
     """
-    _check_groups(members_MN, others_MK)
-    samples = min(members_MN.shape[1], others_MK.shape[1])
-    rng = np.random.default_rng(seed)
-    return tuple(
-        np.asarray(group)[:, np.sort(rng.choice(group.shape[1], samples, replace=False))]
-        for group in (members_MN, others_MK))
+    return rate * others >= 1 - 1e-7
 
 
 @jax.jit
@@ -220,16 +210,20 @@ def _check_groups(members: Array, others: Array) -> None:
 
 
 def _held_out_accuracy(losses_MT, is_member_T, splits) -> np.ndarray:
-    right = np.zeros(losses_MT.shape, bool)
+    right_MT = np.zeros(losses_MT.shape, bool)
     for train, test in splits:
         fitted = losses_MT[:, train]
         threshold, low, _ = best_threshold(fitted[:, is_member_T[train]],
                                            fitted[:, ~is_member_T[train]])
         below = losses_MT[:, test] <= np.asarray(threshold)[:, None]
         guess = below == np.asarray(low)[:, None]
-        right[:, test] = guess == is_member_T[test][None]
-    finite = np.isfinite(losses_MT).all(1)
-    return np.where(finite, right.mean(1), np.nan)
+        right_MT[:, test] = guess == is_member_T[test][None]
+    return np.where(np.isfinite(losses_MT).all(1), _balanced(right_MT, is_member_T), np.nan)
+
+
+def _balanced(right_MT, is_member_T) -> np.ndarray:
+    """Share `[M]` told right, both groups weighing the same, however large they are."""
+    return (right_MT[:, is_member_T].mean(1) + right_MT[:, ~is_member_T].mean(1)) / 2
 
 
 def _logistic(losses_MT, is_member_T, splits, rates) -> Attack:
@@ -240,11 +234,11 @@ def _logistic(losses_MT, is_member_T, splits, rates) -> Attack:
             continue
         found = []
         for train, test in splits:
-            model = make_pipeline(StandardScaler(), LogisticRegression())
+            model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
             model.fit(losses_T[train, None], is_member_T[train])
             log_odds[m, test] = model.decision_function(losses_T[test, None])
             found.append(roc_auc_score(is_member_T[test], log_odds[m, test]))
         aucs[m] = np.mean(found)
-    right = ((log_odds > 0) == is_member_T[None]).mean(1)
+    right = _balanced((log_odds > 0) == is_member_T[None], is_member_T)
     tpr = tpr_at(-log_odds[:, is_member_T], -log_odds[:, ~is_member_T], rates)
-    return Attack(aucs, np.where(np.isnan(aucs), np.nan, right), np.asarray(tpr))
+    return Attack(aucs, np.where(np.isnan(aucs), np.nan, right), np.array(tpr))

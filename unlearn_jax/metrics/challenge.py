@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unlearn_jax.metrics.shapes import Array, check_finite, check_rank
+from unlearn_jax.metrics.shapes import Array, Refused, check_finite, check_rank
 
 DELTA = 1e-5
 LARGEST_EPSILON = 50.0
@@ -80,7 +80,8 @@ def epsilons(unlearned_UN: Array, retrained_RN: Array, *, delta: float = DELTA) 
         model looks like a narrower population than it is.
 
     Raises:
-      ValueError: other shapes, fewer than two models of a kind, or values that are not finite.
+      ValueError: other shapes, or values that are not finite.
+      Refused: fewer than two models of a kind.
     """
     _check_populations(unlearned_UN, retrained_RN)
     ratio, separate = _exact_ratios(unlearned_UN, retrained_RN, delta)[-2:]
@@ -180,7 +181,8 @@ def score(quality: float, *, retain_unlearned_U: Array, retain_retrained_R: Arra
       retrain_seconds: wall time of retraining one on the same machine.
 
     Raises:
-      ValueError: other shapes; times or mean utilities of retrained models that are not positive.
+      ValueError: other shapes.
+      Refused: times or mean utilities of retrained models that are not positive.
     """
     means = {}
     for name, values in (("retain_unlearned", retain_unlearned_U),
@@ -192,7 +194,7 @@ def score(quality: float, *, retain_unlearned_U: Array, retain_retrained_R: Arra
     for name, value in (("seconds", seconds), ("retrain_seconds", retrain_seconds),
                         *((k, v) for k, v in means.items() if k.endswith("retrained"))):
         if not value > 0:
-            raise ValueError(f"{name} must be positive, not {value}")
+            raise Refused(f"{name} must be positive, not {value}")
     retain = means["retain_unlearned"] / means["retain_retrained"]
     test = means["test_unlearned"] / means["test_retrained"]
     relative_time = seconds / retrain_seconds
@@ -208,8 +210,8 @@ def _check_populations(unlearned: Array, retrained: Array) -> None:
         raise ValueError(f"f of the unlearned models has shape {unlearned.shape} and of the "
                          f"retrained {retrained.shape}; they must be of the same samples")
     if min(len(unlearned), len(retrained)) < 2:
-        raise ValueError(f"two models of each kind are needed, there are {len(unlearned)} "
-                         f"unlearned and {len(retrained)} retrained")
+        raise Refused(f"two models of each kind are needed, there are {len(unlearned)} "
+                      f"unlearned and {len(retrained)} retrained")
     check_finite("f of the unlearned models", unlearned)
     check_finite("f of the retrained models", retrained)
 

@@ -58,6 +58,32 @@ def binned_confusion(outputs_MN: jax.Array, labels_N: jax.Array, *, bin_a: Bin,
     Raises:
       ValueError: other shapes, or bins that are empty or overlap.
     """
+    _check_bins(outputs_MN, labels_N, bin_a, bin_b)
+    return _count(_inside(labels_N, bin_a), _inside(labels_N, bin_b), _inside(outputs_MN, bin_a),
+                  _inside(outputs_MN, bin_b), jnp.isfinite(outputs_MN).all(1))
+
+
+@functools.partial(jax.jit, static_argnames=("bin_a", "bin_b"))
+def nearer_confusion(outputs_MN: jax.Array, labels_N: jax.Array, *, bin_a: Bin,
+                     bin_b: Bin) -> jax.Array:
+    """For regression `[M]`: samples of a bin whose output is nearer to the other bin.
+
+    A model that was taught both labels of a group answers with something between them, which may
+    lie in neither bin: it need not get as far as the other bin to betray what it was taught.
+
+    Args, raises: as `binned_confusion`.
+    """
+    _check_bins(outputs_MN, labels_N, bin_a, bin_b)
+
+    def distance(bounds):
+        return jnp.maximum(jnp.maximum(bounds[0] - outputs_MN, outputs_MN - bounds[1]), 0)
+
+    to_a, to_b = distance(bin_a), distance(bin_b)
+    return _count(_inside(labels_N, bin_a), _inside(labels_N, bin_b), to_a < to_b, to_b < to_a,
+                  jnp.isfinite(outputs_MN).all(1))
+
+
+def _check_bins(outputs_MN, labels_N, bin_a: Bin, bin_b: Bin) -> None:
     check_rank("outputs", outputs_MN, 2, "[M, N]")
     check_labels(outputs_MN, labels_N)
     (low_a, high_a), (low_b, high_b) = bin_a, bin_b
@@ -65,11 +91,9 @@ def binned_confusion(outputs_MN: jax.Array, labels_N: jax.Array, *, bin_a: Bin,
         raise ValueError(f"bins must be (low, high) with low < high that do not overlap, not "
                          f"{bin_a} and {bin_b}")
 
-    def inside(values, bounds):
-        return (values >= bounds[0]) & (values < bounds[1])
 
-    return _count(inside(labels_N, bin_a), inside(labels_N, bin_b), inside(outputs_MN, bin_a),
-                  inside(outputs_MN, bin_b), jnp.isfinite(outputs_MN).all(1))
+def _inside(values, bounds: Bin):
+    return (values >= bounds[0]) & (values < bounds[1])
 
 
 def _count(is_a_N, is_b_N, said_a_MN, said_b_MN, good_M):

@@ -1,4 +1,9 @@
-"""Min-K % Prob: was a sequence of tokens in the training data?"""
+"""Min-K % Prob: was a sequence of tokens in the training data?
+
+No audit uses it: a model here says one thing of an image, its label, so that T is 1 and the value
+is the cross entropy with the other sign, which the audit `mia` attacks. It is for models of
+sequences.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -7,6 +7,13 @@ import numpy as np
 Array = jax.Array | np.ndarray
 
 
+class Refused(ValueError):
+    """What there is says too little for a measure: too few models or samples, no variance.
+
+    A ValueError of any other class is a mistake of the caller's.
+    """
+
+
 def check_rank(what: str, array: Array, rank: int, form: str) -> None:
     """Raises ValueError unless the array has `rank` axes; `form` is what to call them."""
     if array.ndim != rank:

@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 from unlearn_jax.report.audit_names import AUDIT_METRICS
+from unlearn_jax.report.files import field
 from unlearn_jax.report.inputs import Model, Run
 
 _TITLES = {
@@ -36,6 +37,7 @@ class Metric:
       definition: formula, unit and how to read it.
       decimals: digits after the point.
       percent: whether the value is shown times 100.
+      infinite: what stands for an infinite value.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Metric:
     definition: str
     decimals: int = 3
     percent: bool = False
+    infinite: str = "∞"
 
     def text(self, value: float) -> str:
         text = f"{value * (100 if self.percent else 1):,.{self.decimals}f}"
@@ -101,7 +104,11 @@ def describe(run: Run, name: str) -> Metric:
         return Metric(name, f"F@{match[1]}", f"utility × Forgetting@{match[1]}")
     for pattern, (header, definition, decimals, percent) in AUDIT_METRICS.items():
         if match := re.fullmatch(pattern, name):
-            return Metric(name, match.expand(header), match.expand(definition), decimals, percent)
+            found = Metric(name, match.expand(header), match.expand(definition), decimals, percent)
+            if name != "relearn_epochs":
+                return found
+            made = field(run.run, "run.json", "config.eval.relearn_epochs", int)
+            return dataclasses.replace(found, infinite=f"> {made}")
     if name in _fixed(run):
         return Metric(name, *_fixed(run)[name])
     return Metric(name, name, f"the metric {name!r} of results.csv")

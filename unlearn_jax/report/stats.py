@@ -16,10 +16,12 @@ class Estimate:
     """The mean of some seeds' values, with a Student-t interval.
 
     Attributes:
-      mean: over the finite values; NaN where there are none.
-      std: sample standard deviation (ddof = 1); NaN below two values.
-      low, high: the ends of the 95 % interval; NaN below two values.
-      n: number of finite values.
+      mean: over the values; NaN where there are none, infinite where one of them is: a time that
+        was longer than what was waited.
+      std: sample standard deviation (ddof = 1); NaN below two values, or where one is infinite.
+      low, high: the ends of the 95 % interval; NaN where `std` is.
+      n: number of values; NaN (a failed member) is none.
+      infinite: how many of them are infinite.
     """
 
     mean: float
@@ -27,6 +29,7 @@ class Estimate:
     low: float
     high: float
     n: int
+    infinite: int = 0
 
     @property
     def half(self) -> float:
@@ -46,16 +49,16 @@ def estimate(values) -> Estimate:
     """Mean and 95 % Student-t interval, `mean ± t(0.975, n - 1) · std / sqrt(n)`.
 
     Args:
-      values: `[n]`; values that are not finite (failed members) are left out.
+      values: `[n]`; NaN (failed members) is left out.
     """
     values = np.asarray(values, np.float64)
-    values = values[np.isfinite(values)]
-    n = len(values)
+    values = values[~np.isnan(values)]
+    n, infinite = len(values), int(np.isinf(values).sum())
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan, math.nan, 0)
     mean = float(values.mean())
-    if n == 1:
-        return Estimate(mean, math.nan, math.nan, math.nan, 1)
+    if n == 1 or infinite:
+        return Estimate(mean, math.nan, math.nan, math.nan, n, infinite)
     std = float(values.std(ddof=1))
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * std / math.sqrt(n)
     return Estimate(mean, std, mean - half, mean + half, n)
@@ -67,7 +70,7 @@ def paired_p(differences) -> float:
     It takes the differences for independent draws of one normal distribution.
 
     Args:
-      differences: `[n]`; those that are not finite are left out.
+      differences: `[n]`; NaN is left out.
 
     Returns:
       NaN below two of them; where all are equal, 1 if they are zero, else 0.

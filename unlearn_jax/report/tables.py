@@ -2,8 +2,6 @@
 
 import re
 
-import numpy as np
-
 from unlearn_jax.report.audit_names import AUDIT_METRICS, is_audit
 from unlearn_jax.report.document import Cell, Table
 from unlearn_jax.report.files import ReportError
@@ -15,6 +13,10 @@ from unlearn_jax.report.stats import Estimate, estimate
 NONE = Cell("–", sort=float("nan"))
 ROUGH = ("mean ± half the width of its 95 % interval (Student's t over seeds), with the number "
          "of seeds in brackets")
+ATTACKED = ("Attacks judge models by the samples of D_f that were trained on, with the labels they "
+            "were trained with: its validation samples no model ever learned.")
+TPR = (" A TPR is given only at rates that allow one of the test samples at least to be taken for "
+       "a member: at 0.01 from 100 of them on.")
 MODEL_COLUMN = ("model", "M_O was trained on all training data, M_R from the same start without "
                 "the forget set; the others, but for ensembles (SISA), started from M_O and are to "
                 "become like M_R")
@@ -127,16 +129,18 @@ def audits(run: Run, forget_set: str) -> list[Table]:
     own = [n for n in names if not n.startswith(POPULATION)]
     whole = [n for n in names if n.startswith(POPULATION)]
     captions = ((own, f"Audits, forget set {forget_set}: {ROUGH}. M_R's row is what is reached "
-                      "without any memory of D_f."),
+                      f"without any memory of D_f. {ATTACKED}"
+                      + (TPR if any(n.startswith("mia") for n in own) else "")),
                 (whole, f"Audits over all seeds together, forget set {forget_set}: one value "
-                        "each, so no interval but that of the forgetting quality."))
+                        "each, so no interval but that of the forgetting quality. M_R's row is "
+                        f"what is reached without any memory of D_f. {ATTACKED}"))
     return [_model_table(run, forget_set, chosen, models, caption, whole=chosen is whole)
             for chosen, caption in captions if chosen]
 
 
 def failures(run: Run) -> Table | None:
-    """The members with a value that is not finite and the metrics concerned; None if none."""
-    bad = run.results[~np.isfinite(run.results.value)]
+    """The members with a value that is no number and the metrics concerned; None if none."""
+    bad = run.results[run.results.value.isna()]
     if bad.empty:
         return None
     identity = ["method", "forget_set", "epochs", "seed"]
@@ -149,18 +153,18 @@ def failures(run: Run) -> Table | None:
         rows.append((Cell(model_title(run, Model(method, epochs))), Cell(forget_set),
                      Cell(str(epochs), sort=epochs), Cell(who, sort=seed), Cell(names)))
     return Table(
-        "Values that are not finite numbers: the member failed in training, or is measured "
+        "Values that are not numbers: the member failed in training, or is measured "
         "against one that did. They are left out of means, intervals and figures; n counts the "
         "rest.",
         (MODEL_COLUMN, ("forget set", "which forget set"), EPOCHS_COLUMN,
-         ("seed", "the member's seed"), ("not finite", "the metrics of results.csv concerned")),
+         ("seed", "the member's seed"), ("no number", "the metrics of results.csv concerned")),
         tuple(rows))
 
 
 def failed_members(run: Run) -> set[tuple[str, str, int]]:
-    """(method, forget set, seed) of the members whose own predictions are not finite."""
+    """(method, forget set, seed) of the members whose own predictions are no numbers."""
     # not by utility or Forgetting: they also fail where the M_R of the same seed did
-    bad = run.results[~np.isfinite(run.results.value) & (run.results.seed >= 0)
+    bad = run.results[run.results.value.isna() & (run.results.seed >= 0)
                       & (run.results.metric == headline_metrics(run)[0])]
     # M_O is one model, however many forget sets it is measured on
     return {(m, "" if m == "original" else fs, s)
@@ -189,6 +193,8 @@ def number(metric: Metric, e: Estimate | None, fixed: bool = False) -> Cell:
         return NONE
     if e.n == 0:
         return Cell("nan", "(n=0)", float("nan"))
+    if e.infinite:
+        return Cell(metric.infinite, f"in {e.infinite} of {e.n}", e.mean)
     if fixed:
         return Cell(metric.text(e.mean), "", e.mean)
     if e.n == 1:

@@ -100,6 +100,12 @@ class Study:
         """Of every stage's members, in this order."""
         return self.config.seeds
 
+    @property
+    def trained_labels(self) -> np.ndarray:
+        """`[N]`: what models are trained to answer, exchanged labels among them."""
+        injection = self.splits.injection
+        return injection.trained_labels(self.dataset.labels) if injection else self.dataset.labels
+
 
 def original_stage(study: Study) -> Stage:
     """M_O of all seeds."""

@@ -128,9 +128,18 @@ def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
            targets: results.Targets, forget_set: ForgetSet) -> list[dict[str, Any]]:
     from unlearn_jax import audits  # scikit-learn takes a second to import
 
-    peers = np.searchsorted(study.splits.test, forget_set.peers)
-    audit = audits.Audit(outcome, reference, targets, peers, study.dataset.num_classes > 0,
-                         study.config.eval, study.splits.injection)
+    trained, test = study.trained_labels, study.splits.test
+    members = audits.Samples("forget", study.splits.trained_places(forget_set),
+                             trained[forget_set.train])
+    others = audits.Samples("test", np.searchsorted(test, forget_set.peers),
+                            trained[forget_set.peers])
+    if forget_set.request == "injected":
+        split = "stamped" if len(study.stamped) else "test"
+        others = audits.Samples(split,
+                                *study.splits.injection.like_injected(study.dataset.labels[test]))
+    audit = audits.Audit(outcome, reference, targets, members, others,
+                         study.dataset.num_classes > 0, study.config.eval,
+                         study.splits.injection)
     rows, refused = audits.audit_rows(audit, study.config.eval.audits)
     for reason in refused:
         study.run.warn(reason)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from unlearn_jax import checkpoints
+from unlearn_jax import checkpoints, interrupt
 from unlearn_jax.engine import train_population
 from unlearn_jax.layout import make_layout
 from unlearn_jax.metrics.relearn import ain
@@ -20,36 +20,44 @@ from unlearn_jax.population import Member, Recipe
 from unlearn_jax.results import Outcome
 from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
-from unlearn_jax.store import stage_key
+from unlearn_jax.stages.populations import missing_of
+from unlearn_jax.stages.progress import CheckpointSaver
 from unlearn_jax.train import make_train_step
 
 _WITHIN = 0.05  # of M_O's forget loss, as in the source
 
 
-def relearn_losses(study: Study, stage: Stage, forget_set: ForgetSet) -> np.ndarray:
-    """Mean loss `[M, K]` on D_f after 1 to K epochs of training on D_f alone.
+def relearn_losses(study: Study, stages: Sequence[Stage],
+                   forget_set: ForgetSet) -> list[np.ndarray]:
+    """Mean loss `[M, K]` of each stage on D_f after 1 to K epochs of training on D_f alone.
+
+    What the store lacks is trained as one population.
 
     Args:
       study: what the run shares; `eval.relearn_epochs` is K, `eval.relearn_rate` the rate of the
         optimiser that M_O was trained with.
-      stage: whose models relearn.
+      stages: whose models relearn.
       forget_set: D_f. Training walks over its training samples and their copies; the loss is over
-        its training and validation samples, as in the predictions of split `forget`.
+        the training samples alone, with the labels that models are trained on, as what M_O made of
+        validation samples is no memory.
 
     Returns:
       In the loss's unit, NaN from where a member failed.
+
+    Raises:
+      Interrupted: a signal asked for it.
     """
-    cfg = study.config.eval
-    parts = {"model": stage.key, "forget": forget_parts(study, forget_set),
-             "epochs": cfg.relearn_epochs, "rate": cfg.relearn_rate,
-             "optimizer": study.config.train.optimizer,
-             "batch_size": study.config.train.batch_size}
-    key = stage_key("relearn", parts)
-    if not study.store.complete("relearn", key):
-        losses = _train(study, stage, forget_set)
-        with study.store.write("relearn", key, parts) as directory:
-            (directory / "losses.json").write_text(json.dumps(losses.tolist()))
-    return np.array(json.loads((study.store.path("relearn", key) / "losses.json").read_text()))
+    relearned = {stage.key: _stage(study, stage, forget_set) for stage in stages}
+    rest = list(relearned.values())
+    while rest:
+        with missing_of(study.store, rest) as (missing, busy):
+            rest = busy
+            if missing:
+                interrupt.leave_if_requested()
+                starts = {s.parts["model"]: s for s in missing}
+                _train(study, {s.key: s for s in stages if s.key in starts}, starts, forget_set)
+    return [np.array(json.loads((relearned[s.key].directory(study.store) / "losses.json")
+                                .read_text())) for s in stages]
 
 
 def relearn_measures(study: Study, stages: Sequence[Stage],
@@ -62,30 +70,50 @@ def relearn_measures(study: Study, stages: Sequence[Stage],
       outcomes: of the same, on that forget set.
 
     Returns:
-      For each stage metrics `[M]`: nothing for M_O, `relearn_epochs`, and `ain` but for M_R.
+      For each stage metrics `[M]`: nothing for M_O; `relearn_epochs`, infinite where the loss did
+      not come down in the epochs made, and `relearn_censored`, 1 there; but for M_R the bounds
+      `ain_low` and `ain_high`, and `ain` where it is known for every member that has not failed:
+      the mean of those that are known would be of the fast ones only.
     """
-    labels = study.dataset.labels[study.splits.forget(stages[-1].forget_set)]
+    forget_set = stages[-1].forget_set
+    labels = study.trained_labels[forget_set.train]
+    places = study.splits.trained_places(forget_set)
 
     def forget_loss(outcome: Outcome) -> np.ndarray:
-        outputs = outcome.outputs["forget"]
+        outputs = outcome.outputs["forget"][:, places]
         return np.asarray(jax.vmap(study.loss.per_sample, (0, None))(outputs, labels).mean(1))
 
-    def curve(stage: Stage, outcome: Outcome) -> np.ndarray:
-        later = relearn_losses(study, stage, stages[-1].forget_set)
-        return np.concatenate([forget_loss(outcome)[:, None], later], axis=1)
-
-    original, reference = forget_loss(outcomes[0]), curve(stages[-1], outcomes[-1])
-    found: list[dict[str, np.ndarray]] = [{}]
-    for stage, outcome in zip(stages[1:], outcomes[1:]):
-        mine = reference if stage is stages[-1] else curve(stage, outcome)
-        index = ain(mine, reference, original, _WITHIN)
-        found.append({"relearn_epochs": np.asarray(index.unlearned_steps)})
-        if stage is not stages[-1]:
-            found[-1]["ain"] = np.asarray(index.value)
-    return found
+    original = forget_loss(outcomes[0])
+    curves = [np.concatenate([forget_loss(outcome)[:, None], later], axis=1) for outcome, later in
+              zip(outcomes[1:], relearn_losses(study, stages[1:], forget_set))]
+    return [{}, *(_measures(curve, curves[-1], original) for curve in curves[:-1]),
+            {k: v for k, v in _measures(curves[-1], curves[-1], original).items()
+             if k.startswith("relearn")}]
 
 
-def _train(study: Study, stage: Stage, forget_set: ForgetSet) -> np.ndarray:
+def _measures(mine: np.ndarray, reference: np.ndarray,
+              original: np.ndarray) -> dict[str, np.ndarray]:
+    index = ain(mine, reference, original, _WITHIN)
+    epochs, low, high = (np.asarray(x) for x in (index.unlearned_steps, index.low, index.high))
+    censored = np.where(np.isnan(epochs), np.nan, np.isinf(epochs))
+    found = {"relearn_epochs": epochs, "relearn_censored": censored, "ain_low": low,
+             "ain_high": high}
+    known = np.isnan(low) | (low == high)
+    return {**found, "ain": np.asarray(index.value)} if known.all() else found
+
+
+def _stage(study: Study, stage: Stage, forget_set: ForgetSet) -> Stage:
+    """The relearning of a stage's models, as the store knows it."""
+    cfg, train = study.config.eval, study.config.train
+    return Stage("relearn", forget_set, cfg.relearn_epochs, {
+        "model": stage.key, "forget": forget_parts(study, forget_set),
+        "epochs": cfg.relearn_epochs, "rate": cfg.relearn_rate, "optimizer": train.optimizer,
+        "batch_size": train.batch_size, "loss_over": "training samples"})
+
+
+def _train(study: Study, stages: dict[str, Stage], missing: dict[str, Stage],
+           forget_set: ForgetSet) -> None:
+    """Trains the models of some stages and stores their losses; both by the key of the models."""
     cfg, train = study.config.eval, study.config.train
     settings = OptimizerSettings(train.optimizer, cfg.relearn_rate, "constant", 0.25, 0.0,
                                  train.momentum)
@@ -94,14 +122,21 @@ def _train(study: Study, stage: Stage, forget_set: ForgetSet) -> np.ndarray:
                     settings, study.loss, cfg.relearn_epochs, train.batch_size, cfg.batch_size,
                     keep="last")
     walked = study.index(study.splits.forget_rows(forget_set))
-    members = [Member(seed, forget_set.name, walked, study.splits.forget(forget_set), walked)
-               for seed in study.seeds]
-    variables, _ = checkpoints.restore(stage.directory(study.store) / "checkpoint")
-    variables = jax.tree.map(np.asarray, variables)
-    trained = train_population(recipe, study.model, make_layout(study.config.parallel,
-                                                                len(members)),
-                               study.resident, members, variables)
-    losses = np.full((len(members), cfg.relearn_epochs), np.nan)
+    members = [Member(seed, forget_set.name, walked, forget_set.train, walked, key)
+               for key in missing for seed in study.seeds]
+    starts = [checkpoints.restore(stages[key].directory(study.store) / "checkpoint")[0]
+              for key in missing]
+    variables = jax.tree.map(lambda *x: np.concatenate([np.asarray(a) for a in x]), *starts)
+    saver = CheckpointSaver(study.store, recipe, list(missing.values()),
+                            train.checkpoint_seconds)
+    trained = train_population(recipe, study.model,
+                               make_layout(study.config.parallel, len(members)), study.resident,
+                               members, variables, saver, study.bar)
+    losses = {key: np.full((len(study.seeds), cfg.relearn_epochs), np.nan) for key in missing}
     for row in trained.history:
-        losses[study.seeds.index(row["seed"]), row["epoch"] - 1] = row["validation_loss"]
-    return losses
+        losses[row["variant"]][study.seeds.index(row["seed"]), row["epoch"] - 1] = row[
+            "validation_loss"]
+    for key, stage in missing.items():
+        with study.store.write(stage.method, stage.key, stage.parts) as directory:
+            (directory / "losses.json").write_text(json.dumps(losses[key].tolist()))
+    saver.finish()
