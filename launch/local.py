@@ -13,7 +13,6 @@ from launch import processes
 from launch.plan import Job, Plan
 from unlearn_jax.errors import InputError
 
-INTERRUPTED = 130  # as a shell says it of Ctrl-C
 # The share of a GPU's memory that JAX takes, and the name that it had before.
 _MEMORY = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 

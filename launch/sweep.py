@@ -13,10 +13,11 @@ from pathlib import Path
 
 from launch import processes
 from launch.gather import gather
-from launch.local import INTERRUPTED, memory_share, run_local
+from launch.local import memory_share, run_local
 from launch.plan import Plan, make_plan
 from launch.points import grid, make_points, parse_axis, read_file
 from unlearn_jax.errors import InputError
+from unlearn_jax.interrupt import CTRL_C
 from unlearn_jax.startup import run
 
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         _say("interrupted; the same command goes on" + (
             " (what SLURM has, it keeps)" if args.on == "slurm" else ""))
-        return INTERRUPTED
+        return CTRL_C
 
 
 def _sweep(args: argparse.Namespace, overrides: list[str]) -> int:

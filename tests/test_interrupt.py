@@ -7,11 +7,13 @@ import pytest
 from toy import Bar, Memory, assert_same, members, train
 
 from unlearn_jax import interrupt
+from unlearn_jax.startup import run
 
 
 @pytest.fixture
 def listening():
-    before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
+    before = {number: signal.getsignal(number) for number in (*interrupt.SIGNALS, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest may be in the background
     interrupt.listen()
     yield
     interrupt._received.clear()
@@ -57,7 +59,7 @@ def test_a_signal_leaves_a_checkpoint_to_go_on_from(listening, tmp_path):
         interrupt.leave_if_requested()
 
 
-@pytest.mark.parametrize("number", interrupt.SIGNALS)
+@pytest.mark.parametrize("number", (*interrupt.SIGNALS, signal.SIGINT))
 def test_each_signal_asks(listening, number):
     assert not interrupt.requested()
     os.kill(os.getpid(), number)
@@ -77,3 +79,20 @@ def test_a_second_sigterm_ends_the_process(listening):
     assert interrupt.requested()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert signal.getsignal(signal.SIGUSR1) != signal.SIG_DFL, "a scheduler may repeat itself"
+
+
+def test_ctrl_c_asks_and_the_second_one_ends(listening, capfd):
+    os.kill(os.getpid(), signal.SIGINT)
+    assert "Ctrl-C again" in capfd.readouterr().err
+    with pytest.raises(interrupt.Interrupted) as left:
+        interrupt.leave_if_requested()
+    assert left.value.code == 130
+    with pytest.raises(SystemExit) as ended:
+        run(lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert ended.value.code == 130 and "the same command goes on" in capfd.readouterr().err
+
+
+def test_a_ctrl_c_that_is_ignored_stays_so(listening):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupt.listen()
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN

@@ -3,8 +3,8 @@
 import pytest
 
 from launch import sweep
-from launch.local import INTERRUPTED
 from unlearn_jax.errors import InputError
+from unlearn_jax.interrupt import CTRL_C
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
@@ -23,7 +23,7 @@ def test_ctrl_c_at_any_time_ends_with_a_line(monkeypatch, tmp_path, capsys, name
     monkeypatch.setattr(sweep, "run_local", lambda plan, jobs, pack, say: {})
     monkeypatch.setattr(sweep.Plan, "finished", lambda plan, run: name == "gather")
     monkeypatch.setattr(sweep, name, interrupted)
-    assert sweep.main(command(tmp_path)) == INTERRUPTED
+    assert sweep.main(command(tmp_path)) == CTRL_C
     assert capsys.readouterr().out.endswith("interrupted; the same command goes on\n")
 
 

@@ -134,10 +134,10 @@ def test_impossible_places_are_refused(given, words):
 ALL_LEAVE = """
 import sys
 from unlearn_jax import processes
-from unlearn_jax.interrupt import Interrupted
+from unlearn_jax.interrupt import leave
 with processes.joined(processes.Place(sys.argv[2], 2, int(sys.argv[1])), timeout=900):
     processes.wait("both")
-    raise Interrupted()
+    leave()
 """
 
 

@@ -109,7 +109,7 @@ def test_what_the_store_lacks_is_trained_together_and_once(monkeypatch, tmp_path
     assert trained == [{STAGES[2].key}, {s.key for s in STAGES[:2]}]
 
     def asked():
-        raise interrupt.Interrupted()
+        interrupt.leave()
 
     monkeypatch.setattr(interrupt, "leave_if_requested", asked)
     relearn.relearn_losses(made, STAGES, FORGET)  # nothing to do, nothing to leave

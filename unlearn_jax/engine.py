@@ -101,7 +101,7 @@ def _train(run: "PopulationRun", saver: Saver, bar: Callable[..., Any] | None) -
             if saver.due() or asked:
                 run.save(saver)
             if asked:
-                raise interrupt.Interrupted()
+                interrupt.leave()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -68,6 +68,10 @@ def run(program: Callable[[], Any]) -> Any:
         return program()
     except InputError as e:
         sys.exit(f"unlearn_jax: {e}")
+    except KeyboardInterrupt:
+        print("unlearn_jax: interrupted; finished stages and checkpoints are kept, and the same "
+              "command goes on", file=sys.stderr)
+        sys.exit(interrupt.CTRL_C)
     except OSError as e:
         if not disk.is_full(e):
             raise
