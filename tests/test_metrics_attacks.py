@@ -64,7 +64,7 @@ def test_best_threshold_is_the_best_of_all_in_both_directions():
 
 
 def test_no_sample_is_left_out_however_unequal_the_groups():
-    members, others = R.normal(0, 1, (2, 30)), R.normal(1, 1, (2, 1000))
+    members, others = R.normal(0, 1, (2, 30)), R.normal(2, 1, (2, 1000))
     result = attacks.mia(members, others, seed=1)
     np.testing.assert_array_equal(result.threshold.auc, attacks.auc(members, others))
     rates = np.array(attacks.FALSE_POSITIVE_RATES)
@@ -72,7 +72,7 @@ def test_no_sample_is_left_out_however_unequal_the_groups():
     assert (result.threshold.tpr[0] > result.threshold.tpr[1]).all()
     # Both groups weigh the same: always saying "other" would be right in 97 % of the samples.
     for attack in (result.threshold, result.logistic):
-        assert (0.55 < attack.accuracy).all() and (attack.accuracy < 0.85).all()
+        assert (0.65 < attack.accuracy).all() and (attack.accuracy < 0.95).all()
 
 
 def test_accuracy_of_unequal_groups_is_half_by_chance():

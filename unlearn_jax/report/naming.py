@@ -114,7 +114,7 @@ def describe(run: Run, name: str) -> Metric:
 
 
 def _longer(run: Run) -> str:
-    """What stands for more epochs of relearning than were made; merged runs may have made others."""
+    """What stands for more epochs of relearning than were made; merged runs may differ in them."""
     runs = run.run.get("merged") or [run.run]
     made = {field(r, "run.json", "config.eval.relearn_epochs", int) for r in runs} - {0}
     return f"> {made.pop()}" if len(made) == 1 else "∞"
