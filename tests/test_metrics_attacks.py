@@ -64,7 +64,7 @@ def test_best_threshold_is_the_best_of_all_in_both_directions():
 
 
 def test_no_sample_is_left_out_however_unequal_the_groups():
-    members, others = R.normal(0, 1, (2, 30)), R.normal(1, 1, (2, 1000))
+    members, others = R.normal(0, 1, (2, 30)), R.normal(2, 1, (2, 1000))
     result = attacks.mia(members, others, seed=1)
     np.testing.assert_array_equal(result.threshold.auc, attacks.auc(members, others))
     rates = np.array(attacks.FALSE_POSITIVE_RATES)
@@ -72,13 +72,13 @@ def test_no_sample_is_left_out_however_unequal_the_groups():
     assert (result.threshold.tpr[0] > result.threshold.tpr[1]).all()
     # Both groups weigh the same: always saying "other" would be right in 97 % of the samples.
     for attack in (result.threshold, result.logistic):
-        assert (0.55 < attack.accuracy).all() and (attack.accuracy < 0.85).all()
+        assert (0.65 < attack.accuracy).all() and (attack.accuracy < 0.95).all()
 
 
 def test_accuracy_of_unequal_groups_is_half_by_chance():
-    result = attacks.mia(R.normal(size=(300, 10)), R.normal(size=(300, 60)), seed=0)
-    assert abs(result.threshold.accuracy.mean() - 0.5) < 0.02
-    assert abs(result.logistic.accuracy.mean() - 0.5) < 0.02
+    result = attacks.mia(R.normal(size=(8, 40)), R.normal(size=(8, 400)), seed=0)
+    assert abs(result.threshold.accuracy.mean() - 0.5) < 0.05
+    assert abs(result.logistic.accuracy.mean() - 0.5) < 0.05
 
 
 def test_there_is_no_tpr_at_a_rate_of_less_than_one_of_the_others():
@@ -119,7 +119,7 @@ def test_accuracy_is_that_of_held_out_samples():
 
 
 def test_a_failed_model_is_nan_and_alone():
-    members, others = R.normal(size=(2, 20)), R.normal(size=(2, 20))
+    members, others = R.normal(size=(2, 20)), R.normal(size=(2, 1000))
     members[1, 3] = np.nan
     result = attacks.mia(members, others, seed=0)
     for attack in (result.threshold, result.logistic):

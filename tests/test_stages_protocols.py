@@ -29,10 +29,10 @@ def test_confused_labels_are_learned_and_measured(tmp_path):
     for name, methods in (("ain_low", ("ft",)), ("relearn_epochs", ("retrain", "ft"))):
         assert set(rows_of(tmp_path / "a", name)) == {(m, s) for m in methods for s in (0, 1)}
     assert done.stderr.count("relearn: compiled") == 1, "all models in one population"
-    # By the labels that they were trained on, exchanged as those of the test samples beside them.
+    # The labels of the test samples beside them are exchanged, too: what M_O makes of threes in
+    # general is no memory of single ones, and M_R is as wrong on either.
     aucs = rows_of(tmp_path / "a", "mia_auc")
-    for seed in (0, 1):
-        assert aucs["original", seed] > 0.5 and abs(aucs["retrain", seed] - 0.5) < 0.2
+    assert all(abs(auc - 0.5) < 0.2 for auc in aucs.values())
     data = json.loads((tmp_path / "a" / "data.json").read_text())
     assert data["forget_sets"]["injected"]["train"] == 160
     assert "confusion forget" in (tmp_path / "a" / "report.md").read_text()

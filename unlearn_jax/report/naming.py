@@ -107,11 +107,17 @@ def describe(run: Run, name: str) -> Metric:
             found = Metric(name, match.expand(header), match.expand(definition), decimals, percent)
             if name != "relearn_epochs":
                 return found
-            made = field(run.run, "run.json", "config.eval.relearn_epochs", int)
-            return dataclasses.replace(found, infinite=f"> {made}")
+            return dataclasses.replace(found, infinite=_longer(run))
     if name in _fixed(run):
         return Metric(name, *_fixed(run)[name])
     return Metric(name, name, f"the metric {name!r} of results.csv")
+
+
+def _longer(run: Run) -> str:
+    """What stands for more epochs of relearning than were made; merged runs may differ in them."""
+    runs = run.run.get("merged") or [run.run]
+    made = {field(r, "run.json", "config.eval.relearn_epochs", int) for r in runs} - {0}
+    return f"> {made.pop()}" if len(made) == 1 else "∞"
 
 
 def _fixed(run: Run) -> dict[str, tuple]:
