@@ -19,6 +19,7 @@ from unlearn_jax.explain.attribution import (
     stage_activations,
 )
 from unlearn_jax.explain.population import Explainer, Settings
+from unlearn_jax.layout import Program
 
 # The tests compile much and compute little.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0,
@@ -85,6 +86,27 @@ def test_sets_of_any_size_are_explained_by_one_program():
         for part in found[:2]:
             mine = getattr(part, field)
             np.testing.assert_allclose(mine, whole[:, :mine.shape[1]], rtol=1e-3, atol=1e-4)
+
+
+@tiny.quick
+def test_members_that_do_not_fit_are_explained_apart(monkeypatch):
+    compile_, tried = Program.compile, []
+
+    def crowded(self, variables, *args):
+        if self._compiled is None:
+            tried.append(len(jax.tree.leaves(variables)[0]))
+            if tried[-1] > 1:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
+        compile_(self, variables, *args)
+
+    variables = tiny.variables(tiny.net())
+    monkeypatch.setattr(Program, "compile", crowded)
+    explainer = Explainer(tiny.net(), layout(count=2, per_device=2), tiny.resident(), SETTINGS, 16,
+                          samples=3)
+    first, second = (explainer.explain(variables, SAMPLES, SETS, partners=False) for _ in range(2))
+    assert tried == [2, 1] * 3, "each program once, and never again what did not fit"
+    np.testing.assert_array_equal(first.pixels, second.pixels)
+    assert (first.pixels[0] != first.pixels[1]).any()
 
 
 def test_nothing_to_explain_is_refused():

@@ -1,9 +1,13 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from toy import LinearModel, crowded, layout, resident, streamed
 
+from unlearn_jax import memory
 from unlearn_jax.feed import Feed
+from unlearn_jax.layout import Program
 from unlearn_jax.population import init_members
 from unlearn_jax.predict import (
     in_batches,
@@ -39,20 +43,47 @@ def test_each_member_predicts_its_own_rows(where, data):
     chosen = layout(**where)
     variables = init_members(LinearModel(), chosen, [0, 1, 2])
     rows = [np.arange(7), np.arange(10, 40), np.array([5])]
-    outputs = predict(make_predictor(LinearModel(), chosen), chosen, variables, data(), rows, 4)
+    outputs = predict(make_predictor(LinearModel(), chosen), variables, data(), rows, 4)
     for m in range(3):
         np.testing.assert_allclose(outputs[m], expected(variables, m, rows[m]), rtol=1e-5)
 
 
 def test_members_that_do_not_fit_are_predicted_in_smaller_groups(monkeypatch):
-    where, rows = layout(), [np.arange(7)] * 3
-    variables = init_members(LinearModel(), where, [0, 1, 2])
+    where, rows = layout(count=8, per_device=8), [np.arange(7)] * 8
+    variables = init_members(LinearModel(), where, list(range(8)))
+    whole = predict(make_predictor(LinearModel(), where), variables, resident(), rows, 4)
     predictor = make_predictor(LinearModel(), where)
-    whole = predict(predictor, where, variables, resident(), rows, 4)
     sizes = crowded(monkeypatch, 2)
-    parts = predict(predictor, where, variables, resident(), rows, 4)
-    assert set(sizes) == {2}
-    np.testing.assert_allclose(parts, whole, rtol=1e-6)
+    compiled = compilations(monkeypatch)
+    for _ in range(3):  # what did not fit is not tried again
+        parts = predict(predictor, variables, resident(), rows, 4)
+        np.testing.assert_allclose(parts, whole, rtol=1e-6)
+        assert compiled == [8, 2] and set(sizes) == {2}
+    assert predictor.layout.members_per_device == 2 and predictor.compile_seconds > 0
+
+
+def test_as_many_members_are_predicted_at_once_as_the_compiler_says(monkeypatch):
+    where = dataclasses.replace(layout(), adapts=True)
+    variables = init_members(LinearModel(), where, [0, 1, 2])
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1.0)
+    compiled = compilations(monkeypatch)
+    predictor = make_predictor(LinearModel(), where)
+    for _ in range(2):
+        predict(predictor, variables, resident(), [np.arange(7)] * 3, 4)
+    assert compiled == [3, 1] and predictor.layout.members_per_device == 1
+
+
+def compilations(monkeypatch):
+    """Notes for how many members a program is compiled, each time."""
+    compile_, sizes = Program.compile, []
+
+    def noted(self, variables, *args):
+        if self._compiled is None:
+            sizes.append(jax.tree.leaves(variables)[0].shape[0])
+        compile_(self, variables, *args)
+
+    monkeypatch.setattr(Program, "compile", noted)
+    return sizes
 
 
 def test_validation_is_the_mean_over_each_members_rows():
@@ -76,7 +107,7 @@ def test_refusals(rows, words):
     where = layout()
     variables = init_members(LinearModel(), where, [0, 1, 2])
     with pytest.raises(ValueError, match=words):
-        predict(make_predictor(LinearModel(), where), where, variables, resident(), rows, 4)
+        predict(make_predictor(LinearModel(), where), variables, resident(), rows, 4)
 
 
 def test_inference_leaves_the_statistics_alone():

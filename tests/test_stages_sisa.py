@@ -249,7 +249,7 @@ def test_a_signal_is_answered_before_the_next_predictions(done, monkeypatch):
     rows = {"test": TEST}
 
     def predictions():
-        return _outcome(study, where, make_predictor(MODEL, where), models[0], REQUESTS[0], rows)
+        return _outcome(study, make_predictor(MODEL, where), models[0], REQUESTS[0], rows)
 
     monkeypatch.setattr(interrupt, "_received", [signal.SIGUSR1])
     with pytest.raises(interrupt.Interrupted):

@@ -43,8 +43,8 @@ def results(directory: Path) -> dict[str, np.ndarray]:
     found |= _resumed(directory)
     where = layout(members=2, per_device=2)
     start = init_members(MODEL, where, [0, 1, 2])
-    for m, outputs in enumerate(predict(make_predictor(MODEL, where), where, start, resident(),
-                                        ROWS, 4)):
+    for m, outputs in enumerate(predict(make_predictor(MODEL, where), start, resident(), ROWS,
+                                        4)):
         found[f"predictions/{m}"] = outputs
     return found | _prepared(where, start)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -56,6 +56,11 @@ class Layout:
         size = self.mesh.shape[MEMBER] * self.members_per_device
         count = -(-num_members // size) * size
         return np.minimum(np.arange(count), num_members - 1).reshape(-1, size)
+
+    def over_groups(self, tree_M: Any, num_members: int) -> Iterator[tuple[np.ndarray, Any]]:
+        """The members of each call, and their part of arrays `[M, ...]` on the devices."""
+        for group in self.groups(num_members):
+            yield group, self.put_members(jax.tree.map(lambda x, g=group: x[g], tree_M))
 
     @property
     def of_batches(self) -> NamedSharding:

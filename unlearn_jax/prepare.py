@@ -81,8 +81,7 @@ class Preparation:
         def work(layout: Layout) -> list[Any]:
             program = layout.over_members(fun, in_axes=(0,) * len(trees_M))
             began, groups = time.monotonic(), []
-            for group in layout.groups(len(self.members)):
-                args = layout.put_members(jax.tree.map(lambda x, g=group: x[g], trees_M))
+            for _, args in layout.over_groups(trees_M, len(self.members)):
                 groups.append(spread.fetch(program(*args)))
             self._book(program, layout, time.monotonic() - began - program.compile_seconds, 1)
             return groups
@@ -122,8 +121,7 @@ class Preparation:
         def work(layout: Layout) -> list[Any]:
             program, layout = self._fitted(layout, add, fun, batch_size, trees_M)
             began, groups = time.monotonic(), []
-            for group in layout.groups(len(self.members)):
-                trees = layout.put_members(jax.tree.map(lambda x, g=group: x[g], trees_M))
+            for group, trees in layout.over_groups(trees_M, len(self.members)):
                 forget = layout.put_members(self._forget(group))
                 sums = layout.put_members(self._zeros(fun, len(group), batch_size, trees))
                 queue = Queue()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,11 +22,10 @@ from unlearn_jax.explain.attribution import (
 )
 from unlearn_jax.explain.channels import partner_means
 from unlearn_jax.feed import Feed
-from unlearn_jax.layout import BATCH, Layout, Program
-from unlearn_jax.memory import in_smaller_groups
+from unlearn_jax.layout import BATCH, Layout
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.population import join
-from unlearn_jax.predict import in_batches, stack_batches
+from unlearn_jax.predict import Predictor, in_batches, stack_batches
 from unlearn_jax.train import decode_rows, find_images
 
 
@@ -94,7 +94,7 @@ class Explainer:
 
     def __init__(self, model: Model, layout: Layout, data: Resident | Streamed,
                  settings: Settings, batch_size: int, samples: int):
-        self.model, self.layout, self.settings = model, layout, settings
+        self.model, self.settings = model, settings
         self.feed = Feed(layout, data)
         axis = layout.mesh.shape[BATCH]
         # Programs are compiled once: their batches do not depend on how large a set is.
@@ -102,9 +102,9 @@ class Explainer:
                                    for n in (batch_size, min(samples, batch_size)))
         size = model.image_size
         self._baseline = np.full((size, size, 3), BASELINES[settings.baseline], np.float32)
-        self._pixels = layout.over_members(self._path, in_axes=(0, None, 0, None, None, None))
-        self._places = layout.over_members(self._cam, in_axes=(0, None, 0, None))
-        self._channels = layout.over_members(self._activations, in_axes=(0, None, 0))
+        self._pixels = Predictor(self._path, layout, "explanation", shared=3)
+        self._places = Predictor(self._cam, layout, "explanation", shared=1)
+        self._channels = Predictor(self._activations, layout, "explanation")
 
     @property
     def compile_seconds(self) -> float:
@@ -160,23 +160,18 @@ class Explainer:
                 matched[name][stage] = others[name]
         return means, matched
 
-    def _over(self, program: Program, variables_M: Variables, rows: np.ndarray, batch: int,
+    def _over(self, predictor: Predictor, variables_M: Variables, rows: np.ndarray, batch: int,
               *shared: Any) -> Any:
-        """A program's results for all members on the same rows: a tree of `[M, n, ...]`."""
+        """A predictor's results for all members on the same rows: a tree of `[M, n, ...]`."""
         members = jax.tree.leaves(variables_M)[0].shape[0]
         own = in_batches(rows, batch)
 
-        def work(here: Layout) -> list[Any]:
-            run, groups = program if here is self.layout else program.again(), []
-            for group in here.groups(members):
-                variables = here.put_members(jax.tree.map(lambda x, g=group: x[g], variables_M))
-                calls = [spread.fetch(run(variables, self.feed.resident, call, *shared))
-                         for call in self.feed(stack_batches([own] * len(group)))]
-                groups.append(jax.tree.map(
-                    lambda *parts: np.concatenate(parts, axis=1)[:, :len(rows)], *calls))
-            return groups
+        def work(group: np.ndarray, run: Callable[[Batches], Any]) -> Any:
+            calls = [spread.fetch(run(call))
+                     for call in self.feed(stack_batches([own] * len(group)))]
+            return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, :len(rows)], *calls)
 
-        return join(in_smaller_groups(work, self.layout, "explanation", batch), members)
+        return join(predictor.over_groups(variables_M, self.feed, batch, work, *shared), members)
 
     def _path(self, variables: Variables, resident: Resident, batches: Batches,
               baseline: jax.Array, nodes: jax.Array, weights: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from absl import logging
 from unlearn_jax import checkpoints, search
 from unlearn_jax.errors import InputError
 from unlearn_jax.feed import Feed
-from unlearn_jax.layout import Layout, Program, make_layout
+from unlearn_jax.layout import make_layout
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.outside import Found
 from unlearn_jax.population import epoch_batches
@@ -169,9 +169,9 @@ class _Judge:
     """Validation errors on D_r, of stages in the store; each is computed once and kept there."""
 
     def __init__(self, study: Study):
-        self._layout: Layout = make_layout(study.config.parallel, len(study.seeds))
-        self._predictor: Program = make_predictor(study.model, self._layout)
-        self._study = dataclasses.replace(study, resident=Feed(self._layout, study.resident).data)
+        layout = make_layout(study.config.parallel, len(study.seeds))
+        self._predictor = make_predictor(study.model, layout)
+        self._study = dataclasses.replace(study, resident=Feed(layout, study.resident).data)
 
     def errors(self, stage: Stage, forget_set: ForgetSet) -> np.ndarray:
         """`[M]` mean losses on D_r's validation samples, or 1 − accuracy; NaN where one failed."""
@@ -190,7 +190,7 @@ class _Judge:
         began = time.monotonic()
         variables, metadata = checkpoints.restore(
             stage.directory(self._study.store) / "checkpoint")
-        outputs = np.stack(predict(self._predictor, self._layout, variables, self._study.resident,
+        outputs = np.stack(predict(self._predictor, variables, self._study.resident,
                                    [rows] * len(self._study.seeds),
                                    self._study.config.eval.batch_size))
         outputs[np.array(metadata["failed"])] = np.nan

@@ -11,9 +11,9 @@ import numpy as np
 
 from unlearn_jax import checkpoints, interrupt, processes, results, workdir
 from unlearn_jax.feed import Feed
-from unlearn_jax.layout import Layout, Program, make_layout
+from unlearn_jax.layout import make_layout
 from unlearn_jax.models import Variables
-from unlearn_jax.predict import make_predictor, predict
+from unlearn_jax.predict import Predictor, make_predictor, predict
 from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
 from unlearn_jax.stages.relearn import relearn_measures
@@ -72,7 +72,7 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
         models = [*(stored(study, s) for s in (original, *unlearned)), *ensembles,
                   stored(study, retrain)]
         models = [m for m in models if m.forget_set in ("", name)]
-        outcomes = [_outcome(study, layout, predictor, m, retrain.forget_set, rows_of)
+        outcomes = [_outcome(study, predictor, m, retrain.forget_set, rows_of)
                     for m in models]
         outcomes = [dataclasses.replace(o, measures=m.measures(o, outcomes[-1])) if m.measures
                     else o for m, o in zip(models, outcomes)]
@@ -146,7 +146,7 @@ def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
     return rows
 
 
-def _outcome(study: Study, layout: Layout, predictor: Program, models: Models,
+def _outcome(study: Study, predictor: Predictor, models: Models,
              forget_set: ForgetSet, rows_of: dict[str, np.ndarray]) -> results.Outcome:
     """The models' predictions, from the store or computed, and their costs."""
     stage = models.stage
@@ -165,7 +165,7 @@ def _outcome(study: Study, layout: Layout, predictor: Program, models: Models,
         count = len(jax.tree.leaves(variables)[0])
         with study.store.write("predictions", key, parts) as directory:
             for split, rows in rows_of.items():
-                outputs = np.stack(predict(predictor, layout, variables, study.resident,
+                outputs = np.stack(predict(predictor, variables, study.resident,
                                            [rows] * count, study.config.eval.batch_size))
                 if models.combine:
                     outputs = models.combine(outputs)
