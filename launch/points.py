@@ -214,10 +214,6 @@ def make_points(wanted: Sequence[dict[str, Any]], file: str,
 
     @functools.cache
     def read(file: str, *more: str) -> ml_collections.ConfigDict:
-        if set_for_all and not more:
-            plain = commandline.read_config([f"--config={file}"])
-            for key in sorted(set_for_all):
-                _check_key(plain, key.partition("[")[0])
         return commandline.read_config([f"--config={file}", *overrides, *more])
 
     points: list[Point] = []
@@ -228,7 +224,7 @@ def make_points(wanted: Sequence[dict[str, Any]], file: str,
         values = {}
         for key, value in own.items():
             if key != CONFIG:
-                _check_key(read(named), key)
+                commandline.check_key(read(named), key)
                 text = _as_flag(read(named), key, value)
                 values[key] = get(read(named, f"--config.{key}={text}"), key)
                 held = get(read(named), key)
@@ -245,20 +241,6 @@ def make_points(wanted: Sequence[dict[str, Any]], file: str,
             raise InputError(f"points {first} and {number} of the sweep are the same")
         points.append(Point(number, named, values, config))
     return points
-
-
-def _check_key(config: ml_collections.ConfigDict, key: str) -> None:
-    held, above = config, "config"
-    for part in key.split("."):
-        if not isinstance(held, ml_collections.ConfigDict):
-            raise InputError(f"config.{key} is not there: {above} is a value, and no section")
-        if part not in held:
-            raise InputError(f"config.{key} is not there; allowed in {above}: "
-                             f"{', '.join(sorted(held))}")
-        held, above = held[part], f"{above}.{part}"
-    if isinstance(held, ml_collections.ConfigDict):
-        raise InputError(f"config.{key} is a section; allowed: one of its keys, as in "
-                         f"{key}.{next(iter(sorted(held)), 'KEY')}")
 
 
 def _as_flag(config: ml_collections.ConfigDict, key: str, value: Any) -> str:

@@ -1,4 +1,29 @@
-from unlearn_jax.commandline import of_the_study
+from pathlib import Path
+
+import pytest
+
+from unlearn_jax.commandline import of_the_study, read_config
+from unlearn_jax.errors import InputError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+@pytest.mark.parametrize("flag, message", [
+    ("--config.unlearn.ssd.nope=3", "config.unlearn.ssd.nope is not there; allowed in "
+                                    "config.unlearn.ssd: alpha, dampening"),
+    ("--config.unlearn.nope.alpha=3", "config.unlearn.nope.alpha is not there; allowed in "
+                                      "config.unlearn: activation, "),
+    ("--config.train.epoch=3", "config.train.epoch is not there; allowed in config.train: "),
+    ("--config.train=3", "config.train is a section; allowed: one of its keys, as in "),
+    ("--config.train.epochs.x=3", "config.train.epochs is a value, and no section"),
+    ("--config.train.epochs=x", "flag --config.train.epochs=x: invalid"),
+    ("--config.seeds[0]=1", "0 is not a valid index"),
+])
+def test_a_wrong_key_is_named_whole_with_what_is_allowed(flag, message):
+    with pytest.raises(InputError) as e:
+        read_config([f"--config={CONFIGS}/ssd.py", "--config.train.epochs=3", flag])
+    assert message in str(e.value) and len(str(e.value).splitlines()) <= 2
 
 
 def test_the_command_of_a_study_says_nothing_of_its_processes():

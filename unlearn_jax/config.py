@@ -326,6 +326,7 @@ def _check_relations(c: ml_collections.ConfigDict) -> None:
              f"one of {_names(losses)} for data.task={c.data.task!r}")
     for name in c.eval.audits:
         _require(name in AUDITS, c, "eval.audits", f"a tuple of {_names(AUDITS)}")
+    _require(len(set(c.eval.audits)) == len(c.eval.audits), c, "eval.audits", "different audits")
     for key in ("alphas", "within"):
         names = [f"{value:g}" for value in c.eval[key]]
         _require(len(set(names)) == len(names), c, f"eval.{key}", "different values")
@@ -371,6 +372,8 @@ def _check_tuple(c, key, kind, length, low, filled) -> None:
     good = good and all(isinstance(v, kinds) and not isinstance(v, bool) for v in value)
     _require(good, c, key, what)
     _require(bool(value) or not filled, c, key, "at least one value")
+    if kind is float:
+        _require(all(map(math.isfinite, value)), c, key, "finite values")
     if low is not None:
         _require(all(v >= low for v in value), c, key, f"values of at least {low:g}")
 
