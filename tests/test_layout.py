@@ -62,6 +62,8 @@ def test_program_times_its_compilation_once():
     seconds = program.compile_seconds
     program(x, np.float32(3))
     assert program.compile_seconds == seconds > 0
+    with pytest.raises(TypeError, match=r"'x' compiled with float32\[3\] and called with .*\[6\]"):
+        program(where.put_members(np.arange(6.0, dtype=np.float32)), np.float32(2))
 
 
 def test_members_lie_on_their_own_devices():

@@ -66,6 +66,15 @@ def test_every_value_by_hand():
     assert [r["stage"] for r in rows if r["method"] == "ft"][0] == "key-ft"
 
 
+def test_operations_that_were_never_counted_are_no_zero():
+    none = np.zeros(2)
+    rows = rows_of((dataclasses.replace(TUNED, flops=none),))
+    assert np.isnan(value(rows, "ft", "flops", 7))
+    assert np.isnan(value(rows, "ft", "flops_vs_retrain", 7))
+    idle = dataclasses.replace(TUNED, flops=none, images=np.zeros(2, int))
+    assert value(rows_of((idle,)), "ft", "flops_vs_retrain", 7) == 0
+
+
 def test_averaged_predictions():
     rows = rows_of()
     # seeds average to 21.5, 31.5, 41.5 on test for both: utility 1

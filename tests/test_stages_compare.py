@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from test_stages import TINY, finish, run_as_typed, statuses, table, values
 
-from unlearn_jax.stages.compare import TRIAL_COLUMNS, validation_errors
+from unlearn_jax import flops
+from unlearn_jax.config import default_config
+from unlearn_jax.errors import InputError
+from unlearn_jax.stages.compare import TRIAL_COLUMNS, make_contenders, validation_errors
 from unlearn_jax.train import make_loss
 
 # One prepares and trains in pairs, the other only prepares.
@@ -185,6 +188,15 @@ def test_mistakes_are_named_before_any_work(tmp_path, flags, words):
     done = run_as_typed("compare.py", tmp_path / "w", tmp_path / "store", *FLAGS, *flags)
     assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr[-2000:]
     assert words in done.stderr and not (tmp_path / "w").exists()
+
+
+def test_a_budget_that_nothing_counts_is_refused(monkeypatch):
+    monkeypatch.setattr(flops, "countable", lambda: False)
+    study = types.SimpleNamespace(config=default_config())
+    with study.config.unlocked():
+        study.config.compare.budget = "flops"
+    with pytest.raises(InputError, match="budget is 'flops'.*JAX_PLATFORMS.*'images' or 'wall'"):
+        make_contenders(study, "configs/compare.py")
 
 
 def test_validation_errors_by_hand():

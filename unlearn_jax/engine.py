@@ -113,7 +113,7 @@ class Rate:
       calls: of the program that were timed.
       members: in a call, on each device.
       compile_seconds: until the first call could be made.
-      flops_of_a_step: of one member, as the program is written.
+      flops_of_a_step: of one member; NaN: not counted.
       call_bytes: on each device while a call runs, by the compiler's analysis.
     """
 
@@ -310,10 +310,11 @@ class PopulationRun:
                 self.books.last_loss.copy())
 
     def _snapshot(self, variables: Variables, epochs, validation_loss) -> Snapshot:
-        books = self.books
+        books, flops = self.books, np.zeros(self.count)
+        if books.steps.any():
+            flops[books.steps > 0] = self.programs.flops_of_a_step
         return Snapshot(variables, epochs, books.steps.copy(), books.images.copy(),
-                        books.steps * self.programs.flops_of_a_step, books.failed.copy(),
-                        validation_loss, books.seconds)
+                        books.steps * flops, books.failed.copy(), validation_loss, books.seconds)
 
     def result(self) -> Trained:
         """The books closed."""

@@ -114,9 +114,7 @@ class Program:
 
     def __init__(self, jitted: Callable):
         self._jitted = jitted
-        self._lowered: jax.stages.Lowered | None = None
         self._compiled: jax.stages.Compiled | None = None
-        self._flops = 0.0
         self.compile_seconds = 0.0
 
     def __call__(self, *args):
@@ -131,22 +129,9 @@ class Program:
         """Compiles for arguments of these shapes, unless it has been; runs nothing."""
         if self._compiled is None:
             began = time.monotonic()
-            self._lowered = self._jitted.lower(*args)
-            self._compiled = self._lowered.compile()
+            self._compiled = self._jitted.lower(*args).compile()
             self.compile_seconds = time.monotonic() - began
             processes.wait("compilation")  # who is early must not wait in a collective
-
-    @property
-    def flops(self) -> float:
-        """Floating-point operations that one call does for the members of one device.
-
-        As the program is written, before the compiler changes it; a loop's body counts once. 0
-        before compilation. Counted when first asked for: of a large program it takes seconds.
-        """
-        if self._lowered is not None:
-            self._flops = max((self._lowered.cost_analysis() or {}).get("flops", 0.0), 0.0)
-            self._lowered = None  # the program's text is not needed again
-        return self._flops
 
     @property
     def compiled(self) -> jax.stages.Compiled:

@@ -231,8 +231,8 @@ class Snapshot:
       epochs: `[M]` epochs behind these variables.
       steps: `[M]` steps taken, best or not.
       images: `[M]` samples trained on to get here, best or not.
-      flops: `[M]` floating-point operations of the steps to get here, as the program is written,
-        before the compiler changes it; of preparation and validation none.
+      flops: `[M]` floating-point operations of the steps to get here (`flops.count`), NaN where
+        nothing counts them; of preparation and validation none.
       failed: `[M]` bool; the variables are those before the step that failed, or, with
         `keep='best'`, the best before it.
       validation_loss: `[M]` in the loss's unit; NaN before the first epoch.

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unlearn_jax import spread
+from unlearn_jax import flops, spread
 from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.engine import train_population
 from unlearn_jax.errors import InputError
@@ -40,7 +40,7 @@ class Preparation:
       batch_size: samples per call of `total`, and of a step of `train`.
       images: `[M]` samples passed through a network so far.
       seconds: wall seconds so far, without compilation.
-      flops: `[M]` floating-point operations so far.
+      flops: `[M]` floating-point operations so far (`flops.count`).
       compile_seconds: spent compiling.
     """
 
@@ -83,10 +83,11 @@ class Preparation:
             began, groups = time.monotonic(), []
             for _, args in layout.over_groups(trees_M, len(self.members)):
                 groups.append(spread.fetch(program(*args)))
-            self._book(program, layout, time.monotonic() - began - program.compile_seconds, 1)
+            self._book(program, time.monotonic() - began - program.compile_seconds)
             return groups
 
         groups = in_smaller_groups(work, self.layout, self.name, self.batch_size)
+        self.flops += flops.count(fun, *_one_of(trees_M))
         return join(groups, len(self.members))
 
     def total(self, over: str, fun: Callable[..., Any], *trees_M: Any,
@@ -129,12 +130,13 @@ class Preparation:
                     sums, weight = program(sums, call, forget, self._feed.resident, *trees)
                     queue.add(weight)
                 groups.append(spread.fetch(sums))
-            # Each member's own batches, whatever others it shares the calls with.
-            self._book(program, layout, time.monotonic() - began,
-                       np.array([len(own) for own in batches]))
+            self._book(program, time.monotonic() - began)
             return groups
 
         groups = in_smaller_groups(work, self.layout, self.name, batch_size)
+        # Each member's own batches, whatever others it shares the calls with.
+        self.flops += np.array([len(own) for own in batches]) * flops.count(
+            fun, self._batch(batch_size), *_one_of(trees_M))
         self.images += [len(own) for own in rows]
         return join(groups, len(self.members))
 
@@ -196,17 +198,22 @@ class Preparation:
 
     def _zeros(self, fun: Callable, count: int, batch_size: int, trees: Any) -> Any:
         """Sums to start from, `[count, ...]`."""
-        size = self.model.image_size
-        batch = Batch(jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8),
-                      *(jax.ShapeDtypeStruct((batch_size,), kind) for kind in (
-                          self.resident.labels.dtype, jnp.int32, jnp.bool_, jnp.float32)),
-                      jax.ShapeDtypeStruct((), jnp.int32))
-        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), trees)
-        shapes = jax.eval_shape(fun, batch, *one)
+        shapes = jax.eval_shape(fun, self._batch(batch_size), *_one_of(trees))
         return jax.tree.map(lambda x: np.zeros((count, *x.shape), x.dtype), shapes)
 
-    def _book(self, program: Program, layout: Layout, seconds: float,
-              calls: int | np.ndarray) -> None:
+    def _batch(self, batch_size: int) -> Batch:
+        """The shapes of a member's batch."""
+        size = self.model.image_size
+        return Batch(jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8),
+                     *(jax.ShapeDtypeStruct((batch_size,), kind) for kind in (
+                         self.resident.labels.dtype, jnp.int32, jnp.bool_, jnp.float32)),
+                     jax.ShapeDtypeStruct((), jnp.int32))
+
+    def _book(self, program: Program, seconds: float) -> None:
         self.seconds += seconds
         self.compile_seconds += program.compile_seconds
-        self.flops += calls * program.flops / layout.members_per_device
+
+
+def _one_of(trees_M: Any) -> Any:
+    """The shapes of a member's part of trees `[M, ...]`."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), trees_M)

@@ -1,5 +1,6 @@
 """The programs that train a population: compiled once, for as many members a call as have room."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from unlearn_jax import memory
+from unlearn_jax import flops, memory
 from unlearn_jax.feed import Feed
 from unlearn_jax.layout import MEMBER, Layout
 from unlearn_jax.models import Model, Variables
@@ -49,10 +50,17 @@ class Programs:
         """Spent compiling so far."""
         return sum(p.compile_seconds for p in (self.start, self.step, self.validate, self.close))
 
-    @property
+    @functools.cached_property
     def flops_of_a_step(self) -> float:
-        """Of one member, as the program is written; in a loop the cost analysis counts one."""
-        return self.step.flops / self.layout.members_per_device
+        """Of one member, once compiled; NaN where nothing counts them (`flops.count`).
+
+        Counted when first asked for: of a large network it takes seconds.
+        """
+        carry, inputs = self._member
+        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype),
+                             self.feed.shapes(1, 1, self.recipe.batch_size))
+        found = jax.eval_shape(find_batch, self.feed.resident, batch, inputs.forget, np.int32(0))
+        return flops.count(guarded(self.recipe.step, self.recipe.settings), carry, inputs, found)
 
     def compile(self, carry: Carry, inputs: Inputs) -> int:
         """Compiles what takes long and much memory; runs nothing.
@@ -63,6 +71,8 @@ class Programs:
         Returns:
           Bytes that a call needs on each device beside carry, inputs and resident data.
         """
+        self._member = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype),
+                                    (carry, inputs))
         carry, inputs = self.layout.shapes_of_members((carry, inputs), self.size)
         kinds, sum_G = self.layout.shapes_of_members(
             (np.zeros((1, self.chunk), np.int32), np.zeros(1, np.float32)), self.size)

@@ -133,7 +133,7 @@ def _values(outcome: Outcome, reference: Outcome, targets: Targets,
             yield f"ceiling@{alpha:g}", value
     costs, ideal_costs = (
         {name: np.where(o.failed, np.nan, cost) for name, cost in (
-            ("images", o.images), ("wall_seconds", o.seconds), ("flops", o.flops))}
+            ("images", o.images), ("wall_seconds", o.seconds), ("flops", _counted(o)))}
         for o in (outcome, reference))
     yield from costs.items()
     yield "epochs_trained", np.where(outcome.failed, np.nan, outcome.epochs_trained)
@@ -142,6 +142,11 @@ def _values(outcome: Outcome, reference: Outcome, targets: Targets,
             yield f"{name.removesuffix('_seconds')}_vs_retrain", cost / ideal_costs[name]
     for name, measure in outcome.measures.items():
         yield name, np.where(outcome.failed, np.nan, measure)
+
+
+def _counted(outcome: Outcome) -> np.ndarray:
+    """FLOPs `[M]`; NaN where none were counted, as earlier versions did on a GPU, and wrote 0."""
+    return np.where((outcome.flops == 0) & (outcome.images > 0), np.nan, outcome.flops)
 
 
 def _split_values(split: str, outputs, labels, cfg, classification):

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints, search
+from unlearn_jax import checkpoints, flops, search
 from unlearn_jax.errors import InputError
 from unlearn_jax.feed import Feed
 from unlearn_jax.layout import make_layout
@@ -57,9 +57,13 @@ def make_contenders(study: Study, config_file: str) -> list[Contender]:
       config_file: FILE:SCALE of its config; those of the methods lie beside it.
 
     Raises:
-      InputError: a method refuses one of its trials, a config is missing, or a forget set leaves
-        no validation sample to choose by.
+      InputError: a method refuses one of its trials, a config is missing, a forget set leaves
+        no validation sample to choose by, or nothing counts the FLOPs that are the budget.
     """
+    if study.config.compare.budget == "flops" and not flops.countable():
+        raise InputError("config.compare.budget is 'flops', which jax counts on a CPU, and "
+                         "JAX_PLATFORMS leaves that out: add ',cpu' to it, or take 'images' or "
+                         "'wall'")
     for forget_set in study.splits.forget_sets:
         if not len(study.splits.retain_validation(forget_set)):
             raise InputError(f"forget set {forget_set.name} leaves no validation samples: nothing "

@@ -6,6 +6,7 @@ that are taken to see; the memory, from the compiler's own analysis of the train
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -80,12 +81,20 @@ class Plan:
         compiling = self.measured.compile_seconds * sum(j.models > 0 for j in self.jobs)
         return images / (self.recorded or self.measured.images_per_second) + compiling
 
+    @property
+    def flops(self) -> float | None:
+        """Of all training steps, each as one of the first job; None: nothing counts them."""
+        if self.measured is None:
+            return 0.0
+        flops = self.measured.flops_of_a_step * sum(j.steps for j in self.jobs)
+        return None if math.isnan(flops) else flops
+
     def record(self) -> dict:
         """For run.json."""
         m = self.measured
         return {
             "jobs": [dataclasses.asdict(j) for j in self.jobs], "predicted": self.predicted,
-            "flops": m.flops_of_a_step * sum(j.steps for j in self.jobs) if m else 0.0,
+            "flops": self.flops,
             "measured_images_per_s": m and round(m.images_per_second, 1),
             "recorded_images_per_s": self.recorded and round(self.recorded, 1),
             "call_bytes": m and m.call_bytes, "image_bytes": self.image_bytes,
@@ -108,13 +117,14 @@ class Plan:
         m = self.measured
         if m is None:
             return "\n".join([*lines, "  Every model is in the store: nothing to train."])
-        flops = m.flops_of_a_step * sum(j.steps for j in self.jobs)
+        flops = "not counted" if self.flops is None else \
+            f"{self.flops:.3g} for the training steps, as they are written"
         rate = (f"{self.recorded:,.0f} images/s, as finished stages of this store trained on this "
                 f"device (now, in {m.calls} calls: {m.images_per_second:,.0f})" if self.recorded
                 else f"{m.images_per_second:,.0f} images/s, measured now in {m.calls} calls of the "
                      "training step")
         lines += [
-            f"  FLOPs: {flops:.3g} for the training steps, as their program is written.",
+            f"  FLOPs: {flops}.",
             f"  Time: about {duration(self.seconds)} at {rate}; a prediction counted as a third "
             f"of a step, each compilation as {m.compile_seconds:.0f} s.",
             f"  Memory: {m.call_bytes / 1e6:,.0f} MB for a call of {m.members} "
