@@ -57,6 +57,11 @@ class Stage:
         return self.arm or self.method
 
     @property
+    def from_seed(self) -> int:
+        """The seed whose M_O all its members started from; -1: each from that of its own."""
+        return self.parts.get("unlearn", {}).get("from_seed", -1)
+
+    @property
     def key(self) -> str:
         """Its place in the store."""
         return stage_key(self.method, self.parts)

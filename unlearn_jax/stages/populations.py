@@ -149,8 +149,8 @@ def _run_population(shares: list[Share], recipe: Recipe) -> None:
     trained = train_population(recipe, study.model, layout, before[0].resident, members,
                                prepared.variables, saver, study.bar, context)
     status = "resumed" if saver.resumed else "computed"
-    images_before, flops_before = (np.concatenate([getattr(b, name) for b in before])
-                                   for name in ("images", "flops"))
+    images_before, flops_before, steps_before = (
+        np.concatenate([getattr(b, name) for b in before]) for name in ("images", "flops", "steps"))
     for share in shares:
         for stage in share.stages:
             snapshot = trained.snapshots[snapshot_of(stage, recipe)]
@@ -159,6 +159,7 @@ def _run_population(shares: list[Share], recipe: Recipe) -> None:
             snapshot = dataclasses.replace(
                 snapshot, failed=snapshot.failed | failed,
                 images=snapshot.images + images_before, flops=snapshot.flops + flops_before,
+                steps=snapshot.steps + steps_before,
                 seconds=snapshot.seconds + sum(b.seconds for b in before))
             metadata = _store_stage(share.study, stage, snapshot, mine, trained.history,
                                     prepared.touched, share.name)
