@@ -195,9 +195,14 @@ def _on_forgetting(run: Run, forget_set: str, evaluated: Model) -> str:
     if not before.n or not after.n:
         return ""
     top = ceiling(run, forget_set, alpha)
-    top = metric.text(top.mean) if top and top.n else "unknown"
-    return (f" {metric.header}: {metric.text(after.mean)}; M_O has {metric.text(before.mean)}, "
-            f"the ceiling is {top}.")
+    text = f" {metric.header}: {metric.text(after.mean)}; M_O has {metric.text(before.mean)}"
+    across = [estimate(run.values(m, forget_set, f"forgetting_across@{alpha}"))
+              for m in (original, evaluated)]
+    if not top or not top.n or not all(e.n for e in across):
+        return f"{text}; the ceiling is unknown."
+    before, after = (metric.text(e.mean) for e in across)
+    return (f"{text}. Against M_Rs of other seeds it is {after}; there M_O has {before}, and the "
+            f"ceiling is {metric.text(top.mean)}.")
 
 
 def _distance(metric: Metric, value: float, more: str, less: str) -> str:
