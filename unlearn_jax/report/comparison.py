@@ -59,9 +59,10 @@ def _explanation(run: Run) -> tuple[Block, ...]:
     change = "falls" if run.classification else "rises"
     choice = (
         "Taken is, for each forget set, the strongest trial whose "
-        f"{error} on the validation samples of D_r, averaged over seeds, {change} by at most "
+        f"{error} on half of the validation samples of D_r, averaged over seeds, {change} by at most "
         f"{100 * c['tolerance']:g} % of M_O's; where there is none, the one of lowest validation "
-        "error, marked with a star. No forget or test sample takes part in the choice.")
+        "error, marked with a star. No method trains on that half; one that trains on validation "
+        "samples (reset) has the other. No forget or test sample takes part in the choice.")
     tests = (
         f"Ranks are by {leaderboard.ranked_by(run)}. Tests compare it with {BASELINE}'s in a "
         f"paired t-test over seeds (n = {len(run.seeds)}), each averaged over the forget sets "
@@ -184,8 +185,8 @@ def _trials(run: Run) -> Table:
         (("method", "as in results.csv"), ("forget set", "which D_f"),
          ("trial", "from weak to strong"), ("learning rate", "at its peak"),
          ("strength", "the method's own option that is searched"), ("epochs", "of unlearning"),
-         ("validation error", f"{error} on the validation samples of D_r, mean over seeds; “–”: a "
-          "member failed"),
+         ("validation error", f"{error} on the half of D_r's validation samples that no method "
+          "trains on, mean over seeds; “–”: a member failed"),
          ("limit", "the largest that is allowed: M_O's and the tolerance"),
          ("within", "whether it keeps to the limit"), ("choice", "the strongest within the limit"),
          ("images", "per seed, preparation included"),

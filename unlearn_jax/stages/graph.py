@@ -21,7 +21,8 @@ from unlearn_jax.store import Store, stage_key
 from unlearn_jax.train import Loss
 
 # Part of every model's key. Raise it when the same config starts to give other models (the
-# golden test says so), or a store would mix models of two versions.
+# golden test says so), or a store would mix models of two versions. Where they are a single
+# method's, `Method.numbers` is raised.
 _NUMBERS = 2
 
 # Keys of `data` that a trained model depends on beyond the fingerprint of what was loaded.
@@ -147,6 +148,8 @@ def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list
         parts["options"] = method_options(section, found).to_dict()
     if found.code:
         parts["code"] = found.code
+    if found.method.numbers > 1:
+        parts["numbers"] = found.method.numbers
     return [Stage(found.name, forget_set, epochs, {**parts, "epochs": epochs})
             for epochs in sorted(section.epochs)]
 
