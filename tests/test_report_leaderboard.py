@@ -163,7 +163,8 @@ def test_classes(tmp_path):
     (board,) = leaderboard.boards(run)
     assert {"accuracy_test", "accuracy_forget"} <= board.rows[0].values.keys()
     text = markdown.render(build(run, []))
-    assert "whose accuracy on half of the validation samples of D_r, averaged over seeds, falls by" in text
+    assert ("whose accuracy on half of the validation samples of D_r, averaged over seeds, "
+            "falls by") in text
     assert r"accuracy test (\%)" in latex.render(run, (board,))
 
 

@@ -109,7 +109,8 @@ def test_one_seed_has_no_ceiling():
         return dataclasses.replace(o, seeds=o.seeds[:1], images=o.images[:1],
                                    seconds=o.seconds[:1], epochs_trained=o.epochs_trained[:1],
                                    failed=o.failed[:1], flops=o.flops[:1],
-                                   steps=o.steps[:1], outputs={k: v[:1] for k, v in o.outputs.items()})
+                                   steps=o.steps[:1],
+                                   outputs={k: v[:1] for k, v in o.outputs.items()})
 
     rows = rows_of((first(TUNED),), first(REFERENCE))
     assert not [r for r in rows if r["metric"].startswith(("ceiling", "forgetting_across"))]

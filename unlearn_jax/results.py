@@ -50,6 +50,18 @@ class Outcome:
     measures: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     from_seed: int = -1
 
+    @property
+    def started(self) -> np.ndarray:
+        """`[M]` the position of the seed whose M_O each member started from."""
+        return started(self.seeds, self.from_seed)
+
+
+def started(seeds: tuple[int, ...], from_seed: int) -> np.ndarray:
+    """`[M]` the position of the seed whose M_O each member started from; -1: its own."""
+    if from_seed < 0:
+        return np.arange(len(seeds))
+    return np.full(len(seeds), seeds.index(from_seed))
+
 
 @dataclasses.dataclass(frozen=True)
 class Targets:
@@ -133,7 +145,7 @@ def _values(outcome: Outcome, reference: Outcome, targets: Targets,
             yield f"forgetting@{alpha:g}", value
             yield f"F@{alpha:g}", value * utility
         if len(theirs) > 1:
-            across = metrics.forgetting_across(theirs, mine, alphas, _started(outcome))
+            across = metrics.forgetting_across(theirs, mine, alphas, outcome.started)
             for alpha, value in zip(cfg.alphas, across):
                 yield f"forgetting_across@{alpha:g}", value
     elif len(theirs) > 1:
@@ -151,13 +163,6 @@ def _values(outcome: Outcome, reference: Outcome, targets: Targets,
             yield f"{name.removesuffix('_seconds')}_vs_retrain", cost / ideal_costs[name]
     for name, measure in outcome.measures.items():
         yield name, np.where(outcome.failed, np.nan, measure)
-
-
-def _started(outcome: Outcome) -> np.ndarray:
-    """`[M]` the position of the seed whose initial weights each member grew from."""
-    if outcome.from_seed < 0:
-        return np.arange(len(outcome.seeds))
-    return np.full(len(outcome.seeds), outcome.seeds.index(outcome.from_seed))
 
 
 def _split_values(split: str, outputs, labels, cfg, classification):

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from unlearn_jax.report import leaderboard
+from unlearn_jax.report import leaderboard, verdict
 from unlearn_jax.report.document import Block, Cell, Code, Figure, Section, Table, Text
 from unlearn_jax.report.inputs import Run
 from unlearn_jax.report.leaderboard import BASELINE, CEILING, FLOOR, OVERALL, Board, Row
@@ -59,10 +59,11 @@ def _explanation(run: Run) -> tuple[Block, ...]:
     change = "falls" if run.classification else "rises"
     choice = (
         "Taken is, for each forget set, the strongest trial whose "
-        f"{error} on half of the validation samples of D_r, averaged over seeds, {change} by at most "
-        f"{100 * c['tolerance']:g} % of M_O's; where there is none, the one of lowest validation "
-        "error, marked with a star. No method trains on that half; one that trains on validation "
-        "samples (reset) has the other. No forget or test sample takes part in the choice.")
+        f"{error} on half of the validation samples of D_r, averaged over seeds, {change} by at "
+        f"most {100 * c['tolerance']:g} % of M_O's; where there is none, the one of lowest "
+        "validation error, marked with a star. No method trains on that half; one that trains on "
+        "validation samples (reset) has the other. No forget or test sample takes part in the "
+        "choice.")
     tests = (
         f"Ranks are by {leaderboard.ranked_by(run)}. Tests compare it with {BASELINE}'s in a "
         f"paired t-test over seeds (n = {len(run.seeds)}), each averaged over the forget sets "
@@ -77,7 +78,9 @@ def _explanation(run: Run) -> tuple[Block, ...]:
         "Against the M_R of its own seed, which grew from the same initial weights, a model can: "
         "that Forgetting, and F made of it, compare methods with each other. The last row is the "
         "floor, M_O untouched. F and utility credit what M_O still knows of the forget set where "
-        "test samples are like it, so that they can exceed M_R's.")
+        "test samples are like it, so that they can exceed M_R's."
+        + verdict.on_start(run, *(leaderboard.model(run, m, fs) for m in leaderboard.methods(run)
+                                  for fs in run.forget_sets)))
     costs = (
         "Images count the samples that a method's passes, preparation included, show to the model "
         "that learns. What else a step computes is not in them: a teacher's prediction of the same "

@@ -44,7 +44,7 @@ def headline_metrics(run: Run) -> list[str]:
     alpha = f"{run.alpha:g}"
     kind = "accuracy" if run.classification else "mae"
     return [f"{kind}_test", f"{kind}_forget", f"{kind}_retain", "utility",
-            f"forgetting@{alpha}", f"forgetting_across@{alpha}", f"ceiling@{alpha}", f"F@{alpha}", 
+            f"forgetting@{alpha}", f"forgetting_across@{alpha}", f"ceiling@{alpha}", f"F@{alpha}",
             "images_vs_retrain", "wall_vs_retrain"]
 
 

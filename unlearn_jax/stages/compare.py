@@ -103,7 +103,9 @@ def run_comparison(study: Study, original: Stage, retrained: list[Stage],
             mine = [by_set[name] for by_set in stages]
             selection = search.select(
                 np.stack([judge.errors(stage, retrain.forget_set) for stage in mine]),
-                limits[name], study.config.compare.tolerance, study.dataset.num_classes > 0)
+                # what a trial may lose, it may lose of the M_O that it started from
+                limits[name][mine[0].started(study.seeds)],
+                study.config.compare.tolerance, study.dataset.num_classes > 0)
             chosen.append(mine[selection.chosen])
             rows += _rows(contender, budgets[name], mine, selection, study)
             _warn(study, contender, name, budgets[name], selection)

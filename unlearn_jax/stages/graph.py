@@ -16,6 +16,7 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import Model
+from unlearn_jax.results import started
 from unlearn_jax.splits import ForgetSet, Splits
 from unlearn_jax.store import Store, stage_key
 from unlearn_jax.train import Loss
@@ -61,6 +62,10 @@ class Stage:
     def from_seed(self) -> int:
         """The seed whose M_O all its members started from; -1: each from that of its own."""
         return self.parts.get("unlearn", {}).get("from_seed", -1)
+
+    def started(self, seeds: tuple[int, ...]) -> np.ndarray:
+        """`[M]` the position of the seed whose M_O each member started from."""
+        return started(seeds, self.from_seed)
 
     @property
     def key(self) -> str:

@@ -166,7 +166,7 @@ def _run_population(shares: list[Share], recipe: Recipe) -> None:
             share.study.run.record_stage(
                 stage.name, stage.forget_name, stage.key, status,
                 float(np.sum(metadata["seconds"])), int(np.sum(metadata["images"])), len(mine),
-                stage.epochs)
+                stage.epochs, stage.from_seed)
     saver.finish()
     study.run.record_start(recipe.name,
                            trained.compile_seconds + sum(b.compile_seconds for b in before),
@@ -274,7 +274,8 @@ def record_reused(study: Study, stage: Stage) -> None:
     logging.info("%s %s: reused from %s", stage.name, stage.forget_name, path)
     metadata, _ = checkpoints.describe(path)
     study.run.record_stage(stage.name, stage.forget_name, stage.key, "reused", 0.0,
-                           int(np.sum(metadata["images"])), len(metadata["seeds"]), stage.epochs)
+                           int(np.sum(metadata["images"])), len(metadata["seeds"]), stage.epochs,
+                           stage.from_seed)
 
 
 def make_member(study: Study, seed: int, forget_set: ForgetSet | None) -> Member:
