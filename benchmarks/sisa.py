@@ -107,7 +107,8 @@ def _retrain(study: Study) -> Outcome:
 
 def _outcome(method: str, books: dict[str, Any], seeds: tuple[int, ...]) -> Outcome:
     return Outcome(method, "", 0, "", seeds, {}, *(
-        np.array(books[k]) for k in ("images", "seconds", "epochs_trained", "failed", "flops")))
+        np.array(books[k])
+        for k in ("images", "seconds", "epochs_trained", "failed", "flops", "step")))
 
 
 def _figures(ensemble: Models, retrained: Outcome, deleted: list[Models]) -> dict[str, float]:

@@ -202,11 +202,15 @@ def _rows(name, models, errors, labels, seeds, alphas, task):
                 add(method, budget, f"forgetting@{alpha:g}", f)
                 add(method, budget, f"F@{alpha:g}", f * utility)
                 add(method, budget, f"averaged:forgetting@{alpha:g}", [_mean(f)], (-1,))
-            elif len(seeds) > 1:
-                r = reference["forget"]
-                pairs = np.exp(-np.abs(r[:, None] - r[None]) / alpha).mean(-1)
+            if len(seeds) > 1:
+                pairs = np.exp(-np.abs(mine["forget"][:, None] - reference["forget"][None])
+                               / alpha).mean(-1)
+                bad = ~np.isfinite(np.diag(pairs))
+                pairs[bad], pairs[:, bad] = np.nan, np.nan
                 np.fill_diagonal(pairs, np.nan)
-                add(method, budget, f"ceiling@{alpha:g}", [_mean(row) for row in pairs])
+                metric = "ceiling" if method == "retrain" else "forgetting_across"
+                add(method, budget, f"{metric}@{alpha:g}", [
+                    _mean(np.concatenate(both)) for both in zip(pairs, pairs.T)])
         add(method, budget, f"averaged:{kind}_test", [_mean(score(mine, "test"))], (-1,))
         cost = {"original": 36000, "retrain": 30000}.get(method, 2500 * budget)
         add(method, budget, "images", [cost] * len(seeds))

@@ -39,7 +39,8 @@ class Log:
     def __init__(self):
         self.stages, self.tables = [], {}
 
-    def record_stage(self, stage, forget_set, key, status, seconds, images, members, epochs):
+    def record_stage(self, stage, forget_set, key, status, seconds, images, members, epochs,
+                     from_seed=-1):
         self.stages.append((stage, forget_set, status, members, images))
 
     def record_start(self, program, compile_seconds, first_step_seconds):

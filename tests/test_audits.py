@@ -41,7 +41,8 @@ def outcome(method, known, seed=0, labels=LABELS, patch=0.0, failed=()):
     seconds = np.full(MODELS, 10.0 if method == "retrain" else 1.0)
     bad = np.isin(np.arange(MODELS), failed)
     return Outcome(method, "20-28", 2, f"key-{method}", tuple(range(MODELS)), outputs,
-                   np.full(MODELS, 100), seconds, np.full(MODELS, 2), bad, np.full(MODELS, 1e9))
+                   np.full(MODELS, 100), seconds, np.full(MODELS, 2), bad, np.full(MODELS, 1e9),
+                   np.full(MODELS, 10))
 
 
 def audit(judged, reference, labels=LABELS, injection=None, members=None):

@@ -54,6 +54,54 @@ def test_ceiling_needs_two_seeds():
         errors.retrain_ceiling(jnp.zeros((1, 4)), jnp.ones(1))
 
 
+def across(reference, evaluated, started, alpha=15.0):
+    return np.asarray(errors.forgetting_across(
+        jnp.array(reference), jnp.array(evaluated), jnp.array([alpha]), jnp.array(started)))[0]
+
+
+def test_forgetting_across_is_a_mean_over_pairs_of_other_seeds():
+    reference, evaluated = R.uniform(0, 20, (2, 4, 30)).astype(np.float32)
+    pairs = np.exp(-np.abs(evaluated[:, None] - reference[None]) / 15).mean(-1)  # [M_e, M_R]
+    np.fill_diagonal(pairs, np.nan)
+    expected = np.nanmean(np.stack([pairs, pairs.T]), axis=(0, 2))
+    found = across(reference, evaluated, np.arange(4))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(found.mean(), np.nanmean(pairs), rtol=1e-5)
+
+
+def test_forgetting_across_leaves_out_the_reference_of_the_start():
+    reference, evaluated = R.uniform(0, 20, (2, 4, 30)).astype(np.float32)
+    pairs = np.exp(-np.abs(evaluated[:, None] - reference[None]) / 15).mean(-1)
+    np.fill_diagonal(pairs, np.nan)
+    pairs[:, 2] = np.nan  # all models started from the weights that M_R number 2 started from
+    expected = [np.nanmean([*pairs[i], *pairs[:, i]]) for i in range(4)]
+    np.testing.assert_allclose(across(reference, evaluated, [2] * 4), expected, rtol=1e-5)
+
+
+def test_a_failed_seed_is_left_out_of_forgetting_across():
+    reference, evaluated = R.uniform(0, 20, (2, 4, 30)).astype(np.float32)
+    expected = across(reference[:3], evaluated[:3], np.arange(3))
+    for broken in (reference, evaluated):
+        kept = broken[3].copy()
+        broken[3, 5] = np.nan
+        found = across(reference, evaluated, np.arange(4))
+        np.testing.assert_allclose(found[:3], expected, rtol=1e-6)
+        assert np.isnan(found[3])
+        broken[3] = kept
+
+
+def test_what_shares_its_start_with_one_reference_is_nearer_to_that_one_alone():
+    """A model that does nothing but what its seed decides: Forgetting is high, across it is not."""
+    own = R.normal(0, 8, (6, 400))
+    reference = np.abs(10 + own + R.normal(0, 2, own.shape)).astype(np.float32)
+    evaluated = np.abs(10 + own + R.normal(0, 2, own.shape)).astype(np.float32)
+    same = np.asarray(errors.forgetting(reference, evaluated, jnp.array([15.0])))[0]
+    ceiling = np.asarray(errors.retrain_ceiling(jnp.array(reference), jnp.array([15.0])))[0]
+    apart = across(reference, evaluated, np.arange(6))
+    assert (same > ceiling + 0.1).all()
+    np.testing.assert_allclose(apart, ceiling, atol=0.03)
+
+
 def test_accuracy_within_counts_the_bound():
     e = jnp.array([[0.0, 5.0, 5.1, 9.0], [1.0, 1.0, np.nan, 1.0]])
     np.testing.assert_allclose(errors.accuracy_within(e, 5.0), [0.5, np.nan])
@@ -119,6 +167,10 @@ def test_one_pass_gives_what_the_single_metrics_give():
     (lambda: errors.forgetting(jnp.zeros((3, 5)), jnp.zeros((1, 5)), jnp.ones(2)), "the same"),
     (lambda: errors.forgetting(jnp.zeros((3, 5)), jnp.zeros((3, 5)), jnp.ones(())), "alphas"),
     (lambda: errors.mean_error(jnp.zeros(3)), "errors"),
+    (lambda: errors.forgetting_across(*jnp.zeros((2, 3, 5)), jnp.ones(2), jnp.arange(2)),
+     "must be the same"),
+    (lambda: errors.forgetting_across(*jnp.zeros((2, 1, 5)), jnp.ones(2), jnp.arange(1)),
+     "two seeds"),
 ])
 def test_shapes_are_never_broadcast(call, words):
     with pytest.raises(ValueError, match=words):

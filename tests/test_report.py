@@ -13,7 +13,15 @@ import pandas as pd
 import pytest
 from fake_workdir import write_csv, write_json, write_workdir
 
-from unlearn_jax.report import ReportError, figures, html, markdown, picture, write_report
+from unlearn_jax.report import (
+    ReportError,
+    figures,
+    html,
+    markdown,
+    picture,
+    verdict,
+    write_report,
+)
 from unlearn_jax.report.document import Cell, Document, Section, Table, Text
 from unlearn_jax.report.inputs import read_run
 from unlearn_jax.report.predictions import parse_prediction_name
@@ -227,6 +235,25 @@ def test_verdict(tmp_path, original, retrain, unlearned, said):
     text = text_report(path)
     for sentence in said:
         assert sentence in text
+
+
+def test_models_of_one_original_are_compared_with_that_one(tmp_path):
+    path = write_workdir(tmp_path, samples=12)
+    change_results(path, {("original", "mae_forget"): (5, 6, 7),
+                          ("retrain", "mae_forget"): (10, 12, 14),
+                          ("ft", "mae_forget"): (8, 9, 10)})
+    change_json(path / "run.json", lambda run: [s.update(from_seed=1) for s in run["stages"]
+                                                if s["stage"] == "ft"])
+    run = read_run(path)
+    ft, original = run.only("20-28", "ft"), run.only("20-28", "original")
+    found = verdict.gap(run, "20-28", ft)
+    # M_O of seed 1 errs 6 years: gaps 4, 6, 8 and shifts 2, 3, 4
+    assert (found.gap, found.shift) == (estimate([4, 6, 8]), estimate([2, 3, 4]))
+    assert verdict.share_closed(run, "20-28", ft).tolist() == [0.5, 0.5, 0.5]
+    assert verdict.gap(run, "20-28", original).gap == estimate([5, 6, 7])
+    said = "started from the M_O of seed 1"
+    assert said in verdict.on_model(run, "20-28", ft) and said in verdict.table(run).caption
+    assert said not in text_report(write_workdir(tmp_path / "usual", samples=12))
 
 
 def test_verdict_of_a_classification(tmp_path):

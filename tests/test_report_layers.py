@@ -9,6 +9,7 @@ from unlearn_jax.report.figures import draw_all
 from unlearn_jax.report.inputs import read_run
 from unlearn_jax.report.layers import section
 from unlearn_jax.report.sections import build
+from unlearn_jax.report.stats import estimate_pairs
 
 COLUMNS = ("method", "forget_set", "epochs", "seed", "layer", "to_original", "to_retrain", "norm",
            "floor")
@@ -39,6 +40,16 @@ def test_distances_of_whole_models_by_hand(workdir):
     assert cells(workdir) == {"original M_O": ["–", "50.0", "150.0"],
                               "retrained M_R": ["50.0", "–", "150.0"],
                               "fine-tuned M_FT": ["50.0", "50.0", "150.0"]}
+
+
+def test_the_interval_between_independent_models_is_the_jackknifes(tmp_path):
+    workdir = write_workdir(tmp_path / "three", seeds=(0, 1, 2), history=False, samples=12)
+    far = (30, 31, 32)
+    write_csv(workdir / "layers.csv", COLUMNS, [
+        (m, "20-28", e, s, "head", 5, 5, 100, far[s]) for m, e in MODELS for s in (0, 1, 2)])
+    found = section(read_run(workdir), "20-28", ())
+    e = estimate_pairs([0.30, 0.31, 0.32])
+    assert found.blocks[0].rows[0][-1].note == f"± {100 * e.half:.1f} (3)" != "± 2.5 (3)"
 
 
 def test_a_failed_member_does_not_count(workdir):

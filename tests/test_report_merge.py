@@ -144,11 +144,13 @@ def test_what_is_of_all_seeds_of_a_run_is_of_no_merged_run(runs, tmp_path):
         append(path, ("original", "20-28", "0", "-1", "population:w1", value),
                ("ft", "20-28", "2", "-1", "population:w1", value),
                ("ft", "20-28", "2", "-1", "population:js", "0.5"),
+               ("ft", "20-28", "2", "0", "forgetting_across@7", value),
                ("retrain", "20-28", "12", "0", "w1_forget", value))
     merge_runs([Source(p) for p in runs], tmp_path / "out")
     merged = table(tmp_path / "out").set_index("metric").value
     assert "population:w1" not in merged and merged["population:js"] == "0.5"
     assert merged["w1_forget"] == "1.5", "against another seed of its own run, as a ceiling is"
+    assert merged["forgetting_across@7"] == "1.5"
 
 
 def test_no_label_is_advised_where_the_original_differs(runs, tmp_path):

@@ -1,10 +1,21 @@
 """Tests, corrections, ranks and fronts, by hand and against SciPy."""
 
 import numpy as np
+import pandas as pd
 import pytest
-from scipy.stats import ttest_rel
+from scipy.stats import t, ttest_rel
 
-from unlearn_jax.report.stats import estimate, holm, paired_p, pareto, ranks
+from unlearn_jax.report.stats import (
+    estimate,
+    estimate_metric,
+    estimate_pairs,
+    holm,
+    independent,
+    paired_p,
+    pareto,
+    ranks,
+    summarise,
+)
 
 
 def test_an_infinite_value_makes_the_mean_infinite_and_nan_is_left_out():
@@ -12,6 +23,66 @@ def test_an_infinite_value_makes_the_mean_infinite_and_nan_is_left_out():
     assert (e.mean, e.n, e.infinite) == (np.inf, 3, 1)
     assert np.isnan([e.std, e.low, e.high]).all()
     assert (estimate([1.0, np.nan, 3.0]).mean, estimate([1.0, np.nan]).infinite) == (2, 0)
+
+
+def over_pairs(evaluated, reference):
+    """By seed the mean over its pairs with other seeds, exp(-|r - e| / 15) over samples."""
+    pairs = np.exp(-np.abs(evaluated[:, None] - reference[None]) / 15).mean(-1)
+    np.fill_diagonal(pairs, np.nan)
+    return np.nanmean([*zip(pairs, pairs.T)], axis=(1, 2))
+
+
+def test_the_interval_over_pairs_is_the_jackknifes():
+    reference = np.random.default_rng(0).gamma(2, 4, (5, 30))
+    found = estimate_pairs(over_pairs(reference, reference))
+    without = [over_pairs(*[np.delete(reference, i, 0)] * 2).mean() for i in range(5)]
+    error = np.sqrt(4 / 5 * np.sum((np.array(without) - np.mean(without))**2))
+    assert found.half == pytest.approx(t.ppf(0.975, 4) * error)
+    assert (found.mean, found.std) == (np.mean(over_pairs(reference, reference)), np.std(
+        over_pairs(reference, reference), ddof=1)) and found.n == 5
+
+
+@pytest.mark.parametrize("seeds", [3, 10])
+def test_intervals_over_pairs_cover_as_they_say(seeds):
+    rng, faces = np.random.default_rng(seeds), np.random.default_rng(1).normal(8, 6, 40)
+
+    def models(count):
+        """M_R and what comes of the same start: both err as their seed does."""
+        own = rng.normal(0, 1.5, (count, 1)) + rng.normal(0, 4, (count, 40))
+        noise = rng.normal(0, 1, (count, 1)) + rng.normal(0, 2, (count, 40))
+        return np.abs(faces + own), np.abs(faces - 3 + 0.7 * own + noise)
+
+    reference, evaluated = models(1000)
+    ceiling, across = (over_pairs(e, reference).mean() for e in (reference, evaluated))
+    cover = np.zeros(4)
+    for _ in range(1000):
+        reference, evaluated = models(seeds)
+        of_m_r, of_m_e = over_pairs(reference, reference), over_pairs(evaluated, reference)
+        below = estimate(independent("ceiling@1", of_m_r)
+                         - independent("forgetting_across@1", of_m_e))
+        for i, (e, true) in enumerate((
+                (estimate_pairs(of_m_r), ceiling), (estimate_pairs(of_m_e), across),
+                (below, ceiling - across), (estimate(of_m_r), ceiling))):
+            cover[i] += (e.low <= true <= e.high) / 1000
+    assert (cover[:3] > 0.92).all() and cover[3] < 0.8, cover
+
+
+def test_two_seeds_have_one_pair_and_no_interval():
+    found = estimate_pairs([0.5, 0.5, np.nan])
+    assert (found.mean, found.n, found.has_interval) == (0.5, 2, False)
+    assert np.isnan(independent("ceiling@15", np.array([0.5, 0.5]))).all()
+    assert estimate([0.5, 0.6]).has_interval and not estimate([0.5]).has_interval
+
+
+def test_the_summary_has_the_interval_over_pairs():
+    rows = pd.DataFrame([("retrain", "a", 1, metric, value) for metric in ("ceiling@2", "utility")
+                         for value in (1.0, 2.0, 4.0)],
+                        columns=["method", "forget_set", "epochs", "metric", "value"])
+    ceiling, utility = summarise(rows).itertuples()
+    assert ceiling.mean == utility.mean and ceiling.std == utility.std
+    assert ceiling.ci95_high - ceiling.mean == pytest.approx(4 * (utility.ci95_high - utility.mean))
+    assert estimate_metric("ceiling@2", [1, 2, 4]).high == ceiling.ci95_high
+    assert estimate_metric("utility", [1, 2, 4]).high == utility.ci95_high
 
 
 def test_paired_p_by_hand():

@@ -16,13 +16,13 @@ def outcome(method, test, forget, **changes):
     base = Outcome(method, "20-28", 2, f"key-{method}", (7, 8),
                    {"test": np.array(test, np.float32), "forget": np.array(forget, np.float32)},
                    np.array([100, 100]), np.array([2.0, 4.0]), np.array([2, 2]),
-                   np.array([False, False]), np.array([1e9, 2e9]))
+                   np.array([False, False]), np.array([1e9, 2e9]), np.array([10, 20]))
     return dataclasses.replace(base, **changes)
 
 
 REFERENCE = outcome("retrain", [[22, 32, 42], [21, 31, 41]], [[30, 32], [29, 31]],
                     images=np.array([1000, 500]), seconds=np.array([20.0, 20.0]),
-                    flops=np.array([4e9, 4e9]))
+                    flops=np.array([4e9, 4e9]), steps=np.array([40, 80]))
 TUNED = outcome("ft", [[21, 31, 41], [22, 32, 42]], [[24, 26], [29, 31]])
 
 
@@ -62,6 +62,8 @@ def test_every_value_by_hand():
     assert value(rows, "ft", "wall_vs_retrain", 8) == pytest.approx(0.2)
     assert value(rows, "ft", "wall_seconds", 8) == 4
     assert value(rows, "ft", "flops_vs_retrain", 7) == pytest.approx(0.25)
+    assert value(rows, "ft", "steps", 8) == 20
+    assert value(rows, "ft", "steps_vs_retrain", 8) == pytest.approx(0.25)
     assert value(rows, "median", "mae_test", 7) == pytest.approx(20 / 3)
     assert [r["stage"] for r in rows if r["method"] == "ft"][0] == "key-ft"
 
@@ -73,6 +75,24 @@ def test_operations_that_were_never_counted_are_no_zero():
     assert np.isnan(value(rows, "ft", "flops_vs_retrain", 7))
     idle = dataclasses.replace(TUNED, flops=none, images=np.zeros(2, int))
     assert value(rows_of((idle,)), "ft", "flops_vs_retrain", 7) == 0
+
+
+def test_forgetting_across_seeds_by_hand():
+    rows = rows_of(alphas=(15.0,))
+    # errors: M_R 8 (seed 7) and 7 (seed 8), M_FT 2 and 7: the pairs are 2 with 7 and 7 with 8
+    expected = (np.exp(-5 / 15) + np.exp(-1 / 15)) / 2
+    for seed in (7, 8):
+        assert value(rows, "ft", "forgetting_across@15", seed) == pytest.approx(expected)
+    assert not [r for r in rows if (r["method"], r["metric"]) == ("retrain", "forgetting_across@15")
+                or r["metric"].startswith("averaged:forgetting_across")]
+
+
+def test_what_started_from_one_original_is_not_held_against_that_seeds_reference():
+    rows = rows_of([dataclasses.replace(TUNED, from_seed=7)], alphas=(15.0,))
+    for seed in (7, 8):  # the one pair left: M_FT of seed 7 with M_R of seed 8
+        assert value(rows, "ft", "forgetting_across@15", seed) == pytest.approx(np.exp(-5 / 15))
+    rows = rows_of([dataclasses.replace(TUNED, from_seed=8)], alphas=(15.0,))
+    assert value(rows, "ft", "forgetting_across@15", 7) == pytest.approx(np.exp(-1 / 15))
 
 
 def test_averaged_predictions():
@@ -98,10 +118,11 @@ def test_one_seed_has_no_ceiling():
         return dataclasses.replace(o, seeds=o.seeds[:1], images=o.images[:1],
                                    seconds=o.seconds[:1], epochs_trained=o.epochs_trained[:1],
                                    failed=o.failed[:1], flops=o.flops[:1],
+                                   steps=o.steps[:1],
                                    outputs={k: v[:1] for k, v in o.outputs.items()})
 
     rows = rows_of((first(TUNED),), first(REFERENCE))
-    assert not [r for r in rows if r["metric"].startswith("ceiling")]
+    assert not [r for r in rows if r["metric"].startswith(("ceiling", "forgetting_across"))]
     assert value(rows, "ft", "utility", 7) == pytest.approx(2)
 
 

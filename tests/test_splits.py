@@ -7,7 +7,8 @@ import pytest
 
 from unlearn_jax.data.dataset import Dataset, Dropped
 from unlearn_jax.errors import InputError
-from unlearn_jax.splits import balanced_rows, make_splits
+from unlearn_jax.population import Member, Pass
+from unlearn_jax.splits import balanced_rows, judging_half, make_splits
 
 
 def dataset(labels, task="regression", class_names=(), attributes=None, **changes):
@@ -258,3 +259,11 @@ def test_peers_are_the_test_samples_that_a_request_describes():
     np.testing.assert_array_equal(described, ages.test[AGES[ages.test] <= 24])
     assert 0 < len(described) < len(ages.test)
     np.testing.assert_array_equal(everybody, ages.test)
+
+
+def test_a_method_trains_on_no_validation_sample_that_a_comparison_chooses_by():
+    validation = np.array([1, 4, 5, 8, 9], np.int32)
+    member = Member(0, "", np.zeros(1, np.int32), validation, np.zeros(0, np.int32))
+    walked = Pass("validation").draw(member, np.random.default_rng(0))
+    assert sorted([*walked, *judging_half(validation)]) == validation.tolist()
+    assert abs(len(walked) - len(judging_half(validation))) <= 1

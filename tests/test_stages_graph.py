@@ -1,5 +1,6 @@
 """Keys: what a model depends on moves its key, and nothing else does."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 
 from unlearn_jax.config import check_config, default_config, get
 from unlearn_jax.errors import InputError
-from unlearn_jax.methods import METHODS
+from unlearn_jax.methods import METHODS, find_method
 from unlearn_jax.splits import ForgetSet
+from unlearn_jax.stages import graph
 from unlearn_jax.stages.graph import original_stage, retrain_stage, unlearn_stages
 
 FORGET = ForgetSet("20-28", "20-28", np.array([0, 2]), np.array([5]))
@@ -188,3 +190,22 @@ def test_pretrained_weights_count_by_their_contents(tmp_path):
     assert _moved(a, c) == EVERYTHING
     with pytest.raises(InputError, match="config.model.pretrained is 'nowhere.h5'"):
         _keys(_study(_config(model__pretrained="nowhere.h5")))
+
+
+def test_where_members_started():
+    for seed, positions in ((-1, [0, 1]), (8, [1, 1])):
+        study = _study(_config(seeds=(7, 8), unlearn__from_seed=seed))
+        original = original_stage(study)
+        for stage in unlearn_stages(study, original, FORGET):
+            assert stage.started(study.seeds).tolist() == positions
+        for other in (original, retrain_stage(study, original, FORGET)):
+            assert other.started(study.seeds).tolist() == [0, 1]
+
+
+def test_a_method_whose_numbers_changed_has_other_keys(monkeypatch):
+    study = _study(_config())
+    before = _keys(study)
+    found = find_method("rnd")
+    changed = dataclasses.replace(found, method=dataclasses.replace(found.method, numbers=2))
+    monkeypatch.setattr(graph, "find_method", lambda request: changed)
+    assert _moved(before, _keys(study)) == {"unlearn"}

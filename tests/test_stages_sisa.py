@@ -156,7 +156,8 @@ def test_a_deletion_costs_what_the_plan_says(done, request_):
 
 def outcome(method, images, seconds):
     return Outcome(method, "one", 3, "key", SEEDS, {}, np.array(images), np.array(seconds),
-                   np.array([3, 3]), np.array([False, False]), np.array([1.0, 1.0]))
+                   np.array([3, 3]), np.array([False, False]), np.array([1.0, 1.0]),
+                   np.array([9, 9]))
 
 
 def test_speedups_by_hand(done):

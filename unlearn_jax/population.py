@@ -22,6 +22,7 @@ from unlearn_jax.layout import Layout
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings
 from unlearn_jax.predict import in_batches
+from unlearn_jax.splits import trained_half
 from unlearn_jax.train import Loss, Step
 
 
@@ -84,7 +85,8 @@ WALKS = ("retain", "forget", "all", "mixed", "validation", "retain+forget", "for
 class Pass:
     """One walk over a member's samples; an epoch is one pass or several.
 
-    A walk over `all` mixes D_r and D_f, over `mixed` a share of D_r and all of D_f. In
+    A walk over `all` mixes D_r and D_f, over `mixed` a share of D_r and all of D_f. One over
+    `validation` is over a fixed half of those samples: the other half chooses between methods. In
     `retain+forget` each batch holds half of either, D_r's half first: the pass goes once over D_r,
     and D_f is repeated or cut to fit; `forget+retain` is the same with D_f setting the length (the
     halves lie in the same order).
@@ -114,6 +116,8 @@ class Pass:
         """The member's rows that set the length."""
         if self.over in ("all", "mixed"):
             return member.everything
+        if self.over == "validation":
+            return trained_half(member.validation)
         return getattr(member, self.over.partition("+")[0])
 
     def count(self, member: Member) -> int:

@@ -41,6 +41,7 @@ class Preparation:
       images: `[M]` samples passed through a network so far.
       seconds: wall seconds so far, without compilation.
       flops: `[M]` floating-point operations so far (`flops.count`).
+      steps: `[M]` updates of the weights of other models so far.
       compile_seconds: spent compiling.
     """
 
@@ -58,6 +59,7 @@ class Preparation:
         self.resident = self._feed.data
         self.images = np.zeros(len(self.members), int)
         self.flops = np.zeros(len(self.members))
+        self.steps = np.zeros(len(self.members), int)
         self.seconds = self.compile_seconds = 0.0
 
     def keys(self, stream: str) -> jax.Array:
@@ -164,6 +166,7 @@ class Preparation:
         snapshot = trained.snapshots[epochs]
         self.images += snapshot.images
         self.flops += snapshot.flops
+        self.steps += snapshot.steps
         self.seconds += snapshot.seconds
         self.compile_seconds += trained.compile_seconds
         return snapshot.variables

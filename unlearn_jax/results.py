@@ -30,7 +30,9 @@ class Outcome:
       epochs_trained: `[M]` epochs behind the kept variables.
       failed: `[M]` bool; such a member has no values, costs included.
       flops: `[M]` floating-point operations of preparation and steps.
+      steps: `[M]` updates of the weights, those of models trained in preparation included.
       measures: further metrics `[M]` that its training brings along, by name.
+      from_seed: the seed whose M_O all members started from; -1: each from that of its own.
     """
 
     method: str
@@ -44,7 +46,21 @@ class Outcome:
     epochs_trained: np.ndarray
     failed: np.ndarray
     flops: np.ndarray
+    steps: np.ndarray
     measures: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    from_seed: int = -1
+
+    @property
+    def started(self) -> np.ndarray:
+        """`[M]` the position of the seed whose M_O each member started from."""
+        return started(self.seeds, self.from_seed)
+
+
+def started(seeds: tuple[int, ...], from_seed: int) -> np.ndarray:
+    """`[M]` the position of the seed whose M_O each member started from; -1: its own."""
+    if from_seed < 0:
+        return np.arange(len(seeds))
+    return np.full(len(seeds), seeds.index(from_seed))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +114,7 @@ def result_rows(outcomes: Iterable[Outcome], reference: Outcome, targets: Target
     return rows
 
 
-_COSTS = ("images", "wall", "flops", "epochs_trained")
+_COSTS = ("images", "wall", "flops", "steps", "epochs_trained")
 
 
 def _rows(outcome: Outcome, values: Iterable[tuple[str, np.ndarray]]) -> list[dict[str, Any]]:
@@ -128,12 +144,17 @@ def _values(outcome: Outcome, reference: Outcome, targets: Targets,
         for alpha, value in zip(cfg.alphas, metrics.forgetting(theirs, mine, alphas)):
             yield f"forgetting@{alpha:g}", value
             yield f"F@{alpha:g}", value * utility
+        if len(theirs) > 1:
+            across = metrics.forgetting_across(theirs, mine, alphas, outcome.started)
+            for alpha, value in zip(cfg.alphas, across):
+                yield f"forgetting_across@{alpha:g}", value
     elif len(theirs) > 1:
         for alpha, value in zip(cfg.alphas, metrics.retrain_ceiling(theirs, alphas)):
             yield f"ceiling@{alpha:g}", value
     costs, ideal_costs = (
         {name: np.where(o.failed, np.nan, cost) for name, cost in (
-            ("images", o.images), ("wall_seconds", o.seconds), ("flops", _counted(o)))}
+            ("images", o.images), ("wall_seconds", o.seconds), ("flops", _counted(o)),
+            ("steps", o.steps))}
         for o in (outcome, reference))
     yield from costs.items()
     yield "epochs_trained", np.where(outcome.failed, np.nan, outcome.epochs_trained)
@@ -187,7 +208,8 @@ def _average(outcome: Outcome, classification: bool) -> Outcome:
     return dataclasses.replace(outcome, seeds=(AVERAGED_SEED,), outputs=averaged,
                                images=outcome.images[:1], seconds=outcome.seconds[:1],
                                epochs_trained=outcome.epochs_trained[:1],
-                               failed=outcome.failed[:1], flops=outcome.flops[:1], measures={})
+                               failed=outcome.failed[:1], flops=outcome.flops[:1],
+                               steps=outcome.steps[:1], measures={}, from_seed=-1)
 
 
 def _baseline_values(reference: Outcome, targets: Targets, baseline, cfg, classification):

@@ -1,7 +1,9 @@
 """A comparison's plan: what each method may spend, its trials, and which of them is taken.
 
 All methods get the same share of what retraining cost, the same number of trials, and the same
-rule, which reads nothing but errors on the retained part of the validation set. No training here.
+rule, which reads nothing but errors on a half of the retained validation samples. No method trains
+on that half, whichever are compared: one that trains on validation samples (reset) has the other.
+No training here.
 """
 
 import dataclasses
@@ -190,12 +192,13 @@ def select(errors_TM: np.ndarray, original_M: np.ndarray, tolerance: float,
     """The strongest trial whose retained-validation error stays within tolerance of M_O's.
 
     Where none does, it is the trial of lowest error; where all have failed, the weakest. Errors
-    are averaged over the seeds whose M_O is finite. Forget and test samples play no part.
+    are averaged over the seeds whose M_O is finite. Forget and test samples play no part, nor do
+    samples that a trial was trained on.
 
     Args:
-      errors_TM: of T trials, from weak to strong, and M seeds, on D_r's validation samples: mean
-        losses, or for classes 1 − accuracy. NaN for a failed member.
-      original_M: of M_O.
+      errors_TM: of T trials, from weak to strong, and M seeds, on D_r's validation samples that no
+        method trains on: mean losses, or for classes 1 − accuracy. NaN for a failed member.
+      original_M: of the M_O that each of them started from.
       tolerance: see `limit`.
       classification: whether the labels are classes.
 

@@ -184,6 +184,16 @@ def balanced_rows(labels: np.ndarray, train: np.ndarray, balance: int, seed: int
     return Rows(source.astype(np.int32), copy.astype(np.int32))
 
 
+def trained_half(validation: np.ndarray) -> np.ndarray:
+    """What a method may train on of the retained validation samples `[n]`: every other one."""
+    return validation[::2]
+
+
+def judging_half(validation: np.ndarray) -> np.ndarray:
+    """The others, on which no method trains: a comparison chooses trials by them."""
+    return validation[1::2]
+
+
 def _forget_set(request: str, dataset: Dataset, splits: tuple[np.ndarray, ...], seed: int,
                 injection: Injection | None) -> ForgetSet:
     train, validation, test = splits

@@ -56,14 +56,18 @@ class Run:
         self._write()
 
     def record_stage(self, stage: str, forget_set: str, key: str, status: str, seconds: float,
-                     images: int, members: int = 0, epochs: int = 0) -> None:
-        """Notes a stage: `computed`, `resumed` or `reused`; seconds without compilation."""
+                     images: int, members: int = 0, epochs: int = 0, from_seed: int = -1) -> None:
+        """Notes a stage: `computed`, `resumed` or `reused`; seconds without compilation.
+
+        `from_seed` is the seed whose M_O all members started from; -1: each from its own.
+        """
         if stage == "data":
             self._record["data_fingerprint"] = key
         self._record["stages"].append({
             "stage": stage, "forget_set": forget_set, "epochs": epochs, "key": key,
             "status": status, "seconds": round(seconds, 3), "members": members, "images": images,
-            "images_per_s": round(images / seconds, 1) if seconds else None})
+            "images_per_s": round(images / seconds, 1) if seconds else None,
+            **({"from_seed": from_seed} if from_seed >= 0 else {})})
         self._write()
 
     def record_store(self, root: Path) -> None:

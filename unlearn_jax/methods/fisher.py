@@ -7,6 +7,10 @@ Fisher information, which takes the true labels where the source takes the expec
 network's own; so it is defined for regression as well. The last layer has a cap of its own.
 After it, ft's step on D_r.
 
+So the noise has a standard deviation of sqrt(alpha) F_r^(-1/2), as in public code, whose alpha and
+caps these are. The paper derives (lambda sigma^2)^(1/4) F_r^(-1/4): there a weight that matters
+a hundred times less gets about three times the noise, here ten times, up to the cap.
+
 Public code of this method sets the last layer's row of the class that is forgotten to zero, and
 where a random set is forgotten that class is -1: the last one. Nothing here depends on a class.
 Nor are variances averaged over a kernel's inputs or multiplied by 10 for norms, as in that code.

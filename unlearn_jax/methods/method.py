@@ -105,6 +105,7 @@ class Method:
       strength: the option that decides how much is changed, which a comparison searches along
         with the learning rate; '': none.
       strengths: factors of its configured value, in the weakest and in the strongest trial.
+      numbers: part of the key of its models; raised when the same config starts to give others.
       source: paper and equation or public code, for tables.
       scheme: '' for a method that changes M_O or trains like it. Else the name of a training
         scheme in `stages.SCHEMES`, which makes its own models with the options and settings of
@@ -123,6 +124,7 @@ class Method:
     own_runs: bool = False
     strength: str = ""
     strengths: tuple[float, float] = (0.25, 4.0)
+    numbers: int = 1
     source: str = ""
     scheme: str = ""
 

@@ -4,8 +4,8 @@ Source: the sixth place of the NeurIPS 2023 unlearning challenge (kaggle.com/com
 neurips-2023-machine-unlearning/discussion/458740); the reference study, section 2.4. The layers
 `layers` of M_O are initialised anew; then, with M_O as the teacher,
 
-    warm-up, before the first epoch: `warmup` passes over the validation samples that are not to
-        be forgotten, which minimise       KL_T(teacher ‖ student)
+    warm-up, before the first epoch: `warmup` passes over half of the validation samples that are
+        not to be forgotten, which minimise       KL_T(teacher ‖ student)
     each epoch: a pass over D_r, minimises L + H_T(teacher, student) + KL_T(teacher ‖ student)
 
 L is the loss that M_O was trained with, over its unit; KL_T and the soft cross-entropy H_T are
@@ -13,6 +13,9 @@ between probabilities softened by the temperature T, without a factor T² (proba
 regression's are a Gaussian of width `unlearn.spread`). H_T and KL_T differ by what does not
 depend on the student: together they are KL_T twice. The teacher predicts with its running
 statistics.
+
+The source warms up on all of validation. Half of it is kept for a comparison to choose trials by
+(splits.py): on samples that it trained on, a method looks better than it is.
 
 The warm-up's rate is `warmup_rate` times that of the epochs (published: 9e-4 and 1e-3), and its
 optimiser state ends with it. The schedule goes over all steps: a cosine falls a little during the
@@ -69,7 +72,7 @@ def check(setting: Setting) -> None:
 
 
 def passes(setting: Setting, epoch: int) -> tuple[Pass, ...]:
-    """D_r; before it, in the first epoch, the warm-up over the validation samples."""
+    """D_r; before it, in the first epoch, the warm-up over half of the validation samples."""
     warmup = setting.options.warmup if epoch == 0 else 0
     return (Pass("validation", kind=WARMUP),) * warmup + (Pass("retain", kind=TUNING),)
 
@@ -143,5 +146,5 @@ METHOD = Method(
     options=dict(layers=("stem_conv", "output"), temperature=5.0, warmup=3, warmup_rate=0.9),
     published=dict(epochs=(3,), optimizer="sgd", learning_rate=1e-3, schedule="cosine",
                    batch_size=64, momentum=0.9, weight_decay=5e-4),
-    optimizers=2,
+    optimizers=2, numbers=2,  # 2: the warm-up is on half of validation
     source="NeurIPS 2023 unlearning challenge, sixth place; the reference study, section 2.4")

@@ -10,7 +10,9 @@ ones those that come first are taken. A weight outside of the mask stays to the 
 momentum nor weight decay moves it. The running statistics of batch norm are no weights and move.
 
 Labels are drawn as in `rnd`, anew each epoch: by the source uniformly from the classes, here
-`unlearn.labels='uniform'`; in regression `offset` is possible too.
+`unlearn.labels='uniform'`, from all classes, the true one too; in regression `offset` is possible.
+D_f and D_r are mixed, as the public code does for CIFAR-100; for CIFAR-10 and SVHN that goes over
+D_f and then over D_r in each epoch.
 
 Source: Fan et al. 2024 (arXiv:2310.12508), equations 3 to 5.
 """

@@ -160,25 +160,66 @@ def study_metrics(reference_test_MK: jax.Array, evaluated_test_MK: jax.Array,
 
 
 @jax.jit
-def retrain_ceiling(reference_MN: jax.Array, alphas_A: jax.Array) -> jax.Array:
-    """Forgetting `[A, M]` of each M_R against the M_R of every other seed, averaged over those.
+def forgetting_across(reference_MN: jax.Array, evaluated_MN: jax.Array, alphas_A: jax.Array,
+                      started_M: jax.Array) -> jax.Array:
+    """Forgetting `[A, M]` of models against M_Rs that started from other weights than they did.
 
-    The noise floor of the metric: two independent retrainings do not reach 1, so neither can
-    an unlearned model be asked to. A reference that failed (NaN) is left out of the others'.
+    A model and the M_R of its own seed grew from the same initial weights, and err alike for that
+    alone; here, as in the retrain ceiling, no pair has a start in common. The value of a seed is
+    the mean over the pairs that it takes part in, its M_e against the other seeds' M_R and their
+    M_e against its M_R: so the mean over seeds is that over all pairs, and the seeds' values say
+    how much it depends on each seed, as its interval needs to know (`report/stats.py`). A seed of
+    which either model failed (NaN) is NaN and left out of the others'.
+
+    Args:
+      reference_MN: errors of M_R on the forget set.
+      evaluated_MN: errors of the evaluated models on the same samples.
+      alphas_A: in the unit of the errors.
+      started_M: the position of the seed whose initial weights an evaluated model grew from;
+        `arange(M)` but where all unlearned models came from one M_O.
 
     Raises:
       ValueError: other shapes, or fewer than two members.
     """
     check_rank("the reference's errors", reference_MN, 2, "[M, N]")
+    check_equal(reference_MN, evaluated_MN)
     check_rank("alphas", alphas_A, 1, "[A]")
+    check_rank("the positions", started_M, 1, "[M]")
+    check_equal(started_M, reference_MN[:, 0])
     members = reference_MN.shape[0]
     if members < 2:
-        raise ValueError(f"a ceiling needs two seeds, there is {members}")
+        raise ValueError(f"models of other seeds need two seeds, there is {members}")
+    failed_M = ~(jnp.isfinite(reference_MN) & jnp.isfinite(evaluated_MN)).all(1)
+    reference_MN, evaluated_MN = (jnp.where(failed_M[:, None], jnp.nan, x)
+                                  for x in (reference_MN, evaluated_MN))
+
+    def shifted(shift):
+        # Each model against the M_R `shift` places before its own, and what that M_R gets of it.
+        value_AM = forgetting(jnp.roll(reference_MN, shift, axis=0), evaluated_MN, alphas_A)
+        apart_M = started_M != (jnp.arange(members) - shift) % members
+        value_AM = jnp.where(apart_M[None], value_AM, jnp.nan)
+        return value_AM, jnp.roll(value_AM, -shift, axis=1)
+
     # One partner at a time: all pairs at once would take A x M x M x N numbers.
-    pairs_PAM = jax.lax.map(
-        lambda shift: forgetting(jnp.roll(reference_MN, shift, axis=0), reference_MN, alphas_A),
-        jnp.arange(1, members))
-    return jnp.nanmean(pairs_PAM, axis=0)
+    pairs = jax.lax.map(shifted, jnp.arange(1, members))
+    return jnp.nanmean(jnp.concatenate(pairs), axis=0)
+
+
+@jax.jit
+def retrain_ceiling(reference_MN: jax.Array, alphas_A: jax.Array) -> jax.Array:
+    """Forgetting `[A, M]` of each M_R against the M_R of every other seed, averaged over those.
+
+    What models have in common that share the task and nothing else: two independent retrainings
+    do not reach 1. It is what `forgetting_across` of a perfect method would be; Forgetting itself
+    can exceed it, as there model and M_R share a seed. A reference that failed (NaN) is left out
+    of the others'.
+
+    Raises:
+      ValueError: other shapes, or fewer than two members.
+    """
+    check_rank("the reference's errors", reference_MN, 2, "[M, N]")
+    return forgetting_across(reference_MN, reference_MN, alphas_A,
+                             jnp.arange(len(reference_MN)))
 
 
 def _decays(alphas_A: jax.Array):

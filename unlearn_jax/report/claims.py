@@ -208,9 +208,10 @@ CLAIMS = (
           tuple(Comparison(_term("retrain", 0, "ceiling@15", s),
                            _term("retrain", 0, "ceiling@15", _LAST)) for s in SETS[:-1])),
     Claim("ft-never-erases-all", "3.2.1 and 5", 0,
-          "Fine-tuning does not erase the influence of D_f entirely: after 16 epochs Forgetting is "
-          "below the ceiling.",
-          (Comparison(_term("retrain", 0, "ceiling@15"), _term("ft", 16)),)),
+          "Fine-tuning does not erase the influence of D_f entirely: after 16 epochs Forgetting "
+          "across seeds is below the ceiling.",
+          (Comparison(_term("retrain", 0, "ceiling@15"),
+                      _term("ft", 16, "forgetting_across@15")),)),
     Claim("rnd-forgets-faster", "3.2.2", 0,
           "With random labels data are forgotten faster: after 2 epochs M_RND errs more on D_f "
           "than M_FT.", (Comparison(_term(RND, 2, "mae_forget"), _term("ft", 2, "mae_forget")),)),

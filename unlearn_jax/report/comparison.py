@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from unlearn_jax.report import leaderboard
+from unlearn_jax.report import leaderboard, verdict
 from unlearn_jax.report.document import Block, Cell, Code, Figure, Section, Table, Text
 from unlearn_jax.report.inputs import Run
 from unlearn_jax.report.leaderboard import BASELINE, CEILING, FLOOR, OVERALL, Board, Row
@@ -59,24 +59,34 @@ def _explanation(run: Run) -> tuple[Block, ...]:
     change = "falls" if run.classification else "rises"
     choice = (
         "Taken is, for each forget set, the strongest trial whose "
-        f"{error} on the validation samples of D_r, averaged over seeds, {change} by at most "
-        f"{100 * c['tolerance']:g} % of M_O's; where there is none, the one of lowest validation "
-        "error, marked with a star. No forget or test sample takes part in the choice.")
-    n = len(run.seeds) * len(run.forget_sets)
+        f"{error} on half of the validation samples of D_r, averaged over seeds, {change} by at "
+        f"most {100 * c['tolerance']:g} % of M_O's; where there is none, the one of lowest "
+        "validation error, marked with a star. No method trains on that half; one that trains on "
+        "validation samples (reset) has the other. No forget or test sample takes part in the "
+        "choice.")
     tests = (
         f"Ranks are by {leaderboard.ranked_by(run)}. Tests compare it with {BASELINE}'s in a "
-        f"paired t-test over seeds and forget sets (n = {n} pairs for all of them), corrected by "
-        "Holm for the number of methods. The test takes the differences for independent and "
-        "normal; forget sets of one seed share M_O, so that with several sets p is too small "
-        "rather than too large.")
+        f"paired t-test over seeds (n = {len(run.seeds)}), each averaged over the forget sets "
+        "first, as those of a seed share M_O; corrected by Holm for the number of methods. The "
+        "test takes the differences for independent and normal.")
     if BASELINE not in leaderboard.methods(run):
         tests = (f"Ranks are by {leaderboard.ranked_by(run)}. Nothing is tested, as {BASELINE} is "
                  "not among the methods.")
     ends = (
-        "The first row is the ceiling, M_R: its Forgetting and F are those against the M_R of "
-        "other seeds. The last is the floor, M_O untouched. F and utility credit what M_O still "
-        "knows of the forget set where test samples are like it, so that they can exceed M_R's.")
-    return Text(budget), Text(choice), Text(tests), Text(ends)
+        "The first row is the ceiling, M_R: its Forgetting, across seeds or not, and its F are "
+        "those against the M_Rs of other seeds. Across seeds no method can be expected above it. "
+        "Against the M_R of its own seed, which grew from the same initial weights, a model can: "
+        "that Forgetting, and F made of it, compare methods with each other. The last row is the "
+        "floor, M_O untouched. F and utility credit what M_O still knows of the forget set where "
+        "test samples are like it, so that they can exceed M_R's."
+        + verdict.on_start(run, *(leaderboard.model(run, m, fs) for m in leaderboard.methods(run)
+                                  for fs in run.forget_sets)))
+    costs = (
+        "Images count the samples that a method's passes, preparation included, show to the model "
+        "that learns. What else a step computes is not in them: a teacher's prediction of the same "
+        "image (scrub, reset, blindspot, bad_teacher) makes an image cost up to two thirds more. "
+        "FLOPs count all of it; compare.budget=flops makes them the budget.")
+    return Text(budget), Text(choice), Text(tests), Text(ends), Text(costs)
 
 
 def _table(run: Run, board: Board) -> Table:
@@ -102,8 +112,9 @@ def _table(run: Run, board: Board) -> Table:
         ("epochs", "what the budget came to" + (", by forget set" if several else "")),
         *((m.header, m.definition) for m in metrics),
         ("mean rank", "mean of the ranks in each pair of forget set and seed; equal values share"),
-        (f"{ranked.header} − {BASELINE}'s", f"difference from {BASELINE} within a seed and forget "
-         "set; in brackets the number of pairs"),
+        (f"{ranked.header} − {BASELINE}'s", f"difference from {BASELINE} within a seed"
+         + (", averaged over the forget sets" if several else "") + "; in brackets the number of "
+         "seeds"),
         ("p", f"of the paired t-test against {BASELINE}, two-sided"),
         ("p (Holm)", "corrected for the number of methods tested")), tuple(rows))
 
@@ -177,8 +188,8 @@ def _trials(run: Run) -> Table:
         (("method", "as in results.csv"), ("forget set", "which D_f"),
          ("trial", "from weak to strong"), ("learning rate", "at its peak"),
          ("strength", "the method's own option that is searched"), ("epochs", "of unlearning"),
-         ("validation error", f"{error} on the validation samples of D_r, mean over seeds; “–”: a "
-          "member failed"),
+         ("validation error", f"{error} on the half of D_r's validation samples that no method "
+          "trains on, mean over seeds; “–”: a member failed"),
          ("limit", "the largest that is allowed: M_O's and the tolerance"),
          ("within", "whether it keeps to the limit"), ("choice", "the strongest within the limit"),
          ("images", "per seed, preparation included"),

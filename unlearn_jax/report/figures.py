@@ -192,7 +192,7 @@ def forgetting(run: Run, forget_set: str) -> tuple[Canvas, str, str] | None:
              style, 0.13, style.marker, ms=4.5, label=label(model))
     ceilings = [tables.ceiling(run, forget_set, a) for a in alphas]
     if all(c is not None and c.n for c in ceilings):
-        low, high = ([c.mean if c.n < 2 else getattr(c, end) for c in ceilings]
+        low, high = ([getattr(c, end) if c.has_interval else c.mean for c in ceilings]
                      for end in ("low", "high"))
         ax.fill_between(x, low, high, color=QUIET, alpha=0.3, lw=0)
         [line] = ax.plot(x, [c.mean for c in ceilings], ":", color=INK,
@@ -207,5 +207,6 @@ def forgetting(run: Run, forget_set: str) -> tuple[Canvas, str, str] | None:
     return figure, f"Forgetting against alpha, forget set {forget_set}", (
         "Forgetting = mean over D_f of exp(−|r − e| / α). Line: mean over seeds; band: 95 % "
         "interval, none with one seed; dotted with grey band: the ceiling, M_R against the M_R "
-        "of other seeds. A model is worth something here where it lies above M_O and near the "
-        f"ceiling. The vertical line marks the α of the headline table, {run.alpha:g}.")
+        "of other seeds. A model is worth something here where it lies above M_O; it may lie above "
+        "the ceiling, as it is held against the M_R that started from the same weights. The "
+        f"vertical line marks the α of the headline table, {run.alpha:g}.")

@@ -174,6 +174,11 @@ class Run:
             key = self.data["fingerprint"]
         return key if key in self._stages else ""
 
+    def from_seed(self, model: Model, forget_set: str, metric: str) -> int:
+        """The seed whose M_O all members of a model started from; -1: each from its own seed's."""
+        key = self.origin(model, forget_set, metric)
+        return int(self._stages[key].get("from_seed", -1)) if key else -1
+
     def has_stage(self, key: str) -> bool:
         """Whether run.json has a stage of this key."""
         return key in self._stages

@@ -60,7 +60,7 @@ def _caption(run: Run, board: Board) -> str:
         f"the paired t-test against {leaderboard.BASELINE} on "
         f"{leaderboard.ranked_by(run)}, corrected by Holm. A star marks a method of which no trial "
         "kept the validation error within tolerance. First row: the ceiling, M_R against the M_R "
-        "of other seeds; last row: M_O.")
+        "of other seeds, which bounds Forgetting across seeds alone; last row: M_O.")
 
 
 def _header(metric: Metric) -> str:
@@ -76,7 +76,7 @@ def _number(metric: Metric, e: Estimate, bold: bool) -> str:
     if e.n == 0:
         return "--"
     text = metric.text(e.mean)
-    if e.n > 1:
+    if e.has_interval:
         text += f" \\pm {metric.text(e.half)}"
     # Within $...$ a comma would get a space behind it.
     text = text.replace("−", "-").replace(",", "{,}")

@@ -11,7 +11,7 @@ from unlearn_jax.report.files import refuse_repeats, rows_of
 from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.naming import Metric, model_title
 from unlearn_jax.report.origins import made_by
-from unlearn_jax.report.stats import estimate
+from unlearn_jax.report.stats import estimate, estimate_pairs
 from unlearn_jax.report.style import INK, RC, canvas, drawn, label, legend, look, plain
 
 FILE = "layers.csv"
@@ -53,12 +53,13 @@ def section(run: Run, forget_set: str, figures: tuple[Figure, ...]) -> Section |
         if mine.empty:
             continue
         mine = mine.set_index("seed")
-        columns = [None if model.method == "original" else mine.to_original / size,
-                   None if model.method == "retrain" else mine.to_retrain / size, floor / size]
+        columns = [None if model.method == "original" else estimate(mine.to_original / size),
+                   None if model.method == "retrain" else estimate(mine.to_retrain / size),
+                   estimate_pairs(floor / size)]
         cells.append((
             made_by(run, Cell(model_title(run, model)), model, forget_set),
             Cell(f"{model.epochs}", sort=model.epochs), *(
-            tables.number(_SHARE, None if c is None else estimate(c)) for c in columns)))
+            tables.number(_SHARE, e) for e in columns)))
     table = Table(
         f"Forget set {forget_set}: L2 distances of all weights, running statistics left out, in % "
         f"of the norm of M_R's weights; {tables.ROUGH}. Every layer and seed stands in {FILE}.",

@@ -113,8 +113,9 @@ def _results(sources: Sequence[Source]) -> pd.DataFrame:
         table["run"] = str(source.directory)
         tables.append(table)
     merged = pd.concat(tables, ignore_index=True).fillna("")
-    # A clock is a run's own, and M_R is held against a run's own other seeds: the first one stands.
-    own = merged.metric.str.startswith((*_CLOCK, "ceiling@")) | (
+    # A clock is a run's own, and so are the other seeds' M_Rs that a model is held against: the
+    # first one stands.
+    own = merged.metric.str.startswith((*_CLOCK, "ceiling@", "forgetting_across@")) | (
         (merged.method == "retrain") & (merged.metric == "w1_forget"))
     compared = merged[merged.duplicated(_IDENTITY, keep=False) & ~own]
     spread = compared.assign(value=compared.value.astype(float)).groupby(_IDENTITY).value

@@ -94,12 +94,19 @@ def describe(run: Run, name: str) -> Metric:
         return Metric(name, f"Forgetting@{match[1]}",
                       f"mean over D_f of exp(−|r − e| / α) with α = {match[1]}{_alpha_unit(run)}, "
                       f"where r and e are {error} of M_R and of the model on the same sample; "
-                      "1: errs exactly as M_R. To be read beside the ceiling")
+                      "1: errs exactly as M_R. M_R of the same seed: both grew from the same "
+                      "initial weights, and may agree more than M_Rs of two seeds do")
+    if match := re.fullmatch(r"forgetting_across@(.+)", name):
+        return Metric(name, f"Forgetting@{match[1]} across seeds",
+                      f"the same mean (α = {match[1]}{_alpha_unit(run)}) against the M_Rs of every "
+                      "other seed, which started from other weights: to be compared with the "
+                      "ceiling. Interval: jackknife over seeds, from three on")
     if match := re.fullmatch(r"ceiling@(.+)", name):
         return Metric(name, f"ceiling@{match[1]}",
                       f"the same mean (α = {match[1]}{_alpha_unit(run)}) for M_R against the M_R "
-                      "of every other seed: what even retraining reaches, given the noise of "
-                      "training. Seeds share pairs, so its interval is approximate")
+                      "of every other seed: what a perfect method reaches across seeds, given the "
+                      "noise of training. No bound of Forgetting against the M_R of the same seed. "
+                      "Interval: jackknife over seeds, from three on")
     if match := re.fullmatch(r"F@(.+)", name):
         return Metric(name, f"F@{match[1]}", f"utility × Forgetting@{match[1]}")
     for pattern, (header, definition, decimals, percent) in AUDIT_METRICS.items():
@@ -126,14 +133,21 @@ def _fixed(run: Run) -> dict[str, tuple]:
                "MAE_test(M_R) / MAE_test(M_e), M_e being the model of the row")
     return {
         "utility": ("utility", f"{utility}; above 1: better on the test set than M_R"),
-        "images_vs_retrain": ("images (% of M_R)", "images trained on (each epoch counts), in % "
-                              "of those of M_R with the same seed", 1, True),
+        "images_vs_retrain": ("images (% of M_R)", "images trained on (each epoch counts, and so "
+                              "do passes of preparation), in % of those of M_R with the same seed. "
+                              "A further pass of the same image through a teacher is not counted: "
+                              "FLOPs do", 1, True),
         "flops_vs_retrain": ("FLOPs (% of M_R)", "floating-point operations of preparation and "
                              "steps, in % of those of M_R with the same seed", 1, True),
         "flops": ("FLOPs", "floating-point operations of preparation and steps", 0),
         "wall_vs_retrain": ("time (% of M_R)", "training time, in % of that of M_R with the same "
                             "seed", 1, True),
         "images": ("images", "images trained on, each epoch counted", 0),
+        "steps": ("steps", "updates of the weights, those of other models in preparation "
+                  "included", 0),
+        "steps_vs_retrain": ("steps (% of M_R)", "updates of the weights, those of other models "
+                             "in preparation included, in % of those of M_R with the same seed", 1,
+                             True),
         "wall_seconds": ("time (s)", "training time in seconds: the member's share of its "
                          "population, compilation excluded", 1),
         "epochs_trained": ("epochs trained", "epochs behind the weights that were kept", 1),

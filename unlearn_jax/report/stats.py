@@ -8,6 +8,8 @@ import pandas as pd
 from scipy import stats
 
 CONFIDENCE = 0.95
+# Metrics whose value of a seed is its mean over pairs with the other seeds.
+_OVER_PAIRS = ("ceiling@", "forgetting_across@")
 GROUP = ["method", "forget_set", "epochs", "metric"]
 
 
@@ -19,7 +21,7 @@ class Estimate:
       mean: over the values; NaN where there are none, infinite where one of them is: a time that
         was longer than what was waited.
       std: sample standard deviation (ddof = 1); NaN below two values, or where one is infinite.
-      low, high: the ends of the 95 % interval; NaN where `std` is.
+      low, high: the ends of the 95 % interval; NaN where `std` is, and of pairs below three values.
       n: number of values; NaN (a failed member) is none.
       infinite: how many of them are infinite.
     """
@@ -35,6 +37,10 @@ class Estimate:
     def half(self) -> float:
         """Half the width of the interval."""
         return (self.high - self.low) / 2
+
+    @property
+    def has_interval(self) -> bool:
+        return math.isfinite(self.half)
 
     @property
     def above_zero(self) -> bool:
@@ -62,6 +68,56 @@ def estimate(values) -> Estimate:
     std = float(values.std(ddof=1))
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * std / math.sqrt(n)
     return Estimate(mean, std, mean - half, mean + half, n)
+
+
+def estimate_pairs(values) -> Estimate:
+    """Mean and 95 % interval of what is a mean over all pairs of seeds, as the ceiling is.
+
+    The values of two seeds share their pair, so that they lie too near to each other for
+    Student's interval, which would cover two thirds. The jackknife over seeds counts what
+    leaving out a seed with all its pairs changes: the interval of the mean is
+    `± t(0.975, n - 1) · 2 (n - 1) / (n - 2) · std / sqrt(n)`.
+
+    Args:
+      values: `[n]`, of each seed the mean over its pairs with the other seeds; those that are
+        not finite are left out.
+
+    Returns:
+      Below three seeds no interval: two have one pair.
+
+    Source: Arvesen, Jackknifing U-statistics (1969).
+    """
+    raw, apart = estimate(values), estimate(pseudo_values(values))
+    return dataclasses.replace(raw, low=apart.low, high=apart.high)
+
+
+def pseudo_values(values):
+    """The jackknife's pseudo-values of a mean over pairs: of the same mean, and to be taken for
+    independent, alone and in differences and means with other metrics of the same seeds.
+
+    Args:
+      values: `[n]` as for `estimate_pairs`, an array or a Series.
+
+    Returns:
+      `[n]` likewise; all NaN below three finite values.
+    """
+    values = values if isinstance(values, pd.Series) else np.asarray(values, np.float64)
+    finite = np.isfinite(values)
+    n = int(finite.sum())
+    if n < 3:
+        return values * np.nan
+    mean = values[finite].mean()
+    return mean + 2 * (n - 1) / (n - 2) * (values - mean)
+
+
+def independent(metric: str, values):
+    """Values of a metric by seed, as an interval or a test may take them for independent."""
+    return pseudo_values(values) if metric.startswith(_OVER_PAIRS) else values
+
+
+def estimate_metric(metric: str, values) -> Estimate:
+    """`estimate`, or `estimate_pairs` of a metric of results.csv that is a mean over pairs."""
+    return (estimate_pairs if metric.startswith(_OVER_PAIRS) else estimate)(values)
 
 
 def paired_p(differences) -> float:
@@ -134,6 +190,6 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for key, values in results.groupby(GROUP, sort=False)["value"]:
-        e = estimate(values)
+        e = estimate_metric(key[-1], values)
         rows.append((*key, e.mean, e.std, e.low, e.high, e.n))
     return pd.DataFrame(rows, columns=[*GROUP, "mean", "std", "ci95_low", "ci95_high", "n"])

@@ -97,6 +97,6 @@ def _interval(v: Verdict) -> Cell:
     e = v.weakest
     if not e.n:
         return tables.NONE
-    if e.n == 1:
-        return Cell(_CHANGE.text(e.mean), "(n=1, no interval)", e.mean)
+    if not e.has_interval:
+        return Cell(_CHANGE.text(e.mean), f"(n={e.n}, no interval)", e.mean)
     return Cell(_CHANGE.text(e.mean), f"({_CHANGE.text(e.low)} to {_CHANGE.text(e.high)})", e.mean)

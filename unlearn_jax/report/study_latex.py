@@ -34,7 +34,7 @@ def _value(run: Run, e: Entry | None) -> str:
         return "--"
     metric = describe(run, e.metric)
     text = metric.text(e.here.mean)
-    if e.here.n > 1:
+    if e.here.has_interval:
         text += rf" \pm {metric.text(e.here.half)}"
     return f"${text.replace('−', '-').replace(',', '{,}')}$"
 

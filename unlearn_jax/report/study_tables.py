@@ -12,7 +12,7 @@ from unlearn_jax.report.inputs import AVERAGED, Model, Run
 from unlearn_jax.report.naming import Metric, describe, symbol
 from unlearn_jax.report.origins import trace
 from unlearn_jax.report.printed import ALPHAS, CHOSEN, EPOCHS, FIRST, SETS, printed
-from unlearn_jax.report.stats import Estimate, estimate
+from unlearn_jax.report.stats import Estimate, estimate_metric
 
 NUMBERS = (3, 4, 5, 6, 7, 8)
 _TITLES = {
@@ -98,7 +98,7 @@ def entry(run: Run, table: int, method: str, epochs: int, forget_set: str, metri
     averaged = run.values(model, forget_set, AVERAGED + metric)
     return Entry(model, forget_set, metric,
                  printed(table, study_model(run, method), epochs, forget_set, metric),
-                 estimate(run.values(model, forget_set, metric)),
+                 estimate_metric(metric, run.values(model, forget_set, metric)),
                  float(averaged.iloc[0]) if len(averaged) else np.nan)
 
 
@@ -187,7 +187,8 @@ def column_title(method: str) -> str:
 
 def _definition(run: Run, method: str) -> str:
     fixed = {"original": "trained on everything", "retrain": "trained without D_f",
-             "ceiling": "M_R against the M_R of other seeds: more is not to be had"}
+             "ceiling": "M_R against the M_R of other seeds, which grew from other weights; models "
+                        "of the same seed, as in the other columns, can agree more"}
     if method in fixed:
         return fixed[method]
     if method not in random_arms(run):

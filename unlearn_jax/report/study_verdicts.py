@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
 import pandas as pd
 
@@ -10,7 +11,7 @@ from unlearn_jax.report.claims import CLAIMS, RND, Claim, Comparison, Term
 from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.naming import describe, symbol
 from unlearn_jax.report.printed import printed
-from unlearn_jax.report.stats import Estimate, estimate
+from unlearn_jax.report.stats import Estimate, estimate, independent
 from unlearn_jax.report.study_tables import random_arms, study_model
 
 HOLDS, FAILS, OPEN, ABSENT = "holds", "contradicted", "open", "not measured"
@@ -61,7 +62,8 @@ def judge(run: Run, claim: Claim, arm: str = "") -> Verdict:
     if any(d.empty for d in differences.values()):
         return Verdict(claim, arm, in_print, 0, 0, estimate([]), "", ABSENT)
     table = pd.DataFrame(dict(enumerate(differences.values()))).dropna()
-    found = {c: estimate(table[i]) for i, c in enumerate(differences)}
+    found = {c: estimate(_difference(run, c, arm, independent).reindex(table.index))
+             for c in differences}
     least = min(found, key=lambda c: _certainty(found[c]))
     status = OPEN
     if len(table) and all(e.above_zero for e in found.values()):
@@ -111,11 +113,13 @@ def _values(run: Run, term: Term, arm: str) -> pd.Series:
     return run.values(model, term.forget_set, term.metric) if model else pd.Series(dtype=float)
 
 
-def _difference(run: Run, comparison: Comparison, arm: str) -> pd.Series:
-    larger = _values(run, comparison.larger, arm)
+def _difference(run: Run, comparison: Comparison, arm: str,
+                read: Callable = lambda metric, values: values) -> pd.Series:
+    """By seed; `read`, such as `stats.independent`, is what to make of a metric's values."""
+    larger = read(comparison.larger.metric, _values(run, comparison.larger, arm))
     if not isinstance(comparison.smaller, Term):
         return larger - comparison.smaller
-    smaller = _values(run, comparison.smaller, arm)
+    smaller = read(comparison.smaller.metric, _values(run, comparison.smaller, arm))
     if larger.empty or smaller.empty:
         return pd.Series(dtype=float)
     return larger - smaller

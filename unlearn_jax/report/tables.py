@@ -8,11 +8,11 @@ from unlearn_jax.report.files import ReportError
 from unlearn_jax.report.inputs import AVERAGED, POPULATION, Model, Run
 from unlearn_jax.report.naming import SPEEDUP, Metric, describe, model_title
 from unlearn_jax.report.origins import trace
-from unlearn_jax.report.stats import Estimate, estimate
+from unlearn_jax.report.stats import Estimate, estimate_metric
 
 NONE = Cell("–", sort=float("nan"))
-ROUGH = ("mean ± half the width of its 95 % interval (Student's t over seeds), with the number "
-         "of seeds in brackets")
+ROUGH = ("mean ± half the width of its 95 % interval (Student's t over seeds; of what is a mean "
+         "over pairs of seeds the jackknife over seeds), with the number of seeds in brackets")
 ATTACKED = ("Attacks judge models by the samples of D_f that were trained on, with the labels they "
             "were trained with: its validation samples no model ever learned.")
 TPR = (" A TPR is given only at rates that allow one of the test samples at least to be taken for "
@@ -44,8 +44,8 @@ def headline_metrics(run: Run) -> list[str]:
     alpha = f"{run.alpha:g}"
     kind = "accuracy" if run.classification else "mae"
     return [f"{kind}_test", f"{kind}_forget", f"{kind}_retain", "utility",
-            f"forgetting@{alpha}", f"ceiling@{alpha}", f"F@{alpha}", "images_vs_retrain",
-            "wall_vs_retrain"]
+            f"forgetting@{alpha}", f"forgetting_across@{alpha}", f"ceiling@{alpha}", f"F@{alpha}",
+            "images_vs_retrain", "wall_vs_retrain"]
 
 
 def by_alpha(run: Run, forget_set: str) -> Table | None:
@@ -67,15 +67,17 @@ def by_alpha(run: Run, forget_set: str) -> Table | None:
     ceilings = [ceiling(run, forget_set, a) for a in alphas]
     if any(e is not None for e in ceilings):
         reference = run.only(forget_set, "retrain")
-        rows.append((Cell("ceiling: M_R against M_R"), NONE, *(
+        rows.append((Cell("ceiling: M_R against M_R of other seeds"), NONE, *(
             trace(run, number(plain, e), reference, forget_set, f"ceiling@{a}")
             for a, e in zip(alphas, ceilings))))
     what = "1 − p(true class)" if run.classification else "absolute errors"
     return Table(
         f"Forgetting against α, forget set {forget_set}: {ROUGH}. r and e are {what} of M_R and "
         "of the model on the same sample and seed. A small α asks for nearly equal errors, a "
-        "large one forgives; the last row is the ceiling, M_R against the M_R of another seed. "
-        "F for each α stands in summary.csv.", tuple(columns), tuple(rows))
+        "large one forgives. The last row is the ceiling, M_R against the M_Rs of other seeds: it "
+        "bounds Forgetting against M_Rs of other seeds (forgetting_across in summary.csv, as is F "
+        "for each α), while models of one seed grew from the same weights and can agree more.",
+        tuple(columns), tuple(rows))
 
 
 def averaged(run: Run, forget_set: str) -> Table | None:
@@ -112,7 +114,9 @@ def others(run: Run, forget_set: str) -> Table | None:
     shown = set(headline_metrics(run))
     rows = run.results[run.results.forget_set == forget_set]
     names = [n for n in rows.metric.unique().tolist() if n not in shown
-             and not n.startswith((AVERAGED, POPULATION, "forgetting@", "ceiling@", "F@", SPEEDUP))
+             and not n.startswith((
+                 AVERAGED, POPULATION, "forgetting@", "forgetting_across@", "ceiling@", "F@",
+                 SPEEDUP))
              and not is_audit(n)]
     if not names:
         return None
@@ -197,8 +201,8 @@ def number(metric: Metric, e: Estimate | None, fixed: bool = False) -> Cell:
         return Cell(metric.infinite, f"in {e.infinite} of {e.n}", e.mean)
     if fixed:
         return Cell(metric.text(e.mean), "", e.mean)
-    if e.n == 1:
-        return Cell(metric.text(e.mean), "(n=1, no interval)", e.mean)
+    if not e.has_interval:
+        return Cell(metric.text(e.mean), f"(n={e.n}, no interval)", e.mean)
     return Cell(metric.text(e.mean), f"± {metric.text(e.half)} ({e.n})", e.mean)
 
 
@@ -228,7 +232,7 @@ def _head(run: Run, model: Model) -> tuple[Cell, Cell]:
 
 def _estimate(run: Run, model: Model, forget_set: str, metric: str) -> Estimate | None:
     values = run.values(model, forget_set, metric)
-    return estimate(values) if len(values) else None
+    return estimate_metric(metric, values) if len(values) else None
 
 
 def _present(run: Run, forget_set: str, metric: str) -> bool:

@@ -16,6 +16,9 @@ from unlearn_jax.report.tables import ROUGH, ceiling, headline_metrics, number
 class Gap:
     """How M_O, M_R and M_e differ on D_f; all differences are within a seed, then averaged.
 
+    M_O is the one that M_e started from: that of its seed, or where all M_e started from one
+    (`unlearn.from_seed`) that one. Intervals are then conditional on it.
+
     The error is the MAE on D_f (label units), or 1 − accuracy on D_f.
 
     Attributes:
@@ -43,9 +46,16 @@ def error_on_forget(run: Run, model: Model, forget_set: str) -> pd.Series:
     return 1 - values if run.classification else values
 
 
+def _error_before(run: Run, evaluated: Model, forget_set: str) -> pd.Series:
+    """The error of the M_O that each seed's model started from."""
+    errors = error_on_forget(run, run.only(forget_set, "original"), forget_set)
+    seed = run.from_seed(evaluated, forget_set, error_metric(run))
+    return errors if seed < 0 else pd.Series(errors.get(seed), errors.index, dtype=float)
+
+
 def gap(run: Run, forget_set: str, evaluated: Model) -> Gap:
     """Compares an unlearned model with M_O and M_R; seeds with a failed member are left out."""
-    errors = {"o": error_on_forget(run, run.only(forget_set, "original"), forget_set),
+    errors = {"o": _error_before(run, evaluated, forget_set),
               "r": error_on_forget(run, run.only(forget_set, "retrain"), forget_set),
               "e": error_on_forget(run, evaluated, forget_set)}
     paired = pd.DataFrame(errors)
@@ -59,8 +69,9 @@ def gap(run: Run, forget_set: str, evaluated: Model) -> Gap:
 
 def share_closed(run: Run, forget_set: str, evaluated: Model) -> pd.Series:
     """(M_e − M_O) / (M_R − M_O) by seed; empty where no gap is established."""
-    o, r, e = (error_on_forget(run, m, forget_set) for m in (
-        run.only(forget_set, "original"), run.only(forget_set, "retrain"), evaluated))
+    o = _error_before(run, evaluated, forget_set)
+    r, e = (error_on_forget(run, m, forget_set) for m in (
+        run.only(forget_set, "retrain"), evaluated))
     gaps = (r - o).dropna()
     between = estimate(gaps)
     # a ratio to a gap that may be 0 says nothing
@@ -104,7 +115,18 @@ def on_model(run: Run, forget_set: str, model: Model) -> str:
         detail += (f", which is {share.text(each.share.mean)} % of the gap"
                    f"{_interval(share, each.share, ' %')}")
     detail += f".{_on_forgetting(run, forget_set, model)}"
-    return f"{name} {_standing(each, model.method in ENSEMBLES)}: {detail}"
+    return f"{name} {_standing(each, model.method in ENSEMBLES)}: {detail}{on_start(run, model)}"
+
+
+def on_start(run: Run, *models: Model) -> str:
+    """In words: that the models of all seeds started from one M_O, where they did."""
+    seeds = sorted({seed for fs in run.forget_sets for m in models
+                    if (seed := run.from_seed(m, fs, error_metric(run))) >= 0})
+    if not seeds:
+        return ""
+    return (" Models of all seeds started from the M_O of seed "
+            f"{', '.join(map(str, seeds))}, which they are compared with: intervals are "
+            "conditional on that M_O, and of the M_Rs that seed's alone began with its weights.")
 
 
 def _standing(each: Gap, ensemble: bool) -> str:
@@ -146,7 +168,8 @@ def table(run: Run) -> Table | None:
     return Table(
         f"Differences on the forget set: {ROUGH}. Each is taken within a seed, then averaged "
         "over the seeds where all models concerned are finite. A difference is established where "
-        f"its interval excludes 0{points}.",
+        f"its interval excludes 0{points}." + on_start(run, *dict.fromkeys(
+            model for forget_set in run.forget_sets for model in run.unlearned(forget_set))),
         (("forget set", "which D_f"), ("M_e", "the unlearned model and its budget"),
          (f"M_R − M_O ({unit})", f"{what} on D_f of M_R minus that of M_O, {unit}: what there is "
           "to forget"),
@@ -195,9 +218,14 @@ def _on_forgetting(run: Run, forget_set: str, evaluated: Model) -> str:
     if not before.n or not after.n:
         return ""
     top = ceiling(run, forget_set, alpha)
-    top = metric.text(top.mean) if top and top.n else "unknown"
-    return (f" {metric.header}: {metric.text(after.mean)}; M_O has {metric.text(before.mean)}, "
-            f"the ceiling is {top}.")
+    text = f" {metric.header}: {metric.text(after.mean)}; M_O has {metric.text(before.mean)}"
+    across = [estimate(run.values(m, forget_set, f"forgetting_across@{alpha}"))
+              for m in (original, evaluated)]
+    if not top or not top.n or not all(e.n for e in across):
+        return f"{text}; the ceiling is unknown."
+    before, after = (metric.text(e.mean) for e in across)
+    return (f"{text}. Against M_Rs of other seeds it is {after}; there M_O has {before}, and the "
+            f"ceiling is {metric.text(top.mean)}.")
 
 
 def _distance(metric: Metric, value: float, more: str, less: str) -> str:

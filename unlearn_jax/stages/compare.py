@@ -19,7 +19,7 @@ from unlearn_jax.methods import find_method
 from unlearn_jax.methods.outside import Found
 from unlearn_jax.population import epoch_batches
 from unlearn_jax.predict import make_predictor, predict
-from unlearn_jax.splits import ForgetSet
+from unlearn_jax.splits import ForgetSet, judging_half
 from unlearn_jax.stages.graph import Stage, Study, forget_parts, unlearn_stages, with_epochs
 from unlearn_jax.stages.models import make_unlearning, unlearn_missing
 from unlearn_jax.stages.populations import make_member
@@ -58,16 +58,18 @@ def make_contenders(study: Study, config_file: str) -> list[Contender]:
 
     Raises:
       InputError: a method refuses one of its trials, a config is missing, a forget set leaves
-        no validation sample to choose by, or nothing counts the FLOPs that are the budget.
+        too few validation samples to choose by, or nothing counts the FLOPs that are the budget.
     """
     if study.config.compare.budget == "flops" and not flops.countable():
         raise InputError("config.compare.budget is 'flops', which jax counts on a CPU, and "
                          "JAX_PLATFORMS leaves that out: add ',cpu' to it, or take 'images' or "
                          "'wall'")
     for forget_set in study.splits.forget_sets:
-        if not len(study.splits.retain_validation(forget_set)):
-            raise InputError(f"forget set {forget_set.name} leaves no validation samples: nothing "
-                             "for a comparison to choose by")
+        validation = study.splits.retain_validation(forget_set)
+        if not len(judging_half(validation)):
+            raise InputError(f"forget set {forget_set.name} leaves {len(validation)} validation "
+                             "samples; a comparison needs two: one half for methods that train on "
+                             "them, and one to choose by")
     contenders = []
     for request in study.config.compare.methods:
         found = find_method(request)
@@ -105,7 +107,9 @@ def run_comparison(study: Study, original: Stage, retrained: list[Stage],
             mine = [by_set[name] for by_set in stages]
             selection = search.select(
                 np.stack([judge.errors(stage, retrain.forget_set) for stage in mine]),
-                limits[name], study.config.compare.tolerance, study.dataset.num_classes > 0)
+                # what a trial may lose, it may lose of the M_O that it started from
+                limits[name][mine[0].started(study.seeds)],
+                study.config.compare.tolerance, study.dataset.num_classes > 0)
             chosen.append(mine[selection.chosen])
             rows += _rows(contender, budgets[name], mine, selection, study)
             _warn(study, contender, name, budgets[name], selection)
@@ -170,7 +174,10 @@ def _cost(study: Study, stage: Stage, unit: str) -> float:
 
 
 class _Judge:
-    """Validation errors on D_r, of stages in the store; each is computed once and kept there."""
+    """Errors on the half of D_r's validation samples that no method trains on.
+
+    Of stages in the store; each is computed once and kept there.
+    """
 
     def __init__(self, study: Study):
         layout = make_layout(study.config.parallel, len(study.seeds))
@@ -178,17 +185,16 @@ class _Judge:
         self._study = dataclasses.replace(study, resident=Feed(layout, study.resident).data)
 
     def errors(self, stage: Stage, forget_set: ForgetSet) -> np.ndarray:
-        """`[M]` mean losses on D_r's validation samples, or 1 − accuracy; NaN where one failed."""
+        """`[M]` mean losses, or 1 − accuracy; NaN where one failed."""
         study = self._study
-        parts = {"model": stage.key, "forget": forget_parts(study, forget_set)}
+        parts = {"model": stage.key, "forget": forget_parts(study, forget_set), "half": True}
         key = stage_key("validation", parts)
+        rows = judging_half(study.splits.retain_validation(forget_set))
         if not study.store.complete("validation", key):
-            rows = study.splits.retain_validation(forget_set)
             with study.store.write("validation", key, parts) as directory:
                 np.save(directory / "outputs.npy", self._outputs(stage, rows))
         outputs = np.load(study.store.path("validation", key) / "outputs.npy")
-        labels = study.dataset.labels[study.splits.retain_validation(forget_set)]
-        return validation_errors(study, outputs, labels)
+        return validation_errors(study, outputs, study.dataset.labels[rows])
 
     def _outputs(self, stage: Stage, rows: np.ndarray) -> np.ndarray:
         began = time.monotonic()

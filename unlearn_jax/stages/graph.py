@@ -16,12 +16,14 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import Model
+from unlearn_jax.results import started
 from unlearn_jax.splits import ForgetSet, Splits
 from unlearn_jax.store import Store, stage_key
 from unlearn_jax.train import Loss
 
 # Part of every model's key. Raise it when the same config starts to give other models (the
-# golden test says so), or a store would mix models of two versions.
+# golden test says so), or a store would mix models of two versions. Where they are a single
+# method's, `Method.numbers` is raised.
 _NUMBERS = 2
 
 # Keys of `data` that a trained model depends on beyond the fingerprint of what was loaded.
@@ -55,6 +57,15 @@ class Stage:
     def name(self) -> str:
         """What results call it; the store knows it by `method`, whatever its arm."""
         return self.arm or self.method
+
+    @property
+    def from_seed(self) -> int:
+        """The seed whose M_O all its members started from; -1: each from that of its own."""
+        return self.parts.get("unlearn", {}).get("from_seed", -1)
+
+    def started(self, seeds: tuple[int, ...]) -> np.ndarray:
+        """`[M]` the position of the seed whose M_O each member started from."""
+        return started(seeds, self.from_seed)
 
     @property
     def key(self) -> str:
@@ -142,6 +153,8 @@ def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list
         parts["options"] = method_options(section, found).to_dict()
     if found.code:
         parts["code"] = found.code
+    if found.method.numbers > 1:
+        parts["numbers"] = found.method.numbers
     return [Stage(found.name, forget_set, epochs, {**parts, "epochs": epochs})
             for epochs in sorted(section.epochs)]
 

@@ -21,7 +21,8 @@ def write_layers(study: Study, original: Stage, retrained: Sequence[Stage],
                  unlearned: Sequence[Stage]) -> None:
     """Writes layers.csv: L2 distances of weights, without running statistics.
 
-    `to_original` and `to_retrain` are from the models of the same seed, `norm` is from zero, and
+    `to_original` is from the M_O that a model started from (or would have: that of its seed),
+    `to_retrain` from the M_R of the same seed, `norm` is from zero, and
     `floor` is the mean distance of M_R from the M_Rs of the other seeds. A failed member's are NaN.
     """
     first = _weights(study, original)
@@ -35,8 +36,9 @@ def write_layers(study: Study, original: Stage, retrained: Sequence[Stage],
             mine = first if stage is original else \
                 reference if stage is retrain else _weights(study, stage)
             zero = jax.tree.map(np.zeros_like, mine)
+            before = {path: x[stage.started(study.seeds)] for path, x in first.items()}
             to_original, to_retrain, norm = (_host(layer_distances(mine, other))
-                                             for other in (first, reference, zero))
+                                             for other in (before, reference, zero))
             rows += [{"method": stage.name, "forget_set": retrain.forget_name,
                       "epochs": stage.epochs, "seed": seed, "layer": layer.removeprefix(_PREFIX),
                       "to_original": float(to_original[layer][m]),

@@ -24,6 +24,7 @@ from unlearn_jax.models import Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.population import Pass, Recipe, init_members
 from unlearn_jax.pretrained import load_members
+from unlearn_jax.results import started
 from unlearn_jax.stages.graph import Stage, Study, method_options
 from unlearn_jax.stages.populations import Share, run_missing
 from unlearn_jax.train import Step, make_train_step
@@ -155,10 +156,7 @@ def unlearn_in_one_program(variants: list[Variant], original: Stage) -> None:
             seeds = list(study.seeds) * sets
             return initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
         variables, metadata = checkpoints.restore(original.directory(study.store) / "checkpoint")
-        which = np.arange(len(study.seeds))
-        if section.from_seed >= 0:
-            which[:] = study.seeds.index(section.from_seed)
-        which = np.tile(which, sets)
+        which = np.tile(started(study.seeds, section.from_seed), sets)
         # What starts from a failed model is no unlearned model, however well it trains.
         return (jax.tree.map(lambda x: np.asarray(x)[which], variables),
                 np.asarray(metadata["failed"])[which])

@@ -28,7 +28,7 @@ class Models:
       stage: the name, the budget, and the key that results.csv notes.
       forget_set: whose splits they are evaluated on; `''`: every forget set's.
       variables: reads them, `[K, ...]`.
-      books: `[M]` each, by seed: images, seconds, flops, epochs_trained, failed.
+      books: `[M]` each, by seed: images, seconds, flops, step, epochs_trained, failed.
       combine: outputs `[K, N, ...]` to those of the M seeds; None: K is M.
       combined: names what `combine` does, in the key of the predictions.
       measures: from these models' outcome and M_R's to further metrics `[M]`.
@@ -179,7 +179,7 @@ def _outcome(study: Study, predictor: Predictor, models: Models,
     return results.Outcome(stage.name, forget_set.name, stage.epochs, stage.key, study.seeds,
                            outputs, *(np.array(models.books[k])
                                       for k in ("images", "seconds", "epochs_trained", "failed",
-                                                "flops")))
+                                                "flops", "step")), from_seed=stage.from_seed)
 
 
 def predictions_key(study: Study, stage: Stage, forget_set: ForgetSet) -> str:

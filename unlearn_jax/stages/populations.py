@@ -149,8 +149,8 @@ def _run_population(shares: list[Share], recipe: Recipe) -> None:
     trained = train_population(recipe, study.model, layout, before[0].resident, members,
                                prepared.variables, saver, study.bar, context)
     status = "resumed" if saver.resumed else "computed"
-    images_before, flops_before = (np.concatenate([getattr(b, name) for b in before])
-                                   for name in ("images", "flops"))
+    images_before, flops_before, steps_before = (
+        np.concatenate([getattr(b, name) for b in before]) for name in ("images", "flops", "steps"))
     for share in shares:
         for stage in share.stages:
             snapshot = trained.snapshots[snapshot_of(stage, recipe)]
@@ -159,13 +159,14 @@ def _run_population(shares: list[Share], recipe: Recipe) -> None:
             snapshot = dataclasses.replace(
                 snapshot, failed=snapshot.failed | failed,
                 images=snapshot.images + images_before, flops=snapshot.flops + flops_before,
+                steps=snapshot.steps + steps_before,
                 seconds=snapshot.seconds + sum(b.seconds for b in before))
             metadata = _store_stage(share.study, stage, snapshot, mine, trained.history,
                                     prepared.touched, share.name)
             share.study.run.record_stage(
                 stage.name, stage.forget_name, stage.key, status,
                 float(np.sum(metadata["seconds"])), int(np.sum(metadata["images"])), len(mine),
-                stage.epochs)
+                stage.epochs, stage.from_seed)
     saver.finish()
     study.run.record_start(recipe.name,
                            trained.compile_seconds + sum(b.compile_seconds for b in before),
@@ -273,7 +274,8 @@ def record_reused(study: Study, stage: Stage) -> None:
     logging.info("%s %s: reused from %s", stage.name, stage.forget_name, path)
     metadata, _ = checkpoints.describe(path)
     study.run.record_stage(stage.name, stage.forget_name, stage.key, "reused", 0.0,
-                           int(np.sum(metadata["images"])), len(metadata["seeds"]), stage.epochs)
+                           int(np.sum(metadata["images"])), len(metadata["seeds"]), stage.epochs,
+                           stage.from_seed)
 
 
 def make_member(study: Study, seed: int, forget_set: ForgetSet | None) -> Member:

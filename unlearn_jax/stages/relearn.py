@@ -86,7 +86,8 @@ def relearn_measures(study: Study, stages: Sequence[Stage],
     original = forget_loss(outcomes[0])
     curves = [np.concatenate([forget_loss(outcome)[:, None], later], axis=1) for outcome, later in
               zip(outcomes[1:], relearn_losses(study, stages[1:], forget_set))]
-    return [{}, *(_measures(curve, curves[-1], original) for curve in curves[:-1]),
+    return [{}, *(_measures(curve, curves[-1], original[outcome.started])
+                  for curve, outcome in zip(curves[:-1], outcomes[1:])),
             {k: v for k, v in _measures(curves[-1], curves[-1], original).items()
              if k.startswith("relearn")}]
 

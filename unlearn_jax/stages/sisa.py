@@ -223,7 +223,7 @@ class Sisa:
                    last: tuple[Slice, ...]) -> Models:
         """The ensembles of all seeds that slices `made` cost, with the states that `last` left."""
         study, every = self.study, np.arange(len(self.study.seeds) * self.shards)
-        books = {k: np.zeros(len(study.seeds)) for k in ("images", "seconds", "flops")}
+        books = {k: np.zeros(len(study.seeds)) for k in ("images", "seconds", "flops", "step")}
         for m in made:
             metadata, _ = checkpoints.describe(m.stage.directory(study.store) / "checkpoint")
             for k, sums in books.items():
@@ -236,7 +236,8 @@ class Sisa:
             metadata, _ = checkpoints.describe(m.stage.directory(study.store) / "checkpoint")
             failed[m.positions] = metadata["failed"]
         # Passes over the data, as constituents have no epochs in common.
-        books |= {"images": books["images"].astype(int), "epochs_trained": books["images"] / rows,
+        books |= {"images": books["images"].astype(int), "step": books["step"].astype(int),
+                  "epochs_trained": books["images"] / rows,
                   "failed": failed.reshape(-1, self.shards).any(1)}
         measures = functools.partial(self.speedups, made[-1].stage.forget_set)
         return Models(made[-1].stage, forget_set, lambda: restore(study, last, every)[0], books,
