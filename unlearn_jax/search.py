@@ -15,9 +15,12 @@ import ml_collections
 import numpy as np
 
 from unlearn_jax.errors import InputError
-from unlearn_jax.methods import find_method
+from unlearn_jax.methods import METHODS, find_method
 from unlearn_jax.methods.outside import Found
 from unlearn_jax.nested import flat
+
+_TRAINING = ("batch_size", "optimizer", "learning_rate", "schedule", "warmup", "weight_decay",
+             "momentum")  # keys of `unlearn` for methods that take steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +70,17 @@ class Selection:
     within: np.ndarray
 
 
+def shared_keys(name: str) -> tuple[str, ...]:
+    """The keys of `config.unlearn` that decide a method of the package, its own section included.
+
+    Without those that a comparison sets or that all its methods must share: the budget, and whose
+    M_O they start from.
+    """
+    method = METHODS[name]
+    return (*(_TRAINING if method.make_step else ()), *method.reads,
+            *((name,) if method.options else ()))
+
+
 def method_config(config: ml_collections.ConfigDict, request: str) -> ml_collections.ConfigDict:
     """The config of one method of a comparison, as for a run of its own.
 
@@ -82,7 +96,7 @@ def method_config(config: ml_collections.ConfigDict, request: str) -> ml_collect
     c = config.copy_and_resolve_references()
     with c.unlocked():
         if found.name in config.compare.unlearn:
-            c.unlearn.update(config.compare.unlearn[found.name])
+            c.unlearn.update(c.compare.unlearn[found.name])  # with no reference to other keys
         c.unlearn.method = request
         if found.method.make_step is None:
             c.unlearn.epochs = (0,)
