@@ -143,6 +143,15 @@ def test_a_budget_is_met_as_nearly_as_whole_epochs_allow(fraction, prepared, cos
     assert found == search.Budget(epochs)
 
 
+def test_the_preparation_of_a_method_without_steps_is_held_to_the_budget():
+    assert search.no_epochs(0.25, 0.25) == search.Budget(
+        0, "trains nothing, and its preparation takes 25 % of retraining where the budget is 25 %")
+    found = search.no_epochs(0.25, 0.827)
+    assert (found.epochs, found.exceeded) == (0, True)
+    assert found.note == ("takes 82.7 % of retraining (preparation; it trains nothing) where the "
+                          "budget is 25 %")
+
+
 def test_one_epoch_too_many_is_said():
     found = search.fit_epochs(0.25, 0.125, (0.5, 0.5).__getitem__)
     assert (found.epochs, found.exceeded) == (1, True)

@@ -45,7 +45,8 @@ class Budget:
     Attributes:
       epochs: of unlearning.
       note: in words, where the budget cannot be used or must be exceeded; else ''.
-      exceeded: whether even one epoch is too much, so that none would be nearer.
+      exceeded: whether even one epoch is too much, so that none would be nearer, or, of a method
+        without steps, its preparation.
     """
 
     epochs: int
@@ -176,6 +177,19 @@ def fit_epochs(fraction: float, prepared: float, of_epoch: Callable[[int], float
     while (cost := of_epoch(epochs)) > 0 and not _nearer(spent, spent + cost, fraction):
         epochs, spent = epochs + 1, spent + cost
     return Budget(epochs)
+
+
+def no_epochs(fraction: float, prepared: float) -> Budget:
+    """The budget of a method that trains nothing, which only prepares.
+
+    Args:
+      fraction, prepared: see `fit_epochs`.
+    """
+    if prepared > fraction * (1 + 1e-9):
+        return Budget(0, f"takes {_percent(prepared)} of retraining (preparation; it trains "
+                      f"nothing) where the budget is {_percent(fraction)}", True)
+    return Budget(0, f"trains nothing, and its preparation takes {_percent(prepared)} of "
+                  f"retraining where the budget is {_percent(fraction)}")
 
 
 def _nearer(less: float, more: float, target: float) -> bool:
