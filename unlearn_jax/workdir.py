@@ -179,8 +179,8 @@ def claim(directory: Path, config: ml_collections.ConfigDict, config_name: str,
     """Takes a work directory: a new one, an empty one, or that of the same config.
 
     A run that ended before it had trained anything, at its data or in a method's mistake, holds
-    nothing that another config could spoil. Until the `with` ends, no other process can claim it; of several processes the first holds the lock, which
-    dies with it.
+    nothing that another config could spoil. Until the `with` ends, no other process can claim it;
+    of several processes the first holds the lock, which dies with it.
 
     Raises:
       InputError: it holds something else, which is left as it is, or a run that is under way.
