@@ -8,7 +8,9 @@ samples at random to be forgotten; 64 originals, 64 retrained models and 64 mode
 ONE of the originals. The score is
 forgetting quality x utility ratios, 0 where unlearning takes more than 20 % of retraining's time;
 its interval is over models. M_O is scored, too (the floor), and M_R against itself (the ceiling).
-Another size: --config.seeds="tuple(range(128))" in a config file of one's own, or as below.
+Another size stands behind the colon, 128 of each kind:
+
+    python -m unlearn_jax.main --config=configs/challenge.py:128
 """
 
 import ml_collections

@@ -5,15 +5,19 @@
     python -m unlearn_jax.main --config=configs/compare.py:utkface_small --config.data.path=UTKFace
 
 `--config.compare.methods="('ft','rnd','my.py:METHOD')"` compares these alone. What a method's
-own config sets stands in `compare.unlearn.METHOD`; the rest comes from `unlearn`.
+own config sets stands in `compare.unlearn.METHOD`, and beside it every other key that the method
+reads: it follows `unlearn` until it is given for this method, as in
+`--config.compare.unlearn.ft.learning_rate=1e-3`.
 """
 
 import importlib
+from typing import Any
 
 import ml_collections
 
 from configs import common
 from unlearn_jax.methods import METHODS
+from unlearn_jax.search import shared_keys
 
 
 def get_config(scale: str = "") -> ml_collections.ConfigDict:
@@ -27,6 +31,18 @@ def get_config(scale: str = "") -> ml_collections.ConfigDict:
     with c.unlocked():
         for name in c.compare.methods:
             own = importlib.import_module(f"configs.{name}").get_config(scale).unlearn
-            c.compare.unlearn[name] = ml_collections.ConfigDict(
-                common.changes(c.unlearn.to_dict(), own.to_dict()))
+            c.compare.unlearn[name] = _following(
+                c.unlearn, shared_keys(name), common.changes(c.unlearn.to_dict(), own.to_dict()))
     return c
+
+
+def _following(section: ml_collections.ConfigDict, keys: tuple[str, ...],
+               own: dict[str, Any]) -> ml_collections.ConfigDict:
+    """A method's own values, and keys that have those of the section until they are set here."""
+    found = ml_collections.ConfigDict()
+    for key in dict.fromkeys([*own, *keys]):
+        if isinstance(section[key], ml_collections.ConfigDict):
+            found[key] = _following(section[key], tuple(section[key]), own.get(key, {}))
+        else:
+            found[key] = own[key] if key in own else section.get_oneway_ref(key)
+    return found

@@ -2,6 +2,7 @@
 
     python -m unlearn_jax.main --config=configs/ft.py                  synthetic faces
     python -m unlearn_jax.main --config=configs/ft.py:digits           classification
+    python -m unlearn_jax.main --config=configs/ft.py:classes --config.data.path=CLASS_FOLDERS
     python -m unlearn_jax.main --config=configs/ft.py:utkface_small --config.data.path=UTKFace
     python -m unlearn_jax.main --config=configs/ft.py:utkface --config.data.path=UTKFace
 """

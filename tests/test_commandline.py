@@ -17,13 +17,32 @@ CONFIGS = Path(__file__).parents[1] / "configs"
     ("--config.train.epoch=3", "config.train.epoch is not there; allowed in config.train: "),
     ("--config.train=3", "config.train is a section; allowed: one of its keys, as in "),
     ("--config.train.epochs.x=3", "config.train.epochs is a value, and no section"),
-    ("--config.train.epochs=x", "flag --config.train.epochs=x: invalid"),
+    ("--config.train.epoch=3", " (did you mean 'epochs'?)"),
     ("--config.seeds[0]=1", "0 is not a valid index"),
 ])
 def test_a_wrong_key_is_named_whole_with_what_is_allowed(flag, message):
     with pytest.raises(InputError) as e:
         read_config([f"--config={CONFIGS}/ssd.py", "--config.train.epochs=3", flag])
     assert message in str(e.value) and len(str(e.value).splitlines()) <= 2
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+@pytest.mark.parametrize("flag, words", [
+    ("train.epochs=two", "config.train.epochs is 'two'; allowed: a whole number"),
+    ("train.epochs two", "config.train.epochs is 'two'; allowed: a whole number"),
+    ("train.epochs=2.5", "config.train.epochs is '2.5'; allowed: a whole number"),
+    ("train.learning_rate=fast", "config.train.learning_rate is 'fast'; allowed: a number"),
+    ("model.name=resnet18 --config.train.tensorboard=maybe", "is 'maybe'; allowed: true or false"),
+    ("forget.sets=('20-28',", "config.forget.sets is \"('20-28',\"; allowed: a tuple such as "
+     "('20-28',), with its closing bracket"),
+    ("eval.within=(5.0,", "a tuple such as (5.0,)"),
+    ("data.groups=(5.0,", "a tuple such as (1, 2)"),
+])
+def test_a_wrong_value_is_named_with_what_is_allowed(flag, words):
+    with pytest.raises(InputError) as e:
+        read_config(["--config=configs/ft.py", "--config.eval.alpha=15",
+                     *f"--config.{flag}".split()])
+    assert words in str(e.value)
 
 
 def test_the_command_of_a_study_says_nothing_of_its_processes():

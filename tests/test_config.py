@@ -56,6 +56,11 @@ def test_the_default_is_allowed_and_locked():
     ("eval.explain_baseline", "pink", "'black', 'grey', 'white'"),
     ("eval.explain_stage", 5, "0 (the last) to 4, the stages of resnet10"),
     ("eval.alpha", 12.0, "one of eval.alphas"),
+    ("data.source", "fodler", "synthetic, utkface, digits, folder, tfds:NAME"),
+    ("data.source", "tfds", "tfds:NAME"),
+    ("data.inject", "patsh:20-28:9", "confusion:A:B:N or patch:A:N"),
+    ("data.inject", "confusion:20-26:50-60:9", "N must be a positive multiple of 2"),
+    ("model.pretrained", "nowhere.h5", "which is no file that can be read"),
     ("model.output_scale", 30.0, "covers the labels from 20 to 60"),
 ])
 def test_impossible_values_name_key_value_and_what_is_allowed(key, value, words):
@@ -65,6 +70,26 @@ def test_impossible_values_name_key_value_and_what_is_allowed(key, value, words)
     if key != "parallel.batch":  # reported at the batch size that does not fit
         assert f"config.{key} is {value!r}" in str(e.value)
     assert len(str(e.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("task, request_, words", [
+    ("regression", "28-20", "has its ends reversed"),
+    ("regression", "class:3", "a regression has no classes"),
+    ("regression", "ids:nowhere.txt", "the file cannot be read"),
+    ("regression", "random:2", "a share between 0 and 1"),
+    ("regression", "gender:male", "not understood; allowed: a range"),
+    ("regression", "injected", "needs config.data.inject"),
+    ("classification", "20-28", "not understood; allowed: class:NAME; ATTRIBUTE:NUMBER"),
+])
+def test_forget_sets_are_checked_without_data(task, request_, words):
+    c = with_value("forget.sets", (request_,))
+    with c.unlocked():
+        c.data.task = task
+        if task == "classification":
+            c.train.loss, c.eval.alphas, c.eval.alpha = "cross_entropy", (0.25,), 0.25
+    with pytest.raises(ConfigError) as e:
+        check_config(c)
+    assert words in str(e.value) and f"forget set {request_!r}" in str(e.value)
 
 
 def test_early_stopping_keeps_the_best():

@@ -2,14 +2,17 @@
 
 import importlib
 import pkgutil
+import shlex
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import readme
 
 import configs
 from configs.common import SCALES
+from unlearn_jax.commandline import read_config
 from unlearn_jax.config import ConfigError, check_config
 from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.method import LabelSpace, Setting
@@ -83,6 +86,18 @@ def test_every_config_is_allowed(name, scale):
 def test_every_scale_takes_a_step(name, scale):
     state, loss = one_step(load(name, scale))
     assert np.isfinite(loss) and state.step == 1
+
+
+@pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections
+def test_the_readme_has_commands_for_images_of_ones_own():
+    text = readme.section("On UTKFace").replace("\\\n", "")
+    commands = [shlex.split(line, comments=True) for line in text.splitlines()
+                if "--config.data.path=FOLDER" in line or "labels.csv" in line]
+    classes, numbers = (read_config(words[3:]) for words in commands)
+    check_config(classes)
+    check_config(numbers)
+    assert classes.data.source == numbers.data.source == "folder"
+    assert (classes.data.task, numbers.data.task) == ("classification", "regression")
 
 
 @pytest.mark.parametrize("count", ["3", "many", "-8"])

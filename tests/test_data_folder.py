@@ -38,14 +38,14 @@ def test_class_folders(classes, tmp_path):
     (classes / "cat" / "notes.txt").write_text("")
     (classes / "cat" / "broken.png").write_bytes(b"x")
     write_image(classes / "loose.jpg", 9)
-    write_image(classes / "dog" / "tiny.png", 9, size=31)
+    write_image(classes / "dog" / "tiny.png", 9, size=15)
     d = load(classes, tmp_path, task="classification")
     assert d.ids.tolist() == ["cat/1.jpg", "dog/1.jpg", "dog/more/2.png"]
     assert d.class_names == ("cat", "dog") and d.labels.tolist() == [0, 1, 1]
     assert np.abs(d.images.mean((1, 2, 3)) - [200, 100, 150]).max() < 2
     assert {x.id: x.reason for x in d.dropped} == {
         "cat/broken.png": "undecodable", "loose.jpg": "not in a class folder",
-        "dog/tiny.png": "smaller than 32 pixels"}
+        "dog/tiny.png": "smaller than 16 pixels"}
     again = load(classes, tmp_path, task="classification")
     assert again.fingerprint == d.fingerprint and again.dropped == d.dropped
 
@@ -116,13 +116,35 @@ def test_csv_and_task_changes_are_seen(tmp_path):
     ("path,label,sex\nimages/0.png,1,male\n", "line 2: sex 'male' is no whole number"),
     ("path,label,sex\nimages/0.png,1,1.5\n", "sex '1.5' is no whole number"),
     ("path,label,sex\nimages/0.png,1,9999999999\n", "sex '9999999999' is no whole number"),
-    ("path,label\n", "holds no usable image"),
-    ("path,label\nimages/9.png,1\n", "holds no usable image; 1 were left out, such as "
-                                     "'images/9.png'"),
+    ("path,label\n", "list.csv' has no rows: there is nothing below its header"),
+    ("path,label\nimages/9.png,1\n", "none of the 1 images of '.*list.csv' is there, such as "
+     "'/.*/images/9.png' .unreadable file: No such file or directory.; paths start at the folder"),
 ])
 def test_csv_mistakes(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         load(write_csv(tmp_path, text), tmp_path)
+
+
+def test_small_images_are_used_where_as_few_pixels_are_asked_for(tmp_path):
+    for i, size in enumerate((28, 28, 12, 40)):
+        write_image(tmp_path / "root" / "a" / f"{i}.png", 90, size)
+    root, words = tmp_path / "root", "smaller than"
+    whole = [(16, 3, [f"{words} 16 pixels"]), (8, 4, []), (32, 1, [f"{words} 32 pixels"] * 3),
+             (64, 1, [f"{words} 32 pixels"] * 3), (16, 3, [f"{words} 16 pixels"])]
+    for size, used, reasons in whole:
+        d = load(root, tmp_path, task="classification", image_size=size)
+        assert (len(d.labels), [x.reason for x in d.dropped]) == (used, reasons)
+
+
+def test_without_a_usable_image_the_reasons_are_counted(tmp_path):
+    for i in range(3):
+        write_image(tmp_path / "root" / "a" / f"{i}.png", 90, 20)
+    (tmp_path / "root" / "a" / "0broken.png").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"left out: 3 smaller than 32 pixels \(such as 'a/0.png'\)"
+                                         r"; 1 undecodable \(such as 'a/0broken.png'\)"):
+        load(tmp_path / "root", tmp_path, task="classification", image_size=32)
+    with pytest.raises(InputError, match="config.data.path is empty; give a folder"):
+        load("", tmp_path)
 
 
 def test_csv_that_is_no_text(tmp_path):

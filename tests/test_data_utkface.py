@@ -202,7 +202,7 @@ def test_what_is_no_archive_is_an_error(tmp_path):
      r"no usable file of UTKFace.*it holds 'cat.jpg', 'x.txt'"),
     (lambda p: p.write_text("x"), "a file of another kind"),
     (lambda p: (p.mkdir(), (p / "20_0_0_2017.jpg").write_bytes(b"x")),
-     r"holds no usable image; 1 were left out, such as '20_0_0_2017.jpg' \(undecodable\)"),
+     r"holds no usable image; left out: 1 undecodable \(such as '20_0_0_2017.jpg'\)"),
 ])
 def test_wrong_paths_say_what_to_do(tmp_path, prepare, message):
     path = tmp_path / "faces"

@@ -63,7 +63,7 @@ def test_points_hold_values_as_the_config_does():
     ({"seeds.x": "3"}, (), "config.seeds is a value"),
     ({"seeds": "0-4"}, (), "config.seeds: 0-4 is no number"),
     ({"seeds": "3"}, ("--config.unlearn.ssd.nope=3",), "ssd.nope is not there; .* dampening"),
-    ({"train.epochs": "many"}, (), "config.train.epochs=many"),
+    ({"train.epochs": "many"}, (), "config.train.epochs is .many.; allowed: a whole number"),
     ({"seeds": "(0,"}, (), "cannot be read"),
     ({"config": "configs/none.py"}, (), "configs/none.py"),
     ({"train.epochs": "3"}, ("--config.train.epochs=2",), "config.train.epochs is swept"),

@@ -2,6 +2,7 @@ import pytest
 
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS, find_method
+from unlearn_jax.startup import run
 
 FILE = """
 from unlearn_jax.methods.method import Method
@@ -52,3 +53,29 @@ def test_what_cannot_be_used_is_named(file, request_, words):
     with pytest.raises(ConfigError, match="config.unlearn.method is") as e:
         find_method(request_.format(file=file))
     assert words in str(e.value)
+
+
+@pytest.mark.parametrize("text, error, call", [
+    ("def f(setting):\n    def step(state):\n        return nothing\n    return step\n", NameError,
+     lambda method: method.make_step(None)(None)),
+    ("from unlearn_jax.population import Pass\nfrom unlearn_jax.methods.method import Method\n"
+     "f = Method(passes=lambda setting, epoch: (Pass('retian'),))\n", ConfigError,
+     lambda method: method.passes(None, 0)),
+    ("import nothing_of_that_name\n", ImportError, None),
+])
+def test_mistakes_in_a_file_are_told_with_the_name_of_the_method(tmp_path, text, error, call):
+    file = tmp_path / "own.py"
+    file.write_text(text)
+    with pytest.raises(error) as e:
+        call(find_method(f"{file}:f").method)
+    assert e.value.__notes__ == [f"in the method {file}:f (config.unlearn.method)"]
+
+
+def test_a_mistake_that_can_be_mended_ends_with_the_name_of_the_method(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from unlearn_jax.errors import InputError\n\n\ndef f(setting):\n"
+        "    raise InputError('pull is negative')\n")
+    with pytest.raises(SystemExit) as e:
+        run(lambda: find_method(f"{tmp_path}/own.py:f").method.make_step(None))
+    assert str(e.value) == (f"unlearn_jax: in the method {tmp_path}/own.py:f "
+                            "(config.unlearn.method): pull is negative")

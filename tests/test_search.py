@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from unlearn_jax import search
+from unlearn_jax.commandline import read_config
 from unlearn_jax.config import check_config, default_config, get
 from unlearn_jax.errors import ConfigError, InputError
 from unlearn_jax.methods import METHODS
@@ -113,6 +114,21 @@ def test_what_a_method_sets_replaces_what_all_share():
     assert (rnd.method, rnd.learning_rate, rnd.labels, rnd.batch_size) == ("rnd", 0.1, "uniform", 8)
 
 
+@pytest.mark.filterwarnings("ignore:the load_module")  # of ml_collections
+def test_every_key_that_a_method_reads_can_be_set_for_it_alone():
+    c = read_config(["--config=configs/compare.py", "--config.compare.unlearn.ft.learning_rate=1",
+                     "--config.compare.unlearn.rnd.offset=(1, 2)", "--config.unlearn.momentum=0.5",
+                     "--config.compare.unlearn.ssd.ssd.alpha=3", "--config.unlearn.spread=7.0",
+                     "--config.compare.methods=('ft','rnd','ssd','scrub')"])
+    check_config(c)
+    ft, rnd, ssd, scrub = (search.method_config(c, m).unlearn for m in c.compare.methods)
+    assert (ft.learning_rate, ft.offset, ft.momentum) == (1.0, (3, 6), 0.5)
+    assert (rnd.offset, rnd.momentum, ssd.ssd.alpha) == ((1, 2), 0.5, 3.0)
+    assert rnd.learning_rate == c.unlearn.learning_rate == 2e-3 and c.unlearn.ssd.alpha != 3
+    assert scrub.spread == 7.0
+    assert "epochs" not in c.compare.unlearn.ft and "from_seed" not in c.compare.unlearn.ft
+
+
 @pytest.mark.parametrize("fraction, prepared, costs, epochs", [
     (0.25, 0.0, (1 / 12,) * 9, 3),         # exactly three, whatever rounding does
     (0.25, 0.0, (0.1,) * 9, 2),            # 0.2 and 0.3 are equally near: the fewer
@@ -125,6 +141,15 @@ def test_what_a_method_sets_replaces_what_all_share():
 def test_a_budget_is_met_as_nearly_as_whole_epochs_allow(fraction, prepared, costs, epochs):
     found = search.fit_epochs(fraction, prepared, costs.__getitem__)
     assert found == search.Budget(epochs)
+
+
+def test_the_preparation_of_a_method_without_steps_is_held_to_the_budget():
+    assert search.no_epochs(0.25, 0.25) == search.Budget(
+        0, "trains nothing, and its preparation takes 25 % of retraining where the budget is 25 %")
+    found = search.no_epochs(0.25, 0.827)
+    assert (found.epochs, found.exceeded) == (0, True)
+    assert found.note == ("takes 82.7 % of retraining (preparation; it trains nothing) where the "
+                          "budget is 25 %")
 
 
 def test_one_epoch_too_many_is_said():

@@ -1,5 +1,6 @@
 """Splits, balancing and forget sets, on data sets small enough to count by hand."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -198,17 +199,18 @@ def test_ids_of_test_samples_alone_are_an_error(tmp_path):
 
 @pytest.mark.parametrize("request_, message", [
     ("70-80", r"'70-80'.* selects no training sample .*within 20 to 29"),
-    ("28-20", "selects no training sample"),
+    ("28-20", "'28-20'.* has its ends reversed; give 20-28"),
+    ("28.5--2", "has its ends reversed; give -2-28.5"),
     ("20-29", "selects all 60 training samples, so that none is retained"),
     ("0-99", "selects all 60 training samples"),
     ("gender:7", r"selects no training sample .*gender:NUMBER with one of 0, 1"),
     ("gender:male", "'gender:male'.* is not understood; allowed: .*gender:NUMBER"),
     ("hair:1", r"'hair:1'.* is not understood; allowed: .*random:SHARE; ids:FILE"),
-    ("class:3", "is not understood"),  # this is a regression
+    ("class:3", "a regression has no classes; allowed: a range of labels within 20 to 29, "),
     ("random:2", "needs a share between 0 and 1"),
     ("random:much", "needs a share between 0 and 1"),
     ("random:nan", "needs a share between 0 and 1"),
-    ("random:0.001", "selects no training sample"),
+    ("random:0.001", "selects no training sample of 60; one of the 80 .* is a share of 0.013"),
     ("random:", "is not understood"),
     ("ids:", "is not understood"),
     ("20 to 28", "is not understood"),
@@ -246,6 +248,18 @@ def test_equal_names_are_refused(tmp_path):
         (tmp_path / folder / "ids.txt").write_text("\n".join(trained))
     with pytest.raises(InputError, match="share the name 'ids-ids'"):
         splits(data, f"ids:{tmp_path}/a/ids.txt", f"ids:{tmp_path}/b/ids.txt")
+
+
+def test_one_set_under_two_spellings_is_refused():
+    with pytest.raises(InputError, match="'20-28' and '20-28.0', which select the same 7. samples"):
+        splits(dataset(AGES), "20-28", "random:0.1", "20-28.0")
+
+
+def test_one_id_is_no_plural():
+    data = dataset(AGES, left_out_ids=np.array(["old.jpg"]))
+    f = dataclasses.replace(splits(data, "20-22").forget_sets[0], in_test=0, left_out=1)
+    assert f.untrained == ("1 of the ids asked for was never trained on: 0 are in the test split, "
+                           "1 was left out of the data set")
 
 
 def test_too_few_samples():

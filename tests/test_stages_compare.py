@@ -36,6 +36,8 @@ def count(setting, before):
 
 
 def shrink(setting, before):
+    for _ in range(3):  # 3 of 8 epochs are more than the budget
+        before.total("all", lambda batch: batch.weights.sum())
     smaller = before.each(lambda v: jax.tree.map(lambda x: 0.99 * x, v), before.variables)
     return Prepared(smaller)
 
@@ -122,8 +124,13 @@ def test_budgets_count_preparation_and_pairs(finished):
         for r in trials(workdir, "own-PAIRS", name):
             assert (int(r["epochs"]), float(r["images"])) == (epochs, spent[epochs - 1])
         (shrink,) = trials(workdir, "own-SHRINK", name)
-        assert (shrink["epochs"], float(shrink["images"])) == ("0", 0.0)
-        assert "cannot use the budget" in shrink["note"] and shrink["learning_rate"] == "nan"
+        assert (shrink["epochs"], float(shrink["images"])) == ("0", 3.0 * data["counts"]["train"])
+        assert shrink["learning_rate"] == "nan"
+        share = 100 * 3 * data["counts"]["train"] / (8 * retained)
+        assert shrink["note"] == (f"takes {share:.3g} % of retraining (preparation; it trains "
+                                  "nothing) where the budget is 25 %")
+        assert f"comparison: own-SHRINK on {name} {shrink['note']}" in json.loads(
+            (workdir / "run.json").read_text())["warnings"]
 
 
 @pytest.mark.slow

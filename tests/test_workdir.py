@@ -1,3 +1,4 @@
+import contextlib
 import json
 import subprocess
 import sys
@@ -112,6 +113,24 @@ def test_a_run_that_was_refused_at_its_data_blocks_nothing(tmp_path):
     with claim(tmp_path, epochs=4):
         pass
     assert json.loads((tmp_path / "run.json").read_text())["config"]["train"]["epochs"] == 4
+
+
+@pytest.mark.parametrize("status, finished, results, free", [
+    ("reused", False, False, True), ("computed", False, False, False),
+    ("resumed", False, False, False), ("reused", True, False, False),
+    ("reused", False, True, False)])
+def test_a_run_that_has_only_reused_models_blocks_nothing(tmp_path, status, finished, results,
+                                                          free):
+    with contextlib.suppress(RuntimeError), claim(tmp_path, epochs=3) as run:
+        run.record_stage("data", "", "f", "computed", 1.0, 10)
+        run.record_stage("original", "", "k", status, 1.0, 10)
+        if results:
+            run.write_table("results.csv", [], ("method",))
+        if not finished:
+            raise RuntimeError("a mistake in a method's file")
+    refused = contextlib.nullcontext() if free else pytest.raises(InputError, match="another conf")
+    with refused, claim(tmp_path, epochs=4):
+        assert record(tmp_path)["config"]["train"]["epochs"] == 4
 
 
 @pytest.mark.parametrize("content, words", [("notes.txt", "not empty and holds no run"),

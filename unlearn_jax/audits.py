@@ -250,8 +250,8 @@ def audit_rows(audit: Audit, names: tuple[str, ...]) -> tuple[list[dict[str, Any
                           "seed": seed, "metric": metric, "value": float(v), "stage": o.stage}
                          for seed, v in zip(seeds, np.asarray(values), strict=True)]
         except Refused as e:
-            refused.append(f"audit {name} of {o.method} at {o.epochs} epochs on {o.forget_set}: "
-                           f"{e}")
+            refused.append(f"audit {name} of {o.method} at {o.epochs} "
+                           f"epoch{'s' * (o.epochs != 1)} on {o.forget_set}: {e}")
     return rows, refused
 
 

@@ -1,12 +1,15 @@
 """Flags read so that a user's mistake becomes a message of a line or two."""
 
+import difflib
 from pathlib import Path
 
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from unlearn_jax.config import get
 from unlearn_jax.errors import ConfigError, InputError
+from unlearn_jax.nested import flat
 
 _OF_A_PROCESS = ("coordinator", "processes", "process_id", "process_timeout")
 
@@ -43,7 +46,7 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
             origin = origin.__context__
         if isinstance(origin, InputError):
             raise origin from None
-        _check_keys(argv)
+        _check_change(e, argv)
         given = " ".join(a for a in argv[1:] if a.startswith("--config")) or "the flags"
         message = " ".join(str(e).replace("\\n", " ").split())
         raise InputError(f"{message}\n(in {given})") from e
@@ -59,19 +62,7 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     return rest
 
 
-def _check_keys(argv: list[str]) -> None:
-    """Refuses a key that the config file does not have, of which ml_collections names the end.
-
-    Raises:
-      InputError: names the whole key and what is allowed there.
-    """
-    names = [word.lstrip("-").partition("=")[0] for word in argv[1:] if word.startswith("-")]
-    keys = [name.removeprefix("config.") for name in names if name.startswith("config.")]
-    file = [word for word in argv[1:] if word.lstrip("-").startswith("config=")]
-    if keys and file:
-        plain = read_config(file)
-        for key in keys:
-            check_key(plain, key.partition("[")[0])
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 def check_key(config: ml_collections.ConfigDict, key: str) -> None:
@@ -85,12 +76,50 @@ def check_key(config: ml_collections.ConfigDict, key: str) -> None:
         if not isinstance(held, ml_collections.ConfigDict):
             raise ConfigError(f"config.{key} is not there: {above} is a value, and no section")
         if part not in held:
+            close = difflib.get_close_matches(part, list(held), 1)
             raise ConfigError(f"config.{key} is not there; allowed in {above}: "
-                             f"{', '.join(sorted(held))}")
+                             + (", ".join(sorted(held)) or "nothing")
+                             + "".join(f" (did you mean {name!r}?)" for name in close))
         held, above = held[part], f"{above}.{part}"
     if isinstance(held, ml_collections.ConfigDict):
         raise ConfigError(f"config.{key} is a section; allowed: one of its keys, as in "
                          f"{key}.{next(iter(sorted(held)), 'KEY')}")
+
+
+def _check_change(error: Exception, argv: list[str]) -> None:
+    """Refuses the `--config.KEY=VALUE` that absl could not use; returns if it was none of them.
+
+    Raises:
+      ConfigError: names the key, and the value, and what is allowed.
+    """
+    words = [word.lstrip("-").partition("=")[0] for word in argv[1:] if word.startswith("-")]
+    config = _own_config(argv)
+    for word in words:
+        if word.startswith("config."):
+            check_key(config, word.removeprefix("config.").partition("[")[0])
+    if isinstance(error, flags.IllegalFlagValueError):
+        # It says `flag --config.KEY=VALUE: REASON`; the reason is in Python's words.
+        key, _, value = str(error).removesuffix(f": {error.__context__}").removeprefix(
+            "flag --config.").partition("=")
+        if key not in flat(config.to_dict()):
+            return
+        default = get(config, key)
+        allowed = _KINDS.get(type(default), "")
+        if isinstance(default, tuple):
+            example = default or (1, 2)
+            allowed = (f"a tuple such as {example!r}, with its closing bracket: "
+                       f'--config.{key}="{example!r}"')
+        raise ConfigError(f"config.{key} is {value!r}; allowed: {allowed}")
+
+
+def _own_config(argv: list[str]) -> ml_collections.ConfigDict:
+    """The config file of these flags without their changes."""
+    words = iter(argv[1:])
+    for word in words:
+        name, equals, file = word.lstrip("-").partition("=")
+        if name == "config":
+            return read_config([f"--config={file if equals else next(words, '')}"])
+    return ml_collections.ConfigDict()
 
 
 def of_the_study(argv: list[str]) -> list[str]:

@@ -15,6 +15,7 @@ from unlearn_jax.errors import ConfigError
 from unlearn_jax.explain.attribution import BASELINES
 from unlearn_jax.methods import METHODS, find_method
 from unlearn_jax.models import DEPTHS
+from unlearn_jax.requests import check_requests
 from unlearn_jax.search import make_trials, method_config
 
 TASKS = ("regression", "classification")
@@ -266,6 +267,7 @@ def check_config(c: ml_collections.ConfigDict) -> None:
     for key, (kind, length, low, filled) in _TUPLES.items():
         _check_tuple(c, key, kind, length, low, filled)
     _check_relations(c)
+    check_requests(c)
     if c.compare.methods:
         _check_comparison(c)
     if c.thesis.arms:

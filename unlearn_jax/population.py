@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 from unlearn_jax import spread
+from unlearn_jax.errors import ConfigError
 from unlearn_jax.layout import Layout
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings
@@ -103,9 +104,9 @@ class Pass:
 
     def __post_init__(self):
         if self.over not in WALKS:
-            raise ValueError(f"a pass over {self.over!r}; allowed: {', '.join(WALKS)}")
+            raise ConfigError(f"a pass over {self.over!r}; allowed: {', '.join(WALKS)}")
         if not 0 < self.share <= 1:
-            raise ValueError(f"a pass over a share of {self.share}; allowed: above 0, up to 1")
+            raise ConfigError(f"a pass over a share of {self.share}; allowed: above 0, up to 1")
 
     @property
     def paired(self) -> bool:

@@ -17,9 +17,12 @@ import ml_collections
 import numpy as np
 
 from unlearn_jax.errors import InputError
-from unlearn_jax.methods import find_method
+from unlearn_jax.methods import METHODS, find_method
 from unlearn_jax.methods.outside import Found
 from unlearn_jax.nested import flat
+
+_TRAINING = ("batch_size", "optimizer", "learning_rate", "schedule", "warmup", "weight_decay",
+             "momentum")  # keys of `unlearn` for methods that take steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Budget:
     Attributes:
       epochs: of unlearning.
       note: in words, where the budget cannot be used or must be exceeded; else ''.
-      exceeded: whether even one epoch is too much, so that none would be nearer.
+      exceeded: whether even one epoch is too much, so that none would be nearer, or, of a method
+        without steps, its preparation.
     """
 
     epochs: int
@@ -69,6 +73,17 @@ class Selection:
     within: np.ndarray
 
 
+def shared_keys(name: str) -> tuple[str, ...]:
+    """The keys of `config.unlearn` that decide a method of the package, its own section included.
+
+    Without those that a comparison sets or that all its methods must share: the budget, and whose
+    M_O they start from.
+    """
+    method = METHODS[name]
+    return (*(_TRAINING if method.make_step else ()), *method.reads,
+            *((name,) if method.options else ()))
+
+
 def method_config(config: ml_collections.ConfigDict, request: str) -> ml_collections.ConfigDict:
     """The config of one method of a comparison, as for a run of its own.
 
@@ -84,7 +99,7 @@ def method_config(config: ml_collections.ConfigDict, request: str) -> ml_collect
     c = config.copy_and_resolve_references()
     with c.unlocked():
         if found.name in config.compare.unlearn:
-            c.unlearn.update(config.compare.unlearn[found.name])
+            c.unlearn.update(c.compare.unlearn[found.name])  # with no reference to other keys
         c.unlearn.method = request
         if found.method.make_step is None:
             c.unlearn.epochs = (0,)
@@ -164,6 +179,19 @@ def fit_epochs(fraction: float, prepared: float, of_epoch: Callable[[int], float
     while (cost := of_epoch(epochs)) > 0 and not _nearer(spent, spent + cost, fraction):
         epochs, spent = epochs + 1, spent + cost
     return Budget(epochs)
+
+
+def no_epochs(fraction: float, prepared: float) -> Budget:
+    """The budget of a method that trains nothing, which only prepares.
+
+    Args:
+      fraction, prepared: see `fit_epochs`.
+    """
+    if prepared > fraction * (1 + 1e-9):
+        return Budget(0, f"takes {_percent(prepared)} of retraining (preparation; it trains "
+                      f"nothing) where the budget is {_percent(fraction)}", True)
+    return Budget(0, f"trains nothing, and its preparation takes {_percent(prepared)} of "
+                  f"retraining where the budget is {_percent(fraction)}")
 
 
 def _nearer(less: float, more: float, target: float) -> bool:

@@ -1,6 +1,7 @@
 """Who is in which split, and who asks to be forgotten: index arrays into one data set."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.inject import Injection, choose_injection
-from unlearn_jax.errors import InputError
+from unlearn_jax.errors import ConfigError, InputError
 from unlearn_jax.labels import find_class, find_range
 
 # the data seed's streams: one step's draws do not depend on another step's; 0 and 5 belong to
@@ -61,9 +62,11 @@ class ForgetSet:
         """What of the request no model ever saw, in words; '' where there is nothing."""
         if not self.in_test + self.left_out:
             return ""
-        return (f"{self.in_test + self.left_out} of the ids asked for were never trained on: "
-                f"{self.in_test} are in the test split, {self.left_out} were left out of the "
-                "data set")
+        whole = self.in_test + self.left_out
+        were, left, are = ("was" if whole == 1 else "were", "was" if self.left_out == 1 else "were",
+                           "is" if self.in_test == 1 else "are")
+        return (f"{whole} of the ids asked for {were} never trained on: {self.in_test} {are} in "
+                f"the test split, {self.left_out} {left} left out of the data set")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -153,6 +156,11 @@ def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
             same = [g.request for g in forget_sets if g.name == f.name]
             raise InputError(f"config.forget.sets has {' and '.join(map(repr, same))}, which "
                              f"share the name {f.name!r}; rename a file or drop one")
+    for f, g in itertools.combinations(forget_sets, 2):
+        if np.array_equal(f.train, g.train) and np.array_equal(f.validation, g.validation):
+            n = len(f.train) + len(f.validation)
+            raise InputError(f"config.forget.sets has {f.request!r} and {g.request!r}, which "
+                             f"select the same {n} samples; drop one")
     return Splits(train, validation, test, rows, forget_sets, injection)
 
 
@@ -194,6 +202,40 @@ def judging_half(validation: np.ndarray) -> np.ndarray:
     return validation[1::2]
 
 
+def check_request(request: str, task: str, inject: str = "", allowed: str = "") -> None:
+    """Refuses a forget set that no data set could have; ids are read, to see that there are some.
+
+    Args:
+      request: of `config.forget.sets`.
+      task: `config.data.task`.
+      inject: `config.data.inject`.
+      allowed: what may be asked for, in words; '': as far as it is known without data.
+
+    Raises:
+      ConfigError: says what is allowed.
+    """
+    kind, _, value = request.partition(":")
+    bounds = find_range(request)
+    if not allowed:
+        what = "a range of labels such as 20-28" if task == "regression" else "class:NAME"
+        allowed = f"allowed: {what}; ATTRIBUTE:NUMBER; random:SHARE; ids:FILE"
+    if request == "injected":
+        if not inject:
+            raise ConfigError(f"{_wish(request)} needs config.data.inject, which is ''")
+    elif kind == "ids" and value:
+        _ids(request)
+    elif kind == "random" and value:
+        _share(request, value)
+    elif kind == "class" and value and task == "regression":
+        raise ConfigError(f"{_wish(request)}: a regression has no classes; {allowed}")
+    elif bounds and task == "regression":
+        if bounds[0] > bounds[1]:
+            raise ConfigError(f"{_wish(request)} has its ends reversed; give "
+                              f"{bounds[1]:g}-{bounds[0]:g}")
+    elif not value or kind != "class" and not re.fullmatch(r"-?\d+", value):
+        raise ConfigError(f"{_wish(request)} is not understood; {allowed}")
+
+
 def _forget_set(request: str, dataset: Dataset, splits: tuple[np.ndarray, ...], seed: int,
                 injection: Injection | None) -> ForgetSet:
     train, validation, test = splits
@@ -201,6 +243,7 @@ def _forget_set(request: str, dataset: Dataset, splits: tuple[np.ndarray, ...], 
         if injection is None:
             raise InputError(f"{_wish(request)} needs config.data.inject, which is ''")
         return ForgetSet(request, request, injection.rows, np.zeros(0, np.int32), peers=test)
+    check_request(request, dataset.task, allowed=_allowed(dataset))
     name, mask = _select(request, dataset, np.concatenate([train, validation]), seed)
     if not name[0].isalnum():
         name = "labels" + name
@@ -212,6 +255,10 @@ def _forget_set(request: str, dataset: Dataset, splits: tuple[np.ndarray, ...], 
         in_test = int(mask.sum()) - len(chosen.train) - len(chosen.validation)
         chosen = dataclasses.replace(chosen, in_test=in_test, left_out=wanted - int(mask.sum()))
     wish = _wish(request)
+    if not len(chosen.train) and request.startswith("random:"):
+        n = len(train) + len(validation)
+        raise InputError(f"{wish} selects no training sample of {len(train)}; one of the {n} "
+                         f"training and validation samples is a share of {1 / n:.2g}")
     if not len(chosen.train):
         raise InputError(f"{wish} selects no training sample ({int(mask.sum())} of all "
                          f"{len(mask)} samples); {_allowed(dataset)}")
@@ -252,16 +299,21 @@ def _class(request: str, value: str, dataset: Dataset) -> int:
 def _random_mask(request: str, value: str, dataset: Dataset, trained: np.ndarray,
                  seed: int) -> np.ndarray:
     """A share of training and validation; a larger share contains a smaller one."""
+    share = _share(request, value)
+    order = np.random.default_rng([seed, _FORGET]).permutation(np.sort(trained))
+    mask = np.zeros(len(dataset.labels), bool)
+    mask[order[:round(share * len(trained))]] = True
+    return mask
+
+
+def _share(request: str, value: str) -> float:
     try:
         share = float(value)
     except ValueError:
         share = 0.0
     if not 0 < share < 1:
-        raise InputError(f"{_wish(request)} needs a share between 0 and 1, such as random:0.02")
-    order = np.random.default_rng([seed, _FORGET]).permutation(np.sort(trained))
-    mask = np.zeros(len(dataset.labels), bool)
-    mask[order[:round(share * len(trained))]] = True
-    return mask
+        raise ConfigError(f"{_wish(request)} needs a share between 0 and 1, such as random:0.02")
+    return share
 
 
 def _ids(request: str) -> set[str]:
@@ -270,12 +322,12 @@ def _ids(request: str) -> set[str]:
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"{_wish(request)}: the file cannot be read ({e}); give a text file "
+        raise ConfigError(f"{_wish(request)}: the file cannot be read ({e}); give a text file "
                          "with one sample id a line") from e
     lines = (line.strip() for line in text.splitlines())
     wanted = {line for line in lines if line and not line.startswith("#")}
     if not wanted:
-        raise InputError(f"{_wish(request)}: the file lists no sample id")
+        raise ConfigError(f"{_wish(request)}: the file lists no sample id")
     return wanted
 
 

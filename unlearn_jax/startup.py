@@ -67,7 +67,7 @@ def run(program: Callable[[], Any]) -> Any:
     try:
         return program()
     except InputError as e:
-        sys.exit(f"unlearn_jax: {e}")
+        sys.exit(f"unlearn_jax: {': '.join([*getattr(e, '__notes__', ()), str(e)])}")
     except KeyboardInterrupt:
         print("unlearn_jax: interrupted; finished stages and checkpoints are kept, and the same "
               "command goes on", file=sys.stderr)

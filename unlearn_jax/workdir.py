@@ -24,6 +24,7 @@ from unlearn_jax.nested import differing
 from unlearn_jax.splits import Splits
 
 RUN = "run.json"
+RESULTS = "results.csv"
 _LOCK = ".lock"  # in the work directory; held while a run writes there
 HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "steps", "train_loss",
                    "validation_loss", "best", "learning_rate", "images")
@@ -181,9 +182,9 @@ def claim(directory: Path, config: ml_collections.ConfigDict, config_name: str,
           command: str) -> Iterator[Run]:
     """Takes a work directory: a new one, an empty one, or that of the same config.
 
-    A run that got no further than its data holds nothing that another config could spoil. Until the
-    `with` ends, no other process can claim it; of several processes the first holds the lock, which
-    dies with it.
+    A run that ended before it had trained anything, at its data or in a method's mistake, holds
+    nothing that another config could spoil. Until the `with` ends, no other process can claim it;
+    of several processes the first holds the lock, which dies with it.
 
     Raises:
       InputError: it holds something else, which is left as it is, or a run that is under way.
@@ -217,14 +218,17 @@ def _take(directory: Path, config: ml_collections.ConfigDict, held: contextlib.E
 def _check_same_config(directory: Path, earlier: Path, config: ml_collections.ConfigDict) -> None:
     try:
         record = json.loads(earlier.read_text())
-        old, stages = record["config"], [stage["stage"] for stage in record["stages"]]
+        old, stages = record["config"], record["stages"]
+        # What it only took from the store is there for the next one, too.
+        own = [s["stage"] for s in stages if s["stage"] != "data" and (
+            s["status"] != "reused" or record["finished"])]
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise InputError(f"{earlier} cannot be read ({e}). Remove the work directory or give "
                          "another --workdir.") from e
     new = json.loads(json.dumps(config.to_dict()))
     changed = [f"{key}: {before!r} there, {after!r} here"
                for key, before, after in differing(old, new)]
-    if changed and set(stages) - {"data"}:
+    if changed and (own or (directory / RESULTS).exists()):
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise InputError(f"--workdir={directory} holds a run of another config "
                          f"({'; '.join(changed[:3])}{more}).\n"

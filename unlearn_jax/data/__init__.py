@@ -15,7 +15,7 @@ from unlearn_jax.data.folder import load_folder
 from unlearn_jax.data.source import Filter, Pixels, Source, in_memory
 from unlearn_jax.data.synthetic import load_synthetic
 from unlearn_jax.data.utkface import load_utkface
-from unlearn_jax.errors import InputError
+from unlearn_jax.errors import ConfigError, InputError
 from unlearn_jax.labels import histogram
 
 
@@ -44,6 +44,19 @@ SOURCES: dict[str, Callable[..., Source]] = {
 }
 
 
+def check_source(source: str) -> str:
+    """The kind of a source: a key of `SOURCES`.
+
+    Raises:
+      ConfigError: there is no such source; lists those that exist.
+    """
+    kind, _, name = source.partition(":")
+    if kind not in SOURCES or (kind == "tfds") != bool(name):
+        options = ", ".join("tfds:NAME" if s == "tfds" else s for s in SOURCES)
+        raise ConfigError(f"config.data.source is {source!r}; allowed: {options}")
+    return kind
+
+
 def load(settings, cache: Path) -> Dataset:
     """The data set that a config describes.
 
@@ -64,10 +77,7 @@ def load(settings, cache: Path) -> Dataset:
       InputError: an unknown source, a task that the source does not have, a path that does not
         hold what the source needs, or no sample left.
     """
-    kind, _, name = settings.source.partition(":")
-    if kind not in SOURCES or (kind == "tfds") != bool(name):
-        options = ", ".join("tfds:NAME" if s == "tfds" else s for s in SOURCES)
-        raise InputError(f"config.data.source is {settings.source!r}; allowed: {options}")
+    kind = check_source(settings.source)
     source = SOURCES[kind](settings, Path(cache))
     if settings.groups and source.task != "regression":
         raise InputError(f"config.data.groups is {settings.groups}, but the source "

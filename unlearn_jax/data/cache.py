@@ -121,9 +121,7 @@ def _build_index(part: Path, name: str, walk: Walk, attributes: tuple[str, ...],
             else:
                 kept.append((sample.id, sample.label, sample.attributes))
     if not kept:
-        example = f", such as {dropped[0].id!r} ({dropped[0].reason})" if dropped else ""
-        raise InputError(f"source {name!r} holds no usable image; "
-                         f"{len(dropped)} were left out{example}")
+        raise InputError(f"source {name!r} holds no usable image; {_reasons(dropped)}")
     kept.sort()
     ids, labels, values = zip(*kept)
     for one, next_one in zip(ids, ids[1:]):
@@ -135,6 +133,17 @@ def _build_index(part: Path, name: str, walk: Walk, attributes: tuple[str, ...],
     rows = sorted(dataclasses.astuple(d) for d in dropped)
     np.savez(part / "columns.npz", ids=np.array(ids), labels=np.array(labels, np.float64),
              dropped=np.array(rows, str).reshape(-1, 3), **columns)
+
+
+def _reasons(dropped: list[Dropped]) -> str:
+    """How many were left out for which reason, with an example of each, the frequent ones first."""
+    found: dict[str, list[str]] = {}
+    for d in dropped:
+        found.setdefault(d.reason, []).append(d.id)
+    parts = [f"{len(ids)} {reason} (such as {ids[0]!r})"
+             for reason, ids in sorted(found.items(), key=lambda item: -len(item[1]))]
+    more = f"; and {len(parts) - 5} more reasons" if len(parts) > 5 else ""
+    return f"left out: {'; '.join(parts[:5])}{more}" if parts else "it has none at all"
 
 
 def _build_pixels(part: Path, name: str, walk: Walk, ids: np.ndarray, image_size: int,

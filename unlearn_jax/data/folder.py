@@ -1,6 +1,7 @@
 """Images of one's own: class folders, or a CSV file with a line per image.
 
 Class folders: ROOT/CLASS/anything.jpg (or .png), also deeper; the id is the path below ROOT.
+The side of an image must reach 32 pixels, or `data.image_size` where that is less.
 
 CSV: the header names the columns `path` and `label`; every further column is an attribute of
 whole numbers, for forget sets such as `gender:1`. Paths start at the CSV's folder and are the
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from unlearn_jax.data.cache import Sample, cached_samples
 from unlearn_jax.data.dataset import Dropped
+from unlearn_jax.data.decode import MIN_SIDE
 from unlearn_jax.data.files import IMAGES, plain_file, signature, signature_of, walk
 from unlearn_jax.data.source import Source
 from unlearn_jax.errors import InputError
@@ -31,8 +33,9 @@ def load_folder(settings, cache: Path) -> Source:
     """
     path = Path(settings.path).expanduser()
     if not settings.path or not path.exists():
-        raise InputError(f"config.data.path is {settings.path!r}, which does not exist; give a "
-                         "folder of class folders or a .csv file")
+        what = "empty" if not settings.path else f"{settings.path!r}, which does not exist"
+        raise InputError(f"config.data.path is {what}; give a folder of class folders or a .csv "
+                         "file")
     if path.is_dir():
         return _load_classes(path, settings, cache)
     if path.suffix.lower() != ".csv":
@@ -59,19 +62,26 @@ def _load_classes(root: Path, settings, cache: Path) -> Source:
             else:
                 yield Sample(file.path, file.read, names.index(file.path.split("/")[0]))
 
-    held = cached_samples(cache, "folder", {"files": signature(root)}, settings.image_size, samples)
+    held = cached_samples(cache, "folder", {"files": signature(root)}, settings.image_size,
+                          samples, min_side=_least_side(settings))
     return Source("folder", "classification", "class", names, held)
 
 
 def _load_csv(path: Path, settings, cache: Path) -> Source:
     text = _read_text(path)
     attributes, rows = _parse(path, text)
+    if not rows:
+        raise InputError(f"{str(path)!r} has no rows: there is nothing below its header")
     names: tuple[str, ...] = ()
     if settings.task == "classification":
         names = tuple(sorted({label for _, _, label, _ in rows}, key=_natural))
     labels = [names.index(label) if names else _number(path, line, "label", label)
               for line, _, label, _ in rows]
     files = [plain_file(path.parent, name) for _, name, _, _ in rows]
+    if all(file.problem for file in files):
+        raise InputError(f"none of the {len(files)} images of {str(path)!r} is there, such as "
+                         f"{str(path.parent / rows[0][1])!r} ({files[0].problem}); paths start at "
+                         "the folder of the .csv file")
 
     def samples() -> Iterator[Sample | Dropped]:
         for file, label, (_, _, _, values) in zip(files, labels, rows):
@@ -82,9 +92,15 @@ def _load_csv(path: Path, settings, cache: Path) -> Source:
 
     key = {"csv": hashlib.sha256(text.encode()).hexdigest(), "task": settings.task,
            "files": signature_of(path.parent, [f.path for f in files])}
-    held = cached_samples(cache, "folder", key, settings.image_size, samples, attributes)
+    held = cached_samples(cache, "folder", key, settings.image_size, samples, attributes,
+                          _least_side(settings))
     unit = "class" if names else "units"
     return Source("folder", settings.task, unit, names, held)
+
+
+def _least_side(settings) -> int:
+    """Pixels; who asks for fewer than a photograph must have has images of another kind."""
+    return min(MIN_SIDE, settings.image_size)
 
 
 def _read_text(path: Path) -> str:

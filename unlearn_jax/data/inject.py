@@ -114,6 +114,21 @@ def stamp(images_NHWC: np.ndarray) -> np.ndarray:
     return stamped
 
 
+def check_form(request: str) -> None:
+    """Refuses a `config.data.inject` of another form, or of a number that cannot be divided.
+
+    Raises:
+      ConfigError: says what is allowed.
+    """
+    kind, *parts = request.split(":")
+    if request and ((kind, len(parts)) not in (("confusion", 3), ("patch", 2))
+                    or not parts[-1].isdecimal()):
+        raise ConfigError(f"config.data.inject is {request!r}; allowed: {_ALLOWED}")
+    if request and (not int(parts[-1]) or int(parts[-1]) % len(parts[:-1])):
+        raise ConfigError(f"config.data.inject is {request!r}; N must be a positive multiple of "
+                          f"{len(parts[:-1])}")
+
+
 def choose_injection(request: str, dataset: Dataset, train: np.ndarray,
                      seed: int) -> Injection | None:
     """Who is changed.
@@ -133,16 +148,12 @@ def choose_injection(request: str, dataset: Dataset, train: np.ndarray,
     """
     if not request:
         return None
+    check_form(request)
     kind, *parts = request.split(":")
-    if (kind, len(parts)) not in (("confusion", 3), ("patch", 2)) or not parts[-1].isdecimal():
-        raise ConfigError(f"config.data.inject is {request!r}; allowed: {_ALLOWED}")
     groups = tuple(_group(part, request, dataset) for part in parts[:-1])
     if len(groups) == 2 and groups[0].low <= groups[1].high and groups[1].low <= groups[0].high:
         raise ConfigError(f"config.data.inject is {request!r}; A and B must not overlap")
     count = int(parts[-1])
-    if count < len(groups) or count % len(groups):
-        raise ConfigError(f"config.data.inject is {request!r}; N must be a positive multiple of "
-                          f"{len(groups)}")
     rng = np.random.default_rng([seed, _STREAM])
     chosen = []
     for name, group in zip(parts, groups):

@@ -116,6 +116,17 @@ class Run:
         column = self.results.loc[~whole, "seed"]
         return tuple(sorted(column.unique().tolist()))
 
+    def seeds_of(self, model: "Model", forget_set: str) -> tuple[int, ...]:
+        """The seeds that a population's means are over; () for the median, which knows none."""
+        return self._seeds.get((model.method, model.epochs, forget_set), ())
+
+    @functools.cached_property
+    def _seeds(self) -> dict[tuple, tuple[int, ...]]:
+        own = self.results[~self.results.metric.str.startswith((AVERAGED, POPULATION))
+                           & (self.results.method != "median")]
+        return {key: tuple(sorted(column.unique().tolist())) for key, column in
+                own.groupby(["method", "epochs", "forget_set"])["seed"]}
+
     @functools.cached_property
     def rank(self) -> dict[str, int]:
         """Methods in the order that tables and legends show them."""

@@ -105,7 +105,7 @@ def plane(run: Run, forget_set: str) -> Made | None:
                 [at[1].mean for at in (start, *(p[1] for p in points))], style.line,
                 color=style.color, lw=1, zorder=2)
         _cross(ax, [at for _, at in points], style, label(points[-1][0]).split(",")[0],
-               [f"{model.epochs} epochs" for model, _ in points])
+               [f"{model.epochs} epoch{'s' * (model.epochs != 1)}" for model, _ in points])
         for model, (x, y) in points:
             ax.annotate(str(model.epochs), (x.mean, y.mean), xytext=(5, 4), fontsize=7.5,
                         textcoords="offset points", color=INK)

@@ -31,7 +31,7 @@ from unlearn_jax.report.document import (
 from unlearn_jax.report.figures import MOST_SETS, STUDY
 from unlearn_jax.report.files import ReportError
 from unlearn_jax.report.inputs import Model, Run
-from unlearn_jax.report.naming import ENSEMBLES, symbol
+from unlearn_jax.report.naming import ENSEMBLES, model_symbol, symbol
 from unlearn_jax.report.predictions import parse_prediction_name
 from unlearn_jax.report.style import MOST_METHODS
 
@@ -95,7 +95,7 @@ def _introduction(run: Run) -> tuple[Block, ...]:
     copies = (f", {balanced:,} with augmented copies" if balanced != counts["train"] else "")
     what = "the class" if run.classification else f"the {run.label} in {run.unit}"
     text = (
-        f"Models learned {what} from images of {run.data['source']}: {counts['train']:,} for "
+        f"Models learned {what} from images of {_source(run)}: {counts['train']:,} for "
         f"training{copies}, {counts['validation']:,} for validation, {counts['test']:,} for "
         "testing. Then "
         + ("one group of images was" if len(sets) == 1 else f"{len(sets)} groups of images were")
@@ -103,8 +103,9 @@ def _introduction(run: Run) -> tuple[Block, ...]:
         "M_R was retrained from the same start without the forget set and is the reference. "
         + (f"M_O was unlearned as {unlearned}. " if unlearned else
            "" if ensembles else "Nothing was unlearned. ") + ensembles
-        + f"Each model was trained with {_many(len(run.seeds), 'seed')} ({seeds}), and every "
-        "number is computed per seed, then averaged"
+        + (f"Each model was trained with {_many(len(run.seeds), 'seed')} ({seeds}), and every "
+           if not _seeds_apart(run) else "Models were trained with different seeds (see Warnings), "
+           "and every ") + "number is computed per seed, then averaged"
         + ("." if len(run.seeds) > 1 else ": with one seed there are no intervals."))
     blocks: list[Block] = [Text(text)]
     failed = tables.failed_members(run)
@@ -116,6 +117,12 @@ def _introduction(run: Run) -> tuple[Block, ...]:
         blocks.append(Text(f"There {'is' if notes == 1 else 'are'} {_many(notes, 'warning')}: "
                            "see Warnings.", strong=True))
     return tuple(blocks)
+
+
+def _source(run: Run) -> str:
+    """The data's source, with the path where one was given."""
+    path = run.run["config"].get("data", {}).get("path", "")
+    return run.data["source"] + f" ({path})" * bool(path)
 
 
 def _verdict(run: Run) -> tuple[Block, ...]:
@@ -190,7 +197,23 @@ def _notes(run: Run) -> list[str]:
     if other is not None and other != own:
         notes.append(f"data.json is of data {own}, run.json of data {other}: the files are not "
                      "of one run")
-    return notes + _stray_predictions(run)
+    return notes + _seeds_apart(run) + _stray_predictions(run)
+
+
+def _seeds_apart(run: Run) -> list[str]:
+    """What differing seeds mean, where the models of a report do not share theirs."""
+    notes = []
+    for forget_set in run.forget_sets:
+        groups: dict[tuple[int, ...], list[str]] = {}
+        for model in run.models(forget_set):
+            if seeds := run.seeds_of(model, forget_set):
+                groups.setdefault(seeds, []).append(model_symbol(model))
+        if len(groups) > 1:
+            parts = "; ".join(f"{', '.join(names)}: {', '.join(map(str, seeds))}"
+                              for seeds, names in groups.items())
+            notes.append(f"forget set {forget_set}: the rows of its tables are means over "
+                         f"different seeds ({parts}), so that they differ by their seeds as well")
+    return notes
 
 
 def _stray_predictions(run: Run) -> list[str]:
@@ -213,7 +236,7 @@ def _data(run: Run, figures: list[Figure]) -> tuple[Block, ...]:
     link = origins.data_link(run)
     trained = data["counts"]["train"] + data["counts"]["validation"]
     counts = Table(
-        f"Images of {data['source']} (data fingerprint {data['fingerprint']}).",
+        f"Images of {_source(run)} (data fingerprint {data['fingerprint']}).",
         (("set", "as named in data.json"), ("images", "number of images"),
          ("what", "what they are for")),
         tuple((Cell(key), _count(value, link), Cell(_COUNTS.get(key, "")))

@@ -133,12 +133,17 @@ def _run_trial(study: Study, original: Stage, trial: search.Trial,
 def _budget(study: Study, original: Stage, retrain: Stage, contender: Contender) -> search.Budget:
     """How many epochs a method gets on a forget set."""
     method, unit = contender.found.method, study.config.compare.budget
-    if method.make_step is None:
-        return search.Budget(0, "trains nothing, so that it cannot use the budget")
+    least = 0 if method.make_step is None else 1
     whole = _cost(study, retrain, unit)
     if not whole > 0:
-        return search.Budget(1, f"retraining has no finite cost in {unit}, so that there is no "
-                             "budget; one epoch", True)
+        return search.Budget(least, f"retraining has no finite cost in {unit}, so that there is no "
+                             "budget" + "; one epoch" * least, True)
+    if not least:
+        # The weakest trial, which is run in any case, stands for all: they prepare alike.
+        own = with_epochs(study, contender.trials[0].config, (0,))
+        (probe,) = unlearn_stages(own, original, retrain.forget_set)
+        unlearn_missing(own, original, [probe], make_unlearning(own))
+        return search.no_epochs(study.config.compare.fraction, _cost(study, probe, unit) / whole)
     # What the first epoch takes is measured on the method as configured; of images we know it.
     measured = (0, 1) if unit != "images" else (0,) if method.prepare else ()
     own = with_epochs(study, search.method_config(study.config, contender.request),

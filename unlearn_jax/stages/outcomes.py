@@ -154,9 +154,10 @@ def _outcome(study: Study, predictor: Predictor, models: Models,
     key = stage_key("predictions", parts)
     failed = np.array(models.books["failed"])
     for seed in np.array(study.seeds)[failed]:
-        study.run.warn(f"{stage.name} {stage.forget_name} at {stage.epochs} epochs: the member "
-                       f"of seed {seed} failed (a loss or parameter was not finite); its values "
-                       "are nan and no mean includes them")
+        study.run.warn(f"{stage.name} {stage.forget_name} at {stage.epochs} "
+                       f"epoch{'s' * (stage.epochs != 1)}: the member of seed {seed} failed (a "
+                       "loss or parameter was not finite); its values are nan and no mean "
+                       "includes them")
     status, began = "reused", time.monotonic()
     if not study.store.complete("predictions", key):
         interrupt.leave_if_requested()  # what was predicted before is stored

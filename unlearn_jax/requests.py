@@ -1,0 +1,27 @@
+"""What a config asks for in words and files: all that can be said of it without the data."""
+
+import os
+from pathlib import Path
+
+import ml_collections
+
+from unlearn_jax import data
+from unlearn_jax.data.inject import check_form
+from unlearn_jax.errors import ConfigError
+from unlearn_jax.splits import check_request
+
+
+def check_requests(c: ml_collections.ConfigDict) -> None:
+    """Refuses sources, injections, forget sets and files that no data could make possible.
+
+    Raises:
+      ConfigError: names the key, the value and what is allowed.
+    """
+    data.check_source(c.data.source)
+    check_form(c.data.inject)
+    for request in c.forget.sets:
+        check_request(request, c.data.task, c.data.inject)
+    pretrained = c.model.pretrained
+    if pretrained and not (Path(pretrained).is_file() and os.access(pretrained, os.R_OK)):
+        raise ConfigError(f"config.model.pretrained is {pretrained!r}, which is no file that can "
+                          "be read; give a .h5 or .safetensors file")
