@@ -34,7 +34,8 @@ def study(injection=None, epochs=4):
 
 def outcome(*rows):
     """Predictions of two members on samples 0, 2 and 3, the whole of D_f."""
-    return types.SimpleNamespace(outputs={"forget": np.array(rows, np.float32)})
+    return types.SimpleNamespace(outputs={"forget": np.array(rows, np.float32)},
+                                 started=np.arange(2))
 
 
 STAGES = [Stage("original", None, 0, {"a": 1}), Stage("ft", FORGET, 2, {"a": 2}),
