@@ -85,6 +85,8 @@ def test_it_asks_for_nothing_and_complains_of_nothing(page):
     assert len(asked) >= 1
     assert all(url.startswith(("file:", "data:")) for url in asked)
     assert driver.get_log("browser") == []
+    below = {e.get_attribute("textContent") for e in driver.find_elements("css selector", "sub")}
+    assert "R" in below and "Rs" not in below, "the M_Rs of other seeds"
 
 
 def test_a_column_is_sorted_by_its_numbers_both_ways(page):

@@ -81,7 +81,9 @@ def _section(section: Section, page: _Page, level: int, anchor: str) -> str:
 def _text(text: str) -> str:
     """Escaped text, with the subscripts of M_O, D_f and their like; no line ends before a %."""
     text = re.sub(r"(?<=\d) %", "\u00a0%", escape(text))
-    return re.sub(r"\b([MD])_([A-Za-z]+(?:_[A-Za-z]+)*)\b", r"\1<sub>\2</sub>", text)
+    # The s of a plural, as in M_Rs, stays outside.
+    return re.sub(r"\b([MD])_([A-Za-z]+?(?:_[A-Za-z]+)*)((?<=[A-Z])s)?\b", r"\1<sub>\2</sub>\3",
+                  text)
 
 
 def _block(block: Block, page: _Page) -> str:
