@@ -1,6 +1,7 @@
 """What every program that runs studies does first, and how it ends where a user made a mistake."""
 
 import functools
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -33,6 +34,7 @@ def set_up(config: ml_collections.ConfigDict, store: Store) -> None:
 def use_devices(config: ml_collections.ConfigDict) -> None:
     """Listens to signals and sets up devices; before jax looks for any."""
     interrupt.listen()
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # no TPU here is no news
     keep_freed_memory()
     divide_cores(config.parallel.cpu_devices)
     if config.parallel.backend == "cpu":
