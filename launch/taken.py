@@ -41,8 +41,8 @@ def _require_same(directory: Path, path: Path, content: Any) -> None:
         there = json.loads(path.read_text())
     except ValueError as e:
         raise InputError(f"{path} is no plan of a sweep; give another --workdir") from e
-    if there != content:
-        key, before, now = next(differing(there, content))
+    if found := next(differing(there, content), None):
+        key, before, now = found
         raise InputError(
             f"--workdir={directory} holds another sweep ({key}: {json.dumps(before)} there, "
             f"{json.dumps(now)} here). Give another --workdir; what both have in common is reused "

@@ -45,6 +45,16 @@ def test_a_wrong_value_is_named_with_what_is_allowed(flag, words):
     assert words in str(e.value)
 
 
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+@pytest.mark.parametrize("flags", [(), ("--config.train.epochs=3",)])
+def test_a_config_file_that_fails_is_told_in_its_own_words(tmp_path, flags):
+    file = tmp_path / "mine.py"
+    file.write_text("import ml_collections\n\n\ndef get_config():\n"
+                    "    return ml_collections.ConfigDict().nothing.there\n")
+    with pytest.raises(InputError, match="nothing"):
+        read_config([f"--config={file}", *flags])
+
+
 def test_the_command_of_a_study_says_nothing_of_its_processes():
     flags = ["--config=configs/ft.py", "--workdir", "w", "--config.seeds=(0,)"]
     assert of_the_study(["main", *flags]) == flags

@@ -19,6 +19,7 @@ def test_dotted_keys():
     ({"runs": [{"n": 1}, {"n": 2}]}, {"runs": [{"n": 1}, {"n": 3}]}, [("runs.2.n", 2, 3)]),
     ({"runs": [{"n": 1}]}, {"runs": [{"n": 1}, {"n": 3}]}, [("runs", 1, 2)]),
     (1, 2, [("", 1, 2)]),
+    ({"a": None}, {}, []),
 ])
 def test_what_two_values_differ_in(first, second, found):
     assert list(differing(first, second)) == found

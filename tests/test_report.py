@@ -464,3 +464,13 @@ def test_a_loss_that_does_not_come_down_is_no_failure_and_has_no_mean(tmp_path):
     assert "No member failed" in text and "failed in training" not in text
     summary = summarise(read_run(workdir).results).set_index("metric")
     assert summary.loc["relearn_epochs"].query("method == 'retrain'")["mean"].tolist() == [np.inf]
+
+
+def test_flops_that_nobody_counted_are_no_failure(tmp_path, coarse):
+    path = write_workdir(tmp_path / "run")
+    rows = pd.read_csv(path / "results.csv", dtype=str, keep_default_na=False)
+    rows.loc[rows.metric.str.startswith("flops"), "value"] = "nan"
+    assert (rows.value == "nan").any()
+    rows.to_csv(path / "results.csv", index=False)
+    write_report(path)
+    assert "failed in training" not in (path / "report.md").read_text()

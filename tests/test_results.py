@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from unlearn_jax.config import default_config
-from unlearn_jax.results import COLUMNS, Outcome, Targets, result_rows, save_predictions
+from unlearn_jax.results import (
+    COLUMNS,
+    Outcome,
+    Targets,
+    result_rows,
+    save_predictions,
+    uncounted,
+)
 
 LABELS = {"test": np.array([20.0, 30.0, 40.0], np.float32), "forget": np.array([22.0, 24.0],
                                                                               np.float32)}
@@ -66,6 +73,14 @@ def test_every_value_by_hand():
     assert value(rows, "ft", "steps_vs_retrain", 8) == pytest.approx(0.25)
     assert value(rows, "median", "mae_test", 7) == pytest.approx(20 / 3)
     assert [r["stage"] for r in rows if r["method"] == "ft"][0] == "key-ft"
+
+
+def test_who_was_not_counted_is_named_but_not_who_failed():
+    none = np.zeros(2)
+    assert uncounted(rows_of()) == []
+    assert uncounted(rows_of((dataclasses.replace(TUNED, flops=none),))) == ["ft"]
+    failed = np.array([True, True])
+    assert uncounted(rows_of((dataclasses.replace(TUNED, failed=failed),))) == []
 
 
 def test_operations_that_were_never_counted_are_no_zero():

@@ -93,10 +93,15 @@ def _check_change(error: Exception, argv: list[str]) -> None:
       ConfigError: names the key, and the value, and what is allowed.
     """
     words = [word.lstrip("-").partition("=")[0] for word in argv[1:] if word.startswith("-")]
-    config = _own_config(argv)
-    for word in words:
-        if word.startswith("config."):
-            check_key(config, word.removeprefix("config.").partition("[")[0])
+    changes = [word.removeprefix("config.") for word in words if word.startswith("config.")]
+    if not changes:
+        return
+    try:
+        config = _own_config(argv)
+    except InputError:  # the file fails by itself; the error at hand says how
+        return
+    for change in changes:
+        check_key(config, change.partition("[")[0])
     if isinstance(error, flags.IllegalFlagValueError):
         # It says `flag --config.KEY=VALUE: REASON`; the reason is in Python's words.
         key, _, value = str(error).removesuffix(f": {error.__context__}").removeprefix(

@@ -69,5 +69,5 @@ def _note(number: int, frame: FrameType | None) -> None:
     if number == signal.SIGINT:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         # Not by print, which may be at work just now.
-        os.write(2, b"\nstopping: a checkpoint at the end of the epoch under way; Ctrl-C again to "
-                    b"end at once\n")
+        os.write(2, b"\nstopping where nothing is lost, in training at the end of the epoch under "
+                    b"way; Ctrl-C again to end at once\n")

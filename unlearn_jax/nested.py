@@ -17,7 +17,8 @@ def differing(first: Any, second: Any, key: str = "") -> Iterator[tuple[str, Any
     """In what two values of JSON differ, as (dotted key, of the first, of the second).
 
     Lists of dicts are walked where they have as many items, which count from 1, and differ in
-    their lengths otherwise; other lists are values. What one of the two lacks is None there.
+    their lengths otherwise; other lists are values. What one of the two lacks is None there, and
+    no difference from a None.
     """
     if first == second:
         return

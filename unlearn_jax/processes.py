@@ -291,8 +291,8 @@ def require_same(what: str, value: Any, hint: str = "") -> None:
         return
     own = json.loads(json.dumps(value))
     for index, other in enumerate(_everyone(what, value)):
-        if other != own:
-            key, mine, theirs = next(differing(own, other))
+        if found := next(differing(own, other), None):
+            key, mine, theirs = found
             raise InputError(
                 f"processes differ in {what}{f', {key}' if key else ''}: "
                 f"process {_group.place.index} has {repr(mine)[:200]}, "

@@ -1,6 +1,7 @@
 """From saved predictions to the rows of results.csv. No model, no training."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,18 @@ def result_rows(outcomes: Iterable[Outcome], reference: Outcome, targets: Target
     rows += _rows(dataclasses.replace(reference, method="median", epochs=0, stage=""),
                   _baseline_values(reference, targets, baseline, cfg, classification))
     return rows
+
+
+def uncounted(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Methods with members whose FLOPs are NaN though they have not failed."""
+    unknown, alive = {}, set()
+    for r in rows:
+        member = r["method"], r["forget_set"], r["epochs"], r["seed"]
+        if r["metric"] == "flops" and math.isnan(r["value"]):
+            unknown[member] = r["method"]
+        elif r["metric"] == "images" and not math.isnan(r["value"]):
+            alive.add(member)
+    return list(dict.fromkeys(name for member, name in unknown.items() if member in alive))
 
 
 _COSTS = ("images", "wall", "flops", "steps", "epochs_trained")

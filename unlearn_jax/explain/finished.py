@@ -136,7 +136,9 @@ def _method_of(store: Store, key: str) -> str | None:
             marker = read_marker(store.path(folder.name, key))
         except (StoreError, ValueError):
             continue
-        if any(name.startswith("checkpoint/") for name in marker["files"]):
+        # A slice of SISA holds the constituents of an ensemble, not its models.
+        if "slice" not in marker["parts"] and any(
+                name.startswith("checkpoint/") for name in marker["files"]):
             return folder.name
     return None
 

@@ -62,8 +62,8 @@ def judge(run: Run, claim: Claim, arm: str = "") -> Verdict:
     if any(d.empty for d in differences.values()):
         return Verdict(claim, arm, in_print, 0, 0, estimate([]), "", ABSENT)
     table = pd.DataFrame(dict(enumerate(differences.values()))).dropna()
-    found = {c: estimate(_difference(run, c, arm, independent).reindex(table.index))
-             for c in differences}
+    found = {c: _estimate(table[i], _difference(run, c, arm, independent).reindex(table.index))
+             for i, c in enumerate(differences)}
     least = min(found, key=lambda c: _certainty(found[c]))
     status = OPEN
     if len(table) and all(e.above_zero for e in found.values()):
@@ -72,6 +72,12 @@ def judge(run: Run, claim: Claim, arm: str = "") -> Verdict:
         status = FAILS
     return Verdict(claim, arm, in_print, int((table > 0).all(axis=1).sum()), len(table),
                    found[least], words(run, least, arm), status)
+
+
+def _estimate(differences: pd.Series, apart: pd.Series) -> Estimate:
+    """The mean of differences, and the interval of what stands for them as independent values."""
+    raw, interval = estimate(differences), estimate(apart)
+    return Estimate(raw.mean, raw.std, interval.low, interval.high, raw.n)
 
 
 def _certainty(e: Estimate) -> float:

@@ -144,11 +144,13 @@ def audits(run: Run, forget_set: str) -> list[Table]:
 
 def failures(run: Run) -> Table | None:
     """The members with a value that is no number and the metrics concerned; None if none."""
-    bad = run.results[run.results.value.isna()]
+    # FLOPs may not have been counted; a member that failed has other values to tell by.
+    counted = run.results[~run.results.metric.isin(("flops", "flops_vs_retrain"))]
+    bad = counted[counted.value.isna()]
     if bad.empty:
         return None
     identity = ["method", "forget_set", "epochs", "seed"]
-    totals = run.results.groupby(identity).size()
+    totals = counted.groupby(identity).size()
     rows = []
     for key, group in bad.groupby(identity, sort=False):
         method, forget_set, epochs, seed = key

@@ -221,8 +221,10 @@ def _on_forgetting(run: Run, forget_set: str, evaluated: Model) -> str:
     text = f" {metric.header}: {metric.text(after.mean)}; M_O has {metric.text(before.mean)}"
     across = [estimate(run.values(m, forget_set, f"forgetting_across@{alpha}"))
               for m in (original, evaluated)]
-    if not top or not top.n or not all(e.n for e in across):
+    if not top or not top.n:
         return f"{text}; the ceiling is unknown."
+    if not all(e.n for e in across):
+        return f"{text}; the ceiling of Forgetting across seeds is {metric.text(top.mean)}."
     before, after = (metric.text(e.mean) for e in across)
     return (f"{text}. Against M_Rs of other seeds it is {after}; there M_O has {before}, and the "
             f"ceiling is {metric.text(top.mean)}.")

@@ -25,6 +25,9 @@ from unlearn_jax.train import Loss
 # golden test says so), or a store would mix models of two versions. Where they are a single
 # method's, `Method.numbers` is raised.
 _NUMBERS = 2
+# What passes walk over, for methods of one's own, which may walk over anything: raised when a name
+# comes to mean other samples (2: half of the validation samples).
+_WALKS = 2
 
 # Keys of `data` that a trained model depends on beyond the fingerprint of what was loaded.
 _DATA_KEYS = ("task", "split", "seed", "balance")
@@ -152,7 +155,7 @@ def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list
     if found.method.options:
         parts["options"] = method_options(section, found).to_dict()
     if found.code:
-        parts["code"] = found.code
+        parts |= {"code": found.code, "walks": _WALKS}
     if found.method.numbers > 1:
         parts["numbers"] = found.method.numbers
     return [Stage(found.name, forget_set, epochs, {**parts, "epochs": epochs})

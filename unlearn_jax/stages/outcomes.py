@@ -89,6 +89,10 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
     if not processes.leads():
         return
     study.run.write_table("results.csv", rows, results.COLUMNS)
+    if uncounted := results.uncounted(rows):
+        study.run.warn(f"FLOPs of {', '.join(uncounted)} are unknown: jax had no CPU to count them "
+                       "for (JAX_PLATFORMS), or a version that could not count on a GPU trained "
+                       "them")
     # One curve for each method and forget set: that of the longest budget.
     longest = {(s.name, s.forget_name): s for s in sorted(unlearned, key=lambda s: s.epochs)}
     stages = [original, *retrained, *longest.values()]
