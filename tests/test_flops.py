@@ -5,15 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import layout, members, recipe, train
+from toy import layout, members, recipe, small_network, train
 
 from unlearn_jax import conv, flops, memory
-from unlearn_jax.config import default_config
 from unlearn_jax.conv import convolutions
-from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.feed import Feed
 from unlearn_jax.layout import Program
-from unlearn_jax.models import build_model
 from unlearn_jax.programs import Programs
 from unlearn_jax.train import Inputs, init_carry
 
@@ -72,15 +69,8 @@ def test_a_population_whose_operations_are_unknown_trains_all_the_same(no_cpu):
 
 def of_a_step(streams=False, steps=1, setting="auto", **where):
     """Of a small ResNet whose members are trained in this layout; nothing is compiled."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
-    labels = jnp.asarray(rng.uniform(20, 60, 40), jnp.float32)
-    data = Streamed(images, images[:0], labels) if streams else Resident(jnp.asarray(images),
-                                                                         labels)
-    cfg = default_config().model
-    with cfg.unlocked():
-        cfg.update(name="resnet4", width=2, stem="strided")
-    model, where = build_model(cfg, 8, 0), layout(steps=steps, **where)
+    model, data = small_network("strided", streams)
+    where = layout(steps=steps, **where)
     chosen = recipe(model, epochs=1)
     carry, inputs = jax.eval_shape(lambda keys: (
         jax.vmap(lambda key: init_carry(chosen.optimizer, model.init(key), True))(keys),

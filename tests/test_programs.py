@@ -5,18 +5,14 @@ import logging
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import Bar, crowded, layout, members, recipe, train, tree_close
+from toy import Bar, crowded, layout, members, recipe, small_network, train, tree_close
 
 from unlearn_jax import memory
-from unlearn_jax.config import default_config
-from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.engine import PopulationRun
 from unlearn_jax.errors import InputError
 from unlearn_jax.feed import Feed
-from unlearn_jax.models import build_model
 from unlearn_jax.population import init_members
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
@@ -25,15 +21,7 @@ COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute
 @functools.cache
 def network(streams, members_axis, batch_axis):
     """A small ResNet on a mesh: its programs' collectives, and its variables after two steps."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
-    labels = jnp.asarray(rng.uniform(20, 60, 40), jnp.float32)
-    data = Streamed(images, images[:0], labels) if streams else Resident(jnp.asarray(images),
-                                                                         labels)
-    cfg = default_config().model
-    with cfg.unlocked():
-        cfg.update(name="resnet4", width=2, stem="small")
-    model = build_model(cfg, 8, 0)
+    model, data = small_network("small", streams)
     count = max(members_axis, 2)
     where = layout(members_axis, batch_axis, count, per_device=1)
     run = PopulationRun(recipe(model, epochs=1, keep="last", snapshots=(1,)), model,

@@ -11,6 +11,7 @@ from unlearn_jax.config import default_config
 from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.engine import train_population
 from unlearn_jax.layout import Program, make_layout
+from unlearn_jax.models import build_model
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.population import Member, Recipe, Saver, Trained, init_members
 from unlearn_jax.train import make_loss, make_train_step
@@ -163,3 +164,16 @@ def crowded(monkeypatch, most):
 
     monkeypatch.setattr(Program, "__call__", limited)
     return sizes
+
+
+def small_network(stem, streams=False):
+    """A ResNet of one block, and 40 images of eight pixels on the device or on the host."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    labels = jnp.asarray(rng.uniform(20, 60, 40), jnp.float32)
+    data = Streamed(images, images[:0], labels) if streams else Resident(jnp.asarray(images),
+                                                                         labels)
+    cfg = default_config().model
+    with cfg.unlocked():
+        cfg.update(name="resnet4", width=2, stem=stem)
+    return build_model(cfg, 8, 0), data
