@@ -464,6 +464,8 @@ def test_a_loss_that_does_not_come_down_is_no_failure_and_has_no_mean(tmp_path):
     assert "No member failed" in text and "failed in training" not in text
     summary = summarise(read_run(workdir).results).set_index("metric")
     assert summary.loc["relearn_epochs"].query("method == 'retrain'")["mean"].tolist() == [np.inf]
+    page = html.render(build(read_run(workdir), []), workdir)
+    assert 'data-sort="Infinity"' in page and 'data-sort="inf"' not in page
 
 
 def test_flops_that_nobody_counted_are_no_failure(tmp_path, coarse):
