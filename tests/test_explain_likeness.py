@@ -25,6 +25,14 @@ def test_pairs_of_the_same_and_of_other_seeds(kind):
             assert other[m, n] == pytest.approx(np.mean(pairs))
 
 
+def test_members_that_share_their_first_weights_with_one_model():
+    a, b = (unit_maps(R.normal(size=(3, 2, 4, 5)), "cosine") for _ in range(2))
+    pairs = np.einsum("mnp,knp->mkn", a, b)
+    same, other = likeness(a, b, np.array([2, 2, 2]))
+    np.testing.assert_allclose(same, pairs[:, 2])
+    np.testing.assert_allclose(other, pairs[:, :2].mean(1))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_end_points(kind):
     a = R.normal(size=(2, 3, 4, 4))

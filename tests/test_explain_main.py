@@ -37,14 +37,14 @@ def config(**evaluated):
     return c
 
 
-def run_study(c, base, name):
+def run_study(c, base, name, folder="run"):
     """The work directory of a finished run."""
     check_config(c)
     store = Store(base / "store")
     store.create()
     with tiny.quick:
-        stages.run_study(c, name, base / "run", store, "python -m unlearn_jax.main")
-    return base / "run"
+        stages.run_study(c, name, base / folder, store, "python -m unlearn_jax.main")
+    return base / folder
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +127,29 @@ def test_changes_of_channels_are_differences_of_means(finished):
         for reference in ("original", "retrain"):
             change = float(r["mean"]) - float(rows[reference, *key]["mean"])
             assert float(r[f"from_{reference}"]) == pytest.approx(change, abs=1e-9)
+
+
+def test_the_original_of_a_member_is_the_one_it_started_from(finished):
+    c = config()
+    with c.unlocked():
+        c.unlearn.from_seed = 1
+        c.unlearn.learning_rate = 1e-7  # M_FT is M_O again, but for its running statistics
+    path = run_study(c, finished.parent, "ft", "from_seed")
+    means = {(r["method"], r["seed"], r["set"], r["channel"]): float(r["mean"])
+             for r in table(path / "channels.csv")}
+    for r in (r for r in table(path / "channels.csv") if r["method"] == "ft"):
+        for reference, seed in (("original", "1"), ("retrain", r["seed"])):
+            change = float(r["mean"]) - means[reference, seed, r["set"], r["channel"]]
+            assert float(r[f"from_{reference}"]) == pytest.approx(change, abs=1e-9)
+    of = dict(map="ig", measure="cosine", set="forget", against="original")
+    own, other = (values(path, **of, seeds=seeds) for seeds in ("same", "other"))
+    # Both members are M_O of seed 1 again, so that each is as far from that of seed 0.
+    assert own["ft", 0] == pytest.approx(own["ft", 1], abs=1e-4)
+    assert other["ft", 0] == pytest.approx(other["ft", 1], abs=1e-4)
+    assert own["ft", 0] > other["ft", 0] + 0.1
+    moved = [float(r["to_original"]) / float(r["norm"]) for r in table(path / "layers.csv")
+             if r["method"] == "ft" and r["layer"] == "output"]
+    assert len(moved) == 2 and max(moved) < 1e-4
 
 
 def test_a_run_writes_distances_of_layers(finished):
@@ -259,6 +282,9 @@ def test_what_is_no_finished_run_is_refused(finished, tmp_path, run):
     record = json.loads((copy / "run.json").read_text())
     (copy / "run.json").write_text(json.dumps({**record, "finished": False}))
     assert "has not finished" in run(copy)[2]
+    merged = [{"directory": "runs/a"}, {"directory": "runs/b"}]
+    (copy / "run.json").write_text(json.dumps({**record, "merged": merged}))
+    assert "is merged from runs/a, runs/b: explain those" in run(copy)[2]
     (tmp_path / "other").mkdir()
     (copy / "run.json").write_text(json.dumps({**record, "store": str(tmp_path / "other")}))
     assert "lacks the models of 'original'" in run(copy)[2]

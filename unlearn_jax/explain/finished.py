@@ -85,9 +85,13 @@ def read_finished(directory: Path, store: Path | None = None) -> FinishedRun:
       store: where its models are; None: where run.json says.
 
     Raises:
-      InputError: it is no work directory, its run has not finished, or its store is not there.
+      InputError: it is no work directory, its run has not finished, it is merged from several
+        (which may be of other seeds and data), or its store is not there.
     """
     record = _record(directory)
+    if merged := record.get("merged"):
+        raise InputError(f"{directory} is merged from "
+                         f"{', '.join(m['directory'] for m in merged)}: explain those")
     if not record.get("finished"):
         raise InputError(f"the run in {directory} has not finished ({RUN} says so); run its "
                          f"command again, it goes on where it stopped:\n{record.get('command')}")

@@ -31,15 +31,17 @@ def unit_maps(maps: np.ndarray, kind: str) -> np.ndarray:
     return np.divide(flat, norm, out=np.full_like(flat, np.nan), where=norm > 0)
 
 
-def likeness(a_MNP: np.ndarray, b_MNP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def likeness(a_MNP: np.ndarray, b_MNP: np.ndarray,
+             own_M: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Likeness of each seed's map of each sample with those of another model.
 
     Args:
       a_MNP, b_MNP: from `unit_maps`, of M seeds in the same order and the same N samples.
+      own_M: which of `b` each of `a` shares its first weights with; None: that of its seed.
 
     Returns:
-      same: `[M, N]` with the other model of the same seed, which shares its first weights.
-      other: `[M, N]` mean over those of the other seeds, NaN with one seed. For a model with
+      same: `[M, N]` with the other model that shares its first weights.
+      other: `[M, N]` mean over the others, NaN with one seed. For a model with
         itself this is how alike independent models are: what no other can be asked to exceed.
 
     Raises:
@@ -49,9 +51,11 @@ def likeness(a_MNP: np.ndarray, b_MNP: np.ndarray) -> tuple[np.ndarray, np.ndarr
         raise ValueError(f"maps have shapes {a_MNP.shape} and {b_MNP.shape}; both must be "
                          "[M, N, P]")
     pairs_NMK = np.einsum("mnp,knp->nmk", a_MNP, b_MNP, optimize=True)
-    same_NM = np.diagonal(pairs_NMK, axis1=1, axis2=2).copy()
+    members = np.arange(len(a_MNP))
+    own_M = members if own_M is None else own_M
+    same_NM = pairs_NMK[:, members, own_M]
     apart = pairs_NMK.copy()
-    apart[:, np.arange(len(a_MNP)), np.arange(len(a_MNP))] = np.nan
+    apart[:, members, own_M] = np.nan
     return same_NM.T, finite_mean(apart, axis=2).T
 
 

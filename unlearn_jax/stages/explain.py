@@ -205,7 +205,8 @@ def _likeness_rows(study: Study, forget_set: ForgetSet, explained: list[_Explain
         for reference, theirs in zip(explained, units):
             if reference.stage.method not in REFERENCES:
                 continue
-            pairs = dict(zip(("same", "other"), likeness(mine, theirs)))
+            own = _own(study, e.stage, reference.stage.method)
+            pairs = dict(zip(("same", "other"), likeness(mine, theirs, own)))
             for seeds, values_MN in pairs.items():
                 if (seeds == "same" and reference is e) or (seeds == "other" and len(mine) < 2):
                     continue
@@ -226,7 +227,7 @@ def _channel_rows(study: Study, forget_set: ForgetSet, explained: list[_Explaine
                 floor = channels.noise_floor(retrained.channels[name][layer],
                                              retrained.partners[name][layer]
                                              ) if retrained else np.nan
-                changes = {r: means - found.channels[name][layer]
+                changes = {r: means - found.channels[name][layer][_own(study, e.stage, r)]
                            for r, found in references.items()}
                 nothing = np.full_like(means, np.nan)
                 rows += [{"method": e.stage.name, "forget_set": forget_set.name,
@@ -245,6 +246,11 @@ def _channel_rows(study: Study, forget_set: ForgetSet, explained: list[_Explaine
                         len(rows_of[name]), set=name, map=layer, measure="changed_channels",
                         against=reference, seeds=seeds)
     return rows, shares
+
+
+def _own(study: Study, stage: Stage, reference: str) -> np.ndarray:
+    """`[M]`: which of the M_Os each member started from; of the M_Rs that of its seed."""
+    return stage.started(study.seeds) if reference == "original" else np.arange(len(study.seeds))
 
 
 def _share_above(change_MC: np.ndarray, floor: float) -> np.ndarray:
