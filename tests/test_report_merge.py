@@ -175,6 +175,19 @@ def test_what_was_touched_comes_along_and_what_is_left_out_is_said(runs, tmp_pat
     assert left == [f"not merged, and to be found in {tmp_path / 'c'} alone: trials.csv"]
 
 
+def test_what_is_said_of_the_data_comes_along_where_the_runs_agree(runs, tmp_path):
+    for path, reason in zip(runs, ("broken", "too small")):
+        (path / "labels.csv").write_text("step,split,label,count\nused,,20,7\n")
+        (path / "dropped.csv").write_text(f"id,step,reason\na.jpg,read,{reason}\n")
+    out = tmp_path / "out"
+    merge_runs([Source(p) for p in runs], out)
+    assert (out / "labels.csv").read_text() == (runs[0] / "labels.csv").read_text()
+    assert not (out / "dropped.csv").exists()
+    warnings = json.loads((out / "run.json").read_text())["warnings"]
+    for path in runs:
+        assert f"not merged, and to be found in {path} alone: dropped.csv" in warnings
+
+
 def test_the_report_has_the_whole_command_and_the_keys_that_differ(runs, tmp_path):
     config = json.loads((runs[1] / "run.json").read_text())["config"]
     change(runs[1], "run.json", config={**config, "train": {**config["train"], "epochs": 13}})

@@ -24,6 +24,8 @@ _IDENTITY = ["method", "forget_set", "epochs", "seed", "metric"]
 _TABLES = {"history.csv": ("stage", ["stage", "forget_set", "seed", "epoch"]),
            "layers.csv": ("method", ["method", "forget_set", "epochs", "seed", "layer"]),
            "touched.csv": ("method", ["method", "forget_set", "epochs", "seed", "layer"])}
+# About the data: kept where all runs have the same.
+_DATA = ("dropped.csv", "labels.csv")
 # About one run alone: its choice among its own trials, its own samples.
 _LEFT_OUT = ("trials.csv", "explain.csv", "channels.csv", "explanations", "sisa_history.csv")
 # A clock tells each run something else of the same models.
@@ -56,7 +58,8 @@ def _is_shared(method: str) -> bool:
 def merge_runs(sources: Sequence[Source], out: Path, other_data: bool = False) -> None:
     """Writes results.csv, predictions, data.json, run.json and `_TABLES` of all runs together.
 
-    Trials of comparisons and explanations are not merged; a warning in run.json says so.
+    Of `_DATA` those stand that the runs agree on. Trials of comparisons and explanations are not
+    merged; a warning in run.json says so.
 
     Args:
       sources: finished runs, at least one.
@@ -78,6 +81,8 @@ def merge_runs(sources: Sequence[Source], out: Path, other_data: bool = False) -
         results.to_csv(out / "results.csv", index=False)
         for name, (column, identity) in _TABLES.items():
             _write_table(sources, out, name, column, identity)
+        for name in _agreed(sources):
+            shutil.copyfile(sources[0].directory / name, out / name)
         _write_predictions(sources, out)
         (out / "data.json").write_text(json.dumps(_data(runs), indent=1))
         (out / "run.json").write_text(json.dumps(
@@ -204,9 +209,17 @@ def _command(sources: Sequence[Source], out: Path, other_data: bool) -> str:
                        *["--other-data"] * other_data])
 
 
-def _left_out(directory: Path) -> list[str]:
+def _agreed(sources: Sequence[Source]) -> list[str]:
+    """Which of `_DATA` are the same in all runs."""
+    contents = {name: {path.read_bytes() if (path := s.directory / name).exists() else None
+                       for s in sources} for name in _DATA}
+    return [name for name, found in contents.items() if len(found) == 1 and None not in found]
+
+
+def _left_out(directory: Path, agreed: Sequence[str]) -> list[str]:
     """A warning, if the run has files that cannot be merged."""
-    found = [name for name in _LEFT_OUT if (directory / name).exists()]
+    names = (*_LEFT_OUT, *(name for name in _DATA if name not in agreed))
+    found = [name for name in names if (directory / name).exists()]
     return [f"not merged, and to be found in {directory} alone: {', '.join(found)}"] * bool(found)
 
 
@@ -215,13 +228,14 @@ def _run(sources: Sequence[Source], runs: Sequence[inputs.Run], command: str) ->
     merged = [{"directory": str(s.directory), "label": s.label, "command": r.run["command"],
                "config": r.run["config"], "data_fingerprint": r.data["fingerprint"]}
               for s, r in zip(sources, runs)]
+    agreed = _agreed(sources)
     return {
         **runs[0].run, "config_name": " + ".join(dict.fromkeys(r.run["config_name"] for r in runs)),
         "command": command, "merged": merged,
         "seconds": sum(r.run.get("seconds", 0.0) for r in runs), "stages": list(stages.values()),
         "warnings": [*(f"merged from {s.directory}: {r.run['command']}"
                        for s, r in zip(sources, runs)),
-                     *(warning for s in sources for warning in _left_out(s.directory)),
+                     *(warning for s in sources for warning in _left_out(s.directory, agreed)),
                      *(f"{s.directory}: {w}" for s, r in zip(sources, runs)
                        for w in r.run["warnings"])]}
 
