@@ -3,7 +3,8 @@
 Each run is a process of its own: first with an empty compilation cache (`cold`), then with the one
 that it left (`cached`). Counted from the start of the process, imports included. All `--members`
 go into one program, which is the hardest to compile; `--per-program 1` puts one into it, as the
-engine itself does on a CPU. `cpu_s` are the seconds of all cores together.
+engine itself does on a CPU. `count_flops_s` is what counting a step's operations takes
+afterwards; `cpu_s` are the seconds of all cores together, counting included.
 """
 
 import json
@@ -52,8 +53,9 @@ def _run(args, members: int, cache: Path) -> dict[str, float]:
     one = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     done = subprocess.run([sys.executable, "-c", _CHILD, str(cache), *flags], check=True,
                           stdout=subprocess.PIPE, text=True, env=one)
-    return {"first_step_s": time.perf_counter() - began,
-            "cpu_s": _cpu_seconds_of_children() - cpu, **json.loads(done.stdout)}
+    seconds, found = time.perf_counter() - began, json.loads(done.stdout)
+    return {"first_step_s": seconds - found["count_flops_s"],
+            "cpu_s": _cpu_seconds_of_children() - cpu, **found}
 
 
 def _cpu_seconds_of_children() -> float:
@@ -62,7 +64,7 @@ def _cpu_seconds_of_children() -> float:
 
 
 def first_step() -> None:
-    """In the child: one step of all members; prints how long the compilers took."""
+    """In the child: one step of all members; prints how long the compilers and counting took."""
     cache = sys.argv.pop(1)
     parser = measure.arguments(__doc__)
     parser.add_argument("--per-program", type=int)
@@ -78,8 +80,11 @@ def first_step() -> None:
     run = workload.engine_run(work, layout)
     run.train_epoch()
     jax.block_until_ready([group.carry for group in run.groups])
+    began = time.perf_counter()
+    flops = run.programs.flops_of_a_step
     print(json.dumps({"compile_s": run.compile_seconds,
-                      "step_compile_s": run.programs.step.compile_seconds}))
+                      "step_compile_s": run.programs.step.compile_seconds,
+                      "count_flops_s": time.perf_counter() - began, "step_flops": flops}))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+
+from unlearn_jax.report import markdown
+from unlearn_jax.report.inputs import read_run
+from unlearn_jax.report.sections import build
 
 RANGE = (20, 28)
 ORIGINAL = "0123456789abcdef"
@@ -269,3 +274,28 @@ def _data(rng, task, sets, samples, steps):
         "forget_sets": {s: {"request": request if i == 0 else s, "train": 1500 + i,
                             "validation": 500, "share": 0.5} for i, s in enumerate(sets)},
         "dropped_reasons": {"truncated": 7, "age missing in the name": 3}}
+
+
+def change_results(workdir: Path, changes: dict) -> None:
+    """Sets values: {(method, metric): values by seed}; None removes the rows."""
+    table = pd.read_csv(workdir / "results.csv", keep_default_na=False, dtype=str)
+    for (method, metric), values in changes.items():
+        at = (table.method == method) & (table.metric == metric)
+        assert at.any(), (method, metric)
+        if values is None:
+            table = table[~at]
+        else:
+            table.loc[at, "value"] = [str(v) for v in values]
+    table.to_csv(workdir / "results.csv", index=False)
+
+
+def change_json(path: Path, change) -> None:
+    """`change` gets what the file holds, and alters it."""
+    value = json.loads(path.read_text())
+    change(value)
+    write_json(path, value)
+
+
+def text_report(workdir: Path) -> str:
+    """The report in Markdown, without pictures."""
+    return markdown.render(build(read_run(workdir), []))

@@ -81,6 +81,7 @@ def test_startup_is_measured_in_processes_of_their_own(monkeypatch, tmp_path):
     for row in content["rows"]:
         assert 0 < row["step_compile_s"]["median"] < row["compile_s"]["median"]
         assert row["compile_s"]["median"] < row["first_step_s"]["median"]
+        assert row["count_flops_s"]["median"] > 0 and row["step_flops"]["median"] > 0
 
 
 def test_metrics_are_timed_against_a_loop_that_gives_the_same(monkeypatch, capsys, tmp_path):

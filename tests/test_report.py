@@ -6,12 +6,18 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from fake_workdir import write_csv, write_json, write_workdir
+from fake_workdir import (
+    change_json,
+    change_results,
+    text_report,
+    write_csv,
+    write_json,
+    write_workdir,
+)
 
 from unlearn_jax.report import (
     ReportError,
@@ -19,7 +25,6 @@ from unlearn_jax.report import (
     html,
     markdown,
     picture,
-    verdict,
     write_report,
 )
 from unlearn_jax.report.document import Cell, Document, Section, Table, Text
@@ -31,30 +36,6 @@ from unlearn_jax.report.stats import estimate, summarise
 T2 = 4.302652729911275  # Student's t, 97.5 %, two degrees of freedom (any printed table)
 ATTACK = "<script>alert('x')</script> | `a` *b* [c](d) \"&amp;"
 VOID = {"meta", "img"}
-
-
-def change_results(workdir: Path, changes: dict) -> None:
-    """Sets values: {(method, metric): values by seed}; None removes the rows."""
-    table = pd.read_csv(workdir / "results.csv", keep_default_na=False, dtype=str)
-    for (method, metric), values in changes.items():
-        at = (table.method == method) & (table.metric == metric)
-        assert at.any(), (method, metric)
-        if values is None:
-            table = table[~at]
-        else:
-            table.loc[at, "value"] = [str(v) for v in values]
-    table.to_csv(workdir / "results.csv", index=False)
-
-
-def change_json(path: Path, change) -> None:
-    value = json.loads(path.read_text())
-    change(value)
-    write_json(path, value)
-
-
-def text_report(workdir: Path) -> str:
-    """The report in Markdown, without pictures."""
-    return markdown.render(build(read_run(workdir), []))
 
 
 @pytest.fixture
@@ -204,70 +185,6 @@ def test_the_same_files_give_the_same_report(classification):
     before = [p.read_bytes() for p in written]
     write_report(classification)
     assert [p.read_bytes() for p in written] == before
-
-
-@pytest.mark.parametrize("original, retrain, unlearned, said", [
-    # gaps 5, 6, 7: 6 ± T2 / sqrt(3) = 6 ± 2.48; shifts are half of them
-    ((5, 6, 7), (10, 12, 14), (7.5, 9, 10.5),
-     ["6.00 years above that of M_O (95 % interval 3.52 to 8.48, 3 seeds). The interval excludes",
-      "M_FT, 2 epochs lies between M_O and M_R: on D_f it errs 3.00 years more than M_O",
-      "50 % of the gap (95 % interval 50 to 50 %, 3 seeds)"]),
-    ((5, 6, 7), (10, 12, 14), (5.1, 5.9, 7.1), ["M_FT, 2 epochs is not shown to have forgotten"]),
-    ((5, 6, 7), (10, 12, 14), (4, 5.1, 6), ["M_FT, 2 epochs moved away from M_R", "less than M_O"]),
-    ((5, 6, 7), (10, 12, 14), (20, 22, 24), ["M_FT, 2 epochs lies beyond M_R"]),
-    ((5, 6, 7), (10, 12, 14), (10.1, 11.9, 14.1), ["M_FT, 2 epochs cannot be told from M_R"]),
-    ((5, 6, 7), (5.5, 5, 8), (5, 6, 8), ["The interval includes 0: no difference between M_R and",
-                                         "M_FT, 2 epochs cannot be judged without",
-                                         # gaps 0.5, -1, 1; shifts 0, 0, 1; rests 0.5, -1, 0
-                                         "| 20-28 | M_FT, 2 epochs | 0.17 ± 2.59 (3) | "
-                                         "0.33 ± 1.43 (3) | −0.17 ± 1.90 (3) | – |"]),
-    ((10, 12, 14), (5, 6, 7), (9, 9, 9), ["on the wrong side", "6.00 years below that of M_O"]),
-    # a failed M_e leaves the gap alone; two shifts 2.5 and 3.5 remain: 3 ± 12.706 * 0.5
-    ((5, 6, 7), (10, 12, 14), (7.5, "nan", 10.5),
-     ["6.00 years above that of M_O (95 % interval 3.52 to 8.48, 3 seeds)",
-      "3.00 years more than M_O (95 % interval −3.35 to 9.35, 2 seeds)"]),
-    (("nan",) * 3, (10, 12, 14), (7, 8, 9), ["nothing to compare", "cannot be judged: no seed"]),
-])
-def test_verdict(tmp_path, original, retrain, unlearned, said):
-    path = write_workdir(tmp_path, samples=12)
-    change_results(path, {("original", "mae_forget"): original,
-                          ("retrain", "mae_forget"): retrain, ("ft", "mae_forget"): unlearned})
-    text = text_report(path)
-    for sentence in said:
-        assert sentence in text
-
-
-def test_models_of_one_original_are_compared_with_that_one(tmp_path):
-    path = write_workdir(tmp_path, samples=12)
-    change_results(path, {("original", "mae_forget"): (5, 6, 7),
-                          ("retrain", "mae_forget"): (10, 12, 14),
-                          ("ft", "mae_forget"): (8, 9, 10)})
-    change_json(path / "run.json", lambda run: [s.update(from_seed=1) for s in run["stages"]
-                                                if s["stage"] == "ft"])
-    run = read_run(path)
-    ft, original = run.only("20-28", "ft"), run.only("20-28", "original")
-    found = verdict.gap(run, "20-28", ft)
-    # M_O of seed 1 errs 6 years: gaps 4, 6, 8 and shifts 2, 3, 4
-    assert (found.gap, found.shift) == (estimate([4, 6, 8]), estimate([2, 3, 4]))
-    assert verdict.share_closed(run, "20-28", ft).tolist() == [0.5, 0.5, 0.5]
-    assert verdict.gap(run, "20-28", original).gap == estimate([5, 6, 7])
-    said = "started from the M_O of seed 1"
-    assert said in verdict.on_model(run, "20-28", ft) and said in verdict.table(run).caption
-    assert said not in text_report(write_workdir(tmp_path / "usual", samples=12))
-
-
-def test_verdict_of_a_classification(tmp_path):
-    path = write_workdir(tmp_path, task="classification", sets=("class-3",), samples=12)
-    change_results(path, {("original", "accuracy_forget"): (0.9, 0.9, 0.9),
-                          ("retrain", "accuracy_forget"): (0.0, 0.1, 0.2),
-                          ("ft", "accuracy_forget"): (0.45, 0.5, 0.55),
-                          ("original", "accuracy_test"): (0.21, 0.2, 0.19),
-                          ("median", "accuracy_test"): (0.2, 0.2, 0.2)})
-    text = text_report(path)
-    assert "share of wrong answers of M_R is 80.0 points above that of M_O" in text
-    assert "errs 40.0 points more than M_O" in text and "which is 50 % of the gap" in text
-    assert "M_O is not clearly better than that baseline" in text
-    assert "accuracy forget (%)" in text and "MAE" not in text
 
 
 def test_a_class_is_known_by_its_name_first(tmp_path):
