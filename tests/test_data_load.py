@@ -14,7 +14,8 @@ from unlearn_jax.data.dataset import Dropped
 from unlearn_jax.data.decode import UnusableImage, check_image, decode_image
 from unlearn_jax.data.source import Source, in_memory
 from unlearn_jax.errors import InputError
-from unlearn_jax.stages import lost_unasked
+from unlearn_jax.splits import make_splits
+from unlearn_jax.stages import lost_unasked, seen_elsewhere
 
 
 def settings(**changes):
@@ -119,6 +120,51 @@ def test_histograms_count_labels_that_are_close(monkeypatch, tmp_path):
     fake_source(monkeypatch, 30 + np.arange(60) * 1e-5)
     d = data.load(settings(source="digits"), tmp_path)
     assert sum(d.histograms["all"].values()) == sum(d.histograms["range"].values()) == 60
+
+
+def test_equal_images_are_known_and_dropped_when_asked(monkeypatch, tmp_path):
+    images = np.zeros((6, 8, 8, 3), np.uint8)
+    images[:, 0, 0, 0] = 1, 2, 1, 3, 1, 2
+    fake_source(monkeypatch, [30.0, 31, 30, 32, 33, 31], images=images)
+    kept = data.load(settings(source="digits"), tmp_path)
+    assert kept.twins.tolist() == [0, 1, 0, 3, 0, 1] and not kept.dropped
+    assert kept.repeated(np.array([4, 5]), np.array([2, 3])) == 1
+    once = data.load(settings(source="digits", repeats="drop"), tmp_path)
+    assert once.ids.tolist() == ["id-000", "id-001", "id-003"]
+    assert once.images[:, 0, 0, 0].tolist() == [1, 2, 3] and once.twins.tolist() == [0, 1, 2]
+    assert once.histograms["repeats"] == {"30": 1, "31": 1, "32": 1}
+    assert once.dropped == (
+        Dropped("id-002", "repeats", "the same pixels as another image: id-000"),
+        Dropped("id-004", "repeats",
+                "the same pixels as another image, under another label: id-000"),
+        Dropped("id-005", "repeats", "the same pixels as another image: id-001"))
+    assert once.fingerprint != kept.fingerprint
+
+
+def test_images_on_both_sides_of_a_split_are_told(monkeypatch, tmp_path):
+    images = np.zeros((40, 8, 8, 3), np.uint8)
+    images[:, 0, 0, 0] = np.arange(40) % 20  # each image under two ids, at two ages
+    fake_source(monkeypatch, np.repeat([30.0, 50.0], 20), images=images)
+    c = default_config()
+    with c.unlocked():
+        c.data.source, c.forget.sets = "digits", ("30-40",)
+    d = data.load(c.data, tmp_path)
+    splits = make_splits(d, c.data, c.forget)
+    own, = splits.forget_sets
+    both = {row % 20 for row in splits.retain_train(own)}
+    forgotten = splits.forget(own)
+    n = sum(row in both for row in forgotten)
+    test = sum(row % 20 in set(splits.train % 20) for row in splits.test)
+    assert n and test
+    assert list(seen_elsewhere(d, splits)) == [
+        f"{test} of {len(splits.test)} test samples have the same pixels as a training sample; "
+        "config.data.repeats='drop' keeps one of each",
+        f"forget set 30-40: {n} of {len(forgotten)} samples have the same pixels as a sample of "
+        "the retain set, so that M_R has learned them too; config.data.repeats='drop' keeps one "
+        "of each"]
+    c.data.repeats, c.forget.sets = "drop", ("random:0.5",)
+    once = data.load(c.data, tmp_path)
+    assert not list(seen_elsewhere(once, make_splits(once, c.data, c.forget)))
 
 
 def test_fingerprint_is_of_the_selected_content(monkeypatch, tmp_path):

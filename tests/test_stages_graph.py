@@ -21,8 +21,8 @@ EVERYTHING = {"original", "retrain", "unlearn"}
 # They change what is loaded; `_study` fixes its fingerprint, through which alone they count.
 THROUGH_THE_FINGERPRINT = {
     "data.source", "data.path", "data.size", "data.image_size", "data.label_noise",
-    "data.fraction", "data.quality", "data.quality_sharpness", "data.quality_contrast",
-    "data.quality_brightness", "data.groups"}
+    "data.fraction", "data.repeats", "data.quality", "data.quality_sharpness",
+    "data.quality_contrast", "data.quality_brightness", "data.groups"}
 # They change how often and what is written, and no model.
 WITHOUT_EFFECT = {"train.checkpoint_seconds", "train.tensorboard"}
 # Random labels come from the range, which the fingerprint does not show.
@@ -35,7 +35,8 @@ UNREAD = {"unlearn.spread"}
 OTHER_VALUES = {
     "data.source": "digits", "data.path": "elsewhere", "data.task": "classification",
     "data.split": (0.5, 0.3, 0.2), "data.label_min": 21, "data.label_max": 59,
-    "data.quality": "on", "model.name": "resnet18", "model.variant": "keras",
+    "data.repeats": "drop", "data.quality": "on", "model.name": "resnet18",
+    "model.variant": "keras",
     "model.stem": "small", "model.output": "linear", "model.preprocess": "torch",
     "model.dtype": "bfloat16", "model.frozen": ("head",), "model.output_scale": 50.0,
     "model.output_offset": 15.0, "train.optimizer": "sgd", "train.schedule": "cosine",

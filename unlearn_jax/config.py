@@ -41,6 +41,7 @@ def default_config() -> ml_collections.ConfigDict:
         label_max=60,             # ... to here, both inclusive
         groups=(),                # lower ends of groups that become the classes of a
                                   # classification: (20.0, 30.0, 45.0); (): the source's own labels
+        repeats="keep",           # keep | drop: of images equal pixel for pixel all but the first
         quality="off",            # off | on: drop blurred, dark, flat images (data/quality.py)
         quality_sharpness=70.0,   # least variance of the Laplacian at 64 px, grey levels squared
         quality_contrast=20.0,    # least standard deviation, grey levels
@@ -155,6 +156,7 @@ def default_config() -> ml_collections.ConfigDict:
 
 _CHOICES = {
     "data.task": TASKS,
+    "data.repeats": ("keep", "drop"),
     "data.quality": ("off", "on"),
     "model.name": ("resnet4", "resnet10", "resnet18", "resnet50"),
     "model.variant": ("torchvision", "keras", "vggface2"),

@@ -154,7 +154,8 @@ class Run:
                 "all": sum(dataset.histograms["all"].values()), "used": len(dataset.labels),
                 **{name: len(rows) for name, rows in parts.items()},
                 "train_balanced": len(splits.rows.source), "dropped": len(dataset.dropped),
-                "left_out": len(dataset.left_out_ids)},
+                "left_out": len(dataset.left_out_ids),
+                "test_repeats_train": dataset.repeated(splits.test, splits.train)},
             "histograms": {
                 **dataset.histograms,
                 **{name: histogram(dataset.labels[rows]) for name, rows in parts.items()},
@@ -162,7 +163,8 @@ class Run:
             "forget_sets": {f.name: {
                 "request": f.request, "train": len(f.train), "validation": len(f.validation),
                 "share": (len(f.train) + len(f.validation)) / trained,
-                "asked_in_test": f.in_test, "asked_left_out": f.left_out}
+                "asked_in_test": f.in_test, "asked_left_out": f.left_out,
+                "repeated_in_retain": dataset.repeated(splits.forget(f), splits.retain_train(f))}
                 for f in splits.forget_sets},
             "dropped_reasons": reasons,
         }

@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from unlearn_jax.data import quality
-from unlearn_jax.data.dataset import Dataset, Dropped, fingerprint
+from unlearn_jax.data.dataset import Dataset, Dropped, fingerprint, first_equal
 from unlearn_jax.data.digits import load_digits
 from unlearn_jax.data.folder import load_folder
 from unlearn_jax.data.source import Filter, Pixels, Source, in_memory
@@ -61,10 +61,11 @@ def load(settings, cache: Path) -> Dataset:
     """The data set that a config describes.
 
     The steps, in the study's order: all usable samples; a share of them, stratified by label
-    (`stratified`); a range of labels (numbers alone); the quality filter; numbers become classes
-    where there are `groups`. Samples outside the share or the range are a choice, kept as
-    `left_out_ids`; what a source could not use and what the quality filter refuses is listed in
-    `dropped`. Histograms are taken after each step, of the source's own labels.
+    (`stratified`); a range of labels (numbers alone); the quality filter; where they are not to
+    be kept, equal images but for the first (`repeats`); numbers become classes where there are
+    `groups`. Samples outside the share or the range are a choice, kept as `left_out_ids`; what a
+    source could not use, what the quality filter refuses and what repeats another image is listed
+    in `dropped`. Histograms are taken after each step, of the source's own labels.
 
     Args:
       settings: the config's `data` section.
@@ -114,10 +115,27 @@ def load(settings, cache: Path) -> Dataset:
         histograms["quality"] = histogram(labels[rows])
         _refuse_empty(rows, "config.data.quality='on'", labels)
         logging.info("quality: %d of %d images dropped", len(dropped), len(refused))
+    if settings.repeats == "drop":
+        twins = first_equal(pixels.digests)
+        first = twins == np.arange(len(rows))
+        dropped += _repeats(source, rows, twins)
+        rows, pixels = rows[first], dataclasses.replace(
+            pixels, images=pixels.images[first], digests=pixels.digests[first])
+        histograms["repeats"] = histogram(labels[rows])
+        logging.info("repeats: %d of %d images dropped", (~first).sum(), len(first))
     if settings.groups:
         source = in_groups(source, settings.groups, settings.label_max)
     return _dataset(source, rows, pixels, (*source.samples.dropped, *dropped), histograms,
                     left_out)
+
+
+def _repeats(source: Source, rows: np.ndarray, twins: np.ndarray) -> list[Dropped]:
+    """What is dropped of `rows` whose equal images first stand at `twins`, `[n]` each."""
+    ids, labels = source.samples.ids[rows], source.samples.labels[rows]
+    return [Dropped(str(ids[i]), "repeats", "the same pixels as another image"
+                    + (", under another label" if labels[i] != labels[twins[i]] else "")
+                    + f": {ids[twins[i]]}")
+            for i in np.flatnonzero(twins != np.arange(len(rows)))]
 
 
 def in_groups(source: Source, groups: Sequence[float], label_max: float) -> Source:
@@ -182,16 +200,13 @@ def _dataset(source: Source, rows: np.ndarray, pixels: Pixels, dropped: tuple[Dr
     labels = samples.labels[rows].astype(np.float32 if source.task == "regression" else np.int32)
     ids = samples.ids[rows]
     attributes = {name: column[rows] for name, column in samples.attributes.items()}
-    repeats = len(rows) - len(np.unique(pixels.digests, axis=0))
-    if repeats:
-        logging.info("%s: %d of %d images repeat another pixel for pixel", source.name, repeats,
-                     len(rows))
     return Dataset(
         name=source.name, images=pixels.images, labels=labels, ids=ids, task=source.task,
         label_unit=source.label_unit, num_classes=len(source.class_names),
         class_names=source.class_names, attributes=attributes, dropped=dropped,
         histograms=histograms, left_out_ids=left_out,
-        fingerprint=fingerprint(pixels.images, labels, ids, pixels.digests))
+        fingerprint=fingerprint(pixels.images, labels, ids, pixels.digests),
+        twins=first_equal(pixels.digests))
 
 
 def _summarise(source: Source) -> None:

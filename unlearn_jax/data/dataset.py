@@ -38,9 +38,14 @@ class Dataset:
     fingerprint: str  # see `fingerprint`
     # [K] str: samples that the source has and the configured fraction or label range leaves out
     left_out_ids: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, "U1"))
+    # [N] int32: the first row with the same pixels, its own in most cases; () makes it so in all
+    twins: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
 
     def __post_init__(self):
         n = len(self.labels)
+        if not len(self.twins):
+            object.__setattr__(self, "twins", np.arange(n, dtype=np.int32))
+        _check_column(self.name, "twins", self.twins, n, np.int32)
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[3] != 3:
             raise ValueError(f"images of {self.name!r} are {_shape_text(self.images)}; "
                              "they must be uint8 [N, H, W, 3]")
@@ -77,10 +82,21 @@ class Dataset:
                                  f"{self.labels.max()}; allowed: 0 to {self.num_classes - 1}")
 
 
+    def repeated(self, rows: np.ndarray, among: np.ndarray) -> int:
+        """How many of the samples `rows` `[n]` have the same pixels as one of `among` `[m]`."""
+        return int(np.isin(self.twins[rows], self.twins[among]).sum())
+
+
 def image_digests(images: np.ndarray) -> np.ndarray:
     """[N, 16] uint8: the first 16 bytes of each image's SHA-256, from [N, H, W, C] uint8."""
     digests = [hashlib.sha256(np.ascontiguousarray(image)).digest()[:16] for image in images]
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
+
+
+def first_equal(digests: np.ndarray) -> np.ndarray:
+    """`[N]` int32: the first row with the digest of each; from `[N, 16]` uint8."""
+    _, first, which = np.unique(digests, axis=0, return_index=True, return_inverse=True)
+    return first[which.reshape(-1)].astype(np.int32)
 
 
 def fingerprint(images: np.ndarray, labels: np.ndarray, ids: np.ndarray,

@@ -102,7 +102,8 @@ class Injection:
             dataset, images=np.concatenate([images, stamp(dataset.images[test])]),
             labels=np.concatenate([labels, dataset.labels[test]]),
             ids=np.concatenate([dataset.ids, np.char.add("stamped/", dataset.ids[test])]),
-            attributes={k: np.concatenate([v, v[test]]) for k, v in dataset.attributes.items()})
+            attributes={k: np.concatenate([v, v[test]]) for k, v in dataset.attributes.items()},
+            twins=np.arange(n + len(test), dtype=np.int32))  # a stamp makes another image
         return extended, np.arange(n, n + len(test), dtype=np.int32)
 
 

@@ -18,7 +18,7 @@ is computed once and shared by every run that needs it.
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from unlearn_jax.memory import image_bytes
 from unlearn_jax.methods import find_method
 from unlearn_jax.models import build_model
 from unlearn_jax.report import write_report
-from unlearn_jax.splits import make_splits
+from unlearn_jax.splits import Splits, make_splits
 from unlearn_jax.stages import sisa
 from unlearn_jax.stages.arms import make_parts, plan_parts, run_parts
 from unlearn_jax.stages.compare import make_contenders, run_comparison
@@ -261,16 +261,30 @@ def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
 
 def record_data(study: Study) -> None:
     """Notes the data, and what a reader must know of them, in the study's run."""
-    unasked = lost_unasked(study.config.data, study.dataset)
-    if unasked:
-        logging.warning(unasked)
-        study.run.warn(unasked)
+    for warning in (lost_unasked(study.config.data, study.dataset),
+                    *seen_elsewhere(study.dataset, study.splits)):
+        if warning:
+            logging.warning(warning)
+            study.run.warn(warning)
     for f in study.splits.forget_sets:
         if f.untrained:
             study.run.warn(f"forget set {f.name}: {f.untrained}")
     study.run.record_stage("data", "", study.dataset.fingerprint, "computed", study.load_seconds,
                            len(study.dataset.labels))
     study.run.write_data(study.dataset, study.splits)
+
+
+def seen_elsewhere(dataset: Dataset, splits: Splits) -> Iterator[str]:
+    """Warnings of images that are in two splits, or both forgotten and retained."""
+    advice = "config.data.repeats='drop' keeps one of each"
+    if n := dataset.repeated(splits.test, splits.train):
+        yield (f"{n} of {len(splits.test)} test samples have the same pixels as a training sample; "
+               + advice)
+    for f in splits.forget_sets:
+        forgotten = splits.forget(f)
+        if n := dataset.repeated(forgotten, splits.retain_train(f)):
+            yield (f"forget set {f.name}: {n} of {len(forgotten)} samples have the same pixels as "
+                   "a sample of the retain set, so that M_R has learned them too; " + advice)
 
 
 def lost_unasked(settings: ml_collections.ConfigDict, dataset: Dataset) -> str:
