@@ -156,6 +156,20 @@ def test_ids_file(tmp_path):
     assert f.untrained == ""
 
 
+def test_an_id_may_look_like_a_comment(tmp_path):
+    data = dataset(AGES)
+    ids = data.ids.astype("U20")
+    ids[splits(data).train[:2]] = "#1.png", "#2.png"
+    data = dataclasses.replace(data, ids=ids)
+    path = tmp_path / "ids.txt"
+    path.write_text("#1.png\n# two of them:\n#2.png\n")
+    assert data.ids[splits(data, f"ids:{path}").forget_sets[0].train].tolist() == [
+        "#1.png", "#2.png"]
+    path.write_text("# two of them:\n")
+    with pytest.raises(InputError, match="lists no sample id"):
+        splits(data, f"ids:{path}")
+
+
 def test_ids_never_trained_on_are_counted(tmp_path):
     data = dataset(AGES, dropped=(Dropped("blurred.jpg", "quality", "blurred"),),
                    left_out_ids=np.array(["old.jpg", "young.jpg"]))

@@ -80,7 +80,8 @@ def default_config() -> ml_collections.ConfigDict:
         weight_decay=0.0,         # decoupled
         momentum=0.9,             # sgd
         loss="mae",               # mae | mse (regression) | cross_entropy (classification)
-        class_weights="none",     # none | balanced: classes count alike, however many samples
+        class_weights="none",     # none | balanced: classes count alike, however many samples they
+                                  # have in D_o, whose counts M_R is given as well
         patience=0,               # epochs without a better validation loss; 0: never stop early
         keep="best",              # best (by validation loss) | last: the weights after all epochs
         checkpoint_seconds=120.0, # a half-finished stage is saved this often

@@ -251,7 +251,7 @@ def _forget_set(request: str, dataset: Dataset, splits: tuple[np.ndarray, ...], 
     chosen = ForgetSet(name, request, train[mask[train]], validation[mask[validation]],
                        peers=test[mask[test]] if describes else test)
     if request.startswith("ids:"):
-        wanted = len(_ids(request))
+        wanted = len(_ids(request, _known_ids(dataset)))
         in_test = int(mask.sum()) - len(chosen.train) - len(chosen.validation)
         chosen = dataclasses.replace(chosen, in_test=in_test, left_out=wanted - int(mask.sum()))
     wish = _wish(request)
@@ -316,25 +316,35 @@ def _share(request: str, value: str) -> float:
     return share
 
 
-def _ids(request: str) -> set[str]:
-    """The ids that a text file lists, one a line; empty lines and # lines count not."""
+def _ids(request: str, known: frozenset[str] = frozenset()) -> set[str]:
+    """The ids that a text file lists, one a line.
+
+    Empty lines do not count, nor do those that begin with # and are none of the `known` ids.
+    """
     path = request.removeprefix("ids:")
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"{_wish(request)}: the file cannot be read ({e}); give a text file "
                          "with one sample id a line") from e
-    lines = (line.strip() for line in text.splitlines())
-    wanted = {line for line in lines if line and not line.startswith("#")}
-    if not wanted:
+    lines = [line for line in map(str.strip, text.splitlines()) if line]
+    if not lines:
         raise ConfigError(f"{_wish(request)}: the file lists no sample id")
-    return wanted
+    return {line for line in lines if line in known or not line.startswith("#")}
+
+
+def _known_ids(dataset: Dataset) -> frozenset[str]:
+    """Those of the data set, and those that it was left without."""
+    return frozenset(dataset.ids.tolist()) | set(dataset.left_out_ids.tolist()) | {
+        d.id for d in dataset.dropped}
 
 
 def _ids_mask(request: str, dataset: Dataset) -> np.ndarray:
-    wanted = _ids(request)
-    left_out = set(dataset.left_out_ids.tolist()) | {d.id for d in dataset.dropped}
-    unknown = sorted(wanted - set(dataset.ids.tolist()) - left_out)
+    known = _known_ids(dataset)
+    wanted = _ids(request, known)
+    if not wanted:
+        raise ConfigError(f"{_wish(request)}: the file lists no sample id")
+    unknown = sorted(wanted - known)
     if unknown:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         raise InputError(f"{_wish(request)}: {len(unknown)} of {len(wanted)} ids are unknown: "
