@@ -419,3 +419,23 @@ def test_full_disk(tiny_disk, monkeypatch, caplog, known):
     assert "orbax" not in caplog.text
     assert {p.name for p in tiny_disk.iterdir()} == {"old"}
     assert_same(restore(tiny_disk / "old")[0], population())
+
+
+def test_two_that_train_the_same_without_locks_do_not_end_each_other(tmp_path, monkeypatch):
+    real, others = disk.move_into_place, []
+
+    def move(temp, path, replace=False):
+        if not others:  # the other one is a moment faster
+            others.append(path)
+            checkpoints.save_progress(tmp_path, 3, {"x": np.arange(3)}, {"by": "other"})
+        real(temp, path, replace)
+
+    checkpoints.save_progress(tmp_path, 1, {"x": np.arange(3)}, {})
+    monkeypatch.setattr(disk, "move_into_place", move)
+    path = checkpoints.save_progress(tmp_path, 3, {"x": np.arange(3)}, {"by": "this"})
+    assert others == [path]
+    assert checkpoints.restore(path)[1] == {"by": "other"}
+    with pytest.raises(CheckpointError, match="was written by another process meanwhile"):
+        others.clear()
+        shutil.rmtree(path)
+        checkpoints.save(path, {"x": np.arange(3)}, {})

@@ -1,6 +1,9 @@
 """Renames that fail and full disks; real kills and real file systems: test_store.py."""
 
 import errno
+import os
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,35 @@ def test_failed_rename_puts_the_old_back(tmp_path):
     with pytest.raises(FileNotFoundError):
         disk.move_into_place(tmp_path / "missing", tmp_path / "a", replace=True)
     assert names(tmp_path) == {"a"} and names(tmp_path / "a") == {"old"}
+
+
+def test_what_another_process_has_just_removed_is_replaced_all_the_same(tmp_path):
+    with disk.temporary_directory(tmp_path / "a") as temp:
+        (temp / "new").write_text("x")
+        disk.move_into_place(temp, tmp_path / "a", replace=True)
+    assert names(tmp_path / "a") == {"new"}
+
+
+@pytest.mark.parametrize("host, age, kept", [
+    (socket.gethostname(), 0, False),
+    ("", 0, False),  # as earlier versions wrote it
+    # Of a process on another host a lock may tell nothing.
+    ("elsewhere", 0, True), ("elsewhere", 7200, False),
+])
+def test_what_a_dead_writer_left_is_removed(tmp_path, host, age, kept):
+    left = tmp_path / ".tmp-b-0123"
+    left.mkdir()
+    (left / ".lock").write_text(host)
+    for path in (left / ".lock", left):
+        os.utime(path, (time.time() - age,) * 2)
+    with disk.temporary_directory(tmp_path / "a"):
+        assert left.exists() == kept
+
+
+def test_a_living_writer_is_left_alone(tmp_path):
+    with disk.temporary_directory(tmp_path / "a") as first:
+        with disk.temporary_directory(tmp_path / "a"):
+            assert (first / ".lock").read_text() == socket.gethostname()
 
 
 def test_full_disk_is_recognised_by_a_real_error():

@@ -1,10 +1,13 @@
+import types
+
 import numpy as np
 import pytest
 from toy import recipe
 
 from unlearn_jax.splits import ForgetSet
+from unlearn_jax.stages import populations
 from unlearn_jax.stages.graph import Stage
-from unlearn_jax.stages.progress import CheckpointSaver
+from unlearn_jax.stages.progress import CheckpointSaver, parts_as_saved
 from unlearn_jax.store import Store
 
 PARTS = {"data": "d", "seeds": (0, 1)}
@@ -54,3 +57,40 @@ def test_a_run_that_lacks_fewer_stages_goes_on_from_the_same_progress(tmp_path):
 def test_other_populations_have_their_own_progress(tmp_path, other):
     CheckpointSaver(Store(tmp_path), recipe(), RETRAINED, 0).save(3, TREE, {})
     assert CheckpointSaver(Store(tmp_path), *other, 0).load(lambda metadata: None) is None
+
+
+def test_what_was_saved_in_several_populations_goes_on_in_as_many(tmp_path):
+    store = Store(tmp_path)
+    one, two = RETRAINED
+    third = Stage("retrain", ForgetSet("50-60", "50-60", NOBODY, NOBODY), 3,
+                  {**PARTS, "forget": {"name": "50-60"}})
+    everything = [one, ORIGINAL, third, two]
+    assert parts_as_saved(store, recipe(), everything) == [everything]
+    # Two processes were asked to leave: one trained M_O and an M_R, the other the second M_R.
+    for stages in ([ORIGINAL, one], [two]):
+        CheckpointSaver(store, recipe(), stages, 0).save(3, TREE, {})
+    # Another one holds M_O this time, and an M_R of its own.
+    assert parts_as_saved(store, recipe(), [ORIGINAL, two]) == [[ORIGINAL], [two]]
+    assert parts_as_saved(store, recipe(), everything) == [[one, ORIGINAL], [two],
+                                                                [third]]
+    assert parts_as_saved(store, recipe(epochs=9), everything) == [everything]
+    assert parts_as_saved(store, recipe(), [third]) == [[third]]
+
+
+def test_populations_are_those_that_were_saved(tmp_path, monkeypatch):
+    store, trained = Store(tmp_path), []
+    for stages in ([ORIGINAL, RETRAINED[0]], [RETRAINED[1]]):
+        CheckpointSaver(store, recipe(), stages, 0).save(3, TREE, {})
+
+    def run(shares, shortened):
+        trained.append([s.forget_name for share in shares for s in share.stages])
+        for share in shares:
+            for stage in share.stages:
+                finish(store, stage)
+
+    monkeypatch.setattr(populations, "_run_population", run)
+    study = types.SimpleNamespace(store=store)
+    populations.run_missing([populations.Share(study, [ORIGINAL, RETRAINED[1]], None)], recipe())
+    assert trained == [[""], ["30-35"]]
+    populations.run_missing([populations.Share(study, [RETRAINED[0]], None)], recipe())
+    assert trained[2:] == [["20-28"]]

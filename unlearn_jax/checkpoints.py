@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any],
-         overwrite: bool = False) -> None:
+         overwrite: bool = False, yielding: bool = False) -> None:
     """Write a checkpoint; returns when it is on the disk, whole.
 
     Args:
@@ -48,6 +48,7 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any],
       metadata: nested dict of plain values; numpy scalars and arrays become numbers and lists,
         tuples become lists. NaN and infinities are kept.
       overwrite: replace the checkpoint at `path`, if there is one.
+      yielding: leave it to another process that has written the same one meanwhile.
 
     Raises:
       CheckpointError: something is at `path`, or a leaf or its path cannot be stored.
@@ -76,6 +77,9 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any],
             except OSError as e:
                 if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
+                if yielding:
+                    _log.warning("%s was written by another process meanwhile, and stays", path)
+                    return
                 raise CheckpointError(f"{path} was written by another process meanwhile") from e
 
     processes.agreed("a checkpoint", write)
@@ -171,11 +175,15 @@ def save_progress(directory: str | os.PathLike, step: int, tree: Any,
                   metadata: dict[str, Any]) -> Path:
     """Save the checkpoint `directory/STEP` and keep only the newest two.
 
+    Where a file system has no locks, two processes may train the same population here: they come
+    to the same states, so that either's checkpoint serves both.
+
     Returns:
       The checkpoint's directory.
     """
     path = Path(directory) / f"{step:08d}"
-    save(path, tree, metadata, overwrite=processes.agreed("an earlier checkpoint", path.exists))
+    save(path, tree, metadata, overwrite=processes.agreed("an earlier checkpoint", path.exists),
+         yielding=True)
     processes.agreed("older checkpoints", lambda: _remove_others(path, step))
     return path
 
@@ -186,7 +194,8 @@ def _remove_others(path: Path, step: int) -> None:
     later = [p for p in others if int(p.name) > step]
     earlier = [p for p in others if int(p.name) < step]
     for old in later + earlier[:-(_KEEP - 1)]:
-        shutil.rmtree(old)
+        with contextlib.suppress(FileNotFoundError):  # another process is removing it
+            shutil.rmtree(old)
 
 
 def restore_latest(directory: str | os.PathLike,

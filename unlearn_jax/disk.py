@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +57,7 @@ def temporary_directory(path: Path) -> Iterator[Path]:
         # Locked before it gets its name: nobody ever sees the lock of a living writer free.
         lock = os.open(temp / f"{_LOCK}.new", os.O_RDWR | os.O_CREAT, 0o644)
         try_lock(lock)
+        os.write(lock, socket.gethostname().encode())
         os.rename(temp / f"{_LOCK}.new", temp / _LOCK)
         yield temp
     except Exception as e:
@@ -84,9 +86,11 @@ def move_into_place(temp: Path, path: Path, replace: bool = False) -> None:
             _sync(Path(parent, name))
         _sync(Path(parent))
     old = path.with_name(f"{TEMP}{path.name}-{secrets.token_hex(6)}")
-    replace = replace and os.path.lexists(path)
     if replace:
-        os.rename(path, old)
+        try:
+            os.rename(path, old)
+        except FileNotFoundError:  # nothing was there, or another process has just removed it
+            replace = False
     try:
         os.rename(temp, path)
     except OSError:
@@ -113,14 +117,24 @@ def _is_stale(temp: Path) -> bool:
         fd = os.open(temp / _LOCK, os.O_RDWR)
     except FileNotFoundError:
         # Its writer is about to lock it, or was killed at that moment.
-        try:
-            return time.time() - temp.stat().st_mtime > _GRACE_SECONDS
-        except FileNotFoundError:
-            return False
+        return _is_old(temp)
     try:
-        return try_lock(fd, missing=False)
+        if not try_lock(fd, missing=False):
+            return False
+        host = os.read(fd, 1024).decode(errors="replace")
+        # Some network file systems know the locks of their own host alone.
+        return host in ("", socket.gethostname()) or _is_old(temp)
     finally:
         os.close(fd)
+
+
+def _is_old(temp: Path) -> bool:
+    """Whether nothing in it was written for a while; False if it has just gone."""
+    try:
+        latest = max(p.stat().st_mtime for p in (temp, *temp.rglob("*")))
+    except FileNotFoundError:
+        return False
+    return time.time() - latest > _GRACE_SECONDS
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from unlearn_jax.population import Member, Recipe, Snapshot
 from unlearn_jax.prepare import Preparation
 from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages.graph import Stage, Study
-from unlearn_jax.stages.progress import CheckpointSaver
+from unlearn_jax.stages.progress import CheckpointSaver, parts_as_saved
 from unlearn_jax.store import Store
 
 _MOST_NAMED = 1000  # indices of touched channels or weights that are written down, per layer
@@ -54,7 +54,9 @@ class Share:
 
 
 def run_missing(shares: list[Share], recipe: Recipe) -> None:
-    """Trains what the store lacks of the shares' stages, as one population, and stores it.
+    """Trains what the store lacks of the shares' stages and stores it.
+
+    It is one population, but for what an earlier process has left half-finished in several.
 
     Args:
       shares: of one store, data set and model; no stage twice.
@@ -68,12 +70,13 @@ def run_missing(shares: list[Share], recipe: Recipe) -> None:
                 if stage not in missing and stage not in busy:
                     record_reused(owners[stage.key].study, stage)
             rest = busy
-            if missing:
+            for part in missing and parts_as_saved(shares[0].study.store,
+                                                   shortened(recipe, missing), missing):
                 interrupt.leave_if_requested()
                 _run_population(
                     [dataclasses.replace(share, stages=mine) for share in shares
-                     if (mine := [s for s in share.stages if s in missing])],
-                    shortened(recipe, missing))
+                     if (mine := [s for s in share.stages if s in part])],
+                    shortened(recipe, part))
 
 
 def shortened(recipe: Recipe, missing: list[Stage]) -> Recipe:

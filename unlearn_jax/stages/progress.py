@@ -22,9 +22,10 @@ _STAGES = "stages.json"
 class CheckpointSaver(Saver):
     """Keeps a population under `ROOT/population/COMMON/OWN`.
 
-    COMMON hashes what all its stages share, OWN which stages they are. A run that lacks fewer
-    stages than an earlier one did (some were stored before the disk was full, or are no longer
-    asked for) takes its members out of the earlier one's progress; each run writes to its own.
+    COMMON hashes what all its stages share (of several learning rates in one program, the first
+    one's), OWN which stages they are. A run that lacks fewer stages than an earlier one did (some
+    were stored before the disk was full, or are no longer asked for) takes its members out of the
+    earlier one's progress; each run writes to its own.
 
     Args:
       store: of the stages.
@@ -37,11 +38,9 @@ class CheckpointSaver(Saver):
     """
 
     def __init__(self, store: Store, recipe: Recipe, stages: list[Stage], seconds: float):
-        common = {k: v for k, v in stages[0].parts.items() if k not in _OF_A_MEMBER}
         own = {"stages": [[s.method, s.key] for s in stages]}
         self._store, self._stages = store, own["stages"]
-        self._family = store.path("population", stage_key(
-            "population", {"recipe": recipe.name, "epochs": recipe.epochs, **common}))
+        self._family = _family(store, recipe, stages)
         self._own = self._family / stage_key("population", own)
         self._seconds = seconds
         self._last = time.monotonic()
@@ -79,13 +78,51 @@ class CheckpointSaver(Saver):
 
     def _finish(self) -> None:
         for directory in self._directories():
-            try:
-                stages = json.loads((directory / _STAGES).read_text())
-            except (OSError, ValueError):
-                continue  # never saved, cut off by a kill, or just removed by another process
-            if all(self._store.complete(*stage) for stage in stages):
+            stages = _saved_stages(directory)
+            if stages and all(self._store.complete(*stage) for stage in stages):
                 shutil.rmtree(directory, ignore_errors=True)
 
     def _directories(self) -> Iterator[Path]:
         """This population's own, then the others of its family."""
         yield from (self._own, *sorted(d for d in self._family.glob("*") if d != self._own))
+
+
+def parts_as_saved(store: Store, recipe: Recipe, stages: list[Stage]) -> list[list[Stage]]:
+    """The stages in parts, each of which one saved population holds; last those that none holds.
+
+    Which stages a process trains together depends on what others hold at that moment. After all
+    were asked to leave, another one may get M_O: so that nobody's progress is lost, it trains as
+    populations what was saved as such.
+
+    Args:
+      store: of the stages.
+      recipe: of the population.
+      stages: to be trained; at least one.
+    """
+    return [[stages[i] for i in part] for part in processes.agreed(
+        "which progress there is", lambda: _positions_as_saved(store, recipe, stages))]
+
+
+def _positions_as_saved(store: Store, recipe: Recipe, stages: list[Stage]) -> list[list[int]]:
+    saved = [{tuple(stage) for stage in _saved_stages(directory)}
+             for directory in sorted(_family(store, recipe, stages).glob("*"))]
+    left, parts = list(range(len(stages))), []
+    while held := max(([i for i in left if (stages[i].method, stages[i].key) in of]
+                       for of in saved), key=len, default=[]):
+        parts.append(held)
+        left = [i for i in left if i not in held]
+    return sorted(parts) + [left] * bool(left)
+
+
+def _family(store: Store, recipe: Recipe, stages: list[Stage]) -> Path:
+    common = {k: v for k, v in stages[0].parts.items() if k not in _OF_A_MEMBER}
+    return store.path("population", stage_key(
+        "population", {"recipe": recipe.name, "epochs": recipe.epochs, **common}))
+
+
+def _saved_stages(directory: Path) -> list[list[str]]:
+    """(method, key) of the stages of a saved population; none of one that was never saved whole."""
+    try:
+        return json.loads((directory / _STAGES).read_text())
+    except (OSError, ValueError):  # cut off by a kill, or just removed by another process
+        return []
