@@ -26,14 +26,21 @@ def test_adam_moves_by_the_sign_first():
     np.testing.assert_allclose(updates, [1, -1], atol=1e-5)
 
 
-def test_sgd_momentum_and_decoupled_decay():
+def test_sgd_decays_weights_through_its_momentum():
     optimizer = make_optimizer(settings(momentum=0.5, weight_decay=0.1))
     params, gradient = jnp.array([10.0]), jnp.array([2.0])
     state = optimizer.init(params)
     first, state = optimizer.update(gradient, state, params)
     second, _ = optimizer.update(gradient, state, params)
     np.testing.assert_allclose(first, [2 + 1])
-    np.testing.assert_allclose(second, [2 + 0.5 * 2 + 1])
+    np.testing.assert_allclose(second, [(2 + 1) + 0.5 * (2 + 1)])
+
+
+def test_adam_decays_weights_beside_its_moments():
+    optimizer = make_optimizer(settings(name="adam", weight_decay=0.1))
+    params = jnp.array([10.0])
+    updates, _ = optimizer.update(jnp.array([-3.0]), optimizer.init(params), params)
+    np.testing.assert_allclose(updates, [-1 + 0.1 * 10], atol=1e-5)
 
 
 def test_from_config_reads_its_own_section():

@@ -178,6 +178,7 @@ def test_the_limit():
 def test_the_strongest_within_tolerance_is_taken(errors, chosen, within):
     found = search.select(np.array(errors, float), np.array([4.0, 6.0]), 0.05, False)
     assert found.chosen == chosen and found.within.tolist() == within
+    assert found.at_the_end == within[-1]
     assert found.limit == pytest.approx(5.25)
     np.testing.assert_array_equal(found.errors, np.mean(errors, axis=1))
 

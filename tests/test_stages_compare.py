@@ -134,6 +134,18 @@ def test_budgets_count_preparation_and_pairs(finished):
 
 
 @pytest.mark.slow
+def test_that_the_range_of_trials_ended_a_search_is_said(finished):
+    workdir, _, _ = finished
+    warnings = json.loads((workdir / "run.json").read_text())["warnings"]
+    for name in {r["forget_set"] for r in table(workdir / "trials.csv")}:
+        ended = [m for m in dict.fromkeys(r["method"] for r in table(workdir / "trials.csv"))
+                 if len(own := trials(workdir, m, name)) > 1 and own[-1]["within"] == "True"]
+        said = [w for w in warnings if f"on {name} the strongest trial kept within" in w]
+        assert [w.partition(" of ")[2].partition(" on ")[0] for w in said] == (
+            [", ".join(ended)] if ended else [])
+
+
+@pytest.mark.slow
 def test_the_leaderboard_is_written(finished):
     workdir, _, _ = finished
     rows = table(workdir / "leaderboard.csv")

@@ -77,7 +77,7 @@ def default_config() -> ml_collections.ConfigDict:
         learning_rate=3e-3,
         schedule="onecycle",      # constant | cosine | onecycle
         warmup=0.25,              # onecycle: share of the steps that the rate rises
-        weight_decay=0.0,         # decoupled
+        weight_decay=0.0,         # adam: decoupled; sgd: part of the gradient
         momentum=0.9,             # sgd
         loss="mae",               # mae | mse (regression) | cross_entropy (classification)
         class_weights="none",     # none | balanced: classes count alike, however many samples they
@@ -129,7 +129,7 @@ def default_config() -> ml_collections.ConfigDict:
         methods=(),               # compared with each other; (): no comparison, `unlearn.method`
         budget="images",          # images | wall | flops: what all get equally much of
         fraction=0.25,            # the budget, as a share of what retraining took
-        trials=4,                 # of each method, from weak to strong
+        trials=5,                 # of each method, from weak to strong; odd: one as configured
         rates=(0.25, 4.0),        # factors of its learning rate, weakest and strongest trial
         tolerance=0.05,           # share by which the validation error may rise above M_O's
         rank_by="forgetting",     # forgetting | F

@@ -21,7 +21,8 @@ class OptimizerSettings:
       learning_rate: the peak rate.
       schedule: `constant`, `cosine` (down to zero) or `onecycle` (up, then down).
       warmup: share of the steps that `onecycle` rises.
-      weight_decay: decoupled weight decay, multiplied by the learning rate.
+      weight_decay: for `adam` decoupled, multiplied by the learning rate (AdamW); for `sgd` part
+        of the gradient, as the published values of the methods mean it.
       momentum: of `sgd`.
     """
 
@@ -41,11 +42,10 @@ class OptimizerSettings:
 
 def make_optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
     """The update direction, to be multiplied by minus the learning rate."""
+    decay = optax.add_decayed_weights(settings.weight_decay)
     if settings.name == "adam":
-        direction = optax.scale_by_adam()
-    else:
-        direction = optax.trace(decay=settings.momentum)
-    return optax.chain(direction, optax.add_decayed_weights(settings.weight_decay))
+        return optax.chain(optax.scale_by_adam(), decay)
+    return optax.chain(decay, optax.trace(decay=settings.momentum))
 
 
 def per_kind(optimizer: optax.GradientTransformation,

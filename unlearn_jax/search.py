@@ -72,6 +72,11 @@ class Selection:
     errors: np.ndarray
     within: np.ndarray
 
+    @property
+    def at_the_end(self) -> bool:
+        """Whether the strongest of several keeps to the limit, so that nothing stopped it."""
+        return len(self.within) > 1 and bool(self.within[-1])
+
 
 def shared_keys(name: str) -> tuple[str, ...]:
     """The keys of `config.unlearn` that decide a method of the package, its own section included.

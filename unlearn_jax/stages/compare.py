@@ -97,6 +97,7 @@ def run_comparison(study: Study, original: Stage, retrained: list[Stage],
     judge = _Judge(study)
     limits = {r.forget_name: judge.errors(original, r.forget_set) for r in retrained}
     chosen, rows = [], []
+    at_the_end: dict[str, list[str]] = {}
     for number, contender in enumerate(contenders, 1):
         logging.info("comparison: %s, method %d of %d, %d trials", contender.found.name, number,
                      len(contenders), len(contender.trials))
@@ -113,6 +114,11 @@ def run_comparison(study: Study, original: Stage, retrained: list[Stage],
             chosen.append(mine[selection.chosen])
             rows += _rows(contender, budgets[name], mine, selection, study)
             _warn(study, contender, name, budgets[name], selection)
+            if selection.at_the_end:
+                at_the_end.setdefault(name, []).append(contender.found.name)
+    for name, methods in at_the_end.items():
+        study.run.warn(f"comparison: of {', '.join(methods)} on {name} the strongest trial kept "
+                       "within the limit: stronger ones (compare.rates) might forget more")
     study.run.write_table(TRIALS, rows, TRIAL_COLUMNS)
     return chosen
 

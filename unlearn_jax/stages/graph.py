@@ -131,7 +131,7 @@ def original_stage(study: Study) -> Stage:
         "num_classes": study.dataset.num_classes, "seeds": config.seeds,
         "split": {k: config.data[k] for k in data_keys},
         "model": {**config.model.to_dict(), "pretrained": _file_digest(config.model.pretrained)},
-        "train": {k: config.train[k] for k in _TRAIN_KEYS},
+        "train": {k: config.train[k] for k in _TRAIN_KEYS}, **_decay(config.train),
     }
     return Stage("original", None, 0, parts)
 
@@ -152,6 +152,7 @@ def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list
     parts = {"original": original.key, "forget": forget_parts(study, forget_set),
              "unlearn": {k: section[k] for k in keys},
              "label_range": (study.config.data.label_min, study.config.data.label_max)}
+    parts |= _decay(section)
     if found.method.options:
         parts["options"] = method_options(section, found).to_dict()
     if found.code:
@@ -160,6 +161,13 @@ def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list
         parts["numbers"] = found.method.numbers
     return [Stage(found.name, forget_set, epochs, {**parts, "epochs": epochs})
             for epochs in sorted(section.epochs)]
+
+
+def _decay(section: ml_collections.ConfigDict) -> dict[str, str]:
+    """Tells models apart from those of versions whose `sgd` decayed weights beside its momentum."""
+    if section.optimizer == "sgd" and section.weight_decay and section.momentum:
+        return {"decay": "through momentum"}
+    return {}
 
 
 def with_epochs(study: Study, config: ml_collections.ConfigDict,
