@@ -111,6 +111,27 @@ def test_a_name_in_two_folders_counts_once(tmp_path):
                           for name in GOOD}
 
 
+@pytest.mark.parametrize("suffix", ["", ".tar"])
+@pytest.mark.parametrize("wild", ["a", "z"])  # before the crops, and behind them
+def test_of_a_photograph_and_its_crop_the_crop_counts(tmp_path, wild, suffix):
+    faces = tmp_path / "faces"
+    write_good(faces / "crops")
+    (faces / wild).mkdir()
+    for name in GOOD:
+        (faces / wild / name.removesuffix(".chip.jpg")).write_bytes(jpeg(250, size=90))
+    (faces / wild / "50_0_0_2017.jpg").write_bytes(jpeg(200))
+    (faces / "crops" / "50_0_0_2017.jpg.chip.jpg").symlink_to("nowhere")  # no crop to be used
+    with tarfile.open(tmp_path / "faces.tar", "w") as t:
+        for path in sorted(faces.rglob("*.jpg")):
+            t.add(path, path.relative_to(faces))
+    d = load(tmp_path / f"faces{suffix}", tmp_path / "cache")
+    assert d.ids.tolist() == sorted([*GOOD, "50_0_0_2017.jpg"])
+    crops = [name for name in GOOD if name.endswith(".chip.jpg")]
+    found = {k: v for k, v in reasons(d).items() if v.startswith("another")}
+    assert found == {f"{wild}/{name.removesuffix('.chip.jpg')}": f"another version: {name} is used"
+                     for name in crops}
+
+
 def _hostile_tar(path: Path) -> None:
     with tarfile.open(path, "w:gz") as t:
         def add(name, content=b"", **fields):
