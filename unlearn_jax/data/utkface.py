@@ -65,7 +65,9 @@ def faces(source: Path) -> Iterator[tuple[SourceFile, Label] | Dropped]:
     seen, others = set(), []
     for file in walk(source):
         name = PurePosixPath(file.path).name
-        if not name.lower().endswith(IMAGES):
+        if file.path.endswith("/"):
+            yield Dropped(file.path, "read", file.problem)
+        elif not name.lower().endswith(IMAGES):
             others.append(file.path)
         elif file.problem:
             yield Dropped(name, "read", file.problem)
