@@ -1,10 +1,13 @@
 """Class folders and CSV files."""
 
 import io
+import os
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_faces import reasons
 
 from unlearn_jax import data
 from unlearn_jax.config import default_config
@@ -56,6 +59,58 @@ def test_linked_class_folders_are_followed_and_cycles_are_not(classes, tmp_path)
     (classes / "cat" / "loop").symlink_to(classes)
     d = load(classes, tmp_path, task="classification")
     assert d.ids.tolist() == ["bird/1.jpg", "cat/1.jpg", "dog/1.jpg", "dog/more/2.png"]
+    assert reasons(d) == {"cat/loop/": "folder that is read already: as './'"}
+
+
+def test_a_folder_is_read_under_its_own_name_rather_than_a_links(classes, tmp_path):
+    (classes / "ape").symlink_to(classes / "dog")
+    (classes / "bird").symlink_to(classes / ".store")
+    (classes / "crow").symlink_to(classes / ".store")
+    write_image(classes / ".store" / "1.jpg", 50)
+    d = load(classes, tmp_path, task="classification")
+    assert d.ids.tolist() == ["bird/1.jpg", "cat/1.jpg", "dog/1.jpg", "dog/more/2.png"]
+    assert d.class_names == ("bird", "cat", "dog") and d.labels.tolist() == [0, 1, 2, 2]
+    assert reasons(d) == {"ape/": "folder that is read already: as 'dog/'",
+                          "crow/": "folder that is read already: as 'bird/'"}
+    (classes / "fox").symlink_to(classes / "cat")
+    assert "fox/" in reasons(load(classes, tmp_path, task="classification"))
+
+
+def test_names_that_are_not_utf8_are_left_out(classes, tmp_path):
+    os.rename(classes / "cat" / "1.jpg", os.fsencode(classes / "cat") + b"/caf\xe9.jpg")
+    write_image(classes / "cat" / "caf\u00e9.jpg", 60)
+    write_image(classes / "hen" / "1.jpg", 60)
+    os.rename(classes / "hen", os.fsencode(classes) + b"/h\xe9n")
+    d = load(classes, tmp_path, task="classification")
+    assert d.ids.tolist() == ["cat/caf\u00e9.jpg", "dog/1.jpg", "dog/more/2.png"]
+    assert d.class_names == ("cat", "dog")
+    assert reasons(d) == {"cat/caf\\xe9.jpg": "file name is not UTF-8",
+                          "h\\xe9n/1.jpg": "file name is not UTF-8"}
+
+
+def test_a_class_without_a_usable_image_is_none(classes, tmp_path, caplog):
+    (classes / "bad").mkdir()
+    (classes / "bad" / "1.png").write_bytes(b"x")
+    (classes / "cow").mkdir()
+    (classes / "cow" / "1.gif").write_bytes(b"x")
+    for _ in range(2):  # the second is from the cache
+        caplog.clear()
+        d = load(classes, tmp_path, task="classification")
+        assert d.class_names == ("cat", "dog") and d.labels.tolist() == [0, 1, 1]
+        assert "with no usable image, and so no class: 'bad', 'cow'" in caplog.text
+    write_image(classes / "cow" / "2.png", 9)
+    assert load(classes, tmp_path, task="classification").class_names == ("cat", "cow", "dog")
+
+
+@pytest.mark.parametrize("names", [["train", "test"], ["Train", "VALID", "test"], ["validation"]])
+def test_splits_are_no_classes(classes, tmp_path, names):
+    for name in names:
+        shutil.copytree(classes, tmp_path / "root" / name)
+    with pytest.raises(InputError, match=f"holds {', '.join(map(repr, sorted(names)))}, which are "
+                                         "splits and no classes; give one of them as config.data"):
+        load(tmp_path / "root", tmp_path, task="classification")
+    write_image(tmp_path / "root" / "horse" / "1.png", 9)
+    assert "horse" in load(tmp_path / "root", tmp_path, task="classification").class_names
 
 
 def test_a_renamed_class_is_seen(classes, tmp_path):
@@ -90,6 +145,42 @@ def test_csv_classification_sorts_numbers_as_numbers(tmp_path):
     path = write_csv(tmp_path, "path,label\nimages/0.png,10\nimages/1.png,2\nimages/2.png,old\n")
     d = load(path, tmp_path, task="classification")
     assert d.class_names == ("2", "10", "old") and d.labels.tolist() == [1, 0, 2]
+
+
+def test_csv_class_without_a_usable_image_is_none(tmp_path, caplog):
+    path = write_csv(tmp_path, "path,label\nimages/0.png,10\nimages/1.png,old\nimages/9.png,2\n")
+    d = load(path, tmp_path, task="classification")
+    assert d.class_names == ("10", "old") and d.labels.tolist() == [0, 1]
+    assert "with no usable image, and so no class: '2'" in caplog.text
+
+
+@pytest.mark.parametrize("one, other", [("1", "1.0"), ("01", "1"), ("1e3", "1000"), ("-0", "0")])
+def test_csv_classes_of_one_number_are_spelled_alike(tmp_path, one, other):
+    path = write_csv(tmp_path, f"path,label\nimages/0.png,{one}\nimages/1.png,x\n"
+                               f"images/2.png,{other}\n")
+    with pytest.raises(InputError, match=f"line 4: label '{other}' is the number '{one}' of line 2 "
+                                         "spelled otherwise"):
+        load(path, tmp_path, task="classification")
+
+
+def test_csv_classes_that_only_resemble_numbers(tmp_path):
+    long = "10000000000000000"  # as floating-point numbers these two are one
+    path = write_csv(tmp_path, f"path,label\nimages/0.png,{long}0\nimages/1.png,{long}1\n"
+                               "images/2.png,nan\n")
+    names = load(path, tmp_path, task="classification").class_names
+    assert names == (f"{long}0", f"{long}1", "nan")
+
+
+def test_csv_one_file_under_two_paths(tmp_path):
+    for other in ("./images/0.png", "images/../images/0.png", str(tmp_path / "images" / "0.png"),
+                  "link.png", "folder/0.png"):
+        path = write_csv(tmp_path, f"path,label\nimages/0.png,1\nimages/1.png,1\n{other},2\n")
+        for name, target in (("link.png", "images/0.png"), ("folder", "images")):
+            if not (tmp_path / name).is_symlink():
+                (tmp_path / name).symlink_to(target)
+        with pytest.raises(InputError, match=f"line 4: {other!r} is the file of line 2, "
+                                             "'images/0.png'; an image may have one line"):
+            load(path, tmp_path)
 
 
 def test_csv_and_task_changes_are_seen(tmp_path):
@@ -131,9 +222,9 @@ def test_small_images_are_used_where_as_few_pixels_are_asked_for(tmp_path):
     root, words = tmp_path / "root", "smaller than"
     whole = [(16, 3, [f"{words} 16 pixels"]), (8, 4, []), (32, 1, [f"{words} 32 pixels"] * 3),
              (64, 1, [f"{words} 32 pixels"] * 3), (16, 3, [f"{words} 16 pixels"])]
-    for size, used, reasons in whole:
+    for size, used, why in whole:
         d = load(root, tmp_path, task="classification", image_size=size)
-        assert (len(d.labels), [x.reason for x in d.dropped]) == (used, reasons)
+        assert (len(d.labels), [x.reason for x in d.dropped]) == (used, why)
 
 
 def test_without_a_usable_image_the_reasons_are_counted(tmp_path):

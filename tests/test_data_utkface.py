@@ -105,10 +105,50 @@ def test_folder_with_only_the_archive_in_it(tmp_path):
 def test_a_name_in_two_folders_counts_once(tmp_path):
     write_good(tmp_path / "faces" / "UTKFace")
     write_good(tmp_path / "faces" / "crop_part1")
+    (tmp_path / "faces" / "zz").symlink_to("UTKFace")
     d = load(tmp_path / "faces", tmp_path / "cache")
     assert d.ids.tolist() == sorted(GOOD)
-    assert reasons(d) == {f"crop_part1/{name}": "repeated: another folder has a file of this name"
-                          for name in GOOD}
+    assert reasons(d) == {"zz/": "folder that is read already: as 'UTKFace/'"} | {
+        f"crop_part1/{name}": "repeated: another folder has a file of this name" for name in GOOD}
+
+
+@pytest.mark.parametrize("suffix", ["", ".tar"])
+@pytest.mark.parametrize("wild", ["a", "z"])  # before the crops, and behind them
+def test_of_a_photograph_and_its_crop_the_crop_counts(tmp_path, wild, suffix):
+    faces = tmp_path / "faces"
+    write_good(faces / "crops")
+    (faces / wild).mkdir()
+    for name in GOOD:
+        (faces / wild / name.removesuffix(".chip.jpg")).write_bytes(jpeg(250, size=90))
+    (faces / wild / "50_0_0_2017.jpg").write_bytes(jpeg(200))
+    (faces / "crops" / "50_0_0_2017.jpg.chip.jpg").symlink_to("nowhere")  # no crop to be used
+    with tarfile.open(tmp_path / "faces.tar", "w") as t:
+        for path in sorted(faces.rglob("*.jpg")):
+            t.add(path, path.relative_to(faces))
+    d = load(tmp_path / f"faces{suffix}", tmp_path / "cache")
+    assert d.ids.tolist() == sorted([*GOOD, "50_0_0_2017.jpg"])
+    crops = [name for name in GOOD if name.endswith(".chip.jpg")]
+    found = {k: v for k, v in reasons(d).items() if v.startswith("another")}
+    assert found == {f"{wild}/{name.removesuffix('.chip.jpg')}": f"another version: {name} is used"
+                     for name in crops}
+
+
+def test_names_of_archives_that_are_not_utf8(tmp_path):
+    folder, bad = write_good(tmp_path / "faces"), "30_0_0_2017\udce9.jpg"
+    with tarfile.open(tmp_path / "faces.tar", "w") as t:
+        for name in GOOD:
+            t.add(folder / name, name)
+        t.add(folder / name, bad)
+    d = load(tmp_path / "faces.tar", tmp_path / "cache")
+    assert d.ids.tolist() == sorted(GOOD)
+    assert reasons(d) == {"30_0_0_2017\\xe9.jpg": "file name is not UTF-8"}
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as z:
+        for name in (*GOOD, "30_0_0_2017\u00e9.jpg"):
+            z.writestr(name, jpeg(9))
+    content = (tmp_path / "faces.zip").read_bytes()
+    (tmp_path / "faces.zip").write_bytes(content.replace(b"\xc3\xa9", b"\xe9\xe9"))
+    with pytest.raises(InputError, match="damaged or incomplete .'utf-8' codec can't decode"):
+        load(tmp_path / "faces.zip", tmp_path / "cache")
 
 
 def _hostile_tar(path: Path) -> None:

@@ -9,9 +9,6 @@ from PIL import Image
 MIN_SIDE = 32  # pixels: smaller photographs show too little
 MAX_PIXELS = 64_000_000  # a small file can claim to be a huge image
 
-# Pillow's modes with 8 bits a channel; the others would have to be clipped
-_EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
-
 
 class UnusableImage(ValueError):
     """The image cannot be used; the message is the reason, as listed in dropped.csv."""
@@ -25,7 +22,8 @@ def decode_image(content: bytes | np.ndarray, image_size: int,
     `image_size`, which averages in the frequency domain, then resized by Pillow's bilinear
     filter, whose support grows with the reduction. On UTKFace at 64 pixels this differs from
     resizing the full image by 1.2 grey levels (root mean square) and takes half the time.
-    An orientation noted in the file (Exif) and transparency are left aside.
+    An orientation noted in the file (Exif) and transparency are left aside. Of 16 bits a channel
+    in a PNG the higher 8 are taken.
 
     Args:
       content: a JPEG or PNG file, or [H, W, 3], [H, W, 1] or [H, W] uint8.
@@ -36,11 +34,10 @@ def decode_image(content: bytes | np.ndarray, image_size: int,
       [image_size, image_size, 3] uint8.
 
     Raises:
-      UnusableImage: damaged, truncated, smaller than `min_side`, larger than `MAX_PIXELS` or
-        not of 8 bits a channel.
+      UnusableImage: damaged, truncated, smaller than `min_side`, larger than `MAX_PIXELS`,
+        or an array of another kind.
     """
-    image = _decode(content, image_size, min_side)
-    height, width = image.shape[:2]
+    image, (height, width) = _decode(content, image_size, min_side)
     if height == width == image_size:
         return image
     side = min(height, width)
@@ -58,35 +55,49 @@ def check_image(content: bytes | np.ndarray, min_side: int = MIN_SIDE) -> None:
     _decode(content, 1, min_side)
 
 
-def _decode(content: bytes | np.ndarray, least: int, min_side: int) -> np.ndarray:
-    """[H, W, 3] uint8; a JPEG may be reduced, but not below `least` pixels."""
+def _decode(content: bytes | np.ndarray, least: int,
+            min_side: int) -> tuple[np.ndarray, tuple[float, float]]:
+    """[H, W, 3] uint8, and the height and width that the picture takes up of it.
+
+    A JPEG may be reduced, but not below `least` pixels. Then what libjpeg gives is rounded up to
+    whole pixels: at 1/8 the 250 rows of a picture are 31.25 of 32, the rest is padding.
+    """
     if isinstance(content, np.ndarray):
-        return _from_array(content, min_side)
-    if simplejpeg.is_jpeg(content):
+        image = _from_array(content, min_side)
+    elif simplejpeg.is_jpeg(content):
         return _from_jpeg(content, least, min_side)
-    return _from_file(content, min_side)
+    else:
+        image = _from_file(content, min_side)
+    return image, image.shape[:2]
 
 
-def _from_jpeg(content: bytes, least: int, min_side: int) -> np.ndarray:
+def _from_jpeg(content: bytes, least: int,
+               min_side: int) -> tuple[np.ndarray, tuple[float, float]]:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
         _check_size(height, width, min_side)
-        if colours in ("CMYK", "YCCK"):
-            return _from_file(content, min_side)
-        return simplejpeg.decode_jpeg(content, "RGB", min_height=least, min_width=least)
+        if colours not in ("CMYK", "YCCK"):
+            image = simplejpeg.decode_jpeg(content, "RGB", min_height=least, min_width=least)
+            n = next(n for n in range(8, 0, -1)
+                     if image.shape[:2] == (-(-height * n // 8), -(-width * n // 8)))
+            return image, (height * n / 8, width * n / 8)
     except UnusableImage:
         raise
     except ValueError:
-        # simplejpeg refuses what libjpeg only warns of; Pillow still refuses truncated files.
-        return _from_file(content, min_side)
+        pass  # simplejpeg refuses what libjpeg only warns of; Pillow still refuses truncated files
+    image = _from_file(content, min_side)
+    return image, image.shape[:2]
 
 
 def _from_file(content: bytes, min_side: int) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
             _check_size(image.height, image.width, min_side)
-            if image.mode not in _EIGHT_BIT:
-                raise UnusableImage(f"not 8 bits a channel: {image.mode}")
+            if image.mode.startswith("I"):
+                # grey of 16 bits: `convert` would clip it; of 16-bit colours Pillow itself takes
+                # the higher byte
+                grey = (np.asarray(image) >> 8).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
     except UnusableImage:
         raise

@@ -23,14 +23,17 @@ IMAGES = (".jpg", ".jpeg", ".png")
 MAX_BYTES = 64 * 2**20  # no photograph is larger; an archive bomb is
 
 # What reading an archive raises where it is broken; zipfile raises NotImplementedError for a
-# compression that it does not know.
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+# compression that it does not know, UnicodeDecodeError for names that are not the UTF-8 they claim.
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError,
+           UnicodeDecodeError)
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceFile:
     """One file: its path within the source, why it cannot be read ('' if it can), its bytes.
 
+    A folder that is left out comes as a file with a problem, '/' at the end of its path. Bytes of a
+    path that are not UTF-8 are spelled out (\\xe9), so that it can be written; its problem says so.
     `read` is to be called before the walk moves on.
     """
 
@@ -75,7 +78,7 @@ def signature(source: Path) -> str:
       InputError: a folder that cannot be read.
     """
     if source.is_dir():
-        return signature_of(source, _folder_paths(source))
+        return signature_of(source, [path for path, _ in _folder_paths(source)])
     return signature_of(source.parent, [source.name])
 
 
@@ -106,34 +109,55 @@ def walk(source: Path) -> Iterator[SourceFile]:
     return _walk_zip(source) if source.name.lower().endswith(".zip") else _walk_tar(source)
 
 
-def _folder_paths(root: Path) -> list[str]:
-    """Paths of the files below root, sorted, '/'-separated; links are followed, cycles are not."""
-    paths, seen = [], set()
+def _folder_paths(root: Path) -> list[tuple[str, str]]:
+    """(path, problem) of the files below root, sorted; paths are '/'-separated.
+
+    Links to folders are followed, and no folder is read twice. Those that are no links come first,
+    so that a file has its own path rather than a link's. What leads to a folder that is read
+    already is in the list with that problem, '/' at its end.
+    """
+    found, known, tops = [], {}, [str(root)]
 
     def fail(error: OSError):
         raise InputError(f"folder {error.filename!r} cannot be read: {error.strerror}")
 
-    for folder, names, files in os.walk(root, followlinks=True, onerror=fail):
-        real = os.path.realpath(folder)
-        if real in seen:
-            names.clear()
-            continue
-        seen.add(real)
-        names[:] = sorted(n for n in names if not _is_hidden(n))
-        relative = os.path.relpath(folder, root)
-        prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
-        paths += [prefix + f for f in files if not _is_hidden(f)]
-    return sorted(paths)
+    for top in tops:  # links are added meanwhile
+        for folder, names, files in os.walk(top, onerror=fail):
+            relative = os.path.relpath(folder, root)
+            prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
+            real = os.path.realpath(folder)
+            if real in known:
+                found.append((prefix, f"folder that is read already: as {known[real]!r}"))
+                names.clear()
+                continue
+            known[real] = _in_utf8(prefix or "./")
+            names[:] = sorted(n for n in names if not _is_hidden(n))
+            links = (os.path.join(folder, n) for n in names)
+            tops += [link for link in links if os.path.islink(link)]
+            found += [(prefix + f, "") for f in files if not _is_hidden(f)]
+    return sorted(found)
 
 
 def _walk_folder(root: Path) -> Iterator[SourceFile]:
-    for path in _folder_paths(root):
-        yield plain_file(root, path)
+    for path, problem in _folder_paths(root):
+        yield _source_file(path, problem or _file_problem(root / path), _file_reader(root / path))
 
 
 def plain_file(root: Path, path: str) -> SourceFile:
     """The file at a path below root; where there is none, that is its problem."""
-    return SourceFile(path, _file_problem(root / path), _file_reader(root / path))
+    return _source_file(path, _file_problem(root / path), _file_reader(root / path))
+
+
+def _source_file(path: str, problem: str, read: Callable[[], bytes]) -> SourceFile:
+    text = _in_utf8(path)
+    if text != path:
+        problem = problem or "file name is not UTF-8"
+    return SourceFile(text, problem, read)
+
+
+def _in_utf8(path: str) -> str:
+    """The path; bytes that are not UTF-8, which Python holds as lone surrogates, as \\xe9."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _file_problem(path: Path) -> str:
@@ -194,7 +218,7 @@ def _member(source: Path, path: str, size: int, problem: str,
     parts = PurePosixPath(path.replace("\\", "/")).parts
     if parts and (parts[0].startswith("/") or ".." in parts):
         problem = "path leads out of the archive"
-    return SourceFile(path, problem or _size_problem(size), read_member)
+    return _source_file(path, problem or _size_problem(size), read_member)
 
 
 @contextlib.contextmanager

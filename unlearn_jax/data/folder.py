@@ -1,27 +1,36 @@
 """Images of one's own: class folders, or a CSV file with a line per image.
 
 Class folders: ROOT/CLASS/anything.jpg (or .png), also deeper; the id is the path below ROOT.
-The side of an image must reach 32 pixels, or `data.image_size` where that is less.
+The side of an image must reach 32 pixels, or `data.image_size` where that is less. A class
+without a usable image is none; a warning names it. ROOT must not be a folder of splits.
 
 CSV: the header names the columns `path` and `label`; every further column is an attribute of
 whole numbers, for forget sets such as `gender:1`. Paths start at the CSV's folder and are the
-ids. Labels are numbers for a regression, and names or numbers of classes for a classification.
+ids; a file may have one line. Labels are numbers for a regression, and names or numbers of
+classes for a classification.
 """
 
 import csv
+import dataclasses
+import decimal
 import hashlib
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+import numpy as np
+from absl import logging
 
 from unlearn_jax.data.cache import Sample, cached_samples
 from unlearn_jax.data.dataset import Dropped
 from unlearn_jax.data.decode import MIN_SIDE
-from unlearn_jax.data.files import IMAGES, plain_file, signature, signature_of, walk
-from unlearn_jax.data.source import Source
+from unlearn_jax.data.files import IMAGES, SourceFile, plain_file, signature, signature_of, walk
+from unlearn_jax.data.source import Samples, Source
 from unlearn_jax.errors import InputError
 
 RESERVED = ("class", "random", "ids")  # the other kinds of forget sets
+SPLITS = ("train", "val", "valid", "validation", "test")  # names of folders that are no classes
 
 
 def load_folder(settings, cache: Path) -> Source:
@@ -48,10 +57,15 @@ def _load_classes(root: Path, settings, cache: Path) -> Source:
     if settings.task != "classification":
         raise InputError("class folders are a classification, but config.data.task is "
                          f"{settings.task!r}; give a .csv file for a regression")
-    files = [f for f in walk(root) if f.path.lower().endswith(IMAGES)]
-    names = tuple(sorted({f.path.split("/")[0] for f in files if "/" in f.path}))
-    if not names:
+    found = list(walk(root))
+    files = [f for f in found if f.path.lower().endswith((*IMAGES, "/"))]
+    if not (holders := _folders(f for f in files if not f.path.endswith("/"))):
         raise InputError(f"folder {str(root)!r} has no class folder with a .jpg or .png in it")
+    if all(name.lower() in SPLITS for name in holders):
+        raise InputError(f"folder {str(root)!r} holds {', '.join(map(repr, holders))}, which are "
+                         "splits and no classes; give one of them as config.data.path: the program "
+                         "draws splits of its own")
+    names = _folders(found)
 
     def samples() -> Iterator[Sample | Dropped]:
         for file in files:
@@ -64,7 +78,12 @@ def _load_classes(root: Path, settings, cache: Path) -> Source:
 
     held = cached_samples(cache, "folder", {"files": signature(root)}, settings.image_size,
                           samples, min_side=_least_side(settings))
-    return Source("folder", "classification", "class", names, held)
+    return Source("folder", "classification", "class", *_used(names, held, root))
+
+
+def _folders(files: Iterable[SourceFile]) -> tuple[str, ...]:
+    """Names of the folders right below the root that these files are in, sorted."""
+    return tuple(sorted({f.path.split("/")[0] for f in files if "/" in f.path}))
 
 
 def _load_csv(path: Path, settings, cache: Path) -> Source:
@@ -74,7 +93,7 @@ def _load_csv(path: Path, settings, cache: Path) -> Source:
         raise InputError(f"{str(path)!r} has no rows: there is nothing below its header")
     names: tuple[str, ...] = ()
     if settings.task == "classification":
-        names = tuple(sorted({label for _, _, label, _ in rows}, key=_natural))
+        names = _class_names(path, rows)
     labels = [names.index(label) if names else _number(path, line, "label", label)
               for line, _, label, _ in rows]
     files = [plain_file(path.parent, name) for _, name, _, _ in rows]
@@ -94,8 +113,23 @@ def _load_csv(path: Path, settings, cache: Path) -> Source:
            "files": signature_of(path.parent, [f.path for f in files])}
     held = cached_samples(cache, "folder", key, settings.image_size, samples, attributes,
                           _least_side(settings))
-    unit = "class" if names else "units"
-    return Source("folder", settings.task, unit, names, held)
+    if names:
+        return Source("folder", settings.task, "class", *_used(names, held, path))
+    return Source("folder", settings.task, "units", (), held)
+
+
+def _used(names: tuple[str, ...], held: Samples, path: Path) -> tuple[tuple[str, ...], Samples]:
+    """The classes with a usable image, and the samples with these classes' numbers.
+
+    A class without one would be an output that nothing trains.
+    """
+    used, labels = np.unique(held.labels, return_inverse=True)
+    without = np.setdiff1d(np.arange(len(names)), used)
+    if len(without):
+        logging.warning("folder: labels of %s with no usable image, and so no class: %s", path,
+                        ", ".join(repr(names[i]) for i in without))
+    held = dataclasses.replace(held, labels=labels.astype(np.float64))
+    return tuple(names[int(i)] for i in used), held
 
 
 def _least_side(settings) -> int:
@@ -130,14 +164,36 @@ def _parse(path: Path, text: str) -> tuple[tuple[str, ...], list]:
             raise InputError(f"{str(path)!r} line {line} has {len(fields)} fields; "
                              f"its header has {len(header)}")
         row = dict(zip(header, (f.strip() for f in fields)))
-        if first.setdefault(row["path"], line) != line:
-            raise InputError(f"{str(path)!r} line {line} repeats the path {row['path']!r} of line "
-                             f"{first[row['path']]}")
+        # './a.png', links and 'x/../a.png' are a.png, which must not be in two splits
+        other, name = first.setdefault(os.path.realpath(path.parent / row["path"]),
+                                       (line, row["path"]))
+        if other != line and name == row["path"]:
+            raise InputError(f"{str(path)!r} line {line} repeats the path {name!r} of line {other}")
+        if other != line:
+            raise InputError(f"{str(path)!r} line {line}: {row['path']!r} is the file of line "
+                             f"{other}, {name!r}; an image may have one line")
         values = tuple(_integer(path, line, name, row[name]) for name in attributes)
         if not row["path"] or not row["label"]:
             raise InputError(f"{str(path)!r} line {line} has an empty path or label")
         rows.append((line, row["path"], row["label"], values))
     return attributes, rows
+
+
+def _class_names(path: Path, rows: list) -> tuple[str, ...]:
+    """The labels in their natural order; '1' and '1.0' are hardly meant to be two classes."""
+    lines, spelled = {}, {}
+    for line, _, label, _ in rows:
+        lines.setdefault(label, line)
+    for label, line in lines.items():
+        try:
+            value = decimal.Decimal(label)  # exact, so that long numbers stay two
+        except decimal.InvalidOperation:
+            continue
+        first = spelled.setdefault(value, label) if value.is_finite() else label
+        if first != label:
+            raise InputError(f"{str(path)!r} line {line}: label {label!r} is the number {first!r} "
+                             f"of line {lines[first]} spelled otherwise; spell a class in one way")
+    return tuple(sorted(lines, key=_natural))
 
 
 def _number(path: Path, line: int, column: str, text: str) -> float:

@@ -4,6 +4,7 @@ Source: Z. Zhang, Y. Song and H. Qi, "Age Progression/Regression by Conditional 
 Autoencoder", CVPR 2017; https://susanqq.github.io/UTKFace. For research only: the images may not
 be passed on. The label is the file's name, `[age]_[gender]_[race]_[date&time].jpg`, in the
 aligned set with `.chip.jpg` behind it. Some names are malformed; they are reported and skipped.
+Where the photographs in the wild lie beside their aligned crops, a person's crop counts.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ MAX_AGE = 116  # years: the oldest that the data set states
 
 # A blank before .jpg, as in one name of the set, leaves no doubt about the fields.
 _NAME = re.compile(r"([0-9]{1,3})_([01])_([0-4])_[0-9]+ ?\.jpg(\.chip\.jpg)?")
+_CROP = ".chip.jpg"
 _PATTERN = "[age]_[gender]_[race]_[date&time].jpg"
 
 
@@ -52,21 +54,28 @@ def parse_name(name: str) -> Label | None:
 def faces(source: Path) -> Iterator[tuple[SourceFile, Label] | Dropped]:
     """The readable files with a label, and the image files without one, of a folder or archive.
 
-    Downloads of the set may hold an image in several folders; the first one of a name counts.
+    Downloads of the set may hold an image in several folders; the first one of a name counts, and
+    an aligned crop rather than the photograph that it is of.
 
     Raises:
       InputError: no file name of UTKFace at all, or an archive that cannot be read.
     """
+    crops = {name for file in walk(source) if not file.problem
+             and (name := PurePosixPath(file.path).name).endswith(_CROP) and parse_name(name)}
     seen, others = set(), []
     for file in walk(source):
         name = PurePosixPath(file.path).name
-        if not name.lower().endswith(IMAGES):
+        if file.path.endswith("/"):
+            yield Dropped(file.path, "read", file.problem)
+        elif not name.lower().endswith(IMAGES):
             others.append(file.path)
         elif file.problem:
             yield Dropped(name, "read", file.problem)
         elif (label := parse_name(name)) is None:
             others.append(file.path)
             yield Dropped(name, "read", f"malformed name: not {_PATTERN}")
+        elif name + _CROP in crops:
+            yield Dropped(file.path, "read", f"another version: {name}{_CROP} is used")
         elif name in seen:
             yield Dropped(file.path, "read", "repeated: another folder has a file of this name")
         else:
