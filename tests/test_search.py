@@ -77,14 +77,14 @@ def test_a_strength_is_turned_with_the_rate(fake):
 def test_what_trains_nothing_varies_its_strength_alone(fake):
     c = fake({"top": 4}, strength="top", strengths=(0.25, 4.0))
     found = dials(c, "fake")
-    assert [s for _, s in found] == [1.0, 3.0, 6.0, 16.0]  # whole numbers stay whole
+    assert [s for _, s in found] == [1.0, 2.0, 4.0, 8.0, 16.0]  # whole numbers stay whole
     assert all(np.isnan(rate) for rate, _ in found)
     check_config(search.make_trials(c, "fake")[0].config)
 
 
 def test_equal_trials_are_made_once(fake):
     c = fake({"top": 1}, strength="top", strengths=(0.8, 2.0))
-    assert [s for _, s in dials(c, "fake")] == [1.0, 2.0]  # 0.8, 1.09, 1.47 are all one
+    assert [s for _, s in dials(c, "fake")] == [1.0, 2.0]  # all below 1.5 are one
     assert len(dials(fake(), "fake")) == 1  # nothing to vary
 
 
