@@ -18,6 +18,7 @@ from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.method import LabelSpace, Setting
 from unlearn_jax.models import build_model
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
+from unlearn_jax.search import method_config
 from unlearn_jax.train import Batch, init_state, make_loss
 
 # Configs that are of no one method, and what may stand behind their colon.
@@ -104,6 +105,13 @@ def test_the_readme_has_commands_for_images_of_ones_own():
 def test_a_challenge_needs_a_number_of_models(count):
     with pytest.raises(ConfigError, match="a whole number of at least 4"):
         load("challenge", count)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_salun_draws_labels_as_published_at_every_scale(scale):
+    assert METHODS["salun"].published["labels"] == "uniform"
+    assert load("salun", scale).unlearn.labels == "uniform"
+    assert method_config(load("compare", scale), "salun").unlearn.labels == "uniform"
 
 
 def test_unknown_scales_list_the_known_ones():
