@@ -18,7 +18,7 @@ from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.method import LabelSpace, Setting
 from unlearn_jax.models import build_model
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
-from unlearn_jax.search import method_config
+from unlearn_jax.search import make_trials, method_config
 from unlearn_jax.train import Batch, init_state, make_loss
 
 # Configs that are of no one method, and what may stand behind their colon.
@@ -112,6 +112,19 @@ def test_salun_draws_labels_as_published_at_every_scale(scale):
     assert METHODS["salun"].published["labels"] == "uniform"
     assert load("salun", scale).unlearn.labels == "uniform"
     assert method_config(load("compare", scale), "salun").unlearn.labels == "uniform"
+
+
+# By method: what a comparison turns from weak to strong beside the learning rate, at the scale.
+DIALS = [("l1_sparse", "", "alpha", 2.5e-5, 1.6e-3)]
+
+
+@pytest.mark.parametrize("name, scale, option, weakest, strongest", DIALS)
+def test_a_comparison_searches_how_much_a_method_changes(name, scale, option, weakest, strongest):
+    trials = make_trials(load("compare", scale), name)
+    assert METHODS[name].strength == option
+    assert (trials[0].strength, trials[-1].strength) == (weakest, strongest)
+    for trial in trials:
+        check_config(trial.config)
 
 
 def test_unknown_scales_list_the_known_ones():
