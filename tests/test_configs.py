@@ -115,7 +115,8 @@ def test_salun_draws_labels_as_published_at_every_scale(scale):
 
 
 # By method: what a comparison turns from weak to strong beside the learning rate, at the scale.
-DIALS = [("l1_sparse", "", "alpha", 2.5e-5, 1.6e-3)]
+DIALS = [("l1_sparse", "", "alpha", 2.5e-5, 1.6e-3),
+         ("ssd", "digits", "alpha", 8.0, 0.5)]
 
 
 @pytest.mark.parametrize("name, scale, option, weakest, strongest", DIALS)
