@@ -116,7 +116,9 @@ def test_salun_draws_labels_as_published_at_every_scale(scale):
 
 # By method: what a comparison turns from weak to strong beside the learning rate, at the scale.
 DIALS = [("l1_sparse", "", "alpha", 2.5e-5, 1.6e-3),
-         ("ssd", "digits", "alpha", 8.0, 0.5)]
+         ("ssd", "digits", "alpha", 8.0, 0.5),
+         *((name, scale, "strength", 1.0, 30.0) for name in ("activation", "gradmask")
+           for scale in ("", "digits", "utkface_small"))]
 
 
 @pytest.mark.parametrize("name, scale, option, weakest, strongest", DIALS)
