@@ -18,6 +18,7 @@ from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.method import LabelSpace, Setting
 from unlearn_jax.models import build_model
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
+from unlearn_jax.search import make_trials, method_config
 from unlearn_jax.train import Batch, init_state, make_loss
 
 # Configs that are of no one method, and what may stand behind their colon.
@@ -104,6 +105,30 @@ def test_the_readme_has_commands_for_images_of_ones_own():
 def test_a_challenge_needs_a_number_of_models(count):
     with pytest.raises(ConfigError, match="a whole number of at least 4"):
         load("challenge", count)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_salun_draws_labels_as_published_at_every_scale(scale):
+    assert METHODS["salun"].published["labels"] == "uniform"
+    assert load("salun", scale).unlearn.labels == "uniform"
+    assert method_config(load("compare", scale), "salun").unlearn.labels == "uniform"
+
+
+# By method: what a comparison turns from weak to strong beside the learning rate, at the scale.
+DIALS = [("l1_sparse", "", "alpha", 2.5e-5, 1.6e-3),
+         ("ssd", "digits", "alpha", 8.0, 0.5),
+         ("kgltop1", "", "contrast_rate", 0.075, 1.2),
+         *((name, scale, "strength", 1.0, 30.0) for name in ("activation", "gradmask")
+           for scale in ("", "digits", "utkface_small"))]
+
+
+@pytest.mark.parametrize("name, scale, option, weakest, strongest", DIALS)
+def test_a_comparison_searches_how_much_a_method_changes(name, scale, option, weakest, strongest):
+    trials = make_trials(load("compare", scale), name)
+    assert METHODS[name].strength == option
+    assert (trials[0].strength, trials[-1].strength) == (weakest, strongest)
+    for trial in trials:
+        check_config(trial.config)
 
 
 def test_unknown_scales_list_the_known_ones():

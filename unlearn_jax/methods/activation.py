@@ -60,6 +60,6 @@ def scores(before: Preparation) -> Channels:
 
 
 METHOD = Method(make_step=ft.make_step, prepare=prepare, check=check, options=dict(OPTIONS),
-                strength="share", strengths=(0.5, 4.0),
+                strength="strength", strengths=(0.1, 3.0),
                 published=dict(ft.METHOD.published),
                 source="the reference study, section 2.3.4")

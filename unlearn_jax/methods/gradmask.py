@@ -87,6 +87,6 @@ def _at(tree: Any, path: str) -> jax.Array:
 
 
 METHOD = Method(make_step=ft.make_step, prepare=prepare, check=check, options=dict(OPTIONS),
-                strength="share", strengths=(0.5, 4.0),
+                strength="strength", strengths=(0.1, 3.0),
                 published=dict(ft.METHOD.published),
                 source="the reference study, section 2.3.4")

@@ -116,6 +116,6 @@ METHOD = Method(
                  contrast_floor=1 / 300),
     published=dict(epochs=(8,), optimizer="sgd", learning_rate=4e-3, schedule="constant",
                    batch_size=256, momentum=0.9, weight_decay=1e-2),
-    optimizers=3,
+    optimizers=3, strength="contrast_rate",
     own_runs=True,  # the cosine of the contrastive rate depends on the length of the run
     source="NeurIPS 2023 unlearning challenge, discussion 458721")

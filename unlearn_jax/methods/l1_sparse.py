@@ -7,7 +7,9 @@ and batch norm alike. L is the loss over its unit, which for cross-entropy is th
 the penalty falls with the length of the run, each budget is a run of its own.
 
 Source: Jia et al. 2023 (arXiv:2304.04934), equation 4, with the falling penalty of its public
-code (`FT_prune`), whose alpha for CIFAR-10 is given here.
+code (`FT_prune`). Its alpha is not: that code and SalUn's leave it to the command line, with a
+default of 0.2 for other methods. 1e-4 is ours; the smaller it is, the more this is `ft`, so that
+comparisons search it.
 """
 
 import math
@@ -45,6 +47,7 @@ def make_step(setting: Setting) -> train.Step:
 
 
 METHOD = Method(make_step=make_step, check=check, options=dict(alpha=1e-4), own_runs=True,
+                strength="alpha", strengths=(0.25, 16.0),
                 source="Jia et al. 2023, l1-sparse MU",
                 published=dict(epochs=(10,), optimizer="sgd", learning_rate=0.01,
                                schedule="constant", momentum=0.9, weight_decay=5e-4,

@@ -4,7 +4,9 @@ Source: the reference study, section 3.2.2. Labels are redrawn at each epoch. Tw
 
 * `uniform`: a whole number from the label range (regression) or a class (classification);
 * `offset`: the true label plus or minus a whole number of label units from
-  `unlearn.offset`, clipped to the label range (regression only).
+  `unlearn.offset`, clipped to the label range (regression only). Under the absolute error it
+  forgets next to nothing: nearer to the true label than the smallest offset, as many labels lie
+  above a prediction as below, so that the mean loss is flat there, and beyond it slopes back.
 
 `unlearn.label_units='as_published'` repeats the unit error of the study's published code:
 the true label is normalised (divided by the output scale) while the offset and the clip to

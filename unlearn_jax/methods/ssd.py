@@ -9,7 +9,11 @@ the head; running statistics stay as they are. The source's code squares the gra
 means; here, as in its text, each sample's gradient is squared by itself.
 
 As D holds D_f, I_f is at most n_D / n_f times I_D: with the published alpha of 10, a forget set of
-a tenth of the training set or more dampens nothing. A warning says so.
+a tenth of the training set or more dampens nothing. A warning says so. For a small one an alpha of
+about 1 selects weights by chance: where all gradients are draws of one Laplace distribution, the
+mean square of 22 of 1,078 samples exceeds half of that of all in 90 % of the weights, twice of it
+in 4 %, ten times of it in none. No one alpha suits both, so that comparisons search from 8 times
+the configured one to half of it.
 
 Source: Foster, Schoepf and Brintrup 2024, "Fast machine unlearning without retraining through
 selective synaptic dampening", whose lambda is `dampening` here.
@@ -84,6 +88,6 @@ def dampened(params: Any, whole: Any, forget: Any, alpha: float, dampening: floa
 
 
 METHOD = Method(prepare=prepare, check=check, options=dict(alpha=10.0, dampening=1.0),
-                strength="alpha", strengths=(2.0, 0.5),  # smaller selects more
+                strength="alpha", strengths=(8.0, 0.5),  # smaller selects more
                 published=dict(epochs=(0,)),
                 source="Foster et al. 2024")
