@@ -8,7 +8,15 @@ import pandas as pd
 import pytest
 from fake_workdir import write_comparison
 
-from unlearn_jax.report import ReportError, latex, leaderboard, markdown, picture, write_report
+from unlearn_jax.report import (
+    ReportError,
+    html,
+    latex,
+    leaderboard,
+    markdown,
+    picture,
+    write_report,
+)
 from unlearn_jax.report.inputs import read_run
 from unlearn_jax.report.sections import build
 from unlearn_jax.report.stats import estimate, estimate_pairs, holm, paired_p
@@ -155,6 +163,14 @@ def test_without_ft_nothing_is_tested(tmp_path):
     assert "Nothing is tested, as ft is not among the methods" in text
     # one seed has no ceiling
     assert board.rows[0].values["forgetting@15"].n == 0
+
+
+def test_every_column_of_numbers_can_be_sorted(run):
+    page = html.render(build(run, []), run.workdir)
+    keys = re.findall('data-sort="([^"]*)"', page)
+    assert len(keys) > 100 and "1.0" in keys
+    assert not [key for key in keys if not re.fullmatch(
+        r"-?(\d+(\.\d+)?(e[+-]\d+)?|Infinity)|nan", key)]
 
 
 def test_classes(tmp_path):

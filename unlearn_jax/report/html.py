@@ -171,8 +171,8 @@ def _cell(cell: Cell | Links, kind: str) -> str:
         classes.append("wrap")
     attribute = f' class="{" ".join(classes)}"' if classes else ""
     if cell.sort is not None:
-        # As JavaScript reads it.
-        attribute += f' data-sort="{cell.sort!r}"'.replace("inf", "Infinity")
+        # As JavaScript reads it, and a number of NumPy as one of Python.
+        attribute += f' data-sort="{float(cell.sort)!r}"'.replace("inf", "Infinity")
     if cell.anchor:
         attribute += f' id="{escape(cell.anchor)}"'
     text = _text(cell.text)
