@@ -231,6 +231,8 @@ def test_latex_table(run):
         assert not re.search(r"(?<!\\)[%#]", table)
         depth = table.count("{") - table.count("}")
         assert depth == 0 and table.replace(r"\$", "").count("$") % 2 == 0
+    # times are of all seeds together: 5000 of 30000 images' worth, and 0.1 % on average
+    assert "& $16.8$ &" in text and "16.8 \\pm" not in text
     # mean 0.92; two degrees of freedom: 4.3027 * 0.01 / sqrt(3), times 2 (n - 1) / (n - 2) = 4
     assert "retrain (ceiling) & $0.920 \\pm 0.099$ &" in text
     assert text.count(r"\mathbf{") == 3

@@ -8,7 +8,7 @@ from unlearn_jax.report.files import ReportError
 from unlearn_jax.report.inputs import AVERAGED, POPULATION, Model, Run
 from unlearn_jax.report.naming import SPEEDUP, Metric, describe, model_title
 from unlearn_jax.report.origins import trace
-from unlearn_jax.report.stats import Estimate, estimate_metric
+from unlearn_jax.report.stats import Estimate, estimate_metric, timed_once
 
 NONE = Cell("–", sort=float("nan"))
 ROUGH = ("mean ± half the width of its 95 % interval (Student's t over seeds; of what is a mean "
@@ -194,14 +194,18 @@ def ceiling(run: Run, forget_set: str, alpha: str) -> Estimate | None:
 
 
 def number(metric: Metric, e: Estimate | None, fixed: bool = False) -> Cell:
-    """`mean ± half-width (n)`; `fixed` for a value that knows no seed."""
+    """`mean ± half-width (n)`; the mean alone of what was timed once for all seeds.
+
+    Args:
+      fixed: for a value that knows no seed.
+    """
     if e is None:
         return NONE
     if e.n == 0:
         return Cell("nan", "(n=0)", float("nan"))
     if e.infinite:
         return Cell(metric.infinite, f"in {e.infinite} of {e.n}", e.mean)
-    if fixed:
+    if fixed or timed_once(metric.name):
         return Cell(metric.text(e.mean), "", e.mean)
     if not e.has_interval:
         return Cell(metric.text(e.mean), f"(n={e.n}, no interval)", e.mean)
