@@ -60,7 +60,7 @@ def _caption(run: Run, board: Board) -> str:
         f"the paired t-test against {leaderboard.BASELINE} on "
         f"{leaderboard.ranked_by(run)}, corrected by Holm. A star marks a method of which no trial "
         "kept the validation error within tolerance. First row: the ceiling, M_R against the M_R "
-        "of other seeds, which bounds Forgetting across seeds alone; last row: M_O.")
+        "of other seeds, which bounds Forgetting across seeds alone; last row: M_O, untouched.")
 
 
 def _header(metric: Metric) -> str:
@@ -68,7 +68,7 @@ def _header(metric: Metric) -> str:
 
 
 def _name(row: Row) -> str:
-    titles = {leaderboard.CEILING: "retrain (ceiling)", leaderboard.FLOOR: "original (floor)"}
+    titles = {leaderboard.CEILING: "retrain (ceiling)", leaderboard.UNTOUCHED: "M_O, untouched"}
     return escape(titles.get(row.method, row.method)) + ("" if row.within else "*")
 
 

@@ -1,4 +1,4 @@
-"""The leaderboard of a comparison: methods ranked, tested against ft, with ceiling and floor.
+"""The leaderboard of a comparison: methods ranked, tested against ft, between M_R and M_O.
 
 The replicates are the seeds: whatever is tested or gets an interval is first averaged over forget
 sets within a seed, as the sets of one seed share M_O.
@@ -17,7 +17,7 @@ from unlearn_jax.report.stats import Estimate, estimate, estimate_metric
 
 BASELINE = "ft"  # what every method is tested against
 OVERALL = "all"
-CEILING, FLOOR = "retrain", "original"
+CEILING, UNTOUCHED = "retrain", "original"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +25,13 @@ class Row:
     """A method on a forget set, or on all of them.
 
     Attributes:
-      method: `retrain` is the ceiling, `original` the floor.
+      method: `retrain` is the ceiling, `original` was not touched.
       epochs: the budget, by forget set.
       values: by metric; over seeds, each seed first averaged over the forget sets.
       rank: 1 is best, equal methods share the better rank; None for the references.
       mean_rank: the mean of its ranks in each (forget set, seed); NaN for the references.
       difference: of the ranked metric from ft's, over seeds, each averaged over the forget sets.
+      gain: likewise from M_O's; below 0 the method is worse than doing nothing.
       p, p_holm: of the paired t-test, alone and corrected for the number of methods tested.
       within: whether its trials kept to the tolerance on every forget set.
     """
@@ -41,6 +42,7 @@ class Row:
     rank: int | None = None
     mean_rank: float = np.nan
     difference: Estimate | None = None
+    gain: Estimate | None = None
     p: float = np.nan
     p_holm: float = np.nan
     within: bool = True
@@ -48,7 +50,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Board:
-    """The rows of a forget set, or of all of them: ceiling, methods by rank, floor."""
+    """The rows of a forget set, or of all of them: ceiling, methods by rank, M_O."""
 
     forget_sets: tuple[str, ...]
     name: str
@@ -130,15 +132,16 @@ def _board(run: Run, forget_sets: tuple[str, ...], name: str) -> Board:
     mean_ranks = np.mean([stats.ranks(block) for block in blocks.to_numpy()], axis=0)
     differences = [seeds[m] - seeds[BASELINE] if BASELINE in compared and m != BASELINE
                    else pd.Series(dtype=float) for m in compared]
+    untouched = _by_seed(run, UNTOUCHED, forget_sets, metric)
     ps = [stats.paired_p(d) for d in differences]
     rows = [Row(m, _epochs(run, m, forget_sets), _values(run, m, forget_sets), place, mean_rank,
-                estimate(d) if len(d) else None, p, corrected,
+                estimate(d) if len(d) else None, estimate(seeds[m] - untouched), p, corrected,
                 all(chosen(run, m, fs).within for fs in forget_sets))
             for m, place, mean_rank, d, p, corrected in zip(
                 compared, places, mean_ranks, differences, ps, stats.holm(ps))]
-    ceiling, floor = (Row(m, _epochs(run, m, forget_sets), _values(run, m, forget_sets))
-                      for m in (CEILING, FLOOR))
-    return Board(forget_sets, name, (ceiling, *sorted(rows, key=lambda r: r.rank), floor))
+    ceiling, original = (Row(m, _epochs(run, m, forget_sets), _values(run, m, forget_sets))
+                         for m in (CEILING, UNTOUCHED))
+    return Board(forget_sets, name, (ceiling, *sorted(rows, key=lambda r: r.rank), original))
 
 
 def _epochs(run: Run, method: str, forget_sets: tuple[str, ...]) -> tuple[int, ...]:
