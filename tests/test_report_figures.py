@@ -7,10 +7,11 @@ import pytest
 from fake_workdir import write_workdir
 from PIL import Image
 
-from unlearn_jax.report import ReportError, sample_figures
+from unlearn_jax.report import ReportError, hover, reference_figures, sample_figures
 from unlearn_jax.report.figures import draw_all
 from unlearn_jax.report.inputs import Model, read_run
 from unlearn_jax.report.predictions import Prediction
+from unlearn_jax.report.stats import estimate
 from unlearn_jax.report.style import look
 
 COMMON = {"training", "forgetting", "plane", "balance", "sample-errors", "sorted-errors"}
@@ -41,6 +42,25 @@ def test_the_palette_survives_in_the_files(tmp_path):
     for model in run.models("20-28")[1:]:
         color = np.array(look(run, model).color) * 255
         assert (np.abs(image - color).max(axis=-1) < 16).sum() > 100, model
+
+
+def test_forgetting_stands_beside_the_ceiling_that_bounds_it(tmp_path):
+    path = write_workdir(tmp_path, budgets=(2, 4), samples=12)
+    run = read_run(path)
+    figure, _, caption = reference_figures.plane(run, "20-28")
+    figure.canvas.draw()
+    [panel] = hover.panels(figure)
+    heights = {s.name.split(",")[0]: [float(p.y) for p in s.points] for s in panel.series}
+    across, top = ([estimate(run.values(m, "20-28", f"{name}@15")).mean for m in models]
+                   for name, models in (("forgetting_across", run.unlearned("20-28")),
+                                        ("ceiling", [run.only("20-28", "retrain")])))
+    assert heights[r"$M_\mathrm{FT}$"] == pytest.approx(across, rel=1e-3)
+    assert heights[r"$M_\mathrm{R}$: ceiling"] == pytest.approx(top, rel=1e-3)
+    assert panel.y.startswith("Forgetting@15 across seeds")
+    # of one seed there are no pairs
+    _, _, caption = reference_figures.plane(
+        read_run(write_workdir(tmp_path / "one", seeds=(3,), samples=12)), "20-28")
+    assert "no ceiling is known" in caption and "mark" not in caption.split("beside the marks")[1]
 
 
 @pytest.mark.parametrize("change, message", [
