@@ -145,7 +145,7 @@ def _table(run: Run, board: Board) -> Table:
          + (", averaged over the forget sets" if several else "") + "; in brackets the number of "
          "seeds"),
         ("p", f"of the paired t-test against {BASELINE}, two-sided"),
-        ("p (Holm)", "corrected for the number of methods tested")), tuple(rows))
+        ("p (Holm)", "corrected for the number of methods tested")), tuple(rows), key=1)
 
 
 def _traced(run: Run, board: Board, row: Row, metric: Metric) -> Cell:

@@ -149,6 +149,7 @@ def _table(table: Table, page: _Page) -> str:
     # a column of numbers is set flush right, a column of text flush left
     kinds = ["" if any(row[i].sort is not None for row in table.rows) and i else "text"
              for i in range(len(table.columns))]
+    kinds[table.key] = f"{kinds[table.key]} key".strip()
     head = "".join(f'<th scope="col" class="{kind}"><button type="button">{_text(title)}'
                    "</button></th>" for kind, (title, _) in zip(kinds, table.columns))
     rows = "".join("<tr>" + "".join(map(_cell, row, kinds)) + "</tr>\n" for row in table.rows)
