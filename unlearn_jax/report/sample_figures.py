@@ -24,6 +24,7 @@ from unlearn_jax.report.style import (
     label,
     legend,
     look,
+    name_classes,
     plain,
     shade,
 )
@@ -87,6 +88,7 @@ def balance(run: Run, forget_set: str) -> Made | None:
         ax.bar(at, list(counts.values()), 0.45 * width, color=SHADE, lw=0,
                label="$D_f$ (training and validation)")
     shade(run, ax, forget_set, text=False)
+    name_classes(run, ax.xaxis)
     ax.grid(axis="x", visible=False)
     ax.set_xlabel(axis_label(run))
     ax.set_ylabel("images")
@@ -280,8 +282,7 @@ def accuracy_by_class(run: Run, forget_set: str) -> Made:
         ax.errorbar(at, mean, reach(share), fmt="none", ecolor=style.color, elinewidth=1)
         [marks] = ax.plot(at, mean, style.marker, color=style.color, ms=5, label=label(model))
         hover.note(marks, texts=hover.interval(share.min(axis=0), share.max(axis=0)))
-        if len(mean) <= 20:
-            ax.set_xticks(np.arange(len(mean)))
+    name_classes(run, ax.xaxis)
     ax.grid(axis="x", visible=False)
     ax.set_ylim(-3, 103)
     ax.set_xlabel("class")
@@ -326,8 +327,7 @@ def confusion(run: Run, forget_set: str) -> Made:
                 if value >= 0.5:
                     ax.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=6,
                             color="white" if value > 50 else INK)
-            ax.set_xticks(np.arange(len(mean)))
-            ax.set_yticks(np.arange(len(mean)))
+        name_classes(run, ax.xaxis, ax.yaxis, most=12)
     if image is not None:
         figure.colorbar(image, ax=axes, label="share of the true class (%)", fraction=0.03)
     figure.supxlabel("given class", fontsize=9)

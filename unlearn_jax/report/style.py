@@ -8,6 +8,7 @@ import dataclasses
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
@@ -17,6 +18,7 @@ from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.naming import model_symbol
 from unlearn_jax.report.stats import estimate
 
+_LONGEST, _ROOM = 16, 24  # letters of a name of a class; of all names side by side
 MOST_METHODS = 6  # that one picture of single samples or of curves holds
 INK, QUIET, SHADE = "#222222", "#737373", "#e69f00"
 # method: colour, line, marker
@@ -166,14 +168,31 @@ def grid_shape(count: int) -> tuple[int, int]:
     return max(-(-count // columns), 1), columns
 
 
+def of_classes(run: Run, counts: dict[str, int]) -> bool:
+    """Whether a histogram in data.json counts classes.
+
+    Steps before labels were grouped (`data.groups`) count numbers such as ages.
+    """
+    classes = len(run.data["class_names"])
+    return run.classification and all(k.isdecimal() and int(k) < classes for k in counts)
+
+
+def name_classes(run: Run, *axes: Axis, most: int = 20) -> None:
+    """Names the classes along axes whose positions are their numbers, if there is room."""
+    names = run.data["class_names"]
+    if not run.classification or len(names) > most:
+        return
+    shown = [plain(n if len(n) <= _LONGEST else f"{n[:_LONGEST - 1]}…") for n in names]
+    for axis in axes:
+        axis.set_ticks(np.arange(len(names)), shown)
+        if axis.axis_name == "x" and len(names) * max(map(len, names), default=0) > _ROOM:
+            axis.set_tick_params(rotation=90)
+
+
 def bars(run: Run, counts: dict[str, int]) -> tuple[np.ndarray, np.ndarray, float]:
     """Positions, heights and width of the bars of a histogram in data.json."""
-    if run.classification:
-        # in file order, unless the labels are numbers
-        keys = sorted(counts, key=int) if all(k.isdecimal() for k in counts) else list(counts)
-        at = np.array([int(k) for k in keys]) if all(k.isdecimal() for k in keys) \
-            else np.arange(len(keys))
-        return at, np.array([counts[k] for k in keys]), 0.8
+    if of_classes(run, counts):
+        return np.array([int(k) for k in counts]), np.array(list(counts.values())), 0.8
     at = np.array([float(k) for k in counts])
     heights = np.array(list(counts.values()))
     if len(at) > 150:
