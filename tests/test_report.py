@@ -173,6 +173,18 @@ def test_what_files_hold_is_escaped(classification):
                    "\"\\&amp; | 3 |")
 
 
+@pytest.mark.parametrize("text, shown", [
+    ("M_O, D_f: M_R's", "M<sub>O</sub>, D<sub>f</sub>: M<sub>R</sub>&#x27;s"),
+    ("M_Rs of M_RND_OFFSET.", "M<sub>R</sub>s of M<sub>RND_OFFSET</sub>."),
+    ("M_KGLTOP1 M_L1_SPARSE", "M<sub>KGLTOP1</sub> M<sub>L1_SPARSE</sub>"),
+    ("M_ANCHORED-METHOD, M_FT+B", "M<sub>ANCHORED-METHOD</sub>, M<sub>FT+B</sub>"),
+    ("M_SSDs - M_O-", "M<sub>SSD</sub>s - M<sub>O</sub>-"), ("RAM_O M_", "RAM_O M_"),
+])
+def test_names_of_models_have_what_is_below_them(tmp_path, text, shown):
+    page = html.render(Document("t", (Text(text),), ()), tmp_path)
+    assert f"<p>{shown}</p>" in page
+
+
 def test_markdown_escapes_block_markers_and_fences():
     assert markdown.escape("- a\n# b") == "\\- a \\# b"
     assert markdown.escape("1. a_b _c_ M_R 20-28") == "1\\. a_b \\_c\\_ M_R 20-28"

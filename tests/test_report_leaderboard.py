@@ -248,6 +248,9 @@ def test_bad_trials_are_refused(tmp_path, pattern, new, message):
     ("a & b $ # { } ~ ^ \\", r"a \& b \$ \# \{ \} \textasciitilde{} \textasciicircum{} "
                              r"\textbackslash{}"),
     ("images (% of M_R)", r"images (\% of $M_{\mathrm{R}}$)"),
+    ("M_RND_OFFSET, M_Rs and M_KGLTOP1",
+     r"$M_{\mathrm{RND\_OFFSET}}$, $M_{\mathrm{R}}$s and $M_{\mathrm{KGLTOP1}}$"),
+    ("M_ANCHORED-METHOD-", r"$M_{\mathrm{ANCHORED{-}METHOD}}$-"), ("RAM_O", r"RAM\_O"),
     ("D_f at α ≤ −1", r"$D_{\mathrm{f}}$ at $\alpha$ $\leq$ $-$1"),
     ("a <b> | \"c\"", r"a \textless{}b\textgreater{} \textbar{} \textquotedbl{}c\textquotedbl{}"),
 ])

@@ -24,6 +24,7 @@ from unlearn_jax.report.document import (
     Table,
     Text,
 )
+from unlearn_jax.report.naming import SYMBOL
 from unlearn_jax.report.vector import markup, themes
 
 _STYLE, _SCRIPT = (Path(__file__).with_name(name).read_text(encoding="utf-8")
@@ -81,9 +82,7 @@ def _section(section: Section, page: _Page, level: int, anchor: str) -> str:
 def _text(text: str) -> str:
     """Escaped text, with the subscripts of M_O, D_f and their like; no line ends before a %."""
     text = re.sub(r"(?<=\d) %", "\u00a0%", escape(text))
-    # The s of a plural, as in M_Rs, stays outside.
-    return re.sub(r"\b([MD])_([A-Za-z]+?(?:_[A-Za-z]+)*)((?<=[A-Z])s)?\b", r"\1<sub>\2</sub>\3",
-                  text)
+    return SYMBOL.sub(r"\1<sub>\2</sub>\3", text)
 
 
 def _block(block: Block, page: _Page) -> str:

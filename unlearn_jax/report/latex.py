@@ -5,7 +5,7 @@ import re
 from unlearn_jax.report import leaderboard
 from unlearn_jax.report.inputs import Run
 from unlearn_jax.report.leaderboard import Board, Row
-from unlearn_jax.report.naming import Metric
+from unlearn_jax.report.naming import SYMBOL, Metric
 from unlearn_jax.report.stats import Estimate
 
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -21,13 +21,18 @@ def escape(text: str) -> str:
 
     Letters beyond ASCII stay: LaTeX reads UTF-8.
     """
-    parts = []
-    for part in re.split(r"\b([MD]_[A-Za-z]+)\b", text):
-        if re.fullmatch(r"[MD]_[A-Za-z]+", part):
-            parts.append(rf"${part[0]}_{{\mathrm{{{part[2:]}}}}}$")
-            continue
-        parts += [_SPECIAL.get(c) or _MATHS.get(c, c) for c in part]
-    return "".join(parts)
+    parts, at = [], 0
+    for found in SYMBOL.finditer(text):
+        # within braces + and - get no spaces around them
+        below = re.sub("[+-]", r"{\g<0>}", found[2]).replace("_", r"\_")
+        parts += [_plain(text[at:found.start()]),
+                  rf"${found[1]}_{{\mathrm{{{below}}}}}${found[3]}"]
+        at = found.end()
+    return "".join([*parts, _plain(text[at:])])
+
+
+def _plain(text: str) -> str:
+    return "".join(_SPECIAL.get(c) or _MATHS.get(c, c) for c in text)
 
 
 def render(run: Run, boards: tuple[Board, ...]) -> str:

@@ -17,6 +17,9 @@ _TITLES = {
     "sisa_original": "SISA before deletion M_SISA_O",
     "sisa": "SISA after deletion M_SISA",
 }
+# M_O, D_f, M_RND_OFFSET, M_KGLTOP1, M_FT+B in a text: the letter, what is below it, and the s of a
+# plural.
+SYMBOL = re.compile(r"\b([MD])_([A-Z0-9]+(?:[_+-]+[A-Z0-9]+)*|[a-z]+)(s?)(?!\w)")
 ENSEMBLES = ("sisa_original", "sisa")  # trained on their own: they do not start from M_O
 SPEEDUP = "sisa_speedup_"
 SPLIT_NAMES = {
