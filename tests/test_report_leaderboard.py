@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from fake_workdir import write_comparison
+from fake_workdir import change_json, write_comparison
 
 from unlearn_jax.report import (
     ReportError,
@@ -17,7 +17,7 @@ from unlearn_jax.report import (
     picture,
     write_report,
 )
-from unlearn_jax.report.document import Text
+from unlearn_jax.report.document import Code, Text
 from unlearn_jax.report.inputs import read_run
 from unlearn_jax.report.sections import build
 from unlearn_jax.report.stats import estimate, estimate_pairs, holm, paired_p
@@ -188,6 +188,24 @@ def test_the_file(tmp_path, monkeypatch):
     assert page.count("<svg role") == len(list(path.glob("figures/*.png"))) == text.count("![")
 
 
+@pytest.mark.parametrize("flags, added", [
+    ("", ""), ("--store=/data/x", " --store=/data/x"),
+    ("--store 'my store'", " '--store=my store'"),
+    ("--store=a --seeds=1 --store=b", " --store=b"), ("--storey=a", ""),
+])
+def test_a_row_is_repeated_with_the_store_of_the_comparison(tmp_path, flags, added):
+    path = write_comparison(tmp_path, samples=5)
+    change_json(path / "run.json", lambda run: run.update(
+        command=f"python -m unlearn_jax.main --config=configs/compare.py {flags}"))
+    run = read_run(path)
+    command = f"python -m unlearn_jax.main --config=configs/ft.py --config.x=1{added}"
+    rows = leaderboard.table(run, leaderboard.boards(run)).set_index("method")
+    assert rows.command["ft"] == command
+    codes = [b.text for s in build(run, []).sections[0].sections for b in s.blocks
+             if isinstance(b, Code)]
+    assert command in codes[0].splitlines()
+
+
 def test_without_ft_nothing_is_tested(tmp_path):
     path = write_comparison(tmp_path, methods=("rnd", "scrub"), samples=12, seeds=(3,))
     run = read_run(path)
@@ -268,6 +286,12 @@ def test_latex_table(run):
         assert not re.search(r"(?<!\\)[%#]", table)
         depth = table.count("{") - table.count("}")
         assert depth == 0 and table.replace(r"\$", "").count("$") % 2 == 0
+    first, *rest = text.splitlines()
+    assert first.startswith("%") and all(f"\\usepackage{{{name}}}" in first
+                                         for name in ("booktabs", "graphicx"))
+    assert rest.count(r"\end{tabular}}") == text.count(r"\resizebox{\textwidth}{!}{") == 3
+    labels = re.findall(r"\\label\{(.*)\}", text)
+    assert labels == [f"tab:leaderboard-{name}" for name in ("all", *SETS)]
     # times are of all seeds together: 5000 of 30000 images' worth, and 0.1 % on average
     assert "& $16.8$ &" in text and "16.8 \\pm" not in text
     assert "& $M_{\\mathrm{O}}$, untouched &" in text and "floor" not in text

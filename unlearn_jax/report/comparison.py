@@ -175,7 +175,7 @@ def _p_cell(p: float) -> Cell:
 def _commands(run: Run, board: Board) -> tuple[Block, ...]:
     if board.name == OVERALL:
         return ()
-    lines = [leaderboard.chosen(run, row.method, board.name).command for row in board.rows
+    lines = [leaderboard.command(run, row.method, board.name) for row in board.rows
              if row.rank is not None]
     return (Text("Each row again, best first; with the store of this run nothing is computed "
                  "twice, with another --store all of it is. A file of a method of one's own must "

@@ -6,11 +6,14 @@ sets within a seed, as the sets of one seed share M_O.
 
 import dataclasses
 import functools
+import itertools
+import shlex
 
 import numpy as np
 import pandas as pd
 
 from unlearn_jax.report import stats, verdict
+from unlearn_jax.report.files import ReportError
 from unlearn_jax.report.inputs import REFERENCES, Model, Run
 from unlearn_jax.report.naming import Metric, describe
 from unlearn_jax.report.stats import Estimate, estimate, estimate_metric
@@ -97,6 +100,25 @@ def chosen(run: Run, method: str, forget_set: str) -> pd.Series:
     """The row of trials.csv that was taken."""
     t = run.trials
     return t[(t.method == method) & (t.forget_set == forget_set) & t.chosen].iloc[0]
+
+
+def command(run: Run, method: str, forget_set: str) -> str:
+    """What repeats the trial that was taken, with the store that the comparison was given."""
+    return chosen(run, method, forget_set).command + _store(run)
+
+
+def _store(run: Run) -> str:
+    """The flag --store of the run's own command, after a space; '' where it took the default."""
+    try:
+        words = shlex.split(run.run["command"])
+    except ValueError as e:
+        raise ReportError(f"run.json: the field 'command' is no command line: {e}") from None
+    found = ""
+    for word, after in itertools.pairwise([*words, ""]):
+        name, equals, value = word.partition("=")
+        if name in ("--store", "-store"):
+            found = f" {shlex.quote(f'--store={value if equals else after}')}"
+    return found
 
 
 def model(run: Run, method: str, forget_set: str) -> Model:
@@ -194,6 +216,7 @@ def table(run: Run, found: tuple[Board, ...]) -> pd.DataFrame:
             if row.rank is not None and board.name != OVERALL:
                 picked = chosen(run, row.method, board.name)
                 entry |= {c: picked[c] for c in ("learning_rate", "option", "strength", "note",
-                                                 "stage", "command")}
+                                                 "stage")}
+                entry["command"] = command(run, row.method, board.name)
             rows.append(entry)
     return pd.DataFrame(rows).astype({"rank": "Int64"})
