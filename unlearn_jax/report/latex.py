@@ -1,4 +1,4 @@
-"""The leaderboard as LaTeX tables, to be read by \\input; they need the package booktabs."""
+"""The leaderboard as LaTeX tables, to be read by \\input; its first line names the packages."""
 
 import re
 
@@ -14,6 +14,9 @@ _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textas
 # Beyond ASCII, what headers of the report hold.
 _MATHS = {"α": r"$\alpha$", "−": "$-$", "±": r"$\pm$", "·": r"$\cdot$", "×": r"$\times$",
           "≤": r"$\leq$", "–": "--"}
+
+# The tables have a dozen columns: they are made as wide as the text.
+_PACKAGES = "% Needs \\usepackage{booktabs} and \\usepackage{graphicx}; the file is UTF-8.\n"
 
 
 def escape(text: str) -> str:
@@ -37,15 +40,16 @@ def _plain(text: str) -> str:
 
 def render(run: Run, boards: tuple[Board, ...]) -> str:
     """One table for each board, the best method of the ranked metric in bold."""
-    return "\n".join(_table(run, board) for board in boards)
+    return "\n".join([_PACKAGES, *(_table(run, board) for board in boards)])
 
 
 def _table(run: Run, board: Board) -> str:
     metrics = leaderboard.metrics(run)
     head = ["", "method", *(_header(m) for m in metrics), "$p$"]
     lines = [r"\begin{table}", r"\centering",
-             rf"\caption{{{_caption(run, board)}}}",
-             r"\begin{tabular}{rl" + "r" * (len(metrics) + 1) + "}", r"\toprule",
+             rf"\caption{{{_caption(run, board)}}}", rf"\label{{tab:leaderboard-{board.name}}}",
+             r"\resizebox{\textwidth}{!}{\begin{tabular}{rl" + "r" * (len(metrics) + 1) + "}",
+             r"\toprule",
              " & ".join(head) + r" \\", r"\midrule"]
     for row in board.rows:
         cells = [str(row.rank or ""), _name(row), *(
@@ -54,7 +58,7 @@ def _table(run: Run, board: Board) -> str:
         lines.append(" & ".join(cells) + r" \\")
         if row.method == leaderboard.CEILING or row is board.rows[-2]:
             lines.append(r"\midrule")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
 
 
 def _caption(run: Run, board: Board) -> str:
