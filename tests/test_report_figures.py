@@ -63,6 +63,14 @@ def test_forgetting_stands_beside_the_ceiling_that_bounds_it(tmp_path):
     assert "no ceiling is known" in caption and "mark" not in caption.split("beside the marks")[1]
 
 
+def test_samples_are_counted_in_whole_numbers(tmp_path):
+    run = read_run(write_workdir(tmp_path, samples=12))
+    figure, *_ = sample_figures.sample_errors(run, "20-28")
+    figure.canvas.draw()
+    assert all(float(t.get_text()).is_integer() and "." not in t.get_text()
+               for ax in figure.axes for t in ax.get_xticklabels())
+
+
 def test_classes_have_their_names_in_pictures(tmp_path):
     path = write_workdir(tmp_path, task="classification", sets=("class-3",), samples=40)
     names = ["cat", "dog", "horse", "automobile on a road", "ship"]

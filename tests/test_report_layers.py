@@ -42,6 +42,12 @@ def test_distances_of_whole_models_by_hand(workdir):
                               "fine-tuned M_FT": ["50.0", "50.0", "150.0"]}
 
 
+def test_the_original_was_given_no_epochs(workdir):
+    write(workdir)
+    found = section(read_run(workdir), "20-28", ())
+    assert [row[1].text for row in found.blocks[0].rows] == ["–", "12", "2"]
+
+
 def test_the_interval_between_independent_models_is_the_jackknifes(tmp_path):
     workdir = write_workdir(tmp_path / "three", seeds=(0, 1, 2), history=False, samples=12)
     far = (30, 31, 32)

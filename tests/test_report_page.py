@@ -169,6 +169,9 @@ def test_the_values_of_a_picture_make_a_table(page):
         "[...d.querySelectorAll('tr')].map(r => [...r.cells].map(c => c.textContent))), 0));"
         "d.open = true;", ALPHA)
     [panel] = points(driver, ALPHA)
+    [region] = driver.find_elements("css selector", "details.values[open] .scroll")
+    assert region.get_attribute("role") == "region"
+    assert region.get_attribute("aria-label").startswith("Values: Forgetting against alpha")
     assert cells[0] == ["name", "α (years)", "Forgetting (1: errs as MR)", "more"]
     assert len(cells) == 1 + sum(len(s[2]) for s in panel[3])
     assert cells[1][0] == "MO" and cells[1][1:3] == panel[3][0][2][0][2:4]

@@ -157,8 +157,9 @@ def _table(table: Table, page: _Page) -> str:
     # the tables of a second forget set have the same columns: their definitions start folded
     unfolded = "" if page.defined.issuperset(table.columns) else " open"
     page.defined.update(table.columns)
+    name = re.split(r"[:.;](?:\s|$)", table.caption)[0]
     return (f'<figure><figcaption>{_text(table.caption)}</figcaption><div class="scroll" '
-            f'tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+            f'tabindex="0" role="region" aria-label="{escape(name)}"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
             f'</div><details class="columns"{unfolded}><summary>What the columns are</summary>'
             f"<dl>{terms}</dl></details></figure>")
 

@@ -58,7 +58,7 @@ def section(run: Run, forget_set: str, figures: tuple[Figure, ...]) -> Section |
                    estimate_pairs(floor / size)]
         cells.append((
             made_by(run, Cell(model_title(run, model)), model, forget_set),
-            Cell(f"{model.epochs}", sort=model.epochs), *(
+            tables.epochs_cell(model.epochs), *(
             tables.number(_SHARE, e) for e in columns)))
     table = Table(
         f"Forget set {forget_set}: L2 distances of all weights, running statistics left out, in % "

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
 
 from unlearn_jax.report import hover
 from unlearn_jax.report.files import ReportError
@@ -131,6 +132,7 @@ def sample_errors(run: Run, forget_set: str) -> Made:
             ax.set_ylabel(_error_label(run))
             ax.set_ylim(bottom=0)
             ax.margins(x=0.01)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.grid(axis="x", visible=False)
             legend(ax, "above right")
     axes[-1, 0].set_xlabel("sample (random, fixed)")

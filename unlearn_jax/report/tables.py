@@ -157,7 +157,7 @@ def failures(run: Run) -> Table | None:
         names = "every metric" if len(group) == totals[key] else ", ".join(group.metric)
         who = "averaged prediction" if seed == -1 else str(seed)
         rows.append((Cell(model_title(run, Model(method, epochs))), Cell(forget_set),
-                     Cell(str(epochs), sort=epochs), Cell(who, sort=seed), Cell(names)))
+                     epochs_cell(epochs), Cell(who, sort=seed), Cell(names)))
     return Table(
         "Values that are not numbers: the member failed in training, or is measured "
         "against one that did. They are left out of means, intervals and figures; n counts the "
@@ -232,8 +232,12 @@ def _model_table(run: Run, forget_set: str, names: list[str], models: list[Model
 
 
 def _head(run: Run, model: Model) -> tuple[Cell, Cell]:
-    epochs = NONE if model.epochs == 0 else Cell(str(model.epochs), sort=model.epochs)
-    return Cell(model_title(run, model), sort=run.rank[model.method]), epochs
+    return Cell(model_title(run, model), sort=run.rank[model.method]), epochs_cell(model.epochs)
+
+
+def epochs_cell(epochs: int) -> Cell:
+    """A budget; none of M_O and the median, which were not given one."""
+    return Cell(str(epochs), sort=epochs) if epochs else NONE
 
 
 def _estimate(run: Run, model: Model, forget_set: str, metric: str) -> Estimate | None:
