@@ -27,7 +27,7 @@ from unlearn_jax.report import (
     picture,
     write_report,
 )
-from unlearn_jax.report.document import Cell, Document, Section, Table, Text
+from unlearn_jax.report.document import Cell, Table
 from unlearn_jax.report.inputs import read_run
 from unlearn_jax.report.predictions import parse_prediction_name
 from unlearn_jax.report.sections import build
@@ -174,18 +174,6 @@ def test_what_files_hold_is_escaped(classification):
                    "\"\\&amp; | 3 |")
 
 
-@pytest.mark.parametrize("text, shown", [
-    ("M_O, D_f: M_R's", "M<sub>O</sub>, D<sub>f</sub>: M<sub>R</sub>&#x27;s"),
-    ("M_Rs of M_RND_OFFSET.", "M<sub>R</sub>s of M<sub>RND_OFFSET</sub>."),
-    ("M_KGLTOP1 M_L1_SPARSE", "M<sub>KGLTOP1</sub> M<sub>L1_SPARSE</sub>"),
-    ("M_ANCHORED-METHOD, M_FT+B", "M<sub>ANCHORED-METHOD</sub>, M<sub>FT+B</sub>"),
-    ("M_SSDs - M_O-", "M<sub>SSD</sub>s - M<sub>O</sub>-"), ("RAM_O M_", "RAM_O M_"),
-])
-def test_names_of_models_have_what_is_below_them(tmp_path, text, shown):
-    page = html.render(Document("t", (Text(text),), ()), tmp_path)
-    assert f"<p>{shown}</p>" in page
-
-
 def test_markdown_escapes_block_markers_and_fences():
     assert markdown.escape("- a\n# b") == "\\- a \\# b"
     assert markdown.escape("1. a_b _c_ M_R 20-28") == "1\\. a_b \\_c\\_ M_R 20-28"
@@ -320,12 +308,6 @@ def test_a_column_without_a_definition_is_refused():
         Table("caption", (("a", ""),), ())
     with pytest.raises(ValueError, match="2 cells in a table of 1"):
         Table("caption", (("a", "what"),), ((Cell("1"), Cell("2")),))
-
-
-def test_definitions_are_unfolded_once(tmp_path):
-    table = Table("caption", (("a", "what"),), ((Cell("1", sort=1.0),),))
-    page = html.render(Document("t", (Text("x"),), (Section("s", (table, table)),)), tmp_path)
-    assert re.findall(r'<details class="columns"( open)?>', page) == [" open", ""]
 
 
 def test_no_jax_and_command_line(tmp_path, coarse):

@@ -159,8 +159,9 @@ def _table(table: Table, page: _Page) -> str:
     page.defined.update(table.columns)
     name = re.split(r"[:.;](?:\s|$)", table.caption)[0]
     return (f'<figure><figcaption>{_text(table.caption)}</figcaption><div class="scroll" '
-            f'tabindex="0" role="region" aria-label="{escape(name)}"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-            f'</div><details class="columns"{unfolded}><summary>What the columns are</summary>'
+            f'tabindex="0" role="region" aria-label="{escape(name)}"><table>'
+            f'<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+            f'<details class="columns"{unfolded}><summary>What the columns are</summary>'
             f"<dl>{terms}</dl></details></figure>")
 
 

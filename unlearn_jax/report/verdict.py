@@ -165,8 +165,9 @@ def table(run: Run) -> Table | None:
             cells = ((metric, g.gap, reference), (metric, g.shift, model), (metric, g.rest, model),
                      (share, g.share if g.share.n else None, model))
             rows.append((Cell(forget_set), Cell(model_symbol(model)), *(
-                trace(run, _marked(number(m, e), e if m is metric else None), of, forget_set, error_metric(run), 100 if
-                      run.classification else 1) for m, e, of in cells)))
+                trace(run, _marked(number(m, e), e if m is metric else None), of, forget_set,
+                      error_metric(run), 100 if run.classification else 1)
+                for m, e, of in cells)))
     if not rows:
         return None
     unit = metric.header
@@ -174,8 +175,9 @@ def table(run: Run) -> Table | None:
     return Table(
         f"Differences on the forget set: {ROUGH}. Each is taken within a seed, then averaged "
         "over the seeds where all models concerned are finite. A difference is established where "
-        f"its interval excludes 0, whatever the digits shown: marked *{points}." + on_start(run, *dict.fromkeys(
-            model for forget_set in run.forget_sets for model in run.unlearned(forget_set))),
+        f"its interval excludes 0, whatever the digits shown: marked *{points}." + on_start(
+            run, *dict.fromkeys(model for forget_set in run.forget_sets
+                                for model in run.unlearned(forget_set))),
         (("forget set", "which D_f"), ("M_e", "the unlearned model and its budget"),
          (f"M_R − M_O ({unit})", f"{what} on D_f of M_R minus that of M_O, {unit}: what there is "
           "to forget"),
