@@ -55,7 +55,8 @@ def draw_all(run: Run) -> Iterator[tuple[str | None, Figure]]:
     """
     folder = run.workdir / "figures"
     folder.mkdir(exist_ok=True)
-    makers = (training, forgetting, reference_figures.plane, *sample_figures.makers(run),
+    makers = (training, forgetting, reference_figures.plane, layers.layers,
+              *sample_figures.makers(run),
               *(() if run.classification else (reference_figures.agreement,)))
     with matplotlib.rc_context(RC):
         jobs = [(None, "labels-by-step", *histograms(run))] if run.data["histograms"] else []
@@ -68,7 +69,7 @@ def draw_all(run: Run) -> Iterator[tuple[str | None, Figure]]:
             jobs = ((name, f"{kind}-{name}", figure, alt, caption)
                     for kind, figure, alt, caption in _make(run, name, makers))
             yield from _save(folder, jobs)
-            yield from ((name, f) for f in (*layers.draw(run, name), *explained.draw(run, name)))
+            yield from ((name, f) for f in explained.draw(run, name))
 
 
 def _make(run: Run, forget_set: str, makers: Iterable) -> Iterator[tuple]:
