@@ -67,8 +67,8 @@ def test_samples_are_counted_in_whole_numbers(tmp_path):
     run = read_run(write_workdir(tmp_path, samples=12))
     figure, *_ = sample_figures.sample_errors(run, "20-28")
     figure.canvas.draw()
-    assert all(float(t.get_text()).is_integer() and "." not in t.get_text()
-               for ax in figure.axes for t in ax.get_xticklabels())
+    shown = [t.get_text() for ax in figure.axes for t in ax.get_xticklabels()]
+    assert shown and not [text for text in shown if "." in text]
 
 
 def test_classes_have_their_names_in_pictures(tmp_path):
