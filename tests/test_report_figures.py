@@ -64,7 +64,7 @@ def test_forgetting_stands_beside_the_ceiling_that_bounds_it(tmp_path):
 
 
 def test_samples_are_counted_in_whole_numbers(tmp_path):
-    run = read_run(write_workdir(tmp_path, samples=12))
+    run = read_run(write_workdir(tmp_path, samples=20))
     figure, *_ = sample_figures.sample_errors(run, "20-28")
     figure.canvas.draw()
     shown = [t.get_text() for ax in figure.axes for t in ax.get_xticklabels()]

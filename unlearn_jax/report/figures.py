@@ -38,6 +38,7 @@ from unlearn_jax.report.style import (
     legend,
     look,
     name_classes,
+    name_height,
     of_classes,
     plain,
     shade,
@@ -93,7 +94,9 @@ def histograms(run: Run) -> tuple[Canvas, str, str]:
     rows = -(-len(steps) // columns)
     of_numbers = [run.classification and not of_classes(run, counts) for counts in steps.values()]
     shared = len(set(of_numbers)) == 1
-    figure, axes = canvas(8.4, 0.9 + (1.25 if shared else 1.6) * rows, rows, columns, sharex=shared)
+    named = rows if not shared else min(rows, 1 + len(steps) % columns)  # rows with labels below
+    figure, axes = canvas(8.4, 0.9 + (1.25 if shared else 1.6) * rows + named * name_height(run),
+                          rows, columns, sharex=shared)
     for ax in axes.flat[len(steps):]:
         ax.set_axis_off()
     for ax in axes.T[-1, :-1][-1:] if len(steps) % columns else ():

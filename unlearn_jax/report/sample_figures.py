@@ -26,6 +26,7 @@ from unlearn_jax.report.style import (
     legend,
     look,
     name_classes,
+    name_height,
     plain,
     shade,
 )
@@ -74,7 +75,7 @@ def balance(run: Run, forget_set: str) -> Made | None:
         return None
     if after == before:
         after = None  # no balancing was asked for
-    figure, axes = canvas(7.0, 2.9)
+    figure, axes = canvas(7.0, 2.9 + name_height(run))
     ax = axes[0, 0]
     if after:
         at, heights, width = bars(run, after)
@@ -270,7 +271,7 @@ def reach(values: np.ndarray) -> np.ndarray:
 
 def accuracy_by_class(run: Run, forget_set: str) -> Made:
     """Accuracy on the test set, class by class."""
-    figure, axes = canvas(7.0, 3.4)
+    figure, axes = canvas(7.0, 3.4 + name_height(run))
     ax = axes[0, 0]
     shade(run, ax, forget_set)
     models = drawn(run, forget_set)
@@ -310,7 +311,8 @@ def confusion(run: Run, forget_set: str) -> Made:
     """Confusion matrices on the test set, one panel per model."""
     found = predictions(run, forget_set, "test", drawn(run, forget_set))
     rows, columns = grid_shape(len(found))
-    figure, axes = canvas(2.7 * columns + 0.8, 2.75 * rows + 0.2, rows, columns,
+    more = name_height(run, 12)  # on both sides
+    figure, axes = canvas(2.7 * columns + 0.8 + more, 2.75 * rows + 0.2 + more, rows, columns,
                           sharex=True, sharey=True)
     for ax in axes.flat[len(found):]:
         ax.set_axis_off()

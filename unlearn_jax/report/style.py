@@ -18,6 +18,7 @@ from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.naming import model_symbol
 from unlearn_jax.report.stats import estimate
 
+_NAMED = 20  # classes that a picture names at most
 _LONGEST, _ROOM = 16, 24  # letters of a name of a class; of all names side by side
 MOST_METHODS = 6  # that one picture of single samples or of curves holds
 INK, QUIET, SHADE = "#222222", "#737373", "#e69f00"
@@ -177,16 +178,30 @@ def of_classes(run: Run, counts: dict[str, int]) -> bool:
     return run.classification and all(k.isdecimal() and int(k) < classes for k in counts)
 
 
-def name_classes(run: Run, *axes: Axis, most: int = 20) -> None:
+def name_classes(run: Run, *axes: Axis, most: int = _NAMED) -> None:
     """Names the classes along axes whose positions are their numbers, if there is room."""
+    names = _shown_names(run, most)
+    for axis in axes if names else ():
+        axis.set_ticks(np.arange(len(names)), names)
+        if axis.axis_name == "x" and name_height(run, most):
+            axis.set_tick_params(rotation=90)
+
+
+def name_height(run: Run, most: int = _NAMED) -> float:
+    """What the names of classes below an axis add to the height of a figure, in inches.
+
+    0 where they stand side by side.
+    """
+    names = _shown_names(run, most)
+    longest = max(map(len, names), default=0)
+    return 0.07 * longest if len(names) * longest > _ROOM else 0
+
+
+def _shown_names(run: Run, most: int) -> list[str]:
     names = run.data["class_names"]
     if not run.classification or len(names) > most:
-        return
-    shown = [plain(n if len(n) <= _LONGEST else f"{n[:_LONGEST - 1]}…") for n in names]
-    for axis in axes:
-        axis.set_ticks(np.arange(len(names)), shown)
-        if axis.axis_name == "x" and len(names) * max(map(len, names), default=0) > _ROOM:
-            axis.set_tick_params(rotation=90)
+        return []
+    return [plain(n if len(n) <= _LONGEST else f"{n[:_LONGEST - 1]}…") for n in names]
 
 
 def bars(run: Run, counts: dict[str, int]) -> tuple[np.ndarray, np.ndarray, float]:
