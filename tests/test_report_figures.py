@@ -4,14 +4,15 @@ import re
 
 import numpy as np
 import pytest
-from fake_workdir import write_workdir
+from fake_workdir import change_json, write_workdir
 from PIL import Image
 
-from unlearn_jax.report import ReportError, sample_figures
-from unlearn_jax.report.figures import draw_all
+from unlearn_jax.report import ReportError, hover, reference_figures, sample_figures
+from unlearn_jax.report.figures import draw_all, histograms
 from unlearn_jax.report.inputs import Model, read_run
 from unlearn_jax.report.predictions import Prediction
-from unlearn_jax.report.style import look
+from unlearn_jax.report.stats import estimate
+from unlearn_jax.report.style import bars, look
 
 COMMON = {"training", "forgetting", "plane", "balance", "sample-errors", "sorted-errors"}
 
@@ -41,6 +42,65 @@ def test_the_palette_survives_in_the_files(tmp_path):
     for model in run.models("20-28")[1:]:
         color = np.array(look(run, model).color) * 255
         assert (np.abs(image - color).max(axis=-1) < 16).sum() > 100, model
+
+
+def test_forgetting_stands_beside_the_ceiling_that_bounds_it(tmp_path):
+    path = write_workdir(tmp_path, budgets=(2, 4), samples=12)
+    run = read_run(path)
+    figure, _, caption = reference_figures.plane(run, "20-28")
+    figure.canvas.draw()
+    [panel] = hover.panels(figure)
+    heights = {s.name.split(",")[0]: [float(p.y) for p in s.points] for s in panel.series}
+    across, top = ([estimate(run.values(m, "20-28", f"{name}@15")).mean for m in models]
+                   for name, models in (("forgetting_across", run.unlearned("20-28")),
+                                        ("ceiling", [run.only("20-28", "retrain")])))
+    assert heights[r"$M_\mathrm{FT}$"] == pytest.approx(across, rel=1e-3)
+    assert heights[r"$M_\mathrm{R}$: ceiling"] == pytest.approx(top, rel=1e-3)
+    assert panel.y.startswith("Forgetting@15 across seeds")
+    # of one seed there are no pairs
+    _, _, caption = reference_figures.plane(
+        read_run(write_workdir(tmp_path / "one", seeds=(3,), samples=12)), "20-28")
+    assert "no ceiling is known" in caption and "mark" not in caption.split("beside the marks")[1]
+
+
+def test_samples_are_counted_in_whole_numbers(tmp_path):
+    run = read_run(write_workdir(tmp_path, samples=20))
+    figure, *_ = sample_figures.sample_errors(run, "20-28")
+    figure.canvas.draw()
+    shown = [t.get_text() for ax in figure.axes for t in ax.get_xticklabels()]
+    assert shown and not [text for text in shown if "." in text]
+
+
+def test_classes_have_their_names_in_pictures(tmp_path):
+    path = write_workdir(tmp_path, task="classification", sets=("class-3",), samples=40)
+    names = ["cat", "dog", "horse", "automobile on a road", "ship"]
+
+    def name(data):
+        data["class_names"] = names
+        data["forget_sets"]["class-3"]["request"] = "class:automobile on a road"
+        del data["histograms"]["train"]["1"]  # a step without dogs
+        data["histograms"]["all"] = {"20": 5, "31": 8}  # ages, before they were grouped
+
+    change_json(path / "data.json", name)
+    run = read_run(path)
+    shown = ["cat", "dog", "horse", "automobile on a…", "ship"]
+    for made in (sample_figures.accuracy_by_class, sample_figures.confusion,
+                 sample_figures.balance):
+        figure, *_ = made(run, "class-3")
+        figure.canvas.draw()
+        assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == shown
+        points = [p for s in hover.panels(figure)[0].series for p in s.points]
+        assert {p.x for p in points} == set(shown)
+    assert [t.get_text() for t in sample_figures.confusion(run, "class-3")[0]
+            .axes[0].get_yticklabels()] == shown
+    at, heights, _ = bars(run, run.data["histograms"]["train"])
+    assert at.tolist() == [0, 2, 3, 4] and len(heights) == 4  # where the forget set is drawn
+    figure, _, caption = histograms(run)
+    figure.canvas.draw()
+    ages, train = hover.panels(figure)[:2]
+    assert [p.x for p in ages.series[0].points] == ["20", "31"]
+    assert [p.x for p in train.series[0].points] == [shown[i] for i in at]
+    assert "Before labels were grouped" in caption
 
 
 @pytest.mark.parametrize("change, message", [

@@ -42,6 +42,12 @@ def test_distances_of_whole_models_by_hand(workdir):
                               "fine-tuned M_FT": ["50.0", "50.0", "150.0"]}
 
 
+def test_the_original_was_given_no_epochs(workdir):
+    write(workdir)
+    found = section(read_run(workdir), "20-28", ())
+    assert [row[1].text for row in found.blocks[0].rows] == ["–", "12", "2"]
+
+
 def test_the_interval_between_independent_models_is_the_jackknifes(tmp_path):
     workdir = write_workdir(tmp_path / "three", seeds=(0, 1, 2), history=False, samples=12)
     far = (30, 31, 32)
@@ -63,9 +69,16 @@ def test_it_stands_in_the_report_with_its_picture(workdir):
     run = read_run(workdir)
     assert "Distances of weights" not in markdown.render(build(run, []))
     write(workdir)
-    text = markdown.render(build(run, list(draw_all(run))))
+    drawn = list(draw_all(run))
+    text = markdown.render(build(run, drawn))
     assert "Distances of weights" in text and text.count("figures/layers-20-28.png") == 1
     assert (workdir / "figures" / "layers-20-28.png").stat().st_size > 0
+    [figure] = [f for _, f in drawn if f.file == "layers-20-28.png"]
+    upper, lower = figure.plot.panels
+    points = {s.name: [(p.x, p.y) for p in s.points] for s in lower.series}
+    # norms of M_R are twice the distance, and in the second seed both are twice as large
+    assert points["$M_\\mathrm{FT}$, 2 epochs"] == [("stem_conv", "50"), ("output", "50")]
+    assert len(upper.series) == 3  # M_R, M_FT, and M_R from other M_Rs
 
 
 def test_two_rows_of_one_layer_are_refused(workdir):

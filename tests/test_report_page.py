@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import chromium, look
-from fake_workdir import stage_key, write_workdir
+from fake_workdir import stage_key, write_comparison, write_workdir
 
-from unlearn_jax.report import picture, write_report
+from unlearn_jax.report import html, picture, write_report
+from unlearn_jax.report.inputs import read_run
+from unlearn_jax.report.sections import build
 from unlearn_jax.report.stats import estimate
 
 ALPHA = "svg.plot[aria-label^='Forgetting against alpha']"
@@ -167,6 +169,9 @@ def test_the_values_of_a_picture_make_a_table(page):
         "[...d.querySelectorAll('tr')].map(r => [...r.cells].map(c => c.textContent))), 0));"
         "d.open = true;", ALPHA)
     [panel] = points(driver, ALPHA)
+    [region] = driver.find_elements("css selector", "details.values[open] .scroll")
+    assert region.get_attribute("role") == "region"
+    assert region.get_attribute("aria-label").startswith("Values: Forgetting against alpha")
     assert cells[0] == ["name", "α (years)", "Forgetting (1: errs as MR)", "more"]
     assert len(cells) == 1 + sum(len(s[2]) for s in panel[3])
     assert cells[1][0] == "MO" and cells[1][1:3] == panel[3][0][2][0][2:4]
@@ -215,6 +220,20 @@ def test_a_phone_scrolls_tables_and_pictures_but_not_the_page(page, width):
     folded = driver.execute_script("return [...document.querySelectorAll('details.columns')]"
                                    ".every(d => !d.open)")
     assert folded
+
+
+def test_the_name_of_a_row_stays_when_a_table_is_scrolled(browser, tmp_path):
+    path = write_comparison(tmp_path, samples=12)
+    (path / "report.html").write_text(html.render(build(read_run(path), []), path))
+    look(browser, path / "report.html", width=400, height=800, touch=True)
+    left, widths = browser.execute_script(
+        "const t = [...document.querySelectorAll('table')].find(t => "
+        "t.tHead.textContent.startsWith('rank')), s = t.closest('.scroll');"
+        "s.scrollLeft = 1000; const row = t.tBodies[0].rows[1], x = s.getBoundingClientRect().left;"
+        "return [[...row.cells].slice(0, 2).map(c => c.getBoundingClientRect().left - x),"
+        " [...row.cells].slice(0, 2).map(c => c.offsetWidth)];")
+    assert left[1] == pytest.approx(1, abs=2) and left[0] < -100  # the rank has left, not the name
+    assert widths[0] < 80 < 100 < widths[1]
 
 
 def luminance(css: str) -> float:

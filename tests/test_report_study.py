@@ -56,6 +56,14 @@ def test_printed_numbers_as_the_study_has_them():
             assert mae["retrain", 0] / mae[p.model, p.epochs] == pytest.approx(p.value, abs=0.006)
 
 
+def test_what_is_averaged_is_the_seeds_of_the_run(tmp_path):
+    run = read_run(write_thesis(tmp_path, samples=5, seeds=(0, 1)))
+    [mean] = [s for s in study.section(run).sections if "mean prediction" in s.title]
+    text, *made = mean.blocks
+    assert "those of all seeds (2)" in text.text and "three M_R" not in text.text
+    assert len(made) == 6 and not any("three" in table.caption for table in made)
+
+
 def test_a_run_of_arms_is_known(run, tmp_path):
     assert run.arms == ("ft", "rnd", "rnd_offset", "rnd_units")
     assert run.arm_setting("rnd_units")["label_units"] == "as_published"

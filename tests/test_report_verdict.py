@@ -72,6 +72,18 @@ def test_verdict_of_a_classification(tmp_path):
     assert "accuracy forget (%)" in text and "MAE" not in text
 
 
+def test_established_differences_are_marked_where_rounding_hides_them(tmp_path):
+    path = write_workdir(tmp_path, samples=12)
+    change_results(path, {("original", "mae_forget"): (5.000, 5.000, 5.000),
+                          ("retrain", "mae_forget"): (5.039, 5.066, 5.096),  # 0.067 ± 0.071
+                          ("ft", "mae_forget"): (5.042, 5.067, 5.096)})  # 0.068 ± 0.067
+    table = verdict.table(read_run(path))
+    row = table.rows[0]
+    assert [(c.text, c.note) for c in row[2:5]] == [
+        ("0.07", "± 0.07 (3)"), ("0.07", "± 0.07 (3) *"), ("−0.00", "± 0.00 (3)")]
+    assert "excludes 0, whatever the digits shown: marked *" in table.caption
+
+
 @pytest.mark.parametrize("removed, said", [
     ((), "Against M_Rs of other seeds it is"),
     # A run of an older version knows the ceiling alone.

@@ -1,5 +1,6 @@
 """The leaderboard in the report: its tables, its pictures, and the commands that repeat it."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,10 +10,10 @@ from matplotlib.figure import Figure as Canvas
 from unlearn_jax.report import leaderboard, verdict
 from unlearn_jax.report.document import Block, Cell, Code, Figure, Section, Table, Text
 from unlearn_jax.report.inputs import Run
-from unlearn_jax.report.leaderboard import BASELINE, CEILING, FLOOR, OVERALL, Board, Row
+from unlearn_jax.report.leaderboard import BASELINE, CEILING, OVERALL, UNTOUCHED, Board, Row
 from unlearn_jax.report.naming import Metric, describe, model_title
 from unlearn_jax.report.origins import linked, trace
-from unlearn_jax.report.stats import estimate, pareto
+from unlearn_jax.report.stats import Estimate, estimate, pareto
 from unlearn_jax.report.style import INK, QUIET, canvas, look, plain
 from unlearn_jax.report.tables import NONE, ROUGH, number
 
@@ -32,7 +33,8 @@ def section(run: Run, figures: list[Figure]) -> Section:
     inner = [Section(_title(board), (
         _table(run, board), *(f for f in figures if f.file in _files(board)),
         *_commands(run, board))) for board in found]
-    return Section("Leaderboard", (*_explanation(run),), (
+    return Section("Leaderboard", (Text(_outcome(run, found[0]), strong=True),
+                                   *_explanation(run)), (
         *inner, Section("What was chosen", (_chosen(run),)),
         Section("All trials", (_trials(run),))))
 
@@ -43,6 +45,33 @@ def _title(board: Board) -> str:
 
 def _files(board: Board) -> tuple[str, str]:
     return f"{PREFIX}cost-{board.name}.png", f"{PREFIX}utility-{board.name}.png"
+
+
+def _outcome(run: Run, board: Board) -> str:
+    """In words: whether there is something to forget, and who does worse than doing nothing."""
+    found = verdict.sets_with_gap(run)
+    missing = [name for name in run.forget_sets if name not in found]
+    gaps = []
+    if found:
+        gaps.append(f"That M_R errs more on D_f than M_O is established on {', '.join(found)}.")
+    if missing:
+        gaps.append(f"It is not established on {', '.join(missing)}" if found else
+                    f"On no forget set ({', '.join(missing)}) is it established that M_R errs more "
+                    "on D_f than M_O")
+        gaps[-1] += ": there these numbers cannot show whether anything was forgotten."
+    metric = describe(run, leaderboard.ranked_by(run))
+    worse = [r for r in board.rows if r.gain is not None and r.gain.mean < 0]
+    names = "; ".join(f"{r.method} by {metric.text(-r.gain.mean)}"
+                      f"{verdict.interval(metric, _negative(r.gain))}" for r in worse)
+    over = ", averaged over the forget sets" if len(board.forget_sets) > 1 else ""
+    who = "every method lies" if len(worse) == len(board.rows) - 2 else "these methods lie"
+    below = (f"In {metric.header}{over}, {who} below M_O, untouched: {names}." if worse else
+             f"In {metric.header}{over}, no method lies below M_O, untouched.")
+    return " ".join([*gaps, below])
+
+
+def _negative(e: Estimate) -> Estimate:
+    return dataclasses.replace(e, mean=-e.mean, low=-e.high, high=-e.low)
 
 
 def _explanation(run: Run) -> tuple[Block, ...]:
@@ -76,8 +105,8 @@ def _explanation(run: Run) -> tuple[Block, ...]:
         "The first row is the ceiling, M_R: its Forgetting, across seeds or not, and its F are "
         "those against the M_Rs of other seeds. Across seeds no method can be expected above it. "
         "Against the M_R of its own seed, which grew from the same initial weights, a model can: "
-        "that Forgetting, and F made of it, compare methods with each other. The last row is the "
-        "floor, M_O untouched. F and utility credit what M_O still knows of the forget set where "
+        "that Forgetting, and F made of it, compare methods with each other. The last row is "
+        "M_O, untouched. F and utility credit what M_O still knows of the forget set where "
         "test samples are like it, so that they can exceed M_R's."
         + verdict.on_start(run, *(leaderboard.model(run, m, fs) for m in leaderboard.methods(run)
                                   for fs in run.forget_sets)))
@@ -99,7 +128,7 @@ def _table(run: Run, board: Board) -> Table:
         rows.append((
             NONE if row.rank is None else Cell(str(row.rank), sort=row.rank),
             Cell(_name(run, row)),
-            NONE if row.method == FLOOR else Cell(epochs, sort=max(row.epochs)),
+            NONE if row.method == UNTOUCHED else Cell(epochs, sort=max(row.epochs)),
             *(_traced(run, board, row, m) for m in metrics),
             NONE if np.isnan(row.mean_rank) else Cell(f"{row.mean_rank:.1f}", sort=row.mean_rank),
             number(ranked, row.difference), _p_cell(row.p), _p_cell(row.p_holm)))
@@ -116,7 +145,7 @@ def _table(run: Run, board: Board) -> Table:
          + (", averaged over the forget sets" if several else "") + "; in brackets the number of "
          "seeds"),
         ("p", f"of the paired t-test against {BASELINE}, two-sided"),
-        ("p (Holm)", "corrected for the number of methods tested")), tuple(rows))
+        ("p (Holm)", "corrected for the number of methods tested")), tuple(rows), key=1)
 
 
 def _traced(run: Run, board: Board, row: Row, metric: Metric) -> Cell:
@@ -130,7 +159,9 @@ def _traced(run: Run, board: Board, row: Row, metric: Metric) -> Cell:
 
 
 def _name(run: Run, row: Row) -> str:
-    if row.method in (CEILING, FLOOR):
+    if row.method == UNTOUCHED:
+        return "M_O, untouched"
+    if row.method == CEILING:
         return model_title(run, leaderboard.model(run, row.method, run.forget_sets[0]))
     return row.method + ("" if row.within else " *")
 
@@ -144,7 +175,7 @@ def _p_cell(p: float) -> Cell:
 def _commands(run: Run, board: Board) -> tuple[Block, ...]:
     if board.name == OVERALL:
         return ()
-    lines = [leaderboard.chosen(run, row.method, board.name).command for row in board.rows
+    lines = [leaderboard.command(run, row.method, board.name) for row in board.rows
              if row.rank is not None]
     return (Text("Each row again, best first; with the store of this run nothing is computed "
                  "twice, with another --store all of it is. A file of a method of one's own must "
@@ -221,7 +252,7 @@ def _draw_cost(run: Run, board: Board) -> tuple[Canvas, str, str]:
     for ax, name in zip(axes[0], _COSTS):
         _points(run, ax, board, name, metric.name)
         _line(ax, _mean(board, CEILING, metric.name), "--", "ceiling: $M_\\mathrm{R}$")
-        _line(ax, _mean(board, FLOOR, metric.name), ":", "floor: $M_\\mathrm{O}$")
+        _line(ax, _mean(board, UNTOUCHED, metric.name), ":", "$M_\\mathrm{O}$, untouched")
         ax.set_xlabel(plain(describe(run, name).header.replace("M_R", "retraining")))
         ax.margins(x=0.15)
         ax.set_xlim(left=0)
@@ -239,13 +270,13 @@ def _draw_utility(run: Run, board: Board) -> tuple[Canvas, str, str]:
     figure, axes = canvas(8.4, 5.4)
     ax = axes[0, 0]
     _points(run, ax, board, "utility", metric.name, cheap=False)
-    for method in (CEILING, FLOOR):
+    for method in (CEILING, UNTOUCHED):
         row = next(r for r in board.rows if r.method == method)
         style = look(run, leaderboard.model(run, method, board.forget_sets[0]))
         x, y = row.values["utility"].mean, row.values[metric.name].mean
         if np.isfinite([x, y]).all():
             ax.plot(x, y, style.marker, color=style.color, ms=8, ls="", zorder=4, label=(
-                "ceiling: $M_\\mathrm{R}$" if method == CEILING else "floor: $M_\\mathrm{O}$"))
+                "ceiling: $M_\\mathrm{R}$" if method == CEILING else "$M_\\mathrm{O}$, untouched"))
     ax.set_xlabel("utility (1: as good on the test set as $M_\\mathrm{R}$)")
     ax.set_ylabel(f"{metric.header} (1: errs as $M_\\mathrm{{R}}$)")
     _shared_legend(ax)

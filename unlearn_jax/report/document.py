@@ -47,6 +47,7 @@ class Table:
       caption: what a row is and what the numbers are.
       columns: (title, definition) of each column, the definition with unit and formula.
       rows: one cell per column.
+      key: the column that names a row: it stays in view where the table is wider than the window.
 
     Raises:
       ValueError: a column without a definition, or a row of another length.
@@ -55,6 +56,7 @@ class Table:
     caption: str
     columns: tuple[tuple[str, str], ...]
     rows: tuple[tuple[Cell | Links, ...], ...]
+    key: int = 0
 
     def __post_init__(self):
         for title, definition in self.columns:

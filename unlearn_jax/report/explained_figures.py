@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from unlearn_jax.report import picture
-from unlearn_jax.report.document import Figure
+from unlearn_jax.report import hover, picture, vector
+from unlearn_jax.report.document import Figure, Plot
 from unlearn_jax.report.files import ReportError, numbers, read_csv
 from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.style import (
@@ -54,7 +54,10 @@ def draw(run: Run, forget_set: str) -> list[Figure]:
             figure, alt, caption = found
             file = f"{KIND}-{name}-{forget_set}.png"
             picture.save(figure, run.workdir / "figures" / file)
-            figures.append(Figure(file, alt, caption))
+            # maps are images; channels are lines, whose values can be pointed at
+            plot = (Plot(vector.render(figure, f"{KIND}-{name}-{forget_set}"),
+                         hover.panels(figure)) if name == "channels" else None)
+            figures.append(Figure(file, alt, caption, plot))
     return figures
 
 
@@ -153,6 +156,7 @@ def _channels(run: Run, forget_set: str) -> Made | None:
                             color=style.color, label=f"{label(model)}, {_SETS[name]}")
         ax.axhline(1, color=INK, lw=0.8)
         ax.set_yscale("symlog", linthresh=0.1)
+        ax.yaxis.set_major_formatter("{x:g}")  # no powers
         ax.set_title(plain(layer))
         ax.set_xlabel("channels (%)")
     axes[0, 0].set_ylim(bottom=0)

@@ -37,6 +37,9 @@ from unlearn_jax.report.style import (
     label,
     legend,
     look,
+    name_classes,
+    name_height,
+    of_classes,
     plain,
     shade,
 )
@@ -53,7 +56,8 @@ def draw_all(run: Run) -> Iterator[tuple[str | None, Figure]]:
     """
     folder = run.workdir / "figures"
     folder.mkdir(exist_ok=True)
-    makers = (training, forgetting, reference_figures.plane, *sample_figures.makers(run),
+    makers = (training, forgetting, reference_figures.plane, layers.layers,
+              *sample_figures.makers(run),
               *(() if run.classification else (reference_figures.agreement,)))
     with matplotlib.rc_context(RC):
         jobs = [(None, "labels-by-step", *histograms(run))] if run.data["histograms"] else []
@@ -66,7 +70,7 @@ def draw_all(run: Run) -> Iterator[tuple[str | None, Figure]]:
             jobs = ((name, f"{kind}-{name}", figure, alt, caption)
                     for kind, figure, alt, caption in _make(run, name, makers))
             yield from _save(folder, jobs)
-            yield from ((name, f) for f in (*layers.draw(run, name), *explained.draw(run, name)))
+            yield from ((name, f) for f in explained.draw(run, name))
 
 
 def _make(run: Run, forget_set: str, makers: Iterable) -> Iterator[tuple]:
@@ -88,12 +92,16 @@ def histograms(run: Run) -> tuple[Canvas, str, str]:
     steps = run.data["histograms"]
     columns = 2 if len(steps) > 1 else 1
     rows = -(-len(steps) // columns)
-    figure, axes = canvas(8.4, 0.9 + 1.25 * rows, rows, columns, sharex=True)
+    of_numbers = [run.classification and not of_classes(run, counts) for counts in steps.values()]
+    shared = len(set(of_numbers)) == 1
+    named = rows if not shared else min(rows, 1 + len(steps) % columns)  # rows with labels below
+    figure, axes = canvas(8.4, 0.9 + (1.25 if shared else 1.6) * rows + named * name_height(run),
+                          rows, columns, sharex=shared)
     for ax in axes.flat[len(steps):]:
         ax.set_axis_off()
     for ax in axes.T[-1, :-1][-1:] if len(steps) % columns else ():
         ax.tick_params(labelbottom=True)  # the panel below it is empty
-    for ax, (step, counts) in zip(axes.flat, steps.items()):
+    for ax, ungrouped, (step, counts) in zip(axes.flat, of_numbers, steps.items()):
         positions, heights, width = bars(run, counts)
         # an edge of the same colour closes the seams between bars that touch
         drawn = ax.bar(positions, heights, width, color="#777777", ec="#777777", lw=0.4)
@@ -101,6 +109,9 @@ def histograms(run: Run) -> tuple[Canvas, str, str]:
         ax.set_title(f"{plain(step)}: {sum(counts.values()):,} images")
         ax.grid(axis="x", visible=False)
         ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        if ungrouped:
+            continue  # the forget sets are of classes
+        name_classes(run, ax.xaxis)
         for name in run.forget_sets[:MOST_SETS]:
             shade(run, ax, name, text=False, over=True)
     for ax in axes[-1]:
@@ -110,6 +121,8 @@ def histograms(run: Run) -> tuple[Canvas, str, str]:
     caption = f"How many images have each {run.label}, step by step of the data preparation."
     if shaded:
         caption += f" Shaded: forget set{'s' * (len(shaded) > 1)} {', '.join(shaded)}."
+    if any(of_numbers):
+        caption += " Before labels were grouped, panels count the labels themselves."
     return figure, f"Histograms of the {run.label} by step", caption
 
 

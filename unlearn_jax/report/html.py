@@ -24,6 +24,7 @@ from unlearn_jax.report.document import (
     Table,
     Text,
 )
+from unlearn_jax.report.naming import SYMBOL
 from unlearn_jax.report.vector import markup, themes
 
 _STYLE, _SCRIPT = (Path(__file__).with_name(name).read_text(encoding="utf-8")
@@ -81,9 +82,7 @@ def _section(section: Section, page: _Page, level: int, anchor: str) -> str:
 def _text(text: str) -> str:
     """Escaped text, with the subscripts of M_O, D_f and their like; no line ends before a %."""
     text = re.sub(r"(?<=\d) %", "\u00a0%", escape(text))
-    # The s of a plural, as in M_Rs, stays outside.
-    return re.sub(r"\b([MD])_([A-Za-z]+?(?:_[A-Za-z]+)*)((?<=[A-Z])s)?\b", r"\1<sub>\2</sub>\3",
-                  text)
+    return SYMBOL.sub(r"\1<sub>\2</sub>\3", text)
 
 
 def _block(block: Block, page: _Page) -> str:
@@ -149,6 +148,7 @@ def _table(table: Table, page: _Page) -> str:
     # a column of numbers is set flush right, a column of text flush left
     kinds = ["" if any(row[i].sort is not None for row in table.rows) and i else "text"
              for i in range(len(table.columns))]
+    kinds[table.key] = f"{kinds[table.key]} key".strip()
     head = "".join(f'<th scope="col" class="{kind}"><button type="button">{_text(title)}'
                    "</button></th>" for kind, (title, _) in zip(kinds, table.columns))
     rows = "".join("<tr>" + "".join(map(_cell, row, kinds)) + "</tr>\n" for row in table.rows)
@@ -157,9 +157,11 @@ def _table(table: Table, page: _Page) -> str:
     # the tables of a second forget set have the same columns: their definitions start folded
     unfolded = "" if page.defined.issuperset(table.columns) else " open"
     page.defined.update(table.columns)
+    name = re.split(r"[:.;](?:\s|$)", table.caption)[0]
     return (f'<figure><figcaption>{_text(table.caption)}</figcaption><div class="scroll" '
-            f'tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-            f'</div><details class="columns"{unfolded}><summary>What the columns are</summary>'
+            f'tabindex="0" role="region" aria-label="{escape(name)}"><table>'
+            f'<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+            f'<details class="columns"{unfolded}><summary>What the columns are</summary>'
             f"<dl>{terms}</dl></details></figure>")
 
 
@@ -171,8 +173,8 @@ def _cell(cell: Cell | Links, kind: str) -> str:
         classes.append("wrap")
     attribute = f' class="{" ".join(classes)}"' if classes else ""
     if cell.sort is not None:
-        # As JavaScript reads it.
-        attribute += f' data-sort="{cell.sort!r}"'.replace("inf", "Infinity")
+        # As JavaScript reads it, and a number of NumPy as one of Python.
+        attribute += f' data-sort="{float(cell.sort)!r}"'.replace("inf", "Infinity")
     if cell.anchor:
         attribute += f' id="{escape(cell.anchor)}"'
     text = _text(cell.text)

@@ -269,9 +269,9 @@ def _read_data(workdir: Path) -> dict[str, Any]:
             raise ReportError(f"data.json: histograms[{step!r}] is not an object of counts")
         for key, value in counts.items():
             field({"count": value}, f"data.json, histograms[{step!r}][{key!r}]", "count", int)
-            if data["task"] == "regression" and not is_number(key):
+            if not is_number(key):
                 raise ReportError(f"data.json: histograms[{step!r}] has the label {key!r}; "
-                                  "labels of a regression are numbers")
+                                  "labels, and classes, are numbers there")
     if not data["forget_sets"]:
         raise ReportError("data.json: the field 'forget_sets' is empty")
     for name, entry in data["forget_sets"].items():

@@ -1,11 +1,11 @@
-"""The leaderboard as LaTeX tables, to be read by \\input; they need the package booktabs."""
+"""The leaderboard as LaTeX tables, to be read by \\input; its first line names the packages."""
 
 import re
 
 from unlearn_jax.report import leaderboard
 from unlearn_jax.report.inputs import Run
 from unlearn_jax.report.leaderboard import Board, Row
-from unlearn_jax.report.naming import Metric
+from unlearn_jax.report.naming import SYMBOL, Metric
 from unlearn_jax.report.stats import Estimate
 
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -15,32 +15,41 @@ _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textas
 _MATHS = {"α": r"$\alpha$", "−": "$-$", "±": r"$\pm$", "·": r"$\cdot$", "×": r"$\times$",
           "≤": r"$\leq$", "–": "--"}
 
+# The tables have a dozen columns: they are made as wide as the text.
+_PACKAGES = "% Needs \\usepackage{booktabs} and \\usepackage{graphicx}; the file is UTF-8.\n"
+
 
 def escape(text: str) -> str:
     """Text with LaTeX's special characters taken literally, M_O and D_f as in the report.
 
     Letters beyond ASCII stay: LaTeX reads UTF-8.
     """
-    parts = []
-    for part in re.split(r"\b([MD]_[A-Za-z]+)\b", text):
-        if re.fullmatch(r"[MD]_[A-Za-z]+", part):
-            parts.append(rf"${part[0]}_{{\mathrm{{{part[2:]}}}}}$")
-            continue
-        parts += [_SPECIAL.get(c) or _MATHS.get(c, c) for c in part]
-    return "".join(parts)
+    parts, at = [], 0
+    for found in SYMBOL.finditer(text):
+        # within braces + and - get no spaces around them
+        below = re.sub("[+-]", r"{\g<0>}", found[2]).replace("_", r"\_")
+        parts += [_plain(text[at:found.start()]),
+                  rf"${found[1]}_{{\mathrm{{{below}}}}}${found[3]}"]
+        at = found.end()
+    return "".join([*parts, _plain(text[at:])])
+
+
+def _plain(text: str) -> str:
+    return "".join(_SPECIAL.get(c) or _MATHS.get(c, c) for c in text)
 
 
 def render(run: Run, boards: tuple[Board, ...]) -> str:
     """One table for each board, the best method of the ranked metric in bold."""
-    return "\n".join(_table(run, board) for board in boards)
+    return "\n".join([_PACKAGES, *(_table(run, board) for board in boards)])
 
 
 def _table(run: Run, board: Board) -> str:
     metrics = leaderboard.metrics(run)
     head = ["", "method", *(_header(m) for m in metrics), "$p$"]
     lines = [r"\begin{table}", r"\centering",
-             rf"\caption{{{_caption(run, board)}}}",
-             r"\begin{tabular}{rl" + "r" * (len(metrics) + 1) + "}", r"\toprule",
+             rf"\caption{{{_caption(run, board)}}}", rf"\label{{tab:leaderboard-{board.name}}}",
+             r"\resizebox{\textwidth}{!}{\begin{tabular}{rl" + "r" * (len(metrics) + 1) + "}",
+             r"\toprule",
              " & ".join(head) + r" \\", r"\midrule"]
     for row in board.rows:
         cells = [str(row.rank or ""), _name(row), *(
@@ -49,7 +58,7 @@ def _table(run: Run, board: Board) -> str:
         lines.append(" & ".join(cells) + r" \\")
         if row.method == leaderboard.CEILING or row is board.rows[-2]:
             lines.append(r"\midrule")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
 
 
 def _caption(run: Run, board: Board) -> str:
@@ -60,7 +69,7 @@ def _caption(run: Run, board: Board) -> str:
         f"the paired t-test against {leaderboard.BASELINE} on "
         f"{leaderboard.ranked_by(run)}, corrected by Holm. A star marks a method of which no trial "
         "kept the validation error within tolerance. First row: the ceiling, M_R against the M_R "
-        "of other seeds, which bounds Forgetting across seeds alone; last row: M_O.")
+        "of other seeds, which bounds Forgetting across seeds alone; last row: M_O, untouched.")
 
 
 def _header(metric: Metric) -> str:
@@ -68,7 +77,7 @@ def _header(metric: Metric) -> str:
 
 
 def _name(row: Row) -> str:
-    titles = {leaderboard.CEILING: "retrain (ceiling)", leaderboard.FLOOR: "original (floor)"}
+    titles = {leaderboard.CEILING: "retrain (ceiling)", leaderboard.UNTOUCHED: "M_O, untouched"}
     return escape(titles.get(row.method, row.method)) + ("" if row.within else "*")
 
 

@@ -1,18 +1,17 @@
 """How far each layer's weights moved, from layers.csv: a table and a picture."""
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
-from unlearn_jax.report import picture, tables
+from unlearn_jax.report import tables
 from unlearn_jax.report.document import Cell, Figure, Section, Table
 from unlearn_jax.report.files import refuse_repeats, rows_of
 from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.naming import Metric, model_title
 from unlearn_jax.report.origins import made_by
 from unlearn_jax.report.stats import estimate, estimate_pairs
-from unlearn_jax.report.style import INK, RC, canvas, drawn, label, legend, look, plain
+from unlearn_jax.report.style import INK, canvas, drawn, label, legend, look, plain
 
 FILE = "layers.csv"
 KIND = "layers"
@@ -58,7 +57,7 @@ def section(run: Run, forget_set: str, figures: tuple[Figure, ...]) -> Section |
                    estimate_pairs(floor / size)]
         cells.append((
             made_by(run, Cell(model_title(run, model)), model, forget_set),
-            Cell(f"{model.epochs}", sort=model.epochs), *(
+            tables.epochs_cell(model.epochs), *(
             tables.number(_SHARE, e) for e in columns)))
     table = Table(
         f"Forget set {forget_set}: L2 distances of all weights, running statistics left out, in % "
@@ -72,24 +71,21 @@ def section(run: Run, forget_set: str, figures: tuple[Figure, ...]) -> Section |
     return Section("Distances of weights", (table, *figures))
 
 
-def draw(run: Run, forget_set: str) -> list[Figure]:
-    """Writes the picture of distances by layer into `figures/`; nothing without layers.csv."""
+def layers(run: Run, forget_set: str) -> tuple[Canvas, str, str] | None:
+    """The picture of distances by layer, as those of `figures`; None without layers.csv."""
     rows = read(run, forget_set)
     if rows is None:
-        return []
-    with matplotlib.rc_context(RC):
-        figure = _picture(run, forget_set, rows)
-        name = f"{KIND}-{forget_set}.png"
-        picture.save(figure, run.workdir / "figures" / name)
-    return [Figure(name, f"Distances of weights by layer, forget set {forget_set}", (
+        return None
+    return _picture(run, forget_set, rows), (
+        f"Distances of weights by layer, forget set {forget_set}"), (
         "L2 distance of each layer's weights in % of the norm of M_R's in that layer, from the "
         "images (left) to the output (right); mean over seeds. Dotted: M_R from the M_Rs of other "
         "seeds. A method that moves some layers only lies at zero from M_O in the others. The "
-        f"scale is linear below {_LINEAR:g} %."))]
+        f"scale is linear below {_LINEAR:g} %.")
 
 
 def _picture(run: Run, forget_set: str, rows: pd.DataFrame) -> Canvas:
-    layers = rows.layer.unique()
+    names = rows.layer.unique()
     norm = rows[rows.method == "retrain"].set_index(["layer", "seed"]).norm
     figure, axes = canvas(8.4, 5.6, 2, 1, sharex=True)
     for ax, column, reference in zip(axes[:, 0], ("to_original", "to_retrain"),
@@ -99,26 +95,26 @@ def _picture(run: Run, forget_set: str, rows: pd.DataFrame) -> Canvas:
             if model.method == reference or mine.empty:
                 continue
             style = look(run, model)
-            ax.plot(range(len(layers)), _share(mine, column, norm, layers), style.line,
+            ax.plot(range(len(names)), _share(mine, column, norm, names), style.line,
                     color=style.color, marker=style.marker, ms=4, label=label(model))
         mine = rows[rows.method == "retrain"]
         if mine.floor.notna().any():
-            ax.plot(range(len(layers)), _share(mine, "floor", norm, layers), ":", color=INK,
+            ax.plot(range(len(names)), _share(mine, "floor", norm, names), ":", color=INK,
                     label="$M_\\mathrm{R}$ to $M_\\mathrm{R}$ of other seeds")
-        name = label(Model(reference, 0))
-        ax.set_ylabel(f"distance to {name} (%)")
+        ax.set_ylabel(f"distance to {label(Model(reference, 0))} (%)")
         ax.set_yscale("symlog", linthresh=_LINEAR)  # independent models are far from all others
+        ax.yaxis.set_major_formatter("{x:g}")  # no powers
         ax.set_ylim(bottom=0)
         legend(ax, "above right")
-    axes[1, 0].set_xticks(range(len(layers)), [plain(x) for x in layers], rotation=90, fontsize=6)
+    axes[1, 0].set_xticks(range(len(names)), [plain(x) for x in names], rotation=90, fontsize=7)
     return figure
 
 
-def _share(rows: pd.DataFrame, column: str, norm: pd.Series, layers: np.ndarray) -> np.ndarray:
+def _share(rows: pd.DataFrame, column: str, norm: pd.Series, names: np.ndarray) -> np.ndarray:
     """In % of M_R's norm of the same seed and layer, mean over seeds, `[layers]`.
 
     A layer whose weights are all zero has no share.
     """
     values = rows.set_index(["layer", "seed"])[column]
     share = 100 * values / norm.where(norm > 0)
-    return share.groupby("layer").mean().reindex(layers).to_numpy()
+    return share.groupby("layer").mean().reindex(names).to_numpy()

@@ -1,4 +1,4 @@
-"""The leaderboard of a comparison: methods ranked, tested against ft, with ceiling and floor.
+"""The leaderboard of a comparison: methods ranked, tested against ft, between M_R and M_O.
 
 The replicates are the seeds: whatever is tested or gets an interval is first averaged over forget
 sets within a seed, as the sets of one seed share M_O.
@@ -6,18 +6,21 @@ sets within a seed, as the sets of one seed share M_O.
 
 import dataclasses
 import functools
+import itertools
+import shlex
 
 import numpy as np
 import pandas as pd
 
 from unlearn_jax.report import stats, verdict
+from unlearn_jax.report.files import ReportError
 from unlearn_jax.report.inputs import REFERENCES, Model, Run
 from unlearn_jax.report.naming import Metric, describe
 from unlearn_jax.report.stats import Estimate, estimate, estimate_metric
 
 BASELINE = "ft"  # what every method is tested against
 OVERALL = "all"
-CEILING, FLOOR = "retrain", "original"
+CEILING, UNTOUCHED = "retrain", "original"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +28,13 @@ class Row:
     """A method on a forget set, or on all of them.
 
     Attributes:
-      method: `retrain` is the ceiling, `original` the floor.
+      method: `retrain` is the ceiling, `original` was not touched.
       epochs: the budget, by forget set.
       values: by metric; over seeds, each seed first averaged over the forget sets.
       rank: 1 is best, equal methods share the better rank; None for the references.
       mean_rank: the mean of its ranks in each (forget set, seed); NaN for the references.
       difference: of the ranked metric from ft's, over seeds, each averaged over the forget sets.
+      gain: likewise from M_O's; below 0 the method is worse than doing nothing.
       p, p_holm: of the paired t-test, alone and corrected for the number of methods tested.
       within: whether its trials kept to the tolerance on every forget set.
     """
@@ -41,6 +45,7 @@ class Row:
     rank: int | None = None
     mean_rank: float = np.nan
     difference: Estimate | None = None
+    gain: Estimate | None = None
     p: float = np.nan
     p_holm: float = np.nan
     within: bool = True
@@ -48,7 +53,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Board:
-    """The rows of a forget set, or of all of them: ceiling, methods by rank, floor."""
+    """The rows of a forget set, or of all of them: ceiling, methods by rank, M_O."""
 
     forget_sets: tuple[str, ...]
     name: str
@@ -97,6 +102,25 @@ def chosen(run: Run, method: str, forget_set: str) -> pd.Series:
     return t[(t.method == method) & (t.forget_set == forget_set) & t.chosen].iloc[0]
 
 
+def command(run: Run, method: str, forget_set: str) -> str:
+    """What repeats the trial that was taken, with the store that the comparison was given."""
+    return chosen(run, method, forget_set).command + _store(run)
+
+
+def _store(run: Run) -> str:
+    """The flag --store of the run's own command, after a space; '' where it took the default."""
+    try:
+        words = shlex.split(run.run["command"])
+    except ValueError as e:
+        raise ReportError(f"run.json: the field 'command' is no command line: {e}") from None
+    found = ""
+    for word, after in itertools.pairwise([*words, ""]):
+        name, equals, value = word.partition("=")
+        if name in ("--store", "-store"):
+            found = f" {shlex.quote(f'--store={value if equals else after}')}"
+    return found
+
+
 def model(run: Run, method: str, forget_set: str) -> Model:
     """The population that stands for a method on a forget set."""
     if method in REFERENCES:
@@ -130,15 +154,16 @@ def _board(run: Run, forget_sets: tuple[str, ...], name: str) -> Board:
     mean_ranks = np.mean([stats.ranks(block) for block in blocks.to_numpy()], axis=0)
     differences = [seeds[m] - seeds[BASELINE] if BASELINE in compared and m != BASELINE
                    else pd.Series(dtype=float) for m in compared]
+    untouched = _by_seed(run, UNTOUCHED, forget_sets, metric)
     ps = [stats.paired_p(d) for d in differences]
     rows = [Row(m, _epochs(run, m, forget_sets), _values(run, m, forget_sets), place, mean_rank,
-                estimate(d) if len(d) else None, p, corrected,
+                estimate(d) if len(d) else None, estimate(seeds[m] - untouched), p, corrected,
                 all(chosen(run, m, fs).within for fs in forget_sets))
             for m, place, mean_rank, d, p, corrected in zip(
                 compared, places, mean_ranks, differences, ps, stats.holm(ps))]
-    ceiling, floor = (Row(m, _epochs(run, m, forget_sets), _values(run, m, forget_sets))
-                      for m in (CEILING, FLOOR))
-    return Board(forget_sets, name, (ceiling, *sorted(rows, key=lambda r: r.rank), floor))
+    ceiling, original = (Row(m, _epochs(run, m, forget_sets), _values(run, m, forget_sets))
+                         for m in (CEILING, UNTOUCHED))
+    return Board(forget_sets, name, (ceiling, *sorted(rows, key=lambda r: r.rank), original))
 
 
 def _epochs(run: Run, method: str, forget_sets: tuple[str, ...]) -> tuple[int, ...]:
@@ -191,6 +216,7 @@ def table(run: Run, found: tuple[Board, ...]) -> pd.DataFrame:
             if row.rank is not None and board.name != OVERALL:
                 picked = chosen(run, row.method, board.name)
                 entry |= {c: picked[c] for c in ("learning_rate", "option", "strength", "note",
-                                                 "stage", "command")}
+                                                 "stage")}
+                entry["command"] = command(run, row.method, board.name)
             rows.append(entry)
     return pd.DataFrame(rows).astype({"rank": "Int64"})

@@ -17,6 +17,9 @@ _TITLES = {
     "sisa_original": "SISA before deletion M_SISA_O",
     "sisa": "SISA after deletion M_SISA",
 }
+# M_O, D_f, M_RND_OFFSET, M_KGLTOP1, M_FT+B in a text: the letter, what is below it, and the s of a
+# plural.
+SYMBOL = re.compile(r"\b([MD])_([A-Z0-9]+(?:[_+-]+[A-Z0-9]+)*|[a-z]+)(s?)(?!\w)")
 ENSEMBLES = ("sisa_original", "sisa")  # trained on their own: they do not start from M_O
 SPEEDUP = "sisa_speedup_"
 SPLIT_NAMES = {
@@ -141,7 +144,7 @@ def _fixed(run: Run) -> dict[str, tuple]:
                              "steps, in % of those of M_R with the same seed", 1, True),
         "flops": ("FLOPs", "floating-point operations of preparation and steps", 0),
         "wall_vs_retrain": ("time (% of M_R)", "training time, in % of that of M_R with the same "
-                            "seed", 1, True),
+                            "seed; timed once for all seeds together, so no interval", 1, True),
         "images": ("images", "images trained on, each epoch counted", 0),
         "steps": ("steps", "updates of the weights, those of other models in preparation "
                   "included", 0),
@@ -149,11 +152,12 @@ def _fixed(run: Run) -> dict[str, tuple]:
                              "in preparation included, in % of those of M_R with the same seed", 1,
                              True),
         "wall_seconds": ("time (s)", "training time in seconds: the member's share of its "
-                         "population, compilation excluded", 1),
+                         "population, compilation excluded; timed once, so no interval", 1),
         "epochs_trained": ("epochs trained", "epochs behind the weights that were kept", 1),
         f"{SPEEDUP}measured_wall": (
             "measured, time", "training time of M_R over that of the deletion, compilation "
-            "excluded; the times are of different runs if a model came from the store", 2),
+            "excluded; the times are of different runs if a model came from the store, and timed "
+            "once for all seeds, so no interval", 2),
         f"{SPEEDUP}measured_images": (
             "measured, images", "images that M_R trained on over those that the deletion trained "
             "on again", 2),

@@ -179,6 +179,8 @@ document.querySelectorAll("figure.plotted").forEach(function (figure) {
     const holder = document.createElement("div");
     holder.className = "scroll";
     holder.tabIndex = 0;
+    holder.setAttribute("role", "region");
+    holder.setAttribute("aria-label", "Values: " + svg.getAttribute("aria-label"));
     holder.innerHTML = "<table><thead>" + row("th", heads) + "</thead><tbody>" +
       rows.map(function (cells) { return row("td", cells); }).join("") + "</tbody></table>";
     values.appendChild(holder);

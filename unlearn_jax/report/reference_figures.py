@@ -5,9 +5,10 @@ from matplotlib.axes import Axes
 
 from unlearn_jax.report import hover, tables
 from unlearn_jax.report.inputs import Model, Run
+from unlearn_jax.report.naming import describe
 from unlearn_jax.report.predictions import Prediction
 from unlearn_jax.report.sample_figures import Made, chosen, predictions
-from unlearn_jax.report.stats import Estimate, estimate
+from unlearn_jax.report.stats import Estimate, estimate, estimate_metric
 from unlearn_jax.report.style import (
     INK,
     QUIET,
@@ -85,9 +86,15 @@ def _scatter(run: Run, ax: Axes, theirs: Prediction, model: Model,
 
 
 def plane(run: Run, forget_set: str) -> Made | None:
-    """Utility and Forgetting of each budget, joined by method, between M_O and M_R."""
-    metric = f"forgetting@{run.alpha:g}"
-    original = run.only(forget_set, "original")
+    """Utility and Forgetting of each budget, joined by method, between M_O and M_R.
+
+    Forgetting across seeds, which the ceiling bounds, where there is a ceiling.
+    """
+    alpha, original = f"{run.alpha:g}", run.only(forget_set, "original")
+    ceiling = tables.ceiling(run, forget_set, alpha)
+    across = bool(ceiling and ceiling.n) and _at(
+        run, original, forget_set, f"forgetting_across@{alpha}") is not None
+    metric = f"forgetting_across@{alpha}" if across else f"forgetting@{alpha}"
     start = _at(run, original, forget_set, metric)
     paths: dict[str, list[tuple[Model, tuple[Estimate, Estimate]]]] = {}
     for model in foremost(run, forget_set):
@@ -109,23 +116,28 @@ def plane(run: Run, forget_set: str) -> Made | None:
         for model, (x, y) in points:
             ax.annotate(str(model.epochs), (x.mean, y.mean), xytext=(5, 4), fontsize=7.5,
                         textcoords="offset points", color=INK)
-    ceiling = tables.ceiling(run, forget_set, f"{run.alpha:g}")
-    if ceiling and ceiling.n:
+    if across:
         _cross(ax, [(estimate([1.0]), ceiling)], look(run, run.only(forget_set, "retrain")),
                r"$M_\mathrm{R}$: ceiling")
     _levels(ax)
     ax.set_xlabel("utility (1: as good on the test set as $M_\\mathrm{R}$)")
-    ax.set_ylabel(f"Forgetting@{run.alpha:g} (1: errs as $M_\\mathrm{{R}}$)")
+    ax.set_ylabel(f"{describe(run, metric).header} (1: errs as $M_\\mathrm{{R}}$)")
     legend(ax)
+    target = (
+        "Forgetting is against the M_Rs of other seeds, as the ceiling is: unlearning is to come "
+        "to M_R's mark, up to the ceiling, at utility 1." if across else
+        "Forgetting is against the M_R of the same seed; no ceiling is known that it could be held "
+        "against. Unlearning is to come up, to utility 1.")
     return figure, f"Utility and Forgetting by budget, forget set {forget_set}", (
-        f"Forgetting@{run.alpha:g} against utility: means over seeds with 95 % intervals, joined "
-        "from M_O through the budgets, whose epochs stand beside the marks. Grey curves join "
-        "equal F = utility × Forgetting: it can rise without any forgetting, to the right. "
-        "Unlearning is to come to M_R's mark: up to the ceiling, at utility 1.")
+        f"{describe(run, metric).header} against utility: means over seeds with 95 % intervals, "
+        "joined from M_O through the budgets, whose epochs stand beside the marks. Grey curves "
+        "join equal utility × Forgetting, the number at their end: it can rise without any "
+        f"forgetting, to the right. {target}")
 
 
 def _at(run: Run, model: Model, forget_set: str, metric: str) -> tuple[Estimate, Estimate] | None:
-    at = tuple(estimate(run.values(model, forget_set, name)) for name in ("utility", metric))
+    at = tuple(estimate_metric(name, run.values(model, forget_set, name))
+               for name in ("utility", metric))
     return at if all(e.n for e in at) else None
 
 
@@ -139,18 +151,18 @@ def _cross(ax: Axes, points, style, name: str, texts: list[str] | None = None) -
 
 
 def _levels(ax: Axes) -> None:
-    """Curves of equal F behind the points, named at their ends."""
+    """Curves of equal products of x and y behind the points, named at their ends."""
     (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
     low, high = max(0.0, low - 0.05), min(1.02, high + 0.05)
     x = np.linspace(max(left, 1e-3), right, 60)
-    for f in np.arange(0.1, 1.6, 0.1):
-        y = f / x
+    for product in np.arange(0.1, 1.6, 0.1):
+        y = product / x
         shown = (y >= low) & (y <= high)
         if shown.sum() > 3:
             ax.plot(x[shown], y[shown], color=QUIET, lw=0.6, alpha=0.6, zorder=0)
             # a curve ends on the right, or below
             below = y[shown][-1] < low + 0.05 * (high - low)
-            ax.text(x[shown][-1], y[shown][-1], f" F {f:.1f}", fontsize=7.5, color=QUIET,
+            ax.text(x[shown][-1], y[shown][-1], f" {product:.1f}", fontsize=7.5, color=QUIET,
                     va="bottom" if below else "center", clip_on=True)
     ax.set_xlim(left, right + 0.07 * (right - left))
     ax.set_ylim(low, high)

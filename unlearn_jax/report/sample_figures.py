@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
 
 from unlearn_jax.report import hover
 from unlearn_jax.report.files import ReportError
@@ -24,6 +25,8 @@ from unlearn_jax.report.style import (
     label,
     legend,
     look,
+    name_classes,
+    name_height,
     plain,
     shade,
 )
@@ -72,7 +75,7 @@ def balance(run: Run, forget_set: str) -> Made | None:
         return None
     if after == before:
         after = None  # no balancing was asked for
-    figure, axes = canvas(7.0, 2.9)
+    figure, axes = canvas(7.0, 2.9 + name_height(run))
     ax = axes[0, 0]
     if after:
         at, heights, width = bars(run, after)
@@ -87,6 +90,7 @@ def balance(run: Run, forget_set: str) -> Made | None:
         ax.bar(at, list(counts.values()), 0.45 * width, color=SHADE, lw=0,
                label="$D_f$ (training and validation)")
     shade(run, ax, forget_set, text=False)
+    name_classes(run, ax.xaxis)
     ax.grid(axis="x", visible=False)
     ax.set_xlabel(axis_label(run))
     ax.set_ylabel("images")
@@ -129,6 +133,7 @@ def sample_errors(run: Run, forget_set: str) -> Made:
             ax.set_ylabel(_error_label(run))
             ax.set_ylim(bottom=0)
             ax.margins(x=0.01)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.grid(axis="x", visible=False)
             legend(ax, "above right")
     axes[-1, 0].set_xlabel("sample (random, fixed)")
@@ -266,7 +271,7 @@ def reach(values: np.ndarray) -> np.ndarray:
 
 def accuracy_by_class(run: Run, forget_set: str) -> Made:
     """Accuracy on the test set, class by class."""
-    figure, axes = canvas(7.0, 3.4)
+    figure, axes = canvas(7.0, 3.4 + name_height(run))
     ax = axes[0, 0]
     shade(run, ax, forget_set)
     models = drawn(run, forget_set)
@@ -280,8 +285,7 @@ def accuracy_by_class(run: Run, forget_set: str) -> Made:
         ax.errorbar(at, mean, reach(share), fmt="none", ecolor=style.color, elinewidth=1)
         [marks] = ax.plot(at, mean, style.marker, color=style.color, ms=5, label=label(model))
         hover.note(marks, texts=hover.interval(share.min(axis=0), share.max(axis=0)))
-        if len(mean) <= 20:
-            ax.set_xticks(np.arange(len(mean)))
+    name_classes(run, ax.xaxis)
     ax.grid(axis="x", visible=False)
     ax.set_ylim(-3, 103)
     ax.set_xlabel("class")
@@ -307,7 +311,8 @@ def confusion(run: Run, forget_set: str) -> Made:
     """Confusion matrices on the test set, one panel per model."""
     found = predictions(run, forget_set, "test", drawn(run, forget_set))
     rows, columns = grid_shape(len(found))
-    figure, axes = canvas(2.7 * columns + 0.8, 2.75 * rows + 0.2, rows, columns,
+    more = name_height(run, 12)  # on both sides
+    figure, axes = canvas(2.7 * columns + 0.8 + more, 2.75 * rows + 0.2 + more, rows, columns,
                           sharex=True, sharey=True)
     for ax in axes.flat[len(found):]:
         ax.set_axis_off()
@@ -326,8 +331,7 @@ def confusion(run: Run, forget_set: str) -> Made:
                 if value >= 0.5:
                     ax.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=6,
                             color="white" if value > 50 else INK)
-            ax.set_xticks(np.arange(len(mean)))
-            ax.set_yticks(np.arange(len(mean)))
+        name_classes(run, ax.xaxis, ax.yaxis, most=12)
     if image is not None:
         figure.colorbar(image, ax=axes, label="share of the true class (%)", fraction=0.03)
     figure.supxlabel("given class", fontsize=9)

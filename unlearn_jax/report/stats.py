@@ -10,6 +10,8 @@ from scipy import stats
 CONFIDENCE = 0.95
 # Metrics whose value of a seed is its mean over pairs with the other seeds.
 _OVER_PAIRS = ("ceiling@", "forgetting_across@")
+# Times are taken once for a whole population: each of its seeds has an equal share.
+_TIMED_ONCE = ("wall_", "sisa_speedup_measured_wall")
 GROUP = ["method", "forget_set", "epochs", "metric"]
 
 
@@ -115,8 +117,18 @@ def independent(metric: str, values):
     return pseudo_values(values) if metric.startswith(_OVER_PAIRS) else values
 
 
+def timed_once(metric: str) -> bool:
+    """Whether the seeds' values of a metric of results.csv are shares of one measurement."""
+    return metric.startswith(_TIMED_ONCE)
+
+
 def estimate_metric(metric: str, values) -> Estimate:
-    """`estimate`, or `estimate_pairs` of a metric of results.csv that is a mean over pairs."""
+    """`estimate`, or `estimate_pairs` of a metric of results.csv that is a mean over pairs.
+
+    What was timed once for all seeds has no interval.
+    """
+    if timed_once(metric):
+        return dataclasses.replace(estimate(values), std=math.nan, low=math.nan, high=math.nan)
     return (estimate_pairs if metric.startswith(_OVER_PAIRS) else estimate)(values)
 
 

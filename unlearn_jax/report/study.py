@@ -26,9 +26,9 @@ def section(run: Run) -> Section:
     return Section("The reference study", (_explanation(run), Items(conclusions(run, found))), (
         Section("Tables 3 to 8", tuple(study_tables.as_block(run, t) for t in made)),
         Section("The same tables of the mean prediction", (
-            Text("The study also speaks of averaging the three models' predictions. Here that is "
-                 "done first, and the mean is measured as if it were one model; against the mean "
-                 "prediction of the three M_R."),
+            Text("The study also speaks of averaging the predictions of its three models. Here "
+                 f"those of all seeds ({len(run.seeds)}) are averaged first, and the mean is "
+                 "measured as if it were one model, against the mean prediction of their M_Rs."),
             *(study_tables.as_block(run, t, averaged=True) for t in made))),
         Section("The study's claims", _claims(found)),
         *study_findings.sections(run),

@@ -10,7 +10,8 @@ def render(run: Run, table: StudyTable) -> str:
     """One table: of each value the mean ± half of its interval, and below it the printed one."""
     stub = len(table.stub)
     head = [escape(t) for t in table.stub] + [escape(column_title(m)) for m in table.models]
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{_caption(run, table)}}}",
+    lines = [r"% Needs \usepackage{booktabs}; the file is UTF-8.",
+             r"\begin{table}", r"\centering", rf"\caption{{{_caption(run, table)}}}",
              r"\begin{tabular}{" + "l" * stub + "r" * len(table.models) + "}", r"\toprule",
              " & ".join(head) + r" \\", r"\midrule"]
     for number, (names, entries) in enumerate(table.rows):

@@ -160,7 +160,7 @@ def as_block(run: Run, table: StudyTable, averaged: bool = False) -> Table:
     Args:
       averaged: of the seeds' mean prediction instead of the seeds' values.
     """
-    what = ("the metric of the three seeds' mean prediction, without an interval" if averaged
+    what = ("the metric of the seeds' mean prediction, without an interval" if averaged
             else tables.ROUGH)
     note = {3: f" Forget set {FIRST}; M_FT after {CHOSEN['ft']} epochs, random labels after "
                f"{CHOSEN['rnd']} (the study does not say how many its table has).",

@@ -8,6 +8,7 @@ import dataclasses
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
@@ -17,6 +18,8 @@ from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.naming import model_symbol
 from unlearn_jax.report.stats import estimate
 
+_NAMED = 20  # classes that a picture names at most
+_LONGEST, _ROOM = 16, 24  # letters of a name of a class; of all names side by side
 MOST_METHODS = 6  # that one picture of single samples or of curves holds
 INK, QUIET, SHADE = "#222222", "#737373", "#e69f00"
 # method: colour, line, marker
@@ -166,14 +169,45 @@ def grid_shape(count: int) -> tuple[int, int]:
     return max(-(-count // columns), 1), columns
 
 
+def of_classes(run: Run, counts: dict[str, int]) -> bool:
+    """Whether a histogram in data.json counts classes.
+
+    Steps before labels were grouped (`data.groups`) count numbers such as ages.
+    """
+    classes = len(run.data["class_names"])
+    return run.classification and all(k.isdecimal() and int(k) < classes for k in counts)
+
+
+def name_classes(run: Run, *axes: Axis, most: int = _NAMED) -> None:
+    """Names the classes along axes whose positions are their numbers, if there is room."""
+    names = _shown_names(run, most)
+    for axis in axes if names else ():
+        axis.set_ticks(np.arange(len(names)), names)
+        if axis.axis_name == "x" and name_height(run, most):
+            axis.set_tick_params(rotation=90)
+
+
+def name_height(run: Run, most: int = _NAMED) -> float:
+    """What the names of classes below an axis add to the height of a figure, in inches.
+
+    0 where they stand side by side.
+    """
+    names = _shown_names(run, most)
+    longest = max(map(len, names), default=0)
+    return 0.07 * longest if len(names) * longest > _ROOM else 0
+
+
+def _shown_names(run: Run, most: int) -> list[str]:
+    names = run.data["class_names"]
+    if not run.classification or len(names) > most:
+        return []
+    return [plain(n if len(n) <= _LONGEST else f"{n[:_LONGEST - 1]}…") for n in names]
+
+
 def bars(run: Run, counts: dict[str, int]) -> tuple[np.ndarray, np.ndarray, float]:
     """Positions, heights and width of the bars of a histogram in data.json."""
-    if run.classification:
-        # in file order, unless the labels are numbers
-        keys = sorted(counts, key=int) if all(k.isdecimal() for k in counts) else list(counts)
-        at = np.array([int(k) for k in keys]) if all(k.isdecimal() for k in keys) \
-            else np.arange(len(keys))
-        return at, np.array([counts[k] for k in keys]), 0.8
+    if of_classes(run, counts):
+        return np.array([int(k) for k in counts]), np.array(list(counts.values())), 0.8
     at = np.array([float(k) for k in counts])
     heights = np.array(list(counts.values()))
     if len(at) > 150:

@@ -8,7 +8,7 @@ from unlearn_jax.report.files import ReportError
 from unlearn_jax.report.inputs import AVERAGED, POPULATION, Model, Run
 from unlearn_jax.report.naming import SPEEDUP, Metric, describe, model_title
 from unlearn_jax.report.origins import trace
-from unlearn_jax.report.stats import Estimate, estimate_metric
+from unlearn_jax.report.stats import Estimate, estimate_metric, timed_once
 
 NONE = Cell("–", sort=float("nan"))
 ROUGH = ("mean ± half the width of its 95 % interval (Student's t over seeds; of what is a mean "
@@ -157,7 +157,7 @@ def failures(run: Run) -> Table | None:
         names = "every metric" if len(group) == totals[key] else ", ".join(group.metric)
         who = "averaged prediction" if seed == -1 else str(seed)
         rows.append((Cell(model_title(run, Model(method, epochs))), Cell(forget_set),
-                     Cell(str(epochs), sort=epochs), Cell(who, sort=seed), Cell(names)))
+                     epochs_cell(epochs), Cell(who, sort=seed), Cell(names)))
     return Table(
         "Values that are not numbers: the member failed in training, or is measured "
         "against one that did. They are left out of means, intervals and figures; n counts the "
@@ -194,14 +194,18 @@ def ceiling(run: Run, forget_set: str, alpha: str) -> Estimate | None:
 
 
 def number(metric: Metric, e: Estimate | None, fixed: bool = False) -> Cell:
-    """`mean ± half-width (n)`; `fixed` for a value that knows no seed."""
+    """`mean ± half-width (n)`; the mean alone of what was timed once for all seeds.
+
+    Args:
+      fixed: for a value that knows no seed.
+    """
     if e is None:
         return NONE
     if e.n == 0:
         return Cell("nan", "(n=0)", float("nan"))
     if e.infinite:
         return Cell(metric.infinite, f"in {e.infinite} of {e.n}", e.mean)
-    if fixed:
+    if fixed or timed_once(metric.name):
         return Cell(metric.text(e.mean), "", e.mean)
     if not e.has_interval:
         return Cell(metric.text(e.mean), f"(n={e.n}, no interval)", e.mean)
@@ -228,8 +232,12 @@ def _model_table(run: Run, forget_set: str, names: list[str], models: list[Model
 
 
 def _head(run: Run, model: Model) -> tuple[Cell, Cell]:
-    epochs = NONE if model.epochs == 0 else Cell(str(model.epochs), sort=model.epochs)
-    return Cell(model_title(run, model), sort=run.rank[model.method]), epochs
+    return Cell(model_title(run, model), sort=run.rank[model.method]), epochs_cell(model.epochs)
+
+
+def epochs_cell(epochs: int) -> Cell:
+    """A budget; none of M_O and the median, which were not given one."""
+    return Cell(str(epochs), sort=epochs) if epochs else NONE
 
 
 def _estimate(run: Run, model: Model, forget_set: str, metric: str) -> Estimate | None:

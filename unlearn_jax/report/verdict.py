@@ -89,7 +89,7 @@ def on_gap(run: Run, forget_set: str) -> str:
     if g.n == 0:
         return f"{text}No seed has finite values on D_f for both M_O and M_R: nothing to compare."
     text += (f"On D_f the {what} of M_R is {_distance(metric, g.mean, 'above', 'below')} that of "
-             f"M_O{_interval(metric, g)}")
+             f"M_O{interval(metric, g)}")
     if g.n == 1:
         return f"{text}. One seed gives no interval, so nothing is established."
     if g.above_zero:
@@ -102,6 +102,12 @@ def on_gap(run: Run, forget_set: str) -> str:
             "so these numbers cannot show whether anything was forgotten.")
 
 
+def sets_with_gap(run: Run) -> list[str]:
+    """The forget sets on which M_R errs more than M_O, by an interval that excludes 0."""
+    return [name for name in run.forget_sets
+            if gap(run, name, run.only(name, "original")).gap.above_zero]
+
+
 def on_model(run: Run, forget_set: str, model: Model) -> str:
     """In words: where an unlearned model stands between M_O and M_R."""
     metric, share = _metric(run), Metric("", "", "", 0, True)
@@ -110,10 +116,10 @@ def on_model(run: Run, forget_set: str, model: Model) -> str:
     if each.shift.n == 0:
         return f"{name} cannot be judged: no seed has finite values for M_O, M_R and it."
     detail = (f"on D_f it errs {_distance(metric, each.shift.mean, 'more', 'less')} than M_O"
-              f"{_interval(metric, each.shift)}")
+              f"{interval(metric, each.shift)}")
     if each.share.n:
         detail += (f", which is {share.text(each.share.mean)} % of the gap"
-                   f"{_interval(share, each.share, ' %')}")
+                   f"{interval(share, each.share, ' %')}")
     detail += f".{_on_forgetting(run, forget_set, model)}"
     return f"{name} {_standing(each, model.method in ENSEMBLES)}: {detail}{on_start(run, model)}"
 
@@ -159,8 +165,9 @@ def table(run: Run) -> Table | None:
             cells = ((metric, g.gap, reference), (metric, g.shift, model), (metric, g.rest, model),
                      (share, g.share if g.share.n else None, model))
             rows.append((Cell(forget_set), Cell(model_symbol(model)), *(
-                trace(run, number(m, e), of, forget_set, error_metric(run), 100 if
-                      run.classification else 1) for m, e, of in cells)))
+                trace(run, _marked(number(m, e), e if m is metric else None), of, forget_set,
+                      error_metric(run), 100 if run.classification else 1)
+                for m, e, of in cells)))
     if not rows:
         return None
     unit = metric.header
@@ -168,8 +175,9 @@ def table(run: Run) -> Table | None:
     return Table(
         f"Differences on the forget set: {ROUGH}. Each is taken within a seed, then averaged "
         "over the seeds where all models concerned are finite. A difference is established where "
-        f"its interval excludes 0{points}." + on_start(run, *dict.fromkeys(
-            model for forget_set in run.forget_sets for model in run.unlearned(forget_set))),
+        f"its interval excludes 0, whatever the digits shown: marked *{points}." + on_start(
+            run, *dict.fromkeys(model for forget_set in run.forget_sets
+                                for model in run.unlearned(forget_set))),
         (("forget set", "which D_f"), ("M_e", "the unlearned model and its budget"),
          (f"M_R − M_O ({unit})", f"{what} on D_f of M_R minus that of M_O, {unit}: what there is "
           "to forget"),
@@ -180,6 +188,13 @@ def table(run: Run) -> Table | None:
          ("gap closed (%)", "(M_e − M_O) / (M_R − M_O) per seed, in %: 0 is M_O, 100 is M_R; "
           "“–” where no gap is established")),
         tuple(rows))
+
+
+def _marked(cell: Cell, difference: Estimate | None) -> Cell:
+    """The cell with a star where a difference is established, which rounded ends may not show."""
+    if difference is None or not (difference.above_zero or difference.below_zero):
+        return cell
+    return dataclasses.replace(cell, note=f"{cell.note} *".strip())
 
 
 def _metric(run: Run) -> Metric:
@@ -200,7 +215,7 @@ def _on_use(run: Run, forget_set: str, original: Model) -> str:
     what, unit = ("accuracy", " %") if run.classification else ("MAE", f" {run.unit}")
     answer = "most frequent class" if run.classification else "median"
     text = (f"On the test set M_O has an {what} of {metric.text(own.mean)}{unit}"
-            f"{_interval(metric, own, unit)}; always answering the training set's {answer} has "
+            f"{interval(metric, own, unit)}; always answering the training set's {answer} has "
             f"one of {metric.text(baseline.mean)}{unit}. ")
     if own.n < 2:
         return text
@@ -234,7 +249,8 @@ def _distance(metric: Metric, value: float, more: str, less: str) -> str:
     return f"{metric.text(abs(value))} {metric.header} {less if value < 0 else more}"
 
 
-def _interval(metric: Metric, e: Estimate, unit: str = "") -> str:
+def interval(metric: Metric, e: Estimate, unit: str = "") -> str:
+    """In words, in brackets, to stand behind a mean."""
     if e.n < 2:
         return f" (n={e.n}, no interval)"
     return (f" (95 % interval {metric.text(e.low)} to {metric.text(e.high)}{unit}, "
