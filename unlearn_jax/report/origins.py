@@ -7,6 +7,7 @@ from unlearn_jax.report.inputs import Model, Run
 
 MOST_SEEDS = 8  # whose values are listed
 _DATA, _ORIGINAL = ("data",), ("seeds", "data", "model", "train")
+_OF_MODELS = ("predictions", "explain", "relearn")  # stages that make no models of their own
 
 
 def stage_anchor(key: str) -> str:
@@ -79,7 +80,7 @@ def config_sections(run: Run, stage: str) -> tuple[str, ...]:
         wanted = _DATA
     elif stage == "original":
         wanted = _ORIGINAL
-    elif stage == "predictions":
+    elif stage in _OF_MODELS:
         wanted = ("eval",)
     else:
         own = ("forget",) if stage == "retrain" else ("forget", "unlearn", "compare", "thesis")
