@@ -159,6 +159,13 @@ def test_too_few_seeds_are_refused_and_what_needs_fewer_is_kept():
     assert {r["metric"] for r in rows} == {"w1_forget"} and "takes 4 seeds" in refused[0]
 
 
+def test_the_perfect_quality_needs_no_halves():
+    reference = some(outcome("retrain", 0, 1), 3)
+    rows, refused = audits.audit_rows(audit(reference, reference), ("challenge",))
+    assert [r["metric"] for r in rows] == ["population:challenge_quality_perfect"]
+    assert "half of 3 is 1" in refused[0]
+
+
 def test_a_bug_is_no_refusal(monkeypatch):
     def broken(*_):
         raise ValueError("shapes (3,) and (4,)")

@@ -36,7 +36,7 @@ Values = Iterator[tuple[str, np.ndarray | float]]
 _HALVINGS = 20
 # Models of a kind in a half. Of three a likelihood-ratio attack would judge one by the variance of
 # the two others, of a single degree of freedom; and of one model there is no distribution.
-_LEAST_LIRA, _LEAST_DISTANCES = 4, 2
+_LEAST_LIRA, _LEAST_DISTANCES, _LEAST_CHALLENGE = 4, 2, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,12 +144,16 @@ def _challenge(audit: Audit) -> Values:
     """The 2023 challenge's forgetting quality and score."""
     retrained = _finite(audit.scores(audit.reference, audit.members))
     if audit.is_reference:
+        yield "population:challenge_quality_perfect", challenge.perfect_quality(
+            len(retrained), len(retrained), bins=audit.config.challenge_bins)
         half = len(retrained) // 2
+        if half < _LEAST_CHALLENGE:
+            raise Refused("half of the M_Rs are compared with the other half, "
+                          f"{_LEAST_CHALLENGE} of either at least, and half of {len(retrained)} "
+                          f"is {half}")
         found = challenge.forgetting_quality(retrained[:half], retrained[half:2 * half],
                                              bins=audit.config.challenge_bins)
         yield "population:challenge_quality_halves", found.value
-        yield "population:challenge_quality_perfect", challenge.perfect_quality(
-            len(retrained), len(retrained), bins=audit.config.challenge_bins)
         return
     unlearned = _finite(audit.scores(audit.outcome, audit.members))
     found = challenge.forgetting_quality(unlearned, retrained, bins=audit.config.challenge_bins)
