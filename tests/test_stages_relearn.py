@@ -81,6 +81,13 @@ def test_what_did_not_come_down_is_counted_and_bounded(monkeypatch):
     assert set(retrained) == {"relearn_epochs", "relearn_censored"}
 
 
+def test_where_the_retrained_has_nothing_to_relearn_the_index_says_nothing(monkeypatch):
+    ft, _ = measures(monkeypatch, [[0, 0], [0, 0]], [[0, 0], [0, 0]], KNOWS, KNOWS)
+    np.testing.assert_array_equal(ft["relearn_epochs"], [0, 0])
+    np.testing.assert_array_equal((ft["ain_low"], ft["ain_high"]), ([0, 0], [np.inf, np.inf]))
+    assert "ain" not in ft
+
+
 def test_a_failed_member_is_nan_and_hides_no_other(monkeypatch):
     nan = np.nan
     ft, _ = measures(monkeypatch, [[nan, nan, nan], [9, 9, 0]], [[9, 9, 0], [9, 9, 0]], KNOWS,

@@ -65,13 +65,15 @@ AUDIT_METRICS: dict[str, tuple[str, str, int, bool]] = {
                           "injected patch is stamped on them", 3, False),
     r"ain": ("AIN", "anamnesis index: epochs to relearn D_f, over those of M_R; 1: like a model "
              "that never saw it, near 0: it had only hidden it. “–” where it is not known for "
-             "every seed, as some loss did not come down in the epochs made: then the bounds "
-             "beside it say what is known", 2, False),
+             "every seed, as some loss did not come down in the epochs made, or neither the model "
+             "nor M_R had anything to relearn, their losses being at M_O's from the start: then "
+             "the bounds beside it say what is known", 2, False),
     r"ain_low": ("AIN, at least", "lower bound of the anamnesis index, a loss that did not come "
                  "down in the epochs made counting as one that needs one epoch more; 0 where that "
-                 "is M_R's", 2, False),
+                 "is M_R's, and where neither had anything to relearn", 2, False),
     r"ain_high": ("AIN, at most", "upper bound of the anamnesis index; infinite where the model's "
-                  "loss did not come down in the epochs made", 2, False),
+                  "loss did not come down in the epochs made, or M_R had nothing to relearn", 2,
+                  False),
     r"relearn_epochs": ("epochs to relearn", "epochs of training on D_f until the loss on its "
                         "training samples is within 5 % of M_O's. Where that took longer than the "
                         "epochs made in some seeds, the cell says in how many; there is no mean",
