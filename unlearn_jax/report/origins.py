@@ -49,6 +49,7 @@ def made_by(run: Run, cell: Cell, model: Model, forget_set: str) -> Cell:
     rows = rows[(rows.method == model.method) & (rows.epochs == model.epochs)
                 & (rows.forget_set == forget_set)]
     keys = {run.origin(model, forget_set, metric) for metric in rows.metric.unique()} - {""}
+    keys = {key for key in keys if run.stage(key)["stage"] not in _OF_MODELS}
     if len(keys) != 1:
         return cell
     return linked(run, cell, keys.pop())

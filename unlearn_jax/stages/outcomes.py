@@ -16,7 +16,7 @@ from unlearn_jax.models import Variables
 from unlearn_jax.predict import Predictor, make_predictor, predict
 from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
-from unlearn_jax.stages.relearn import relearn_measures
+from unlearn_jax.stages.relearn import MEASURES, relearn_measures, relearn_stage
 from unlearn_jax.store import stage_key
 
 
@@ -82,8 +82,9 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
             continue  # what is left to do needs predictions alone, and no other process
         for outcome in outcomes:
             results.save_predictions(study.run.directory / "predictions", outcome, targets)
-        rows += results.result_rows(outcomes[:-1], outcomes[-1], targets, baseline,
+        found = results.result_rows(outcomes[:-1], outcomes[-1], targets, baseline,
                                     study.config.eval, classification)
+        rows += _by_relearning(study, models, found, retrain.forget_set)
         for outcome in outcomes:
             rows += _audit(study, outcome, outcomes[-1], targets, retrain.forget_set)
     if not processes.leads():
@@ -116,6 +117,14 @@ def _with_relearning(study: Study, models: Sequence[Models],
     for i, own in zip(single, measures):
         found[i] = dataclasses.replace(found[i], measures={**found[i].measures, **own})
     return found
+
+
+def _by_relearning(study: Study, models: Sequence[Models], rows: list[dict[str, Any]],
+                   forget_set: ForgetSet) -> list[dict[str, Any]]:
+    """The rows, those of relearn times with the key of the relearning and not of the models."""
+    keys = {m.stage.key: relearn_stage(study, m.stage, forget_set).key for m in models}
+    return [{**row, "stage": keys[row["stage"]]} if row["metric"] in MEASURES else row
+            for row in rows]
 
 
 def _touched_rows(study: Study, stage: Stage) -> list[dict[str, Any]]:
