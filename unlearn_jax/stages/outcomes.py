@@ -53,7 +53,7 @@ def stored(study: Study, stage: Stage) -> Models:
 def write_results(study: Study, original: Stage, retrained: list[Stage], unlearned: list[Stage],
                   ensembles: Sequence[Models] = ()) -> None:
     """Predictions of every model on every split, and results.csv, history.csv, touched.csv."""
-    rows = []
+    rows, refused = [], []
     layout = make_layout(study.config.parallel, len(study.seeds))
     predictor = make_predictor(study.model, layout)
     study = dataclasses.replace(study, resident=Feed(layout, study.resident).data)
@@ -86,9 +86,12 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
                                     study.config.eval, classification)
         rows += _by_relearning(study, models, found, retrain.forget_set)
         for outcome in outcomes:
-            rows += _audit(study, outcome, outcomes[-1], targets, retrain.forget_set)
+            found, why = _audit(study, outcome, outcomes[-1], targets, retrain.forget_set)
+            rows += found
+            refused += why
     if not processes.leads():
         return
+    _warn_of(study, refused)
     study.run.write_table("results.csv", rows, results.COLUMNS)
     if uncounted := results.uncounted(rows):
         study.run.warn(f"FLOPs of {', '.join(uncounted)} are unknown: jax had no CPU to count them "
@@ -138,7 +141,8 @@ def _touched_rows(study: Study, stage: Stage) -> list[dict[str, Any]]:
 
 
 def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
-           targets: results.Targets, forget_set: ForgetSet) -> list[dict[str, Any]]:
+           targets: results.Targets, forget_set: ForgetSet) -> tuple[list[dict[str, Any]], list]:
+    """Rows of results.csv, and the audits that could not be made."""
     from unlearn_jax import audits  # scikit-learn takes a second to import
 
     trained, test = study.trained_labels, study.splits.test
@@ -153,10 +157,14 @@ def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
     audit = audits.Audit(outcome, reference, targets, members, others,
                          study.dataset.num_classes > 0, study.config.eval,
                          study.splits.injection)
-    rows, refused = audits.audit_rows(audit, study.config.eval.audits)
-    for reason in refused:
-        study.run.warn(reason)
-    return rows
+    return audits.audit_rows(audit, study.config.eval.audits)
+
+
+def _warn_of(study: Study, refused: list) -> None:
+    from unlearn_jax import audits
+
+    for message in audits.refusals_in_words(refused):
+        study.run.warn(message)
 
 
 def _outcome(study: Study, predictor: Predictor, models: Models,
