@@ -46,7 +46,9 @@ AUDIT_METRICS: dict[str, tuple[str, str, int, bool]] = {
                                     False),
     r"population:challenge_accepted": ("within 20 % of the time", "1: yes", 0, False),
     r"w1_forget": ("W1 on D_f", "Wasserstein-1 distance between the outputs on D_f of the model "
-                   "and of M_R with the same seed (of M_R: with another seed)", 3, False),
+                   "and of M_R with the same seed, which grew from the same weights. Of M_R: with "
+                   "that of another seed, so that models may be nearer to M_R than it is without "
+                   "having forgotten", 3, False),
     r"population:w1": ("W1 over models", "Wasserstein-1 distance between what half of the models "
                        "and the M_Rs of the other seeds say of a sample, mean over D_f and over "
                        "random halves (of M_R: M_Rs of some seeds and of others). The fewer the "
