@@ -61,8 +61,14 @@ def some(o, count):
                                outputs={k: v[:count] for k, v in o.outputs.items()})
 
 
-def values(made, *names):
+def audit_rows(made, names):
+    """Rows, and in words why there are no more."""
     rows, refused = audits.audit_rows(made, names)
+    return rows, audits.refusals_in_words(refused)
+
+
+def values(made, *names):
+    rows, refused = audit_rows(made, names)
     assert not refused
     found = {}
     for row in rows:
@@ -115,7 +121,7 @@ def test_attacks_judge_by_the_labels_that_were_trained_on():
 
 def test_a_forget_set_with_few_training_samples_is_not_attacked():
     reference = outcome("retrain", 0, 1)
-    rows, refused = audits.audit_rows(audit(reference, reference, members=np.arange(4)), ("mia",))
+    rows, refused = audit_rows(audit(reference, reference, members=np.arange(4)), ("mia",))
     assert not rows and len(refused) == 1
     assert "there are 4 members (samples that were trained on)" in refused[0]
 
@@ -149,14 +155,31 @@ def test_what_retraining_reaches_is_what_no_difference_reaches(twins):
 
 def test_too_few_seeds_are_refused_and_what_needs_fewer_is_kept():
     reference, same = populations(7, 0)
-    rows, refused = audits.audit_rows(audit(same, reference), ("lira", "distances"))
+    rows, refused = audit_rows(audit(same, reference), ("lira", "distances"))
     assert len(refused) == 1
     assert "takes 8 seeds without a failed member, and there are 7" in refused[0]
     assert {r["metric"] for r in rows} == {"w1_forget", "population:w1", "population:js",
                                            "population:klom"}
     reference, same = populations(3, 0)
-    rows, refused = audits.audit_rows(audit(same, reference), ("distances",))
+    rows, refused = audit_rows(audit(same, reference), ("distances",))
     assert {r["metric"] for r in rows} == {"w1_forget"} and "takes 4 seeds" in refused[0]
+
+
+def test_one_reason_for_many_models_is_said_once():
+    reference, judged = (some(outcome(m, 0, 1), 3) for m in ("retrain", "ft"))
+    later = dataclasses.replace(judged, epochs=4, forget_set="28-36")
+    refused = [r for o in (judged, later, reference)
+               for r in audits.audit_rows(audit(o, reference), ("lira", "challenge"))[1]]
+    lira, challenge = audits.refusals_in_words(refused)
+    assert lira.startswith("audit lira of 3 populations (ft, retrain; on 20-28, 28-36): half of")
+    assert challenge.startswith("audit challenge of retrain at 2 epochs on 20-28: half of")
+
+
+def test_the_perfect_quality_needs_no_halves():
+    reference = some(outcome("retrain", 0, 1), 3)
+    rows, refused = audit_rows(audit(reference, reference), ("challenge",))
+    assert [r["metric"] for r in rows] == ["population:challenge_quality_perfect"]
+    assert "half of 3 is 1" in refused[0]
 
 
 def test_a_bug_is_no_refusal(monkeypatch):
@@ -166,7 +189,7 @@ def test_a_bug_is_no_refusal(monkeypatch):
     monkeypatch.setattr(likelihood_ratio, "u_lira_leave_pair_out", broken)
     reference = outcome("retrain", 0, 1)
     with pytest.raises(ValueError, match="shapes"):
-        audits.audit_rows(audit(reference, reference), ("lira",))
+        audit_rows(audit(reference, reference), ("lira",))
 
 
 @TASKS
@@ -255,7 +278,7 @@ def test_the_effect_of_a_patch(labels):
 
 def test_what_cannot_be_audited_is_said_and_gives_no_rows():
     reference = outcome("retrain", 0, 1)
-    rows, refused = audits.audit_rows(audit(reference, reference), ("confusion", "injection"))
+    rows, refused = audit_rows(audit(reference, reference), ("confusion", "injection"))
     assert not rows and len(refused) == 2
     assert refused[0].startswith("audit confusion of retrain at 2 epochs on 20-28: it needs "
                                  "config.data.inject='confusion:A:B:N'")

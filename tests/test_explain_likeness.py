@@ -21,8 +21,9 @@ def test_pairs_of_the_same_and_of_other_seeds(kind):
     for m in range(3):
         for n in range(2):
             assert same[m, n] == pytest.approx(of(kind, a[m, n], b[m, n]))
-            pairs = [of(kind, a[m, n], b[k, n]) for k in range(3) if k != m]
-            assert other[m, n] == pytest.approx(np.mean(pairs))
+            pairs = [of(kind, a[i, n], b[k, n]) for k in range(3) for i in range(3)
+                     if k != i and m in (k, i)]
+            assert len(pairs) == 4 and other[m, n] == pytest.approx(np.mean(pairs))
 
 
 def test_members_that_share_their_first_weights_with_one_model():
@@ -51,6 +52,15 @@ def test_maps_without_a_direction_and_failed_members_have_no_likeness():
     same, other = likeness(*[unit_maps(a, "rank_correlation")] * 2)
     assert np.isnan(same[0, 0]) and np.isnan(other[0, 0]) and np.isnan(same[2, 1])
     assert np.isfinite(other[:2, 1]).all() and np.isfinite(same[1]).all()
+
+
+def test_a_seed_without_one_of_its_two_maps_is_in_no_pair():
+    a, b = (unit_maps(R.normal(size=(3, 2, 4, 4)), "cosine") for _ in range(2))
+    b[0, 1] = np.nan
+    _, other = likeness(a, b)
+    pair = np.mean([a[1, 1] @ b[2, 1], a[2, 1] @ b[1, 1]])
+    np.testing.assert_allclose(other[:, 1], [np.nan, pair, pair])
+    assert np.isfinite(other[:, 0]).all()
 
 
 def test_means_of_what_is_finite():

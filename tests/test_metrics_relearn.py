@@ -30,7 +30,7 @@ INF = np.inf
 @pytest.mark.parametrize("mine, theirs, value, low, high", [
     (3, 6, 0.5, 0.5, 0.5),
     (0, 6, 0, 0, 0),
-    (0, 0, 1, 1, 1),
+    (0, 0, np.nan, 0, INF),        # nothing to relearn: nothing is known
     (3, 0, INF, INF, INF),
     (99, 5, np.nan, 2, INF),       # at least 10 steps over 5
     (5, 99, np.nan, 0, 0.5),       # 5 over at least 10 steps

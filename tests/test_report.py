@@ -349,12 +349,14 @@ def test_audits_stand_in_tables_of_their_own(tmp_path):
         for seed in (0, 1, 2):
             file.write(f"ft,20-28,2,{seed},mia_auc,0.6{seed},k\n")
             file.write(f"retrain,20-28,12,{seed},mia_auc,0.5{seed},k\n")
+            file.write(f"retrain,20-28,12,{seed},w1_forget,0.5{seed},k\n")
         file.write("ft,20-28,2,-1,population:lira_accuracy,0.875,k\n")
     write_report(workdir)
     text = (workdir / "report.md").read_text()
     members = text.index("Audits, forget set 20-28")
     whole = text.index("Audits over all seeds together, forget set 20-28")
     assert "MIA AUC" in text[members:whole] and "0.610" in text[members:whole]
+    assert "without any memory of D_f, but for W1 on D_f" in text[members:whole].replace("\\_", "_")
     assert "U-LiRA (%)" in text[whole:] and "87.5" in text[whole:]
     assert "mia_auc" not in text, "the headers and definitions explain it"
 

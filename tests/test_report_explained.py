@@ -1,38 +1,22 @@
-"""Pictures of explanations: maps are images, changes of channels are lines with their values."""
+"""Likeness of maps: whose interval is which."""
 
-import numpy as np
 import pytest
 from fake_workdir import write_csv, write_workdir
 
-from unlearn_jax.report import explained_figures
+from unlearn_jax.report import explained
 from unlearn_jax.report.inputs import read_run
+from unlearn_jax.report.stats import estimate, estimate_pairs
 
-MODELS = (("original", 0), ("retrain", 12), ("ft", 2))
-
-
-@pytest.fixture
-def run(tmp_path):
-    path = write_workdir(tmp_path, seeds=(0, 1), samples=12, history=False)
-    for name in ("explanations", "figures"):
-        (path / name).mkdir()
-    maps = np.ones((3, 2, 8, 8))
-    np.savez(path / "explanations" / "20-28.npz", methods=[m for m, _ in MODELS],
-             epochs=[e for _, e in MODELS], set_names=["forget", "retain"],
-             sets=["forget", "retain"], images=np.zeros((2, 8, 8, 3)), labels=np.array([20, 40]),
-             values=np.ones((3, 2)), ig=maps, gradcam=maps, mean_ig=maps, mean_gradcam=maps)
-    write_csv(path / "channels.csv", explained_figures._CHANNELS, [
-        (m, "20-28", e, s, name, "stage 4", c, (c + 1) * (2 if name == "forget" else 1), 2)
-        for m, e in MODELS for s in (0, 1) for name in ("forget", "retain") for c in (0, 1)])
-    return read_run(path)
+VALUES = (0.1, 0.2, 0.6)
 
 
-def test_changes_of_channels_can_be_pointed_at(run):
-    figures = {f.file: f.plot for f in explained_figures.draw(run, "20-28")}
-    assert len(figures) == 5
-    assert [name for name, plot in figures.items() if plot] == ["explained-channels-20-28.png"]
-    [panel] = figures["explained-channels-20-28.png"].panels
-    assert panel.y == "change / floor"
-    points = {s.name: [(p.x, p.y) for p in s.points] for s in panel.series}
-    # largest first: changes 4 and 2 on D_f, 2 and 1 on D_r, over a floor of 2
-    assert points["$M_\\mathrm{FT}$, 2 epochs, $D_f$"] == [("25", "2"), ("75", "1")]
-    assert points["$M_\\mathrm{FT}$, 2 epochs, $D_r$"] == [("25", "1"), ("75", "0.5")]
+@pytest.mark.parametrize("pair, expected", [
+    (("retrain", "other"), estimate_pairs(VALUES)), (("retrain", "same"), estimate(VALUES))])
+def test_means_over_pairs_of_seeds_have_the_jackknifes_interval(tmp_path, pair, expected):
+    path = write_workdir(tmp_path / "run", history=False, samples=12)
+    write_csv(path / "explain.csv", explained._COLUMNS, [
+        ("ft", "20-28", 2, seed, "forget", "ig", "rank_correlation", *pair, value, 4)
+        for seed, value in enumerate(VALUES)])
+    run = read_run(path)
+    table = explained._likeness(run, explained.read(run, "20-28"))
+    assert table.rows[0][-1].note == f"± {expected.half:.2f} (3)"

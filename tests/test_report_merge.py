@@ -1,11 +1,13 @@
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from fake_workdir import write_comparison, write_csv, write_workdir
 
-from unlearn_jax.report import markdown
+from unlearn_jax.metrics import errors
+from unlearn_jax.report import across, markdown
 from unlearn_jax.report.__main__ import main
 from unlearn_jax.report.files import ReportError
 from unlearn_jax.report.inputs import read_run
@@ -151,6 +153,73 @@ def test_what_is_of_all_seeds_of_a_run_is_of_no_merged_run(runs, tmp_path):
     assert "population:w1" not in merged and merged["population:js"] == "0.5"
     assert merged["w1_forget"] == "1.5", "against another seed of its own run, as a ceiling is"
     assert merged["forgetting_across@7"] == "1.5"
+
+
+def of_seeds(whole, path, seeds):
+    """What a run of some of the seeds would have left, and of pairs what nobody would believe."""
+    shutil.copytree(whole, path)
+    rows = table(path)
+    rows = rows[rows.seed.isin([str(s) for s in (*seeds, -1)])]
+    rows.loc[rows.metric.str.startswith(PAIRED), "value"] = "0.123"
+    rows.to_csv(path / "results.csv", index=False)
+    for file in (path / "predictions").iterdir():
+        with np.load(file) as arrays:
+            kept = np.isin(arrays["seeds"], seeds)
+            cut = {k: arrays[k][kept] if k in ("outputs", "seeds") else arrays[k] for k in arrays}
+        np.savez(file, **cut)
+    return path
+
+
+PAIRED = ("ceiling@", "forgetting_across@")
+
+
+def paired(path):
+    rows = table(path)
+    rows = rows[rows.metric.str.startswith(PAIRED)]
+    return {(r.method, r.metric, r.seed, r.stage): float(r.value) for r in rows.itertuples()}
+
+
+@pytest.mark.parametrize("parts", [
+    ((0, 1, 2), (3, 4)), ((0, 1, 2), (2, 3, 4)), ((0,), (1, 2, 3, 4))])
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_means_over_pairs_are_over_all_pairs_of_the_merged_seeds(tmp_path, parts, task):
+    whole = write_workdir(tmp_path / "whole", seeds=range(5), samples=12, failed={("ft", 1)},
+                          task=task, history=False)
+    merge_runs([Source(of_seeds(whole, tmp_path / str(i), seeds))
+                for i, seeds in enumerate(parts)], tmp_path / "out")
+    found = paired(tmp_path / "out")
+    assert found == pytest.approx(paired(whole), rel=1e-5, nan_ok=True)
+    assert len({key[:2] for key in found}) == 3 * 3 and not any(v == 0.123 for v in found.values())
+
+
+def test_a_run_with_all_seeds_keeps_its_means_over_pairs(tmp_path):
+    whole = write_workdir(tmp_path / "whole", seeds=range(5), samples=12, history=False)
+    some = of_seeds(whole, tmp_path / "some", (0, 1, 2))
+    merge_runs([Source(some), Source(whole)], tmp_path / "out")
+    assert paired(tmp_path / "out") == paired(whole)
+
+
+def test_runs_whose_retrained_have_different_budgets_have_no_pairs(tmp_path):
+    whole = write_workdir(tmp_path / "whole", seeds=range(4), samples=12, history=False)
+    a, b = (of_seeds(whole, tmp_path / n, s) for n, s in (("a", (0, 1)), ("b", (2, 3))))
+    rows = table(b)
+    rows.loc[rows.method == "retrain", "epochs"] = "13"
+    rows.to_csv(b / "results.csv", index=False)
+    for file in (b / "predictions").glob("retrain.*"):
+        file.rename(file.with_name(file.name.replace(".12.", ".13.")))
+    merge_runs([Source(a), Source(b)], tmp_path / "out")
+    assert {key[0] for key in paired(tmp_path / "out")} == {"retrain"}
+
+
+@pytest.mark.parametrize("started", [(0, 1, 2, 3), (2, 2, 2, 2)])
+def test_pairs_of_models_are_those_of_the_metric(started):
+    reference, evaluated = np.random.default_rng(0).gamma(2, 4, (2, 4, 9)).astype(np.float32)
+    evaluated[3, 4] = np.nan
+    seeds = [10, 11, 12, 13]
+    found = across.forgetting_across(reference, evaluated, 5.0, seeds, [seeds[s] for s in started])
+    expected = errors.forgetting_across(reference, evaluated, np.array([5.0], np.float32),
+                                        np.array(started))[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_no_label_is_advised_where_the_original_differs(runs, tmp_path):

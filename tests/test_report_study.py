@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_workdir import write_thesis, write_workdir
+from scipy.stats import t
 
 from unlearn_jax.metrics.errors import forgetting
 from unlearn_jax.report import markdown, study, study_findings, study_tables
@@ -187,6 +188,43 @@ def test_all_pairs_is_what_broadcasting_gives():
     assert abs(float(by_sample[0, 0]) - expected) > 1e-3
     with pytest.raises(ValueError, match=r"all must be \[N\]"):
         study_findings.all_pairs_forgetting(r[:, None], e, labels, 15.0)
+
+
+def over_pairs(evaluated, reference, left=()):
+    """By seed the mean over its pairs with other seeds."""
+    evaluated, reference = (np.delete(x, left, 0) for x in (evaluated, reference))
+    pairs = np.exp(-np.abs(evaluated[:, None] - reference[None]) / 15).mean(-1)
+    np.fill_diagonal(pairs, np.nan)
+    return pd.Series(np.nanmean([*zip(pairs, pairs.T)], axis=(1, 2)))
+
+
+def test_the_share_of_the_way_is_a_ratio_of_means_with_the_jackknifes_interval():
+    rng = np.random.default_rng(0)
+    reference = 12 + rng.normal(0, 4, (5, 30))
+    models = [m + rng.normal(0, 4, (5, 30)) for m in (6, 0)] + [reference]
+    found = study_findings.share_of_way(*[over_pairs(m, reference) for m in models])
+
+    def share(*left):
+        own, floor, top = (over_pairs(m, reference, left).mean() for m in models)
+        return (own - floor) / (top - floor)
+
+    without = np.array([share(i) for i in range(5)])
+    error = np.sqrt(4 / 5 * np.sum((without - without.mean())**2))
+    assert (found.mean, found.n) == (pytest.approx(share()), 5)
+    assert found.half == pytest.approx(t.ppf(0.975, 4) * error)
+
+
+@pytest.mark.parametrize("floor, top, shown", [
+    ((0.5, 0.5, 0.5), (0.8, 0.81, 0.82), True),
+    ((0.5, 0.5, 0.5), (0.8, 0.81, 0.49), False),  # not in every seed
+    ((0.5, 0.5, 0.5), (0.51, 0.9, 0.6), False),   # not established
+    ((0.5, 0.5), (0.8, 0.8), True), ((0.8, 0.8), (0.5, 0.5), False)])
+def test_there_is_no_share_of_a_gap_that_may_be_none(floor, top, shown):
+    own = [0.6] * len(top)
+    found = study_findings.share_of_way(*map(pd.Series, (own, floor, top)))
+    assert (found is not None) == shown
+    if len(top) == 2 and shown:
+        assert found.mean == pytest.approx(1 / 3) and not found.has_interval
 
 
 def status_of(found, name, arm):

@@ -34,7 +34,7 @@ def audited(monkeypatch, request, inject=""):
     targets = Targets({name: data.labels[r] for name, r in rows.items()}, {})
     given = []
     monkeypatch.setattr(audits, "audit_rows", lambda audit, names: given.append(audit) or ([], []))
-    assert outcomes._audit(study, None, None, targets, forget_set) == []
+    assert outcomes._audit(study, None, None, targets, forget_set) == ([], [])
     return study, forget_set, given[0], rows
 
 

@@ -1,9 +1,11 @@
 """Relearning: whose losses, by which labels, and what is said where a loss does not come down."""
 
+import json
 import types
 
 import numpy as np
 import pytest
+from test_explain_main import config, run_study, table
 
 from unlearn_jax import interrupt
 from unlearn_jax.data.inject import Group, Injection
@@ -81,6 +83,13 @@ def test_what_did_not_come_down_is_counted_and_bounded(monkeypatch):
     assert set(retrained) == {"relearn_epochs", "relearn_censored"}
 
 
+def test_where_the_retrained_has_nothing_to_relearn_the_index_says_nothing(monkeypatch):
+    ft, _ = measures(monkeypatch, [[0, 0], [0, 0]], [[0, 0], [0, 0]], KNOWS, KNOWS)
+    np.testing.assert_array_equal(ft["relearn_epochs"], [0, 0])
+    np.testing.assert_array_equal((ft["ain_low"], ft["ain_high"]), ([0, 0], [np.inf, np.inf]))
+    assert "ain" not in ft
+
+
 def test_a_failed_member_is_nan_and_hides_no_other(monkeypatch):
     nan = np.nan
     ft, _ = measures(monkeypatch, [[nan, nan, nan], [9, 9, 0]], [[9, 9, 0], [9, 9, 0]], KNOWS,
@@ -92,6 +101,9 @@ def test_a_failed_member_is_nan_and_hides_no_other(monkeypatch):
 def test_what_the_store_lacks_is_trained_together_and_once(monkeypatch, tmp_path):
     made = study()
     made.store = Store(tmp_path)
+    made.splits.forget_rows = lambda forget_set: Rows(np.array([0, 3, 0]), np.array([0, 0, 1]))
+    recorded = []
+    made.run = types.SimpleNamespace(record_stage=lambda *args: recorded.append(args))
     made.config = types.SimpleNamespace(
         eval=types.SimpleNamespace(relearn_epochs=4, relearn_rate=0.1),
         train=types.SimpleNamespace(optimizer="adam", batch_size=2))
@@ -103,11 +115,17 @@ def test_what_the_store_lacks_is_trained_together_and_once(monkeypatch, tmp_path
         for key, stage in missing.items():
             with study.store.write(stage.method, stage.key, stage.parts) as directory:
                 (directory / "losses.json").write_text(f"[[{stages[key].parts['a']}]]")
+        return "computed", 6.0
 
     monkeypatch.setattr(relearn, "_train", train)
     assert relearn.relearn_losses(made, STAGES[2:], FORGET) == [[[3]]]
     assert relearn.relearn_losses(made, STAGES, FORGET) == [[[1]], [[2]], [[3]]]
     assert trained == [{STAGES[2].key}, {s.key for s in STAGES[:2]}]
+    keys = [relearn.relearn_stage(made, s, FORGET).key for s in STAGES]
+    # two seeds, four epochs, two samples and a copy
+    assert recorded[0] == ("relearn", "f", keys[2], "computed", 6.0, 24, 2, 4)
+    assert {(key, status, seconds) for _, _, key, status, seconds, *_ in recorded[1:]} == {
+        (keys[0], "computed", 3.0), (keys[1], "computed", 3.0), (keys[2], "reused", 0.0)}
 
     def asked():
         interrupt.leave()
@@ -116,3 +134,16 @@ def test_what_the_store_lacks_is_trained_together_and_once(monkeypatch, tmp_path
     relearn.relearn_losses(made, STAGES, FORGET)  # nothing to do, nothing to leave
     with pytest.raises(interrupt.Interrupted):
         relearn.relearn_losses(made, [Stage("ft", FORGET, 2, {"a": 4})], FORGET)
+
+
+def test_a_run_notes_its_relearning_and_its_numbers_lead_there(tmp_path):
+    directory = run_study(config(explain_samples=0, relearn_epochs=2), tmp_path, "ft")
+    record = json.loads((directory / "run.json").read_text())
+    found = {s["key"]: s for s in record["stages"] if s["stage"] == "relearn"}
+    assert len(found) == 2 and "relearn" in record["compile_seconds"]
+    for entry in found.values():
+        assert (entry["status"], entry["members"], entry["epochs"]) == ("computed", 2, 2)
+        assert entry["seconds"] > 0 and entry["images"] > 0
+    rows = [r for r in table(directory / "results.csv") if r["method"] != "median"]
+    assert {r["stage"] for r in rows if r["metric"] in relearn.MEASURES} == set(found)
+    assert not {r["stage"] for r in rows if r["metric"] not in relearn.MEASURES} & set(found)

@@ -36,7 +36,7 @@ Values = Iterator[tuple[str, np.ndarray | float]]
 _HALVINGS = 20
 # Models of a kind in a half. Of three a likelihood-ratio attack would judge one by the variance of
 # the two others, of a single degree of freedom; and of one model there is no distribution.
-_LEAST_LIRA, _LEAST_DISTANCES = 4, 2
+_LEAST_LIRA, _LEAST_DISTANCES, _LEAST_CHALLENGE = 4, 2, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,12 +144,16 @@ def _challenge(audit: Audit) -> Values:
     """The 2023 challenge's forgetting quality and score."""
     retrained = _finite(audit.scores(audit.reference, audit.members))
     if audit.is_reference:
+        yield "population:challenge_quality_perfect", challenge.perfect_quality(
+            len(retrained), len(retrained), bins=audit.config.challenge_bins)
         half = len(retrained) // 2
+        if half < _LEAST_CHALLENGE:
+            raise Refused("half of the M_Rs are compared with the other half, "
+                          f"{_LEAST_CHALLENGE} of either at least, and half of {len(retrained)} "
+                          f"is {half}")
         found = challenge.forgetting_quality(retrained[:half], retrained[half:2 * half],
                                              bins=audit.config.challenge_bins)
         yield "population:challenge_quality_halves", found.value
-        yield "population:challenge_quality_perfect", challenge.perfect_quality(
-            len(retrained), len(retrained), bins=audit.config.challenge_bins)
         return
     unlearned = _finite(audit.scores(audit.outcome, audit.members))
     found = challenge.forgetting_quality(unlearned, retrained, bins=audit.config.challenge_bins)
@@ -225,7 +229,43 @@ AUDITS: dict[str, Callable[[Audit], Values]] = {
 }
 
 
-def audit_rows(audit: Audit, names: tuple[str, ...]) -> tuple[list[dict[str, Any]], list[str]]:
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """Why an audit gave no value, or not all, of some models.
+
+    Attributes:
+      audit: a key of `AUDITS`.
+      method, epochs, forget_set: of the models.
+      reason: what it lacks.
+    """
+
+    audit: str
+    method: str
+    epochs: int
+    forget_set: str
+    reason: str
+
+
+def refusals_in_words(refusals: list[Refusal]) -> list[str]:
+    """A sentence for each audit and reason, that one reason for all models stands there once."""
+    alike: dict[tuple[str, str], list[Refusal]] = {}
+    for refusal in refusals:
+        alike.setdefault((refusal.audit, refusal.reason), []).append(refusal)
+    return [f"audit {audit} of {_who(found)}: {reason}" for (audit, reason), found in alike.items()]
+
+
+def _who(refusals: list[Refusal]) -> str:
+    first = refusals[0]
+    if len(refusals) == 1:
+        return (f"{first.method} at {first.epochs} epoch{'s' * (first.epochs != 1)} on "
+                f"{first.forget_set}")
+    methods, sets = ({getattr(r, name): None for r in refusals} for name in ("method",
+                                                                            "forget_set"))
+    return f"{len(refusals)} populations ({', '.join(methods)}; on {', '.join(sets)})"
+
+
+def audit_rows(audit: Audit,
+               names: tuple[str, ...]) -> tuple[list[dict[str, Any]], list[Refusal]]:
     """Rows of results.csv, and why an audit gave none or not all.
 
     Args:
@@ -233,8 +273,8 @@ def audit_rows(audit: Audit, names: tuple[str, ...]) -> tuple[list[dict[str, Any
       names: keys of `AUDITS`.
 
     Returns:
-      One dict per value, with the columns of results.csv; and a sentence for each audit that
-      could not be made (too few models or samples), which the report shows as a warning.
+      One dict per value, with the columns of results.csv; and the audits that could not be made
+      (too few models or samples), which the report shows as warnings.
 
     Raises:
       ValueError: a metric was given what does not fit, which is a bug.
@@ -250,8 +290,7 @@ def audit_rows(audit: Audit, names: tuple[str, ...]) -> tuple[list[dict[str, Any
                           "seed": seed, "metric": metric, "value": float(v), "stage": o.stage}
                          for seed, v in zip(seeds, np.asarray(values), strict=True)]
         except Refused as e:
-            refused.append(f"audit {name} of {o.method} at {o.epochs} "
-                           f"epoch{'s' * (o.epochs != 1)} on {o.forget_set}: {e}")
+            refused.append(Refusal(name, o.method, o.epochs, o.forget_set, str(e)))
     return rows, refused
 
 

@@ -41,8 +41,13 @@ def likeness(a_MNP: np.ndarray, b_MNP: np.ndarray,
 
     Returns:
       same: `[M, N]` with the other model that shares its first weights.
-      other: `[M, N]` mean over the others, NaN with one seed. For a model with
-        itself this is how alike independent models are: what no other can be asked to exceed.
+      other: `[M, N]`, NaN with one seed. Where each shares its first weights with that of its
+        seed, the mean over the pairs that a seed takes part in: its `a` with the other seeds' `b`,
+        and theirs with its `b`. So the mean over seeds is that over all pairs, and their values
+        say how much it depends on each seed, as `metrics.errors.forgetting_across` has it; a seed
+        of which either map has no direction is NaN and left out of the others'. Else, where there
+        are no such pairs, of each of `a` the mean over the others of `b`. For a model with itself
+        this is how alike independent models are: what no other can be asked to exceed.
 
     Raises:
       ValueError: shapes that differ.
@@ -52,10 +57,16 @@ def likeness(a_MNP: np.ndarray, b_MNP: np.ndarray,
                          "[M, N, P]")
     pairs_NMK = np.einsum("mnp,knp->nmk", a_MNP, b_MNP, optimize=True)
     members = np.arange(len(a_MNP))
-    own_M = members if own_M is None else own_M
+    by_seed = own_M is None or np.array_equal(own_M, members)
+    own_M = members if by_seed else own_M
     same_NM = pairs_NMK[:, members, own_M]
     apart = pairs_NMK.copy()
     apart[:, members, own_M] = np.nan
+    if by_seed:
+        without = np.isnan(same_NM)
+        apart[without] = np.nan
+        apart.swapaxes(1, 2)[without] = np.nan
+        apart = np.concatenate([apart, apart.swapaxes(1, 2)], axis=2)
     return same_NM.T, finite_mean(apart, axis=2).T
 
 

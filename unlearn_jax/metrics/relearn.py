@@ -13,8 +13,8 @@ class Ain(NamedTuple):
 
     Attributes:
       value: `[M]`; 1: relearns as slowly as M_R, below 1: something is left of the samples, above
-        1: they are even harder to learn than for M_R. NaN where only bounds are known, and for a
-        member that failed.
+        1: they are even harder to learn than for M_R. NaN where only bounds are known, where
+        neither has anything to relearn, and for a member that failed.
       low, high: `[M]` bounds, both equal to `value` where that is known.
       unlearned_steps, retrained_steps: `[M]` steps; inf where the loss did not come down.
     """
@@ -57,9 +57,9 @@ def ain(unlearned_MT: jax.Array, retrained_MT: jax.Array, original_M: jax.Array,
         within: jax.Array) -> Ain:
     """Relearn time of the unlearned models over that of the retrained.
 
-    Where neither has anything to relearn (both take 0 steps) it is 1; where only M_R has not,
-    inf. A loss that did not come down in the T - 1 steps made is known to take T or more, which
-    bounds the index.
+    Where neither has anything to relearn (both take 0 steps) it says nothing: NaN, between 0 and
+    inf; where only M_R has not, it is inf. A loss that did not come down in the T - 1 steps made is
+    known to take T or more, which bounds the index.
 
     Args:
       unlearned_MT, retrained_MT: forget loss before the first step, after one step, and so on,
@@ -78,13 +78,11 @@ def ain(unlearned_MT: jax.Array, retrained_MT: jax.Array, original_M: jax.Array,
     steps_made = unlearned_MT.shape[1]
     low = _ratio(jnp.where(jnp.isinf(mine), steps_made, mine), theirs)
     high = _ratio(mine, jnp.where(jnp.isinf(theirs), steps_made, theirs))
-    low = jnp.where(jnp.isinf(theirs), 0, low)
+    low = jnp.where(jnp.isinf(theirs) | ((mine == 0) & (theirs == 0)), 0, low)
     failed = jnp.isnan(mine) | jnp.isnan(theirs)
     low, high = jnp.where(failed, jnp.nan, low), jnp.where(failed, jnp.nan, high)
     return Ain(jnp.where(low == high, low, jnp.nan), low, high, mine, theirs)
 
 
 def _ratio(mine, theirs):
-    some = jnp.where(theirs == 0, 1, theirs)
-    none_needed = jnp.where(mine == 0, 1.0, jnp.inf)
-    return jnp.where(theirs == 0, none_needed, mine / some)
+    return jnp.where(theirs == 0, jnp.inf, mine / jnp.where(theirs == 0, 1, theirs))

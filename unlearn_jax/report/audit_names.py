@@ -46,7 +46,9 @@ AUDIT_METRICS: dict[str, tuple[str, str, int, bool]] = {
                                     False),
     r"population:challenge_accepted": ("within 20 % of the time", "1: yes", 0, False),
     r"w1_forget": ("W1 on D_f", "Wasserstein-1 distance between the outputs on D_f of the model "
-                   "and of M_R with the same seed (of M_R: with another seed)", 3, False),
+                   "and of M_R with the same seed, which grew from the same weights. Of M_R: with "
+                   "that of another seed, so that models may be nearer to M_R than it is without "
+                   "having forgotten", 3, False),
     r"population:w1": ("W1 over models", "Wasserstein-1 distance between what half of the models "
                        "and the M_Rs of the other seeds say of a sample, mean over D_f and over "
                        "random halves (of M_R: M_Rs of some seeds and of others). The fewer the "
@@ -65,13 +67,15 @@ AUDIT_METRICS: dict[str, tuple[str, str, int, bool]] = {
                           "injected patch is stamped on them", 3, False),
     r"ain": ("AIN", "anamnesis index: epochs to relearn D_f, over those of M_R; 1: like a model "
              "that never saw it, near 0: it had only hidden it. “–” where it is not known for "
-             "every seed, as some loss did not come down in the epochs made: then the bounds "
-             "beside it say what is known", 2, False),
+             "every seed, as some loss did not come down in the epochs made, or neither the model "
+             "nor M_R had anything to relearn, their losses being at M_O's from the start: then "
+             "the bounds beside it say what is known", 2, False),
     r"ain_low": ("AIN, at least", "lower bound of the anamnesis index, a loss that did not come "
                  "down in the epochs made counting as one that needs one epoch more; 0 where that "
-                 "is M_R's", 2, False),
+                 "is M_R's, and where neither had anything to relearn", 2, False),
     r"ain_high": ("AIN, at most", "upper bound of the anamnesis index; infinite where the model's "
-                  "loss did not come down in the epochs made", 2, False),
+                  "loss did not come down in the epochs made, or M_R had nothing to relearn", 2,
+                  False),
     r"relearn_epochs": ("epochs to relearn", "epochs of training on D_f until the loss on its "
                         "training samples is within 5 % of M_O's. Where that took longer than the "
                         "epochs made in some seeds, the cell says in how many; there is no mean",

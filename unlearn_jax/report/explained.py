@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ from unlearn_jax.report.document import Cell, Code, Document, Figure, Section, T
 from unlearn_jax.report.files import refuse_repeats, rows_of
 from unlearn_jax.report.inputs import Model, Run, read_run
 from unlearn_jax.report.naming import Metric, model_title
-from unlearn_jax.report.stats import estimate
+from unlearn_jax.report.stats import Estimate, estimate, estimate_pairs
 
 FILE = "explain.csv"
 _COLUMNS = ("method", "forget_set", "epochs", "seed", "set", "map", "measure", "against", "seeds",
@@ -128,7 +129,8 @@ def _likeness(run: Run, rows: pd.DataFrame) -> Table | None:
             mine = _of(rows, model)
             mine = mine[mine["map"] == name]
             cells.append((_head(run, model), Cell(title), *(
-                _cell(_NUMBER, mine, pair, s) for pair, s in keys)))
+                _cell(_NUMBER, mine, pair, s, estimate_pairs if pair[1] == "other" else estimate)
+                for pair, s in keys)))
     return Table(
         "Likeness of maps: Spearman's rank correlation over the places of a map, mean over images; "
         f"{tables.ROUGH}. A map that is the same everywhere has none and is left out. D_f − D_r: "
@@ -175,13 +177,14 @@ def _head(run: Run, model: Model) -> Cell:
     return Cell(model_title(run, model))
 
 
-def _cell(metric: Metric, rows: pd.DataFrame, pair: tuple[str, str], name: str) -> Cell:
+def _cell(metric: Metric, rows: pd.DataFrame, pair: tuple[str, str], name: str,
+          of_seeds: Callable[[pd.Series], Estimate] = estimate) -> Cell:
     values = rows[(rows.against == pair[0]) & (rows.seeds == pair[1]) & (rows.set == name)].value
-    return tables.number(metric, estimate(values) if len(values) else None)
+    return tables.number(metric, of_seeds(values) if len(values) else None)
 
 
 def _definition(pair: tuple[str, str], name: str,
-                others: str = "every other seed, averaged") -> str:
+                others: str = "every other seed, mean over all pairs") -> str:
     seeds = "the same seed" if pair[1] == "same" else others
     model = "M_R" if pair[0] == "retrain" else "M_O"
     return f"compared with {model} of {seeds}, on {_SETS[name]}"

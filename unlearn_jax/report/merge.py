@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unlearn_jax.report import inputs
+from unlearn_jax.report import across, inputs
 from unlearn_jax.report.files import ReportError, read_csv
 from unlearn_jax.report.predictions import parse_prediction_name
 
@@ -58,7 +58,8 @@ def _is_shared(method: str) -> bool:
 def merge_runs(sources: Sequence[Source], out: Path, other_data: bool = False) -> None:
     """Writes results.csv, predictions, data.json, run.json and `_TABLES` of all runs together.
 
-    Of `_DATA` those stand that the runs agree on. Trials of comparisons and explanations are not
+    What is a mean over pairs of seeds is one over all pairs of the merged ones (`across.py`). Of
+    `_DATA` those stand that the runs agree on. Trials of comparisons and explanations are not
     merged; a warning in run.json says so.
 
     Args:
@@ -78,12 +79,13 @@ def merge_runs(sources: Sequence[Source], out: Path, other_data: bool = False) -
     results = _results(sources)
     out.mkdir(parents=True, exist_ok=True)
     try:
-        results.to_csv(out / "results.csv", index=False)
         for name, (column, identity) in _TABLES.items():
             _write_table(sources, out, name, column, identity)
         for name in _agreed(sources):
             shutil.copyfile(sources[0].directory / name, out / name)
         _write_predictions(sources, out)
+        whole = across.over_all_pairs(results, out, runs[0].classification, _from_seeds(runs))
+        whole.to_csv(out / "results.csv", index=False)
         (out / "data.json").write_text(json.dumps(_data(runs), indent=1))
         (out / "run.json").write_text(json.dumps(
             _run(sources, runs, _command(sources, out, other_data)), indent=1))
@@ -110,7 +112,14 @@ def _check_alike(sources: Sequence[Source], runs: Sequence[inputs.Run], other_da
                               f"{sources[0].directory} {first.alpha:g}")
 
 
+def _from_seeds(runs: Sequence[inputs.Run]) -> dict[str, int]:
+    """Of the stages whose members all started from one M_O, that seed, by key."""
+    return {s["key"]: int(s["from_seed"]) for run in runs for s in run.run["stages"]
+            if "from_seed" in s}
+
+
 def _results(sources: Sequence[Source]) -> pd.DataFrame:
+    """All rows, each once; the column `run` says whose."""
     tables = []
     for source in sources:
         table = read_csv(source.directory, "results.csv", tuple(_IDENTITY) + ("value",))
@@ -119,8 +128,8 @@ def _results(sources: Sequence[Source]) -> pd.DataFrame:
         tables.append(table)
     merged = pd.concat(tables, ignore_index=True).fillna("")
     # A clock is a run's own, and so are the other seeds' M_Rs that a model is held against: the
-    # first one stands.
-    own = merged.metric.str.startswith((*_CLOCK, "ceiling@", "forgetting_across@")) | (
+    # first one stands, of what is over pairs if it has all seeds.
+    own = merged.metric.str.startswith((*_CLOCK, *across.METRICS)) | (
         (merged.method == "retrain") & (merged.metric == "w1_forget"))
     compared = merged[merged.duplicated(_IDENTITY, keep=False) & ~own]
     spread = compared.assign(value=compared.value.astype(float)).groupby(_IDENTITY).value
@@ -131,7 +140,7 @@ def _results(sources: Sequence[Source]) -> pd.DataFrame:
     merged = merged.drop(index=compared.index[differs & whole])
     if (differs & ~whole).any():
         raise ReportError(_disagreement(compared, compared[differs & ~whole]))
-    return merged.drop_duplicates(_IDENTITY).drop(columns="run")
+    return across.of_whole_runs(merged).drop_duplicates(_IDENTITY)
 
 
 def _disagreement(compared: pd.DataFrame, differing: pd.DataFrame) -> str:

@@ -7,6 +7,7 @@ from unlearn_jax.report.inputs import Model, Run
 
 MOST_SEEDS = 8  # whose values are listed
 _DATA, _ORIGINAL = ("data",), ("seeds", "data", "model", "train")
+_OF_MODELS = ("predictions", "explain", "relearn")  # stages that make no models of their own
 
 
 def stage_anchor(key: str) -> str:
@@ -48,6 +49,7 @@ def made_by(run: Run, cell: Cell, model: Model, forget_set: str) -> Cell:
     rows = rows[(rows.method == model.method) & (rows.epochs == model.epochs)
                 & (rows.forget_set == forget_set)]
     keys = {run.origin(model, forget_set, metric) for metric in rows.metric.unique()} - {""}
+    keys = {key for key in keys if run.stage(key)["stage"] not in _OF_MODELS}
     if len(keys) != 1:
         return cell
     return linked(run, cell, keys.pop())
@@ -79,7 +81,7 @@ def config_sections(run: Run, stage: str) -> tuple[str, ...]:
         wanted = _DATA
     elif stage == "original":
         wanted = _ORIGINAL
-    elif stage == "predictions":
+    elif stage in _OF_MODELS:
         wanted = ("eval",)
     else:
         own = ("forget",) if stage == "retrain" else ("forget", "unlearn", "compare", "thesis")

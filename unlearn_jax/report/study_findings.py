@@ -11,7 +11,7 @@ from unlearn_jax.report.inputs import Model, Run
 from unlearn_jax.report.naming import Metric, describe, model_symbol, symbol
 from unlearn_jax.report.origins import made_by, trace
 from unlearn_jax.report.printed import ALPHA, FIRST
-from unlearn_jax.report.stats import Estimate, estimate, estimate_pairs
+from unlearn_jax.report.stats import Estimate, estimate, estimate_pairs, pseudo_values
 from unlearn_jax.report.study_tables import (
     chosen_epochs,
     column_title,
@@ -150,21 +150,47 @@ def _ceiling(run: Run) -> Table:
         cells = [_number(metric, floor)]
         for arm in run.arms:
             own = run.values(Model(arm, chosen_epochs(run, arm)), name, _ACROSS)
-            part = (own - floor) / (top - floor)
-            cells += [_number(metric, own), _number(share, part)]
+            part = share_of_way(own, floor, top)
+            cells += [_number(metric, own), tables.number(share, part)]
         cells.append(_number(metric, top))
         rows.append((Cell(name), *cells))
     columns = [("forget set", "which D_f"), ("M_O", "of the untouched model")]
     for arm in run.arms:
         title = f"{column_title(arm)}, {chosen_epochs(run, arm)} epochs"
         columns += [(title, "of it"),
-                    (f"{symbol(arm)}, share (%)", "of the way from M_O to the ceiling, in %")]
+                    (f"{symbol(arm)}, share (%)", "of the way from M_O to the ceiling, in %, a "
+                     "ratio of means; “–” where the ceiling is not shown to be above M_O")]
     columns.append(("ceiling", "M_R against the M_R of other seeds"))
     return Table(
         f"Forgetting across seeds, α = {ALPHA:g}: {tables.ROUGH}. Two models retrained with "
         "different seeds do not err alike, so that 1 is out of reach; how near a model comes, when "
         "it is held against M_Rs of other seeds as well, is its share of the way from M_O to the "
         "ceiling.", tuple(columns), tuple(rows))
+
+
+def share_of_way(own: pd.Series, floor: pd.Series, top: pd.Series) -> Estimate | None:
+    """(own − floor) / (top − floor), of means over seeds; None where no gap is established.
+
+    The interval is the jackknife's: what leaving out a seed with all its pairs changes. From three
+    seeds on, as those of the means; the gap of two has none, and is taken as it is.
+
+    Args:
+      own, floor, top: by seed, means over its pairs with other seeds.
+
+    Source: Arvesen, Jackknifing U-statistics (1969), of functions of several.
+    """
+    values = pd.DataFrame({"own": own, "floor": floor, "top": top}).dropna()
+    n, gaps = len(values), values.top - values.floor
+    between = estimate_pairs(gaps)
+    # a ratio to a gap that may be 0 says nothing
+    if not n or not (gaps > 0).all() or (between.has_interval and not between.above_zero):
+        return None
+    whole = values.mean()
+    # The means without a seed and its pairs are those of the other seeds' pseudo-values.
+    without = (n * whole - values.apply(pseudo_values)) / (n - 1)
+    share, left = ((x.own - x.floor) / (x.top - x.floor) for x in (whole, without))
+    found = estimate(n * share - (n - 1) * left)
+    return Estimate(share, found.std, share - found.half, share + found.half, n)
 
 
 def _number(metric: Metric, values: pd.Series) -> Cell:

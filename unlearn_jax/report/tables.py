@@ -15,6 +15,7 @@ ROUGH = ("mean ± half the width of its 95 % interval (Student's t over seeds; o
          "over pairs of seeds the jackknife over seeds), with the number of seeds in brackets")
 ATTACKED = ("Attacks judge models by the samples of D_f that were trained on, with the labels they "
             "were trained with: its validation samples no model ever learned.")
+NOT_W1 = ", but for W1 on D_f, where models have the M_R of their own seed beside them"
 TPR = (" A TPR is given only at rates that allow one of the test samples at least to be taken for "
        "a member: at 0.01 from 100 of them on.")
 MODEL_COLUMN = ("model", "M_O was trained on all training data, M_R from the same start without "
@@ -133,7 +134,7 @@ def audits(run: Run, forget_set: str) -> list[Table]:
     own = [n for n in names if not n.startswith(POPULATION)]
     whole = [n for n in names if n.startswith(POPULATION)]
     captions = ((own, f"Audits, forget set {forget_set}: {ROUGH}. M_R's row is what is reached "
-                      f"without any memory of D_f. {ATTACKED}"
+                      f"without any memory of D_f{NOT_W1 * ('w1_forget' in own)}. {ATTACKED}"
                       + (TPR if any(n.startswith("mia") for n in own) else "")),
                 (whole, f"Audits over all seeds together, forget set {forget_set}: one value "
                         "each, so no interval but that of the forgetting quality. M_R's row is "

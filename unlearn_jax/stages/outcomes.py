@@ -16,7 +16,7 @@ from unlearn_jax.models import Variables
 from unlearn_jax.predict import Predictor, make_predictor, predict
 from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
-from unlearn_jax.stages.relearn import relearn_measures
+from unlearn_jax.stages.relearn import MEASURES, relearn_measures, relearn_stage
 from unlearn_jax.store import stage_key
 
 
@@ -53,7 +53,7 @@ def stored(study: Study, stage: Stage) -> Models:
 def write_results(study: Study, original: Stage, retrained: list[Stage], unlearned: list[Stage],
                   ensembles: Sequence[Models] = ()) -> None:
     """Predictions of every model on every split, and results.csv, history.csv, touched.csv."""
-    rows = []
+    rows, refused = [], []
     layout = make_layout(study.config.parallel, len(study.seeds))
     predictor = make_predictor(study.model, layout)
     study = dataclasses.replace(study, resident=Feed(layout, study.resident).data)
@@ -82,12 +82,16 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
             continue  # what is left to do needs predictions alone, and no other process
         for outcome in outcomes:
             results.save_predictions(study.run.directory / "predictions", outcome, targets)
-        rows += results.result_rows(outcomes[:-1], outcomes[-1], targets, baseline,
+        found = results.result_rows(outcomes[:-1], outcomes[-1], targets, baseline,
                                     study.config.eval, classification)
+        rows += _by_relearning(study, models, found, retrain.forget_set)
         for outcome in outcomes:
-            rows += _audit(study, outcome, outcomes[-1], targets, retrain.forget_set)
+            found, why = _audit(study, outcome, outcomes[-1], targets, retrain.forget_set)
+            rows += found
+            refused += why
     if not processes.leads():
         return
+    _warn_of(study, refused)
     study.run.write_table("results.csv", rows, results.COLUMNS)
     if uncounted := results.uncounted(rows):
         study.run.warn(f"FLOPs of {', '.join(uncounted)} are unknown: jax had no CPU to count them "
@@ -118,6 +122,14 @@ def _with_relearning(study: Study, models: Sequence[Models],
     return found
 
 
+def _by_relearning(study: Study, models: Sequence[Models], rows: list[dict[str, Any]],
+                   forget_set: ForgetSet) -> list[dict[str, Any]]:
+    """The rows, those of relearn times with the key of the relearning and not of the models."""
+    keys = {m.stage.key: relearn_stage(study, m.stage, forget_set).key for m in models}
+    return [{**row, "stage": keys[row["stage"]]} if row["metric"] in MEASURES else row
+            for row in rows]
+
+
 def _touched_rows(study: Study, stage: Stage) -> list[dict[str, Any]]:
     """Rows of touched.csv; none for a stage stored before there was such a file."""
     path = stage.directory(study.store) / "touched.json"
@@ -129,7 +141,8 @@ def _touched_rows(study: Study, stage: Stage) -> list[dict[str, Any]]:
 
 
 def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
-           targets: results.Targets, forget_set: ForgetSet) -> list[dict[str, Any]]:
+           targets: results.Targets, forget_set: ForgetSet) -> tuple[list[dict[str, Any]], list]:
+    """Rows of results.csv, and the audits that could not be made."""
     from unlearn_jax import audits  # scikit-learn takes a second to import
 
     trained, test = study.trained_labels, study.splits.test
@@ -144,10 +157,14 @@ def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
     audit = audits.Audit(outcome, reference, targets, members, others,
                          study.dataset.num_classes > 0, study.config.eval,
                          study.splits.injection)
-    rows, refused = audits.audit_rows(audit, study.config.eval.audits)
-    for reason in refused:
-        study.run.warn(reason)
-    return rows
+    return audits.audit_rows(audit, study.config.eval.audits)
+
+
+def _warn_of(study: Study, refused: list) -> None:
+    from unlearn_jax import audits
+
+    for message in audits.refusals_in_words(refused):
+        study.run.warn(message)
 
 
 def _outcome(study: Study, predictor: Predictor, models: Models,

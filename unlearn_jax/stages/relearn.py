@@ -6,6 +6,7 @@ curves into the anamnesis index (Chundawat et al. 2023, "Zero-Shot Machine Unlea
 """
 
 import json
+import time
 from collections.abc import Sequence
 
 import jax
@@ -25,6 +26,8 @@ from unlearn_jax.stages.progress import CheckpointSaver
 from unlearn_jax.train import make_train_step
 
 _WITHIN = 0.05  # of M_O's forget loss, as in the source
+# What `relearn_measures` gives: results that the relearning decides, and not the models alone.
+MEASURES = ("relearn_epochs", "relearn_censored", "ain", "ain_low", "ain_high")
 
 
 def relearn_losses(study: Study, stages: Sequence[Stage],
@@ -47,15 +50,21 @@ def relearn_losses(study: Study, stages: Sequence[Stage],
     Raises:
       Interrupted: a signal asked for it.
     """
-    relearned = {stage.key: _stage(study, stage, forget_set) for stage in stages}
+    relearned = {stage.key: relearn_stage(study, stage, forget_set) for stage in stages}
     rest = list(relearned.values())
     while rest:
         with missing_of(study.store, rest) as (missing, busy):
+            for stage in rest:
+                if stage not in missing and stage not in busy:
+                    _record(study, stage, "reused", 0.0)
             rest = busy
             if missing:
                 interrupt.leave_if_requested()
                 starts = {s.parts["model"]: s for s in missing}
-                _train(study, {s.key: s for s in stages if s.key in starts}, starts, forget_set)
+                status, seconds = _train(study, {s.key: s for s in stages if s.key in starts},
+                                         starts, forget_set)
+                for stage in missing:  # all walk over as many images
+                    _record(study, stage, status, seconds / len(missing))
     return [np.array(json.loads((relearned[s.key].directory(study.store) / "losses.json")
                                 .read_text())) for s in stages]
 
@@ -103,7 +112,7 @@ def _measures(mine: np.ndarray, reference: np.ndarray,
     return {**found, "ain": np.asarray(index.value)} if known.all() else found
 
 
-def _stage(study: Study, stage: Stage, forget_set: ForgetSet) -> Stage:
+def relearn_stage(study: Study, stage: Stage, forget_set: ForgetSet) -> Stage:
     """The relearning of a stage's models, as the store knows it."""
     cfg, train = study.config.eval, study.config.train
     return Stage("relearn", forget_set, cfg.relearn_epochs, {
@@ -112,9 +121,20 @@ def _stage(study: Study, stage: Stage, forget_set: ForgetSet) -> Stage:
         "batch_size": train.batch_size, "loss_over": "training samples"})
 
 
+def _record(study: Study, stage: Stage, status: str, seconds: float) -> None:
+    walked = len(study.splits.forget_rows(stage.forget_set).source)
+    study.run.record_stage(stage.method, stage.forget_name, stage.key, status, seconds,
+                           len(study.seeds) * stage.epochs * walked, len(study.seeds), stage.epochs)
+
+
 def _train(study: Study, stages: dict[str, Stage], missing: dict[str, Stage],
-           forget_set: ForgetSet) -> None:
-    """Trains the models of some stages and stores their losses; both by the key of the models."""
+           forget_set: ForgetSet) -> tuple[str, float]:
+    """Trains the models of some stages and stores their losses; both by the key of the models.
+
+    Returns:
+      `computed` or `resumed`, and wall seconds of all together in this process, without
+      compilation.
+    """
     cfg, train = study.config.eval, study.config.train
     settings = OptimizerSettings(train.optimizer, cfg.relearn_rate, "constant", 0.25, 0.0,
                                  train.momentum)
@@ -130,9 +150,11 @@ def _train(study: Study, stages: dict[str, Stage], missing: dict[str, Stage],
     variables = jax.tree.map(lambda *x: np.concatenate([np.asarray(a) for a in x]), *starts)
     saver = CheckpointSaver(study.store, recipe, list(missing.values()),
                             train.checkpoint_seconds)
+    began = time.monotonic()
     trained = train_population(recipe, study.model,
                                make_layout(study.config.parallel, len(members)), study.resident,
                                members, variables, saver, study.bar)
+    seconds = time.monotonic() - began - trained.compile_seconds
     losses = {key: np.full((len(study.seeds), cfg.relearn_epochs), np.nan) for key in missing}
     for row in trained.history:
         losses[row["variant"]][study.seeds.index(row["seed"]), row["epoch"] - 1] = row[
@@ -141,3 +163,5 @@ def _train(study: Study, stages: dict[str, Stage], missing: dict[str, Stage],
         with study.store.write(stage.method, stage.key, stage.parts) as directory:
             (directory / "losses.json").write_text(json.dumps(losses[key].tolist()))
     saver.finish()
+    study.run.record_start(recipe.name, trained.compile_seconds, trained.first_step_seconds)
+    return "resumed" if saver.resumed else "computed", seconds

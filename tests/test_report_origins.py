@@ -1,0 +1,39 @@
+"""Which sections of the config decide a stage, and to which stage a name leads."""
+
+import pytest
+from fake_workdir import change_json, write_workdir
+
+from unlearn_jax.report.document import Cell
+from unlearn_jax.report.inputs import Model, read_run
+from unlearn_jax.report.origins import config_sections, made_by, trace
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    path = write_workdir(tmp_path / "run", history=False, samples=12)
+    change_json(path / "run.json", lambda run: run["config"].update(
+        model={"name": "resnet4"}, forget={"sets": ["20-28"]}, unlearn={"method": "ft"}))
+    return path
+
+
+MODELS = ("seeds", "data", "model", "train")
+
+
+@pytest.mark.parametrize("stage, sections", [
+    ("data", ("data",)), ("original", MODELS), ("retrain", (*MODELS, "forget")),
+    ("ft", (*MODELS, "forget", "unlearn")), ("predictions", ("eval",)), ("explain", ("eval",)),
+    ("relearn", ("eval",))])
+def test_a_stage_leads_to_the_sections_that_decide_it(workdir, stage, sections):
+    assert config_sections(read_run(workdir), stage) == sections
+
+
+def test_relearn_times_lead_to_the_relearning_and_the_model_to_its_own_stage(workdir):
+    with (workdir / "results.csv").open("a", newline="") as file:
+        file.write("ft,20-28,2,0,ain,0.5,again\n")
+    change_json(workdir / "run.json", lambda run: run["stages"].append(
+        {"stage": "relearn", "forget_set": "20-28", "epochs": 4, "key": "again",
+         "status": "computed"}))
+    run, model = read_run(workdir), Model("ft", 2)
+    cell = trace(run, Cell("0.5"), model, "20-28", "ain")
+    assert cell.link == "stage-again" and cell.tip[-1] == "config: eval"
+    assert made_by(run, Cell("M_FT"), model, "20-28").link == "stage-ft-20-28-2"
