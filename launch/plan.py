@@ -30,6 +30,8 @@ PLAN = "plan.json"
 SEEDS, SETS, EPOCHS, ALPHAS = "seeds", "forget.sets", "unlearn.epochs", "eval.alphas"
 _LONGEST = 80  # characters of a name
 AXES = (SEEDS, EPOCHS, SETS, ALPHAS)  # of a population; merged in this order
+# Of `eval`: what M_R's own rows depend on, of which a table has one each.
+_OF_RETRAINED = ("relearn_epochs", "relearn_rate", "challenge_bins")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,14 +179,14 @@ def make_plan(points: Sequence[Point], overrides: Sequence[str], directory: Path
     # Runs of one table share their headline alpha.
     headlines: dict[str, float] = {}
     for p in points:
-        headlines.setdefault(_family(p.config, seeds=False), p.config.eval.alpha)
-    boxes = _merged([_box(p, headlines[_family(p.config, seeds=False)]) for p in points])
+        headlines.setdefault(_table(p.config), p.config.eval.alpha)
+    boxes = _merged([_box(p, headlines[_table(p.config)]) for p in points])
     groups: dict[str, list[_Box]] = {}
     for i, box in enumerate(boxes):
         # A comparison, the arms of a study and a training scheme have stages of their own.
         alone = (box.config.compare.methods or box.config.thesis.arms
                  or find_method(box.config.unlearn.method).method.scheme)
-        groups.setdefault(f"{i}" if alone else _family(_config(box), seeds=True), []).append(box)
+        groups.setdefault(f"{i}" if alone else _trained(_config(box), seeds=True), []).append(box)
     parts = _divided(list(groups.values()), jobs)
     vary = _varying(points)
     names: dict[str, int] = {}
@@ -199,9 +201,9 @@ def make_plan(points: Sequence[Point], overrides: Sequence[str], directory: Path
 
 
 def family(run: Run) -> str:
-    """Equal for runs whose results can be one table with one M_O: all but seeds, forget sets,
-    `unlearn` and `eval`."""
-    return _family(run.config, seeds=False)
+    """Equal for runs whose results can be one table with one M_O, evaluated alike: all but seeds,
+    forget sets, `unlearn`, and of `eval` what changes no row of M_R."""
+    return _table(run.config)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,7 +260,14 @@ def _union(axis: str, boxes: list[_Box]) -> _Box:
     return dataclasses.replace(boxes[0], axes={**boxes[0].axes, axis: values}, points=points)
 
 
-def _family(config: ml_collections.ConfigDict, seeds: bool) -> str:
+def _table(config: ml_collections.ConfigDict) -> str:
+    """See `family`."""
+    return canonical_json([_trained(config, seeds=False),
+                           *(config.eval[key] for key in _OF_RETRAINED)])
+
+
+def _trained(config: ml_collections.ConfigDict, seeds: bool) -> str:
+    """Equal where M_O and the M_Rs are; without `seeds` but for seeds and forget sets."""
     sections = config.to_dict()
     for name in ("unlearn", "eval", "compare"):
         del sections[name]
@@ -320,7 +329,7 @@ def _run(box: _Box, vary: dict[str, str], overrides: Sequence[str], names: dict[
     label = "_".join(part for key, part in parts.items() if key != "unlearn.method"
                      and not (key == CONFIG and Path(box.file.partition(":")[0]).stem == method))
     # Runs that one table could not tell apart by their words are numbered.
-    alike = labels.setdefault((_family(config, seeds=False), method, label), [])
+    alike = labels.setdefault((_table(config), method, label), [])
     if box.rest not in alike:
         alike.append(box.rest)
     if number := alike.index(box.rest):

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from launch.plan import make_plan
+from launch.plan import family, make_plan
 from launch.points import grid, make_points, parse_axis
 from unlearn_jax.commandline import read_config
 from unlearn_jax.errors import InputError
@@ -101,6 +101,15 @@ def test_each_table_has_its_own_headline():
     assert [r.config.eval.alpha for r in made.runs] == [
         read_config([f"--config={FT}{scale}"]).eval.alpha for scale in ("", ":digits")]
     assert made.runs[0].config.eval.alpha > 1 > made.runs[1].config.eval.alpha
+
+
+@pytest.mark.parametrize("key", ["relearn_epochs=3,9", "relearn_rate=1e-3,1e-1",
+                                 "challenge_bins=13,14"])
+def test_settings_that_change_what_the_retrained_model_is_given_make_two_tables(key):
+    made = plan(f"eval.{key}")
+    assert [len(job.runs) for job in made.jobs] == [2], "one process: the models are the same"
+    assert len(set(map(family, made.runs))) == 2
+    assert len(set(map(family, plan("eval.layers=true,false").runs))) == 1
 
 
 def test_alphas_can_be_swept():
