@@ -104,6 +104,12 @@ class Plan:
         """Of all jobs."""
         return [run for job in self.jobs for run in job.runs]
 
+    @property
+    def other_headlines(self) -> list[int]:
+        """Numbers of the points whose eval.alpha is not that of their runs' headline."""
+        alphas = {n: run.config.eval.alpha for run in self.runs for n in run.points}
+        return [p.number for p in self.points if p.config.eval.alpha != alphas[p.number]]
+
     def workdir(self, run: Run) -> Path:
         """Where a run's results go."""
         return self.directory / "runs" / run.name
@@ -176,11 +182,12 @@ def make_plan(points: Sequence[Point], overrides: Sequence[str], directory: Path
     """
     for point in points:
         _checked(_with_headline(point), f"point {point.number}")
-    # Runs of one table share their headline alpha.
+    # Runs of one table share their headline alpha; a comparison ranks and tests by its own.
     headlines: dict[str, float] = {}
     for p in points:
         headlines.setdefault(_table(p.config), p.config.eval.alpha)
-    boxes = _merged([_box(p, headlines[_table(p.config)]) for p in points])
+    boxes = _merged([_box(p, p.config.eval.alpha if p.config.compare.methods
+                          else headlines[_table(p.config)]) for p in points])
     groups: dict[str, list[_Box]] = {}
     for i, box in enumerate(boxes):
         # A comparison, the arms of a study and a training scheme have stages of their own.
@@ -201,9 +208,9 @@ def make_plan(points: Sequence[Point], overrides: Sequence[str], directory: Path
 
 
 def family(run: Run) -> str:
-    """Equal for runs whose results can be one table with one M_O, evaluated alike: all but seeds,
-    forget sets, `unlearn`, and of `eval` what changes no row of M_R."""
-    return _table(run.config)
+    """Equal for runs whose results can be one table with one M_O and one headline, evaluated alike:
+    all but seeds, forget sets, `unlearn`, and of `eval` what changes no row of M_R."""
+    return canonical_json([_table(run.config), run.config.eval.alpha])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,7 +268,7 @@ def _union(axis: str, boxes: list[_Box]) -> _Box:
 
 
 def _table(config: ml_collections.ConfigDict) -> str:
-    """See `family`."""
+    """Equal for points whose runs can be one table, once they have one headline; see `family`."""
     return canonical_json([_trained(config, seeds=False),
                            *(config.eval[key] for key in _OF_RETRAINED)])
 
@@ -329,7 +336,7 @@ def _run(box: _Box, vary: dict[str, str], overrides: Sequence[str], names: dict[
     label = "_".join(part for key, part in parts.items() if key != "unlearn.method"
                      and not (key == CONFIG and Path(box.file.partition(":")[0]).stem == method))
     # Runs that one table could not tell apart by their words are numbered.
-    alike = labels.setdefault((_table(config), method, label), [])
+    alike = labels.setdefault((_table(config), config.eval.alpha, method, label), [])
     if box.rest not in alike:
         alike.append(box.rest)
     if number := alike.index(box.rest):
@@ -349,7 +356,8 @@ def _run(box: _Box, vary: dict[str, str], overrides: Sequence[str], names: dict[
 def _varying(points: Sequence[Point]) -> dict[str, str]:
     """Swept keys with more than one value that are no axes, and a short name for each."""
     keys = list(dict.fromkeys(key for p in points for key in p.values))
-    found = [key for key in keys if key not in AXES and key != "eval.alpha"
+    compared = any(p.config.compare.methods for p in points)
+    found = [key for key in keys if key not in AXES and (compared or key != "eval.alpha")
              and len({repr(get(p.config, key)) for p in points}) > 1]
     last = [key.rpartition(".")[2] for key in found]
     names = {key: short if last.count(short) == 1 else key.replace(".", "_")

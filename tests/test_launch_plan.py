@@ -38,6 +38,20 @@ def test_alphas_are_joined_and_the_first_one_is_the_headline():
     assert run.config.eval.alpha == 15.0 and {15.0, 20.0} <= set(run.config.eval.alphas)
 
 
+def test_points_whose_alpha_is_no_headline_are_told():
+    assert plan("eval.alpha=15.0,20.0", "seeds=0,1").other_headlines == [3, 4]
+    assert plan("seeds=0,1").other_headlines == []
+
+
+def test_a_comparison_ranks_by_the_alpha_of_its_point():
+    points = make_points([{"eval.alpha": alpha} for alpha in (5.0, 15.0)], "configs/compare.py", ())
+    made = make_plan(points, (), "sweep", "store")
+    assert [(r.config.eval.alpha, r.points) for r in made.runs] == [(5.0, (1,)), (15.0, (2,))]
+    assert made.other_headlines == [] and len(set(map(family, made.runs))) == 2
+    assert [r.name for r in made.runs] == ["alpha-5", "alpha-15"]
+    assert [read_config(list(r.flags)) for r in made.runs] == [r.config for r in made.runs]
+
+
 def test_points_that_are_no_product_are_not_made_one():
     asked = [(0, "20-28", 2), (0, "28-36", 2), (1, "20-28", 2), (1, "20-28", 4)]
     made = plan(points=[{"seeds": s, "forget.sets": f, "unlearn.epochs": e} for s, f, e in asked])

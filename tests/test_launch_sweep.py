@@ -27,6 +27,12 @@ def test_ctrl_c_at_any_time_ends_with_a_line(monkeypatch, tmp_path, capsys, name
     assert capsys.readouterr().out.endswith("interrupted; the same command goes on\n")
 
 
+def test_points_that_are_in_no_headline_are_said(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sweep, "run_local", lambda plan, jobs, pack, say: {})
+    sweep.main(command(tmp_path, "--sweep", "eval.alpha=5.0,10.0"))
+    assert capsys.readouterr().out.startswith("points 2, 4: the report's headline is of the first")
+
+
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
 @pytest.mark.parametrize("flags, words", [
     (["--time=soon"], "--time=soon"),
