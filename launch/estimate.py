@@ -16,6 +16,8 @@ import ml_collections
 from launch.local import environments
 from launch.plan import Job, Plan
 from unlearn_jax import stages, workdir
+from unlearn_jax.errors import InputError
+from unlearn_jax.layout import find_devices
 from unlearn_jax.methods import find_method
 from unlearn_jax.stages.arms import Part, make_parts, plan_parts
 from unlearn_jax.stages.graph import Stage, Study, original_stage, retrain_stage, unlearn_stages
@@ -42,6 +44,10 @@ def describe(plan: Plan, where: str, pack: int) -> str:
     total = 0.0
     for job in plan.jobs:
         lines.append(f"process {job.name}")
+        mine = _here(job) if where == "slurm" else job
+        if mine is not job:
+            lines.append(f"  jax finds no {job.runs[0].config.parallel.backend} here: planned with "
+                         "what there is")
         for run in job.runs:
             c = run.config
             lines.append(
@@ -50,7 +56,7 @@ def describe(plan: Plan, where: str, pack: int) -> str:
                 f"{len(run.points)} points" + (", finished" if plan.finished(run) else ""))
             if not _countable(c):
                 lines.append("    its unlearned models are not in the plan that follows")
-        planned = plan_job(job, Store(plan.store))
+        planned = plan_job(mine, Store(plan.store))
         total += planned.seconds or 0.0
         lines.append(textwrap.indent(planned.text(), "  "))
     if where == "slurm":
@@ -62,6 +68,23 @@ def describe(plan: Plan, where: str, pack: int) -> str:
         lines.append(f"about {duration(total / places)} with {places} processes at a time, and "
                      "beside it reports")
     return "\n".join(lines)
+
+
+def _here(job: Job) -> Job:
+    """The job as a machine plans it that only submits: without the devices that it has not."""
+    try:
+        find_devices(job.runs[0].config.parallel.backend)
+        return job
+    except InputError:
+        return dataclasses.replace(job, runs=tuple(
+            dataclasses.replace(run, config=_anywhere(run.config)) for run in job.runs))
+
+
+def _anywhere(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.parallel.update(backend="", members=0, batch=1)
+    return config
 
 
 def plan_job(job: Job, store: Store) -> StudyPlan:

@@ -18,10 +18,12 @@ FLAGS = ("--config.data.size=120", "--config.data.image_size=8", "--config.model
          "--config.unlearn.schedule=constant", "--config.seeds=(0,1)")
 
 
-def sweep(tmp_path, points, config="configs/ft.py"):
+def sweep(tmp_path, points, config="configs/ft.py", more=(), jobs=1):
     store = Store(tmp_path / "store")
     store.create()
-    return make_plan(make_points(points, config, FLAGS), FLAGS, tmp_path / "sweep", store.root)
+    flags = (*FLAGS, *more)
+    return make_plan(make_points(points, config, flags), flags, tmp_path / "sweep", store.root,
+                     jobs)
 
 
 def test_models_are_counted_once_and_a_longer_run_holds_the_shorter(tmp_path):
@@ -51,6 +53,16 @@ def test_what_is_not_counted_says_so(tmp_path):
     text = describe(plan, "slurm", 2)
     assert text.count("its unlearned models are not in the plan") == 2
     assert "an array of 1 tasks" in text
+
+
+def test_a_machine_that_only_submits_plans_with_what_it_has(tmp_path):
+    plan = sweep(tmp_path, [{"seeds": 0}], more=("--config.parallel.backend=tpu",
+                                                 "--config.parallel.batch=8",
+                                                 "--config.eval.batch_size=160"))
+    text = describe(plan, "slurm", 1)
+    assert "jax finds no tpu here" in text and "measured now" in text
+    with pytest.raises(InputError, match="backend is 'tpu' but jax finds no such device"):
+        describe(plan, "local", 1)
 
 
 def test_what_cannot_be_forgotten_is_refused(tmp_path):
