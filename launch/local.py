@@ -32,6 +32,7 @@ def environments(backend: str, jobs: int, pack: int = 1) -> list[dict[str, str]]
     gpus = [] if backend == "cpu" else visible_gpus()
     if not gpus:
         return [{}]
+    pack = min(pack, jobs)  # whom nobody shares a GPU with takes all of it
     places = min(len(gpus), -(-jobs // pack))
     share = memory_share(pack) if pack > 1 else {}
     return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[i::places]), **share}

@@ -82,6 +82,13 @@ def test_processes_of_a_gpu_share_its_memory_as_jax_reads_it(monkeypatch, given,
     assert xla_client.generate_pjrt_gpu_plugin_options()["memory_fraction"] == share
 
 
+def test_a_process_that_is_alone_takes_all_the_memory(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert environments("", 1, pack=4) == [{"CUDA_VISIBLE_DEVICES": "0"}]
+    assert [e["XLA_CLIENT_MEM_FRACTION"] for e in environments("", 2, pack=4)] == ["0.450"] * 2
+    assert len(environments("", 9, pack=4)) == 4
+
+
 @pytest.mark.parametrize("text", ["half", "0", "2", "nan"])
 def test_a_share_of_memory_that_is_none(monkeypatch, text):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
