@@ -24,13 +24,12 @@ import threading
 import time
 from collections.abc import Sequence
 
+from launch.children import begin
 from launch.gpus import visible_gpus
 
 _GRACE = 30.0  # seconds that the others have to end by themselves when one has said that it fails
 _SOON = 2.0  # the same when a signal has ended it: they wait in vain for a word
 _POLL = 0.2
-# Becomes the command. Whose launcher is killed dies as well: nobody reads what it says any more.
-_NOT_LEFT_BEHIND = ("setpriv", "--pdeathsig", "KILL")
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -137,12 +136,12 @@ def _run_all(commands: list[list[str]], shares: list[tuple[set[int], dict[str, s
         signal.signal(number, pass_on)
     echoes = []
     for index, (command, (cores, env)) in enumerate(zip(commands, shares)):
-        # In a session of its own: a terminal's Ctrl-C comes once, from here.
-        child = subprocess.Popen(
-            [*_NOT_LEFT_BEHIND, *command], env={**os.environ, **env}, text=True,
+        # Whose launcher is killed dies as well: nobody reads what it says any more. A terminal's
+        # Ctrl-C comes once, from here.
+        child = begin(
+            command, signal.SIGKILL, env={**os.environ, **env}, text=True,
             stdout=subprocess.PIPE if index else None,  # the first one prints the report
-            stderr=subprocess.PIPE,
-            start_new_session=True, preexec_fn=lambda c=cores: os.sched_setaffinity(0, c))
+            stderr=subprocess.PIPE, preexec_fn=lambda c=cores: os.sched_setaffinity(0, c))
         children.append(child)
         echoes += [threading.Thread(target=_echo, args=(index, lines), daemon=True)
                    for lines in (child.stderr, child.stdout) if lines]

@@ -102,6 +102,16 @@ def test_mistakes_are_named(flags, words):
     assert done.returncode == 2 and words in done.stderr
 
 
+def test_processes_start_where_the_system_lacks_newer_tools(tmp_path):
+    code = ("import os, sys\nfrom launch.distributed import _run_all\n"
+            "command = [sys.executable, '-c', 'raise SystemExit(3)']\n"
+            "sys.exit(_run_all([command], [(os.sched_getaffinity(0), {})]))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT,
+                          env={**ENV, "PATH": str(tmp_path)}, capture_output=True, text=True,
+                          timeout=60)
+    assert done.returncode == 3, done.stderr
+
+
 def test_gpus_are_divided():
     assert divide_gpus(["0", "1", "2", "3"], 2) == [("0", "1"), ("2", "3")]
     for gpus in ([], ["0"], ["0", "1", "2"]):

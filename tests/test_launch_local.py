@@ -133,6 +133,18 @@ def test_warnings_while_a_process_starts_do_not_end_it(tmp_path):
     assert process.wait() == 0
 
 
+def test_processes_ignore_warnings_from_the_first_moment_and_need_no_tools(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code = ("import signal\n"
+            "print([signal.getsignal(n) == signal.SIG_IGN for n in (10, 12, 15)], "
+            "signal.pthread_sigmask(signal.SIG_BLOCK, []))")
+    process = processes.start([sys.executable, "-c", code], tmp_path / "log", {})
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        process.send_signal(number)
+    assert process.wait() == 0
+    assert (tmp_path / "log").read_text().endswith("\n[True, True, False] set()\n")
+
+
 def test_processes_whose_launcher_is_killed_are_asked_for_a_checkpoint(tmp_path):
     code = ("import signal, sys, time\n"
             "signal.signal(signal.SIGTERM, lambda *a: (print('saved'), sys.exit(75)))\n"
