@@ -329,7 +329,7 @@ def _config(box: _Box) -> ml_collections.ConfigDict:
 def _run(box: _Box, vary: dict[str, str], overrides: Sequence[str], names: dict[str, int],
          labels: dict[tuple, list[str]]) -> Run:
     config = _config(box)
-    keys = {key: box.file if key == CONFIG else get(config, key) for key in vary}
+    keys = {key: box.file if key == CONFIG else _value(config, key) for key in vary}
     method = find_method(config.unlearn.method).name
     parts = {key: f"{short}-{_word(keys[key])}" for key, short in vary.items()}
     # A table has the method's name anyway.
@@ -358,13 +358,18 @@ def _varying(points: Sequence[Point]) -> dict[str, str]:
     keys = list(dict.fromkeys(key for p in points for key in p.values))
     compared = any(p.config.compare.methods for p in points)
     found = [key for key in keys if key not in AXES and (compared or key != "eval.alpha")
-             and len({repr(get(p.config, key)) for p in points}) > 1]
+             and len({repr(_value(p.config, key)) for p in points}) > 1]
     last = [key.rpartition(".")[2] for key in found]
     names = {key: short if last.count(short) == 1 else key.replace(".", "_")
              for key, short in zip(found, last)}
     if len({p.file for p in points}) > 1:
         names = {CONFIG: CONFIG, **names}
     return names
+
+
+def _value(config: ml_collections.ConfigDict, key: str) -> Any:
+    """At a dotted key; '' where this config file has no such key, as another one may."""
+    return flat(config.to_dict()).get(key, "")
 
 
 def _shortened(name: str) -> str:

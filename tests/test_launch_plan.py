@@ -38,6 +38,15 @@ def test_alphas_are_joined_and_the_first_one_is_the_headline():
     assert run.config.eval.alpha == 15.0 and {15.0, 20.0} <= set(run.config.eval.alphas)
 
 
+def test_a_key_that_only_some_config_files_have():
+    key = "compare.unlearn.ft.learning_rate"
+    points = make_points([{"config": "configs/compare.py", key: 1e-3}, {"config": FT}], FT, ())
+    first, second = make_plan(points, (), "sweep", "store").runs
+    assert (first.keys[key], second.keys[key]) == (1e-3, "")
+    assert first.config.compare.unlearn.ft.learning_rate == 1e-3
+    assert "learning_rate-1e-3" in first.name and "learning_rate-none" in second.name
+
+
 def test_points_whose_alpha_is_no_headline_are_told():
     assert plan("eval.alpha=15.0,20.0", "seeds=0,1").other_headlines == [3, 4]
     assert plan("seeds=0,1").other_headlines == []
