@@ -2,6 +2,7 @@ import pytest
 
 from launch import points
 from launch.points import grid, make_points, parse_axis, read_file, split_values
+from unlearn_jax.config import TUPLES
 from unlearn_jax.errors import InputError
 from unlearn_jax.store import canonical_json
 
@@ -54,6 +55,13 @@ def test_points_hold_values_as_the_config_does():
     assert second.config.forget.sets == ("20-28", "gender:1") and second.config.seeds == (0, 1)
     assert (first.config.train.epochs, second.config.train.epochs) == (12, 3)
     assert second.config.unlearn.epochs == (2, 8), "what no point names stays"
+
+
+def test_every_tuple_of_text_takes_words():
+    for key, (kind, *_) in TUPLES.items():
+        if kind is str:
+            (made,) = make_points([{key: "ft"}], FT, ())
+            assert made.values == {key: ("ft",)}
 
 
 def test_quotes_are_no_part_of_a_text():
