@@ -22,6 +22,7 @@ from unlearn_jax.methods import find_method
 from unlearn_jax.stages.arms import Part, make_parts, plan_parts
 from unlearn_jax.stages.graph import Stage, Study, original_stage, retrain_stage, unlearn_stages
 from unlearn_jax.stages.models import make_unlearning
+from unlearn_jax.stages.outcomes import predictions_key
 from unlearn_jax.stages.plan import Plan as StudyPlan
 from unlearn_jax.stages.plan import duration
 from unlearn_jax.store import Store
@@ -41,7 +42,7 @@ def describe(plan: Plan, where: str, pack: int) -> str:
     lines = [f"{len(plan.points)} points: {sum(r.members for r in plan.runs)} unlearned models in "
              f"{len(plan.runs)} runs, {len(plan.jobs)} processes; work directory {plan.directory}, "
              f"store {plan.store}"]
-    total = 0.0
+    total, made = 0.0, set()
     for job in plan.jobs:
         lines.append(f"process {job.name}")
         mine = _here(job) if where == "slurm" else job
@@ -56,9 +57,12 @@ def describe(plan: Plan, where: str, pack: int) -> str:
                 f"{len(run.points)} points" + (", finished" if plan.finished(run) else ""))
             if not _countable(c):
                 lines.append("    its unlearned models are not in the plan that follows")
-        planned = plan_job(mine, Store(plan.store))
+        planned = plan_job(mine, Store(plan.store), made)
         total += planned.seconds or 0.0
         lines.append(textwrap.indent(planned.text(), "  "))
+    if len(plan.jobs) > 1:
+        lines.append("models that several processes need are counted with the first of them, and "
+                     "as in the store with the others")
     if where == "slurm":
         tasks = -(-len(plan.jobs) // pack)
         lines.append(f"SLURM: an array of {tasks} tasks, about {duration(total)} of tasks in all; "
@@ -87,9 +91,30 @@ def _anywhere(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return config
 
 
-def plan_job(job: Job, store: Store) -> StudyPlan:
-    """What a process of the sweep would train and predict beyond what the store has."""
-    first = job.runs[0]
+class _Later(Store):
+    """A store as a process finds it after others, which have made some stages."""
+
+    def __init__(self, root: Path, made: set[tuple[str, str]]):
+        super().__init__(root)
+        self._made = made
+
+    def complete(self, stage: str, key: str) -> bool:
+        return (stage, key) in self._made or super().complete(stage, key)
+
+
+def plan_job(job: Job, store: Store, made: set[tuple[str, str]] | None = None) -> StudyPlan:
+    """What a process of the sweep would train and predict beyond what the store has.
+
+    Args:
+      job: what the process runs.
+      store: of the sweep.
+      made: (stage, key) of what earlier processes of the sweep make; what this one makes is added.
+
+    Raises:
+      InputError: data, forget sets or a method's options cannot be used.
+    """
+    first, made = job.runs[0], set() if made is None else made
+    store = _Later(store.root, made)
     with tempfile.TemporaryDirectory() as scratch:
         run = workdir.Run(Path(scratch), first.config, first.config_name, "")
         study = stages.load(first.config, first.config_name, store, run, None)
@@ -99,7 +124,12 @@ def plan_job(job: Job, store: Store) -> StudyPlan:
         for own in job.runs:
             parts += _parts(dataclasses.replace(study, config=own.config), original, own.name,
                             {s.key for part in parts for s in part.stages})
-        return plan_parts(study, original, retrained, parts)
+        planned = plan_parts(study, original, retrained, parts)
+    own = [(s, [s.forget_set]) for s in (*retrained, *(s for p in parts for s in p.stages))]
+    for stage, forget_sets in ((original, study.splits.forget_sets), *own):
+        made |= {(stage.method, stage.key),
+                 *(("predictions", predictions_key(study, stage, f)) for f in forget_sets)}
+    return planned
 
 
 def _parts(study: Study, original: Stage, name: str, planned: set[str]) -> list[Part]:

@@ -45,6 +45,21 @@ def test_models_are_counted_once_and_a_longer_run_holds_the_shorter(tmp_path):
     assert "with 1 processes at a time" in text
 
 
+def test_what_several_processes_need_is_counted_once(tmp_path):
+    plan = sweep(tmp_path, [{"forget.sets": f} for f in ("20-28", "28-36")],
+                 more=("--config.unlearn.epochs=(1,)",), jobs=2)
+    made = set()
+    first, second = (plan_job(job, Store(plan.store), made) for job in plan.jobs)
+    assert [(j.models, j.reused) for j in first.jobs] == [(4, 0), (2, 0)], "M_O and M_R; ft"
+    assert [(j.models, j.reused) for j in second.jobs] == [(2, 2), (2, 0)], "M_R; ft"
+    rates = sweep(tmp_path, [{"unlearn.learning_rate": rate} for rate in (1e-3, 2e-3)],
+                  more=("--config.unlearn.epochs=(1,)",), jobs=2)
+    whole, again = (plan_job(rates.jobs[1], Store(plan.store), own) for own in (set(), made))
+    # The test and validation images of M_O and M_R are predicted with the first process.
+    assert 0 < 3 * again.predicted < 2 * whole.predicted
+    assert [(j.models, j.reused) for j in again.jobs] == [(0, 4), (2, 0)]
+
+
 def test_what_is_not_counted_says_so(tmp_path):
     plan = sweep(tmp_path, [{"unlearn.sisa.shards": n} for n in (2, 3)], "configs/sisa.py")
     assert len(plan.jobs) == 2
@@ -52,6 +67,7 @@ def test_what_is_not_counted_says_so(tmp_path):
     assert [j.models for j in planned.jobs] == [4]
     text = describe(plan, "slurm", 2)
     assert text.count("its unlearned models are not in the plan") == 2
+    assert text.count("nothing to train") == 1 and "counted with the first of them" in text
     assert "an array of 1 tasks" in text
 
 
