@@ -7,6 +7,7 @@ only once others are trained; their processes say so.
 """
 
 import dataclasses
+import signal
 import tempfile
 import textwrap
 from pathlib import Path
@@ -15,7 +16,8 @@ import ml_collections
 
 from launch.local import environments
 from launch.plan import Job, Plan
-from unlearn_jax import stages, workdir
+from unlearn_jax import interrupt, stages, workdir
+from unlearn_jax.conv import convolutions
 from unlearn_jax.errors import InputError
 from unlearn_jax.layout import find_devices
 from unlearn_jax.methods import find_method
@@ -25,6 +27,7 @@ from unlearn_jax.stages.models import make_unlearning
 from unlearn_jax.stages.outcomes import predictions_key
 from unlearn_jax.stages.plan import Plan as StudyPlan
 from unlearn_jax.stages.plan import duration
+from unlearn_jax.startup import use_devices
 from unlearn_jax.store import Store
 
 
@@ -72,6 +75,17 @@ def describe(plan: Plan, where: str, pack: int) -> str:
         lines.append(f"about {duration(total / places)} with {places} processes at a time, and "
                      "beside it reports")
     return "\n".join(lines)
+
+
+def use_devices_of(plan: Plan) -> None:
+    """Gives this process the devices of the sweep's processes; before jax looks for any."""
+    configs = [run.config for run in plan.runs]
+    # Where some run on a CPU and others do not, a process for all has both.
+    config = next((c for c in configs if c.parallel.backend != "cpu"), configs[0])
+    before = {n: signal.getsignal(n) for n in (*interrupt.SIGNALS, signal.SIGINT)}
+    use_devices(config)
+    for number, handler in before.items():
+        signal.signal(number, handler)  # there is nothing to save: a signal ends us
 
 
 def _here(job: Job) -> Job:
@@ -124,7 +138,8 @@ def plan_job(job: Job, store: Store, made: set[tuple[str, str]] | None = None) -
         for own in job.runs:
             parts += _parts(dataclasses.replace(study, config=own.config), original, own.name,
                             {s.key for part in parts for s in part.stages})
-        planned = plan_parts(study, original, retrained, parts)
+        with convolutions(first.config.parallel.convolution):
+            planned = plan_parts(study, original, retrained, parts)
     own = [(s, [s.forget_set]) for s in (*retrained, *(s for p in parts for s in p.stages))]
     for stage, forget_sets in ((original, study.splits.forget_sets), *own):
         made |= {(stage.method, stage.key),

@@ -48,8 +48,9 @@ def _sweep(args: argparse.Namespace, overrides: list[str]) -> int:
         _say(f"points {', '.join(map(str, plan.other_headlines))}: the report's headline is of the "
              "first point's eval.alpha; results.csv has all of them")
     if args.dry_run:
-        from launch.estimate import describe  # measures, which takes JAX a while
+        from launch.estimate import describe, use_devices_of  # measures, which takes JAX a while
 
+        use_devices_of(plan)
         print(describe(plan, args.on, args.pack))
         return 0
     plan.write()

@@ -1,10 +1,15 @@
 """`--dry-run`: what is counted, what is not, and what it rests on."""
 
+import signal
+
 import pytest
 
+from launch import estimate
 from launch.estimate import describe, plan_job
 from launch.plan import make_plan
 from launch.points import make_points
+from unlearn_jax import interrupt
+from unlearn_jax.conv import _setting
 from unlearn_jax.errors import InputError
 from unlearn_jax.store import Store
 
@@ -69,6 +74,20 @@ def test_what_is_not_counted_says_so(tmp_path):
     assert text.count("its unlearned models are not in the plan") == 2
     assert text.count("nothing to train") == 1 and "counted with the first of them" in text
     assert "an array of 1 tasks" in text
+
+
+def test_the_devices_and_the_convolutions_are_those_of_a_run(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(estimate, "use_devices", lambda c: (seen.append(c.parallel.cpu_devices),
+                                                            interrupt.listen()))
+    monkeypatch.setattr(estimate, "plan_parts", lambda *_: seen.append(_setting.get()))
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    plan = sweep(tmp_path, [{"seeds": 0}], more=("--config.parallel.cpu_devices=3",
+                                                 "--config.parallel.convolution=loop"))
+    estimate.use_devices_of(plan)
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    plan_job(plan.jobs[0], Store(plan.store))
+    assert seen == [3, "loop"]
 
 
 def test_a_machine_that_only_submits_plans_with_what_it_has(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch import sweep
+from launch import estimate, sweep
 from unlearn_jax.errors import InputError
 from unlearn_jax.interrupt import CTRL_C
 
@@ -31,6 +31,14 @@ def test_points_that_are_in_no_headline_are_said(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sweep, "run_local", lambda plan, jobs, pack, say: {})
     sweep.main(command(tmp_path, "--sweep", "eval.alpha=5.0,10.0"))
     assert capsys.readouterr().out.startswith("points 2, 4: the report's headline is of the first")
+
+
+def test_a_dry_run_has_the_devices_of_a_run(monkeypatch, tmp_path):
+    called = []
+    monkeypatch.setattr(estimate, "use_devices_of", lambda plan: called.append("devices"))
+    monkeypatch.setattr(estimate, "describe", lambda plan, on, pack: called.append("plan"))
+    assert sweep.main(command(tmp_path, "--dry-run")) == 0
+    assert called == ["devices", "plan"]
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
