@@ -229,6 +229,34 @@ def test_a_wait_ends_where_slurm_stays_silent(monkeypatch, silent):
         slurm.wait(plan, plan.jobs, lambda text: None)
 
 
+@pytest.mark.parametrize("answers", [
+    [TIMEOUT, (0, "RUNNING\n", ""), TIMEOUT, (0, "", "")], [TIMEOUT, (0, "COMPLETING\n", "")]])
+def test_a_task_that_leaves_asks_a_busy_slurm_again(monkeypatch, answers):
+    asked, left = [], [*answers]
+
+    def run(line, check=False, **_):
+        asked.append(line[0])
+        done = subprocess.CompletedProcess(line, *left.pop(0))
+        if check:
+            done.check_returncode()
+        return done
+
+    monkeypatch.setattr(slurm.subprocess, "run", run)
+    monkeypatch.setattr(slurm, "_ASK_SECONDS", 0.0, raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    slurm._go_back_to_the_queue()
+    assert asked == ["squeue", "squeue", "scontrol", "scontrol"][:len(answers)] and not left
+
+
+def test_a_task_that_leaves_does_not_ask_for_ever(monkeypatch):
+    monkeypatch.setattr(slurm.subprocess, "run",
+                        lambda line, **_: subprocess.CompletedProcess(line, *TIMEOUT))
+    monkeypatch.setattr(slurm, "_ASK_SECONDS", 0.0)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with pytest.raises(InputError, match="squeue -h .*Socket timed out"):
+        slurm._go_back_to_the_queue()
+
+
 def test_a_machine_without_slurm_cannot_ask(monkeypatch, silent):
     monkeypatch.setattr(slurm.shutil, "which", lambda name: None)
     with pytest.raises(InputError, match="no squeue"):
