@@ -206,7 +206,9 @@ def submit(plan: Plan, jobs: Sequence[Job], options: Options,
         executor.update_parameters(
             job_name="unlearn-sweep", time=options.minutes, signal_delay_s=options.signal_seconds,
             setup=[f"export PYTHONPATH={shlex.quote(str(processes.ROOT))}"
-                   "${PYTHONPATH:+:$PYTHONPATH}", f"cd {shlex.quote(str(Path.cwd()))}"],
+                   "${PYTHONPATH:+:$PYTHONPATH}", f"cd {shlex.quote(str(Path.cwd()))}",
+                   # srun of SLURM 22.05 to 23.02 does not take it from sbatch by itself.
+                   "${SLURM_CPUS_PER_TASK:+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK}"],
             **options.parameters)
         with executor.batch():  # one array
             made = [executor.submit(_task(plan, own, patience)) for own in tasks]

@@ -62,7 +62,8 @@ def stand_in(monkeypatch, *code):
 
 
 def test_jobs_of_an_array_end_with_their_exit_codes(monkeypatch, plan):
-    stand_in(monkeypatch, "print('fine')", "raise SystemExit('no such file')", "print('too')")
+    stand_in(monkeypatch, "import os; print('cores', os.environ['SRUN_CPUS_PER_TASK'])",
+             "raise SystemExit('no such file')", "print('too')")
     said = []
     slurm.submit(plan, plan.jobs, Options(pack=2, **OPTIONS), said.append)
     assert said[0].startswith("submitted 3 jobs as 2 tasks of SLURM's job ")
@@ -70,6 +71,7 @@ def test_jobs_of_an_array_end_with_their_exit_codes(monkeypatch, plan):
     assert [codes[job.name] for job in plan.jobs] == [0, 1, 0]
     assert f"{plan.jobs[1].name}: failed (exit code 1)" in said
     assert "no such file" in processes.last_lines(plan.log(plan.jobs[1]))
+    assert "cores 1" in processes.last_lines(plan.log(plan.jobs[0])), "asked of srun, too"
     assert slurm.in_queue(plan) == {}
 
 
