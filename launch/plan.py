@@ -7,9 +7,7 @@ of the method are members of one program there (`unlearn_jax/stages/variants.py`
 """
 
 import dataclasses
-import hashlib
 import json
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 
 import ml_collections
 
+from launch.names import shortened, word
 from launch.points import CONFIG, Point
 from launch.taken import take
 from unlearn_jax.arms import arm_config
@@ -28,7 +27,6 @@ from unlearn_jax.store import canonical_json
 
 PLAN = "plan.json"
 SEEDS, SETS, EPOCHS, ALPHAS = "seeds", "forget.sets", "unlearn.epochs", "eval.alphas"
-_LONGEST = 80  # characters of a name
 AXES = (SEEDS, EPOCHS, SETS, ALPHAS)  # of a population; merged in this order
 # Of `eval`: what M_R's own rows depend on, of which a table has one each.
 _OF_RETRAINED = ("relearn_epochs", "relearn_rate", "challenge_bins")
@@ -331,7 +329,7 @@ def _run(box: _Box, vary: dict[str, str], overrides: Sequence[str], names: dict[
     config = _config(box)
     keys = {key: box.file if key == CONFIG else _value(config, key) for key in vary}
     method = find_method(config.unlearn.method).name
-    parts = {key: f"{short}-{_word(keys[key])}" for key, short in vary.items()}
+    parts = {key: f"{short}-{word(keys[key])}" for key, short in vary.items()}
     # A table has the method's name anyway.
     label = "_".join(part for key, part in parts.items() if key != "unlearn.method"
                      and not (key == CONFIG and Path(box.file.partition(":")[0]).stem == method))
@@ -341,7 +339,7 @@ def _run(box: _Box, vary: dict[str, str], overrides: Sequence[str], names: dict[
         alike.append(box.rest)
     if number := alike.index(box.rest):
         label = f"{label}-{number + 1}".strip("-")
-    label, name = _shortened(label), _shortened("_".join(parts.values()) or "all")
+    label, name = shortened(label), shortened("_".join(parts.values()) or "all")
     names[name] = names.get(name, 0) + 1
     if names[name] > 1:
         name = f"{name}.{names[name]}"
@@ -370,29 +368,6 @@ def _varying(points: Sequence[Point]) -> dict[str, str]:
 def _value(config: ml_collections.ConfigDict, key: str) -> Any:
     """At a dotted key; '' where this config file has no such key, as another one may."""
     return flat(config.to_dict()).get(key, "")
-
-
-def _shortened(name: str) -> str:
-    """A name that fits into those of files."""
-    if len(name) <= _LONGEST:
-        return name
-    digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
-    return f"{name[:_LONGEST - len(digest) - 1]}-{digest}"
-
-
-def _word(value: Any) -> str:
-    """A value as part of a method's name, of letters, digits, _ and - alone: 0.002 is 2e-3."""
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        digits, exponent = f"{value:.15e}".split("e")
-        whole, _, fraction = digits.partition(".")
-        fraction = fraction.rstrip("0")
-        power = int(exponent) - len(fraction)
-        return f"{whole}{fraction}" + (f"e{power}" if power else "")
-    if isinstance(value, tuple):
-        return "-".join(_word(v) for v in value) or "none"
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", str(value)).strip("-") or "none"
 
 
 def _with_headline(point: Point) -> ml_collections.ConfigDict:
