@@ -14,6 +14,7 @@ Under SLURM, `srun python -m unlearn_jax.main ...` needs none of this.
 """
 
 import argparse
+import itertools
 import os
 import signal
 import socket
@@ -22,13 +23,13 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
+
+from launch.children import begin
+from launch.gpus import visible_gpus
 
 _GRACE = 30.0  # seconds that the others have to end by themselves when one has said that it fails
 _SOON = 2.0  # the same when a signal has ended it: they wait in vain for a word
 _POLL = 0.2
-# Becomes the command. Whose launcher is killed dies as well: nobody reads what it says any more.
-_NOT_LEFT_BEHIND = ("setpriv", "--pdeathsig", "KILL")
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -96,20 +97,30 @@ def _shares(options: argparse.Namespace) -> list[tuple[set[int], dict[str, str]]
     each = len(everything) // options.processes
     own = [set(everything[i * each:(i + 1) * each] or everything)
            for i in range(options.processes)]
-    gpus = _visible_gpus()
-    if not gpus or "--config.parallel.backend=cpu" in options.flags:
-        return [(c, {}) for c in own]
+    gpus = visible_gpus()
     try:
+        if not gpus or _backend(options.flags) == "cpu":
+            return [(c, {}) for c in own]
         parts = divide_gpus(gpus, options.processes)
     except ValueError as e:
         sys.exit(f"launch.distributed: {e}")
     return [(c, {"CUDA_VISIBLE_DEVICES": ",".join(g)}) for c, g in zip(own, parts)]
 
 
-def _visible_gpus() -> list[str]:
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [g for g in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if g]
-    return [str(i) for i, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+def _backend(flags: Sequence[str]) -> str:
+    """`config.parallel.backend` of what follows `--`.
+
+    Raises:
+      InputError: the config cannot be read.
+    """
+    from unlearn_jax.commandline import read_config  # takes a while to import
+
+    given = []
+    for word, following in itertools.zip_longest(flags, flags[1:], fillvalue="--"):
+        name, equals, _ = word.lstrip("-").partition("=")
+        if word.startswith("-") and name.partition(".")[0] == "config":
+            given += [word] if equals or following.startswith("--") else [word, following]
+    return read_config(given).parallel.backend
 
 
 def _run_all(commands: list[list[str]], shares: list[tuple[set[int], dict[str, str]]]) -> int:
@@ -125,12 +136,12 @@ def _run_all(commands: list[list[str]], shares: list[tuple[set[int], dict[str, s
         signal.signal(number, pass_on)
     echoes = []
     for index, (command, (cores, env)) in enumerate(zip(commands, shares)):
-        # In a session of its own: a terminal's Ctrl-C comes once, from here.
-        child = subprocess.Popen(
-            [*_NOT_LEFT_BEHIND, *command], env={**os.environ, **env}, text=True,
+        # Whose launcher is killed dies as well: nobody reads what it says any more. A terminal's
+        # Ctrl-C comes once, from here.
+        child = begin(
+            command, signal.SIGKILL, env={**os.environ, **env}, text=True,
             stdout=subprocess.PIPE if index else None,  # the first one prints the report
-            stderr=subprocess.PIPE,
-            start_new_session=True, preexec_fn=lambda c=cores: os.sched_setaffinity(0, c))
+            stderr=subprocess.PIPE, preexec_fn=lambda c=cores: os.sched_setaffinity(0, c))
         children.append(child)
         echoes += [threading.Thread(target=_echo, args=(index, lines), daemon=True)
                    for lines in (child.stderr, child.stdout) if lines]

@@ -7,6 +7,7 @@ only once others are trained; their processes say so.
 """
 
 import dataclasses
+import signal
 import tempfile
 import textwrap
 from pathlib import Path
@@ -15,13 +16,18 @@ import ml_collections
 
 from launch.local import environments
 from launch.plan import Job, Plan
-from unlearn_jax import stages, workdir
+from unlearn_jax import interrupt, stages, workdir
+from unlearn_jax.conv import convolutions
+from unlearn_jax.errors import InputError
+from unlearn_jax.layout import find_devices
 from unlearn_jax.methods import find_method
 from unlearn_jax.stages.arms import Part, make_parts, plan_parts
 from unlearn_jax.stages.graph import Stage, Study, original_stage, retrain_stage, unlearn_stages
 from unlearn_jax.stages.models import make_unlearning
+from unlearn_jax.stages.outcomes import predictions_key
 from unlearn_jax.stages.plan import Plan as StudyPlan
 from unlearn_jax.stages.plan import duration
+from unlearn_jax.startup import use_devices
 from unlearn_jax.store import Store
 
 
@@ -39,9 +45,13 @@ def describe(plan: Plan, where: str, pack: int) -> str:
     lines = [f"{len(plan.points)} points: {sum(r.members for r in plan.runs)} unlearned models in "
              f"{len(plan.runs)} runs, {len(plan.jobs)} processes; work directory {plan.directory}, "
              f"store {plan.store}"]
-    total = 0.0
+    total, made = 0.0, set()
     for job in plan.jobs:
         lines.append(f"process {job.name}")
+        mine = _here(job) if where == "slurm" else job
+        if mine is not job:
+            lines.append(f"  jax finds no {job.runs[0].config.parallel.backend} here: planned with "
+                         "what there is")
         for run in job.runs:
             c = run.config
             lines.append(
@@ -50,9 +60,12 @@ def describe(plan: Plan, where: str, pack: int) -> str:
                 f"{len(run.points)} points" + (", finished" if plan.finished(run) else ""))
             if not _countable(c):
                 lines.append("    its unlearned models are not in the plan that follows")
-        planned = plan_job(job, Store(plan.store))
+        planned = plan_job(mine, Store(plan.store), made)
         total += planned.seconds or 0.0
         lines.append(textwrap.indent(planned.text(), "  "))
+    if len(plan.jobs) > 1:
+        lines.append("models that several processes need are counted with the first of them, and "
+                     "as in the store with the others")
     if where == "slurm":
         tasks = -(-len(plan.jobs) // pack)
         lines.append(f"SLURM: an array of {tasks} tasks, about {duration(total)} of tasks in all; "
@@ -64,9 +77,58 @@ def describe(plan: Plan, where: str, pack: int) -> str:
     return "\n".join(lines)
 
 
-def plan_job(job: Job, store: Store) -> StudyPlan:
-    """What a process of the sweep would train and predict beyond what the store has."""
-    first = job.runs[0]
+def use_devices_of(plan: Plan) -> None:
+    """Gives this process the devices of the sweep's processes; before jax looks for any."""
+    configs = [run.config for run in plan.runs]
+    # Where some run on a CPU and others do not, a process for all has both.
+    config = next((c for c in configs if c.parallel.backend != "cpu"), configs[0])
+    before = {n: signal.getsignal(n) for n in (*interrupt.SIGNALS, signal.SIGINT)}
+    use_devices(config)
+    for number, handler in before.items():
+        signal.signal(number, handler)  # there is nothing to save: a signal ends us
+
+
+def _here(job: Job) -> Job:
+    """The job as a machine plans it that only submits: without the devices that it has not."""
+    try:
+        find_devices(job.runs[0].config.parallel.backend)
+        return job
+    except InputError:
+        return dataclasses.replace(job, runs=tuple(
+            dataclasses.replace(run, config=_anywhere(run.config)) for run in job.runs))
+
+
+def _anywhere(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.parallel.update(backend="", members=0, batch=1)
+    return config
+
+
+class _Later(Store):
+    """A store as a process finds it after others, which have made some stages."""
+
+    def __init__(self, root: Path, made: set[tuple[str, str]]):
+        super().__init__(root)
+        self._made = made
+
+    def complete(self, stage: str, key: str) -> bool:
+        return (stage, key) in self._made or super().complete(stage, key)
+
+
+def plan_job(job: Job, store: Store, made: set[tuple[str, str]] | None = None) -> StudyPlan:
+    """What a process of the sweep would train and predict beyond what the store has.
+
+    Args:
+      job: what the process runs.
+      store: of the sweep.
+      made: (stage, key) of what earlier processes of the sweep make; what this one makes is added.
+
+    Raises:
+      InputError: data, forget sets or a method's options cannot be used.
+    """
+    first, made = job.runs[0], set() if made is None else made
+    store = _Later(store.root, made)
     with tempfile.TemporaryDirectory() as scratch:
         run = workdir.Run(Path(scratch), first.config, first.config_name, "")
         study = stages.load(first.config, first.config_name, store, run, None)
@@ -76,7 +138,13 @@ def plan_job(job: Job, store: Store) -> StudyPlan:
         for own in job.runs:
             parts += _parts(dataclasses.replace(study, config=own.config), original, own.name,
                             {s.key for part in parts for s in part.stages})
-        return plan_parts(study, original, retrained, parts)
+        with convolutions(first.config.parallel.convolution):
+            planned = plan_parts(study, original, retrained, parts)
+    own = [(s, [s.forget_set]) for s in (*retrained, *(s for p in parts for s in p.stages))]
+    for stage, forget_sets in ((original, study.splits.forget_sets), *own):
+        made |= {(stage.method, stage.key),
+                 *(("predictions", predictions_key(study, stage, f)) for f in forget_sets)}
+    return planned
 
 
 def _parts(study: Study, original: Stage, name: str, planned: set[str]) -> list[Part]:

@@ -1,4 +1,4 @@
-"""The results of a sweep as one table, and a report for each M_O in it."""
+"""The results of a sweep as one table, and a report for each family of runs in it."""
 
 import csv
 import json
@@ -26,7 +26,8 @@ def gather(plan: Plan) -> list[Path]:
       plan: of the sweep.
 
     Returns:
-      The reports: one, or one for each M_O where the sweep changes what it is trained on or how.
+      The reports: one, or one for each family (see `launch.plan.family`): where the sweep changes
+      what M_O is trained on or how, or what M_R is given in the evaluation.
 
     Raises:
       ReportError: runs that should agree do not.

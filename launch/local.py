@@ -3,13 +3,13 @@
 import collections
 import math
 import os
-import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 
 from launch import processes
+from launch.gpus import visible_gpus
 from launch.plan import Job, Plan
 from unlearn_jax.errors import InputError
 
@@ -32,6 +32,7 @@ def environments(backend: str, jobs: int, pack: int = 1) -> list[dict[str, str]]
     gpus = [] if backend == "cpu" else visible_gpus()
     if not gpus:
         return [{}]
+    pack = min(pack, jobs)  # whom nobody shares a GPU with takes all of it
     places = min(len(gpus), -(-jobs // pack))
     share = memory_share(pack) if pack > 1 else {}
     return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[i::places]), **share}
@@ -55,18 +56,6 @@ def memory_share(pack: int) -> dict[str, str]:
                          "GPU's memory, above 0 and at most 1")
     # JAX refuses to have both.
     return {_MEMORY[0]: f"{whole / pack:.3f}", _MEMORY[1]: ""}
-
-
-def visible_gpus() -> list[str]:
-    """The NVIDIA GPUs that a process may use, as CUDA_VISIBLE_DEVICES names them."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [gpu for gpu in given.split(",") if gpu.strip() not in ("", "-1")]
-    if not shutil.which("nvidia-smi"):
-        return []
-    done = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-                          capture_output=True, text=True)
-    return done.stdout.split() if done.returncode == 0 else []
 
 
 def run_local(plan: Plan, jobs: Sequence[Job], pack: int = 1,

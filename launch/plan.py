@@ -7,9 +7,7 @@ of the method are members of one program there (`unlearn_jax/stages/variants.py`
 """
 
 import dataclasses
-import hashlib
 import json
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 
 import ml_collections
 
+from launch.names import shortened, word
 from launch.points import CONFIG, Point
 from launch.taken import take
 from unlearn_jax.arms import arm_config
@@ -28,8 +27,9 @@ from unlearn_jax.store import canonical_json
 
 PLAN = "plan.json"
 SEEDS, SETS, EPOCHS, ALPHAS = "seeds", "forget.sets", "unlearn.epochs", "eval.alphas"
-_LONGEST = 80  # characters of a name
 AXES = (SEEDS, EPOCHS, SETS, ALPHAS)  # of a population; merged in this order
+# Of `eval`: what M_R's own rows depend on, of which a table has one each.
+_OF_RETRAINED = ("relearn_epochs", "relearn_rate", "challenge_bins")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +101,12 @@ class Plan:
     def runs(self) -> list[Run]:
         """Of all jobs."""
         return [run for job in self.jobs for run in job.runs]
+
+    @property
+    def other_headlines(self) -> list[int]:
+        """Numbers of the points whose eval.alpha is not that of their runs' headline."""
+        alphas = {n: run.config.eval.alpha for run in self.runs for n in run.points}
+        return [p.number for p in self.points if p.config.eval.alpha != alphas[p.number]]
 
     def workdir(self, run: Run) -> Path:
         """Where a run's results go."""
@@ -174,17 +180,18 @@ def make_plan(points: Sequence[Point], overrides: Sequence[str], directory: Path
     """
     for point in points:
         _checked(_with_headline(point), f"point {point.number}")
-    # Runs of one table share their headline alpha.
+    # Runs of one table share their headline alpha; a comparison ranks and tests by its own.
     headlines: dict[str, float] = {}
     for p in points:
-        headlines.setdefault(_family(p.config, seeds=False), p.config.eval.alpha)
-    boxes = _merged([_box(p, headlines[_family(p.config, seeds=False)]) for p in points])
+        headlines.setdefault(_table(p.config), p.config.eval.alpha)
+    boxes = _merged([_box(p, p.config.eval.alpha if p.config.compare.methods
+                          else headlines[_table(p.config)]) for p in points])
     groups: dict[str, list[_Box]] = {}
     for i, box in enumerate(boxes):
         # A comparison, the arms of a study and a training scheme have stages of their own.
         alone = (box.config.compare.methods or box.config.thesis.arms
                  or find_method(box.config.unlearn.method).method.scheme)
-        groups.setdefault(f"{i}" if alone else _family(_config(box), seeds=True), []).append(box)
+        groups.setdefault(f"{i}" if alone else _trained(_config(box), seeds=True), []).append(box)
     parts = _divided(list(groups.values()), jobs)
     vary = _varying(points)
     names: dict[str, int] = {}
@@ -199,9 +206,9 @@ def make_plan(points: Sequence[Point], overrides: Sequence[str], directory: Path
 
 
 def family(run: Run) -> str:
-    """Equal for runs whose results can be one table with one M_O: all but seeds, forget sets,
-    `unlearn` and `eval`."""
-    return _family(run.config, seeds=False)
+    """Equal for runs whose results can be one table with one M_O and one headline, evaluated alike:
+    all but seeds, forget sets, `unlearn`, and of `eval` what changes no row of M_R."""
+    return canonical_json([_table(run.config), run.config.eval.alpha])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,7 +265,14 @@ def _union(axis: str, boxes: list[_Box]) -> _Box:
     return dataclasses.replace(boxes[0], axes={**boxes[0].axes, axis: values}, points=points)
 
 
-def _family(config: ml_collections.ConfigDict, seeds: bool) -> str:
+def _table(config: ml_collections.ConfigDict) -> str:
+    """Equal for points whose runs can be one table, once they have one headline; see `family`."""
+    return canonical_json([_trained(config, seeds=False),
+                           *(config.eval[key] for key in _OF_RETRAINED)])
+
+
+def _trained(config: ml_collections.ConfigDict, seeds: bool) -> str:
+    """Equal where M_O and the M_Rs are; without `seeds` but for seeds and forget sets."""
     sections = config.to_dict()
     for name in ("unlearn", "eval", "compare"):
         del sections[name]
@@ -313,19 +327,19 @@ def _config(box: _Box) -> ml_collections.ConfigDict:
 def _run(box: _Box, vary: dict[str, str], overrides: Sequence[str], names: dict[str, int],
          labels: dict[tuple, list[str]]) -> Run:
     config = _config(box)
-    keys = {key: box.file if key == CONFIG else get(config, key) for key in vary}
+    keys = {key: box.file if key == CONFIG else _value(config, key) for key in vary}
     method = find_method(config.unlearn.method).name
-    parts = {key: f"{short}-{_word(keys[key])}" for key, short in vary.items()}
+    parts = {key: f"{short}-{word(keys[key])}" for key, short in vary.items()}
     # A table has the method's name anyway.
     label = "_".join(part for key, part in parts.items() if key != "unlearn.method"
                      and not (key == CONFIG and Path(box.file.partition(":")[0]).stem == method))
     # Runs that one table could not tell apart by their words are numbered.
-    alike = labels.setdefault((_family(config, seeds=False), method, label), [])
+    alike = labels.setdefault((_table(config), config.eval.alpha, method, label), [])
     if box.rest not in alike:
         alike.append(box.rest)
     if number := alike.index(box.rest):
         label = f"{label}-{number + 1}".strip("-")
-    label, name = _shortened(label), _shortened("_".join(parts.values()) or "all")
+    label, name = shortened(label), shortened("_".join(parts.values()) or "all")
     names[name] = names.get(name, 0) + 1
     if names[name] > 1:
         name = f"{name}.{names[name]}"
@@ -340,8 +354,9 @@ def _run(box: _Box, vary: dict[str, str], overrides: Sequence[str], names: dict[
 def _varying(points: Sequence[Point]) -> dict[str, str]:
     """Swept keys with more than one value that are no axes, and a short name for each."""
     keys = list(dict.fromkeys(key for p in points for key in p.values))
-    found = [key for key in keys if key not in AXES and key != "eval.alpha"
-             and len({repr(get(p.config, key)) for p in points}) > 1]
+    compared = any(p.config.compare.methods for p in points)
+    found = [key for key in keys if key not in AXES and (compared or key != "eval.alpha")
+             and len({repr(_value(p.config, key)) for p in points}) > 1]
     last = [key.rpartition(".")[2] for key in found]
     names = {key: short if last.count(short) == 1 else key.replace(".", "_")
              for key, short in zip(found, last)}
@@ -350,27 +365,9 @@ def _varying(points: Sequence[Point]) -> dict[str, str]:
     return names
 
 
-def _shortened(name: str) -> str:
-    """A name that fits into those of files."""
-    if len(name) <= _LONGEST:
-        return name
-    digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
-    return f"{name[:_LONGEST - len(digest) - 1]}-{digest}"
-
-
-def _word(value: Any) -> str:
-    """A value as part of a method's name, of letters, digits, _ and - alone: 0.002 is 2e-3."""
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        digits, exponent = f"{value:.15e}".split("e")
-        whole, _, fraction = digits.partition(".")
-        fraction = fraction.rstrip("0")
-        power = int(exponent) - len(fraction)
-        return f"{whole}{fraction}" + (f"e{power}" if power else "")
-    if isinstance(value, tuple):
-        return "-".join(_word(v) for v in value) or "none"
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", str(value)).strip("-") or "none"
+def _value(config: ml_collections.ConfigDict, key: str) -> Any:
+    """At a dotted key; '' where this config file has no such key, as another one may."""
+    return flat(config.to_dict()).get(key, "")
 
 
 def _with_headline(point: Point) -> ml_collections.ConfigDict:

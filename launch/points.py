@@ -21,7 +21,7 @@ import ml_collections
 import yaml
 
 from unlearn_jax import commandline
-from unlearn_jax.config import get
+from unlearn_jax.config import TUPLES, get
 from unlearn_jax.errors import InputError
 from unlearn_jax.nested import flat
 from unlearn_jax.store import canonical_json
@@ -246,18 +246,25 @@ def make_points(wanted: Sequence[dict[str, Any]], file: str,
 def _as_flag(config: ml_collections.ConfigDict, key: str, value: Any) -> str:
     """A value as `--config.KEY=` takes it."""
     held = flat(config.to_dict()).get(key)
+    if isinstance(held, str) and isinstance(value, str) and _quoted(value):
+        return str(_literal(key, value))
     if not isinstance(held, tuple):
         return str(value)
     if isinstance(value, str) and value[:1] in (*_OPEN, "'", '"'):
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError) as e:
-            raise InputError(f"config.{key}: {value} cannot be read; a tuple of several looks "
-                             "like ('20-28','gender:1')") from e
+        value = _literal(key, value)
     elements = value if isinstance(value, list | tuple) else (value,)
-    of_text = key in _OF_TEXT or bool(held) and isinstance(held[0], str)
-    return "(" + "".join(f"{str(e)!r}," if of_text else f"{e}," for e in elements) + ")"
+    kind = TUPLES[key][0] if key in TUPLES else type(held[0]) if held else None
+    return "(" + "".join(f"{str(e)!r}," if kind is str else f"{e}," for e in elements) + ")"
 
 
-# Tuples of text that are empty by default.
-_OF_TEXT = ("model.frozen", "compare.methods", "eval.audits", "forget.sets")
+def _quoted(text: str) -> bool:
+    return len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+
+
+def _literal(key: str, text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError) as e:
+        raise InputError(f"config.{key}: {text} cannot be read; a text looks like 'a,b', a tuple "
+                         "of several like ('20-28','gender:1')") from e
+

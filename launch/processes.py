@@ -9,13 +9,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from launch.children import begin
 from launch.plan import Job, Plan
 
 ROOT = Path(__file__).parent.parent
 _LAST_LINES = 15
-# Become the command. A warning that comes while Python starts must not end the process; whose
-# parent is killed is asked for a checkpoint, so that no run is left without anybody to wait for it.
-_PATIENT = ("env", "--ignore-signal=USR1", "--ignore-signal=USR2", "setpriv", "--pdeathsig", "TERM")
 
 
 def command(plan: Plan, job: Job) -> list[str]:
@@ -39,9 +37,11 @@ def start(line: Sequence[str], log: Path, environment: dict[str, str]) -> subpro
     with open(log, "a") as f:
         f.write(f"$ {shlex.join(line)}\n")
         f.flush()
-        return subprocess.Popen(
-            [*_PATIENT, *line], stdin=subprocess.DEVNULL, stdout=f, stderr=subprocess.STDOUT,
-            env={**_inherited(), "PYTHONPATH": path, **environment}, start_new_session=True)
+        # A warning that comes while Python starts must not end the process; whose parent is killed
+        # is asked for a checkpoint, so that no run is left without anybody to wait for it.
+        return begin(line, signal.SIGTERM, (signal.SIGUSR1, signal.SIGUSR2),
+                     stdin=subprocess.DEVNULL, stdout=f, stderr=subprocess.STDOUT,
+                     env={**_inherited(), "PYTHONPATH": path, **environment})
 
 
 def _inherited() -> dict[str, str]:

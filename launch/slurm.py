@@ -34,6 +34,8 @@ _SILENCE_SECONDS = 600.0
 _SETTLE_SECONDS = 15.0
 # Of the time between the signal and the end, what requeueing itself may take.
 _REQUEUE_SECONDS = 5.0
+# A task that leaves, and has no time to wait, asks a SLURM that is busy so often.
+_ASKS, _ASK_SECONDS = 5, 1.0
 # How a process ends that was asked for a checkpoint, but for the first before it could listen. It
 # goes on when SLURM starts the task again.
 _ASKED_TO_LEAVE = (EXIT_CODE, *(128 + number for number in SIGNALS))
@@ -158,10 +160,23 @@ def _go_back_to_the_queue() -> None:
     back, or has been told to cancel: then the task no longer runs.
     """
     number = submitit.JobEnvironment().job_id
-    state = subprocess.run(["squeue", "-h", "-j", number, "-o", "%T"], capture_output=True,
-                           text=True, check=True).stdout.strip()
-    if state == "RUNNING":
-        subprocess.run(["scontrol", "requeue", number], check=True)
+    if _answer("squeue", "-h", "-j", number, "-o", "%T") == "RUNNING":
+        _answer("scontrol", "requeue", number)
+
+
+def _answer(*line: str) -> str:
+    """What a command of SLURM prints, which may fail while SLURM is busy.
+
+    Raises:
+      NoAnswer: it has failed each time.
+    """
+    for left in reversed(range(_ASKS)):
+        done = subprocess.run(line, capture_output=True, text=True)
+        if done.returncode == 0:
+            return done.stdout.strip()
+        if left:
+            time.sleep(_ASK_SECONDS)
+    raise NoAnswer(f"{' '.join(line)}: {done.stderr.strip()}")
 
 
 def submit(plan: Plan, jobs: Sequence[Job], options: Options,
@@ -191,7 +206,9 @@ def submit(plan: Plan, jobs: Sequence[Job], options: Options,
         executor.update_parameters(
             job_name="unlearn-sweep", time=options.minutes, signal_delay_s=options.signal_seconds,
             setup=[f"export PYTHONPATH={shlex.quote(str(processes.ROOT))}"
-                   "${PYTHONPATH:+:$PYTHONPATH}", f"cd {shlex.quote(str(Path.cwd()))}"],
+                   "${PYTHONPATH:+:$PYTHONPATH}", f"cd {shlex.quote(str(Path.cwd()))}",
+                   # srun of SLURM 22.05 to 23.02 does not take it from sbatch by itself.
+                   "${SLURM_CPUS_PER_TASK:+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK}"],
             **options.parameters)
         with executor.batch():  # one array
             made = [executor.submit(_task(plan, own, patience)) for own in tasks]

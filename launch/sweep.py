@@ -44,9 +44,13 @@ def _sweep(args: argparse.Namespace, overrides: list[str]) -> int:
     name = Path(file).stem + (f"-{scale}" if scale else "")
     directory = args.workdir or Path(f"runs/sweep-{name}")
     plan = make_plan(points, overrides, directory, args.store, args.jobs)
+    if plan.other_headlines:
+        _say(f"points {', '.join(map(str, plan.other_headlines))}: the report's headline is of the "
+             "first point's eval.alpha; results.csv has all of them")
     if args.dry_run:
-        from launch.estimate import describe  # measures, which takes JAX a while
+        from launch.estimate import describe, use_devices_of  # measures, which takes JAX a while
 
+        use_devices_of(plan)
         print(describe(plan, args.on, args.pack))
         return 0
     plan.write()

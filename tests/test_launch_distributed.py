@@ -15,6 +15,7 @@ import pytest
 from test_stages import ENV, ROOT, TINY, command
 from two_hosts import ADDRESSES, NAMES, name_hosts, on_host, two_hosts
 
+from launch import distributed
 from launch.distributed import divide_gpus, free_port
 
 FLAGS = ["--config=configs/retrain.py", *TINY]
@@ -101,11 +102,41 @@ def test_mistakes_are_named(flags, words):
     assert done.returncode == 2 and words in done.stderr
 
 
+def test_processes_start_where_the_system_lacks_newer_tools(tmp_path):
+    code = ("import os, sys\nfrom launch.distributed import _run_all\n"
+            "command = [sys.executable, '-c', 'raise SystemExit(3)']\n"
+            "sys.exit(_run_all([command], [(os.sched_getaffinity(0), {})]))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT,
+                          env={**ENV, "PATH": str(tmp_path)}, capture_output=True, text=True,
+                          timeout=60)
+    assert done.returncode == 3, done.stderr
+
+
 def test_gpus_are_divided():
     assert divide_gpus(["0", "1", "2", "3"], 2) == [("0", "1"), ("2", "3")]
     for gpus in ([], ["0"], ["0", "1", "2"]):
         with pytest.raises(ValueError, match=f"2 processes cannot share {len(gpus)} GPUs"):
             divide_gpus(gpus, 2)
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+@pytest.mark.parametrize("visible, flags, given", [
+    ("0,1", [], [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]),
+    ("-1", [], [{}, {}]), (" ", [], [{}, {}]),
+    ("0", ["--config.parallel.backend=cpu"], [{}, {}]),
+    ("0", ["--config.data.flip", "--config.parallel.backend", "cpu", "--workdir=w"], [{}, {}]),
+    ("0", None, [{}, {}]),
+])
+def test_what_each_process_is_given_of_the_gpus(monkeypatch, tmp_path, visible, flags, given):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    config = "configs/ft.py"
+    if flags is None:  # the file says it
+        config, flags = tmp_path / "own.py", []
+        config.write_text("from configs.ft import get_config as own\n"
+                          "def get_config(scale=''):\n    config = own(scale)\n"
+                          "    config.parallel.backend = 'cpu'\n    return config\n")
+    options = distributed._parse(["--processes=2", "--", f"--config={config}", *flags])
+    assert [env for _, env in distributed._shares(options)] == given
 
 
 @pytest.mark.slow

@@ -1,10 +1,15 @@
 """`--dry-run`: what is counted, what is not, and what it rests on."""
 
+import signal
+
 import pytest
 
+from launch import estimate
 from launch.estimate import describe, plan_job
 from launch.plan import make_plan
 from launch.points import make_points
+from unlearn_jax import interrupt
+from unlearn_jax.conv import _setting
 from unlearn_jax.errors import InputError
 from unlearn_jax.store import Store
 
@@ -18,10 +23,12 @@ FLAGS = ("--config.data.size=120", "--config.data.image_size=8", "--config.model
          "--config.unlearn.schedule=constant", "--config.seeds=(0,1)")
 
 
-def sweep(tmp_path, points, config="configs/ft.py"):
+def sweep(tmp_path, points, config="configs/ft.py", more=(), jobs=1):
     store = Store(tmp_path / "store")
     store.create()
-    return make_plan(make_points(points, config, FLAGS), FLAGS, tmp_path / "sweep", store.root)
+    flags = (*FLAGS, *more)
+    return make_plan(make_points(points, config, flags), flags, tmp_path / "sweep", store.root,
+                     jobs)
 
 
 def test_models_are_counted_once_and_a_longer_run_holds_the_shorter(tmp_path):
@@ -43,6 +50,21 @@ def test_models_are_counted_once_and_a_longer_run_holds_the_shorter(tmp_path):
     assert "with 1 processes at a time" in text
 
 
+def test_what_several_processes_need_is_counted_once(tmp_path):
+    plan = sweep(tmp_path, [{"forget.sets": f} for f in ("20-28", "28-36")],
+                 more=("--config.unlearn.epochs=(1,)",), jobs=2)
+    made = set()
+    first, second = (plan_job(job, Store(plan.store), made) for job in plan.jobs)
+    assert [(j.models, j.reused) for j in first.jobs] == [(4, 0), (2, 0)], "M_O and M_R; ft"
+    assert [(j.models, j.reused) for j in second.jobs] == [(2, 2), (2, 0)], "M_R; ft"
+    rates = sweep(tmp_path, [{"unlearn.learning_rate": rate} for rate in (1e-3, 2e-3)],
+                  more=("--config.unlearn.epochs=(1,)",), jobs=2)
+    whole, again = (plan_job(rates.jobs[1], Store(plan.store), own) for own in (set(), made))
+    # The test and validation images of M_O and M_R are predicted with the first process.
+    assert 0 < 3 * again.predicted < 2 * whole.predicted
+    assert [(j.models, j.reused) for j in again.jobs] == [(0, 4), (2, 0)]
+
+
 def test_what_is_not_counted_says_so(tmp_path):
     plan = sweep(tmp_path, [{"unlearn.sisa.shards": n} for n in (2, 3)], "configs/sisa.py")
     assert len(plan.jobs) == 2
@@ -50,7 +72,32 @@ def test_what_is_not_counted_says_so(tmp_path):
     assert [j.models for j in planned.jobs] == [4]
     text = describe(plan, "slurm", 2)
     assert text.count("its unlearned models are not in the plan") == 2
+    assert text.count("nothing to train") == 1 and "counted with the first of them" in text
     assert "an array of 1 tasks" in text
+
+
+def test_the_devices_and_the_convolutions_are_those_of_a_run(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(estimate, "use_devices", lambda c: (seen.append(c.parallel.cpu_devices),
+                                                            interrupt.listen()))
+    monkeypatch.setattr(estimate, "plan_parts", lambda *_: seen.append(_setting.get()))
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    plan = sweep(tmp_path, [{"seeds": 0}], more=("--config.parallel.cpu_devices=3",
+                                                 "--config.parallel.convolution=loop"))
+    estimate.use_devices_of(plan)
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    plan_job(plan.jobs[0], Store(plan.store))
+    assert seen == [3, "loop"]
+
+
+def test_a_machine_that_only_submits_plans_with_what_it_has(tmp_path):
+    plan = sweep(tmp_path, [{"seeds": 0}], more=("--config.parallel.backend=tpu",
+                                                 "--config.parallel.batch=8",
+                                                 "--config.eval.batch_size=160"))
+    text = describe(plan, "slurm", 1)
+    assert "jax finds no tpu here" in text and "measured now" in text
+    with pytest.raises(InputError, match="backend is 'tpu' but jax finds no such device"):
+        describe(plan, "local", 1)
 
 
 def test_what_cannot_be_forgotten_is_refused(tmp_path):

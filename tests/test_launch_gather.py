@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from fake_workdir import write_comparison, write_workdir
 
+from launch import gather as gathering
 from launch.gather import gather
 from launch.plan import make_plan
 from launch.points import make_points
@@ -29,12 +30,16 @@ def plan(tmp_path):
         mine = (table.method == "ft") & (table.metric == "utility")
         table.loc[mine, "value"] = f"0.{i + 1}"
         table.to_csv(path, index=False)
-        record = json.loads((directory / "run.json").read_text())
-        record = {**record, "finished": True,
-                  "config": json.loads(json.dumps(run.config.to_dict()))}
-        (directory / "run.json").write_text(json.dumps(record))
-        (directory / "report.html").write_text("")
+        finish(run, directory)
     return made
+
+
+def finish(run, directory):
+    """Makes the files in a run's directory those of a finished one of its config."""
+    record = json.loads((directory / "run.json").read_text())
+    record = {**record, "finished": True, "config": json.loads(json.dumps(run.config.to_dict()))}
+    (directory / "run.json").write_text(json.dumps(record))
+    (directory / "report.html").write_text("")
 
 
 def test_rows_carry_their_point_and_the_swept_keys(plan):
@@ -63,6 +68,26 @@ def test_what_is_not_finished_is_left_out_and_said(plan):
     assert set(table.method) == {"median", "original", "retrain", "ft"}
     with open(plan.directory / "points.csv", newline="") as f:
         assert [p["finished"] for p in csv.DictReader(f)] == ["True", "True", "False", "False"]
+
+
+def test_what_changes_the_values_of_the_retrained_model_is_a_report_of_its_own(
+        tmp_path, monkeypatch):
+    monkeypatch.setattr(gathering, "write_report", lambda directory: None)
+    key, flags = "eval.relearn_rate", ("--config.eval.relearn_epochs=4",)
+    points = make_points([{key: "1e-3"}, {key: "1e-1"}], "configs/ft.py", flags)
+    made = make_plan(points, flags, tmp_path / "sweep", tmp_path / "store")
+    for i, run in enumerate(made.runs):
+        directory = write_workdir(made.workdir(run), methods=("ft",))
+        path = directory / "results.csv"
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        more = table[(table.method == "retrain") & (table.metric == "utility")]
+        more = more.assign(metric="relearn_epochs", value=str(i + 1))
+        pd.concat([table, more]).to_csv(path, index=False)
+        finish(run, directory)
+    assert [path.parent.name for path in gather(made)] == ["1", "2"]
+    table = pd.read_csv(made.directory / "results.csv", dtype=str, keep_default_na=False)
+    mine = table[(table.method == "retrain") & (table.metric == "relearn_epochs")]
+    assert dict(zip(mine[key], mine.value)) == {"0.001": "1", "0.1": "2"}
 
 
 def test_a_comparison_belongs_to_its_point_whatever_budget_it_chose(tmp_path):

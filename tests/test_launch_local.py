@@ -82,6 +82,13 @@ def test_processes_of_a_gpu_share_its_memory_as_jax_reads_it(monkeypatch, given,
     assert xla_client.generate_pjrt_gpu_plugin_options()["memory_fraction"] == share
 
 
+def test_a_process_that_is_alone_takes_all_the_memory(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert environments("", 1, pack=4) == [{"CUDA_VISIBLE_DEVICES": "0"}]
+    assert [e["XLA_CLIENT_MEM_FRACTION"] for e in environments("", 2, pack=4)] == ["0.450"] * 2
+    assert len(environments("", 9, pack=4)) == 4
+
+
 @pytest.mark.parametrize("text", ["half", "0", "2", "nan"])
 def test_a_share_of_memory_that_is_none(monkeypatch, text):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
@@ -124,6 +131,18 @@ def test_warnings_while_a_process_starts_do_not_end_it(tmp_path):
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         process.send_signal(number)
     assert process.wait() == 0
+
+
+def test_processes_ignore_warnings_from_the_first_moment_and_need_no_tools(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code = ("import signal\n"
+            "print([signal.getsignal(n) == signal.SIG_IGN for n in (10, 12, 15)], "
+            "signal.pthread_sigmask(signal.SIG_BLOCK, []))")
+    process = processes.start([sys.executable, "-c", code], tmp_path / "log", {})
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        process.send_signal(number)
+    assert process.wait() == 0
+    assert (tmp_path / "log").read_text().endswith("\n[True, True, False] set()\n")
 
 
 def test_processes_whose_launcher_is_killed_are_asked_for_a_checkpoint(tmp_path):

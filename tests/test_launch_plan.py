@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from launch.plan import make_plan
+from launch.plan import family, make_plan
 from launch.points import grid, make_points, parse_axis
 from unlearn_jax.commandline import read_config
 from unlearn_jax.errors import InputError
@@ -36,6 +36,29 @@ def test_seeds_forget_sets_and_budgets_are_one_population():
 def test_alphas_are_joined_and_the_first_one_is_the_headline():
     ((run,),) = [job.runs for job in plan("eval.alpha=15.0,20.0").jobs]
     assert run.config.eval.alpha == 15.0 and {15.0, 20.0} <= set(run.config.eval.alphas)
+
+
+def test_a_key_that_only_some_config_files_have():
+    key = "compare.unlearn.ft.learning_rate"
+    points = make_points([{"config": "configs/compare.py", key: 1e-3}, {"config": FT}], FT, ())
+    first, second = make_plan(points, (), "sweep", "store").runs
+    assert (first.keys[key], second.keys[key]) == (1e-3, "")
+    assert first.config.compare.unlearn.ft.learning_rate == 1e-3
+    assert "learning_rate-1e-3" in first.name and "learning_rate-none" in second.name
+
+
+def test_points_whose_alpha_is_no_headline_are_told():
+    assert plan("eval.alpha=15.0,20.0", "seeds=0,1").other_headlines == [3, 4]
+    assert plan("seeds=0,1").other_headlines == []
+
+
+def test_a_comparison_ranks_by_the_alpha_of_its_point():
+    points = make_points([{"eval.alpha": alpha} for alpha in (5.0, 15.0)], "configs/compare.py", ())
+    made = make_plan(points, (), "sweep", "store")
+    assert [(r.config.eval.alpha, r.points) for r in made.runs] == [(5.0, (1,)), (15.0, (2,))]
+    assert made.other_headlines == [] and len(set(map(family, made.runs))) == 2
+    assert [r.name for r in made.runs] == ["alpha-5", "alpha-15"]
+    assert [read_config(list(r.flags)) for r in made.runs] == [r.config for r in made.runs]
 
 
 def test_points_that_are_no_product_are_not_made_one():
@@ -101,6 +124,15 @@ def test_each_table_has_its_own_headline():
     assert [r.config.eval.alpha for r in made.runs] == [
         read_config([f"--config={FT}{scale}"]).eval.alpha for scale in ("", ":digits")]
     assert made.runs[0].config.eval.alpha > 1 > made.runs[1].config.eval.alpha
+
+
+@pytest.mark.parametrize("key", ["relearn_epochs=3,9", "relearn_rate=1e-3,1e-1",
+                                 "challenge_bins=13,14"])
+def test_settings_that_change_what_the_retrained_model_is_given_make_two_tables(key):
+    made = plan(f"eval.{key}")
+    assert [len(job.runs) for job in made.jobs] == [2], "one process: the models are the same"
+    assert len(set(map(family, made.runs))) == 2
+    assert len(set(map(family, plan("eval.layers=true,false").runs))) == 1
 
 
 def test_alphas_can_be_swept():

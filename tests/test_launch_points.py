@@ -2,6 +2,7 @@ import pytest
 
 from launch import points
 from launch.points import grid, make_points, parse_axis, read_file, split_values
+from unlearn_jax.config import TUPLES
 from unlearn_jax.errors import InputError
 from unlearn_jax.store import canonical_json
 
@@ -56,6 +57,21 @@ def test_points_hold_values_as_the_config_does():
     assert second.config.unlearn.epochs == (2, 8), "what no point names stays"
 
 
+def test_every_tuple_of_text_takes_words():
+    for key, (kind, *_) in TUPLES.items():
+        if kind is str:
+            (made,) = make_points([{key: "ft"}], FT, ())
+            assert made.values == {key: ("ft",)}
+
+
+def test_quotes_are_no_part_of_a_text():
+    for text in ("'a,b.csv',c.csv", '"a,b.csv",c.csv'):
+        made = make_points(grid([parse_axis(f"data.path={text}")]), FT, ())
+        assert [p.config.data.path for p in made] == ["a,b.csv", "c.csv"]
+    made = make_points(grid([parse_axis("model.pretrained='',it's.h5's")]), FT, ())
+    assert [p.config.model.pretrained for p in made] == ["", "it's.h5's"]
+
+
 @pytest.mark.parametrize("own, overrides, words", [
     ({"train.epoch": "3"}, (), "train.epoch is not there; allowed in config.train: batch_size"),
     ({"unlearn.ssd.nope": "3"}, (), "unlearn.ssd.nope is not there; .* alpha, dampening"),
@@ -65,6 +81,7 @@ def test_points_hold_values_as_the_config_does():
     ({"seeds": "3"}, ("--config.unlearn.ssd.nope=3",), "ssd.nope is not there; .* dampening"),
     ({"train.epochs": "many"}, (), "config.train.epochs is .many.; allowed: a whole number"),
     ({"seeds": "(0,"}, (), "cannot be read"),
+    ({"data.path": "'a'b'"}, (), "config.data.path: 'a'b' cannot be read; a text looks like"),
     ({"config": "configs/none.py"}, (), "configs/none.py"),
     ({"train.epochs": "3"}, ("--config.train.epochs=2",), "config.train.epochs is swept"),
 ])

@@ -62,7 +62,8 @@ def stand_in(monkeypatch, *code):
 
 
 def test_jobs_of_an_array_end_with_their_exit_codes(monkeypatch, plan):
-    stand_in(monkeypatch, "print('fine')", "raise SystemExit('no such file')", "print('too')")
+    stand_in(monkeypatch, "import os; print('cores', os.environ['SRUN_CPUS_PER_TASK'])",
+             "raise SystemExit('no such file')", "print('too')")
     said = []
     slurm.submit(plan, plan.jobs, Options(pack=2, **OPTIONS), said.append)
     assert said[0].startswith("submitted 3 jobs as 2 tasks of SLURM's job ")
@@ -70,6 +71,7 @@ def test_jobs_of_an_array_end_with_their_exit_codes(monkeypatch, plan):
     assert [codes[job.name] for job in plan.jobs] == [0, 1, 0]
     assert f"{plan.jobs[1].name}: failed (exit code 1)" in said
     assert "no such file" in processes.last_lines(plan.log(plan.jobs[1]))
+    assert "cores 1" in processes.last_lines(plan.log(plan.jobs[0])), "asked of srun, too"
     assert slurm.in_queue(plan) == {}
 
 
@@ -227,6 +229,34 @@ def test_a_wait_ends_where_slurm_stays_silent(monkeypatch, silent):
     monkeypatch.setattr(slurm, "_SILENCE_SECONDS", 0.1)
     with pytest.raises(InputError, match="Socket timed out"):
         slurm.wait(plan, plan.jobs, lambda text: None)
+
+
+@pytest.mark.parametrize("answers", [
+    [TIMEOUT, (0, "RUNNING\n", ""), TIMEOUT, (0, "", "")], [TIMEOUT, (0, "COMPLETING\n", "")]])
+def test_a_task_that_leaves_asks_a_busy_slurm_again(monkeypatch, answers):
+    asked, left = [], [*answers]
+
+    def run(line, check=False, **_):
+        asked.append(line[0])
+        done = subprocess.CompletedProcess(line, *left.pop(0))
+        if check:
+            done.check_returncode()
+        return done
+
+    monkeypatch.setattr(slurm.subprocess, "run", run)
+    monkeypatch.setattr(slurm, "_ASK_SECONDS", 0.0, raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    slurm._go_back_to_the_queue()
+    assert asked == ["squeue", "squeue", "scontrol", "scontrol"][:len(answers)] and not left
+
+
+def test_a_task_that_leaves_does_not_ask_for_ever(monkeypatch):
+    monkeypatch.setattr(slurm.subprocess, "run",
+                        lambda line, **_: subprocess.CompletedProcess(line, *TIMEOUT))
+    monkeypatch.setattr(slurm, "_ASK_SECONDS", 0.0)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with pytest.raises(InputError, match="squeue -h .*Socket timed out"):
+        slurm._go_back_to_the_queue()
 
 
 def test_a_machine_without_slurm_cannot_ask(monkeypatch, silent):

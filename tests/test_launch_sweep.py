@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch import sweep
+from launch import estimate, sweep
 from unlearn_jax.errors import InputError
 from unlearn_jax.interrupt import CTRL_C
 
@@ -25,6 +25,20 @@ def test_ctrl_c_at_any_time_ends_with_a_line(monkeypatch, tmp_path, capsys, name
     monkeypatch.setattr(sweep, name, interrupted)
     assert sweep.main(command(tmp_path)) == CTRL_C
     assert capsys.readouterr().out.endswith("interrupted; the same command goes on\n")
+
+
+def test_points_that_are_in_no_headline_are_said(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sweep, "run_local", lambda plan, jobs, pack, say: {})
+    sweep.main(command(tmp_path, "--sweep", "eval.alpha=5.0,10.0"))
+    assert capsys.readouterr().out.startswith("points 2, 4: the report's headline is of the first")
+
+
+def test_a_dry_run_has_the_devices_of_a_run(monkeypatch, tmp_path):
+    called = []
+    monkeypatch.setattr(estimate, "use_devices_of", lambda plan: called.append("devices"))
+    monkeypatch.setattr(estimate, "describe", lambda plan, on, pack: called.append("plan"))
+    assert sweep.main(command(tmp_path, "--dry-run")) == 0
+    assert called == ["devices", "plan"]
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])

@@ -65,6 +65,12 @@ def test_tasks_of_a_node():
     # Bound by SLURM: each task sees its own alone.
     ({"CUDA_VISIBLE_DEVICES": "0", "SLURM_GPUS_ON_NODE": "2"}, None),
     ({"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_GPUS_PER_TASK": "2"}, None),
+    ({"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_GPUS_PER_TASK": "a100:2"}, None),
+    # Given to the tasks, and not bound: each sees those of all.
+    ({"CUDA_VISIBLE_DEVICES": "0,1,2,3", "SLURM_GPUS_ON_NODE": "4", "SLURM_GPUS_PER_TASK": "2"},
+     (2, 3)),
+    ({"CUDA_VISIBLE_DEVICES": "0,1,2,3", "SLURM_GPUS_ON_NODE": "4",
+      "SLURM_GPUS_PER_TASK": "gpu:a100:1", "SLURM_STEP_TASKS_PER_NODE": "4(x2)"}, (1,)),
     # One task on the node has them all.
     ({"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_STEP_TASKS_PER_NODE": "1(x4)"}, None),
 ])

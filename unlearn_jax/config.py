@@ -232,7 +232,7 @@ _RANGES = {
 }
 
 # key: (types of the elements, required length or None, smallest element, must hold something)
-_TUPLES = {
+TUPLES = {
     "seeds": (int, None, 0, True),
     "data.split": (float, 3, 0, True),
     "data.quality_brightness": (float, 2, 0, True),
@@ -267,7 +267,7 @@ def check_config(c: ml_collections.ConfigDict) -> None:
         value = get(c, key)
         # `not low <= value` also catches NaN
         _require(low <= value <= high and value < math.inf, c, key, _range_text(low, high))
-    for key, (kind, length, low, filled) in _TUPLES.items():
+    for key, (kind, length, low, filled) in TUPLES.items():
         _check_tuple(c, key, kind, length, low, filled)
     _check_relations(c)
     check_requests(c)

@@ -87,12 +87,14 @@ def tasks_of_node(tasks: str, node: int) -> int:
 def _own_gpus(env: Mapping[str, str]) -> tuple[int, ...] | None:
     """This task's part of the GPUs that it shares with other tasks on its node; None: no others.
 
-    Where SLURM binds GPUs to tasks, each sees its own alone.
+    Where SLURM binds GPUs to tasks, each sees its own alone; with --gpu-bind=none it does not,
+    whatever SLURM_GPUS_PER_TASK (`2`, or `a100:2`) says.
     """
     visible = [d for d in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
     tasks = tasks_of_node(_text(env, "SLURM_STEP_TASKS_PER_NODE"), _number(env, "SLURM_NODEID"))
     on_node = int(env.get("SLURM_GPUS_ON_NODE") or 2)
-    if tasks == 1 or not visible or "SLURM_GPUS_PER_TASK" in env or len(visible) < on_node:
+    of_task = int(env.get("SLURM_GPUS_PER_TASK", "").rpartition(":")[2] or 0)
+    if tasks == 1 or len(visible) <= of_task or len(visible) < on_node:
         return None
     if len(visible) % tasks:
         raise ConfigError(f"{tasks} tasks on a node share {len(visible)} GPUs; start a number of "
