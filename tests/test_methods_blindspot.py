@@ -180,3 +180,8 @@ def test_impossible_options_are_refused():
                                 ("distance", "l1", "one of 'squares', 'l2'")):
         with pytest.raises(ConfigError, match=rf"blindspot.{key} is .*; allowed: {allowed}"):
             check(setting("blindspot", **{key: value}))
+
+
+def test_published_values_are_those_of_the_notebook():
+    published = METHODS["blindspot"].published
+    assert (published["batch_size"], published["weight_decay"]) == (256, 0.0)

@@ -21,7 +21,16 @@ from toy_teachers import (
 )
 
 from unlearn_jax.errors import ConfigError
-from unlearn_jax.methods.kgltop1 import CONTRAST, METHOD, RETAIN, UNIFORM, contrast
+from unlearn_jax.methods.kgltop1 import (
+    CONTRAST,
+    METHOD,
+    RETAIN,
+    UNIFORM,
+    comparable,
+    contrast,
+)
+from unlearn_jax.methods.probabilities import class_logits
+from unlearn_jax.train import make_loss
 
 RNG = np.random.default_rng(0)
 Z_F, Z_R = RNG.normal(0, 2, (4, 3)), RNG.normal(0, 2, (5, 3))
@@ -48,10 +57,50 @@ def test_the_contrast_by_hand():
     np.testing.assert_allclose(equal, [np.log(5)], rtol=1e-6)
 
 
+def slopes(years, others, setting, scale):
+    """The derivative of the contrast by the normalised output of each sample of D_f."""
+    others = comparable(class_logits(others, setting), setting)
+    return scale * jax.grad(lambda y: contrast(
+        comparable(class_logits(y, setting), setting), others, jnp.ones(len(others)), 1.15).sum())(
+        years)
+
+
+@pytest.mark.parametrize("scale", [40.0, 60.0])
+@pytest.mark.parametrize("forget, retain", [((20, 60), (20, 60)), ((20, 28), (28, 60))])
+def test_the_contrast_of_a_regression_is_of_the_size_of_its_loss(scale, forget, retain):
+    setting, loss = make_setting("kgltop1"), make_loss("mae", scale)
+    years, others = (jnp.linspace(*ends, 32) for ends in (forget, retain))
+    task = jax.grad(lambda y: loss.per_sample(y, jnp.zeros(32)).sum() / loss.unit)(years) * scale
+    found = np.abs(slopes(years, others, setting, scale)).mean() / np.abs(task).mean()
+    assert 1 < found < 30
+    if forget == (20, 60):
+        assert found == pytest.approx({40.0: 7, 60.0: 10}[scale], rel=0.1)
+
+
+def test_the_contrast_of_a_regression_draws_to_the_middle():
+    years = jnp.array([20.0, 24.0, 32.0, 39.0, 41.0, 48.0, 60.0])
+    found = slopes(years, jnp.linspace(20, 60, 41), make_setting("kgltop1"), 40.0)
+    np.testing.assert_array_equal(np.sign(found), np.sign(years - 40))
+
+
+def test_a_classifiers_logits_are_compared_as_they_are():
+    logits = jnp.asarray(Z_F)
+    assert comparable(logits, make_setting("kgltop1", "classification")) is logits
+
+
+def test_bins_wider_than_the_spread_count_as_classes():
+    setting = make_setting("kgltop1")
+    with setting.config.unlocked():
+        setting.config.spread = 0.1
+    for year in (20.0, 40.0, 55.5):
+        found = comparable(class_logits(jnp.array([year]), setting), setting)
+        np.testing.assert_allclose(jnp.sum(found * found), 41, rtol=1e-4)
+
+
 def test_no_gradient_goes_through_d_r():
-    slopes = jax.grad(lambda f, r: contrast(f, r, jnp.ones(5), 1.15).sum(), (0, 1))(
+    both = jax.grad(lambda f, r: contrast(f, r, jnp.ones(5), 1.15).sum(), (0, 1))(
         jnp.asarray(Z_F), jnp.asarray(Z_R))
-    assert np.all(slopes[0] != 0) and not np.any(slopes[1])
+    assert np.all(both[0] != 0) and not np.any(both[1])
 
 
 def test_similarities_far_apart_stay_finite():
@@ -81,11 +130,15 @@ def test_the_contrastive_pass_descends_its_loss(task):
         kept, lost = found[:4], found[4:6]
         slope = (special.softmax(lost @ kept.T / 1.15, axis=1) - 0.25) @ kept / 1.15
     else:
-        # z_f . z_r is (f - 40) (r - 40) sum (c - 40)^2 / s^4, and what does not depend on both
-        scale = ((AGES - 40) ** 2).sum() / SPREAD**4 / 1.15
-        kept, lost = found[:4] - 40, found[4:6] - 40
-        among = special.softmax(scale * lost[:, None] * kept[None], axis=1)
-        slope = 10 * scale * (among @ kept - kept.mean())[:, None]
+        # z is a line times ŷ - 40 and a parabola, which is orthogonal to it: a correlation is the
+        # cosine of the difference of two angles
+        curve = ((AGES - 40) ** 2 - ((AGES - 40) ** 2).mean()) / 2
+        line = np.std(AGES) / curve.std()
+        kept, lost = (np.arctan(line * (own - 40)) for own in (found[:4], found[4:6]))
+        turn, scale = lost[:, None] - kept[None], 41 / SPREAD / 1.15
+        among = special.softmax(scale * np.cos(turn), axis=1)
+        steep = line * np.cos(lost) ** 2  # of the angle, by ŷ
+        slope = (10 * scale * steep * ((among - 0.25) * -np.sin(turn)).sum(1))[:, None]
     np.testing.assert_allclose(bias_moved(new, start), -0.1 * 0.075 * slope.mean(0), rtol=2e-3)
 
 

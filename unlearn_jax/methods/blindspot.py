@@ -140,5 +140,5 @@ def attention(x_BHWC: jax.Array) -> jax.Array:
 METHOD = Method(make_step=make_step, passes=over_all, prepare=prepare, check=check, options=dict(
     attention=50.0, distance="squares", proxy_epochs=2, proxy_learning_rate=0.01),
                 published=dict(epochs=(1,), optimizer="adam", learning_rate=1e-3,
-                               schedule="constant"),
+                               schedule="constant", batch_size=256, weight_decay=0.0),
                 source="Tarun et al. 2022 (arXiv:2210.08196)")

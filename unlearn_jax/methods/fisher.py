@@ -13,7 +13,8 @@ a hundred times less gets about three times the noise, here ten times, up to the
 
 Public code of this method sets the last layer's row of the class that is forgotten to zero, and
 where a random set is forgotten that class is -1: the last one. Nothing here depends on a class.
-Nor are variances averaged over a kernel's inputs or multiplied by 10 for norms, as in that code.
+Nor are variances averaged over a kernel's inputs or multiplied by 10 for norms, as in that code,
+and, where a whole class is forgotten, for the last layer, which brings its cap of 1e2 back to 1e3.
 
 Sources: Golatkar, Achille and Soatto 2020, "Eternal sunshine of the spotless net"; alpha
 and the caps from the public code of selective synaptic dampening (Foster et al. 2024);

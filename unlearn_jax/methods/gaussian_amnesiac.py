@@ -2,9 +2,11 @@
 
     minimise  L(D_r and D_f, labels of D_f ~ N(mean, sd of the training split's labels))
 
-A sample's label is drawn once and stays for the whole run; it is neither rounded nor clipped to
-the label range. Where the loss is the absolute error, the best answer to such labels is their
-median: D_f is pulled towards the middle of the training labels.
+A label is drawn once for each row of the training data and stays for the whole run; it is neither
+rounded nor clipped to the label range. Where `data.balance` makes augmented copies of a sample,
+each is a row with a label of its own; the source draws one label for an image and augments after
+that, so that copies agree. Where the loss is the absolute error, the best answer to such labels is
+their median: D_f is pulled towards the middle of the training labels.
 
 Classification, for which the source has no definition: labels drawn from the class frequencies
 of the training split, which like the Gaussian is what is known of a label without its image.

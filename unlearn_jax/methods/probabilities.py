@@ -11,6 +11,12 @@ mean zero are
 They are linear in ŷ, a temperature T widens the Gaussian to σ√T, and KL(p ‖ q) grows with the ŷ of
 q at the rate (E_q[c] - E_p[c]) / σ²T: finite at the ends of the range and beyond. Of all these
 Gaussians the one around m is nearest to equal probabilities.
+
+So σ also weighs what is distilled against the loss of the labels, whose slope by the normalised
+output is 1 under the absolute error. With labels from 20 to 60, σ = 5, student and teacher 5 years
+apart and an output scale of 40, that of KL at T = 5 is 0.7 at the ends of the range and 1.1 in its
+middle (`reset` has it twice), that of T² KL at T = 4 is 14 and 25 (`scrub`); at scale 60 half as
+much again.
 """
 
 import jax

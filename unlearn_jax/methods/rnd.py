@@ -1,6 +1,7 @@
 """Random labels: continue training M_O on D_r and D_f, the labels of D_f replaced at random.
 
-Source: the reference study, section 3.2.2. Labels are redrawn at each epoch. Two draws:
+Source: the reference study, section 3.2.2. Labels are redrawn at each epoch, for each row of the
+training data: augmented copies of a sample (`data.balance`) have labels of their own. Two draws:
 
 * `uniform`: a whole number from the label range (regression) or a class (classification);
 * `offset`: the true label plus or minus a whole number of label units from

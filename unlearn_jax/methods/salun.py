@@ -4,10 +4,10 @@
     minimise  L(D_r and D_f, random labels on D_f)  over the masked weights
 
 The gradients are those of M_O as it is used, with running statistics, summed over samples, so
-that they depend neither on batches nor on their order (the public code also takes steps uphill
-while it sums). Weights are ranked over the whole network at once, frozen ones left out; of equal
-ones those that come first are taken. A weight outside of the mask stays to the bit: neither
-momentum nor weight decay moves it. The running statistics of batch norm are no weights and move.
+that they depend neither on batches nor on their order. Weights are ranked over the whole network at
+once, frozen ones left out; of equal ones those that come first are taken. A weight outside of the
+mask stays to the bit: neither momentum nor weight decay moves it. The running statistics of batch
+norm are no weights and move.
 
 Labels are drawn as in `rnd`, anew each epoch: by the source uniformly from the classes, here
 `unlearn.labels='uniform'`, from all classes, the true one too; in regression `offset` is possible.

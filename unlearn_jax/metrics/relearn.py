@@ -1,4 +1,12 @@
-"""Relearn time: how soon a model that forgot learns the forgotten samples again."""
+"""Relearn time: how soon a model that forgot learns the forgotten samples again.
+
+A step is what lies between two losses. The public code of the source (Tarun et al. 2022, functions
+`relearn_time` and `ain`) trains on all training data, takes the loss on the validation samples of
+the forget set after each batch, counts batches, and after 10 epochs counts those made as enough.
+`stages/relearn.py` trains on D_f alone and takes the loss on its training samples after each epoch,
+so that its steps are epochs; where they were not enough there are bounds. The criterion alone is
+the source's, within 5 % of M_O's loss: the two indices cannot be compared.
+"""
 
 from typing import NamedTuple
 
@@ -65,7 +73,7 @@ def ain(unlearned_MT: jax.Array, retrained_MT: jax.Array, original_M: jax.Array,
       unlearned_MT, retrained_MT: forget loss before the first step, after one step, and so on,
         while both are trained on the forget set with the same settings.
       original_M: forget loss of M_O.
-      within: 0.05 in the reference: within 5 % of the original.
+      within: 0.05 in the source: within 5 % of the original.
 
     Raises:
       ValueError: other shapes.
