@@ -157,6 +157,19 @@ def test_ranks_by_f(tmp_path):
     assert [r.method for r in board.rows] == ["retrain", "ft", "rnd", "original"]
 
 
+def test_who_did_not_keep_to_the_tolerance_comes_last(tmp_path):
+    path = write_comparison(tmp_path, methods=("ft", "rnd", "scrub"), samples=12)
+    set_values(path, {(m, "20-28", "forgetting@15"): (v, v, v)
+                      for m, v in (("ft", 0.7), ("rnd", 0.9), ("scrub", 0.8))})
+    text = (path / "trials.csv").read_text().splitlines(keepends=True)
+    (path / "trials.csv").write_text("".join(
+        line.replace(",6.5,True,", ",5.5,False,") if line.startswith("rnd") else line
+        for line in text))
+    (board,) = leaderboard.boards(read_run(path))
+    assert [(r.method, r.rank) for r in board.rows][1:-1] == [("scrub", 1), ("ft", 2), ("rnd", 3)]
+    assert row((board,), "20-28", "rnd").mean_rank == 1  # of the values alone
+
+
 def test_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(picture, "DPI", 30)
     path = write_comparison(tmp_path, sets=SETS, samples=20)

@@ -90,9 +90,9 @@ def _explanation(run: Run) -> tuple[Block, ...]:
         "Taken is, for each forget set, the strongest trial whose "
         f"{error} on half of the validation samples of D_r, averaged over seeds, {change} by at "
         f"most {100 * c['tolerance']:g} % of M_O's; where there is none, the one of lowest "
-        "validation error, marked with a star. No method trains on that half; one that trains on "
-        "validation samples (reset) has the other. No forget or test sample takes part in the "
-        "choice.")
+        "validation error, marked with a star and ranked behind. No method trains on that half; "
+        "one that trains on validation samples (reset) has the other. No forget or test sample "
+        "takes part in the choice.")
     tests = (
         f"Ranks are by {leaderboard.ranked_by(run)}. Tests compare it with {BASELINE}'s in a "
         f"paired t-test over seeds (n = {len(run.seeds)}), each averaged over the forget sets "
@@ -135,7 +135,7 @@ def _table(run: Run, board: Board) -> Table:
     of = (f"All {len(board.forget_sets)} forget sets, over which each seed is averaged first"
           if several else f"Forget set {board.name}")
     return Table(f"{of}: {ROUGH}.", (
-        ("rank", f"by the mean of {ranked.header}; 1 is best"),
+        ("rank", f"by the mean of {ranked.header}; 1 is best; starred methods come last"),
         ("method", "as in results.csv; a star: no trial kept the validation error within "
          "tolerance"),
         ("epochs", "what the budget came to" + (", by forget set" if several else "")),

@@ -31,7 +31,8 @@ class Row:
       method: `retrain` is the ceiling, `original` was not touched.
       epochs: the budget, by forget set.
       values: by metric; over seeds, each seed first averaged over the forget sets.
-      rank: 1 is best, equal methods share the better rank; None for the references.
+      rank: 1 is best, equal methods share the better rank, and those whose trials did not keep
+        to the tolerance come behind the others; None for the references.
       mean_rank: the mean of its ranks in each (forget set, seed); NaN for the references.
       difference: of the ranked metric from ft's, over seeds, each averaged over the forget sets.
       gain: likewise from M_O's; below 0 the method is worse than doing nothing.
@@ -147,20 +148,20 @@ def _board(run: Run, forget_sets: tuple[str, ...], name: str) -> Board:
     compared, metric = methods(run), ranked_by(run)
     blocks = pd.DataFrame({m: _blocks(run, m, forget_sets, metric) for m in compared})
     seeds = pd.DataFrame({m: _by_seed(run, m, forget_sets, metric) for m in compared})
+    within = [all(chosen(run, m, fs).within for fs in forget_sets) for m in compared]
     means = [estimate(seeds[m]).mean for m in compared]
-    # seen from above, equal methods share the better rank
-    places = [1 + sum(other > mean for other in means) if np.isfinite(mean)
-              else 1 + int(np.isfinite(means).sum()) for mean in means]
+    # Seen from above; who forgets beyond what others were allowed is not ahead of them.
+    merits = [(kept, mean if np.isfinite(mean) else -np.inf) for kept, mean in zip(within, means)]
+    places = [1 + sum(other > merit for other in merits) for merit in merits]
     mean_ranks = np.mean([stats.ranks(block) for block in blocks.to_numpy()], axis=0)
     differences = [seeds[m] - seeds[BASELINE] if BASELINE in compared and m != BASELINE
                    else pd.Series(dtype=float) for m in compared]
     untouched = _by_seed(run, UNTOUCHED, forget_sets, metric)
     ps = [stats.paired_p(d) for d in differences]
     rows = [Row(m, _epochs(run, m, forget_sets), _values(run, m, forget_sets), place, mean_rank,
-                estimate(d) if len(d) else None, estimate(seeds[m] - untouched), p, corrected,
-                all(chosen(run, m, fs).within for fs in forget_sets))
-            for m, place, mean_rank, d, p, corrected in zip(
-                compared, places, mean_ranks, differences, ps, stats.holm(ps))]
+                estimate(d) if len(d) else None, estimate(seeds[m] - untouched), p, corrected, kept)
+            for m, place, mean_rank, d, p, corrected, kept in zip(
+                compared, places, mean_ranks, differences, ps, stats.holm(ps), within)]
     ceiling, original = (Row(m, _epochs(run, m, forget_sets), _values(run, m, forget_sets))
                          for m in (CEILING, UNTOUCHED))
     return Board(forget_sets, name, (ceiling, *sorted(rows, key=lambda r: r.rank), original))
