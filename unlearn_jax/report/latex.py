@@ -69,7 +69,8 @@ def _caption(run: Run, board: Board) -> str:
         f"the paired t-test against {leaderboard.BASELINE} on "
         f"{leaderboard.ranked_by(run)}, corrected by Holm. A star marks a method of which no trial "
         "kept the validation error within tolerance; it is ranked behind the others. First row: "
-        "the ceiling, M_R against the M_R of other seeds, which bounds Forgetting across seeds alone; last row: M_O, untouched.")
+        "the ceiling, M_R against the M_R of other seeds, which bounds Forgetting across seeds "
+        "alone; last row: M_O, untouched.")
 
 
 def _header(metric: Metric) -> str:
