@@ -57,7 +57,7 @@ def test_what_several_processes_need_is_counted_once(tmp_path):
     first, second = (plan_job(job, Store(plan.store), made) for job in plan.jobs)
     assert [(j.models, j.reused) for j in first.jobs] == [(4, 0), (2, 0)], "M_O and M_R; ft"
     assert [(j.models, j.reused) for j in second.jobs] == [(2, 2), (2, 0)], "M_R; ft"
-    rates = sweep(tmp_path, [{"unlearn.learning_rate": rate} for rate in (1e-3, 2e-3)],
+    rates = sweep(tmp_path, [{"unlearn.learning_rate": rate} for rate in (1e-3, 3e-3)],
                   more=("--config.unlearn.epochs=(1,)",), jobs=2)
     whole, again = (plan_job(rates.jobs[1], Store(plan.store), own) for own in (set(), made))
     # The test and validation images of M_O and M_R are predicted with the first process.
@@ -82,8 +82,8 @@ def test_the_devices_and_the_convolutions_are_those_of_a_run(tmp_path, monkeypat
                                                             interrupt.listen()))
     monkeypatch.setattr(estimate, "plan_parts", lambda *_: seen.append(_setting.get()))
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    plan = sweep(tmp_path, [{"seeds": 0}], more=("--config.parallel.cpu_devices=3",
-                                                 "--config.parallel.convolution=loop"))
+    plan = sweep(tmp_path, [{"train.momentum": 0.8}], more=(
+        "--config.parallel.cpu_devices=3", "--config.parallel.convolution=loop"))
     estimate.use_devices_of(plan)
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
     plan_job(plan.jobs[0], Store(plan.store))
@@ -91,9 +91,9 @@ def test_the_devices_and_the_convolutions_are_those_of_a_run(tmp_path, monkeypat
 
 
 def test_a_machine_that_only_submits_plans_with_what_it_has(tmp_path):
-    plan = sweep(tmp_path, [{"seeds": 0}], more=("--config.parallel.backend=tpu",
-                                                 "--config.parallel.batch=8",
-                                                 "--config.eval.batch_size=160"))
+    plan = sweep(tmp_path, [{"train.momentum": 0.8}], more=(
+        "--config.parallel.backend=tpu", "--config.parallel.batch=8",
+        "--config.eval.batch_size=160"))
     text = describe(plan, "slurm", 1)
     assert "jax finds no tpu here" in text and "measured now" in text
     with pytest.raises(InputError, match="backend is 'tpu' but jax finds no such device"):

@@ -246,6 +246,7 @@ def test_a_task_that_leaves_asks_a_busy_slurm_again(monkeypatch, answers):
     monkeypatch.setattr(slurm.subprocess, "run", run)
     monkeypatch.setattr(slurm, "_ASK_SECONDS", 0.0, raising=False)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
     slurm._go_back_to_the_queue()
     assert asked == ["squeue", "squeue", "scontrol", "scontrol"][:len(answers)] and not left
 
@@ -255,6 +256,7 @@ def test_a_task_that_leaves_does_not_ask_for_ever(monkeypatch):
                         lambda line, **_: subprocess.CompletedProcess(line, *TIMEOUT))
     monkeypatch.setattr(slurm, "_ASK_SECONDS", 0.0)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
     with pytest.raises(InputError, match="squeue -h .*Socket timed out"):
         slurm._go_back_to_the_queue()
 
