@@ -12,6 +12,7 @@ import pytest
 from tiny_faces import GOOD, jpeg, load, reasons, write_good
 
 from unlearn_jax.data.dataset import fingerprint
+from unlearn_jax.data.files import walk
 from unlearn_jax.data.utkface import Label, parse_name
 from unlearn_jax.errors import InputError
 
@@ -181,6 +182,19 @@ def _hostile_zip(path: Path) -> None:
             info = zipfile.ZipInfo(name)
             info.create_system, info.external_attr = 3, kind << 16
             z.writestr(info, "/etc/passwd")
+
+
+def test_a_compression_that_python_does_not_know_is_an_error(tmp_path):
+    path = tmp_path / "faces.zip"
+    with zipfile.ZipFile(path, "w") as z:
+        z.writestr("20_0_0_1.jpg", b"x")
+    content = bytearray(path.read_bytes())
+    for header, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        at = content.index(header) + offset
+        content[at:at + 2] = (99).to_bytes(2, "little")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="damaged or incomplete .That compression method is not"):
+        [file.read() for file in walk(path)]
 
 
 @pytest.mark.parametrize("make, suffix", [(_hostile_tar, ".tar.gz"), (_hostile_zip, ".zip")])

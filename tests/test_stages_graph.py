@@ -210,3 +210,17 @@ def test_a_method_whose_numbers_changed_has_other_keys(monkeypatch):
     changed = dataclasses.replace(found, method=dataclasses.replace(found.method, numbers=2))
     monkeypatch.setattr(graph, "find_method", lambda request: changed)
     assert _moved(before, _keys(study)) == {"unlearn"}
+
+
+@pytest.mark.parametrize("section, moved", [("train", EVERYTHING), ("unlearn", {"unlearn"})])
+def test_decay_through_momentum_is_told_from_that_of_earlier_versions(section, moved, monkeypatch):
+    def keys(**changes):
+        return _keys(_study(_config(**{f"{section}__{k}": v for k, v in changes.items()})))
+
+    both = dict(optimizer="sgd", weight_decay=0.1, momentum=0.9)
+    others = [{**both, **change} for change in (
+        dict(optimizer="adam"), dict(weight_decay=0.0), dict(momentum=0.0))]
+    now, unchanged = keys(**both), [keys(**other) for other in others]
+    monkeypatch.setattr(graph, "_decay", lambda section: {})
+    assert _moved(keys(**both), now) == moved
+    assert [keys(**other) for other in others] == unchanged
