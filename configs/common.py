@@ -129,7 +129,8 @@ def _digits(c: ml_collections.ConfigDict) -> None:
 def _classes(c: ml_collections.ConfigDict) -> None:
     """Classification: a folder with a folder of images for each class; the first one is forgotten.
 
-    `data.path` has no default; 32 pixels and a narrow ResNet, for a CPU.
+    `data.path` has no default, nor has `forget.sets` where folders have numbers for names, unless
+    one is named 0. 32 pixels and a narrow ResNet, for a CPU.
     """
     c.data.source = "folder"
     c.forget.sets = ("class:0",)

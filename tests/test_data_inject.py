@@ -39,6 +39,15 @@ def test_a_patch_is_stamped_on_the_chosen_and_on_copies_of_the_test_images():
     np.testing.assert_array_equal(trained.labels[stamped], data.labels[test])
 
 
+def test_where_class_names_are_numbers_the_name_counts():
+    data = dataset(np.arange(120) % 12, "classification", tuple(str(n) for n in range(1, 13)))
+    train = np.arange(120, dtype=np.int32)
+    found = choose_injection("confusion:1:12:8", data, train, seed=3)
+    assert set(data.labels[found.rows]) == {0, 11}
+    with pytest.raises(InputError, match="'0' is none of the classes 1, 2, 3"):
+        choose_injection("patch:0:5", data, train, seed=3)
+
+
 def test_the_stamp():
     images = np.zeros((2, 32, 32, 3), np.uint8)
     assert stamp(images)[:, :4, :4].min() == 255
@@ -63,7 +72,8 @@ def test_the_changed_samples_are_a_forget_set():
     ("swap:1:2:3", "allowed: '', confusion"), ("confusion:20-21:28-29", "allowed"),
     ("confusion:20-25:24-29:4", "must not overlap"), ("confusion:20-21:28-29:3", "multiple of 2"),
     ("patch:20-21:500", "has 12 training samples, and 500"), ("patch:b:2", "no range of labels"),
-    ("patch:20-21:0", "positive multiple"), ("patch:29-20:2", "no range"),
+    ("patch:20-21:0", "positive multiple"), ("patch:20-21:-2", "positive multiple"),
+    ("patch:20-21:\uff12", "allowed: '', confusion"), ("patch:29-20:2", "no range"),
 ])
 def test_what_cannot_be_injected_is_named(request_, words):
     with pytest.raises(InputError, match="config.data.inject is") as e:

@@ -115,13 +115,30 @@ def test_range_with_decimals():
 
 @pytest.mark.parametrize("request_, name, number", [
     ("class:cat", "class-cat", 0), ("class:0", "class-0", 0), ("class:big dog", "class-big-dog", 1),
-    ("class:7", "class-7", 2),  # a name goes before a number
+    ("class:2", "class-2", 2),
 ])
 def test_class(request_, name, number):
     labels = np.arange(90) % 3
-    s = splits(dataset(labels, "classification", ("cat", "big dog", "7")), request_)
+    s = splits(dataset(labels, "classification", ("cat", "big dog", "hen")), request_)
     assert s.forget_sets[0].name == name
     assert set(s.forget(s.forget_sets[0])) == set(np.flatnonzero(labels == number)) - set(s.test)
+
+
+def test_where_class_names_are_numbers_the_name_counts():
+    labels, names = np.arange(240) % 12, tuple(str(n) for n in range(1, 13))
+    data = dataset(labels, "classification", names)
+    chosen = splits(data, "class:1", "class:12")
+    assert [set(labels[chosen.forget(f)]) for f in chosen.forget_sets] == [{0}, {11}]
+    with pytest.raises(InputError, match="'class:0' .* names no class; allowed: class:NAME with "
+                                         "one of 1, 2, 3"):
+        splits(data, "class:0")
+
+
+@pytest.mark.parametrize("request_", ["random:0_1", "random:0.\uff12", "race:\uff12", "race:1_0",
+                                      "2\uff10-28", "race:" + "1" * 5000])
+def test_numbers_of_requests_are_plain_ones(request_):
+    with pytest.raises(InputError, match="not understood|needs a share"):
+        splits(dataset(AGES, attributes={"race": np.arange(100) % 12}), request_)
 
 
 def test_attribute():

@@ -1,21 +1,48 @@
-"""What requests say of labels (a class, a range), and how many samples have each.
+"""What text says of labels (a number, a class, a range), and how many samples have each.
 
 Needs numpy alone, as the report reads requests too.
 """
 
+import math
 import re
 from collections.abc import Sequence
 
 import numpy as np
 
-_RANGE = re.compile(r"(-?\d+(?:\.\d+)?)-(-?\d+(?:\.\d+)?)")
+# ASCII digits alone: Python's own float() and int() also take '2_0' and the digits of every script.
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_INTEGER = re.compile(r"[+-]?0*[0-9]{1,18}")
+_RANGE = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)-(-?[0-9]+(?:\.[0-9]+)?)")
+
+
+def find_number(text: str) -> float | None:
+    """The finite number that a text is, such as -2, 30.5 or 1e2; None for any other text."""
+    value = float(text) if _NUMBER.fullmatch(text) else math.inf
+    return value if math.isfinite(value) else None
+
+
+def find_integer(text: str) -> int | None:
+    """The whole number that a text is, such as 12 or -7; None for any other text."""
+    return int(text) if _INTEGER.fullmatch(text) else None
 
 
 def find_class(given: str, names: Sequence[str]) -> int | None:
-    """The number of a class given by name or, where no class has that name, by number."""
+    """The number of a class given by name or, where no name is a number itself, by number.
+
+    Among folders 1 to 12 the text '0' could only mean folder 1, which '1' means too: it is no
+    class there.
+    """
     if given in names:
         return names.index(given)
-    return int(given) if given.isdecimal() and int(given) < len(names) else None
+    number = find_integer(given)
+    if number is None or any(find_number(name) is not None for name in names):
+        return None
+    return number if 0 <= number < len(names) else None
+
+
+def some_classes(names: Sequence[str]) -> str:
+    """The first class names, for a message on what is allowed."""
+    return ", ".join(names[:12]) + (f", ... ({len(names)})" if len(names) > 12 else "")
 
 
 def find_range(given: str) -> tuple[float, float] | None:

@@ -27,7 +27,7 @@ from ml_collections import ConfigDict, config_flags
 from unlearn_jax import commandline, data
 from unlearn_jax.config import check_config
 from unlearn_jax.errors import InputError
-from unlearn_jax.labels import find_class
+from unlearn_jax.labels import find_class, some_classes
 from unlearn_jax.metrics import linear_models
 from unlearn_jax.metrics.injection import inject, remaining
 from unlearn_jax.report.document import Cell, Document, Table, Text
@@ -48,7 +48,8 @@ class Settings:
       steps: of gradient descent, each a model of its own.
       samples: of D_r that a seed draws; 0: as many as D_r has.
       ridge: factor of half the squared norm, beside the sum of losses.
-      positive: of a classification, the class that is told from the rest; by name or number.
+      positive: of a classification, the class that is told from the rest, as `find_class`
+        takes it; '': the first one.
 
     Raises:
       InputError: a value that is not allowed, by the name of its flag.
@@ -57,7 +58,7 @@ class Settings:
     steps: tuple[int, ...] = (1, 10, 100)
     samples: int = 0
     ridge: float = 1.0
-    positive: str = "0"
+    positive: str = ""
 
     def __post_init__(self):
         given = ",".join(map(str, self.steps))
@@ -158,11 +159,10 @@ def table(results: pd.DataFrame, name: str, forget_set: str) -> str:
 
 
 def _positive(given: str, names: tuple[str, ...]) -> int:
-    number = find_class(given, names)
+    number = find_class(given, names) if given else 0
     if number is not None:
         return number
-    some = ", ".join(names[:12]) + (f", ... ({len(names)})" if len(names) > 12 else "")
-    raise InputError(f"--positive={given} is no class; allowed: one of {some}, or its number")
+    raise InputError(f"--positive={given} is no class; allowed: one of {some_classes(names)}")
 
 
 def _numbers(given: list[str]) -> tuple[int, ...]:
@@ -180,7 +180,7 @@ _STORE = flags.DEFINE_string("store", "runs/store", "Where decoded images are ke
 _STEPS = flags.DEFINE_list("steps", "1,10,100", "Steps of gradient descent, a model each")
 _SAMPLES = flags.DEFINE_integer("samples", 0, "Samples of D_r a seed draws; 0: as many as D_r has")
 _RIDGE = flags.DEFINE_float("ridge", 1.0, "Of half the squared norm, beside the sum of losses")
-_POSITIVE = flags.DEFINE_string("positive", "0", "The class told from the rest; name or number")
+_POSITIVE = flags.DEFINE_string("positive", "", "The class told from the rest; default: the first")
 
 
 def main(argv: list[str]) -> None:

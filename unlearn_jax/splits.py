@@ -11,7 +11,13 @@ import numpy as np
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.inject import Injection, choose_injection
 from unlearn_jax.errors import ConfigError, InputError
-from unlearn_jax.labels import find_class, find_range
+from unlearn_jax.labels import (
+    find_class,
+    find_integer,
+    find_number,
+    find_range,
+    some_classes,
+)
 
 # the data seed's streams: one step's draws do not depend on another step's; 0 and 5 belong to
 # data/synthetic.py, 1 to data/__init__.py, 6 to data/inject.py, 7 to linear_injection.py
@@ -232,7 +238,7 @@ def check_request(request: str, task: str, inject: str = "", allowed: str = "") 
         if bounds[0] > bounds[1]:
             raise ConfigError(f"{_wish(request)} has its ends reversed; give "
                               f"{bounds[1]:g}-{bounds[0]:g}")
-    elif not value or kind != "class" and not re.fullmatch(r"-?\d+", value):
+    elif not value or kind != "class" and find_integer(value) is None:
         raise ConfigError(f"{_wish(request)} is not understood; {allowed}")
 
 
@@ -280,8 +286,8 @@ def _select(request: str, dataset: Dataset, trained: np.ndarray,
         return "random-" + _file_name(value), _random_mask(request, value, dataset, trained, seed)
     if kind == "class" and value and dataset.task == "classification":
         return "class-" + _file_name(value), dataset.labels == _class(request, value, dataset)
-    if kind in dataset.attributes and re.fullmatch(r"-?\d+", value):
-        return f"{_file_name(kind)}-{value}", dataset.attributes[kind] == int(value)
+    if kind in dataset.attributes and find_integer(value) is not None:
+        return f"{_file_name(kind)}-{int(value)}", dataset.attributes[kind] == int(value)
     bounds = find_range(request)
     if bounds and dataset.task == "regression":
         low, high = bounds
@@ -307,11 +313,8 @@ def _random_mask(request: str, value: str, dataset: Dataset, trained: np.ndarray
 
 
 def _share(request: str, value: str) -> float:
-    try:
-        share = float(value)
-    except ValueError:
-        share = 0.0
-    if not 0 < share < 1:
+    share = find_number(value)
+    if share is None or not 0 < share < 1:
         raise ConfigError(f"{_wish(request)} needs a share between 0 and 1, such as random:0.02")
     return share
 
@@ -361,9 +364,7 @@ def _allowed(dataset: Dataset) -> str:
         kinds.append(f"a range of labels within {low:g} to {high:g}, such as "
                      f"{low:g}-{(low + high) / 2:g}")
     else:
-        names = dataset.class_names
-        some = ", ".join(names[:12]) + (f", ... ({len(names)})" if len(names) > 12 else "")
-        kinds.append(f"class:NAME with one of {some}")
+        kinds.append(f"class:NAME with one of {some_classes(dataset.class_names)}")
     for name, column in sorted(dataset.attributes.items()):
         values = np.unique(column)
         some = ", ".join(map(str, values[:12])) + (", ..." if len(values) > 12 else "")

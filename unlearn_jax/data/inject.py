@@ -20,7 +20,7 @@ import numpy as np
 
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.errors import ConfigError
-from unlearn_jax.labels import find_class, find_range
+from unlearn_jax.labels import find_class, find_integer, find_range, some_classes
 
 _STREAM = 6  # of the data seed
 _ALLOWED = "'', confusion:A:B:N or patch:A:N, where A and B are classes or ranges such as 20-28"
@@ -123,9 +123,9 @@ def check_form(request: str) -> None:
     """
     kind, *parts = request.split(":")
     if request and ((kind, len(parts)) not in (("confusion", 3), ("patch", 2))
-                    or not parts[-1].isdecimal()):
+                    or find_integer(parts[-1]) is None):
         raise ConfigError(f"config.data.inject is {request!r}; allowed: {_ALLOWED}")
-    if request and (not int(parts[-1]) or int(parts[-1]) % len(parts[:-1])):
+    if request and (int(parts[-1]) < 1 or int(parts[-1]) % len(parts[:-1])):
         raise ConfigError(f"config.data.inject is {request!r}; N must be a positive multiple of "
                           f"{len(parts[:-1])}")
 
@@ -173,7 +173,7 @@ def _group(part: str, request: str, dataset: Dataset) -> Group:
         number = find_class(part, dataset.class_names)
         if number is None:
             raise ConfigError(f"config.data.inject is {request!r}; {part!r} is none of the classes "
-                              f"{', '.join(dataset.class_names[:12])}")
+                              f"{some_classes(dataset.class_names)}")
         return Group(number, number)
     bounds = find_range(part)
     if not bounds or bounds[0] > bounds[1]:
