@@ -158,8 +158,8 @@ def test_csv_class_without_a_usable_image_is_none(tmp_path, caplog):
 def test_csv_classes_of_one_number_are_spelled_alike(tmp_path, one, other):
     path = write_csv(tmp_path, f"path,label\nimages/0.png,{one}\nimages/1.png,x\n"
                                f"images/2.png,{other}\n")
-    with pytest.raises(InputError, match=f"line 4: label '{other}' is the number '{one}' of line 2 "
-                                         "spelled otherwise"):
+    with pytest.raises(InputError, match=f"line 4 has the label '{other}', the number '{one}' of "
+                                         "line 2 spelled otherwise"):
         load(path, tmp_path, task="classification")
 
 
@@ -178,7 +178,7 @@ def test_csv_one_file_under_two_paths(tmp_path):
         for name, target in (("link.png", "images/0.png"), ("folder", "images")):
             if not (tmp_path / name).is_symlink():
                 (tmp_path / name).symlink_to(target)
-        with pytest.raises(InputError, match=f"line 4: {other!r} is the file of line 2, "
+        with pytest.raises(InputError, match=f"line 4 holds {other!r}, the file of line 2, "
                                              "'images/0.png'; an image may have one line"):
             load(path, tmp_path)
 
@@ -201,12 +201,12 @@ def test_csv_and_task_changes_are_seen(tmp_path):
     ("path,label\nimages/0.png,1,2\n", "line 2 has 3 fields; its header has 2"),
     ("path,label\nimages/0.png,1\nimages/0.png,2\n", "line 3 repeats the path 'images/0.png' of "
                                                      "line 2"),
-    ("path,label\nimages/0.png,old\n", "line 2: label 'old' is no number; for names of classes"),
-    ("path,label\nimages/0.png,nan\n", "label 'nan' is no number"),
+    ("path,label\nimages/0.png,old\n", "line 2 has the label 'old', which is no number .*; for names of classes"),
+    ("path,label\nimages/0.png,nan\n", "label 'nan', which is no number"),
     ("path,label\nimages/0.png,\n", "line 2 has an empty path or label"),
-    ("path,label,sex\nimages/0.png,1,male\n", "line 2: sex 'male' is no whole number"),
-    ("path,label,sex\nimages/0.png,1,1.5\n", "sex '1.5' is no whole number"),
-    ("path,label,sex\nimages/0.png,1,9999999999\n", "sex '9999999999' is no whole number"),
+    ("path,label,sex\nimages/0.png,1,male\n", "line 2 has the sex 'male', which is no whole number"),
+    ("path,label,sex\nimages/0.png,1,1.5\n", "sex '1.5', which is no whole number"),
+    ("path,label,sex\nimages/0.png,1,9999999999\n", "sex '9999999999', which is no whole number"),
     ("path,label\n", "list.csv' has no rows: there is nothing below its header"),
     ("path,label\nimages/9.png,1\n", "none of the 1 images of '.*list.csv' is there, such as "
      "'/.*/images/9.png' .unreadable file: No such file or directory.; paths start at the folder"),
@@ -241,7 +241,7 @@ def test_without_a_usable_image_the_reasons_are_counted(tmp_path):
 def test_csv_that_is_no_text(tmp_path):
     path = tmp_path / "list.csv"
     path.write_bytes(b"path,label\n\xff\xfe\n")
-    with pytest.raises(InputError, match="no text in UTF-8"):
+    with pytest.raises(InputError, match="line 2 is no text in UTF-8"):
         load(path, tmp_path)
 
 

@@ -173,6 +173,17 @@ def test_ids_file(tmp_path):
     assert f.untrained == ""
 
 
+@pytest.mark.parametrize("end", ["\u2028", "\x85", "\x0c"])
+def test_only_the_ends_of_lines_end_ids(tmp_path, end):
+    data = dataset(AGES)
+    ids = data.ids.astype("U20")
+    ids[splits(data).train[0]] = f"a{end}b.png"
+    data = dataclasses.replace(data, ids=ids)
+    path = tmp_path / "ids.txt"
+    path.write_text(f"a{end}b.png\r\n", encoding="utf-8", newline="")
+    assert data.ids[splits(data, f"ids:{path}").forget_sets[0].train].tolist() == [f"a{end}b.png"]
+
+
 def test_an_id_may_look_like_a_comment(tmp_path):
     data = dataset(AGES)
     ids = data.ids.astype("U20")

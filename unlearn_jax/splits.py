@@ -330,7 +330,8 @@ def _ids(request: str, known: frozenset[str] = frozenset()) -> set[str]:
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"{_wish(request)}: the file cannot be read ({e}); give a text file "
                          "with one sample id a line") from e
-    lines = [line for line in map(str.strip, text.splitlines()) if line]
+    # not `splitlines`, which also cuts a file name at a form feed or U+2028
+    lines = [line for line in map(str.strip, text.split("\n")) if line]
     if not lines:
         raise ConfigError(f"{_wish(request)}: the file lists no sample id")
     return {line for line in lines if line in known or not line.startswith("#")}

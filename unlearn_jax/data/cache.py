@@ -30,7 +30,8 @@ from unlearn_jax.data.decode import MIN_SIDE, UnusableImage, check_image, decode
 from unlearn_jax.data.source import Filter, Pixels, Samples
 from unlearn_jax.errors import InputError
 
-VERSION = 2  # raise it when decode.py or the format changes: old entries are then left aside
+# Raise it when decode.py, what sources read or the format changes: old entries are then left aside.
+VERSION = 3
 
 _CHUNK = 32  # images that a thread takes at once ...
 _CHUNK_BYTES = 2**20  # ... or fewer, so that their pixels stay in the processor's cache

@@ -1,0 +1,185 @@
+"""A CSV file of paths and labels, as a user or a spreadsheet wrote it: all of it is taken or refused.
+
+Python's csv module reads the open file, so that quoted fields may hold commas, quotes and line
+breaks, and nothing but \\n, \\r\\n and \\r ends a line. Every mistake names its line, which is where
+the row begins.
+"""
+
+import csv
+import dataclasses
+import decimal
+import io
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from unlearn_jax.errors import InputError
+from unlearn_jax.labels import find_integer, find_number
+
+RESERVED = ("class", "random", "ids")  # the other kinds of forget sets
+
+_MONTH = "(?:jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)"
+# How spreadsheets show a 3-9 or a 10-12 that they took for a date: 9-Mar, Mar-09, 12-Oct-24.
+_DATE = re.compile(rf"[0-9]{{1,2}}-{_MONTH}(?:-[0-9]{{2,4}})?|{_MONTH}-[0-9]{{2,4}}", re.IGNORECASE)
+_ERRORS = ("#DIV/0!", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!")  # of spreadsheets
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+      line: where it begins, counted from 1.
+      path: of the image, from the folder of the table.
+      label: as written.
+      attributes: in the order of the table's columns.
+    """
+
+    line: int
+    path: str
+    label: str
+    attributes: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What a CSV file says.
+
+    Attributes:
+      text: of the whole file.
+      attributes: names of the columns beside path and label.
+      rows: at least one.
+    """
+
+    text: str
+    attributes: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def read_table(path: Path) -> Table:
+    """Reads a table.
+
+    Raises:
+      InputError: no text, no header with path and label, or a mistake in a row; names the line.
+    """
+    text = _read_text(path)
+    lines = _fields(path, text)
+    header = next(lines, (1, []))[1]
+    attributes = tuple(name for name in header if name not in ("path", "label"))
+    if {"path", "label"} - set(header) or len(set(header)) != len(header) or "" in header:
+        raise InputError(f"{str(path)!r} begins with {','.join(header)!r}; the first line must "
+                         "name the columns path and label, and each further one once")
+    if reserved := set(attributes) & set(RESERVED):
+        raise InputError(f"{str(path)!r} has a column {sorted(reserved)[0]!r}, a name that forget "
+                         "sets use otherwise; rename it")
+    rows, first = [], {}
+    for line, fields in lines:
+        if not fields:
+            continue
+        if len(fields) != len(header):
+            raise _wrong(path, line, f"has {len(fields)} fields; its header has {len(header)}")
+        row = dict(zip(header, fields))
+        if not row["path"] or not row["label"]:
+            raise _wrong(path, line, "has an empty path or label")
+        # './a.png', links and 'x/../a.png' are a.png, which must not be in two splits
+        other, name = first.setdefault(os.path.realpath(path.parent / row["path"]),
+                                       (line, row["path"]))
+        if other != line and name == row["path"]:
+            raise _wrong(path, line, f"repeats the path {name!r} of line {other}")
+        if other != line:
+            raise _wrong(path, line, f"holds {row['path']!r}, the file of line {other}, {name!r}; "
+                                     "an image may have one line")
+        rows.append(Row(line, row["path"], row["label"],
+                        tuple(_integer(path, line, a, row[a]) for a in attributes)))
+    if not rows:
+        raise InputError(f"{str(path)!r} has no rows: there is nothing below its header")
+    return Table(text, attributes, tuple(rows))
+
+
+def label_numbers(path: Path, table: Table) -> list[float]:
+    """The labels of a regression.
+
+    Raises:
+      InputError: one is no number; names the line.
+    """
+    found = [find_number(row.label) for row in table.rows]
+    for row, value in zip(table.rows, found):
+        if value is None:
+            raise _wrong(path, row.line, f"has the label {row.label!r}, which is no number such as "
+                         "-2, 30.5 or 1e2; for names of classes set config.data.task to "
+                         "'classification'")
+    return found
+
+
+def class_names(path: Path, table: Table) -> tuple[str, ...]:
+    """The labels of a classification in their natural order.
+
+    Raises:
+      InputError: '1' and '1.0', which are hardly meant to be two classes, or a label that a
+        spreadsheet made of another one; names the line.
+    """
+    lines: dict[str, int] = {}
+    spelled: dict[decimal.Decimal, str] = {}
+    for row in table.rows:
+        lines.setdefault(row.label, row.line)
+    for label, line in lines.items():
+        if _DATE.fullmatch(label) or label in _ERRORS:
+            kind = "an error" if label in _ERRORS else "a date"
+            raise _wrong(path, line, f"has the label {label!r}, which is {kind} as spreadsheets "
+                         "write it, in place of 3-9, say; write the class as it is meant, or in "
+                         "other letters")
+        plain = unicodedata.normalize("NFKC", label)  # digits of full width as others are
+        if find_number(plain) is None:
+            continue
+        first = spelled.setdefault(decimal.Decimal(plain), label)  # exact: long numbers stay two
+        if first != label:
+            raise _wrong(path, line, f"has the label {label!r}, the number {first!r} of line "
+                                     f"{lines[first]} spelled otherwise; spell a class in one way")
+    return tuple(sorted(lines, key=_natural))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as e:
+        raise InputError(f"{str(path)!r} cannot be read: {e.strerror}") from e
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        line = content[:e.start].count(b"\n") + 1
+        raise InputError(f"{str(path)!r} line {line} is no text in UTF-8: {e}") from e
+
+
+def _fields(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """(line, fields) of each row, without blanks around them."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as e:  # a field without end, or of more than csv.field_size_limit()
+            raise _wrong(path, line, f"cannot be read: {e}") from e
+        if any("\0" in field for field in fields):
+            raise _wrong(path, line, "holds a NUL character; write the file anew as text in UTF-8")
+        yield line, [field.strip() for field in fields]
+
+
+def _integer(path: Path, line: int, column: str, text: str) -> int:
+    value = find_integer(text)
+    if value is None or not -2**31 <= value < 2**31:
+        raise _wrong(path, line, f"has the {column} {text!r}, which is no whole number of 32 bits; "
+                                 "attributes must be coded by whole numbers")
+    return value
+
+
+def _wrong(path: Path, line: int, what: str) -> InputError:
+    return InputError(f"{str(path)!r} line {line} {what}")
+
+
+def _natural(name: str) -> tuple:
+    """Sorts '2' before '10', and numbers before names."""
+    return (0, int(name), name) if re.fullmatch("[0-9]{1,4000}", name) else (1, 0, name)
