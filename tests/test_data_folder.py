@@ -19,6 +19,10 @@ def write_image(path, level, size=40):
     Image.new("RGB", (size, size), (level,) * 3).save(path)
 
 
+NO_IMAGE = "undecodable: not an image of a format that is read"
+HIDDEN = "hidden: its name begins with a dot, or is __MACOSX"
+
+
 def load(path, tmp_path, **changes):
     c = default_config().data
     with c.unlocked():
@@ -47,10 +51,40 @@ def test_class_folders(classes, tmp_path):
     assert d.class_names == ("cat", "dog") and d.labels.tolist() == [0, 1, 1]
     assert np.abs(d.images.mean((1, 2, 3)) - [200, 100, 150]).max() < 2
     assert {x.id: x.reason for x in d.dropped} == {
-        "cat/broken.png": "undecodable", "loose.jpg": "not in a class folder",
-        "dog/tiny.png": "smaller than 16 pixels"}
+        "cat/broken.png": NO_IMAGE, "cat/notes.txt": NO_IMAGE,
+        "loose.jpg": "not in a class folder", "dog/tiny.png": "smaller than 16 pixels"}
     again = load(classes, tmp_path, task="classification")
     assert again.fingerprint == d.fingerprint and again.dropped == d.dropped
+
+
+def test_images_of_all_formats_are_read_and_all_else_is_listed(classes, tmp_path):
+    for i, kind in enumerate(("webp", "bmp", "tif", "jfif", "tiff", "gif", "JPG", "avif")):
+        write_image(classes / "dog" / f"{i}.{kind}", 100)
+    write_image(classes / "cat" / "saved.png", 100)
+    (classes / "cat" / "saved.png").rename(classes / "cat" / "without an end")
+    (classes / "cat" / ".DS_Store").write_bytes(b"x")
+    write_image(classes / ".thumbs" / "cat" / "1.png", 100)
+    (classes / "README.md").write_text("pets")
+    (classes / "labels.csv").write_text("path,label")
+    (classes / "dog" / "empty.webp").write_bytes(b"")
+    d = load(classes, tmp_path, task="classification")
+    assert len(d.ids) == 12 and d.class_names == ("cat", "dog")
+    assert reasons(d) == {
+        "cat/.DS_Store": HIDDEN, ".thumbs/": HIDDEN, "README.md": "not in a class folder",
+        "labels.csv": "not in a class folder", "dog/empty.webp": NO_IMAGE}
+    every = {str(p.relative_to(classes)) for p in classes.rglob("*") if p.is_file()}
+    listed = reasons(d).keys() | set(d.ids.tolist())
+    assert {p for p in every if not p.startswith(".thumbs/")} == listed - {".thumbs/"}
+    (classes / "dog" / ".hidden").write_bytes(b"x")  # the cache does not hide what came later
+    assert "dog/.hidden" in reasons(load(classes, tmp_path, task="classification"))
+
+
+def test_images_without_the_name_of_one_are_read(tmp_path):
+    for i, level in enumerate((50, 150)):
+        write_image(tmp_path / "root" / "ab"[i] / "1.png", level)
+        (tmp_path / "root" / "ab"[i] / "1.png").rename(tmp_path / "root" / "ab"[i] / "0001")
+    assert load(tmp_path / "root", tmp_path, task="classification").ids.tolist() == [
+        "a/0001", "b/0001"]
 
 
 def test_linked_class_folders_are_followed_and_cycles_are_not(classes, tmp_path):
@@ -70,7 +104,7 @@ def test_a_folder_is_read_under_its_own_name_rather_than_a_links(classes, tmp_pa
     d = load(classes, tmp_path, task="classification")
     assert d.ids.tolist() == ["bird/1.jpg", "cat/1.jpg", "dog/1.jpg", "dog/more/2.png"]
     assert d.class_names == ("bird", "cat", "dog") and d.labels.tolist() == [0, 1, 2, 2]
-    assert reasons(d) == {"ape/": "folder that is read already: as 'dog/'",
+    assert reasons(d) == {"ape/": "folder that is read already: as 'dog/'", ".store/": HIDDEN,
                           "crow/": "folder that is read already: as 'bird/'"}
     (classes / "fox").symlink_to(classes / "cat")
     assert "fox/" in reasons(load(classes, tmp_path, task="classification"))
@@ -232,7 +266,7 @@ def test_without_a_usable_image_the_reasons_are_counted(tmp_path):
         write_image(tmp_path / "root" / "a" / f"{i}.png", 90, 20)
     (tmp_path / "root" / "a" / "0broken.png").write_bytes(b"x")
     with pytest.raises(InputError, match=r"left out: 3 smaller than 32 pixels \(such as 'a/0.png'\)"
-                                         r"; 1 undecodable \(such as 'a/0broken.png'\)"):
+                                         fr"; 1 {NO_IMAGE} \(such as 'a/0broken.png'\)"):
         load(tmp_path / "root", tmp_path, task="classification", image_size=32)
     with pytest.raises(InputError, match="config.data.path is empty; give a folder"):
         load("", tmp_path)
@@ -248,7 +282,7 @@ def test_csv_that_is_no_text(tmp_path):
 @pytest.mark.parametrize("prepare, changes, message", [
     (lambda p: None, {}, "which does not exist; give a folder of class folders or a .csv"),
     (lambda p: p.write_bytes(io.BytesIO().getvalue()), {}, "a file of another kind"),
-    (lambda p: p.mkdir(), dict(task="classification"), "has no class folder with a .jpg or .png"),
+    (lambda p: p.mkdir(), dict(task="classification"), "has no class folder with an image in it"),
     (lambda p: p.mkdir(), {}, "class folders are a classification, but config.data.task is "
                               "'regression'"),
 ])

@@ -283,7 +283,7 @@ def test_grey_and_four_colour_images():
     (encode(halves())[:-2], "truncated"),
     (encode(np.random.default_rng(0).integers(0, 255, (60, 60, 3), np.uint8), "PNG")[:3000],
      "truncated"),
-    (b"", "undecodable"),
+    (b"", "undecodable: not an image of a format that is read"),
     (b"\xff\xd8\xff\xe0 nonsense", "truncated"),
     (encode(halves(31, 300)), "smaller than 32 pixels"),
     (encode(halves(300, 31), "PNG"), "smaller than 32 pixels"),

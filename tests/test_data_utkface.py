@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from test_data_folder import HIDDEN, NO_IMAGE
 from tiny_faces import GOOD, jpeg, load, reasons, write_good
 
 from unlearn_jax.data.dataset import fingerprint
@@ -28,7 +30,9 @@ from unlearn_jax.errors import InputError
     ("117_1_0_20170109150557335.jpg", None),  # older than the set's oldest
     ("-5_1_0_20170109150557335.jpg", None),
     ("20_1_0_.jpg", None),
-    ("20_1_0_2017.png", None),
+    ("20_1_0_2017.png", Label(20, 1, 0)),  # saved anew
+    ("20_1_0_2017.JPEG", Label(20, 1, 0)), ("20_1_0_2017.jpg.chip.png", Label(20, 1, 0)),
+    ("20_1_0_2017.chip.jpg", None), ("20_1_0_2017.", None), ("20_1_0_2017", None),
     ("\u0662\u0660_1_0_2017.jpg", None),  # digits of another script
 ])
 def test_parse_name(name, label):
@@ -44,7 +48,8 @@ def test_folder_gives_sorted_labelled_images(tmp_path):
     assert d.labels.tolist() == [20, 35, 60] and d.labels.dtype == np.float32
     assert d.attributes["gender"].tolist() == [0, 1, 0]
     assert d.attributes["race"].tolist() == [0, 2, 4]
-    assert (d.task, d.label_unit, d.num_classes, d.dropped) == ("regression", "years", 0, ())
+    assert (d.task, d.label_unit, d.num_classes) == ("regression", "years", 0)
+    assert reasons(d) == {"README.txt": "not an image, by its name", ".hidden.jpg": HIDDEN}
     assert d.images.shape == (3, 16, 16, 3)
     # left halves show the level, right halves black; jpeg and resizing cost a few grey levels
     assert np.abs(d.images[:, :, :6].mean((1, 2, 3)) - [80, 140, 240]).max() < 4
@@ -67,11 +72,57 @@ def test_unusable_files_are_listed_with_their_reasons(tmp_path):
         "30_0_20170101000000000.jpg": "malformed name: not [age]_[gender]_[race]_[date&time].jpg",
         "31_0_0_2017.jpg": "truncated",
         "32_0_0_2017.jpg": "smaller than 32 pixels",
-        "33_0_0_2017.jpg": "undecodable",
-        "34_0_0_2017.jpg": "undecodable",
+        "33_0_0_2017.jpg": NO_IMAGE,
+        "34_0_0_2017.jpg": NO_IMAGE,
         "36_0_0_2017.jpg": "unreadable file: No such file or directory",
     }
     assert {x.step for x in d.dropped} == {"read"}
+
+
+def test_faces_saved_in_another_format_are_read(tmp_path):
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    ends = ["png", "jpeg", "jpg.chip.webp", "JPG", "bmp", "jfif"]
+    for age, end in enumerate(ends, 20):
+        with Image.open(io.BytesIO(jpeg(100))) as image:
+            image.save(folder / f"{age}_0_0_2017.{end}")
+    (folder / "30_0_0_2017.txt").write_text("no image")
+    d = load(folder, tmp_path / "cache")
+    assert d.labels.tolist() == [20, 21, 22, 23, 24, 25]
+    assert reasons(d) == {"30_0_0_2017.txt": NO_IMAGE}
+
+
+def test_of_a_face_in_two_formats_one_counts(tmp_path):
+    folder = write_good(tmp_path / "faces")
+    for name, level in (("60_0_4_20170101000000002.png", 9), ("35_1_2_20170101000000001.png", 9)):
+        Image.new("RGB", (40, 40), (level,) * 3).save(folder / name)
+    d = load(folder, tmp_path / "cache")
+    assert d.ids.tolist() == sorted(GOOD)
+    assert reasons(d) == {
+        "60_0_4_20170101000000002.png": "another version: 60_0_4_20170101000000002.jpg is used",
+        "35_1_2_20170101000000001.png":
+            "another version: 35_1_2_20170101000000001.jpg.chip.jpg is used"}
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_what_an_archive_hides_is_listed(tmp_path, suffix):
+    names = [*GOOD, "__MACOSX/UTKFace/._1.jpg", "__MACOSX/UTKFace/._2.jpg", "UTKFace/.DS_Store",
+             "UTKFace/labels.txt"]
+    folder = tmp_path / "faces"
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(jpeg(GOOD.get(name, 9)))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as z, tarfile.open(tmp_path / "a.tar", "w") as t:
+        t.add(folder / "__MACOSX", "__MACOSX")  # with entries of folders
+        for name in names:
+            z.write(folder / name, name)
+            if "__MACOSX" not in name:
+                t.add(folder / name, name)
+    for path in (folder, tmp_path / f"a{suffix}"):
+        d = load(path, tmp_path / "cache")
+        assert d.ids.tolist() == sorted(GOOD)
+        assert reasons(d) == {"__MACOSX/": HIDDEN, "UTKFace/.DS_Store": HIDDEN,
+                              "UTKFace/labels.txt": "not an image, by its name"}
 
 
 def test_archives_equal_the_folder(tmp_path):
@@ -256,7 +307,7 @@ def test_what_is_no_archive_is_an_error(tmp_path):
      r"no usable file of UTKFace.*it holds 'cat.jpg', 'x.txt'"),
     (lambda p: p.write_text("x"), "a file of another kind"),
     (lambda p: (p.mkdir(), (p / "20_0_0_2017.jpg").write_bytes(b"x")),
-     r"holds no usable image; left out: 1 undecodable \(such as '20_0_0_2017.jpg'\)"),
+     rf"holds no usable image; left out: 1 {NO_IMAGE} \(such as '20_0_0_2017.jpg'\)"),
 ])
 def test_wrong_paths_say_what_to_do(tmp_path, prepare, message):
     path = tmp_path / "faces"

@@ -16,16 +16,17 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
+from unlearn_jax.data.decode import has_image_name
 from unlearn_jax.errors import InputError
 
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
-IMAGES = (".jpg", ".jpeg", ".png")
 MAX_BYTES = 64 * 2**20  # no photograph is larger; an archive bomb is
 
 # What reading an archive raises where it is broken; zipfile raises NotImplementedError for a
 # compression that it does not know, UnicodeDecodeError for names that are not the UTF-8 they claim.
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError,
            UnicodeDecodeError)
+_HIDDEN = "hidden: its name begins with a dot, or is __MACOSX"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +35,18 @@ class SourceFile:
 
     A folder that is left out comes as a file with a problem, '/' at the end of its path. Bytes of a
     path that are not UTF-8 are spelled out (\\xe9), so that it can be written; its problem says so.
+    What is hidden is such a file or folder, too; what a hidden folder holds is not walked over.
     `read` is to be called before the walk moves on.
     """
 
     path: str
     problem: str
     read: Callable[[], bytes]
+
+    @property
+    def hidden(self) -> bool:
+        """Whether its name says that it is not meant to be seen: .DS_Store, ._1.jpg, .git/."""
+        return self.problem == _HIDDEN
 
 
 def locate(path: str, wanted: str) -> Path:
@@ -64,7 +71,7 @@ def locate(path: str, wanted: str) -> Path:
         names = os.listdir(found)
         archives = [n for n in names if n.lower().endswith(ARCHIVES)]
         if len(archives) == 1 and not any(
-                n.lower().endswith(IMAGES) or (found / n).is_dir() for n in names):
+                has_image_name(n) or (found / n).is_dir() for n in names):
             return found / archives[0]
     elif not found.name.lower().endswith(ARCHIVES):
         raise InputError(f"config.data.path is {path!r}, a file of another kind; {what}")
@@ -78,7 +85,11 @@ def signature(source: Path) -> str:
       InputError: a folder that cannot be read.
     """
     if source.is_dir():
-        return signature_of(source, [path for path, _ in _folder_paths(source)])
+        found = _folder_paths(source)
+        read = signature_of(source, [path for path, problem in found if problem != _HIDDEN])
+        # Of what is hidden the names alone: a program that looks at a folder writes there.
+        hidden = "\n".join(path for path, problem in found if problem == _HIDDEN)
+        return hashlib.sha256(f"{read}|{_in_utf8(hidden)}".encode()).hexdigest()
     return signature_of(source.parent, [source.name])
 
 
@@ -96,7 +107,7 @@ def signature_of(root: Path, paths: list[str]) -> str:
 
 
 def walk(source: Path) -> Iterator[SourceFile]:
-    """Every file of a folder or archive; hidden ones and macOS' copies are left out.
+    """Every file of a folder or archive, also those that cannot be read or are hidden.
 
     A folder and a .zip come in the order of their paths, a .tar in its own.
 
@@ -114,7 +125,7 @@ def _folder_paths(root: Path) -> list[tuple[str, str]]:
 
     Links to folders are followed, and no folder is read twice. Those that are no links come first,
     so that a file has its own path rather than a link's. What leads to a folder that is read
-    already is in the list with that problem, '/' at its end.
+    already, or to a hidden one, is in the list with that problem, '/' at its end.
     """
     found, known, tops = [], {}, [str(root)]
 
@@ -131,10 +142,11 @@ def _folder_paths(root: Path) -> list[tuple[str, str]]:
                 names.clear()
                 continue
             known[real] = _in_utf8(prefix or "./")
+            found += [(f"{prefix}{n}/", _HIDDEN) for n in names if _is_hidden(n)]
             names[:] = sorted(n for n in names if not _is_hidden(n))
             links = (os.path.join(folder, n) for n in names)
             tops += [link for link in links if os.path.islink(link)]
-            found += [(prefix + f, "") for f in files if not _is_hidden(f)]
+            found += [(prefix + f, _HIDDEN if _is_hidden(f) else "") for f in files]
     return sorted(found)
 
 
@@ -180,8 +192,12 @@ def _file_reader(path: Path) -> Callable[[], bytes]:
 
 def _walk_zip(source: Path) -> Iterator[SourceFile]:
     with _damage_is_an_input_error(source), zipfile.ZipFile(source) as archive:
+        hidden: set[str] = set()
         for member in sorted(archive.infolist(), key=lambda m: m.filename):
-            if member.is_dir() or _is_hidden_path(member.filename):
+            if _hidden_part(member.filename):
+                yield from _first_of(hidden, member.filename)
+                continue
+            if member.is_dir():
                 continue
             if member.flag_bits & 1:
                 raise InputError(f"archive {str(source)!r} is encrypted; give one without password")
@@ -194,8 +210,13 @@ def _walk_zip(source: Path) -> Iterator[SourceFile]:
 
 def _walk_tar(source: Path) -> Iterator[SourceFile]:
     with _damage_is_an_input_error(source), tarfile.open(source, "r:*") as archive:
+        hidden: set[str] = set()
         for member in archive:
-            if member.isdir() or _is_hidden_path(member.name):
+            name = member.name + "/" * member.isdir()
+            if _hidden_part(name):
+                yield from _first_of(hidden, name)
+                continue
+            if member.isdir():
                 continue
             problem = "" if member.isreg() else "link or device in the archive"
             yield _member(source, member.name, member.size, problem,
@@ -241,7 +262,18 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _is_hidden_path(path: str) -> bool:
-    # '..' is no hidden folder: it is to be reported
-    return any(_is_hidden(part) and part not in (".", "..")
-               for part in path.replace("\\", "/").split("/"))
+def _hidden_part(path: str) -> str:
+    """A path up to its first hidden part, '/' behind a folder; '' where nothing is hidden."""
+    parts = path.replace("\\", "/").split("/")
+    for n, part in enumerate(parts):
+        if _is_hidden(part) and part not in (".", ".."):  # '..' has a problem of its own
+            return "/".join(parts[:n + 1]) + "/" * (n + 1 < len(parts))
+    return ""
+
+
+def _first_of(hidden: set[str], path: str) -> Iterator[SourceFile]:
+    """The hidden file or folder of a path in an archive, the first time it is met."""
+    part = _hidden_part(path)
+    if part not in hidden:
+        hidden.add(part)
+        yield SourceFile(_in_utf8(part), _HIDDEN, lambda: b"")

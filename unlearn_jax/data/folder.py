@@ -1,7 +1,7 @@
 """Images of one's own: class folders, or a CSV file with a line per image.
 
-Class folders: ROOT/CLASS/anything.jpg (or .png), also deeper; the id is the path below ROOT.
-The side of an image must reach 32 pixels, or `data.image_size` where that is less. A class
+Class folders: ROOT/CLASS/anything.jpg, also deeper, in any format that Pillow reads; the id is the
+path below ROOT. Every other file there is listed as left out, with its reason. The side of an image must reach 32 pixels, or `data.image_size` where that is less. A class
 without a usable image is none; a warning names it. ROOT must not be a folder of splits.
 
 CSV: the header names the columns `path` and `label`; every further column is an attribute of
@@ -20,8 +20,8 @@ from absl import logging
 
 from unlearn_jax.data.cache import Sample, cached_samples
 from unlearn_jax.data.dataset import Dropped
-from unlearn_jax.data.decode import MIN_SIDE
-from unlearn_jax.data.files import IMAGES, SourceFile, plain_file, signature, signature_of, walk
+from unlearn_jax.data.decode import MIN_SIDE, has_image_name
+from unlearn_jax.data.files import SourceFile, plain_file, signature, signature_of, walk
 from unlearn_jax.data.source import Samples, Source
 from unlearn_jax.data.table import class_names, label_numbers, read_table
 from unlearn_jax.errors import InputError
@@ -53,24 +53,28 @@ def _load_classes(root: Path, settings, cache: Path) -> Source:
     if settings.task != "classification":
         raise InputError("class folders are a classification, but config.data.task is "
                          f"{settings.task!r}; give a .csv file for a regression")
-    found = list(walk(root))
-    files = [f for f in found if f.path.lower().endswith((*IMAGES, "/"))]
-    if not (holders := _folders(f for f in files if not f.path.endswith("/"))):
-        raise InputError(f"folder {str(root)!r} has no class folder with a .jpg or .png in it")
+    files = list(walk(root))
+    found = [f for f in files if not f.hidden]
+    # An image may have any name; but where some are named like images, those are meant.
+    holders = _folders(f for f in found if has_image_name(f.path)) or _folders(
+        f for f in found if not f.path.endswith("/"))
+    if not holders:
+        raise InputError(f"folder {str(root)!r} has no class folder with an image in it")
     if all(name.lower() in SPLITS for name in holders):
         raise InputError(f"folder {str(root)!r} holds {', '.join(map(repr, holders))}, which are "
                          "splits and no classes; give one of them as config.data.path: the program "
                          "draws splits of its own")
     names = _folders(found)
+    numbers = {name: number for number, name in enumerate(names)}
 
     def samples() -> Iterator[Sample | Dropped]:
         for file in files:
-            if "/" not in file.path:
-                yield Dropped(file.path, "read", "not in a class folder")
-            elif file.problem:
+            if file.problem:
                 yield Dropped(file.path, "read", file.problem)
+            elif "/" not in file.path:
+                yield Dropped(file.path, "read", "not in a class folder")
             else:
-                yield Sample(file.path, file.read, names.index(file.path.split("/")[0]))
+                yield Sample(file.path, file.read, numbers[file.path.split("/")[0]])
 
     held = cached_samples(cache, "folder", {"files": signature(root)}, settings.image_size,
                           samples, min_side=_least_side(settings))

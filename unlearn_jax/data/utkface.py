@@ -12,11 +12,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from absl import logging
-
 from unlearn_jax.data.cache import Sample, cached_samples
 from unlearn_jax.data.dataset import Dropped
-from unlearn_jax.data.files import IMAGES, SourceFile, locate, signature, walk
+from unlearn_jax.data.decode import has_image_name
+from unlearn_jax.data.files import SourceFile, locate, signature, walk
 from unlearn_jax.data.source import Source
 from unlearn_jax.errors import InputError
 
@@ -26,8 +25,8 @@ RACES = ("White", "Black", "Asian", "Indian", "Others")
 MAX_AGE = 116  # years: the oldest that the data set states
 
 # A blank before .jpg, as in one name of the set, leaves no doubt about the fields.
-_NAME = re.compile(r"([0-9]{1,3})_([01])_([0-4])_[0-9]+ ?\.jpg(\.chip\.jpg)?")
-_CROP = ".chip.jpg"
+_NAME = re.compile(r"(?P<face>([0-9]{1,3})_([01])_([0-4])_[0-9]+ ?)\.[A-Za-z0-9]+"
+                   r"(?P<crop>\.chip\.[A-Za-z0-9]+)?")
 _PATTERN = "[age]_[gender]_[race]_[date&time].jpg"
 
 
@@ -43,39 +42,47 @@ class Label:
 def parse_name(name: str) -> Label | None:
     """The label in a file name without folders, or None for one that does not follow the rule.
 
-    Nothing is guessed: a missing field or dot, or an age above MAX_AGE, gives None.
+    The image may have been saved in another format, as .png or .jpeg. Nothing is guessed: a missing
+    field or dot, or an age above MAX_AGE, gives None.
     """
     match = _NAME.fullmatch(name)
-    if not match or int(match[1]) > MAX_AGE:
+    if not match or int(match[2]) > MAX_AGE:
         return None
-    return Label(int(match[1]), int(match[2]), int(match[3]))
+    return Label(int(match[2]), int(match[3]), int(match[4]))
 
 
 def faces(source: Path) -> Iterator[tuple[SourceFile, Label] | Dropped]:
-    """The readable files with a label, and the image files without one, of a folder or archive.
+    """The readable files with a label, and why each of the others is left out.
 
-    Downloads of the set may hold an image in several folders; the first one of a name counts, and
-    an aligned crop rather than the photograph that it is of.
+    Downloads of the set may hold an image in several folders; the first one of a name counts. Of
+    the versions of a face an aligned crop counts rather than the photograph that it is of, then the
+    first by name.
 
     Raises:
       InputError: no file name of UTKFace at all, or an archive that cannot be read.
     """
-    crops = {name for file in walk(source) if not file.problem
-             and (name := PurePosixPath(file.path).name).endswith(_CROP) and parse_name(name)}
+    best: dict[str, tuple[bool, str]] = {}  # of each face, (whether it is no crop, name)
+    for file in walk(source):
+        name = PurePosixPath(file.path).name
+        if not file.problem and parse_name(name):
+            match = _NAME.fullmatch(name)
+            version = not match["crop"], name
+            best[match["face"]] = min(best.get(match["face"], version), version)
     seen, others = set(), []
     for file in walk(source):
         name = PurePosixPath(file.path).name
-        if file.path.endswith("/"):
+        if file.hidden or file.path.endswith("/"):
             yield Dropped(file.path, "read", file.problem)
-        elif not name.lower().endswith(IMAGES):
-            others.append(file.path)
         elif file.problem:
             yield Dropped(name, "read", file.problem)
         elif (label := parse_name(name)) is None:
             others.append(file.path)
-            yield Dropped(name, "read", f"malformed name: not {_PATTERN}")
-        elif name + _CROP in crops:
-            yield Dropped(file.path, "read", f"another version: {name}{_CROP} is used")
+            if has_image_name(name):
+                yield Dropped(name, "read", f"malformed name: not {_PATTERN}")
+            else:
+                yield Dropped(file.path, "read", "not an image, by its name")
+        elif (used := best[_NAME.fullmatch(name)["face"]][1]) != name:
+            yield Dropped(file.path, "read", f"another version: {used} is used")
         elif name in seen:
             yield Dropped(file.path, "read", "repeated: another folder has a file of this name")
         else:
@@ -85,9 +92,6 @@ def faces(source: Path) -> Iterator[tuple[SourceFile, Label] | Dropped]:
         held = f"it holds {', '.join(map(repr, others[:3]))}" if others else "it is empty"
         raise InputError(f"{str(source)!r} has no usable file of UTKFace, named {_PATTERN}; {held}"
                          + (f" and {len(others) - 3} more" if len(others) > 3 else ""))
-    ignored = sum(not o.lower().endswith(IMAGES) for o in others)
-    if ignored:
-        logging.info("utkface: %d files that are no images ignored", ignored)
 
 
 def load_utkface(settings, cache: Path) -> Source:
