@@ -1,6 +1,5 @@
 """The results of a sweep as one table, and a report for each family of runs in it."""
 
-import csv
 import json
 import shutil
 from collections.abc import Sequence
@@ -10,7 +9,9 @@ from typing import Any
 import pandas as pd
 
 from launch.plan import Plan, Run, family
+from unlearn_jax.cells import safe_table, write_rows
 from unlearn_jax.report import write_report
+from unlearn_jax.report.files import read_csv
 from unlearn_jax.report.merge import Source, merge_runs
 from unlearn_jax.report.stats import summarise
 
@@ -50,9 +51,9 @@ def gather(plan: Plan) -> list[Path]:
         tables.append(_table(plan, own, sources, out))
     if tables:
         whole = pd.concat(tables, ignore_index=True)
-        whole.to_csv(plan.directory / "results.csv", index=False)
-        _summary(whole, _keys(runs)).to_csv(plan.directory / "summary.csv", index=False,
-                                            float_format="%.10g")
+        safe_table(whole).to_csv(plan.directory / "results.csv", index=False)
+        safe_table(_summary(whole, _keys(runs))).to_csv(
+            plan.directory / "summary.csv", index=False, float_format="%.10g")
     return reports
 
 
@@ -67,10 +68,10 @@ def _keys(runs: Sequence[Run]) -> list[str]:
 
 def _table(plan: Plan, runs: Sequence[Run], sources: Sequence[Source], out: Path) -> pd.DataFrame:
     """A family's merged table with points and keys."""
-    merged = pd.read_csv(out / "results.csv", dtype=str, keep_default_na=False)
+    merged = read_csv(out, "results.csv", ())
     owners: dict[str, list[tuple[Run, dict[str, str]]]] = {}
     for run, source in zip(runs, sources):
-        table = pd.read_csv(source.directory / "results.csv", dtype=str, keep_default_na=False)
+        table = read_csv(source.directory, "results.csv", ())
         entries = json.loads((source.directory / "data.json").read_text())["forget_sets"]
         requests = {name: entry["request"] for name, entry in entries.items()}
         for method in table.method.unique():
@@ -125,6 +126,4 @@ def _write_points(plan: Plan, finished: set[str]) -> None:
                      "run": " ".join(r.name for r in own), "label": runs[point.number].label,
                      "finished": all(r.name in finished for r in own)})
     with open(plan.directory / "points.csv", "w", newline="") as f:
-        writer = csv.DictWriter(f, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        write_rows(f, list(rows[0]), rows)

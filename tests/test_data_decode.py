@@ -96,7 +96,8 @@ def test_an_oblong_photograph_is_cut_where_it_is_once_upright():
 
 
 @pytest.mark.filterwarnings("ignore:.*EXIF data")  # by which Pillow says the same
-@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0nonsense",
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff",
+                                  b"Exif\0\0nonsense",
                                   noted(0).tobytes(), noted(9).tobytes()])
 def test_what_is_no_orientation_turns_nothing(exif):
     content = encode(CORNER, exif=exif, quality=95)
@@ -104,9 +105,9 @@ def test_what_is_no_orientation_turns_nothing(exif):
 
 
 @pytest.mark.parametrize("kind, options", [
-    ("WEBP", dict(lossless=True)), ("BMP", {}), ("TIFF", {}), ("TIFF", dict(compression="tiff_lzw")),
-    ("GIF", {}), ("PPM", {}), ("TGA", {}), ("PCX", {}), ("JPEG2000", {}), ("AVIF", dict(quality=95)),
-    ("ICO", dict(sizes=[(80, 80)])), ("DDS", {}), ("SGI", {}), ("QOI", {}),
+    ("WEBP", dict(lossless=True)), ("BMP", {}), ("TIFF", {}), ("GIF", {}), ("PPM", {}), ("TGA", {}),
+    ("TIFF", dict(compression="tiff_lzw")), ("PCX", {}), ("JPEG2000", {}), ("DDS", {}), ("SGI", {}),
+    ("AVIF", dict(quality=95)), ("ICO", dict(sizes=[(80, 80)])), ("QOI", {}),
 ])
 def test_what_pillow_opens_is_read(kind, options):
     found = decode_image(encode(CORNER, kind, **options), 40).astype(float)
@@ -121,7 +122,8 @@ def test_of_several_frames_the_first_is_taken():
         assert np.abs(decode_image(f.getvalue(), 32).astype(int) - 200).max() < 4
 
 
-@pytest.mark.parametrize("array", [np.full((40, 40), 0.5, np.float32), np.full((40, 40), 200, np.int32)])
+@pytest.mark.parametrize("array", [np.full((40, 40), 0.5, np.float32),
+                                   np.full((40, 40), 200, np.int32)])
 def test_numbers_that_are_not_of_8_or_16_bits_are_refused(array):
     with pytest.raises(UnusableImage, match="neither 8 nor 16 bits a channel"):
         decode_image(encode(array, "TIFF"), 32)

@@ -235,10 +235,12 @@ def test_csv_and_task_changes_are_seen(tmp_path):
     ("path,label\nimages/0.png,1,2\n", "line 2 has 3 fields; its header has 2"),
     ("path,label\nimages/0.png,1\nimages/0.png,2\n", "line 3 repeats the path 'images/0.png' of "
                                                      "line 2"),
-    ("path,label\nimages/0.png,old\n", "line 2 has the label 'old', which is no number .*; for names of classes"),
+    ("path,label\nimages/0.png,old\n", "line 2 has the label 'old', which is no number .*; for "
+                                       "names of classes"),
     ("path,label\nimages/0.png,nan\n", "label 'nan', which is no number"),
     ("path,label\nimages/0.png,\n", "line 2 has an empty path or label"),
-    ("path,label,sex\nimages/0.png,1,male\n", "line 2 has the sex 'male', which is no whole number"),
+    ("path,label,sex\nimages/0.png,1,male\n", "line 2 has the sex 'male', which is no whole "
+                                              "number"),
     ("path,label,sex\nimages/0.png,1,1.5\n", "sex '1.5', which is no whole number"),
     ("path,label,sex\nimages/0.png,1,9999999999\n", "sex '9999999999', which is no whole number"),
     ("path,label\n", "list.csv' has no rows: there is nothing below its header"),

@@ -25,6 +25,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from unlearn_jax import commandline, data
+from unlearn_jax.cells import safe_table
 from unlearn_jax.config import check_config
 from unlearn_jax.errors import InputError
 from unlearn_jax.labels import find_class, some_classes
@@ -205,7 +206,7 @@ def main(argv: list[str]) -> None:
     store = Store(_STORE.value)
     store.create()
     results = measure(config, settings, store.root / "data")
-    results.to_csv(out / FILE, index=False)
+    safe_table(results).to_csv(out / FILE, index=False)
     print(table(results, name, config.forget.sets[0]))
 
 

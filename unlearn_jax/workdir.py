@@ -1,7 +1,6 @@
 """A work directory: who may write to it, and the files of the output contract."""
 
 import contextlib
-import csv
 import datetime
 import importlib.metadata
 import json
@@ -17,6 +16,7 @@ import jax
 import ml_collections
 
 from unlearn_jax import disk, processes
+from unlearn_jax.cells import write_rows
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.errors import InputError
 from unlearn_jax.labels import histogram
@@ -108,13 +108,11 @@ class Run:
 
     def write_table(self, name: str, rows: Iterable[dict[str, Any]],
                     columns: Sequence[str]) -> None:
-        """Writes a CSV file with exactly these columns."""
+        """Writes a CSV file with exactly these columns; what a spreadsheet would run is marked."""
         if not processes.leads():
             return
         with _replacing(self.directory / name) as f:
-            writer = csv.DictWriter(f, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+            write_rows(f, columns, rows)
 
     def write_tensorboard(self, history: Iterable[dict[str, Any]]) -> None:
         """Writes the training curves as TensorBoard logs, one run per member, anew."""
@@ -199,6 +197,13 @@ def claim(directory: Path, config: ml_collections.ConfigDict, config_name: str,
 
 
 def _take(directory: Path, config: ml_collections.ConfigDict, held: contextlib.ExitStack) -> None:
+    try:
+        os.stat(directory)
+    except FileNotFoundError:
+        pass  # it will be made
+    except OSError as e:
+        raise InputError(f"--workdir={directory} cannot be used: {e.strerror}; give another "
+                         "directory") from e
     if directory.exists() and not directory.is_dir():
         raise InputError(f"--workdir={directory} is a file; give a directory")
     earlier = directory / RUN

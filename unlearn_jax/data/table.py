@@ -1,8 +1,8 @@
-"""A CSV file of paths and labels, as a user or a spreadsheet wrote it: all of it is taken or refused.
+"""A CSV file of paths and labels, as a user or a spreadsheet wrote it: all is taken or refused.
 
-Python's csv module reads the open file, so that quoted fields may hold commas, quotes and line
-breaks, and nothing but \\n, \\r\\n and \\r ends a line. Every mistake names its line, which is where
-the row begins.
+Python's csv module reads the whole text, so that quoted fields may hold commas, quotes and line
+breaks, and nothing but a line feed, a carriage return or both ends a line. Every mistake names its
+line, which is where the row begins.
 """
 
 import csv

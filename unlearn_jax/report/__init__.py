@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from unlearn_jax.cells import safe_table
 from unlearn_jax.report import html, latex, leaderboard, markdown, study
 from unlearn_jax.report.figures import draw_all
 from unlearn_jax.report.files import ReportError
@@ -30,11 +31,12 @@ def write_report(workdir: Path) -> None:
     """
     workdir = Path(workdir)
     run = read_run(workdir)
-    summarise(run.results).to_csv(workdir / "summary.csv", index=False, float_format="%.10g")
+    safe_table(summarise(run.results)).to_csv(workdir / "summary.csv", index=False,
+                                              float_format="%.10g")
     if run.trials is not None:
         boards = leaderboard.boards(run)
-        leaderboard.table(run, boards).to_csv(workdir / "leaderboard.csv", index=False,
-                                              float_format="%.10g")
+        safe_table(leaderboard.table(run, boards)).to_csv(
+            workdir / "leaderboard.csv", index=False, float_format="%.10g")
         (workdir / "leaderboard.tex").write_text(latex.render(run, boards), encoding="utf-8")
     if run.arms:
         study.write_tables(run)

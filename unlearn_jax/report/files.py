@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unlearn_jax.cells import plain_table
 from unlearn_jax.errors import InputError
 
 
@@ -66,6 +67,7 @@ def read_csv(workdir: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame
                           "run?") from None
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ReportError(f"{path} is not a CSV table: {error}") from None
+    table = plain_table(table)
     missing = [c for c in columns if c not in table.columns]
     if missing:
         raise ReportError(f"{name}: the column {missing[0]!r} is missing; columns are "

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unlearn_jax.cells import safe_table
 from unlearn_jax.report import across, inputs
 from unlearn_jax.report.files import ReportError, read_csv
 from unlearn_jax.report.predictions import parse_prediction_name
@@ -85,7 +86,7 @@ def merge_runs(sources: Sequence[Source], out: Path, other_data: bool = False) -
             shutil.copyfile(sources[0].directory / name, out / name)
         _write_predictions(sources, out)
         whole = across.over_all_pairs(results, out, runs[0].classification, _from_seeds(runs))
-        whole.to_csv(out / "results.csv", index=False)
+        safe_table(whole).to_csv(out / "results.csv", index=False)
         (out / "data.json").write_text(json.dumps(_data(runs), indent=1))
         (out / "run.json").write_text(json.dumps(
             _run(sources, runs, _command(sources, out, other_data)), indent=1))
@@ -167,7 +168,8 @@ def _write_table(sources: Sequence[Source], out: Path, name: str, column: str,
             table[column] = table[column].map(source.method)
             tables.append(table)
     if tables:
-        pd.concat(tables).drop_duplicates(identity).to_csv(out / name, index=False)
+        whole = pd.concat(tables).drop_duplicates(identity)
+        safe_table(whole).to_csv(out / name, index=False)
 
 
 def _write_predictions(sources: Sequence[Source], out: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from unlearn_jax.cells import safe_table
 from unlearn_jax.report import study_findings, study_latex, study_tables, tables
 from unlearn_jax.report.claims import CLAIMS
 from unlearn_jax.report.document import Block, Cell, Items, Section, Table, Text
@@ -41,10 +42,11 @@ def write_tables(run: Run) -> None:
     folder.mkdir(exist_ok=True)
     for table in study_tables.study_tables(run):
         name = f"table{table.number}"
-        study_tables.as_frame(run, table).to_csv(folder / f"{name}.csv", index=False,
-                                                 float_format="%.10g")
+        safe_table(study_tables.as_frame(run, table)).to_csv(
+            folder / f"{name}.csv", index=False, float_format="%.10g")
         (folder / f"{name}.tex").write_text(study_latex.render(run, table), encoding="utf-8")
-    claims_frame(verdicts(run)).to_csv(folder / "claims.csv", index=False, float_format="%.10g")
+    safe_table(claims_frame(verdicts(run))).to_csv(
+        folder / "claims.csv", index=False, float_format="%.10g")
 
 
 def claims_frame(found: tuple[Verdict, ...]) -> pd.DataFrame:
