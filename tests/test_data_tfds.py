@@ -12,6 +12,7 @@ from PIL import Image
 
 from unlearn_jax import data
 from unlearn_jax.config import default_config
+from unlearn_jax.data import tfds as tfds_source
 from unlearn_jax.errors import InputError
 
 
@@ -48,6 +49,36 @@ class TinyShapes(tfds.core.GeneratorBasedBuilder):
             yield str(i), {
                 "image": png(20 * i), "label": -1 if i == 9 else i % 2,
                 "weight": i / 2, "colour": 100 + i, "kind": i % 3, "title": "x"}
+
+
+class TinyNumbered(TinyShapes):
+    """30 images in two splits, numbered from 0 in each; image i of a split has level 8 i."""
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict({
+                "image": tfds.features.Image(shape=(20, 20, 1), encoding_format="png"),
+                "label": tfds.features.ClassLabel(names=["round", "square"]),
+                "number": tfds.features.Scalar(np.int64),
+                "name": tfds.features.Text(),
+                "same": tfds.features.Text(),
+            }), supervised_keys=("image", "label"), disable_shuffling=self.in_order)
+
+    in_order = False
+
+    def _split_generators(self, dl_manager):
+        return {s: self._generate_examples(s) for s in ("train", "test")}
+
+    def _generate_examples(self, split):
+        for i in range(15):
+            yield i, {"image": png(8 * i), "label": i % 2, "number": 100 + i,
+                      "name": f"{split}/{i}.png", "same": "x"}
+
+
+class TinyInOrder(TinyNumbered):
+    """The same, stored as it comes."""
+
+    in_order = True
 
 
 class TinyWeights(TinyShapes):
@@ -129,6 +160,41 @@ def test_regression(tmp_path):
     assert d.labels.dtype == np.float32 and sorted(d.labels) == [i / 2 for i in range(10)]
     assert sorted(d.attributes) == ["colour", "kind", "label"]
     assert d.attributes["label"].min() == -1
+
+
+def levels(d):
+    return dict(zip(d.ids.tolist(), (d.images[:, 0, 0, 0] // 8).tolist()))
+
+
+def test_ids_count_as_the_original_files_do_where_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds_source, "_NUMBERED", ("tiny_numbered",))
+    changes = dict(task="classification")
+    stored = levels(load("tiny_numbered", tmp_path, **changes))
+    assert sorted(stored) == [f"{s}-{i:06d}" for s in ("test", "train") for i in range(15)]
+    assert [stored[f"train-{i:06d}"] for i in range(15)] != list(range(15))
+    original = levels(load("tiny_numbered", tmp_path, ids="original", **changes))
+    assert original == {f"{s}-{i:06d}": i for s in ("test", "train") for i in range(15)}
+    named = levels(load("tiny_numbered", tmp_path, ids="name", **changes))
+    assert named == {f"{s}/{i}.png": i for s in ("test", "train") for i in range(15)}
+    numbered = levels(load("tiny_numbered", tmp_path, ids="number", **changes))
+    assert numbered == {f"{s}-{100 + i:06d}": i for s in ("test", "train") for i in range(15)}
+
+
+def test_a_set_that_is_not_shuffled_is_in_its_original_order(tmp_path):
+    expected = {f"{s}-{i:06d}": i for s in ("test", "train") for i in range(15)}
+    for ids in ("stored", "original"):
+        assert levels(load("tiny_in_order", tmp_path, ids=ids, task="classification")) == expected
+
+
+@pytest.mark.parametrize("ids, words", [
+    ("original", "is 'original'; allowed with 'tfds:tiny_numbered': 'stored', 'name', 'number', "
+                 "'same' .a feature.; 'original' with cifar10, "),
+    ("label", "is 'label'; allowed"), ("nothing", "is 'nothing'; allowed"),
+    ("same", "two samples of the id 'x'; ids must be unique"),
+])
+def test_ids_that_a_set_does_not_have(tmp_path, ids, words):
+    with pytest.raises(InputError, match=words):
+        load("tiny_numbered", tmp_path, ids=ids, task="classification")
 
 
 def test_task_must_fit(tmp_path):

@@ -15,6 +15,7 @@ from unlearn_jax.errors import ConfigError
 from unlearn_jax.explain.attribution import BASELINES
 from unlearn_jax.methods import METHODS, find_method
 from unlearn_jax.models import DEPTHS
+from unlearn_jax.nested import flat
 from unlearn_jax.requests import check_requests
 from unlearn_jax.search import make_trials, method_config
 
@@ -32,6 +33,8 @@ def default_config() -> ml_collections.ConfigDict:
         source="synthetic",       # synthetic | utkface | digits | folder | tfds:NAME
         path="",                  # folder, .zip, .tar.gz or .csv, where the source reads files
         task="regression",        # regression | classification
+        ids="stored",             # tfds: stored | original (the order of the set's own files) |
+                                  # a feature that names each example; data/tfds.py
         seed=0,                   # decides the subsample, the split and the augmented copies
         size=3000,                # synthetic: number of faces
         image_size=32,            # pixels; images become [image_size, image_size, 3] uint8
@@ -181,13 +184,15 @@ _CHOICES = {
     "parallel.resident": ("auto", "device", "stream"),
 }
 
-# jax.random.key takes 32 bits and drops the others in silence.
-_MAX_SEED = 2**31 - 1
+# Of whole numbers: arrays of rows and of steps count in 32 bits, and jax.random.key takes as many
+# and drops the others in silence.
+_MOST = 2**31 - 1
+_MOST_EPOCHS = 10**6  # a plan counts them one by one
 
 # key: (smallest, largest allowed); an open end is an infinity
 _RANGES = {
     "data.size": (20, math.inf),
-    "data.seed": (0, _MAX_SEED),
+    "data.seed": (0, _MOST),
     "data.image_size": (8, 1024),
     "data.label_noise": (0, math.inf),
     "data.fraction": (1e-6, 1),
@@ -200,7 +205,7 @@ _RANGES = {
     "model.width": (1, math.inf),
     "model.projection": (0, math.inf),
     "model.output_scale": (1e-12, math.inf),
-    "train.epochs": (1, math.inf),
+    "train.epochs": (1, _MOST_EPOCHS),
     "train.batch_size": (1, math.inf),
     "train.learning_rate": (0, math.inf),
     "train.warmup": (0, 1),
@@ -216,7 +221,7 @@ _RANGES = {
     "unlearn.spread": (1e-6, math.inf),
     "eval.batch_size": (1, math.inf),
     "eval.challenge_bins": (1, 100),
-    "eval.relearn_epochs": (0, math.inf),
+    "eval.relearn_epochs": (0, _MOST_EPOCHS),
     "eval.relearn_rate": (0, math.inf),
     "eval.explain_samples": (0, math.inf),
     "eval.explain_steps": (1, math.inf),
@@ -265,10 +270,15 @@ def check_config(c: ml_collections.ConfigDict) -> None:
         _require(get(c, key) in allowed, c, key, "one of " + _names(allowed))
     for key, (low, high) in _RANGES.items():
         value = get(c, key)
+        if isinstance(value, int) and value > _MOST:
+            high = _MOST
         # `not low <= value` also catches NaN
-        _require(low <= value <= high and value < math.inf, c, key, _range_text(low, high))
+        _require(low <= value <= high and value < math.inf, c, key,
+                 _range_text(low, high, isinstance(value, float)))
     for key, (kind, length, low, filled) in TUPLES.items():
         _check_tuple(c, key, kind, length, low, filled)
+    for key, value in flat(c.to_dict()).items():
+        _require(not isinstance(value, float) or math.isfinite(value), c, key, "a finite number")
     _check_relations(c)
     check_requests(c)
     if c.compare.methods:
@@ -301,7 +311,6 @@ def _check_relations(c: ml_collections.ConfigDict) -> None:
                  "trains as config.train says" if found.method.scheme
                  else "changes weights once and trains nothing"))
     _require(len(set(c.seeds)) == len(c.seeds), c, "seeds", "different seeds")
-    _require(max(c.seeds) <= _MAX_SEED, c, "seeds", f"seeds up to {_MAX_SEED}")
     _require(c.unlearn.from_seed in (-1, *c.seeds), c, "unlearn.from_seed",
              f"-1, or one of seeds {tuple(c.seeds)}")
     _require(c.train.class_weights == "none" or c.data.task == "classification", c,
@@ -311,6 +320,8 @@ def _check_relations(c: ml_collections.ConfigDict) -> None:
     _require(len(set(c.forget.sets)) == len(c.forget.sets), c, "forget.sets", "different sets")
     _require(len(set(c.unlearn.epochs)) == len(c.unlearn.epochs), c, "unlearn.epochs",
              "different budgets")
+    _require(max(c.unlearn.epochs) <= _MOST_EPOCHS, c, "unlearn.epochs",
+             f"budgets up to {_MOST_EPOCHS}")
     _require(abs(sum(c.data.split) - 1) < 1e-6 and min(c.data.split) > 0, c, "data.split",
              "three positive shares that add up to 1")
     _require(c.data.label_min < c.data.label_max, c, "data.label_min",
@@ -379,6 +390,8 @@ def _check_tuple(c, key, kind, length, low, filled) -> None:
     _require(bool(value) or not filled, c, key, "at least one value")
     if kind is float:
         _require(all(map(math.isfinite, value)), c, key, "finite values")
+    if kind is int:
+        _require(all(v <= _MOST for v in value), c, key, f"values up to {_MOST}")
     if low is not None:
         _require(all(v >= low for v in value), c, key, f"values of at least {low:g}")
 
@@ -392,5 +405,7 @@ def _names(values) -> str:
     return ", ".join(repr(v) for v in values)
 
 
-def _range_text(low: float, high: float) -> str:
-    return f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+def _range_text(low: float, high: float, real: bool) -> str:
+    if high == math.inf:
+        return f"{'a finite number of ' if real else ''}at least {low:g}"
+    return f"from {low:g} to {high:.10g}"

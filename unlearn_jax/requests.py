@@ -1,7 +1,6 @@
 """What a config asks for in words and files: all that can be said of it without the data."""
 
 import os
-from pathlib import Path
 
 import ml_collections
 
@@ -17,11 +16,13 @@ def check_requests(c: ml_collections.ConfigDict) -> None:
     Raises:
       ConfigError: names the key, the value and what is allowed.
     """
-    data.check_source(c.data.source)
+    if data.check_source(c.data.source) != "tfds" and c.data.ids != "stored":
+        raise ConfigError(f"config.data.ids is {c.data.ids!r}; allowed with "
+                          f"{c.data.source!r}: 'stored'")
     check_form(c.data.inject)
     for request in c.forget.sets:
         check_request(request, c.data.task, c.data.inject)
     pretrained = c.model.pretrained
-    if pretrained and not (Path(pretrained).is_file() and os.access(pretrained, os.R_OK)):
+    if pretrained and not (os.path.isfile(pretrained) and os.access(pretrained, os.R_OK)):
         raise ConfigError(f"config.model.pretrained is {pretrained!r}, which is no file that can "
                           "be read; give a .h5 or .safetensors file")

@@ -6,6 +6,10 @@ data set's own code does without TensorFlow. That of cifar10 and mnist does not:
 where TensorFlow is installed, and copy the folder:
 
     tfds.builder("cifar10", file_format="array_record", data_dir=DIR).download_and_prepare()
+
+TFDS stores most sets in another order than their files have: by a hash of the key that the set's
+own code gives each example, which is not kept. So `train-000007` is not the eighth image of the
+original file, unless `config.data.ids` is 'original'.
 """
 
 import functools
@@ -24,6 +28,9 @@ from unlearn_jax.data.source import Source
 from unlearn_jax.errors import InputError
 
 _CHUNK = 256  # records read at a time
+# Sets whose code numbers the examples of each split from 0 in the order of their files and takes
+# that number as the key: tensorflow_datasets/image_classification/mnist.py, cifar.py, cifar10_1.py.
+_NUMBERED = ("cifar10", "cifar100", "cifar10_1", "emnist", "fashion_mnist", "kmnist", "mnist")
 
 
 def load_tfds(settings, cache: Path) -> Source:
@@ -31,12 +38,16 @@ def load_tfds(settings, cache: Path) -> Source:
 
     `settings.path` is TFDS' data directory; empty: its default, ~/tensorflow_datasets. The image
     and label are the supervised keys, or else the features 'image' and 'label'. Classes and
-    whole numbers of at most 32 bits beside them are attributes. Ids are SPLIT-NUMBER in the order
-    in which TFDS stores the examples, which depends on their keys alone.
+    whole numbers of at most 32 bits beside them are attributes. Ids are, by `settings.ids`:
+
+    * `stored`: SPLIT-NUMBER in the order in which TFDS stores the examples.
+    * `original`: SPLIT-NUMBER in the order of the set's files, where TFDS does not shuffle or the
+      set is one of those known to number their examples.
+    * a feature: a text as it is, or SPLIT-NUMBER of a whole number.
 
     Raises:
       InputError: an unknown data set, one that cannot be prepared, or one without an image and
-        a label for `settings.task`.
+        a label for `settings.task`, or without such ids.
     """
     name = settings.source.partition(":")[2]
     builder = _prepared(name, settings.path)
@@ -51,26 +62,68 @@ def load_tfds(settings, cache: Path) -> Source:
     decoders = {image: tfds.decode.SkipDecoding()} \
         if isinstance(features[image], tfds.features.Image) else None
 
+    _check_ids(builder, settings.ids)
+
     def samples() -> Iterator[Sample | Dropped]:
         for split in sorted(builder.info.splits):
             records = builder.as_data_source(split, decoders=decoders)
+            order = _order(builder, split, len(records), settings.ids)
             for start in range(0, len(records), _CHUNK):
                 numbers = list(range(start, min(start + _CHUNK, len(records))))
                 for i, record in zip(numbers, records.__getitems__(numbers)):
+                    known = order[i] if order is not None else record[settings.ids]
+                    own = _text(known) if isinstance(known, bytes | str) else f"{split}-{known:06d}"
                     if classes and record[label] < 0:  # TFDS' mark for a hidden label
-                        yield Dropped(f"{split}-{i:06d}", "read", "no label")
+                        yield Dropped(own, "read", "no label")
                     else:
-                        yield Sample(f"{split}-{i:06d}", functools.partial(record.get, image),
+                        yield Sample(own, functools.partial(record.get, image),
                                      float(record[label]),
                                      tuple(int(record[a]) for a in attributes))
 
     key = {"files": signature(Path(builder.data_path)), "features": [image, label],
-           "classes": classes}
+           "classes": classes, "named_by": settings.ids}
     held = cached_samples(cache, re.sub("[^A-Za-z0-9_.]+", "-", f"tfds-{name}"), key,
                           settings.image_size, samples, attributes, min_side=1)
     if classes:
         return Source(settings.source, settings.task, "class", tuple(features[label].names), held)
     return Source(settings.source, settings.task, "units", (), held)
+
+
+def _check_ids(builder: tfds.core.DatasetBuilder, ids: str) -> None:
+    if ids in ("stored", "original"):
+        if ids == "stored" or builder.info.disable_shuffling or builder.name in _NUMBERED:
+            return
+    elif ids in builder.info.features and _names_examples(builder.info.features[ids]):
+        return
+    some = [name for name, feature in sorted(builder.info.features.items())
+            if _names_examples(feature)]
+    numbered = f"'original' with {', '.join(_NUMBERED)}"
+    raise InputError(f"config.data.ids is {ids!r}; allowed with 'tfds:{builder.name}': 'stored'"
+                     + "".join(f", {name!r}" for name in some)
+                     + f" (a feature); {numbered}, whose code gives each example its number as key")
+
+
+def _names_examples(feature) -> bool:
+    """Whether each example may have a value of its own: a text, or a whole number of no class."""
+    whole = isinstance(feature, tfds.features.Tensor) and feature.shape == () \
+        and np.issubdtype(feature.np_dtype, np.integer)
+    return isinstance(feature, tfds.features.Text) or (
+        whole and not isinstance(feature, tfds.features.ClassLabel))
+
+
+def _order(builder: tfds.core.DatasetBuilder, split: str, count: int, ids: str):
+    """The number of each stored example `[count]`; None where a feature names them."""
+    if ids not in ("stored", "original"):
+        return None
+    if ids == "stored" or builder.info.disable_shuffling:
+        return np.arange(count)
+    # TFDS sorts by the hash of the key, with the split's name as salt (core/shuffle.py).
+    hasher = tfds.core.hashing.Hasher(split)
+    return np.array(sorted(range(count), key=hasher.hash_key))
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode(errors="backslashreplace") if isinstance(name, bytes) else name
 
 
 def _prepared(name: str, path: str) -> tfds.core.DatasetBuilder:
