@@ -74,3 +74,21 @@ def test_require_space(tmp_path):
                                        (999_700, "1 MB"), (2e13, "20 TB")])
 def test_human_bytes(size, text):
     assert disk.human_bytes(size) == text
+
+
+def test_disks_are_asked_once_for_all_that_goes_there(tmp_path):
+    disk.require_room({tmp_path / "a": 1000, tmp_path / "b" / "c": 1000})
+    with pytest.raises(disk.DiskFullError, match="a and .*b: about 1600 TB needed, .* free"):
+        disk.require_room({tmp_path / "a": 8 * 10 ** 14, tmp_path / "b": 8 * 10 ** 14})
+
+
+@pytest.mark.parametrize("make, words", [
+    (lambda root: (root / "original").write_text(""), "original"),
+    (lambda root: (root / "original" / "KEY.lock").mkdir(parents=True), "Is a directory"),
+])
+def test_what_is_in_the_way_of_a_lock_is_named(tmp_path, make, words):
+    make(tmp_path)
+    with pytest.raises(disk.DiskError, match="cannot make the lock file .*KEY.lock: ") as e:
+        with disk.lock(tmp_path / "original" / "KEY.lock"):
+            pytest.fail("locked")
+    assert words in str(e.value) and len(str(e.value).splitlines()) == 1

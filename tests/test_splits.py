@@ -141,6 +141,12 @@ def test_numbers_of_requests_are_plain_ones(request_):
         splits(dataset(AGES, attributes={"race": np.arange(100) % 12}), request_)
 
 
+def test_a_name_too_long_for_files_is_refused():
+    name = "c" * 200
+    with pytest.raises(InputError, match="files would be called after 'class-c+'; allowed: up to"):
+        splits(dataset(np.arange(60) % 2, "classification", (name, "b")), f"class:{name}")
+
+
 def test_attribute():
     race = np.arange(100) % 5
     s = splits(dataset(AGES, attributes={"race": race}), "race:2")

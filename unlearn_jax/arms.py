@@ -13,7 +13,7 @@ from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import find_method
 
 _RESERVED = ("median", "original", "retrain")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,79}")  # begins the names of files
 
 
 def arm_config(config: ml_collections.ConfigDict, arm: str) -> ml_collections.ConfigDict:
@@ -68,8 +68,8 @@ def check_arms(config: ml_collections.ConfigDict) -> None:
                           "one of the two")
     for arm in names:
         if arm in _RESERVED or not _NAME.fullmatch(arm):
-            raise ConfigError(f"config.thesis.arms has {arm!r}; allowed: letters, digits and "
-                              f"_ + -, and none of {', '.join(_RESERVED)}")
+            raise ConfigError(f"config.thesis.arms has {arm!r}; allowed: up to 80 letters, digits "
+                              f"and _ + -, and none of {', '.join(_RESERVED)}")
         request = arm_config(config, arm).unlearn.method
         found = find_method(request)
         if found.name == "retrain" or found.method.scheme:

@@ -1,7 +1,7 @@
 """Flags read so that a user's mistake becomes a message of a line or two."""
 
 import difflib
-from pathlib import Path
+import os
 
 import ml_collections
 from absl import flags
@@ -39,6 +39,11 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """
     try:
         rest = values(argv)
+    except SystemExit as e:
+        if e.code:
+            raise  # --help ends with 1
+        raise InputError(f"the file of --config calls sys.exit({e.code!r}); it must return a "
+                         "config") from e
     except (flags.Error, AttributeError, LookupError, TypeError, InputError) as e:
         # What a config file raises comes back as text with its traceback; here is the original.
         origin = e
@@ -56,7 +61,7 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     if not values["config"].present:
         raise InputError("--config is missing; give a file of configs/, as --config=configs/ft.py")
     file, _ = config_name(values)
-    if not Path(file).is_file():
+    if not os.path.isfile(file):
         raise InputError(f"--config={file} is no file; give one of configs/, as "
                          "--config=configs/ft.py")
     return rest

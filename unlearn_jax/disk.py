@@ -10,7 +10,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from unlearn_jax import interrupt
@@ -51,7 +51,9 @@ def temporary_directory(path: Path) -> Iterator[Path]:
             temp.parent.mkdir(parents=True, exist_ok=True)
             _remove_stale(temp.parent)
             temp.mkdir()
-        except (PermissionError, FileExistsError, NotADirectoryError) as e:
+        except OSError as e:
+            if is_full(e):
+                raise
             raise DiskError(f"cannot create {temp.parent}: {e.strerror}; choose another "
                              "directory") from e
         # Locked before it gets its name: nobody ever sees the lock of a living writer free.
@@ -64,7 +66,8 @@ def temporary_directory(path: Path) -> Iterator[Path]:
         if not is_full(e):
             raise
         written = sum((temp / n).stat().st_size for n in files_below(temp))
-        raise _no_room(path, f"more than the {human_bytes(written)} written so far needed") from e
+        raise _no_room(path, f"more than the {human_bytes(written)} written so far needed",
+                       _free(path)) from e
     finally:
         shutil.rmtree(temp, ignore_errors=True)
         if lock is not None:
@@ -149,10 +152,16 @@ def lock(path: Path, waiting: str = "") -> Iterator[bool]:
       Whether it is held. Where the file system has no locks, nothing is, and the answer is yes.
 
     Raises:
+      DiskError: something else is in the place of the file or of its directory.
       Interrupted: a signal has asked this process to leave while it waited.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as e:
+        raise DiskError(f"cannot make the lock file {path}: {e.strerror}"
+                        + (f" ({e.filename})" if e.filename != str(path) else "")
+                        + "; remove what is in its way, or choose another directory") from e
     try:
         held = try_lock(fd)
         if waiting and not held:
@@ -198,21 +207,42 @@ def require_space(path: Path, size: int) -> None:
       DiskFullError: says how much is needed and how much is free.
     """
     if size > _free(path):
-        raise _no_room(path, f"{human_bytes(size)} needed")
+        raise _no_room(path, f"{human_bytes(size)} needed", _free(path))
 
 
-def _no_room(path: Path, needed: str) -> DiskFullError:
+def require_room(needed: Mapping[Path, int]) -> None:
+    """Refuse to start what will write `needed[path]` bytes below each path; disks may be shared.
+
+    Raises:
+      DiskFullError: says how much is needed and how much is free.
+    """
+    disks: dict[int, list[Path]] = {}
+    for path in needed:
+        disks.setdefault(os.stat(_existing(path)).st_dev, []).append(path)
+    for paths in disks.values():
+        size = sum(needed[path] for path in paths)
+        if size > _free(paths[0]):
+            raise _no_room(" and ".join(map(str, paths)), f"about {human_bytes(size)} needed",
+                           _free(paths[0]))
+
+
+def _no_room(path: Path | str, needed: str, free: int) -> DiskFullError:
     return DiskFullError(
-        f"no room left on the disk for {path}: {needed}, {human_bytes(_free(path))} free.\n"
+        f"no room left on the disk for {path}: {needed}, {human_bytes(free)} free.\n"
         "Free some space or choose another place, and run the same command again; what was "
         "finished is kept.")
 
 
 def _free(path: Path) -> int:
+    return shutil.disk_usage(_existing(path)).free
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest directory above it."""
     path = path.absolute()
     while not path.is_dir():
         path = path.parent
-    return shutil.disk_usage(path).free
+    return path
 
 
 def human_bytes(size: float) -> str:

@@ -22,6 +22,7 @@ from absl import logging
 from unlearn_jax import interrupt, processes, spread
 from unlearn_jax.books import Books
 from unlearn_jax.data.resident import Resident, Streamed
+from unlearn_jax.errors import InputError
 from unlearn_jax.feed import Feed, Queue
 from unlearn_jax.groups import Group, joined, regrouped
 from unlearn_jax.layout import Layout
@@ -67,12 +68,15 @@ def train_population(recipe: Recipe, model: Model, layout: Layout,
 
     Raises:
       ValueError: a member has no samples to walk over, or none to be selected by.
-      InputError: not even one member fits on a device.
+      InputError: not even one member fits on a device, or one would take 2^31 steps.
       Interrupted: a signal asked for it (interrupt.py); the epoch's end is saved.
     """
     for member in members:
         if recipe.epochs and not recipe.steps(member, recipe.passes(0)):
             raise ValueError(f"{recipe.name}: {member} has no samples to train on")
+        if (steps := recipe.all_steps(member)) >= 2**31:  # schedules count in 32 bits
+            raise InputError(f"{recipe.name}: {member} would take {steps} steps; allowed: fewer "
+                             "than 2147483648, by fewer epochs or larger batches")
         if recipe.keep == "best" and not len(member.validation):
             raise ValueError(f"{recipe.name}: {member} has no validation samples to choose by")
     began = time.monotonic()

@@ -275,7 +275,10 @@ def load_config(config_file: str) -> ml_collections.ConfigDict:
                          "no file")
     spec = importlib.util.spec_from_file_location(f"unlearn_jax_config_{Path(file).stem}", file)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SystemExit as e:
+        raise InputError(f"{file} calls sys.exit({e.code!r}); it must define get_config") from e
     if not hasattr(module, "get_config"):
         raise InputError(f"{file} has no get_config")
     return module.get_config(scale) if colon else module.get_config()

@@ -22,6 +22,7 @@ from unlearn_jax.labels import (
 # the data seed's streams: one step's draws do not depend on another step's; 0 and 5 belong to
 # data/synthetic.py, 1 to data/__init__.py, 6 to data/inject.py, 7 to linear_injection.py
 _SPLIT, _BALANCE, _FORGET = 2, 3, 4
+_LONGEST = 120  # characters of a forget set's name, which is part of the names of files
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -157,6 +158,10 @@ def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
         _forget_set(request, dataset, (train, validation, test), data_cfg.seed, injection)
         for request in forget_cfg.sets)
     names = [f.name for f in forget_sets]
+    for f in forget_sets:
+        if len(f.name) > _LONGEST:
+            raise InputError(f"{_wish(f.request)}: files would be called after {f.name!r}; allowed:"
+                             f" up to {_LONGEST} characters; rename the class, column or file")
     for f in forget_sets:
         if names.count(f.name) > 1:
             same = [g.request for g in forget_sets if g.name == f.name]

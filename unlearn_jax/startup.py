@@ -1,5 +1,6 @@
 """What every program that runs studies does first, and how it ends where a user made a mistake."""
 
+import errno
 import functools
 import logging
 import os
@@ -15,6 +16,10 @@ from unlearn_jax import disk, interrupt
 from unlearn_jax.cpu import divide_cores, keep_freed_memory
 from unlearn_jax.errors import InputError
 from unlearn_jax.store import Store
+
+# What a user has put where a program writes or reads, or has named so.
+_IN_THE_WAY = (errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
+               errno.ENOTDIR, errno.EPERM, errno.EROFS)
 
 
 def set_up(config: ml_collections.ConfigDict, store: Store) -> None:
@@ -74,8 +79,14 @@ def run(program: Callable[[], Any]) -> Any:
         print("unlearn_jax: interrupted; finished stages and checkpoints are kept, and the same "
               "command goes on", file=sys.stderr)
         sys.exit(interrupt.CTRL_C)
+    except MemoryError as e:
+        sys.exit(f"unlearn_jax: not enough memory ({e}); ask for fewer or smaller images, smaller "
+                 "batches or a smaller model. Finished stages are kept.")
     except OSError as e:
-        if not disk.is_full(e):
+        if disk.is_full(e):
+            sys.exit(f"unlearn_jax: no room left on the disk ({e}).\nFree some space and run the "
+                     "same command again; finished stages are kept.")
+        if e.errno not in _IN_THE_WAY or e.filename is None:
             raise
-        sys.exit(f"unlearn_jax: no room left on the disk ({e}).\nFree some space and run the same "
-                 "command again; finished stages are kept.")
+        sys.exit(f"unlearn_jax: {e.filename} cannot be used: {e.strerror}. Remove what is in the "
+                 "way, or give another place.")

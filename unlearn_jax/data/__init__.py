@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,12 +16,19 @@ from unlearn_jax.data.folder import load_folder
 from unlearn_jax.data.source import Filter, Pixels, Source, in_memory
 from unlearn_jax.data.synthetic import load_synthetic
 from unlearn_jax.data.utkface import load_utkface
+from unlearn_jax.disk import human_bytes
 from unlearn_jax.errors import ConfigError, InputError
 from unlearn_jax.labels import histogram
 
 
 def _synthetic(settings, cache: Path) -> Source:
     del cache
+    needed = settings.size * (3 * settings.image_size**2 + _FACE_BYTES)
+    if needed > (held := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+        raise InputError(f"config.data.size is {settings.size}: so many images of "
+                         f"{settings.image_size} pixels take {human_bytes(needed)}, and this "
+                         f"machine has {human_bytes(held)} of memory; ask for fewer or smaller "
+                         "ones")
     d = load_synthetic(settings.size, settings.image_size, settings.seed, settings.label_noise)
     return Source(d.name, d.task, d.label_unit, d.class_names,
                   in_memory(d.images, d.labels, d.ids, d.attributes))
@@ -32,6 +40,7 @@ def _tfds(settings, cache: Path) -> Source:
     return load_tfds(settings, cache)
 
 
+_FACE_BYTES = 500  # of the traits that a synthetic face is drawn from
 _SUBSET = 1  # the data seed's stream; see splits.py
 
 # name: (config.data, folder for decoded images) -> Source; 'tfds' is written tfds:NAME

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -159,6 +160,7 @@ def _build_pixels(part: Path, name: str, walk: Walk, ids: np.ndarray, image_size
         images = images[[not reason for reason in reasons]]
         return images, image_digests(images), reasons
 
+    disk.require_space(part, len(ids) * math.prod(shape))
     kept, digests, found = [], [np.zeros((0, 16), np.uint8)], {}
     samples = (s for s in walk() if isinstance(s, Sample) and s.id in wanted)
     with (part / "images.npy").open("wb") as f:

@@ -65,7 +65,7 @@ def locate(path: str, wanted: str) -> Path:
     if not path:
         raise InputError(f"config.data.path is empty; {what}")
     found = Path(path).expanduser()
-    if not found.exists():
+    if not os.path.exists(found):  # unlike Path's, false where the path itself is impossible
         raise InputError(f"config.data.path is {path!r}, which does not exist; {what}")
     if found.is_dir():
         names = os.listdir(found)

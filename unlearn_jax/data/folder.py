@@ -1,8 +1,9 @@
 """Images of one's own: class folders, or a CSV file with a line per image.
 
 Class folders: ROOT/CLASS/anything.jpg, also deeper, in any format that Pillow reads; the id is the
-path below ROOT. Every other file there is listed as left out, with its reason. The side of an image must reach 32 pixels, or `data.image_size` where that is less. A class
-without a usable image is none; a warning names it. ROOT must not be a folder of splits.
+path below ROOT. Every other file there is listed as left out, with its reason. The side of an image
+must reach 32 pixels, or `data.image_size` where that is less. A class without a usable image is
+none; a warning names it. ROOT must not be a folder of splits.
 
 CSV: the header names the columns `path` and `label`; every further column is an attribute of
 whole numbers, for forget sets such as `gender:1`. Paths start at the CSV's folder and are the
@@ -12,6 +13,7 @@ classes for a classification. table.py says what it may hold.
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -37,7 +39,7 @@ def load_folder(settings, cache: Path) -> Source:
         message names the line.
     """
     path = Path(settings.path).expanduser()
-    if not settings.path or not path.exists():
+    if not settings.path or not os.path.exists(path):
         what = "empty" if not settings.path else f"{settings.path!r}, which does not exist"
         raise InputError(f"config.data.path is {what}; give a folder of class folders or a .csv "
                          "file")
