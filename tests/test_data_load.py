@@ -6,6 +6,8 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from test_splits import dataset
+from test_splits import splits as make
 
 from unlearn_jax import data
 from unlearn_jax.config import default_config
@@ -15,7 +17,13 @@ from unlearn_jax.data.decode import UnusableImage, check_image, decode_image
 from unlearn_jax.data.source import Source, in_memory
 from unlearn_jax.errors import InputError
 from unlearn_jax.splits import make_splits
-from unlearn_jax.stages import lost_unasked, seen_elsewhere
+from unlearn_jax.stages import (
+    asked_by_number,
+    lost_unasked,
+    only_label,
+    seen_elsewhere,
+    without_labels,
+)
 
 
 def settings(**changes):
@@ -297,3 +305,39 @@ def test_unusable_images(content, reason):
         decode_image(content, 32)
     with pytest.raises(UnusableImage, match=f"^{reason}$"):
         check_image(content)
+
+
+def test_one_label_is_named():
+    rows = np.arange(4)
+    ages = dataset([30, 30, 30, 30, 40])
+    assert only_label(ages, rows) == "label '30'" and only_label(ages, np.arange(5)) is None
+    pets = dataset([1, 1, 1, 1, 0], "classification", ("cat", "dog"))
+    assert only_label(pets, rows) == "class 'dog'" and only_label(pets, np.arange(5)) is None
+
+
+def test_a_forget_set_that_leaves_one_class_is_warned_of():
+    pets = dataset(np.arange(60) % 2, "classification", ("cat", "dog"))
+    assert [*without_labels(pets, make(pets, "class:dog"))] == [
+        "forget set class-dog: all training samples that it leaves have the class 'cat'; M_R can "
+        "learn nothing else"]
+    assert not [*without_labels(pets, make(pets, "random:0.1"))]
+
+
+def test_ids_that_count_stored_examples_are_warned_of():
+    c = default_config()
+    c.data.source, c.forget.sets = "tfds:mnist", ("ids:requests.txt",)
+    assert "config.data.ids='original'" in asked_by_number(c)
+    for key, value in (("ids", "original"), ("source", "folder")):
+        other = c.copy_and_resolve_references()
+        other.data[key] = value
+        assert not asked_by_number(other)
+    c.forget.sets = ("class:3",)
+    assert not asked_by_number(c)
+
+
+def test_synthetic_images_beyond_memory_are_refused_before_they_are_drawn(tmp_path):
+    c = default_config().data
+    c.size = 10**9
+    with pytest.raises(InputError, match="config.data.size is 1000000000: so many images of 32 "
+                                         "pixels take 3.572 TB, and this machine has"):
+        data.load(c, tmp_path)

@@ -6,8 +6,26 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
+VECTOR = """
+def vector(setting):
+    def step(key, state, batch, rate, context):
+        outputs, _ = setting.model.apply(state.variables, batch.images, train=True, key=key)
+        return state, setting.loss.per_sample(outputs, batch.labels)
+
+    return step
+"""
+
+
+def write_faces(folder):
+    """one.csv: 60 images of the label 30."""
+    lines = ["path,label"]
+    for i in range(60):
+        Image.new("RGB", (32, 32), (4 * i,) * 3).save(folder / f"{i}.png")
+        lines.append(f"{i}.png,30")
+    (folder / "one.csv").write_text("\n".join(lines))
 
 
 def run(*flags, config="configs/ft.py", cwd=ROOT, workdir="w"):
@@ -33,13 +51,32 @@ def run(*flags, config="configs/ft.py", cwd=ROOT, workdir="w"):
       "--config.forget.sets=('class:3',)", "--config.eval.alphas=(0.25,)",
       "--config.eval.alpha=0.25", "--config.unlearn.method=rnd"], "classes allow 'uniform'"),
     (["extra"], "extra"),
+    (["--config.data.size=10000000000"], "config.data.size is 10000000000; allowed: from 20 to"),
+    (["--config.data.size=1000000000"], "config.data.size is 1000000000: so many images"),
+    (["--config.train.learning_rate=inf"], "allowed: a finite number of at least 0"),
+    (["--workdir=" + "w" * 300], "cannot be used: File name too long"),
+    (["--store=" + "s" * 300], "cannot be created: File name too long"),
+    (["--config.data.source=folder", "--config.data.path=" + "p" * 300], "does not exist"),
+    (["--config.model.pretrained=" + "p" * 300], "no file that can be read"),
+    (["--config.unlearn.method=ends.py:METHOD"], "the file calls sys.exit(0)"),
+    (["--config=ends.py"], "calls sys.exit(0); it must return a config"),
+    (["--store=taken"], "taken/original is a file"),
+    (["--config.unlearn.method=vector.py:vector"], "returns the loss float32 [64]; allowed"),
+    (["--config.data.source=folder", "--config.data.path=one.csv"],
+     "all 36 training samples of 'folder' have the label '30'"),
 ])
 def test_mistakes_are_named_in_a_line_or_two(tmp_path, flags, words):
     (tmp_path / "file").write_text("")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "original").write_text("")
+    (tmp_path / "ends.py").write_text("import sys\nsys.exit(0)\n")
+    (tmp_path / "vector.py").write_text(VECTOR)
+    write_faces(tmp_path)
     done = run(*flags, config=ROOT / "configs" / "ft.py", cwd=tmp_path)
     assert done.returncode != 0
     assert words in done.stderr
     assert "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert not any((tmp_path / "runs" / "store").glob("*/*/DONE.json"))
     said = [line for line in done.stderr.splitlines() if line and not line.startswith(("I", "W"))]
     assert len(said) <= 4, done.stderr  # absl adds a line on where to find help
 

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_jax.errors import ConfigError
+from unlearn_jax.interrupt import Interrupted
 from unlearn_jax.methods.method import Method
 
 _FUNCTIONS = ("make_step", "passes", "prepare", "check")  # of a Method
+_LONGEST = 80  # characters of a name, which begins the names of files
+
 
 @dataclasses.dataclass(frozen=True)
 class Found:
@@ -53,7 +56,7 @@ def load(request: str, known: tuple[str, ...]) -> Found:
         raise ConfigError(f"config.unlearn.method is {request!r}: {file}: {e.strerror}") from e
     spec = importlib.util.spec_from_file_location(f"unlearn_jax_outside_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
-    _named(spec.loader.exec_module, request)(module)
+    named(spec.loader.exec_module, request)(module)
     found = vars(module).get(name)
     if found is None:
         names = [n for n, v in vars(module).items() if isinstance(v, Method)]
@@ -63,24 +66,35 @@ def load(request: str, known: tuple[str, ...]) -> Found:
     if not callable(found) and method is not found:
         raise ConfigError(f"config.unlearn.method is {request!r}: {name!r} is neither a Method nor "
                           "a function make_step(setting)")
-    wrapped = {f: _named(getattr(method, f), request) for f in _FUNCTIONS if getattr(method, f)}
+    wrapped = {f: named(getattr(method, f), request) for f in _FUNCTIONS if getattr(method, f)}
     method = dataclasses.replace(method, **wrapped)
     short = re.sub(r"[^A-Za-z0-9_+-]", "-", f"{file.stem}-{name}").lstrip("-_+")
+    if len(short) > _LONGEST:
+        raise ConfigError(f"config.unlearn.method is {request!r}: files would be called after "
+                          f"{short!r}; allowed: up to {_LONGEST} characters")
     return Found(short, method, hashlib.blake2b(text, digest_size=8).hexdigest())
 
 
-def _named(function: Callable[..., Any], request: str) -> Callable[..., Any]:
-    """The function, and what functions it returns, with the method's name noted on their errors."""
+def named(function: Callable[..., Any], request: str) -> Callable[..., Any]:
+    """The function, and what functions it returns, with the method's name noted on their errors.
+
+    A call of sys.exit in it is an error, too: the program would end as if all were done.
+    """
 
     @functools.wraps(function)
     def call(*args, **kwargs):
         try:
             result = function(*args, **kwargs)
+        except Interrupted:
+            raise
+        except SystemExit as e:
+            raise ConfigError(f"config.unlearn.method is {request!r}: the file calls "
+                              f"sys.exit({e.code!r}); a method must raise an error instead") from e
         except Exception as e:  # whatever a user's code raises, which goes on as it is
             note = f"in the method {request} (config.unlearn.method)"
             if note not in getattr(e, "__notes__", ()):
                 e.add_note(note)
             raise
-        return _named(result, request) if inspect.isfunction(result) else result
+        return named(result, request) if inspect.isfunction(result) else result
 
     return call

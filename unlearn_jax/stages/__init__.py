@@ -13,6 +13,8 @@ is computed once and shared by every run that needs it.
     explain.py    explanations
     compare.py    many methods at one budget, each searched alike
     arms.py       methods as a study gives them, side by side
+    rehearsal.py  a method from outside, tried before any training
+    room.py       whether the disk has room for what a run will write
 """
 
 import contextlib
@@ -33,6 +35,7 @@ from unlearn_jax.config import default_config
 from unlearn_jax.data.augment import augmentation
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.resident import Streamed, make_resident
+from unlearn_jax.errors import InputError
 from unlearn_jax.layout import find_devices, make_layout
 from unlearn_jax.memory import image_bytes
 from unlearn_jax.methods import find_method
@@ -53,6 +56,7 @@ from unlearn_jax.stages.models import (
 )
 from unlearn_jax.stages.outcomes import Models, write_results
 from unlearn_jax.stages.populations import record_reused
+from unlearn_jax.stages.room import require_room
 from unlearn_jax.stages.variants import unlearn_variants
 from unlearn_jax.store import Store
 from unlearn_jax.train import balanced_weights, make_loss
@@ -94,8 +98,9 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
             unlearn = _arms(study, original, retrained)
         else:
             unlearn = _one_method(study, original)
+        require_room([(study, unlearn.stages, unlearn.models)], original, retrained)
         train_missing(study, [original, *retrained])
-        unlearned, ensembles = unlearn()
+        unlearned, ensembles = unlearn.run()
         _evaluate(study, original, retrained, unlearned, ensembles)
         run.finish()  # the report reads run.json with its final timings
         processes.agreed("the report", lambda: write_report(directory))
@@ -146,6 +151,7 @@ def run_studies(runs: Sequence["Request"], store: Store,
         variants = [Variant(study, [stage for f in study.splits.forget_sets
                                     for stage in unlearn_stages(study, original, f)],
                             make_unlearning(study)) for study in studies]
+        require_room([(v.study, v.stages, 0) for v in variants], original, retrained)
         train_missing(shared, [original, *retrained])
         for study in studies[1:]:
             for stage in (original, *retrained):
@@ -179,39 +185,56 @@ def _evaluate(study: Study, original: Stage, retrained: list[Stage], unlearned: 
         explain_stages(study, [original, *retrained, *unlearned])
 
 
-Unlearn = Callable[[], tuple[list[Stage], Sequence[Models]]]
+@dataclasses.dataclass(frozen=True)
+class _Unlearn:
+    """What follows once M_O and the M_Rs are there, checked.
+
+    Attributes:
+      run: trains what the store lacks and returns the stages and ensembles to be evaluated.
+      stages: those that are known before.
+      models: how many more may be trained, at most.
+    """
+
+    run: Callable[[], tuple[list[Stage], Sequence[Models]]]
+    stages: list[Stage]
+    models: int = 0
 
 
-def _one_method(study: Study, original: Stage) -> Unlearn:
-    """The config's method, checked; a call trains and returns its stages and ensembles."""
+def _one_method(study: Study, original: Stage) -> _Unlearn:
+    """The config's method."""
     unlearning = make_unlearning(study)
     make = SCHEMES.get(unlearning.found.method.scheme)
     scheme = make(study, original, unlearning.setting.options) if make else None
+    stages = [stage for f in study.splits.forget_sets
+              for stage in unlearn_stages(study, original, f)]
 
     def unlearn():
-        stages = [stage for f in study.splits.forget_sets
-                  for stage in unlearn_stages(study, original, f)]
         unlearn_missing(study, original, stages, unlearning)
         return stages, scheme.run() if scheme else ()
 
-    return unlearn
+    return _Unlearn(unlearn, stages, scheme.models if scheme else 0)
 
 
 def _comparison(study: Study, original: Stage, retrained: list[Stage],
-                config_file: str) -> Unlearn:
-    """The methods of a comparison, checked; a call trains them and returns those chosen."""
+                config_file: str) -> _Unlearn:
+    """The methods of a comparison; those chosen are returned."""
     contenders = make_contenders(study, config_file)
-    return lambda: (run_comparison(study, original, retrained, contenders), ())
+    # What budget a trial gets, and so its stage, is known once the M_Rs are there.
+    known = all(study.store.complete(s.method, s.key) for s in (original, *retrained))
+    trials = 0 if known else sum(len(c.trials) for c in contenders)
+    return _Unlearn(lambda: (run_comparison(study, original, retrained, contenders), ()), [],
+                    trials * len(retrained) * len(study.seeds))
 
 
-def _arms(study: Study, original: Stage, retrained: list[Stage]) -> Unlearn:
-    """The arms of a study, checked, and their plan printed; a call trains them."""
+def _arms(study: Study, original: Stage, retrained: list[Stage]) -> _Unlearn:
+    """The arms of a study; their plan is printed."""
     parts = make_parts(study, original)
     plan = plan_parts(study, original, retrained, parts)
     study.run.record_plan(plan.record())
     if processes.leads():
         print(plan.text(), flush=True)
-    return lambda: (run_parts(original, parts), ())
+    return _Unlearn(lambda: (run_parts(original, parts), ()),
+                    [stage for part in parts for stage in part.stages])
 
 
 def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,
@@ -231,6 +254,10 @@ def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
     trained, stamped = dataset, np.zeros(0, np.int32)
     if splits.injection:
         trained, stamped = splits.injection.training_view(dataset, splits.test)
+    if (only := only_label(trained, splits.train)) is not None:
+        raise InputError(f"all {len(splits.train)} training samples of {dataset.name!r} have the "
+                         f"{only}; allowed: at least two labels, as a model learns nothing from "
+                         "one")
     mine = next(d for d in find_devices(config.parallel.backend)
                 if d.process_index == jax.process_index())
     most_bytes = processes.lowest("device memory", image_bytes(config.parallel, mine))
@@ -262,6 +289,8 @@ def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
 def record_data(study: Study) -> None:
     """Notes the data, and what a reader must know of them, in the study's run."""
     for warning in (lost_unasked(study.config.data, study.dataset),
+                    asked_by_number(study.config),
+                    *without_labels(study.dataset, study.splits),
                     *seen_elsewhere(study.dataset, study.splits)):
         if warning:
             logging.warning(warning)
@@ -272,6 +301,33 @@ def record_data(study: Study) -> None:
     study.run.record_stage("data", "", study.dataset.fingerprint, "computed", study.load_seconds,
                            len(study.dataset.labels))
     study.run.write_data(study.dataset, study.splits)
+
+
+def asked_by_number(config: ml_collections.ConfigDict) -> str:
+    """A warning where samples are forgotten by ids that count in another order than their files."""
+    if (not config.data.source.startswith("tfds:") or config.data.ids != "stored"
+            or not any(request.startswith("ids:") for request in config.forget.sets)):
+        return ""
+    return ("ids such as 'train-000007' number the examples as TensorFlow Datasets stores them, in "
+            "another order than the files of most sets; config.data.ids='original', or the name of "
+            "a feature, takes other ids")
+
+
+def only_label(dataset: Dataset, rows: np.ndarray) -> str | None:
+    """The label that all samples `rows` `[n]` have, in words; None where there are several."""
+    labels = dataset.labels[rows]
+    if len(labels) and (labels != labels[0]).any():
+        return None
+    known = dataset.class_names[labels[0]] if dataset.class_names else f"{labels[0]:g}"
+    return f"{'class' if dataset.class_names else 'label'} {known!r}"
+
+
+def without_labels(dataset: Dataset, splits: Splits) -> Iterator[str]:
+    """Warnings of forget sets that leave samples of one label, of which M_R learns nothing."""
+    for f in splits.forget_sets:
+        if only := only_label(dataset, splits.retain_train(f)):
+            yield (f"forget set {f.name}: all training samples that it leaves have the {only}; M_R "
+                   "can learn nothing else")
 
 
 def seen_elsewhere(dataset: Dataset, splits: Splits) -> Iterator[str]:

@@ -27,6 +27,7 @@ from unlearn_jax.pretrained import load_members
 from unlearn_jax.results import started
 from unlearn_jax.stages.graph import Stage, Study, method_options
 from unlearn_jax.stages.populations import Share, run_missing
+from unlearn_jax.stages.rehearsal import rehearse
 from unlearn_jax.train import Step, make_train_step
 
 
@@ -71,6 +72,7 @@ def make_unlearning(study: Study) -> Unlearning:
 
     Raises:
       InputError: the method cannot work as configured.
+      Exception: whatever the code of a method from outside raises.
     """
     section = study.config.unlearn
     found = find_method(section.method)
@@ -84,7 +86,10 @@ def make_unlearning(study: Study) -> Unlearning:
     if section.batch_size % 2 and any(p.paired for e in epochs for p in method.passes(setting, e)):
         raise ConfigError(f"config.unlearn.batch_size is {section.batch_size}; {found.name} needs "
                           "an even one: half of a batch is D_r and half is D_f")
-    return Unlearning(found, setting, method.make_step(setting) if method.make_step else None)
+    step = method.make_step(setting) if method.make_step else None
+    if found.code:
+        rehearse(study, found, setting, step)
+    return Unlearning(found, setting, step)
 
 
 def unlearn_recipes(study: Study, stages: list[Stage],

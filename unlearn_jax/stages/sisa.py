@@ -100,6 +100,13 @@ class Sisa:
         """R."""
         return self.plans[0].slices
 
+    @property
+    def models(self) -> int:
+        """How many checkpoints of a constituent the store lacks."""
+        made = [*self.training, *(m for deletion in self.deletions.values() for m in deletion)]
+        return sum(len(m.positions) for m in made
+                   if not self.study.store.complete(m.stage.method, m.stage.key))
+
     def run(self) -> list[Models]:
         """Trains and deletes what the store lacks.
 
