@@ -1,7 +1,9 @@
 """Where members and batches lie: the device mesh, and the one place that adds `vmap` and `jit`."""
 
 import dataclasses
+import functools
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,11 +11,13 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from absl import logging
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from unlearn_jax import processes, spread
+from unlearn_jax import native, processes, spread
 from unlearn_jax.errors import InputError
+from unlearn_jax.target import Target, tracing_for
 
 MEMBER, BATCH = "member", "batch"
 
@@ -63,6 +67,14 @@ class Layout:
             yield group, self.put_members(jax.tree.map(lambda x, g=group: x[g], tree_M))
 
     @property
+    def target(self) -> Target:
+        """What programs run on: of this process's cores, each device has an equal part."""
+        devices = self.mesh.local_devices
+        cores = len(os.sched_getaffinity(0)) // len(devices)
+        divided = self.mesh.shape[BATCH] > 1
+        return Target(devices[0].platform, 0 if divided else max(1, cores))
+
+    @property
     def of_batches(self) -> NamedSharding:
         """Where arrays `[M, K, B, ...]` of batches lie: divided over both axes."""
         return NamedSharding(self.mesh, P(MEMBER, None, BATCH))
@@ -97,10 +109,15 @@ class Layout:
         Returns:
           The program; every result has a leading member axis.
         """
+        @functools.wraps(fun)
+        def members(*args):
+            with tracing_for(self.target.platform, self.target.threads):
+                return jax.vmap(fun, in_axes=in_axes)(*args)
+
         specs = tuple(P() if axis is None else P(MEMBER) for axis in in_axes)
-        mapped = jax.shard_map(jax.vmap(fun, in_axes=in_axes), mesh=self.mesh, in_specs=specs,
-                               out_specs=P(MEMBER), axis_names={MEMBER}, check_vma=False)
-        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        mapped = jax.shard_map(members, mesh=self.mesh, in_specs=specs, out_specs=P(MEMBER),
+                               axis_names={MEMBER}, check_vma=False)
+        on_cpu = self.target.platform == "cpu"
         return Program(jax.jit(mapped, donate_argnums=donate,
                                compiler_options=_CPU_COMPILER_OPTIONS if on_cpu else None))
 
@@ -179,10 +196,36 @@ def make_layout(cfg: ml_collections.ConfigDict, num_members: int) -> Layout:
     # On a CPU one member keeps all cores busy: several in one program gain nothing, and take
     # several times as long to compile.
     per_device = cfg.members_per_device or (1 if on_cpu else -(-num_members // members))
-    # A convolution inside a loop is about forty times slower on CPU (jax issue 12868).
-    steps = cfg.steps_per_dispatch or (1 if on_cpu else 32)
     mesh = Mesh(grid, (MEMBER, BATCH), axis_types=(AxisType.Auto,) * 2)
-    return Layout(mesh, per_device, steps, adapts=not cfg.members_per_device)
+    layout = Layout(mesh, per_device, 1, adapts=not cfg.members_per_device)
+    steps = _steps(cfg.convolution, layout.target)
+    return dataclasses.replace(layout, steps_per_dispatch=cfg.steps_per_dispatch or steps)
+
+
+def _steps(convolution: str, target: Target) -> int:
+    """Training steps of a call where the config leaves them open.
+
+    Raises:
+      InputError: `convolution` asks for oneDNN, which cannot compute there.
+    """
+    missing = native.unavailable() if target.platform == "cpu" else "this is no CPU"
+    missing = missing or ("" if target.threads else "config.parallel.batch divides the batch")
+    if convolution == "onednn" and missing:
+        raise InputError("config.parallel.convolution is 'onednn', which cannot compute here: "
+                         f"{missing}. Allowed: auto and the others of conv.py")
+    if target.platform != "cpu":
+        return 32
+    if convolution == "auto" and missing:
+        _warn_of_slow_convolutions(missing)
+    # XLA's own convolution is about forty times slower inside a loop (jax issue 12868).
+    return 8 if not missing and convolution in ("auto", "onednn") else 1
+
+
+@functools.cache
+def _warn_of_slow_convolutions(reason: str) -> None:
+    """Once in a process."""
+    logging.warning("convolutions are computed by XLA, at about half the speed of oneDNN: %s",
+                    reason)
 
 
 def find_devices(backend: str) -> list[jax.Device]:
