@@ -5,6 +5,7 @@ programs that hold one thing more each: the batch, the forward pass without norm
 weight gradients, batch norms (forward and backward), the optimiser. A phase's time is the
 difference of medians. FLOPs are those of the program as written, before the compiler changes it;
 bytes are what the compiled program's operations read and write, whether from memory or a cache.
+XLA does not count the bytes of our own calls (`unlearn_jax/native`: convolutions, sums of norms).
 """
 
 import contextlib

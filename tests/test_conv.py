@@ -136,6 +136,15 @@ def test_the_table_goes_by_phase_and_shape():
 
 
 @needs_native
+def test_the_table_prefers_onednn_but_for_the_input_gradient_of_strided_1x1():
+    how = Convolution((2, 2), ((0, 0), (0, 0)), "auto", TWO_CORES)
+    chosen = {phase: how.formulation(phase, (2, 8, 8, 16), (1, 1, 16, 32), jnp.float32)
+              for phase in conv.PHASES}
+    assert chosen == {"forward": "onednn", "input_grad": "patches", "weight_grad": "onednn"}
+    assert how.formulation("input_grad", (2, 8, 8, 16), (3, 3, 16, 32), jnp.float32) == "onednn"
+
+
+@needs_native
 @pytest.mark.parametrize("target, dtype, formulation", [
     (TWO_CORES, jnp.float32, "onednn"), (TWO_CORES, jnp.float16, "direct"),
     (Target("cpu"), jnp.float32, "direct"), (Target("gpu", threads=2), jnp.float32, "direct"),

@@ -146,8 +146,8 @@ def default_config() -> ml_collections.ConfigDict:
         members=0,                # devices along the member axis; 0: all
         batch=1,                  # devices along the batch axis
         members_per_device=0,     # in one call of the program; 0: one on CPU, else all that fit
-        steps_per_dispatch=0,     # at most; 0: one on CPU, 32 elsewhere
-        convolution="auto",       # how convolutions are computed: conv.py lists the ways
+        steps_per_dispatch=0,     # at most; 0: 8 on a CPU with oneDNN, 1 without it, 32 elsewhere
+        convolution="auto",       # auto | onednn (a CPU's) | direct (XLA's) | others of conv.py
         resident="auto",          # images on the device | stream: from the host | auto: stream
                                   # what takes more than half of the device's memory
     ))

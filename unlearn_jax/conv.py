@@ -63,9 +63,13 @@ class Choice(NamedTuple):
     min_channels: int = 1
 
 
-# By backend; the first that fits is taken, `direct` where none does. Measured on single layers, on
-# two CPU cores (`python -m benchmarks.formulations` times them all), and then in a whole step,
-# where a gain on a layer can vanish; no GPU has been measured.
+# By platform; the first that fits is taken, `direct` where none does. `onednn` fits where
+# `Target.has_native` says so. Measured on single layers, on two CPU cores
+# (`python -m benchmarks.formulations` times them all), and then in a whole step, where a gain on a
+# layer can vanish.
+# - oneDNN takes 0.2 to 0.7 of the time of the others, but for one case: for the input gradient of a
+#   1x1 convolution with strides, gathering and one product take half of oneDNN's time.
+# Where there is no oneDNN:
 # - Up to four output pixels XLA's CPU convolution is far slower than gathering the patches and
 #   multiplying matrices (2x2 pixels, 128 channels: 6 against 109 GFLOP/s); above, the copies for
 #   the patches cost more than they save.
@@ -77,6 +81,7 @@ class Choice(NamedTuple):
 #   hardly any channels to multiply.
 CHOICES = {
     "cpu": (
+        Choice("input_grad", "patches", max_kernel=1, min_stride=2),
         *(Choice(phase, "onednn") for phase in PHASES),
         Choice("forward", "patches", max_pixels=4),
         Choice("input_grad", "patches", max_pixels=16),
