@@ -25,7 +25,7 @@ def native_calls() -> list[Extension]:
     return [Extension(
         "unlearn_jax.native._calls", ["unlearn_jax/native/conv.cc", "unlearn_jax/native/sums.cc"],
         depends=["unlearn_jax/native/parallel.h"], optional=True, py_limited_api=True,
-        extra_compile_args=["-std=c++17", "-O3", "-fopenmp",
+        extra_compile_args=["-std=c++17", "-O3", "-g0", "-fopenmp",
                             *(f"-isystem{path}" for path in includes)],
         extra_link_args=["-fopenmp", f"-L{onednn.parent}", f"-l:{onednn.name}"])]
 
