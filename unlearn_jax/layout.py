@@ -129,9 +129,13 @@ class Program:
         """Compiles for arguments of these shapes, unless it has been; runs nothing."""
         if self._compiled is None:
             began = time.monotonic()
-            self._compiled = self._jitted.lower(*args).compile()
+            self._compiled = self.lower(*args).compile()
             self.compile_seconds = time.monotonic() - began
             processes.wait("compilation")  # who is early must not wait in a collective
+
+    def lower(self, *args) -> jax.stages.Lowered:
+        """The program for arguments of these shapes, as XLA's compiler takes it."""
+        return self._jitted.lower(*args)
 
     @property
     def compiled(self) -> jax.stages.Compiled:
