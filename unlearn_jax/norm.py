@@ -1,0 +1,120 @@
+"""Batch norm over all axes but the last, with its gradient written out.
+
+Forward it is Flax' `BatchNorm`: statistics in float32, the variance as the mean of squares less the
+squared mean. Differentiated automatically, XLA makes three passes over a layer for the gradient,
+some of them in float32; written out it takes two, both over arrays of the layer's own type: the
+sums of the output's gradient, and then
+
+    dx = scale / std * (dy - mean(dy) - (x - mean) / var * mean(dy (x - mean)))
+
+(Ioffe and Szegedy 2015, arXiv:1502.03167, section 3, simplified). It has reverse-mode derivatives
+of first order only, as `conv.member_conv` does.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+# The platforms whose programs gain by it: a GPU's moves fewer bytes (BENCHMARKS.md). A CPU's was no
+# faster, and without it the last digits are those of the models that were trained before.
+WRITTEN_OUT = ("gpu",)
+
+
+class BatchNorm(nn.Module):
+    """A drop-in for Flax' `BatchNorm` while a network trains: the same variables by the same names.
+
+    Attributes:
+      momentum: share of the old running statistics that a call keeps.
+      epsilon: added to the variance.
+    """
+
+    momentum: float
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        features = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, features, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
+        y, batch_mean, batch_var = batch_norm(x, scale, bias, self.epsilon)
+        if not self.is_initializing():
+            mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
+            var.value = self.momentum * var.value + (1 - self.momentum) * batch_var
+        return y
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array,
+               epsilon: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalises a batch by its own statistics.
+
+    Args:
+      x: `[..., C]`, float32 or bfloat16.
+      scale, bias: `[C]` float32.
+      epsilon: added to the variance.
+
+    Returns:
+      The normalised batch in the type of x, and its mean and variance `[C]` in float32.
+    """
+    return _forward(x, scale, bias, epsilon)[0]
+
+
+def _forward(x, scale, bias, epsilon):
+    wide, count = x.astype(jnp.float32), x.size // x.shape[-1]
+    sums = _sums((wide, jnp.square(wide)), range(x.ndim - 1))
+    mean, of_squares = (total / count for total in sums)
+    var = jnp.maximum(0.0, of_squares - jnp.square(mean))
+    inverse = jax.lax.rsqrt(var + epsilon)
+    y = (_centred(x, mean) * _wide(inverse * scale, x) + _wide(bias, x)).astype(x.dtype)
+    return (y, mean, var), (x, scale, mean, inverse)
+
+
+def _backward(epsilon, residuals, gradients):
+    del epsilon
+    x, scale, mean, inverse = residuals
+    dy, d_mean, d_var = gradients
+    dy, centred = dy.astype(jnp.float32), _centred(x, mean)
+    count, factor = x.size // x.shape[-1], inverse * scale
+    mean_dy, mean_product = _means(dy, dy * centred)
+    # All that depends on the channel alone is gathered first: one multiplication each per element.
+    slope = factor * jnp.square(inverse) * mean_product - 2 * d_var / count
+    offset = factor * mean_dy - d_mean / count
+    dx = _wide(factor, x) * dy - centred * _wide(slope, x) - _wide(offset, x)
+    return dx.astype(x.dtype), count * inverse * mean_product, count * mean_dy
+
+
+batch_norm.defvjp(_forward, _backward)
+
+
+def _means(*arrays: jax.Array) -> list[jax.Array]:
+    """Means `[C]` of arrays `[B, ..., C]`, of each sample first.
+
+    The sums of a small layer in one go would leave most of a GPU idle; XLA then computes their
+    terms in a kernel before, and stores them in float32. The division keeps it from joining both.
+    """
+    batch, *inner, _ = arrays[0].shape
+    of_samples = [total / math.prod(inner)
+                  for total in _sums(arrays, range(1, arrays[0].ndim - 1))]
+    return [total / batch for total in _sums(of_samples, (0,))]
+
+
+def _sums(arrays: Sequence[jax.Array], axes: Sequence[int]) -> list[jax.Array]:
+    """Sums over axes, in one pass over all arrays."""
+    return jax.lax.reduce(tuple(arrays), (np.float32(0),) * len(arrays),
+                          lambda a, b: tuple(x + y for x, y in zip(a, b)), tuple(axes))
+
+
+def _centred(x: jax.Array, mean: jax.Array) -> jax.Array:
+    return x.astype(jnp.float32) - _wide(mean, x)
+
+
+def _wide(per_channel: jax.Array, x: jax.Array) -> jax.Array:
+    """`[C]` with the axes of x."""
+    return per_channel.reshape((1,) * (x.ndim - 1) + per_channel.shape)
