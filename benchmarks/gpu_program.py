@@ -59,8 +59,8 @@ def main() -> None:
     rows = []
     with described_mesh(device) as mesh:
         for members in args.members:
-            layout = Layout(mesh, members, args.steps)
-            programs, arguments = training_step(args, layout)
+            layout = Layout(mesh, members, args.steps, cuda_graphs=args.graphs)
+            programs, arguments = shaped_programs(*training(args), layout)
             row, text = describe(programs, arguments, device)
             rows.append({"network": args.network, "members": members, "pixels": args.pixels,
                          "batch": args.batch, "dtype": args.dtype, **row})
@@ -80,23 +80,17 @@ def main() -> None:
                           "launch_s": device.launch_s}, "rows": rows}, indent=1) + "\n")
 
 
-def training_step(args: argparse.Namespace, layout: Layout) -> tuple[Programs, tuple]:
-    """The engine's programs for a population on a described device, and the arguments of a call.
-
-    Args:
-      args: the flags.
-      layout: its mesh may be of described devices.
-    """
+def training(args: argparse.Namespace) -> tuple[Recipe, Model]:
+    """The training that the flags name."""
     cfg = default_config().model
     with cfg.unlocked():
         cfg.update(name=args.network, stem=args.stem, width=args.width, dtype=args.dtype)
     model = build_model(cfg, args.pixels, 0)
     settings = OptimizerSettings(args.optimizer, 1e-3, "constant", 0.25, 0.0, 0.9)
     optimizer, loss = make_optimizer(settings), make_loss("mae", 40.0)
-    recipe = Recipe("benchmark", make_train_step(model, optimizer, loss), optimizer, settings,
-                    loss, epochs=10, batch_size=args.batch, eval_batch_size=4 * args.batch,
-                    keep="best")
-    return shaped_programs(recipe, model, layout)
+    return Recipe("benchmark", make_train_step(model, optimizer, loss), optimizer, settings, loss,
+                  epochs=10, batch_size=args.batch, eval_batch_size=4 * args.batch,
+                  keep="best"), model
 
 
 def shaped_programs(recipe: Recipe, model: Model, layout: Layout,
@@ -219,6 +213,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--optimizer", choices=("adam", "sgd"), default="adam")
     parser.add_argument("--steps", type=int, default=32, help="in a call")
+    parser.add_argument("--graphs", action=argparse.BooleanOptionalAction, default=True,
+                        help="as config.parallel.cuda_graphs")
     parser.add_argument("--device", type=Path, default=H200, help="a file like h200.json")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--text", type=Path, help="also write the compiled programs here")

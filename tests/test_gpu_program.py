@@ -1,6 +1,7 @@
 """Programs for a GPU, compiled without one: where jax's CUDA plug-in is installed."""
 
 import argparse
+import dataclasses
 import json
 import sys
 
@@ -14,6 +15,7 @@ from benchmarks.described import (
     load_device,
     missing,
 )
+from unlearn_jax import memory, norm
 from unlearn_jax.errors import InputError
 from unlearn_jax.layout import Layout
 
@@ -52,14 +54,45 @@ def test_figures_are_written_with_their_context(monkeypatch, capsys, tmp_path):
     assert hlo.kernels((tmp_path / "resnet4_2.hlo").read_text())
 
 
-@compiles
-def test_convolutions_compute_in_the_models_type():
+def figures_of(recipe, model, **changes):
+    """The row of a training step: of two members and three steps."""
     device = load_device(H200)
     with described_mesh(device) as mesh:
-        programs, arguments = gpu_program.training_step(flags(dtype="float32"),
-                                                        Layout(mesh, 1, 3))
-        row, _ = gpu_program.describe(programs, arguments, device)
+        layout = Layout(mesh, 2, 3, **changes)
+        return gpu_program.describe(*gpu_program.shaped_programs(recipe, model, layout), device)[0]
+
+
+@compiles
+def test_convolutions_compute_in_the_models_type():
+    row = figures_of(*gpu_program.training(flags(dtype="float32")))
     assert row["convolutions_by_dtype"] == {"f32": 8} and row["float32_convolutions"] == 8
+
+
+@compiles
+@pytest.mark.parametrize("graphs", [True, False])
+def test_a_call_is_one_cuda_graph_unless_told(graphs):
+    row = figures_of(*gpu_program.training(flags()), cuda_graphs=graphs)
+    assert ((row["graphs"], row["other_launches"]) == (1, 0)) is graphs
+    assert graphs or row["other_launches"] > row["convolutions"]
+
+
+@compiles
+def test_the_guard_does_not_read_the_weights_again():
+    # Small images and wide layers: most bytes are those of weights and their moments.
+    recipe, model = gpu_program.training(flags(network="resnet10", width=32, pixels=8, batch=2))
+    own = dataclasses.replace(recipe, step=lambda *args: recipe.step(*args))  # without the mark
+    seen, whole = (figures_of(r, model)["megabytes"] for r in (recipe, own))
+    assert whole - seen > 2 * memory.tree_bytes(model.shapes()["params"]) / 1e6
+
+
+@compiles
+def test_batch_norm_moves_fewer_bytes_written_out(monkeypatch):
+    training = gpu_program.training(flags(network="resnet10", batch=64, width=16))
+    ours = figures_of(*training)
+    monkeypatch.setattr(norm, "WRITTEN_OUT", ())
+    flax = figures_of(*training)
+    assert ours["megabytes"] < 0.95 * flax["megabytes"]
+    assert ours["gflop"] == pytest.approx(flax["gflop"])
 
 
 @compiles
