@@ -7,8 +7,10 @@ only the GPU itself can say.
 
 import contextlib
 import dataclasses
+import importlib
 import importlib.util
 import json
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -71,11 +73,16 @@ def load_device(path: Path) -> Device:
 
 def missing() -> str:
     """Why nothing can be compiled for a GPU here; '' where it can."""
-    for plugin in ("jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12"):
+    return "" if _plugin() else "jax's CUDA plug-in is not installed (requirements-gpu.txt)"
+
+
+def _plugin() -> str:
+    """The module of jax's CUDA plug-in; '' where there is none."""
+    for name in ("jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12"):
         with contextlib.suppress(ModuleNotFoundError):
-            if importlib.util.find_spec(plugin):
-                return ""
-    return "jax's CUDA plug-in is not installed (requirements-gpu.txt)"
+            if importlib.util.find_spec(name):
+                return name
+    return ""
 
 
 @contextlib.contextmanager
@@ -90,6 +97,10 @@ def described_mesh(device: Device) -> Iterator[Mesh]:
     if reason := missing():
         raise InputError(f"programs for a GPU cannot be compiled: {reason}")
     jax.devices("cpu")  # jax finds its plug-ins
+    if "cuda" not in xla_bridge._topology_factories:
+        # Without a driver the plug-in has refused; to compile it takes none.
+        with mock.patch.dict(os.environ, JAX_SKIP_CUDA_CONSTRAINTS_CHECK="1"):
+            importlib.import_module(_plugin()).initialize()
     usual = xla_bridge.canonicalize_platform
 
     def canonical(platform: str) -> str:

@@ -79,7 +79,7 @@ def test_a_call_is_one_cuda_graph_unless_told(graphs):
 @compiles
 def test_the_guard_does_not_read_the_weights_again():
     # Small images and wide layers: most bytes are those of weights and their moments.
-    recipe, model = gpu_program.training(flags(network="resnet10", width=32, pixels=8, batch=2))
+    recipe, model = gpu_program.training(flags(width=128, pixels=8, batch=2))
     own = dataclasses.replace(recipe, step=lambda *args: recipe.step(*args))  # without the mark
     seen, whole = (figures_of(r, model)["megabytes"] for r in (recipe, own))
     assert whole - seen > 2 * memory.tree_bytes(model.shapes()["params"]) / 1e6
@@ -87,11 +87,11 @@ def test_the_guard_does_not_read_the_weights_again():
 
 @compiles
 def test_batch_norm_moves_fewer_bytes_written_out(monkeypatch):
-    training = gpu_program.training(flags(network="resnet10", batch=64, width=16))
+    training = gpu_program.training(flags(batch=64, width=32))
     ours = figures_of(*training)
     monkeypatch.setattr(norm, "WRITTEN_OUT", ())
     flax = figures_of(*training)
-    assert ours["megabytes"] < 0.95 * flax["megabytes"]
+    assert ours["megabytes"] < flax["megabytes"] and ours["kernels"] < flax["kernels"]
     assert ours["gflop"] == pytest.approx(flax["gflop"])
 
 
