@@ -19,7 +19,7 @@ from unittest import mock
 
 import jax
 import numpy as np
-from jax._src import xla_bridge
+from jax._src import compilation_cache, xla_bridge
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
@@ -122,17 +122,13 @@ def described_mesh(device: Device) -> Iterator[Mesh]:
 def compile_for_gpu(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, str]:
     """The compiled program, and the sequence of what the host launches for a call, as XLA dumps it.
 
-    No cache is asked, as a program that lies there is not dumped.
+    No cache is asked, as a program that lies there is not dumped (and could not be loaded).
     """
-    cached = jax.config.jax_enable_compilation_cache
-    jax.config.update("jax_enable_compilation_cache", False)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            compiled = lowered.compile(compiler_options=_OPTIONS | {"xla_dump_to": folder})
-            (sequence,) = Path(folder).glob("*thunk_sequence_after_thunk_passes.txt")
-            return compiled, sequence.read_text()
-    finally:
-        jax.config.update("jax_enable_compilation_cache", cached)
+    with mock.patch.object(compilation_cache, "is_cache_used", lambda backend: False), \
+            tempfile.TemporaryDirectory() as folder:
+        compiled = lowered.compile(compiler_options=_OPTIONS | {"xla_dump_to": folder})
+        (sequence,) = Path(folder).glob("*thunk_sequence_after_thunk_passes.txt")
+        return compiled, sequence.read_text()
 
 
 def launches(sequence: str) -> tuple[int, int]:
