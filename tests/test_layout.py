@@ -8,7 +8,7 @@ from toy import layout
 from unlearn_jax import native
 from unlearn_jax.config import default_config
 from unlearn_jax.errors import InputError
-from unlearn_jax.layout import make_layout
+from unlearn_jax.layout import make_layout, members_of_a_call
 from unlearn_jax.target import Target
 
 
@@ -76,6 +76,23 @@ def test_one_member_per_call_on_cpu_unless_told():
     assert make_layout(parallel(members=1), 5).groups(5).shape == (5, 1)
     assert make_layout(parallel(members=2), 5).groups(5).shape == (3, 2)
     assert make_layout(parallel(members=2, members_per_device=3), 5).groups(5).shape == (1, 6)
+
+
+@pytest.mark.parametrize("platform, members, expected", [
+    ("cpu", 40, 1), ("gpu", 1, 1), ("gpu", 16, 16), ("gpu", 17, 9), ("gpu", 40, 14),
+])
+def test_a_gpu_takes_up_to_sixteen_members_a_call(platform, members, expected):
+    assert members_of_a_call(platform, members) == expected
+
+
+def test_cuda_graphs_are_asked_for_on_a_gpu_alone(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    where = make_layout(parallel(), 1)
+    assert "CONVOLUTION" in str(where._compiler_options("gpu"))
+    assert "command_buffer" not in str(where._compiler_options("cpu"))
+    assert make_layout(parallel(cuda_graphs=False), 1)._compiler_options("gpu") is None
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_command_buffer=FUSION")
+    assert where._compiler_options("gpu") is None
 
 
 def test_program_times_its_compilation_once():

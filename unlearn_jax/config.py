@@ -145,8 +145,9 @@ def default_config() -> ml_collections.ConfigDict:
         cpu_devices=0,            # a CPU counts as this many devices; 0: one for each core
         members=0,                # devices along the member axis; 0: all
         batch=1,                  # devices along the batch axis
-        members_per_device=0,     # in one call of the program; 0: one on CPU, else all that fit
+        members_per_device=0,     # in one call of the program; 0: one on CPU, else up to 16
         steps_per_dispatch=0,     # at most; 0: 8 on a CPU with oneDNN, 1 without it, 32 elsewhere
+        cuda_graphs=True,         # on a GPU a call is one CUDA graph; False: as XLA does by itself
         convolution="auto",       # auto | onednn (a CPU's) | direct (XLA's) | others of conv.py
         resident="auto",          # images on the device | stream: from the host | auto: stream
                                   # what takes more than half of the device's memory

@@ -92,8 +92,8 @@ CHOICES = {
 }
 
 # Of more members than this, so many at a time go into the program and a loop does the rest: the
-# time to compile grows with the members written out.
-MAX_UNROLLED = 64
+# time to compile grows with the members written out, and beyond 16 a GPU's step hardly gains.
+MAX_UNROLLED = 16
 
 # Per-sample gradients: up to this many images of a sample, all samples are one batched product;
 # of more, each is a convolution of its own.

@@ -26,6 +26,17 @@ MEMBER, BATCH = "member", "batch"
 # leaves the time of a step as it was.
 _CPU_COMPILER_OPTIONS = {"xla_backend_optimization_level": 1}
 
+# What goes into CUDA graphs: all that XLA puts there by itself, and convolutions and loops as well,
+# so that a call of many steps is one launch of one graph rather than hundreds for each step.
+_GRAPHS = "xla_gpu_enable_command_buffer"
+_GPU_COMPILER_OPTIONS = {_GRAPHS: "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,"
+                                  "DYNAMIC_SLICE_FUSION,CONVOLUTION,WHILE"}
+
+# Members of a call on a GPU, unless the config says: their convolutions are kernels of their own,
+# and all that 16 members share with more is a few kernels of the hundreds of a step, while the time
+# to compile grows with each (BENCHMARKS.md).
+_MOST_MEMBERS = 16
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
@@ -45,12 +56,14 @@ class Layout:
       members_per_device: members of one call on each device.
       steps_per_dispatch: training steps in one call of the compiled program, at most.
       adapts: the config leaves `members_per_device` open; it may be lowered to what fits.
+      cuda_graphs: on a GPU a call is one CUDA graph, as far as XLA can; else XLA's own choice.
     """
 
     mesh: Mesh
     members_per_device: int
     steps_per_dispatch: int
     adapts: bool = False
+    cuda_graphs: bool = True
 
     def groups(self, num_members: int) -> np.ndarray:
         """The members of each call, `[groups, members of a call]`.
@@ -109,17 +122,26 @@ class Layout:
         Returns:
           The program; every result has a leading member axis.
         """
+        platform = self.target.platform
+        specs = tuple(P() if axis is None else P(MEMBER) for axis in in_axes)
+
         @functools.wraps(fun)
         def members(*args):
-            with tracing_for(self.target.platform, self.target.threads):
+            with tracing_for(platform, self.target.threads):
                 return jax.vmap(fun, in_axes=in_axes)(*args)
 
-        specs = tuple(P() if axis is None else P(MEMBER) for axis in in_axes)
         mapped = jax.shard_map(members, mesh=self.mesh, in_specs=specs, out_specs=P(MEMBER),
                                axis_names={MEMBER}, check_vma=False)
-        on_cpu = self.target.platform == "cpu"
         return Program(jax.jit(mapped, donate_argnums=donate,
-                               compiler_options=_CPU_COMPILER_OPTIONS if on_cpu else None))
+                               compiler_options=self._compiler_options(platform)))
+
+    def _compiler_options(self, platform: str) -> dict[str, Any] | None:
+        if platform == "cpu":
+            return _CPU_COMPILER_OPTIONS
+        # What the user tells XLA goes first.
+        told = f"--{_GRAPHS}" in os.environ.get("XLA_FLAGS", "")
+        graphs = platform == "gpu" and self.cuda_graphs and not told
+        return _GPU_COMPILER_OPTIONS if graphs else None
 
 
 class Program:
@@ -146,9 +168,13 @@ class Program:
         """Compiles for arguments of these shapes, unless it has been; runs nothing."""
         if self._compiled is None:
             began = time.monotonic()
-            self._compiled = self._jitted.lower(*args).compile()
+            self._compiled = self.lower(*args).compile()
             self.compile_seconds = time.monotonic() - began
             processes.wait("compilation")  # who is early must not wait in a collective
+
+    def lower(self, *args) -> jax.stages.Lowered:
+        """The program for arguments of these shapes, as XLA's compiler takes it."""
+        return self._jitted.lower(*args)
 
     @property
     def compiled(self) -> jax.stages.Compiled:
@@ -192,12 +218,10 @@ def make_layout(cfg: ml_collections.ConfigDict, num_members: int) -> Layout:
             f"devices that {len(devices_PD)} processes of {devices_PD.shape[1]} {kind} devices "
             "can give in equal parts")
     grid = devices_PD[:, :members * cfg.batch // len(devices_PD)].reshape(members, cfg.batch)
-    on_cpu = kind == "cpu"
-    # On a CPU one member keeps all cores busy: several in one program gain nothing, and take
-    # several times as long to compile.
-    per_device = cfg.members_per_device or (1 if on_cpu else -(-num_members // members))
+    per_device = cfg.members_per_device or members_of_a_call(kind, -(-num_members // members))
     mesh = Mesh(grid, (MEMBER, BATCH), axis_types=(AxisType.Auto,) * 2)
-    layout = Layout(mesh, per_device, 1, adapts=not cfg.members_per_device)
+    layout = Layout(mesh, per_device, 1, adapts=not cfg.members_per_device,
+                    cuda_graphs=cfg.cuda_graphs)
     steps = _steps(cfg.convolution, layout.target)
     return dataclasses.replace(layout, steps_per_dispatch=cfg.steps_per_dispatch or steps)
 
@@ -226,6 +250,18 @@ def _warn_of_slow_convolutions(reason: str) -> None:
     """Once in a process."""
     logging.warning("convolutions are computed by XLA, at about half the speed of oneDNN: %s",
                     reason)
+
+
+def members_of_a_call(platform: str, members: int) -> int:
+    """How many of the members of a device one call of the program takes, unless the config says.
+
+    On a CPU one member keeps all cores busy: several in one program gain nothing, and take several
+    times as long to compile. Elsewhere up to 16, in calls of equal size: of 20 members ten and ten.
+    """
+    if platform == "cpu":
+        return 1
+    calls = -(-members // _MOST_MEMBERS)
+    return -(-members // calls)
 
 
 def find_devices(backend: str) -> list[jax.Device]:

@@ -12,7 +12,6 @@ of first order only, as `conv.member_conv` does.
 """
 
 import functools
-import math
 from collections.abc import Sequence
 
 import jax
@@ -21,6 +20,8 @@ import numpy as np
 from flax import linen as nn
 
 from unlearn_jax import native, target
+
+_FEW_ROWS = 8192  # of pixels times samples
 
 
 def written_out() -> bool:
@@ -92,31 +93,33 @@ def _backward(epsilon, threads, residuals, gradients):
     x, scale, mean, inverse = residuals
     dy, d_mean, d_var = gradients
     dy, centred = dy.astype(jnp.float32), _centred(x, mean)
-    count, factor = x.size // x.shape[-1], inverse * scale
     if threads:
-        mean_dy, mean_product = native.sums(dy, x.astype(jnp.float32), mean, threads) / count
+        d_bias, d_scale = native.sums(dy, x.astype(jnp.float32), mean, threads)
     else:
-        mean_dy, mean_product = _means(dy, dy * centred)
+        d_bias, d_scale = _sums_of_samples(dy, dy * centred)
+    d_scale *= inverse
+    count, factor = x.size // x.shape[-1], inverse * scale
     # All that depends on the channel alone is gathered first: one multiplication each per element.
-    slope = factor * jnp.square(inverse) * mean_product - 2 * d_var / count
-    offset = factor * mean_dy - d_mean / count
+    slope = (factor * inverse * d_scale - 2 * d_var) / count
+    offset = (factor * d_bias - d_mean) / count
     dx = _wide(factor, x) * dy - centred * _wide(slope, x) - _wide(offset, x)
-    return dx.astype(x.dtype), count * inverse * mean_product, count * mean_dy
+    return dx.astype(x.dtype), d_scale, d_bias
 
 
 batch_norm.defvjp(_forward, _backward)
 
 
-def _means(*arrays: jax.Array) -> list[jax.Array]:
-    """Means `[C]` of arrays `[B, ..., C]`, of each sample first.
+def _sums_of_samples(*arrays: jax.Array) -> list[jax.Array]:
+    """Sums `[C]` of arrays `[B, ..., C]`: of a small layer, of each sample first.
 
-    The sums of a small layer in one go would leave most of a GPU idle; XLA then computes their
-    terms in a kernel before, and stores them in float32. The division keeps it from joining both.
+    In one go they would leave most of a GPU idle. XLA then computes the terms in a kernel before,
+    and stores them in float32. Sums of large layers it divides by itself.
     """
-    batch, *inner, _ = arrays[0].shape
-    of_samples = [total / math.prod(inner)
-                  for total in _sums(arrays, range(1, arrays[0].ndim - 1))]
-    return [total / batch for total in _sums(of_samples, (0,))]
+    outer = arrays[0].ndim - 1
+    if arrays[0].size // arrays[0].shape[-1] > _FEW_ROWS:
+        return _sums(arrays, range(outer))
+    # The barrier keeps XLA from joining the two sums again.
+    return _sums(jax.lax.optimization_barrier(tuple(_sums(arrays, range(1, outer)))), (0,))
 
 
 def _sums(arrays: Sequence[jax.Array], axes: Sequence[int]) -> list[jax.Array]:

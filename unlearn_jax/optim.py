@@ -5,6 +5,7 @@ it can differ between members of one compiled program.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,12 +41,46 @@ class OptimizerSettings:
                    section.weight_decay, section.momentum)
 
 
-def make_optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
+class Bounded(optax.GradientTransformationExtraArgs):
+    """An optimiser whose weights and state stay finite while `decisive` values do.
+
+    With Adam an update is at most about 7 and the moments at most the gradient and its square; with
+    SGD an update is at most the largest gradient over 1 - momentum. Where squares are finite,
+    gradients are below 1.9e19, so that at rates up to `LARGEST_RATE` no weight can overflow in
+    fewer than millions of steps. With momentum 1 the steps add up, and it still takes 100,000.
+    """
+
+
+class Decaying(Bounded):
+    """A bounded one with weight decay: above twice the inverse rate the decay makes weights grow.
+
+    So weights are looked at as well, before the step.
+    """
+
+
+# A rate above this makes a step that is not finite, whatever it computes.
+LARGEST_RATE = 1e6
+
+
+def decisive(optimizer: Bounded, gradients: Any, params: Any) -> Any:
+    """A tree of arrays; where all are finite, so is what the optimiser makes of a finite state.
+
+    Args:
+      optimizer: of `make_optimizer` or `per_kind`.
+      gradients, params: trees of a step, before it.
+    """
+    squares = jax.tree.map(jnp.square, gradients)  # Adam's second moment holds them
+    return (squares, jax.tree.map(jnp.square, params)) if isinstance(optimizer, Decaying) \
+        else squares
+
+
+def make_optimizer(settings: OptimizerSettings) -> Bounded:
     """The update direction, to be multiplied by minus the learning rate."""
     decay = optax.add_decayed_weights(settings.weight_decay)
+    kind = Decaying if settings.weight_decay else Bounded
     if settings.name == "adam":
-        return optax.chain(optax.scale_by_adam(), decay)
-    return optax.chain(decay, optax.trace(decay=settings.momentum))
+        return kind(*optax.chain(optax.scale_by_adam(), decay))
+    return kind(*optax.chain(decay, optax.trace(decay=settings.momentum)))
 
 
 def per_kind(optimizer: optax.GradientTransformation,
@@ -69,7 +104,9 @@ def per_kind(optimizer: optax.GradientTransformation,
         updates, own = optimizer.update(updates, own, params, **extra)
         return updates, jax.tree.map(lambda x, new: x.at[kind].set(new), state, own)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    kind_of_optimizer = type(optimizer) if isinstance(optimizer, Bounded) \
+        else optax.GradientTransformationExtraArgs
+    return kind_of_optimizer(init, update)
 
 
 def rate_at(settings: OptimizerSettings, fraction: jax.Array) -> jax.Array:

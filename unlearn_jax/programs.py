@@ -75,12 +75,10 @@ class Programs:
         """
         self._member = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype),
                                     (carry, inputs))
-        carry, inputs = self.layout.shapes_of_members((carry, inputs), self.size)
-        kinds, sum_G = self.layout.shapes_of_members(
-            (np.zeros((1, self.chunk), np.int32), np.zeros(1, np.float32)), self.size)
-        batches = self.feed.shapes(self.size, self.chunk, self.recipe.batch_size)
-        self.step.compile(carry, inputs, self.feed.resident, batches, kinds, np.int32(0),
-                          np.int32(0))
+        arguments = self.step_arguments(carry, inputs)
+        carry, inputs, _, batches, *_ = arguments
+        self.step.compile(*arguments)
+        sum_G = self.layout.shapes_of_members(np.zeros(1, np.float32), self.size)
         validated = self.feed.shapes(self.size, 1, self.recipe.eval_batch_size)
         self.validate.compile((sum_G, sum_G), carry[0].variables, self.feed.resident, validated)
         resident, members = memory.tree_bytes(self.feed.resident), self.layout.mesh.shape[MEMBER]
@@ -89,6 +87,13 @@ class Programs:
         return max(memory.call_bytes(program) - there + self.feed.waiting_bytes(sent)
                    for program, there, sent in zip((self.step, self.validate), kept,
                                                    (batches, validated)))
+
+    def step_arguments(self, carry: Carry, inputs: Inputs) -> tuple:
+        """The shapes that `step` is called with; `carry` and `inputs` are as for `compile`."""
+        carry, inputs, kinds = self.layout.shapes_of_members(
+            (carry, inputs, np.zeros((1, self.chunk), np.int32)), self.size)
+        batches = self.feed.shapes(self.size, self.chunk, self.recipe.batch_size)
+        return carry, inputs, self.feed.resident, batches, kinds, np.int32(0), np.int32(0)
 
 
 def fitted_programs(recipe: Recipe, model: Model, feed: Feed, layout: Layout,

@@ -32,6 +32,7 @@ acts in all passes, in proportion to their rates. Its contrastive batches hold `
 of either set, each set normalised by its own statistics; here they hold half of it, together.
 """
 
+import functools
 import math
 
 import jax
@@ -127,6 +128,7 @@ def make_step(setting: Setting) -> Step:
 
     descent = make_descent(model, setting.optimizer, objective)
 
+    @functools.wraps(descent)
     def step(key, state, batch, learning_rate, context=None):
         cosine = (1 + jnp.cos(jnp.pi * batch.progress)) / 2
         falling = o.contrast_rate * (o.contrast_floor + (1 - o.contrast_floor) * cosine)

@@ -16,6 +16,7 @@ which saturates it at its largest value.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -64,6 +65,7 @@ def with_forget_labels(train_step: Step, draw: Callable[[jax.Array, Batch], jax.
       draw: from a key, the same at every step of a member, and a batch, its labels `[B]`.
     """
 
+    @functools.wraps(train_step)
     def step(key, state, batch, learning_rate, context=None):
         key_labels, key_train = jax.random.split(key)
         labels = jnp.where(batch.forget, draw(key_labels, batch), batch.labels)

@@ -22,6 +22,7 @@ has its own, or under Adam the large gradients of the climb would keep the steps
 after it.
 """
 
+import functools
 import math
 
 import jax.numpy as jnp
@@ -89,6 +90,7 @@ def make_step(setting: Setting) -> Step:
 
     descent = make_descent(model, setting.optimizer, objective)
 
+    @functools.wraps(descent)
     def step(key, state, batch, learning_rate, context=None):
         falls = jnp.sum(batch.epoch >= jnp.array(o.decay_after, jnp.int32))
         rate = o.decay**falls * jnp.where(batch.kind == DISOBEY, o.forget_rate, 1.0)

@@ -183,6 +183,7 @@ def dialled(make_step: Callable[[Setting], Step], setting: Setting) -> Step:
     Returns:
       A step whose context is `(the method's context, {option: value})`.
     """
+    @functools.wraps(make_step(setting))
     def step(key, state, batch, learning_rate, context):
         context, dials = context
         options = ml_collections.ConfigDict({**setting.options.to_dict(), **dials})
