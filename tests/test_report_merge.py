@@ -109,6 +109,28 @@ def test_the_command_merges_names_its_sources_and_reports(runs, tmp_path, capsys
     assert main([str(p) for p in runs]) == 1 and "--out=DIR" in capsys.readouterr().err
 
 
+def test_a_merger_that_was_killed_is_made_again(runs, tmp_path, monkeypatch):
+    out, sources = tmp_path / "out", [Source(p) for p in runs]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unlearn_jax.report.merge._run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            merge_runs(sources, out)
+    assert not out.exists()
+    merge_runs(sources, out)
+    whole = {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    merge_runs(sources, out)  # killed before its report
+    assert {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()} == whole
+    with pytest.raises(ReportError, match="not empty"):
+        merge_runs(sources[:1], out)
+    (out / "report.html").touch()
+    with pytest.raises(ReportError, match="not empty"):
+        merge_runs(sources, out)
+
+
 def test_labels_are_parts_of_names():
     assert parse_source("runs/a=low_2").label == "low_2"
     with pytest.raises(ReportError, match="may hold letters"):

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from unlearn_jax import disk
 from unlearn_jax.report import html, latex, leaderboard, markdown, study
 from unlearn_jax.report.figures import draw_all
-from unlearn_jax.report.files import ReportError
+from unlearn_jax.report.files import ReportError, write_table
 from unlearn_jax.report.inputs import read_run
 from unlearn_jax.report.sections import build
 from unlearn_jax.report.stats import summarise
@@ -30,14 +31,13 @@ def write_report(workdir: Path) -> None:
     """
     workdir = Path(workdir)
     run = read_run(workdir)
-    summarise(run.results).to_csv(workdir / "summary.csv", index=False, float_format="%.10g")
+    write_table(workdir / "summary.csv", summarise(run.results))
     if run.trials is not None:
         boards = leaderboard.boards(run)
-        leaderboard.table(run, boards).to_csv(workdir / "leaderboard.csv", index=False,
-                                              float_format="%.10g")
-        (workdir / "leaderboard.tex").write_text(latex.render(run, boards), encoding="utf-8")
+        write_table(workdir / "leaderboard.csv", leaderboard.table(run, boards))
+        disk.write_file(workdir / "leaderboard.tex", latex.render(run, boards))
     if run.arms:
         study.write_tables(run)
     document = build(run, list(draw_all(run)))
-    (workdir / "report.md").write_text(markdown.render(document), encoding="utf-8")
-    (workdir / "report.html").write_text(html.render(document, workdir), encoding="utf-8")
+    disk.write_file(workdir / "report.md", markdown.render(document))
+    disk.write_file(workdir / "report.html", html.render(document, workdir))

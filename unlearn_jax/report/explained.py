@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from unlearn_jax import disk
 from unlearn_jax.report import explained_figures, html, markdown, tables
 from unlearn_jax.report.document import Cell, Code, Document, Figure, Section, Table, Text
 from unlearn_jax.report.files import refuse_repeats, rows_of
@@ -90,8 +91,8 @@ def write_explained(workdir: Path, out: Path) -> Path:
         Text(f"Explanations of the models of the run in {workdir}. M_O is the original model, M_R "
              "was retrained without the forget set D_f and is the reference; D_r is what stays."),
     ), (*parts, Section("How to reproduce", (Code(record["command"]),))))
-    (out / "explain.md").write_text(markdown.render(document), encoding="utf-8")
-    (out / "explain.html").write_text(html.render(document, out), encoding="utf-8")
+    disk.write_file(out / "explain.md", markdown.render(document))
+    disk.write_file(out / "explain.html", html.render(document, out))
     return out / "explain.html"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unlearn_jax import disk
 from unlearn_jax.errors import InputError
 
 
@@ -127,6 +128,11 @@ def refuse_repeats(table: pd.DataFrame, file: str, identity: list[str]) -> None:
         row = table[repeated].iloc[0]
         raise ReportError(f"{file}, line {row.name + 2}: a second row for "
                           + ", ".join(f"{c}={row[c]}" for c in identity))
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Writes a CSV table of computed numbers, to ten digits."""
+    disk.write_file(path, table.to_csv(index=False, float_format="%.10g"))
 
 
 def is_number(text: str) -> bool:

@@ -5,6 +5,7 @@ what is new is added. Runs of other data are refused unless asked for.
 """
 
 import dataclasses
+import functools
 import json
 import shlex
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unlearn_jax import disk
 from unlearn_jax.report import across, inputs
 from unlearn_jax.report.files import ReportError, read_csv
 from unlearn_jax.report.predictions import parse_prediction_name
@@ -69,29 +71,37 @@ def merge_runs(sources: Sequence[Source], out: Path, other_data: bool = False) -
 
     Raises:
       ReportError: a run is unfinished or cannot be read, two are of different data, two give
-        different values for one cell, or `out` holds something.
+        different values for one cell, or `out` holds something, but for the same merger without
+        its report.
     """
-    out = Path(out)
-    if out.exists() and any(out.iterdir()):
+    out, command = Path(out), _command(sources, out, other_data)
+    again = out.exists() and any(out.iterdir())
+    # A merger without a report is what a kill left of the same command.
+    if again and (_merged_by(out) != command or (out / "report.html").exists()):
         raise ReportError(f"{out} is not empty; give a new folder as --out")
     runs = [inputs.read_run(s.directory) for s in sources]
     _check_alike(sources, runs, other_data)
     results = _results(sources)
-    out.mkdir(parents=True, exist_ok=True)
-    try:
+    with disk.temporary_directory(out.absolute()) as temp:  # half a merger looks like a whole one
         for name, (column, identity) in _TABLES.items():
-            _write_table(sources, out, name, column, identity)
+            _write_table(sources, temp, name, column, identity)
         for name in _agreed(sources):
-            shutil.copyfile(sources[0].directory / name, out / name)
-        _write_predictions(sources, out)
-        whole = across.over_all_pairs(results, out, runs[0].classification, _from_seeds(runs))
-        whole.to_csv(out / "results.csv", index=False)
-        (out / "data.json").write_text(json.dumps(_data(runs), indent=1))
-        (out / "run.json").write_text(json.dumps(
-            _run(sources, runs, _command(sources, out, other_data)), indent=1))
-    except BaseException:
-        shutil.rmtree(out)  # half a merger looks like a whole one
-        raise
+            shutil.copyfile(sources[0].directory / name, temp / name)
+        _write_predictions(sources, temp)
+        whole = across.over_all_pairs(results, temp, runs[0].classification, _from_seeds(runs))
+        disk.write_file(temp / "results.csv", whole.to_csv(index=False))
+        disk.write_file(temp / "data.json", json.dumps(_data(runs), indent=1))
+        disk.write_file(temp / "run.json", json.dumps(_run(sources, runs, command), indent=1))
+        disk.move_into_place(temp, out.absolute(), replace=again)
+
+
+def _merged_by(out: Path) -> str | None:
+    """The command that made the merger in a folder; None: it holds something else."""
+    try:
+        record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        return record["command"] if "merged" in record else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _check_alike(sources: Sequence[Source], runs: Sequence[inputs.Run], other_data: bool) -> None:
@@ -167,7 +177,8 @@ def _write_table(sources: Sequence[Source], out: Path, name: str, column: str,
             table[column] = table[column].map(source.method)
             tables.append(table)
     if tables:
-        pd.concat(tables).drop_duplicates(identity).to_csv(out / name, index=False)
+        whole = pd.concat(tables).drop_duplicates(identity)
+        disk.write_file(out / name, whole.to_csv(index=False))
 
 
 def _write_predictions(sources: Sequence[Source], out: Path) -> None:
@@ -183,7 +194,8 @@ def _write_predictions(sources: Sequence[Source], out: Path) -> None:
         if len(paths) == 1:
             shutil.copyfile(paths[0], out / "predictions" / name)
         else:
-            np.savez(out / "predictions" / name, **_joined(paths))
+            disk.write_file(out / "predictions" / name,
+                            functools.partial(np.savez, **_joined(paths)))
 
 
 def _joined(paths: Sequence[Path]) -> dict[str, np.ndarray]:

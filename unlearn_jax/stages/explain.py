@@ -5,6 +5,7 @@ from comparing models is computed anew.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints, interrupt, processes
+from unlearn_jax import checkpoints, disk, interrupt, processes
 from unlearn_jax.data.resident import Streamed
 from unlearn_jax.explain import channels
 from unlearn_jax.explain.likeness import KINDS, finite_mean, likeness, unit_maps
@@ -80,8 +81,8 @@ def explain_stages(study: Study, stages: Sequence[Stage], sets: Sequence[str] = 
         found, shares = _channel_rows(study, forget_set, explained, whole)
         rows += shares
         channel_rows += found
-        np.savez_compressed(folder / f"{forget_set.name}.npz",
-                            **_pictures(study, explained, chosen))
+        disk.write_file(folder / f"{forget_set.name}.npz", functools.partial(
+            np.savez_compressed, **_pictures(study, explained, chosen)))
     study.run.record_start("explain", explainer.compile_seconds, None)
     study.run.write_table(EXPLAIN, rows, EXPLAIN_COLUMNS)
     study.run.write_table(CHANNELS, channel_rows, CHANNEL_COLUMNS)

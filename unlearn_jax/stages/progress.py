@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import logging
 
-from unlearn_jax import checkpoints, processes
+from unlearn_jax import checkpoints, disk, processes
 from unlearn_jax.population import Recipe, Saver
 from unlearn_jax.stages.graph import Stage
 from unlearn_jax.store import Store, stage_key
@@ -60,7 +60,7 @@ class CheckpointSaver(Saver):
 
     def _write_stages(self) -> None:
         self._own.mkdir(parents=True, exist_ok=True)
-        (self._own / _STAGES).write_text(json.dumps(self._stages))
+        disk.write_file(self._own / _STAGES, json.dumps(self._stages))
 
     def load(self, template: Callable[[dict[str, Any]], Any | None]) -> tuple[Any, dict] | None:
         for directory in processes.agreed("earlier progress",
