@@ -317,6 +317,12 @@ def files_below(directory: Path) -> list[str]:
                   if p.is_file() and p != directory / _LOCK)
 
 
+def digest(path: Path) -> str:
+    """Of a file's bytes."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
 def remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

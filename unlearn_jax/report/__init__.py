@@ -6,14 +6,14 @@ from unlearn_jax import disk
 from unlearn_jax.report import html, latex, leaderboard, markdown, study
 from unlearn_jax.report.figures import draw_all
 from unlearn_jax.report.files import ReportError, write_table
-from unlearn_jax.report.inputs import read_run
+from unlearn_jax.report.inputs import Run, read_run
 from unlearn_jax.report.sections import build
 from unlearn_jax.report.stats import summarise
 
 __all__ = ["ReportError", "write_report"]
 
 
-def write_report(workdir: Path) -> None:
+def write_report(workdir: Path) -> Run:
     """Writes summary.csv, report.md, report.html and figures/*.png into a work directory.
 
     Of a comparison also leaderboard.csv and leaderboard.tex; of a run of the reference study also
@@ -22,7 +22,10 @@ def write_report(workdir: Path) -> None:
     explanations/*.npz; the same files give the same report, byte for byte on the same versions.
 
     Args:
-      workdir: the work directory of a finished run.
+      workdir: the work directory of a finished run; of another one the report says so.
+
+    Returns:
+      The run, as read.
 
     Raises:
       ReportError: a file is missing or malformed; the message names the file and the column
@@ -41,3 +44,4 @@ def write_report(workdir: Path) -> None:
     document = build(run, list(draw_all(run)))
     disk.write_file(workdir / "report.md", markdown.render(document))
     disk.write_file(workdir / "report.html", html.render(document, workdir))
+    return run
