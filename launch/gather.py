@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from launch.plan import Plan, Run, family
-from unlearn_jax import disk
+from unlearn_jax import disk, manifest
 from unlearn_jax.report import write_report
 from unlearn_jax.report.files import write_table
 from unlearn_jax.report.merge import Source, merge_runs
@@ -36,6 +36,7 @@ def gather(plan: Plan) -> list[Path]:
       ReportError: runs that should agree do not.
     """
     runs = [run for run in plan.runs if plan.finished(run)]
+    manifest.remove(plan.directory)
     _write_points(plan, {run.name for run in runs})
     families: dict[str, list[Run]] = {}
     for run in runs:
@@ -55,6 +56,7 @@ def gather(plan: Plan) -> list[Path]:
         whole = pd.concat(tables, ignore_index=True)
         disk.write_file(plan.directory / "results.csv", whole.to_csv(index=False))
         write_table(plan.directory / "summary.csv", _summary(whole, _keys(runs)))
+        manifest.write(plan.directory, ("points.csv", "results.csv", "summary.csv"))
     return reports
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unlearn_jax import disk, workdir
+from unlearn_jax import disk, manifest, workdir
 from unlearn_jax.config import default_config
 from unlearn_jax.errors import InputError
 
@@ -229,3 +229,12 @@ def test_tables_have_exactly_their_columns(tmp_path):
             run.write_table("t.csv", [{"a": 1, "b": 2, "c": 3}], ("a", "b"))
     # the failed one left the good one alone
     assert (tmp_path / "t.csv").read_text() == "a,b\n1,nan\n2,0.1\n"
+
+
+def test_the_manifest_is_of_a_finished_run_alone(tmp_path):
+    with claim(tmp_path) as run:
+        run.write_table("t.csv", [], ("a",))
+        assert not (tmp_path / "manifest.json").exists()
+    assert set(manifest.read(tmp_path)) == {"run.json", "t.csv"}
+    with claim(tmp_path):  # what it names is about to change
+        assert not (tmp_path / "manifest.json").exists()

@@ -201,7 +201,7 @@ def _is_stale(temp: Path) -> Iterator[bool]:
         fd = os.open(temp / _LOCK if whole else temp, os.O_RDWR)
     except FileNotFoundError:
         # Its writer is about to lock it, or was killed at that moment.
-        yield whole and _is_old(temp)
+        yield whole and is_old(temp)
         return
     try:
         if not try_lock(fd, missing=False):
@@ -210,12 +210,12 @@ def _is_stale(temp: Path) -> Iterator[bool]:
         # Some network file systems know the locks of their own host alone.
         mine = (os.read(fd, 1024).decode(errors="replace") in ("", socket.gethostname()) if whole
                 else temp.name.endswith(f".{_host()}"))
-        yield mine or _is_old(temp)
+        yield mine or is_old(temp)
     finally:
         os.close(fd)
 
 
-def _is_old(temp: Path) -> bool:
+def is_old(temp: Path) -> bool:
     """Whether nothing in it was written for a while; False if it has just gone."""
     try:
         latest = max(p.stat().st_mtime for p in (temp, *temp.rglob("*")))

@@ -246,17 +246,36 @@ def read_marker(directory: str | os.PathLike) -> dict[str, Any]:
     """The marker of a finished stage, after checking that its files are all there.
 
     Returns:
+      See `parse_marker`.
+
+    Raises:
+      StoreError: see `parse_marker`; or a listed file is missing or of another size.
+    """
+    directory = Path(directory)
+    marker = parse_marker(directory)
+    for name, size in marker["files"].items():
+        try:
+            found = (directory / name).stat().st_size
+        except OSError as e:
+            raise StoreError(f"{directory} is incomplete: {name}: {e.strerror}") from e
+        if found != size:
+            raise StoreError(f"{directory} is damaged: {name} has {found} bytes, not {size}")
+    return marker
+
+
+def parse_marker(directory: Path) -> dict[str, Any]:
+    """The marker of a finished stage, whatever has become of its files.
+
+    Returns:
       dict with format, stage, key, parts, files ({relative path: bytes}), time (UTC), seconds,
       and unless an earlier version wrote it, digests ({relative path: hex}) and digest (its own).
 
     Raises:
-      StoreError: no marker, an unreadable one or one that was changed, or a listed file is missing
-        or of another size.
+      StoreError: no marker, an unreadable one or one that was changed.
     """
-    directory = Path(directory)
     try:
         marker = json.loads((directory / MARKER).read_bytes())
-        expected = {str(n): int(size) for n, size in marker["files"].items()}
+        expected = {n: int(size) for n, size in marker["files"].items()}
         version = marker["format"]
         whole = (stage_key(marker["stage"], marker["parts"]) == marker["key"]
                  and marker.get("digest", _digest(marker)) == _digest(marker)
@@ -269,13 +288,6 @@ def read_marker(directory: str | os.PathLike) -> dict[str, Any]:
         raise StoreError(f"{directory} has format {version!r}; this version reads {_FORMAT}")
     if not whole:
         raise StoreError(f"{directory} is not a finished stage: {MARKER} does not match its digest")
-    for name, size in expected.items():
-        try:
-            found = (directory / name).stat().st_size
-        except OSError as e:
-            raise StoreError(f"{directory} is incomplete: {name}: {e.strerror}") from e
-        if found != size:
-            raise StoreError(f"{directory} is damaged: {name} has {found} bytes, not {size}")
     return marker
 
 

@@ -18,7 +18,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from unlearn_jax import disk, processes
+from unlearn_jax import disk, manifest, processes
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.errors import InputError
 from unlearn_jax.labels import histogram
@@ -30,7 +30,7 @@ RESULTS = "results.csv"
 _LOCK = ".lock"  # in the work directory; held while a run writes there
 _EARLIER_TEMP = re.compile(r"\.[a-z_]+\.(json|csv)\.tmp")  # as earlier versions wrote files
 _BEGINS = b'{\n "config_name": '  # every run.json
-_ASIDE = "earlier-"  # begins the name of a folder of what a lost record leaves
+ASIDE = "earlier-"  # begins the name of a folder of what a lost record leaves
 HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "steps", "train_loss",
                    "validation_loss", "best", "learning_rate", "images")
 LABEL_COLUMNS = ("step", "split", "label", "count")
@@ -106,10 +106,12 @@ class Run:
         self._record["warnings"].append(message)
 
     def finish(self) -> None:
-        """Closes the books, once."""
+        """Closes the books, once, and writes the manifest of what stands in the directory."""
         if not self._record["finished"]:
             self._record["finished"] = True
             self._write()
+            if processes.leads():
+                manifest.write(self.directory)
 
     def write_table(self, name: str, rows: Iterable[dict[str, Any]],
                     columns: Sequence[str]) -> None:
@@ -223,6 +225,7 @@ def _take(directory: Path, config: ml_collections.ConfigDict, held: contextlib.E
         raise InputError(f"--workdir={directory} is in use: another process is writing a run there."
                          "\nWait for its end, or give another --workdir; what both have in common "
                          "is computed once.")
+    manifest.remove(directory)
     _remove_debris(directory)
     if cut:
         _set_aside(directory)
@@ -259,11 +262,11 @@ def _set_aside(directory: Path) -> None:
     """Moves what a run left whose record is lost, so that nothing of it stands among the next's."""
     (directory / RUN).unlink()
     kept = [p for p in directory.iterdir() if p.name != _LOCK
-            and not p.name.startswith(_ASIDE)]
+            and not p.name.startswith(ASIDE)]
     if not kept:
         return
     number = 1
-    while (aside := directory / f"{_ASIDE}{number}").exists():
+    while (aside := directory / f"{ASIDE}{number}").exists():
         number += 1
     aside.mkdir()
     for path in kept:

@@ -9,6 +9,7 @@ from typing import Any
 
 import ml_collections
 
+from unlearn_jax import manifest
 from unlearn_jax.config import default_config
 from unlearn_jax.errors import InputError
 from unlearn_jax.stages.graph import Stage, Study
@@ -100,6 +101,7 @@ def read_finished(directory: Path, store: Path | None = None) -> FinishedRun:
         raise InputError(f"the store {root} is not there; give its place as --store=DIR")
     models: dict[str, list[FinishedModels]] = {}
     path = directory / "results.csv"
+    manifest.check(directory, path.name)
     try:
         with open(path, newline="") as f:
             rows = dict.fromkeys((r["method"], r["forget_set"], int(r["epochs"]), r["stage"])
@@ -114,12 +116,13 @@ def read_finished(directory: Path, store: Path | None = None) -> FinishedRun:
         if name not in models:
             raise InputError(f"the store {root} lacks the models of {name!r} that the run in "
                              f"{directory} left; give the run's own as --store=DIR")
-    return FinishedRun(_config(record["config"]), record["config_name"], root,
+    return FinishedRun(config_of(record["config"]), record["config_name"], root,
                        record["data_fingerprint"], models)
 
 
 def _record(directory: Path) -> dict[str, Any]:
     path = directory / RUN
+    manifest.check(directory, RUN)
     try:
         record = json.loads(path.read_text())
     except OSError as e:
@@ -147,8 +150,8 @@ def _method_of(store: Store, key: str) -> str | None:
     return None
 
 
-def _config(stored: dict[str, Any]) -> ml_collections.ConfigDict:
-    """The config of run.json; keys that it is too old to have get their defaults."""
+def config_of(stored: dict[str, Any]) -> ml_collections.ConfigDict:
+    """The config of a run.json or a checkpoint; keys that it is too old for get their defaults."""
     config = default_config()
     with config.unlocked():
         config.update(_tuples(stored))

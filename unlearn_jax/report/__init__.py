@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unlearn_jax import disk
+from unlearn_jax import disk, manifest
 from unlearn_jax.report import html, latex, leaderboard, markdown, study
 from unlearn_jax.report.figures import draw_all
 from unlearn_jax.report.files import ReportError, write_table
@@ -34,6 +34,7 @@ def write_report(workdir: Path) -> Run:
     """
     workdir = Path(workdir)
     run = read_run(workdir)
+    manifest.begin_report(workdir)
     write_table(workdir / "summary.csv", summarise(run.results))
     if run.trials is not None:
         boards = leaderboard.boards(run)
@@ -44,4 +45,5 @@ def write_report(workdir: Path) -> Run:
     document = build(run, list(draw_all(run)))
     disk.write_file(workdir / "report.md", markdown.render(document))
     disk.write_file(workdir / "report.html", html.render(document, workdir))
+    manifest.end_report(workdir)
     return run

@@ -11,6 +11,7 @@ import pandas as pd
 from unlearn_jax.labels import find_class, find_range
 from unlearn_jax.report.files import (
     ReportError,
+    checked,
     field,
     is_number,
     numbers,
@@ -215,7 +216,7 @@ class Run:
           ReportError: it is missing, or an array is, or has another shape.
         """
         name = f"predictions/{model.method}.{forget_set}.{model.epochs}.{split}.npz"
-        found = read_prediction(self.workdir / name, name, self.classification)
+        found = read_prediction(checked(self.workdir, name), name, self.classification)
         if not set(found.seeds.tolist()) <= set(self.seeds):
             raise ReportError(f"{name}: the array 'seeds' holds {found.seeds.tolist()}; "
                               f"results.csv has {list(self.seeds)}")

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unlearn_jax import disk
+from unlearn_jax import disk, manifest
 from unlearn_jax.report import across, inputs
-from unlearn_jax.report.files import ReportError, read_csv
+from unlearn_jax.report.files import ReportError, checked, read_arrays, read_csv
 from unlearn_jax.report.predictions import parse_prediction_name
 
 _IDENTITY = ["method", "forget_set", "epochs", "seed", "metric"]
@@ -86,12 +86,13 @@ def merge_runs(sources: Sequence[Source], out: Path, other_data: bool = False) -
         for name, (column, identity) in _TABLES.items():
             _write_table(sources, temp, name, column, identity)
         for name in _agreed(sources):
-            shutil.copyfile(sources[0].directory / name, temp / name)
+            shutil.copyfile(checked(sources[0].directory, name), temp / name)
         _write_predictions(sources, temp)
         whole = across.over_all_pairs(results, temp, runs[0].classification, _from_seeds(runs))
         disk.write_file(temp / "results.csv", whole.to_csv(index=False))
         disk.write_file(temp / "data.json", json.dumps(_data(runs), indent=1))
         disk.write_file(temp / "run.json", json.dumps(_run(sources, runs, command), indent=1))
+        manifest.write(temp)
         disk.move_into_place(temp, out.absolute(), replace=again)
 
 
@@ -188,6 +189,7 @@ def _write_predictions(sources: Sequence[Source], out: Path) -> None:
     for source in sources:
         for path in sorted((source.directory / "predictions").glob("*.npz")):
             method, *_ = parse_prediction_name(path.name)
+            checked(source.directory, f"predictions/{path.name}")
             name = source.method(method) + path.name.removeprefix(method)
             found.setdefault(name, []).append(path)
     for name, paths in found.items():
@@ -201,8 +203,10 @@ def _write_predictions(sources: Sequence[Source], out: Path) -> None:
 def _joined(paths: Sequence[Path]) -> dict[str, np.ndarray]:
     parts = []
     for path in paths:
-        with np.load(path, allow_pickle=False) as file:
-            parts.append({key: file[key] for key in ("outputs", "labels", "ids", "seeds")})
+        found = read_arrays(path, str(path))
+        if missing := {"outputs", "labels", "ids", "seeds"} - set(found):
+            raise ReportError(f"{path}: the array {sorted(missing)[0]!r} is missing")
+        parts.append(found)
     first, seen = parts[0], set()
     outputs, seeds = [], []
     for path, part in zip(paths, parts):

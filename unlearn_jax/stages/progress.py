@@ -16,7 +16,7 @@ from unlearn_jax.store import Store, stage_key
 
 # Parts of a stage that differ between the members of one population.
 _OF_A_MEMBER = ("forget", "epochs")
-_STAGES = "stages.json"
+STAGES = "stages.json"
 POPULATION = "population"  # the folder of the store
 
 
@@ -61,7 +61,7 @@ class CheckpointSaver(Saver):
 
     def _write_stages(self) -> None:
         self._own.mkdir(parents=True, exist_ok=True)
-        disk.write_file(self._own / _STAGES, json.dumps(self._stages))
+        disk.write_file(self._own / STAGES, json.dumps(self._stages))
 
     def load(self, template: Callable[[dict[str, Any]], Any | None]) -> tuple[Any, dict] | None:
         for directory in processes.agreed("earlier progress",
@@ -149,7 +149,7 @@ def saved_stages(directory: Path) -> list[list[str]]:
     None where that cannot be read, or was changed: a population's directory has its name from it.
     """
     try:
-        stages = json.loads((directory / _STAGES).read_bytes())
+        stages = json.loads((directory / STAGES).read_bytes())
         whole = stage_key(POPULATION, {"stages": stages}) == directory.name
     except (OSError, ValueError, TypeError):  # or just removed by another process
         return []
