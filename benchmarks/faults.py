@@ -266,8 +266,8 @@ class Trials:
             what = f"{kind} killed at {times}, then given again: code {done.code}"
             if "Traceback" in said and done.code not in (0, *_REFUSALS):
                 return self.note(kind, "raw", what, said)
-            if done.code:
-                # A merger whose report was written before the kill is complete, and says so.
+            # A merger that was complete before the kill is not made again.
+            if done.code and not (kind == "merge" and "is not empty" in done.said):
                 return self.note(kind, "raw" if done.raw else "stuck", what, done.said)
             if look() != reference:
                 return self.note(kind, "silent", what, done.said)

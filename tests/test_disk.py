@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from unlearn_jax import disk
+from unlearn_jax import disk, startup
 
 
 def names(directory):
@@ -64,6 +64,22 @@ def test_full_disk_is_recognised_by_a_real_error():
     assert disk.is_full(wrapped)
     assert not disk.is_full(OSError(errno.EACCES, "no"))
     assert not disk.is_full(ValueError("shape"))
+
+
+def test_a_disk_without_any_room_is_told_in_words(tmp_path):
+    with pytest.raises(disk.DiskFullError, match="/a: nothing of it could be written, .* free"), \
+            disk.temporary_directory(tmp_path / "a"):
+        _full(None)
+
+
+@pytest.mark.parametrize("name, words", [("/data/x.csv", "for /data/x.csv.\n"),
+                                         (None, "for this run's work directory, its store or ")])
+def test_a_program_says_where_a_full_disk_is(name, words):
+    def fails():
+        raise OSError(errno.ENOSPC, "No space left on device", name)
+
+    with pytest.raises(SystemExit, match=words):
+        startup.run(fails)
 
 
 def test_require_space(tmp_path):
@@ -135,7 +151,7 @@ def test_a_file_that_cannot_be_is_refused_with_its_name(tmp_path):
 _WRITES = """
 import sys, time
 from pathlib import Path
-from unlearn_jax import disk
+from unlearn_jax import disk, startup
 def slowly(f):
     f.write(b"half")
     f.flush()

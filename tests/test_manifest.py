@@ -9,6 +9,7 @@ import pytest
 from fake_workdir import write_workdir
 
 from unlearn_jax import manifest
+from unlearn_jax.errors import InputError
 from unlearn_jax.explain.finished import read_finished
 from unlearn_jax.report import write_report
 from unlearn_jax.report.__main__ import main
@@ -81,6 +82,8 @@ def test_a_changed_byte_is_refused_by_report_and_merge_with_its_file(run, name, 
 
 @pytest.mark.parametrize("name", ["results.csv", "run.json"])
 def test_explanations_refuse_a_changed_byte_too(run, name):
+    with pytest.raises(InputError, match="has not finished"):
+        read_finished(run)
     change(run / name)
     with pytest.raises(manifest.ManifestError, match=name):
         read_finished(run)

@@ -73,8 +73,9 @@ def _read(path: Path) -> dict[str, Any]:
     if not any(path.iterdir()):
         raise CheckpointError(f"{path} is not a checkpoint: the directory is empty")
     if not is_checkpoint(path):
-        raise CheckpointError(f"{path} is not a (complete) checkpoint: it needs {FILE} and "
-                              f"{ARRAYS}/")
+        half = (path / FILE).exists() or (path / ARRAYS).exists()
+        raise (DamagedError if half else CheckpointError)(
+            f"{path} is not a (complete) checkpoint: it needs {FILE} and {ARRAYS}/")
     try:
         content = json.loads((path / FILE).read_bytes())
         digest = content.pop("digest")

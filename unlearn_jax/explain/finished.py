@@ -14,7 +14,7 @@ from unlearn_jax.config import default_config
 from unlearn_jax.errors import InputError
 from unlearn_jax.stages.graph import Stage, Study
 from unlearn_jax.store import Store, StoreError, read_marker
-from unlearn_jax.workdir import RUN
+from unlearn_jax.workdir import RESULTS, RUN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +89,8 @@ def read_finished(directory: Path, store: Path | None = None) -> FinishedRun:
       InputError: it is no work directory, its run has not finished, it is merged from several
         (which may be of other seeds and data), or its store is not there.
     """
+    for name in (RUN, RESULTS):
+        manifest.check(directory, name)
     record = _record(directory)
     if merged := record.get("merged"):
         raise InputError(f"{directory} is merged from "
@@ -100,8 +102,7 @@ def read_finished(directory: Path, store: Path | None = None) -> FinishedRun:
     if not root.is_dir():
         raise InputError(f"the store {root} is not there; give its place as --store=DIR")
     models: dict[str, list[FinishedModels]] = {}
-    path = directory / "results.csv"
-    manifest.check(directory, path.name)
+    path = directory / RESULTS
     try:
         with open(path, newline="") as f:
             rows = dict.fromkeys((r["method"], r["forget_set"], int(r["epochs"]), r["stage"])
@@ -122,7 +123,6 @@ def read_finished(directory: Path, store: Path | None = None) -> FinishedRun:
 
 def _record(directory: Path) -> dict[str, Any]:
     path = directory / RUN
-    manifest.check(directory, RUN)
     try:
         record = json.loads(path.read_text())
     except OSError as e:
