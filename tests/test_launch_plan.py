@@ -6,6 +6,7 @@ import pytest
 from launch.plan import family, make_plan
 from launch.points import grid, make_points, parse_axis
 from launch.taken import take
+from unlearn_jax import manifest
 from unlearn_jax.commandline import read_config
 from unlearn_jax.errors import InputError
 
@@ -245,6 +246,17 @@ def test_only_a_complete_run_of_the_same_config_is_finished(tmp_path):
     (directory / "report.html").write_text("")
     assert made.finished(first)
     assert [job.runs for job in made.unfinished()] == [(second,)]
+    manifest.write(directory)  # killed before the report was whole
+    assert not made.finished(first)
+    manifest.end_report(directory)
+    assert made.finished(first)
+    for damage in (b"", b"\xff", b"[]"):
+        (directory / "manifest.json").write_bytes(damage)
+        assert not made.finished(first)
+    manifest.remove(directory)
+    for damage in (b"", b"\xff", b"[]", b"{}"):
+        (directory / "run.json").write_bytes(damage)
+        assert not made.finished(first)
     (directory / "run.json").write_text(json.dumps({**record, "finished": False}))
     assert not made.finished(first)
     record["config"]["train"]["epochs"] = 99

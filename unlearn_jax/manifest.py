@@ -60,6 +60,18 @@ def end_report(directory: Path) -> None:
                                              for name in files(directory) if is_of_report(name)})
 
 
+def is_reported(directory: Path) -> bool:
+    """Whether a work directory has a whole report; earlier versions have no manifest to say so.
+
+    Raises:
+      ManifestError: the manifest is damaged.
+    """
+    try:
+        return any(map(is_of_report, read(directory)))
+    except FileNotFoundError:
+        return (directory / "report.html").exists()
+
+
 def read(directory: Path) -> dict[str, str]:
     """{relative path: digest} of the files that the manifest names.
 

@@ -103,7 +103,7 @@ def verify_workdir(directory: Path) -> Iterator[Finding]:
                 yield Finding(DAMAGED, directory / name, "it does not match its digest")
         except OSError as e:
             yield Finding(MISSING, directory / name, e.strerror)
-    reported = any(map(manifest.is_of_report, named))
+    reported = manifest.is_reported(directory)
     for name in manifest.files(directory):
         inside = name.startswith(manifest.FOLDERS)
         if inside and name not in named and (reported or not manifest.is_of_report(name)):

@@ -77,7 +77,7 @@ def merge_runs(sources: Sequence[Source], out: Path, other_data: bool = False) -
     out, command = Path(out), _command(sources, out, other_data)
     again = out.exists() and any(out.iterdir())
     # A merger without a whole report is what a kill left of the same command.
-    if again and (_merged_by(out) != command or _is_reported(out)):
+    if again and (_merged_by(out) != command or manifest.is_reported(out)):
         raise ReportError(f"{out} is not empty; give a new folder as --out")
     runs = [inputs.read_run(s.directory) for s in sources]
     _check_alike(sources, runs, other_data)
@@ -94,14 +94,6 @@ def merge_runs(sources: Sequence[Source], out: Path, other_data: bool = False) -
         disk.write_file(temp / "run.json", json.dumps(_run(sources, runs, command), indent=1))
         manifest.write(temp)
         disk.move_into_place(temp, out.absolute(), replace=again)
-
-
-def _is_reported(out: Path) -> bool:
-    """Whether a merger's report is whole; earlier versions have no manifest that says so."""
-    try:
-        return any(map(manifest.is_of_report, manifest.read(out)))
-    except FileNotFoundError:
-        return (out / "report.html").exists()
 
 
 def _merged_by(out: Path) -> str | None:
