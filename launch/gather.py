@@ -36,6 +36,8 @@ def gather(plan: Plan) -> list[Path]:
       ReportError: runs that should agree do not.
     """
     runs = [run for run in plan.runs if plan.finished(run)]
+    for folder in (plan.directory, plan.directory / "logs"):
+        disk.remove_stale(folder)
     manifest.remove(plan.directory)
     _write_points(plan, {run.name for run in runs})
     families: dict[str, list[Run]] = {}

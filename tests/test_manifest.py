@@ -1,6 +1,7 @@
 """The manifest of a work directory: what it names, and what refuses a file that is another one."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from fake_workdir import write_workdir
 
-from unlearn_jax import manifest
+from unlearn_jax import disk, manifest
 from unlearn_jax.errors import InputError
 from unlearn_jax.explain.finished import read_finished
 from unlearn_jax.report import write_report
@@ -63,6 +64,14 @@ def test_a_report_takes_its_own_files_up(run, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_report(run)
     assert manifest.read(run) == before  # of files that may be half of one report, half of another
+
+
+def test_a_report_removes_what_a_killed_one_left(run):
+    for folder in (run, run / "predictions"):
+        left = disk._begin(folder / "report.md")
+        os.close(left[1])  # as a kill does
+    write_report(run)
+    assert not list(run.rglob(".tmp-*"))
 
 
 @pytest.mark.parametrize("name", READ)

@@ -202,6 +202,7 @@ def main(argv: list[str]) -> None:
         raise InputError(f"--out={out} cannot be created: {e.strerror}") from e
     if not os.access(out, os.W_OK | os.X_OK):
         raise InputError(f"--out={out} cannot be written to; choose another")
+    disk.remove_stale(out)
     store = Store(_STORE.value)
     store.create()
     results = measure(config, settings, store.root / "data")

@@ -43,12 +43,22 @@ def write(directory: Path, names: Iterable[str] | None = None) -> None:
 
 
 def remove(directory: Path) -> None:
-    """For who is about to change files that the manifest names."""
+    """To be called before files change that the manifest names."""
     (directory / FILE).unlink(missing_ok=True)
 
 
+def remove_debris(directory: Path) -> None:
+    """Removes what killed processes left in a work directory while they wrote to it."""
+    for folder in (directory, *(directory / name for name in FOLDERS)):
+        disk.remove_stale(folder)
+
+
 def begin_report(directory: Path) -> None:
-    """Takes the report's files out of the manifest; for who is about to write them."""
+    """Removes what killed reports left, and takes the report's files out of the manifest.
+
+    To be called before they are written.
+    """
+    remove_debris(directory)
     if (directory / FILE).exists():
         _write(directory, {n: d for n, d in read(directory).items() if not is_of_report(n)})
 

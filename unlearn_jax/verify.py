@@ -17,11 +17,12 @@ the run is repeated.
 """
 
 import argparse
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+
+import jax
 
 from unlearn_jax import disk, manifest
 from unlearn_jax.errors import InputError
@@ -170,5 +171,5 @@ def _parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     # Reading files back must not take the GPU away from a job that runs there.
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    jax.config.update("jax_platforms", "cpu")
     sys.exit(main())

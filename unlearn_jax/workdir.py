@@ -239,12 +239,10 @@ def _is_own(path: Path) -> bool:
 
 def _remove_debris(directory: Path) -> None:
     """Removes what processes left that were killed while they wrote here."""
+    manifest.remove_debris(directory)
     for path in directory.iterdir():
         if _EARLIER_TEMP.fullmatch(path.name):
             path.unlink()
-        elif path.is_dir():
-            disk.remove_stale(path)
-    disk.remove_stale(directory)
 
 
 def _is_cut(path: Path) -> bool:
