@@ -239,9 +239,11 @@ class Trials:
     def note(self, kind: str, outcome: str, what: str, said: str = "") -> None:
         """Counts a trial."""
         self.counts.setdefault(kind, collections.Counter())[outcome] += 1
+        told = f"{outcome}: {what}"
         if outcome in FAULTS:
-            self.faults.append(f"{outcome}: {what}\n{said[-1500:]}")
-            print(self.faults[-1], flush=True)
+            told += f"\n{said[-1500:]}"
+            self.faults.append(told)
+        print(told, flush=True)
 
     def kill(self, kind: str) -> None:
         """Kills a command once or twice, gives it again, and compares."""

@@ -31,7 +31,9 @@ def test_faults_are_counted_and_told(tmp_path, capsys):
     for outcome in ("equal", "silent", "equal"):
         trials.note("ft", outcome, "byte 3 of x", "said")
     assert trials.counts == {"ft": collections.Counter(equal=2, silent=1)}
-    assert trials.faults == ["silent: byte 3 of x\nsaid"] and "byte 3" in capsys.readouterr().out
+    assert trials.faults == ["silent: byte 3 of x\nsaid"]
+    assert capsys.readouterr().out == ("equal: byte 3 of x\nsilent: byte 3 of x\nsaid\n"
+                                       "equal: byte 3 of x\n")
 
 
 _ENDS = """
