@@ -91,7 +91,8 @@ def read(directory: Path) -> dict[str, str]:
     """
     path = directory / FILE
     status = path.stat()
-    return dict(_read(path, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
+    return dict(_read(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
+                      status.st_ino))
 
 
 @functools.lru_cache(maxsize=8)  # of each file that is read a report asks
