@@ -375,7 +375,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--of", default="ft,compare,sisa,report,merge,sweep",
                         help="the commands that are killed in turn")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=1e9, help="begin no trial after so long, but for the first two")
+    parser.add_argument("--seconds", type=float, default=1e9,
+                        help="begin no trial after so long, but for the first two")
     args = parser.parse_args(argv)
     began, kinds = time.monotonic(), args.of.split(",")
     import_what_takes_long()
