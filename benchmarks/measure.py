@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unlearn_jax import workdir
+from unlearn_jax import disk, workdir
 from unlearn_jax.cpu import divide_cores, keep_freed_memory
 
 
@@ -79,7 +79,7 @@ def finish(args: argparse.Namespace, rows: list[dict[str, Any]], packages: Seque
         settings = {k: v for k, v in vars(args).items() if k != "json"}
         content = {"device": workdir.device(), "versions": versions, "n": args.n,
                    "settings": settings, "rows": rows, **more}
-        args.json.write_text(json.dumps(content, indent=1) + "\n")
+        disk.write_file(args.json, json.dumps(content, indent=1) + "\n")
 
 
 def _text(value: Any) -> str:

@@ -24,7 +24,7 @@ import pandas as pd
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from unlearn_jax import commandline, data
+from unlearn_jax import commandline, data, disk
 from unlearn_jax.config import check_config
 from unlearn_jax.errors import InputError
 from unlearn_jax.labels import find_class
@@ -202,10 +202,11 @@ def main(argv: list[str]) -> None:
         raise InputError(f"--out={out} cannot be created: {e.strerror}") from e
     if not os.access(out, os.W_OK | os.X_OK):
         raise InputError(f"--out={out} cannot be written to; choose another")
+    disk.remove_stale(out)
     store = Store(_STORE.value)
     store.create()
     results = measure(config, settings, store.root / "data")
-    results.to_csv(out / FILE, index=False)
+    disk.write_file(out / FILE, results.to_csv(index=False))
     print(table(results, name, config.forget.sets[0]))
 
 

@@ -53,6 +53,7 @@ from unlearn_jax.stages.models import (
 )
 from unlearn_jax.stages.outcomes import Models, write_results
 from unlearn_jax.stages.populations import record_reused
+from unlearn_jax.stages.progress import clean
 from unlearn_jax.stages.variants import unlearn_variants
 from unlearn_jax.store import Store
 from unlearn_jax.train import balanced_weights, make_loss
@@ -83,6 +84,7 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
     make_layout(config.parallel, len(config.seeds))  # a missing device fails before any work
     with workdir.claim(directory, config, config_name, command) as run:
         run.record_store(store.root)
+        processes.agreed("what killed processes left", lambda: clean(store))
         study = prepare(config, config_name, store, run, bar)
         original = original_stage(study)
         retrained = [retrain_stage(study, original, f) for f in study.splits.forget_sets]
@@ -136,6 +138,7 @@ def run_studies(runs: Sequence["Request"], store: Store,
                                                     r.command)) for r in runs]
         for run in books:
             run.record_store(store.root)
+        clean(store)
         shared = load(first.config, first.config_name, store, books[0], bar)
         studies = [dataclasses.replace(shared, config=r.config, config_name=r.config_name, run=b)
                    for r, b in zip(runs, books)]

@@ -1,7 +1,6 @@
 """Predictions of every model on every split, from the store or computed, and the results."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from unlearn_jax import checkpoints, interrupt, processes, results, workdir
+from unlearn_jax import checkpoints, interrupt, processes, results, store, workdir
 from unlearn_jax.feed import Feed
 from unlearn_jax.layout import make_layout
 from unlearn_jax.models import Variables
@@ -101,7 +100,7 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
     longest = {(s.name, s.forget_name): s for s in sorted(unlearned, key=lambda s: s.epochs)}
     stages = [original, *retrained, *longest.values()]
     history = [{**row, "stage": s.name} for s in stages
-               for row in json.loads((s.directory(study.store) / "history.json").read_text())]
+               for row in store.load_json(s.directory(study.store), "history.json")]
     study.run.write_table("history.csv", history, workdir.HISTORY_COLUMNS)
     touched = [row for s in unlearned for row in _touched_rows(study, s)]
     if touched:
@@ -132,12 +131,12 @@ def _by_relearning(study: Study, models: Sequence[Models], rows: list[dict[str, 
 
 def _touched_rows(study: Study, stage: Stage) -> list[dict[str, Any]]:
     """Rows of touched.csv; none for a stage stored before there was such a file."""
-    path = stage.directory(study.store) / "touched.json"
-    if not path.exists():
+    directory = stage.directory(study.store)
+    if "touched.json" not in store.read_marker(directory)["files"]:
         return []
     return [{"method": stage.name, "forget_set": stage.forget_name, "epochs": stage.epochs,
              **row, "which": " ".join(map(str, row["which"]))}
-            for row in json.loads(path.read_text())]
+            for row in store.load_json(directory, "touched.json")]
 
 
 def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
@@ -194,7 +193,7 @@ def _outcome(study: Study, predictor: Predictor, models: Models,
                 outputs[failed] = np.nan
                 np.save(directory / f"{split}.npy", outputs)
     directory = study.store.path("predictions", key)
-    outputs = {split: np.load(directory / f"{split}.npy") for split in rows_of}
+    outputs = {split: store.load_array(directory, f"{split}.npy") for split in rows_of}
     study.run.record_stage("predictions", forget_set.name, key, status, time.monotonic() - began,
                            len(study.seeds) * sum(len(r) for r in rows_of.values()),
                            len(study.seeds), stage.epochs)

@@ -30,7 +30,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints, interrupt
+from unlearn_jax import checkpoints, interrupt, store
 from unlearn_jax import sisa as plans
 from unlearn_jax.engine import train_population
 from unlearn_jax.errors import InputError
@@ -215,8 +215,8 @@ class Sisa:
     def _write_history(self) -> None:
         """sisa_history.csv: the constituents' training curves."""
         every = [*self.training, *(m for made in self.deletions.values() for m in made)]
-        rows = [row for m in every for row in json.loads(
-            (m.stage.directory(self.study.store) / "history.json").read_text())]
+        rows = [row for m in every for row in store.load_json(
+            m.stage.directory(self.study.store), "history.json")]
         self.study.run.write_table("sisa_history.csv", rows, HISTORY_COLUMNS)
 
     def _ensembles(self, forget_set: str, made: Sequence[Slice],
