@@ -23,7 +23,6 @@ from jax._src import compilation_cache, xla_bridge
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
-from unlearn_jax import conv
 from unlearn_jax.errors import InputError
 from unlearn_jax.layout import BATCH, MEMBER
 
@@ -89,8 +88,6 @@ def _plugin() -> str:
 def described_mesh(device: Device) -> Iterator[Mesh]:
     """A mesh of one described device; programs lowered and compiled inside are for a GPU.
 
-    `auto` chooses convolutions as on a GPU, not by the table of the machine that compiles.
-
     Raises:
       InputError: the plug-in is missing, or it does not understand the description.
     """
@@ -107,9 +104,7 @@ def described_mesh(device: Device) -> Iterator[Mesh]:
         # jax takes 'gpu' for CUDA where there is such a GPU.
         return "cuda" if platform in ("gpu", "cuda") else usual(platform)
 
-    formulations = {"cpu": conv.CHOICES.get("gpu", ())}
-    with mock.patch.object(xla_bridge, "canonicalize_platform", canonical), \
-            mock.patch.dict(conv.CHOICES, formulations):
+    with mock.patch.object(xla_bridge, "canonicalize_platform", canonical):
         try:
             topology = topologies.get_topology_desc(
                 device.name, "cuda", target_config=device.target_config, topology="1x1x1")

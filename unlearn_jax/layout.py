@@ -82,10 +82,11 @@ class Layout:
     @property
     def target(self) -> Target:
         """What programs run on: of this process's cores, each device has an equal part."""
-        devices = self.mesh.local_devices
-        cores = len(os.sched_getaffinity(0)) // len(devices)
-        divided = self.mesh.shape[BATCH] > 1
-        return Target(devices[0].platform, 0 if divided else max(1, cores))
+        platform = self.mesh.devices.flat[0].platform
+        if platform != "cpu" or self.mesh.shape[BATCH] > 1:
+            return Target(platform)
+        cores = len(os.sched_getaffinity(0)) // len(self.mesh.local_devices)
+        return Target(platform, max(1, cores))
 
     @property
     def of_batches(self) -> NamedSharding:
