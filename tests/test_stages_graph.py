@@ -203,6 +203,28 @@ def test_where_members_started():
             assert other.started(study.seeds).tolist() == [0, 1]
 
 
+def test_an_option_that_came_later_counts_where_it_is_used():
+    def key(**options):
+        c = _config()
+        with c.unlocked():
+            c.unlearn.method = "ssd"
+            c.unlearn.ssd.update(options)
+        return _keys(_study(c))["unlearn"]
+
+    found = METHODS["ssd"]
+    with pytest.MonkeyPatch.context() as patch:
+        kept = {k: v for k, v in found.options.items() if k not in found.later}
+        patch.setitem(METHODS, "ssd", dataclasses.replace(found, options=kept, later=()))
+        c = _config()
+        with c.unlocked():
+            c.unlearn.method = "ssd"
+        before = _keys(_study(c))["unlearn"]
+    assert key() == before, "models of versions without the options are found"
+    assert len({key(), key(importance="batch"), key(share=0.1), key(alpha=3.0)}) == 4
+    with pytest.raises(ValueError, match="later=.'beta'.: none of the method's options"):
+        dataclasses.replace(found, later=("beta",))
+
+
 def test_a_method_whose_numbers_changed_has_other_keys(monkeypatch):
     study = _study(_config())
     before = _keys(study)

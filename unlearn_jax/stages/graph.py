@@ -154,7 +154,9 @@ def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list
              "label_range": (study.config.data.label_min, study.config.data.label_max)}
     parts |= _decay(section)
     if found.method.options:
-        parts["options"] = method_options(section, found).to_dict()
+        parts["options"] = {
+            key: value for key, value in method_options(section, found).to_dict().items()
+            if key not in found.method.later or value != found.method.options[key]}
     if found.code:
         parts |= {"code": found.code, "walks": _WALKS}
     if found.method.numbers > 1:
