@@ -209,7 +209,7 @@ def test_an_option_that_came_later_counts_where_it_is_used():
         with c.unlocked():
             c.unlearn.method = "ssd"
             c.unlearn.ssd.update(options)
-        return _keys(_study(c))["unlearn"]
+        return tuple(_keys(_study(c))["unlearn"])
 
     found = METHODS["ssd"]
     with pytest.MonkeyPatch.context() as patch:
@@ -218,7 +218,7 @@ def test_an_option_that_came_later_counts_where_it_is_used():
         c = _config()
         with c.unlocked():
             c.unlearn.method = "ssd"
-        before = _keys(_study(c))["unlearn"]
+        before = tuple(_keys(_study(c))["unlearn"])
     assert key() == before, "models of versions without the options are found"
     assert len({key(), key(importance="batch"), key(share=0.1), key(alpha=3.0)}) == 4
     with pytest.raises(ValueError, match="later=.'beta'.: none of the method's options"):
