@@ -24,7 +24,7 @@ THROUGH_THE_FINGERPRINT = {
     "data.fraction", "data.repeats", "data.quality", "data.quality_sharpness",
     "data.quality_contrast", "data.quality_brightness", "data.groups"}
 # They change how often and what is written, and no model.
-WITHOUT_EFFECT = {"train.checkpoint_seconds", "train.tensorboard"}
+WITHOUT_EFFECT = {"train.checkpoint_seconds", "train.tensorboard", "model.own_preprocess"}
 # Random labels come from the range, which the fingerprint does not show.
 UNLEARNED_ONLY = {"data.label_min", "data.label_max"}
 OPTIONS = {f"unlearn.{option}" for option in METHODS["rnd"].reads}
@@ -56,7 +56,8 @@ def _config(**changes):
     c = default_config()
     with c.unlocked():
         c.data.balance = 5
-        c.model.update(head_widths=(8,), head_dropout=(0.1,), output_scale=45.0)
+        c.model.update(head_widths=(8,), head_dropout=(0.1,), output_scale=45.0,
+                       own_preprocess=True)
         c.unlearn.method = "rnd"
     c.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     return c

@@ -66,6 +66,7 @@ def default_config() -> ml_collections.ConfigDict:
         output_scale=40.0,        # label units
         output_offset=20.0,       # label units
         preprocess="unit",        # unit (-1..1) | caffe (BGR, mean subtracted) | vggface2 | torch
+        own_preprocess=False,     # keep it though pretrained weights were trained with another one
         dtype="float32",          # float32 | bfloat16: the arithmetic; parameters stay float32
         frozen=(),                # regular expressions over parameter paths that stay fixed
         pretrained="",            # .h5 (Keras, VGGFace2) or .safetensors (torchvision, timm)

@@ -14,7 +14,7 @@ statistics, those of the random network being what it starts with.
 Here the mean is over samples. The published code divides it by the number of classes as well, the
 mean of all elements (`over_classes=True`; of a regression by the whole numbers of the label range).
 Under Adam that changes little, but not nothing: the smaller gradients are, the more its epsilon
-counts, and steps came out 0.3 % shorter. Under SGD the rate is that many times smaller.
+counts, and weights came out 0.3 % apart. Under SGD the rate is that many times smaller.
 """
 
 import jax.numpy as jnp
