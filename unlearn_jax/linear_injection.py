@@ -3,10 +3,10 @@
 Ridge regression, or for classes logistic regression of one class against the rest, learns from
 the config's training images, averaged down to 8 x 8 pixels and standardised. A further feature
 gives away the labels of the first forget set and is 0 elsewhere. Then M_O is unlearned by gradient
-descent on D_r, by one Newton step on D_r, by one step by the influence of D_f, and by the projective
-residual update. What is left of the feature's weight, and how far all others are from M_R's, is
-printed and written to OUT/linear_injection.csv. No network is trained; augmented copies and
-`data.inject`'s patches are not used.
+descent on D_r, by one Newton step on D_r, by one step by the influence of D_f, and by the
+projective residual update. What is left of the feature's weight, and how far all others are from
+M_R's, is printed and written to OUT/linear_injection.csv. No network is trained; augmented copies
+and `data.inject`'s patches are not used.
 
 Every seed of the config draws its own D_r with replacement (a bootstrap); D_f is always whole.
 On D_r the feature is always 0, so that gradient descent forgets it by the penalty alone: slowly,

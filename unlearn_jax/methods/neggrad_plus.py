@@ -15,8 +15,8 @@ Three things differ from the source's notebook, of which the first two are optio
 
 * it keeps the network as it predicts: running statistics normalise and do not move, and nothing is
   dropped out (`as_predicting=True`);
-* it adds alpha * pull / 2 * ||theta - theta_O||^2 over the weights that train, with its weight decay
-  for `pull` and none in its optimiser (`pull`, 0 here);
+* it adds alpha * pull / 2 * ||theta - theta_O||^2 over the weights that train, with its weight
+  decay for `pull` and none in its optimiser (`pull`, 0 here);
 * its alpha is 0.95 at small scale, and .9999 in the notebooks of larger sets and of attacks.
 
 Source: NegGrad+ in Kurmanji et al. 2023 (arXiv:2302.09880), section 4 and small-scale values; the
