@@ -24,8 +24,8 @@ gives 7 to 10 times L's (`comparable`).
 Published rates: 5e-3 (uniform), 3e-4 (contrastive, a cosine down to 1e-6 that runs over the
 contrastive steps alone, as if the others took no time) and 1e-3 · batch size / 64 (D_r).
 `unlearn.learning_rate` is that of D_r; `uniform_rate`, `contrast_rate` and `contrast_floor` are
-relative: the first two to it, the last to the contrastive rate. All of them also follow `unlearn.schedule` (published: constant). Each kind of pass has an
-optimiser state of its own.
+relative: the first two to it, the last to the contrastive rate. All of them also follow
+`unlearn.schedule` (published: constant). Each kind of pass has an optimiser state of its own.
 
 Two things differ from the source. It decays weights on D_r alone; here `unlearn.weight_decay`
 acts in all passes, in proportion to their rates. Its contrastive batches hold `batch_size` samples
