@@ -149,12 +149,13 @@ def doubts(gaps: list[Gap], others: Mapping[str, list[Gap]]) -> str:
     if shift <= MOST_SHIFT and ratio <= MOST_RATIO:
         return ""
     worst = max(gaps, key=lambda g: g.size)
-    return ("the running statistics are not those of this network on these images. Channels' "
-            f"means are {shift:.2g} standard deviations away from the running ones (up to "
-            f"{MOST_SHIFT:g} is common), their deviations off by a factor of {ratio:.2g} (up to {MOST_RATIO:g}); "
-            f"at most in {worst.layer}, by {worst.shift:.2g} and {worst.ratio:.2g}. The weights "
-            "may be of another architecture with the same names (stride, padding, pooling), or "
-            "trained with other preprocessing or on images of another kind")
+    return (
+        "the running statistics are not those of this network on these images. Channels' means are "
+        f"{shift:.2g} standard deviations away from the running ones (up to {MOST_SHIFT:g} is "
+        f"common), their deviations off by a factor of {ratio:.2g} (up to {MOST_RATIO:g}); at most "
+        f"in {worst.layer}, by {worst.shift:.2g} and {worst.ratio:.2g}. The weights may be of "
+        "another architecture with the same names (stride, padding, pooling), or trained with "
+        "other preprocessing or on images of another kind")
 
 
 def _norm(params: Any, layer: str) -> Any:
