@@ -190,7 +190,7 @@ def test_the_report_is_told_before_any_training(tmp_path):
     path = write(tmp_path / "fresh.safetensors", jax.device_get(model.init(jax.random.key(0))))
     with c.unlocked():
         c.model.pretrained = path
-        c.data.update(size=60, image_size=16)
+        c.data.update(size=150, image_size=16)
     with workdir.claim(tmp_path / "work", c, "test", "test") as run:
         study = stages.prepare(c, "test", Store(tmp_path / "store"), run, None)
         run.finish()
