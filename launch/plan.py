@@ -30,7 +30,7 @@ PLAN = "plan.json"
 SEEDS, SETS, EPOCHS, ALPHAS = "seeds", "forget.sets", "unlearn.epochs", "eval.alphas"
 AXES = (SEEDS, EPOCHS, SETS, ALPHAS)  # of a population; merged in this order
 # Of `eval`: what M_R's own rows depend on, of which a table has one each.
-_OF_RETRAINED = ("relearn_epochs", "relearn_rate", "challenge_bins")
+_OF_RETRAINED = ("relearn_epochs", "relearn_rate", "challenge_bins", "challenge_narrow")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -129,7 +129,7 @@ def test_each_table_has_its_own_headline():
 
 
 @pytest.mark.parametrize("key", ["relearn_epochs=3,9", "relearn_rate=1e-3,1e-1",
-                                 "challenge_bins=13,14"])
+                                 "challenge_bins=13,14", "challenge_narrow=0.0,0.01"])
 def test_settings_that_change_what_the_retrained_model_is_given_make_two_tables(key):
     made = plan(f"eval.{key}")
     assert [len(job.runs) for job in made.jobs] == [2], "one process: the models are the same"

@@ -7,8 +7,8 @@ from unlearn_jax.metrics import likelihood_ratio as lira
 R = np.random.default_rng(0)
 
 
-def reference(z, forgot, never):
-    u, n = (stats.norm.pdf(z, x.mean(0), x.std(0, ddof=1)) for x in (forgot, never))
+def reference(z, forgot, never, ddof=1):
+    u, n = (stats.norm.pdf(z, x.mean(0), x.std(0, ddof=ddof)) for x in (forgot, never))
     return u / (u + n)
 
 
@@ -23,6 +23,21 @@ def test_equals_normal_densities():
     forgot, never, judged = R.normal(2, 1, (7, 9)), R.normal(0, 2, (5, 9)), R.normal(1, 2, (3, 9))
     np.testing.assert_allclose(lira.u_lira(judged, forgot, never),
                                reference(judged, forgot, never), rtol=1e-4)
+
+
+def test_as_the_public_code_divides_by_all_models():
+    forgot, never, judged = (R.normal(mean, 1, (k, 400)) for mean, k in ((1, 7), (0, 6), (1, 3)))
+    coded = np.asarray(lira.u_lira(judged, forgot, never, ddof=0))
+    np.testing.assert_allclose(coded, reference(judged, forgot, never, 0), rtol=1e-3, atol=1e-6)
+    apart = np.abs(coded - lira.u_lira(judged, forgot, never))
+    assert 0.03 < apart.max() < 0.1
+    found = lira.u_lira_leave_pair_out(forgot[:6], never, ddof=0)[0]
+    rest = np.delete(forgot[:6], 2, 0), np.delete(never, 2, 0)
+    np.testing.assert_allclose(found[2], reference(forgot[2], *rest, 0), rtol=1e-3, atol=1e-5)
+    for call in (lambda: lira.u_lira(judged, forgot, never, ddof=2),
+                 lambda: lira.u_lira_leave_pair_out(never, never, ddof=-1)):
+        with pytest.raises(ValueError, match="ddof is .*; allowed: 1, or 0"):
+            call()
 
 
 def test_leave_pair_out_equals_a_loop_over_pairs():

@@ -143,20 +143,20 @@ def _lira(audit: Audit) -> Values:
 def _challenge(audit: Audit) -> Values:
     """The 2023 challenge's forgetting quality and score."""
     retrained = _finite(audit.scores(audit.reference, audit.members))
+    rules = dict(bins=audit.config.challenge_bins, narrow=audit.config.challenge_narrow)
     if audit.is_reference:
         yield "population:challenge_quality_perfect", challenge.perfect_quality(
-            len(retrained), len(retrained), bins=audit.config.challenge_bins)
+            len(retrained), len(retrained), **rules)
         half = len(retrained) // 2
         if half < _LEAST_CHALLENGE:
             raise Refused("half of the M_Rs are compared with the other half, "
                           f"{_LEAST_CHALLENGE} of either at least, and half of {len(retrained)} "
                           f"is {half}")
-        found = challenge.forgetting_quality(retrained[:half], retrained[half:2 * half],
-                                             bins=audit.config.challenge_bins)
+        found = challenge.forgetting_quality(retrained[:half], retrained[half:2 * half], **rules)
         yield "population:challenge_quality_halves", found.value
         return
     unlearned = _finite(audit.scores(audit.outcome, audit.members))
-    found = challenge.forgetting_quality(unlearned, retrained, bins=audit.config.challenge_bins)
+    found = challenge.forgetting_quality(unlearned, retrained, **rules)
     yield "population:challenge_quality", found.value
     yield "population:challenge_quality_low", found.low
     yield "population:challenge_quality_high", found.high

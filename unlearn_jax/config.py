@@ -66,6 +66,7 @@ def default_config() -> ml_collections.ConfigDict:
         output_scale=40.0,        # label units
         output_offset=20.0,       # label units
         preprocess="unit",        # unit (-1..1) | caffe (BGR, mean subtracted) | vggface2 | torch
+        own_preprocess=False,     # keep it though pretrained weights were trained with another one
         dtype="float32",          # float32 | bfloat16: the arithmetic; parameters stay float32
         frozen=(),                # regular expressions over parameter paths that stay fixed
         pretrained="",            # .h5 (Keras, VGGFace2) or .safetensors (torchvision, timm)
@@ -117,6 +118,8 @@ def default_config() -> ml_collections.ConfigDict:
         within=(5.0,),            # regression: accuracy counts errors up to this, label units
         audits=("mia",),          # audits.py lists them; some need many seeds
         challenge_bins=13,        # 13 as the challenge describes it; 14 as its code had it
+        challenge_narrow=0.0,     # epsilon is 50 where one kind of models has less than this share
+                                  # of the other's range; 0.01 as the challenge's code had it
         relearn_epochs=0,         # train on D_f this long to see how fast it comes back; 0: do not
         relearn_rate=1e-3,        # learning rate of that
         layers=True,              # layers.csv: how far the weights are from M_O's and M_R's
@@ -217,6 +220,7 @@ _RANGES = {
     "unlearn.spread": (1e-6, math.inf),
     "eval.batch_size": (1, math.inf),
     "eval.challenge_bins": (1, 100),
+    "eval.challenge_narrow": (0, 1),
     "eval.relearn_epochs": (0, math.inf),
     "eval.relearn_rate": (0, math.inf),
     "eval.explain_samples": (0, math.inf),

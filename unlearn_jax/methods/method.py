@@ -105,7 +105,12 @@ class Method:
       strength: the option that decides how much is changed, which a comparison searches along
         with the learning rate; '': none.
       strengths: factors of its configured value, in the weakest and in the strongest trial.
+      dials: for a method whose options decide which of them is searched: from its options, by name
+        the factors of each that a comparison searches, the one that trials.csv shows first. None:
+        `strength` alone.
       numbers: part of the key of its models; raised when the same config starts to give others.
+      later: options that came after models were stored. At their defaults, which change nothing,
+        they leave no trace in the key, so that those models are found.
       source: paper and equation or public code, for tables.
       scheme: '' for a method that changes M_O or trains like it. Else the name of a training
         scheme in `stages.SCHEMES`, which makes its own models with the options and settings of
@@ -124,7 +129,9 @@ class Method:
     own_runs: bool = False
     strength: str = ""
     strengths: tuple[float, float] = (0.25, 4.0)
+    dials: Callable[[ml_collections.ConfigDict], Mapping[str, tuple[float, float]]] | None = None
     numbers: int = 1
+    later: tuple[str, ...] = ()
     source: str = ""
     scheme: str = ""
 
@@ -135,8 +142,16 @@ class Method:
         if self.strength and type(self.options[self.strength]) not in (int, float):
             raise ValueError(f"strength={self.strength!r} is {self.options[self.strength]!r}; it "
                              "must be a number")
+        if unknown := [key for key in self.later if key not in self.options]:
+            raise ValueError(f"later={unknown!r}: none of the method's options")
         if len(self.strengths) != 2 or min(self.strengths) <= 0:
             raise ValueError(f"strengths={self.strengths}; allowed: two positive factors")
+
+    def searched(self, options: ml_collections.ConfigDict) -> Mapping[str, tuple[float, float]]:
+        """The options that a comparison searches, with the factors of the two ends."""
+        if self.dials:
+            return self.dials(options)
+        return {self.strength: self.strengths} if self.strength else {}
 
     def make_optimizer(self, settings: OptimizerSettings) -> optax.GradientTransformation:
         """The optimiser of these settings, with as many states as the method needs."""

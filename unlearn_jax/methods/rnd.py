@@ -46,13 +46,18 @@ def make_step(setting: Setting) -> Step:
     return relabelled(make_train_step(setting.model, setting.optimizer, setting.loss), setting)
 
 
-def relabelled(train_step: Step, setting: Setting) -> Step:
-    """A step whose batches have random labels on D_f, drawn anew each epoch."""
+def relabelled(train_step: Step, setting: Setting, exclude_true: bool = False) -> Step:
+    """A step whose batches have random labels on D_f, drawn anew each epoch.
+
+    Args:
+      train_step, setting: of the method.
+      exclude_true: whether uniform draws leave out the true label.
+    """
 
     def draw(key, batch):
         # Within an epoch a sample's draw does not depend on its batch.
         return draw_labels(jax.random.fold_in(key, batch.epoch), batch.rows, batch.labels,
-                           setting.labels, setting.config)
+                           setting.labels, setting.config, exclude_true)
 
     return with_forget_labels(train_step, draw)
 
@@ -76,7 +81,7 @@ def with_forget_labels(train_step: Step, draw: Callable[[jax.Array, Batch], jax.
 
 
 def draw_labels(key: jax.Array, rows: jax.Array, labels: jax.Array, space: LabelSpace,
-                cfg: ml_collections.ConfigDict) -> jax.Array:
+                cfg: ml_collections.ConfigDict, exclude_true: bool = False) -> jax.Array:
     """Random labels for samples.
 
     Args:
@@ -85,18 +90,26 @@ def draw_labels(key: jax.Array, rows: jax.Array, labels: jax.Array, space: Label
       labels: `[B]` true labels, label units or classes.
       space: the label space.
       cfg: the section `unlearn` of the config.
+      exclude_true: whether uniform draws leave out the true label; in regression, the whole number
+        nearest to it. It needs two labels to draw from.
 
     Returns:
       `[B]` labels in the type and unit of `labels`.
     """
     keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+
+    def uniform(low: int, high: int) -> jax.Array:
+        if not exclude_true:
+            return jax.vmap(lambda k: jax.random.randint(k, (), low, high + 1))(keys)
+        true = jnp.clip(jnp.round(labels), low, high).astype(jnp.int32)
+        drawn = jax.vmap(lambda k: jax.random.randint(k, (), low, high))(keys)
+        return drawn + (drawn >= true)  # those above it move up by one
+
     if space.num_classes:
-        return jax.vmap(lambda k: jax.random.randint(k, (), 0, space.num_classes))(keys)
+        return uniform(0, space.num_classes - 1)
     as_published = cfg.label_units == "as_published"
     if cfg.labels == "uniform":
-        low, high = round(space.low), round(space.high)
-        drawn = jax.vmap(lambda k: jax.random.randint(k, (), low, high + 1))(keys)
-        drawn = drawn.astype(labels.dtype)
+        drawn = uniform(round(space.low), round(space.high)).astype(labels.dtype)
     else:
         smallest, largest = cfg.offset
 

@@ -27,7 +27,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from unlearn_jax import data, processes, workdir
+from unlearn_jax import belonging, data, processes, workdir
 from unlearn_jax.arms import arm_config
 from unlearn_jax.config import default_config
 from unlearn_jax.data.augment import augmentation
@@ -259,13 +259,14 @@ def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
         weights = balanced_weights(trained.labels[splits.rows.source], dataset.num_classes)
     loss = make_loss(config.train.loss, config.model.output_scale, weights)
     return Study(config, config_name, store, run, dataset, splits, resident, index, model, loss,
-                 bar, stamped, seconds)
+                 bar, stamped, seconds,
+                 belonging.notes(config.model, model, dataset.images, splits.train))
 
 
 def record_data(study: Study) -> None:
     """Notes the data, and what a reader must know of them, in the study's run."""
     for warning in (lost_unasked(study.config.data, study.dataset),
-                    *seen_elsewhere(study.dataset, study.splits)):
+                    *seen_elsewhere(study.dataset, study.splits), *study.notes):
         if warning:
             logging.warning(warning)
             study.run.warn(warning)

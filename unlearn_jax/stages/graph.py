@@ -31,6 +31,7 @@ _WALKS = 2
 
 # Keys of `data` that a trained model depends on beyond the fingerprint of what was loaded.
 _DATA_KEYS = ("task", "split", "seed", "balance")
+_MODEL_EXCEPT = ("own_preprocess",)  # allows what another key says
 _COPY_KEYS = ("rotation", "shift", "zoom", "flip")  # of augmented copies, where there are any
 _TRAIN_KEYS = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "warmup",
                "weight_decay", "momentum", "loss", "class_weights", "patience", "keep")
@@ -93,6 +94,7 @@ class Study:
       dataset: as loaded; the resident images and labels may hold an injection (data/inject.py).
       stamped: `[t]` resident rows of the test images with the injected patch; none without one.
       load_seconds: what loading the data took.
+      notes: what a reader must know of the pretrained weights.
     """
 
     config: ml_collections.ConfigDict
@@ -108,6 +110,7 @@ class Study:
     bar: Callable[..., Any] | None
     stamped: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
     load_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -130,7 +133,8 @@ def original_stage(study: Study) -> Stage:
         "numbers": _NUMBERS, "data": study.dataset.fingerprint,
         "num_classes": study.dataset.num_classes, "seeds": config.seeds,
         "split": {k: config.data[k] for k in data_keys},
-        "model": {**config.model.to_dict(), "pretrained": _file_digest(config.model.pretrained)},
+        "model": {**{k: v for k, v in config.model.to_dict().items() if k not in _MODEL_EXCEPT},
+                  "pretrained": _file_digest(config.model.pretrained)},
         "train": {k: config.train[k] for k in _TRAIN_KEYS}, **_decay(config.train),
     }
     return Stage("original", None, 0, parts)
@@ -154,7 +158,9 @@ def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list
              "label_range": (study.config.data.label_min, study.config.data.label_max)}
     parts |= _decay(section)
     if found.method.options:
-        parts["options"] = method_options(section, found).to_dict()
+        parts["options"] = {
+            key: value for key, value in method_options(section, found).to_dict().items()
+            if key not in found.method.later or value != found.method.options[key]}
     if found.code:
         parts |= {"code": found.code, "walks": _WALKS}
     if found.method.numbers > 1:
