@@ -29,13 +29,15 @@ def absolute_errors(outputs_MN: jax.Array, labels_N: jax.Array) -> jax.Array:
 def class_errors(logits_MNC: jax.Array, labels_N: jax.Array) -> jax.Array:
     """`1 - p(true class)` `[M, N]`: the counterpart of an absolute error for classes.
 
+    The sum of the other classes' probabilities, which keeps its digits where p is nearly 1.
+
     Raises:
       ValueError: the shapes are not `[M, N, C]` and `[N]`.
     """
     check_rank("logits", logits_MNC, 3, "[M, N, C]")
     check_labels(logits_MNC, labels_N)
-    probabilities = jax.nn.softmax(logits_MNC, axis=-1)
-    return 1 - jnp.take_along_axis(probabilities, labels_N[None, :, None], axis=-1)[..., 0]
+    is_label = jax.nn.one_hot(labels_N, logits_MNC.shape[2], dtype=bool)[None]
+    return jnp.sum(jax.nn.softmax(logits_MNC, axis=-1), axis=-1, where=~is_label)
 
 
 @jax.jit
