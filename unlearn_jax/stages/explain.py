@@ -146,9 +146,9 @@ def _flat(found: Explanation) -> dict[str, np.ndarray]:
 
 
 def _without_failed(file: Any) -> Explanation:
-    """As stored, with NaN for members that failed."""
+    """As stored, with NaN for members that failed or whose outputs are not finite."""
     arrays: dict[str, Any] = {"channels": {}, "partners": {}}
-    failed = file["failed"]
+    failed = file["failed"] | ~np.isfinite(file["values"]).all(1)
     for name in file.files:
         if name == "failed":
             continue
