@@ -75,7 +75,7 @@ def default_config() -> ml_collections.ConfigDict:
         batch_size=64,
         optimizer="adam",         # adam | sgd
         learning_rate=3e-3,
-        schedule="onecycle",      # constant | cosine | onecycle
+        schedule="onecycle",      # constant | cosine | onecycle (optim.py says how it ends)
         warmup=0.25,              # onecycle: share of the steps that the rate rises
         weight_decay=0.0,         # adam: decoupled; sgd: part of the gradient
         momentum=0.9,             # sgd
