@@ -24,7 +24,7 @@ THROUGH_THE_FINGERPRINT = {
     "data.fraction", "data.repeats", "data.quality", "data.quality_sharpness",
     "data.quality_contrast", "data.quality_brightness", "data.groups"}
 # They change how often and what is written, and no model.
-WITHOUT_EFFECT = {"train.checkpoint_seconds", "train.tensorboard"}
+WITHOUT_EFFECT = {"train.checkpoint_seconds", "train.tensorboard", "data.label_unit"}
 # Random labels come from the range, which the fingerprint does not show.
 UNLEARNED_ONLY = {"data.label_min", "data.label_max"}
 OPTIONS = {f"unlearn.{option}" for option in METHODS["rnd"].reads}
@@ -33,7 +33,8 @@ UNREAD = {"unlearn.spread"}
 
 # Where the rules of `_another` give no legal value.
 OTHER_VALUES = {
-    "data.source": "digits", "data.path": "elsewhere", "data.task": "classification",
+    "data.source": "digits", "data.path": "elsewhere", "data.label_unit": "days",
+    "data.task": "classification",
     "data.split": (0.5, 0.3, 0.2), "data.label_min": 21, "data.label_max": 59,
     "data.repeats": "drop", "data.quality": "on", "model.name": "resnet18",
     "model.variant": "keras",

@@ -29,7 +29,7 @@ def audited(monkeypatch, request, inject=""):
         _, stamped = splits.injection.training_view(data, splits.test)
     study = types.SimpleNamespace(
         splits=splits, dataset=data, stamped=stamped, run=None,
-        config=types.SimpleNamespace(eval=default_config().eval))
+        config=types.SimpleNamespace(eval=default_config().eval, data=default_config().data))
     study.trained_labels = Study.trained_labels.fget(study)
     rows = {"forget": splits.forget(forget_set), "test": splits.test, "stamped": splits.test}
     targets = Targets({name: data.labels[r] for name, r in rows.items()}, {})

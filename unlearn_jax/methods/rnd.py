@@ -5,7 +5,10 @@ training data: augmented copies of a sample (`data.balance`) have labels of thei
 
 * `uniform`: a whole number from the label range (regression) or a class (classification);
 * `offset`: the true label plus or minus a whole number of label units from
-  `unlearn.offset`, clipped to the label range (regression only). Under the absolute error it
+  `unlearn.offset`, clipped to the label range (regression only).
+
+Whole numbers are those of years; of labels in another unit they count fortieths of the label range
+(units.py). Under the absolute error it
   forgets next to nothing: nearer to the true label than the smallest offset, as many labels lie
   above a prediction as below, so that the mean loss is flat there, and beyond it slopes back.
 
@@ -25,6 +28,7 @@ import ml_collections
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods.method import LabelSpace, Method, Setting, over_all
 from unlearn_jax.train import Batch, Step, make_train_step
+from unlearn_jax.units import offset_steps
 
 
 def check(setting: Setting) -> None:
@@ -92,15 +96,14 @@ def draw_labels(key: jax.Array, rows: jax.Array, labels: jax.Array, space: Label
         return jax.vmap(lambda k: jax.random.randint(k, (), 0, space.num_classes))(keys)
     as_published = cfg.label_units == "as_published"
     if cfg.labels == "uniform":
-        low, high = round(space.low), round(space.high)
-        drawn = jax.vmap(lambda k: jax.random.randint(k, (), low, high + 1))(keys)
-        drawn = drawn.astype(labels.dtype)
+        values = jnp.asarray(space.values, labels.dtype)
+        drawn = values[jax.vmap(lambda k: jax.random.randint(k, (), 0, len(values)))(keys)]
     else:
-        smallest, largest = cfg.offset
+        steps = offset_steps(cfg.offset, space.step)
 
         def offset(k):
             key_size, key_sign = jax.random.split(k)
-            size = jax.random.randint(key_size, (), smallest, largest + 1)
+            size = space.step * jax.random.randint(key_size, (), steps.start, steps.stop)
             return jnp.where(jax.random.bernoulli(key_sign), size, -size)
 
         base = labels / space.scale if as_published else labels

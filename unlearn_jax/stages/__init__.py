@@ -56,12 +56,11 @@ from unlearn_jax.stages.populations import record_reused
 from unlearn_jax.stages.variants import unlearn_variants
 from unlearn_jax.store import Store
 from unlearn_jax.train import balanced_weights, make_loss
+from unlearn_jax.units import FACES
 
 # By `Method.scheme`. Each makes, from a study, the stage of M_O and the method's options, what has
 # `run()`: it trains what the store lacks and returns the models to be evaluated.
 SCHEMES = {"sisa": sisa.make_scheme}
-# The sources whose labels are what the default range of labels is meant for.
-_FACES = ("synthetic", "utkface", "tfds:utkface")
 
 
 def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Path, store: Store,
@@ -299,7 +298,7 @@ def lost_unasked(settings: ml_collections.ConfigDict, dataset: Dataset) -> str:
     """
     default, steps = default_config().data, dataset.histograms
     bounds = settings.label_min, settings.label_max
-    if ("range" not in steps or settings.source in _FACES
+    if ("range" not in steps or settings.source in FACES
             or bounds != (default.label_min, default.label_max)):
         return ""
     before = sum(steps.get("fraction", steps["all"]).values())

@@ -20,6 +20,7 @@ from unlearn_jax.results import started
 from unlearn_jax.splits import ForgetSet, Splits
 from unlearn_jax.store import Store, stage_key
 from unlearn_jax.train import Loss
+from unlearn_jax.units import label_step
 
 # Part of every model's key. Raise it when the same config starts to give other models (the
 # golden test says so), or a store would mix models of two versions. Where they are a single
@@ -132,6 +133,7 @@ def original_stage(study: Study) -> Stage:
         "split": {k: config.data[k] for k in data_keys},
         "model": {**config.model.to_dict(), "pretrained": _file_digest(config.model.pretrained)},
         "train": {k: config.train[k] for k in _TRAIN_KEYS}, **_decay(config.train),
+        **(_label_step(study) if config.data.balance else {}),
     }
     return Stage("original", None, 0, parts)
 
@@ -151,7 +153,9 @@ def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list
     keys = (*_UNLEARN_KEYS, *found.method.reads)
     parts = {"original": original.key, "forget": forget_parts(study, forget_set),
              "unlearn": {k: section[k] for k in keys},
-             "label_range": (study.config.data.label_min, study.config.data.label_max)}
+             "label_range": tuple(int(v) if v == int(v) else v for v in (
+                 study.config.data.label_min, study.config.data.label_max)),
+             **_label_step(study)}
     parts |= _decay(section)
     if found.method.options:
         parts["options"] = method_options(section, found).to_dict()
@@ -161,6 +165,12 @@ def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list
         parts["numbers"] = found.method.numbers
     return [Stage(found.name, forget_set, epochs, {**parts, "epochs": epochs})
             for epochs in sorted(section.epochs)]
+
+
+def _label_step(study: Study) -> dict[str, float]:
+    """Of labels that are no years: by it strata, bins and random labels are told apart."""
+    step = 1.0 if study.dataset.num_classes else label_step(study.config.data)
+    return {} if step == 1 else {"label_step": step}
 
 
 def _decay(section: ml_collections.ConfigDict) -> dict[str, str]:

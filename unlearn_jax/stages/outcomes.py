@@ -18,6 +18,7 @@ from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
 from unlearn_jax.stages.relearn import MEASURES, relearn_measures, relearn_stage
 from unlearn_jax.store import stage_key
+from unlearn_jax.units import label_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +157,8 @@ def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
                                 *study.splits.injection.like_injected(study.dataset.labels[test]))
     audit = audits.Audit(outcome, reference, targets, members, others,
                          study.dataset.num_classes > 0, study.config.eval,
-                         study.splits.injection)
+                         study.splits.injection,
+                         1.0 if study.dataset.num_classes else label_step(study.config.data))
     return audits.audit_rows(audit, study.config.eval.audits)
 
 
