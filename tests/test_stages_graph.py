@@ -44,7 +44,8 @@ OTHER_VALUES = {
     "train.loss": "mse", "unlearn.method": "ft", "unlearn.optimizer": "sgd",
     "unlearn.schedule": "constant", "unlearn.labels": "uniform",
     "unlearn.label_units": "as_published", "data.inject": "patch:20-30:4",
-    "train.class_weights": "balanced", "train.keep": "last", "unlearn.from_seed": 1,
+    "train.class_weights": "balanced", "train.keep": "last", "train.recalibrate_norms": "on",
+    "unlearn.from_seed": 1,
     "data.groups": (20.0, 40.0),
     "eval.audits": ("lira",), "eval.explain_baseline": "black",
     "compare.methods": ("ft",), "compare.budget": "wall",
@@ -84,7 +85,9 @@ def _another(key, value):
 
 def _study(config, **dataset):
     return types.SimpleNamespace(config=config, seeds=config.seeds,
-                                 dataset=types.SimpleNamespace(**{**vars(DATASET), **dataset}))
+                                 dataset=types.SimpleNamespace(**{**vars(DATASET), **dataset}),
+                                 splits=types.SimpleNamespace(rows=types.SimpleNamespace(
+                                     source=np.arange(1800))))
 
 
 def _keys(study, forget_set=FORGET):

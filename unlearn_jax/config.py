@@ -15,6 +15,7 @@ from unlearn_jax.errors import ConfigError
 from unlearn_jax.explain.attribution import BASELINES
 from unlearn_jax.methods import METHODS, find_method
 from unlearn_jax.models import DEPTHS
+from unlearn_jax.norms import SETTINGS
 from unlearn_jax.requests import check_requests
 from unlearn_jax.search import make_trials, method_config
 from unlearn_jax.units import check_units, in_label_units
@@ -86,6 +87,8 @@ def default_config() -> ml_collections.ConfigDict:
                                   # have in D_o, whose counts M_R is given as well
         patience=0,               # epochs without a better validation loss; 0: never stop early
         keep="best",              # best (by validation loss) | last: the weights after all epochs
+        recalibrate_norms="auto", # auto | on | off: models predict with the training set's batch
+                                  # statistics; auto: where few steps leave over 1 % (norms.py)
         checkpoint_seconds=120.0, # a half-finished stage is saved this often
         tensorboard=False,        # also write TensorBoard logs under WORKDIR/tensorboard
     ))
@@ -172,6 +175,7 @@ _CHOICES = {
     "train.optimizer": ("adam", "sgd"),
     "train.class_weights": ("none", "balanced"),
     "train.keep": ("best", "last"),
+    "train.recalibrate_norms": SETTINGS,
     "train.schedule": ("constant", "cosine", "onecycle"),
     "unlearn.optimizer": ("adam", "sgd"),
     "unlearn.schedule": ("constant", "cosine", "onecycle"),

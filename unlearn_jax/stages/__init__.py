@@ -27,7 +27,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from unlearn_jax import data, processes, workdir
+from unlearn_jax import data, norms, processes, workdir
 from unlearn_jax.arms import arm_config
 from unlearn_jax.config import default_config
 from unlearn_jax.data.augment import augmentation
@@ -265,6 +265,9 @@ def record_data(study: Study) -> None:
         if warning:
             logging.warning(warning)
             study.run.warn(warning)
+    left = norms.share_left(study.config, len(study.splits.rows.source))
+    if left > norms.LITTLE and study.config.train.recalibrate_norms == "off":
+        study.run.warn(norms.in_words(left, "", None))
     for f in study.splits.forget_sets:
         if f.untrained:
             study.run.warn(f"forget set {f.name}: {f.untrained}")

@@ -16,6 +16,7 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import Model
+from unlearn_jax.norms import recalibrates
 from unlearn_jax.results import started
 from unlearn_jax.splits import ForgetSet, Splits
 from unlearn_jax.store import Store, stage_key
@@ -134,6 +135,8 @@ def original_stage(study: Study) -> Stage:
         "model": {**config.model.to_dict(), "pretrained": _file_digest(config.model.pretrained)},
         "train": {k: config.train[k] for k in _TRAIN_KEYS}, **_decay(config.train),
         **(_label_step(study) if config.data.balance else {}),
+        **({"norms": "recalibrated"} if recalibrates(config, len(study.splits.rows.source))
+           else {}),
     }
     return Stage("original", None, 0, parts)
 
