@@ -24,7 +24,8 @@ THROUGH_THE_FINGERPRINT = {
     "data.fraction", "data.repeats", "data.quality", "data.quality_sharpness",
     "data.quality_contrast", "data.quality_brightness", "data.groups"}
 # They change how often and what is written, and no model.
-WITHOUT_EFFECT = {"train.checkpoint_seconds", "train.tensorboard", "model.own_preprocess"}
+WITHOUT_EFFECT = {"train.checkpoint_seconds", "train.tensorboard", "model.own_preprocess",
+                  "data.label_unit"}
 # Random labels come from the range, which the fingerprint does not show.
 UNLEARNED_ONLY = {"data.label_min", "data.label_max"}
 OPTIONS = {f"unlearn.{option}" for option in METHODS["rnd"].reads}
@@ -33,7 +34,8 @@ UNREAD = {"unlearn.spread"}
 
 # Where the rules of `_another` give no legal value.
 OTHER_VALUES = {
-    "data.source": "digits", "data.path": "elsewhere", "data.task": "classification",
+    "data.source": "digits", "data.path": "elsewhere", "data.label_unit": "days",
+    "data.task": "classification",
     "data.split": (0.5, 0.3, 0.2), "data.label_min": 21, "data.label_max": 59,
     "data.repeats": "drop", "data.quality": "on", "model.name": "resnet18",
     "model.variant": "keras",
@@ -43,7 +45,8 @@ OTHER_VALUES = {
     "train.loss": "mse", "unlearn.method": "ft", "unlearn.optimizer": "sgd",
     "unlearn.schedule": "constant", "unlearn.labels": "uniform",
     "unlearn.label_units": "as_published", "data.inject": "patch:20-30:4",
-    "train.class_weights": "balanced", "train.keep": "last", "unlearn.from_seed": 1,
+    "train.class_weights": "balanced", "train.keep": "last", "train.recalibrate_norms": "on",
+    "unlearn.from_seed": 1,
     "data.groups": (20.0, 40.0),
     "eval.audits": ("lira",), "eval.explain_baseline": "black",
     "compare.methods": ("ft",), "compare.budget": "wall",
@@ -84,7 +87,9 @@ def _another(key, value):
 
 def _study(config, **dataset):
     return types.SimpleNamespace(config=config, seeds=config.seeds,
-                                 dataset=types.SimpleNamespace(**{**vars(DATASET), **dataset}))
+                                 dataset=types.SimpleNamespace(**{**vars(DATASET), **dataset}),
+                                 splits=types.SimpleNamespace(rows=types.SimpleNamespace(
+                                     source=np.arange(1800))))
 
 
 def _keys(study, forget_set=FORGET):

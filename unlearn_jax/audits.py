@@ -6,6 +6,7 @@ prefix `population:`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -68,6 +69,7 @@ class Audit:
       classification: outputs are logits.
       config: the section `eval` of the config.
       injection: of the training samples, if any.
+      step: label units that stand for a year (`units.label_step`; regression).
     """
 
     outcome: Outcome
@@ -78,6 +80,7 @@ class Audit:
     classification: bool
     config: ml_collections.ConfigDict
     injection: Injection | None = None
+    step: float = 1.0
 
     @property
     def is_reference(self) -> bool:
@@ -187,7 +190,8 @@ def _confusion(audit: Audit) -> Values:
             yield f"confusion_{split}", np.asarray(counts) / asked
             continue
         # A prediction counts as the whole label nearest to it.
-        bins = dict(bin_a=(a.low - 0.5, a.high + 0.5), bin_b=(b.low - 0.5, b.high + 0.5))
+        half = audit.step / 2
+        bins = dict(bin_a=(a.low - half, a.high + half), bin_b=(b.low - half, b.high + half))
         for name, count in (("confusion", confusion.binned_confusion),
                             ("confusion_nearer", confusion.nearer_confusion)):
             yield f"{name}_{split}", np.asarray(count(outputs, labels, **bins)) / asked
@@ -218,8 +222,11 @@ def _distances(audit: Audit) -> Values:
         raise Refused(f"it needs two seeds, there is {len(mine)}")
     yield "w1_forget", np.asarray(distributions.wasserstein(mine, theirs, over="samples"))
     halves = _halves(audit, audit.forget, _LEAST_DISTANCES)
+    # Margins are cut off as in the source; labels may have any unit.
+    klom = functools.partial(distributions.klom,
+                             **({} if audit.classification else {"limit": np.inf}))
     for name, distance in (("w1", distributions.wasserstein),
-                           ("js", distributions.jensen_shannon), ("klom", distributions.klom)):
+                           ("js", distributions.jensen_shannon), ("klom", klom)):
         yield f"population:{name}", float(np.mean([distance(*pair) for pair in halves]))
 
 

@@ -30,7 +30,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from unlearn_jax import commandline, data, disk
-from unlearn_jax.config import check_config
+from unlearn_jax.config import check_config, completed
 from unlearn_jax.errors import InputError
 from unlearn_jax.labels import find_class
 from unlearn_jax.metrics import linear_models
@@ -215,7 +215,7 @@ _POSITIVE = flags.DEFINE_string("positive", "0", "The class told from the rest; 
 def main(argv: list[str]) -> None:
     """The command."""
     del argv
-    config = _CONFIG.value
+    config = completed(_CONFIG.value)
     check_config(config)
     jax.config.update("jax_platforms", "cpu")  # nothing here is worth the way to an accelerator
     settings = Settings(_numbers(_STEPS.value), _SAMPLES.value, _RIDGE.value, _POSITIVE.value)

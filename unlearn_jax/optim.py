@@ -20,7 +20,7 @@ class OptimizerSettings:
     Attributes:
       name: `adam` or `sgd`.
       learning_rate: the peak rate.
-      schedule: `constant`, `cosine` (down to zero) or `onecycle` (up, then down).
+      schedule: `constant`, `cosine` (down to zero) or `onecycle` (up, then down to 1e-4).
       warmup: share of the steps that `onecycle` rises.
       weight_decay: for `adam` decoupled, multiplied by the learning rate (AdamW); for `sgd` part
         of the gradient, as the published values of the methods mean it.
@@ -118,7 +118,9 @@ def rate_at(settings: OptimizerSettings, fraction: jax.Array) -> jax.Array:
 
     Returns:
       A factor in [0, 1]. `onecycle` rises from 1/25 to 1 and falls to 1/10,000, both along
-      a half cosine (Smith and Topin 2018, in the form used by PyTorch and Optax).
+      a half cosine (Smith and Topin 2018). That is the form of PyTorch and Optax but for its end:
+      with their defaults they fall to 1/250,000, as their `final_div_factor` of 10,000 divides
+      the first rate and not the peak. 400 there is the schedule here.
     """
     if settings.schedule == "constant":
         return jnp.ones_like(fraction)

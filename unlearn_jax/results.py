@@ -66,6 +66,19 @@ def started(seeds: tuple[int, ...], from_seed: int) -> np.ndarray:
     return np.full(len(seeds), seeds.index(from_seed))
 
 
+def unusable(outputs: np.ndarray) -> np.ndarray:
+    """`[M]`: how many samples have an output that is no number to compute with.
+
+    It is not finite, or so large that the sum of the errors over all samples is not.
+
+    Args:
+      outputs: `[M, N]` label units, or logits `[M, N, C]`.
+    """
+    most = np.finfo(np.float32).max / outputs.shape[1]
+    with np.errstate(invalid="ignore"):
+        return (~(np.abs(outputs) < most)).reshape(*outputs.shape[:2], -1).any(2).sum(1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Targets:
     """The samples of a forget set's splits.

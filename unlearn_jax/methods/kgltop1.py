@@ -128,7 +128,8 @@ def comparable(logits: jax.Array, setting: Setting) -> jax.Array:
     if setting.labels.num_classes:
         return logits
     variance = jnp.mean(jnp.square(logits), axis=1, keepdims=True)
-    return logits / jnp.sqrt((variance + _TINY) * max(setting.config.spread, 1.0))
+    spread = max(setting.config.spread / setting.labels.step, 1.0)
+    return logits / jnp.sqrt((variance + _TINY) * spread)
 
 
 def make_step(setting: Setting) -> Step:

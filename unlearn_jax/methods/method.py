@@ -1,6 +1,7 @@
 """What a method is and what it may know."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ class LabelSpace:
       scale: label units per unit of normalised label (`model.output_scale`).
       mean, std: of the training split's labels, label units (regression).
       frequencies: share of each class in the training split; empty for regression.
+      step: label units that stand for a year (`units.label_step`; regression).
     """
 
     low: float
@@ -34,6 +36,14 @@ class LabelSpace:
     mean: float = 0.0
     std: float = 1.0
     frequencies: tuple[float, ...] = ()
+    step: float = 1.0
+
+    @property
+    def values(self) -> np.ndarray:
+        """`[K]` the whole numbers of a regression's range, or its ends and every step between."""
+        if self.step == 1:
+            return np.arange(math.ceil(self.low), math.floor(self.high) + 1)
+        return np.linspace(self.low, self.high, round((self.high - self.low) / self.step) + 1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,10 @@ training data: augmented copies of a sample (`data.balance`) have labels of thei
 
 * `uniform`: a whole number from the label range (regression) or a class (classification);
 * `offset`: the true label plus or minus a whole number of label units from
-  `unlearn.offset`, clipped to the label range (regression only). Under the absolute error it
+  `unlearn.offset`, clipped to the label range (regression only).
+
+Whole numbers are those of years; of labels in another unit they count fortieths of the label range
+(units.py). Under the absolute error it
   forgets next to nothing: nearer to the true label than the smallest offset, as many labels lie
   above a prediction as below, so that the mean loss is flat there, and beyond it slopes back.
 
@@ -26,6 +29,7 @@ import ml_collections
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods.method import LabelSpace, Method, Setting, over_all
 from unlearn_jax.train import Batch, Step, make_train_step
+from unlearn_jax.units import offset_steps
 
 
 def check(setting: Setting) -> None:
@@ -90,7 +94,7 @@ def draw_labels(key: jax.Array, rows: jax.Array, labels: jax.Array, space: Label
       labels: `[B]` true labels, label units or classes.
       space: the label space.
       cfg: the section `unlearn` of the config.
-      exclude_true: whether uniform draws leave out the true label; in regression, the whole number
+      exclude_true: whether uniform draws leave out the true label; in regression, the value
         nearest to it. It needs two labels to draw from.
 
     Returns:
@@ -98,24 +102,24 @@ def draw_labels(key: jax.Array, rows: jax.Array, labels: jax.Array, space: Label
     """
     keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
 
-    def uniform(low: int, high: int) -> jax.Array:
-        if not exclude_true:
-            return jax.vmap(lambda k: jax.random.randint(k, (), low, high + 1))(keys)
-        true = jnp.clip(jnp.round(labels), low, high).astype(jnp.int32)
-        drawn = jax.vmap(lambda k: jax.random.randint(k, (), low, high))(keys)
-        return drawn + (drawn >= true)  # those above it move up by one
+    def uniform(count: int, true: jax.Array) -> jax.Array:
+        """Of the numbers below `count`, but for the true one where it is excluded."""
+        drawn = jax.vmap(lambda k: jax.random.randint(k, (), 0, count - exclude_true))(keys)
+        return drawn + (drawn >= true) if exclude_true else drawn
 
     if space.num_classes:
-        return uniform(0, space.num_classes - 1)
+        return uniform(space.num_classes, labels)
     as_published = cfg.label_units == "as_published"
     if cfg.labels == "uniform":
-        drawn = uniform(round(space.low), round(space.high)).astype(labels.dtype)
+        values = jnp.asarray(space.values, labels.dtype)
+        nearest = jnp.argmin(jnp.abs(values[None] - labels[:, None]), axis=1)
+        drawn = values[uniform(len(values), nearest)]
     else:
-        smallest, largest = cfg.offset
+        steps = offset_steps(cfg.offset, space.step)
 
         def offset(k):
             key_size, key_sign = jax.random.split(k)
-            size = jax.random.randint(key_size, (), smallest, largest + 1)
+            size = space.step * jax.random.randint(key_size, (), steps.start, steps.stop)
             return jnp.where(jax.random.bernoulli(key_sign), size, -size)
 
         base = labels / space.scale if as_published else labels

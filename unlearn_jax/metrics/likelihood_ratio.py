@@ -8,6 +8,9 @@ that is roughly normal over models, never whether a model was right.
 Variances are of n - 1 models, as samples of all models that could have been trained. The public
 code divides by n (`ddof=0`), which calls both distributions narrower than they are: with six or
 seven models of a kind probabilities differ by up to 0.07.
+
+In float64: models differ by little where scores are large, and the two densities of a score far
+from both means are nearly the same.
 """
 
 import functools
@@ -19,7 +22,7 @@ import numpy as np
 from unlearn_jax.metrics.shapes import Array, Refused, check_finite, check_rank
 
 
-def u_lira(scores_MN: Array, forgot_KN: Array, never_LN: Array, ddof: int = 1) -> jax.Array:
+def u_lira(scores_MN: Array, forgot_KN: Array, never_LN: Array, ddof: int = 1) -> np.ndarray:
     """`N(z; mu_u, sd_u) / (N(z; mu_u, sd_u) + N(z; mu_n, sd_n))` `[M, N]` of other models.
 
     Above 0.5: more like the models that forgot the sample. The M models must not be among the
@@ -36,7 +39,7 @@ def u_lira(scores_MN: Array, forgot_KN: Array, never_LN: Array, ddof: int = 1) -
       Refused: fewer than two models in a group, or scores that do not differ between them.
     """
     _check_ddof(ddof)
-    scores_MN, forgot_KN, never_LN = _float32(scores_MN, forgot_KN, never_LN)
+    scores_MN, forgot_KN, never_LN = _float64(scores_MN, forgot_KN, never_LN)
     _check_groups(forgot_KN, never_LN, models=2)
     check_rank("scores", scores_MN, 2, "[M, N]")
     if scores_MN.shape[1] != forgot_KN.shape[1]:
@@ -45,11 +48,12 @@ def u_lira(scores_MN: Array, forgot_KN: Array, never_LN: Array, ddof: int = 1) -
     check_finite("the scores judged", scores_MN)
     _check_spread("forgot the samples", forgot_KN)
     _check_spread("never saw the samples", never_LN)
-    return _probabilities(scores_MN, forgot_KN, never_LN, ddof)
+    with jax.enable_x64(True):
+        return jax.device_get(_probabilities(scores_MN, forgot_KN, never_LN, ddof))
 
 
 def u_lira_leave_pair_out(forgot_KN: Array, never_KN: Array,
-                          ddof: int = 1) -> tuple[jax.Array, jax.Array]:
+                          ddof: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """`u_lira` of the models themselves, `[K, N]` twice; pair k is left out when k is judged.
 
     Both fits are of K - 1 models, and none has seen the model judged or its counterpart. Were
@@ -68,7 +72,7 @@ def u_lira_leave_pair_out(forgot_KN: Array, never_KN: Array,
         when any one model is left out.
     """
     _check_ddof(ddof)
-    forgot_KN, never_KN = _float32(forgot_KN, never_KN)
+    forgot_KN, never_KN = _float64(forgot_KN, never_KN)
     _check_groups(forgot_KN, never_KN, models=3)
     if len(forgot_KN) != len(never_KN):
         raise ValueError(f"there must be as many models that forgot as never saw the samples, not "
@@ -78,11 +82,11 @@ def u_lira_leave_pair_out(forgot_KN: Array, never_KN: Array,
         # Without the largest or without the smallest: the rest must not be all the same.
         for rest in (scores[1:], scores[:-1]):
             _check_spread(what, rest, " when one model is left out")
-    return _leave_pair_out(forgot_KN, never_KN, ddof)
+    with jax.enable_x64(True):
+        return jax.device_get(_leave_pair_out(forgot_KN, never_KN, ddof))
 
 
-@jax.jit
-def attack_accuracy(forgot_KN: jax.Array, never_LN: jax.Array) -> jax.Array:
+def attack_accuracy(forgot_KN: Array, never_LN: Array) -> np.ndarray:
     """Share `[N]` of models told right, both groups weighing the same; 0.5 is chance.
 
     With few models its largest value over samples is far above that by chance alone: for models
@@ -96,8 +100,9 @@ def attack_accuracy(forgot_KN: jax.Array, never_LN: jax.Array) -> jax.Array:
       ValueError: other shapes.
     """
     _check_groups(forgot_KN, never_LN, models=1)
-    return (jnp.mean(jnp.heaviside(forgot_KN - 0.5, 0.5), axis=0)
-            + jnp.mean(jnp.heaviside(0.5 - never_LN, 0.5), axis=0)) / 2
+    forgot_KN, never_LN = _float64(forgot_KN, never_LN)
+    return (np.mean(np.heaviside(forgot_KN - 0.5, 0.5), axis=0)
+            + np.mean(np.heaviside(0.5 - never_LN, 0.5), axis=0)) / 2
 
 
 @functools.partial(jax.jit, static_argnames="ddof")
@@ -140,9 +145,8 @@ def _check_ddof(ddof: int) -> None:
         raise ValueError(f"ddof is {ddof!r}; allowed: 1, or 0 as the public code")
 
 
-def _float32(*arrays: Array) -> tuple[np.ndarray, ...]:
-    """What is checked must be what is computed with: float64 scores may differ only there."""
-    return tuple(np.asarray(x, np.float32) for x in arrays)
+def _float64(*arrays: Array) -> tuple[np.ndarray, ...]:
+    return tuple(np.asarray(x, np.float64) for x in arrays)
 
 
 def _check_groups(forgot: Array, never: Array, models: int) -> None:

@@ -11,7 +11,7 @@ from unlearn_jax.report import explained_figures, html, markdown, tables
 from unlearn_jax.report.document import Cell, Code, Document, Figure, Section, Table, Text
 from unlearn_jax.report.files import read_json, refuse_repeats, rows_of
 from unlearn_jax.report.inputs import Model, Run, read_run
-from unlearn_jax.report.naming import Metric, model_title
+from unlearn_jax.report.naming import Metric, model_title, pretrained
 from unlearn_jax.report.stats import Estimate, estimate, estimate_pairs
 
 FILE = "explain.csv"
@@ -159,8 +159,10 @@ def _channels(run: Run, rows: pd.DataFrame) -> Table | None:
         "Channels that changed: share of a stage's channels whose mean activation over the whole "
         "set differs by more than 95 % of the channels of independent M_Rs do, after these were "
         f"matched by correlation; {tables.ROUGH}. So {_AGAINST['retrain', 'other']} are at 5 % on "
-        "average. Models of one seed share their first weights and may stay below it. Every "
-        "channel stands in channels.csv.",
+        "average. " + (f"All models began with the weights of {pretrained(run)}, seeds but for "
+                       "the head" if pretrained(run) else
+                       "Models of one seed share their first weights")
+        + " and may stay below it. Every channel stands in channels.csv.",
         (tables.MODEL_COLUMN, ("stage", "whose output"),
          *((f"{_AGAINST[pair]}, {_SETS[s]} (%)", _definition(pair, s, "the next seed, matched"))
            for pair, s in keys)),

@@ -27,7 +27,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from unlearn_jax import belonging, data, processes, workdir
+from unlearn_jax import belonging, data, norms, processes, workdir
 from unlearn_jax.arms import arm_config
 from unlearn_jax.config import default_config
 from unlearn_jax.data.augment import augmentation
@@ -57,12 +57,11 @@ from unlearn_jax.stages.progress import clean
 from unlearn_jax.stages.variants import unlearn_variants
 from unlearn_jax.store import Store
 from unlearn_jax.train import balanced_weights, make_loss
+from unlearn_jax.units import FACES
 
 # By `Method.scheme`. Each makes, from a study, the stage of M_O and the method's options, what has
 # `run()`: it trains what the store lacks and returns the models to be evaluated.
 SCHEMES = {"sisa": sisa.make_scheme}
-# The sources whose labels are what the default range of labels is meant for.
-_FACES = ("synthetic", "utkface", "tfds:utkface")
 
 
 def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Path, store: Store,
@@ -270,6 +269,9 @@ def record_data(study: Study) -> None:
         if warning:
             logging.warning(warning)
             study.run.warn(warning)
+    left = norms.share_left(study.config, len(study.splits.rows.source))
+    if left > norms.LITTLE and study.config.train.recalibrate_norms == "off":
+        study.run.warn(norms.in_words(left, "", None))
     for f in study.splits.forget_sets:
         if f.untrained:
             study.run.warn(f"forget set {f.name}: {f.untrained}")
@@ -303,7 +305,7 @@ def lost_unasked(settings: ml_collections.ConfigDict, dataset: Dataset) -> str:
     """
     default, steps = default_config().data, dataset.histograms
     bounds = settings.label_min, settings.label_max
-    if ("range" not in steps or settings.source in _FACES
+    if ("range" not in steps or settings.source in FACES
             or bounds != (default.label_min, default.label_max)):
         return ""
     before = sum(steps.get("fraction", steps["all"]).values())

@@ -147,9 +147,9 @@ def _flat(found: Explanation) -> dict[str, np.ndarray]:
 
 
 def _without_failed(found: dict[str, np.ndarray]) -> Explanation:
-    """As stored, with NaN for members that failed."""
+    """As stored, with NaN for members that failed or whose outputs are not finite."""
     arrays: dict[str, Any] = {"channels": {}, "partners": {}}
-    failed = found.pop("failed")
+    failed = found.pop("failed") | ~np.isfinite(found["values"]).all(1)
     for name, array in found.items():
         array[failed] = np.nan
         field, *path = name.split("/")

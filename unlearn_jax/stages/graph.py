@@ -16,10 +16,12 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import Model
+from unlearn_jax.norms import recalibrates
 from unlearn_jax.results import started
 from unlearn_jax.splits import ForgetSet, Splits
 from unlearn_jax.store import Store, stage_key
 from unlearn_jax.train import Loss
+from unlearn_jax.units import label_step
 
 # Part of every model's key. Raise it when the same config starts to give other models (the
 # golden test says so), or a store would mix models of two versions. Where they are a single
@@ -136,6 +138,9 @@ def original_stage(study: Study) -> Stage:
         "model": {**{k: v for k, v in config.model.to_dict().items() if k not in _MODEL_EXCEPT},
                   "pretrained": _file_digest(config.model.pretrained)},
         "train": {k: config.train[k] for k in _TRAIN_KEYS}, **_decay(config.train),
+        **(_label_step(study) if config.data.balance else {}),
+        **({"norms": "recalibrated"} if recalibrates(config, len(study.splits.rows.source))
+           else {}),
     }
     return Stage("original", None, 0, parts)
 
@@ -155,7 +160,9 @@ def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list
     keys = (*_UNLEARN_KEYS, *found.method.reads)
     parts = {"original": original.key, "forget": forget_parts(study, forget_set),
              "unlearn": {k: section[k] for k in keys},
-             "label_range": (study.config.data.label_min, study.config.data.label_max)}
+             "label_range": tuple(int(v) if v == int(v) else v for v in (
+                 study.config.data.label_min, study.config.data.label_max)),
+             **_label_step(study)}
     parts |= _decay(section)
     if found.method.options:
         parts["options"] = {
@@ -167,6 +174,12 @@ def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list
         parts["numbers"] = found.method.numbers
     return [Stage(found.name, forget_set, epochs, {**parts, "epochs": epochs})
             for epochs in sorted(section.epochs)]
+
+
+def _label_step(study: Study) -> dict[str, float]:
+    """Of labels that are no years: by it strata, bins and random labels are told apart."""
+    step = 1.0 if study.dataset.num_classes else label_step(study.config.data)
+    return {} if step == 1 else {"label_step": step}
 
 
 def _decay(section: ml_collections.ConfigDict) -> dict[str, str]:

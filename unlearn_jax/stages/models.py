@@ -28,6 +28,7 @@ from unlearn_jax.results import started
 from unlearn_jax.stages.graph import Stage, Study, method_options
 from unlearn_jax.stages.populations import Share, run_missing
 from unlearn_jax.train import Step, make_train_step
+from unlearn_jax.units import label_step
 
 
 def train_recipe(study: Study) -> Recipe:
@@ -210,4 +211,4 @@ def _label_space(study: Study) -> LabelSpace:
     counts = np.bincount(labels, minlength=classes) if classes else np.zeros(0)
     return LabelSpace(d.label_min, d.label_max, classes, study.config.model.output_scale,
                       float(np.mean(labels)), float(np.std(labels)),
-                      tuple((counts / len(labels)).tolist()))
+                      tuple((counts / len(labels)).tolist()), 1.0 if classes else label_step(d))

@@ -17,6 +17,7 @@ from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
 from unlearn_jax.stages.relearn import MEASURES, relearn_measures, relearn_stage
 from unlearn_jax.store import stage_key
+from unlearn_jax.units import label_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +156,8 @@ def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
                                 *study.splits.injection.like_injected(study.dataset.labels[test]))
     audit = audits.Audit(outcome, reference, targets, members, others,
                          study.dataset.num_classes > 0, study.config.eval,
-                         study.splits.injection)
+                         study.splits.injection,
+                         1.0 if study.dataset.num_classes else label_step(study.config.data))
     return audits.audit_rows(audit, study.config.eval.audits)
 
 
@@ -173,11 +175,11 @@ def _outcome(study: Study, predictor: Predictor, models: Models,
     parts = _predictions_parts(study, stage, forget_set, models.combined)
     key = stage_key("predictions", parts)
     failed = np.array(models.books["failed"])
+    what = (f"{stage.name} {stage.forget_name} at {stage.epochs} "
+            f"epoch{'s' * (stage.epochs != 1)}: the member of seed")
     for seed in np.array(study.seeds)[failed]:
-        study.run.warn(f"{stage.name} {stage.forget_name} at {stage.epochs} "
-                       f"epoch{'s' * (stage.epochs != 1)}: the member of seed {seed} failed (a "
-                       "loss or parameter was not finite); its values are nan and no mean "
-                       "includes them")
+        study.run.warn(f"{what} {seed} failed (a loss or parameter was not finite); its values "
+                       "are nan and no mean includes them")
     status, began = "reused", time.monotonic()
     if not study.store.complete("predictions", key):
         interrupt.leave_if_requested()  # what was predicted before is stored
@@ -194,13 +196,36 @@ def _outcome(study: Study, predictor: Predictor, models: Models,
                 np.save(directory / f"{split}.npy", outputs)
     directory = study.store.path("predictions", key)
     outputs = {split: store.load_array(directory, f"{split}.npy") for split in rows_of}
+    unusable = {split: results.unusable(values) for split, values in outputs.items()}
+    overflowed = ~failed & np.any(list(unusable.values()), axis=0)
+    for m in np.flatnonzero(overflowed):
+        where = ", ".join(f"{counts[m]} of {len(rows_of[split])} {split} samples"
+                          for split, counts in unusable.items() if counts[m])
+        study.run.warn(f"{what} {study.seeds[m]} has finite weights, but its outputs are not "
+                       f"finite, or too large to be averaged, on {where}: the network overflows"
+                       f"{_largest(models, m)}. Its values are nan and no mean includes them")
+        for values in outputs.values():
+            values[m] = np.nan
     study.run.record_stage("predictions", forget_set.name, key, status, time.monotonic() - began,
                            len(study.seeds) * sum(len(r) for r in rows_of.values()),
                            len(study.seeds), stage.epochs)
     return results.Outcome(stage.name, forget_set.name, stage.epochs, stage.key, study.seeds,
                            outputs, *(np.array(models.books[k])
-                                      for k in ("images", "seconds", "epochs_trained", "failed",
-                                                "flops", "step")), from_seed=stage.from_seed)
+                                      for k in ("images", "seconds", "epochs_trained")),
+                           failed | overflowed, *(np.array(models.books[k])
+                                                  for k in ("flops", "step")),
+                           from_seed=stage.from_seed)
+
+
+def _largest(models: Models, m: int) -> str:
+    """In words: the largest number in a member; nothing of an ensemble, which has many."""
+    if models.combine:
+        return ""
+    leaves = jax.tree_util.tree_leaves_with_path(models.variables())
+    size, path = max((float(np.abs(np.asarray(x[m])).max()),
+                      jax.tree_util.keystr(path, simple=True, separator="/"))
+                     for path, x in leaves)
+    return f"; the largest number in the model is {size:.2g}, in {path}"
 
 
 def predictions_key(study: Study, stage: Stage, forget_set: ForgetSet) -> str:
