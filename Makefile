@@ -1,5 +1,5 @@
 # make demo: from a fresh checkout to a report.  make test: from a fresh checkout to tested.
-# Both set up .venv first, and again whenever requirements.txt changes.
+# Both set up .venv first, and again whenever a file of requirements or of native code changes.
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
@@ -8,6 +8,8 @@ VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+COMPILED := $(VENV)/.compiled
+NATIVE := setup.py $(wildcard unlearn_jax/native/*.cc unlearn_jax/native/*.h)
 
 .PHONY: help demo test lint setup clean
 help:
@@ -27,18 +29,23 @@ test: setup
 lint: $(INSTALLED_DEV)
 	$(VENV_PYTHON) -m ruff check .
 
-setup: $(INSTALLED)
+setup: $(INSTALLED) $(COMPILED)
 
 # An environment that works is kept: it may hold jax for a GPU. `python -m pip` rather than
 # `pip`, whose first line cannot name a path with spaces.
-$(INSTALLED): requirements.txt
+$(INSTALLED): requirements.txt requirements-build.txt
 	@$(VENV_PYTHON) -c "" 2>/dev/null || { \
 	  "$(PYTHON)" -c "import sys; sys.exit(sys.version_info < (3, 11))" || { \
 	    echo "Python 3.11 or newer is needed; '$(PYTHON)' is not one. Try: make PYTHON=python3.12" >&2; \
 	    exit 1; }; \
 	  echo "Creating $(VENV) with $$("$(PYTHON)" --version)"; \
 	  "$(PYTHON)" -m venv --clear $(VENV); }
-	$(VENV_PYTHON) -m pip install -r requirements.txt
+	$(VENV_PYTHON) -m pip install -r requirements-build.txt
+	@touch $@
+
+# Without a compiler everything works all the same, at half the speed; programs say so.
+$(COMPILED): $(INSTALLED) $(NATIVE)
+	$(VENV_PYTHON) setup.py --quiet build_ext --inplace --force
 	@touch $@
 
 $(INSTALLED_DEV): requirements-dev.txt $(INSTALLED)
@@ -46,6 +53,6 @@ $(INSTALLED_DEV): requirements-dev.txt $(INSTALLED)
 	@touch $@
 
 clean:
-	rm -rf .pytest_cache .ruff_cache build ./*.egg-info
+	rm -rf .pytest_cache .ruff_cache build ./*.egg-info unlearn_jax/native/*.so $(COMPILED)
 	find . -path ./$(VENV) -prune -o -name __pycache__ -prune -exec rm -rf {} +
 	@echo "Kept: $(VENV), and runs/ with all results and the store."

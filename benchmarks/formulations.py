@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks import measure, workload
 from unlearn_jax import conv, models
 from unlearn_jax.models import Model
+from unlearn_jax.target import Target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,10 @@ class Geometry:
         y = jax.eval_shape(self.forward, *map(jnp.zeros, (self.x, self.w)))
         return 2.0 * y.size * np.prod(self.w[:3])
 
+    def computed(self, setting: str, target: Target) -> conv.Convolution:
+        """The convolution in one of `conv.SETTINGS` there."""
+        return conv.Convolution(self.strides, self.padding, setting, target)
+
     def forward(self, x: jax.Array, w: jax.Array) -> jax.Array:
         """The convolution itself, of one member."""
         return conv.member_conv(x, w, self.strides, self.padding)
@@ -48,15 +53,16 @@ def main() -> None:
     parser = measure.arguments(__doc__, members=[1])
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--settings", nargs="+", choices=conv.SETTINGS[1:],
-                        default=["direct", "patches", "products"], help="what to measure")
+                        default=["direct", "onednn", "patches", "products"], help="what to measure")
     args = parser.parse_args()
     work = workload.make_workload(args, 1)
     rows, misses = [], []
     for members in args.members:
         for geometry in geometries(work.model, args.batch):
             for phase in conv.PHASES:
-                chosen = conv.formulation_for("auto", phase, geometry.strides, geometry.padding,
-                                              geometry.x, geometry.w)
+                layout = workload.layout_for(members, per_device=members)
+                chosen = geometry.computed("auto", layout.target).formulation(
+                    phase, geometry.x, geometry.w, jnp.dtype(args.dtype))
                 runs = {s: program(geometry, phase, s, members, args.dtype) for s in args.settings}
                 seconds = measure.in_turns(runs, args.n, warmup=1)
                 medians = {s: float(np.median(seconds[s])) for s in args.settings}
@@ -99,8 +105,8 @@ def program(geometry: Geometry, phase: str, setting: str, members: int,
     y = jax.eval_shape(geometry.forward, *map(jnp.zeros, (geometry.x, geometry.w)))
     shapes = (geometry.x, geometry.w) + ((y.shape,) if phase != "forward" else ())
     arrays = [jnp.asarray(rng.normal(size=(members, *shape)), dtype) for shape in shapes]
-    function = conv.phase_function(phase, setting, geometry.strides, geometry.padding)
     layout = workload.layout_for(members, per_device=members)
+    function = conv.phase_function(phase, geometry.computed(setting, layout.target))
     mapped = functools.partial(layout.over_members(function, (0,) * len(arrays)), *arrays)
     return lambda: jax.block_until_ready(mapped())
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unlearn_jax import workdir
+from unlearn_jax import disk, workdir
 from unlearn_jax.cpu import divide_cores, keep_freed_memory
 
 
@@ -58,14 +58,19 @@ def arguments(description: str, **defaults: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def finish(args: argparse.Namespace, rows: list[dict[str, Any]], packages: Sequence[str] = (),
-           **more: Any) -> None:
-    """Prints the rows as a Markdown table and, with `--json`, writes them with all context."""
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Prints rows as a Markdown table; a column that a row lacks stays empty."""
     flat = [{key: _text(value) for key, value in row.items()} for row in rows]
     columns = list(dict.fromkeys(key for row in flat for key in row))
     print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
     for row in flat:
         print("| " + " | ".join(row.get(column, "") for column in columns) + " |")
+
+
+def finish(args: argparse.Namespace, rows: list[dict[str, Any]], packages: Sequence[str] = (),
+           **more: Any) -> None:
+    """Prints the rows as a Markdown table and, with `--json`, writes them with all context."""
+    print_table(rows)
     versions = workdir.versions() | {name: importlib.metadata.version(name) for name in packages}
     print(f"{workdir.device()}; n={args.n}; median (smallest to largest); "
           + ", ".join(f"{name} {version}" for name, version in versions.items()
@@ -74,7 +79,7 @@ def finish(args: argparse.Namespace, rows: list[dict[str, Any]], packages: Seque
         settings = {k: v for k, v in vars(args).items() if k != "json"}
         content = {"device": workdir.device(), "versions": versions, "n": args.n,
                    "settings": settings, "rows": rows, **more}
-        args.json.write_text(json.dumps(content, indent=1) + "\n")
+        disk.write_file(args.json, json.dumps(content, indent=1) + "\n")
 
 
 def _text(value: Any) -> str:

@@ -5,6 +5,7 @@ plain `jit(vmap(...))`, and in a Python loop over members. All are the same netw
 optimiser.
 """
 
+import argparse
 import time
 
 import jax
@@ -18,10 +19,7 @@ from unlearn_jax.layout import Layout
 
 def main() -> None:
     """Prints the table; see `--help`."""
-    parser = measure.arguments(__doc__)
-    parser.add_argument("--impl", nargs="+", choices=IMPLEMENTATIONS, default=[*IMPLEMENTATIONS],
-                        help="what to measure")
-    args = parser.parse_args()
+    args = arguments().parse_args()
     rows = []
     for members in args.members:
         work = workload.make_workload(args, members)
@@ -36,6 +34,16 @@ def main() -> None:
                   "images_per_s": measure.spread(work.images / seconds[impl]), **facts[impl]}
                  for impl in args.impl]
     measure.finish(args, rows)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The flags."""
+    parser = measure.arguments(__doc__)
+    parser.add_argument("--impl", nargs="+", choices=IMPLEMENTATIONS, default=[*IMPLEMENTATIONS],
+                        help="what to measure")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32",
+                        help="of the arithmetic")
+    return parser
 
 
 def ours(work: Workload) -> workload.Steps:

@@ -90,7 +90,10 @@ def _utkface(c: ml_collections.ConfigDict) -> None:
     c.model.head_dropout = (0.5, 0.2)
     c.model.output_scale = 60.0
     c.model.output_offset = 0.0
+    # VGGFace2's weights were trained with 'vggface2', whose mean differs by 12 grey levels. The
+    # study took ImageNet's, and so does its scale.
     c.model.preprocess = "caffe"
+    c.model.own_preprocess = True
     c.train.epochs = 200
     c.train.batch_size = 32
     c.train.learning_rate = 1e-5

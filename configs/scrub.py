@@ -9,6 +9,7 @@ The scales are those of configs/ft.py, with which it shares M_O and M_R through 
     learning rate   5e-4, constant       2e-3, cosine
     weight decay    5e-4                 0
     batch           128                  64
+    of D_f          32                   64
     epochs          3                    2, 6
     gamma, alpha, T, msteps              0.99, 0.001, 4, 2: as published
 
@@ -27,6 +28,8 @@ from configs import common
 def get_config(scale: str = "") -> ml_collections.ConfigDict:
     """The config; `scale` is what follows the colon."""
     c = common.unlearning(scale, "scrub")
+    if scale == "utkface":
+        c.unlearn.scrub.forget_batch = 0.25  # of 128
     if not scale:
         c.unlearn.epochs = (2, 6)
     return c

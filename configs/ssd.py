@@ -8,7 +8,8 @@ tenth of the training set or more, as the forget sets of these scales are, alpha
 weight, and a warning says so. Here alpha is 1 and lambda 0.5. Of alpha 1, 1.2, 1.5 and 2 with
 lambda 1, 0.5, 0.2 and 0 this is the strongest pair tried that keeps the retain set's validation
 error, at the default scale, within 5 % of M_O's; no forget and no test sample was looked at. A few
-samples, as `random:0.02`, want a larger alpha: a comparison searches from 8 to 0.5.
+samples, as `random:0.02`, want a larger alpha. So a comparison searches the share of the weights
+that is selected (`unlearn.ssd.share`), from 0.1 % to 10 %, and with it lambda, from 1 to 0.25.
 """
 
 import ml_collections

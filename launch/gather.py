@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from launch.plan import Plan, Run, family
-from unlearn_jax.cells import safe_table, write_rows
+from unlearn_jax import disk, manifest
+from unlearn_jax.cells import rows_text, safe_table
 from unlearn_jax.report import write_report
-from unlearn_jax.report.files import read_csv
+from unlearn_jax.report.files import read_csv, write_table
 from unlearn_jax.report.merge import Source, merge_runs
 from unlearn_jax.report.stats import summarise
 
@@ -34,6 +35,9 @@ def gather(plan: Plan) -> list[Path]:
       ReportError: runs that should agree do not.
     """
     runs = [run for run in plan.runs if plan.finished(run)]
+    for folder in (plan.directory, plan.directory / "logs"):
+        disk.remove_stale(folder)
+    manifest.remove(plan.directory)
     _write_points(plan, {run.name for run in runs})
     families: dict[str, list[Run]] = {}
     for run in runs:
@@ -51,9 +55,9 @@ def gather(plan: Plan) -> list[Path]:
         tables.append(_table(plan, own, sources, out))
     if tables:
         whole = pd.concat(tables, ignore_index=True)
-        safe_table(whole).to_csv(plan.directory / "results.csv", index=False)
-        safe_table(_summary(whole, _keys(runs))).to_csv(
-            plan.directory / "summary.csv", index=False, float_format="%.10g")
+        disk.write_file(plan.directory / "results.csv", safe_table(whole).to_csv(index=False))
+        write_table(plan.directory / "summary.csv", _summary(whole, _keys(runs)))
+        manifest.write(plan.directory, ("points.csv", "results.csv", "summary.csv"))
     return reports
 
 
@@ -125,5 +129,4 @@ def _write_points(plan: Plan, finished: set[str]) -> None:
                      **{key: point.values.get(key, "") for key in keys},
                      "run": " ".join(r.name for r in own), "label": runs[point.number].label,
                      "finished": all(r.name in finished for r in own)})
-    with open(plan.directory / "points.csv", "w", newline="") as f:
-        write_rows(f, list(rows[0]), rows)
+    disk.write_file(plan.directory / "points.csv", rows_text(list(rows[0]), rows))

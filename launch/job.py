@@ -13,7 +13,7 @@ from absl import logging
 from launch.plan import PLAN
 from unlearn_jax import stages
 from unlearn_jax.commandline import read_config
-from unlearn_jax.config import check_config
+from unlearn_jax.config import check_config, completed
 from unlearn_jax.conv import convolutions
 from unlearn_jax.errors import InputError
 from unlearn_jax.startup import run, set_up, work_bar
@@ -41,7 +41,7 @@ def _request(command: str) -> stages.Request:
     flags = shlex.split(command)[3:]
     given = [f for f in flags if f.startswith("--config")]
     (workdir,) = (f.removeprefix("--workdir=") for f in flags if f.startswith("--workdir="))
-    config = read_config(given)
+    config = completed(read_config(given))
     check_config(config)
     file, colon, scale = given[0].removeprefix("--config=").partition(":")
     return stages.Request(config, f"{Path(file).stem}{colon}{scale}", Path(workdir), command)

@@ -18,6 +18,7 @@ import ml_collections
 from launch.names import shortened, word
 from launch.points import CONFIG, Point
 from launch.taken import take
+from unlearn_jax import manifest
 from unlearn_jax.arms import arm_config
 from unlearn_jax.config import check_config, get
 from unlearn_jax.errors import InputError
@@ -29,7 +30,7 @@ PLAN = "plan.json"
 SEEDS, SETS, EPOCHS, ALPHAS = "seeds", "forget.sets", "unlearn.epochs", "eval.alphas"
 AXES = (SEEDS, EPOCHS, SETS, ALPHAS)  # of a population; merged in this order
 # Of `eval`: what M_R's own rows depend on, of which a table has one each.
-_OF_RETRAINED = ("relearn_epochs", "relearn_rate", "challenge_bins")
+_OF_RETRAINED = ("relearn_epochs", "relearn_rate", "challenge_bins", "challenge_narrow")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,11 +130,11 @@ class Plan:
         """Whether the run's work directory is complete, and of this config."""
         directory = self.workdir(run)
         try:
-            record = json.loads((directory / "run.json").read_text())
-        except (OSError, ValueError):
+            record = json.loads((directory / "run.json").read_bytes())
+            return (bool(record["finished"]) and record["config"] == _plain(run.config)
+                    and manifest.is_reported(directory))
+        except (OSError, ValueError, LookupError, TypeError):  # among them a damaged manifest's
             return False
-        return (bool(record.get("finished")) and (directory / "report.html").exists()
-                and record.get("config") == _plain(run.config))
 
     def unfinished(self) -> list[Job]:
         """The jobs that something is left to do for, with these runs alone."""

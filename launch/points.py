@@ -21,7 +21,7 @@ import ml_collections
 import yaml
 
 from unlearn_jax import commandline
-from unlearn_jax.config import TUPLES, get
+from unlearn_jax.config import TUPLES, completed, get
 from unlearn_jax.errors import InputError
 from unlearn_jax.nested import flat
 from unlearn_jax.store import canonical_json
@@ -236,6 +236,7 @@ def make_points(wanted: Sequence[dict[str, Any]], file: str,
             for key, value in values.items():
                 section, _, last = key.rpartition(".")
                 (get(config, section) if section else config)[last] = value
+        config = completed(config)
         first = numbers.setdefault(canonical_json([named, config.to_dict()]), number)
         if first != number:
             raise InputError(f"points {first} and {number} of the sweep are the same")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from launch.children import begin
 from launch.plan import Job, Plan
+from unlearn_jax import disk
 
 ROOT = Path(__file__).parent.parent
 _LAST_LINES = 15
@@ -57,9 +58,7 @@ def exit_code(process: subprocess.Popen) -> int | None:
 
 def write_exit(path: Path, code: int) -> None:
     """Notes how a job ended; the file appears whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(f"{code}\n")
-    os.replace(temporary, path)
+    disk.write_file(path, f"{code}\n")
 
 
 def wait_for_checkpoint(processes: Sequence[subprocess.Popen], seconds: float) -> None:

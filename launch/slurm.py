@@ -23,6 +23,7 @@ import submitit
 from launch import processes
 from launch.local import environments
 from launch.plan import Job, Plan
+from unlearn_jax import disk
 from unlearn_jax.errors import InputError
 from unlearn_jax.interrupt import EXIT_CODE, SIGNALS
 
@@ -218,7 +219,7 @@ def submit(plan: Plan, jobs: Sequence[Job], options: Options,
     numbers = [job.job_id for job in made]
     own = {number: [job.name for job in part] for number, part in zip(numbers, tasks)}
     record = {"tasks": {**queued, **own}}
-    (plan.directory / SUBMITTED).write_text(json.dumps(record, indent=1) + "\n")
+    disk.write_file(plan.directory / SUBMITTED, json.dumps(record, indent=1) + "\n")
     say(f"submitted {len(jobs)} jobs as {len(tasks)} tasks of SLURM's job "
         f"{numbers[0].partition('_')[0]}")
 
@@ -239,7 +240,12 @@ def in_queue(plan: Plan) -> dict[str, list[str]]:
     path = plan.directory / SUBMITTED
     if not path.exists():
         return {}
-    tasks = json.loads(path.read_text())["tasks"]
+    try:
+        tasks = {str(number): [str(name) for name in names]
+                 for number, names in json.loads(path.read_bytes())["tasks"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise InputError(f"{path} is damaged; cancel what SLURM still has of the sweep (scancel), "
+                         "remove that file, and run the same command again") from e
     alive = _alive({number.partition("_")[0] for number in tasks})
     return {number: names for number, names in tasks.items() if number in alive}
 
@@ -290,7 +296,7 @@ def wait(plan: Plan, jobs: Sequence[Job], say: Callable[[str], None] = print) ->
         for job in jobs:
             if job.name not in told and plan.exit_file(job).exists():
                 told.add(job.name)
-                code = int(plan.exit_file(job).read_text())
+                code = _exit_code(plan.exit_file(job))
                 say(f"{job.name}: " + ("finished" if code == 0 else f"failed (exit code {code})"))
         if queued == {}:
             break
@@ -299,5 +305,12 @@ def wait(plan: Plan, jobs: Sequence[Job], say: Callable[[str], None] = print) ->
     while time.monotonic() < end and not all(
             plan.exit_file(job).exists() or job.name in told for job in jobs):
         time.sleep(0.2)
-    return {job.name: int(plan.exit_file(job).read_text()) if plan.exit_file(job).exists()
-            else 128 + signal.SIGKILL for job in jobs}
+    return {job.name: _exit_code(plan.exit_file(job)) for job in jobs}
+
+
+def _exit_code(path: Path) -> int:
+    """What a job's last process left; 128 + SIGKILL where there is none, or what none writes."""
+    try:
+        return int(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return 128 + signal.SIGKILL

@@ -1,12 +1,18 @@
 """A sweep's work directory, taken by a JSON file that says what the sweep is."""
 
 import json
-import os
+import re
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
+from unlearn_jax import disk
 from unlearn_jax.errors import InputError
 from unlearn_jax.nested import differing
+
+_LOGS = "logs"
+_EARLIER_TEMP = re.compile(r"\.[a-z]+\.json\.[0-9]+")
 
 
 def take(directory: Path, name: str, content: Any) -> None:
@@ -20,20 +26,40 @@ def take(directory: Path, name: str, content: Any) -> None:
     Raises:
       InputError: the directory holds another sweep or something else, or cannot be used.
     """
-    path = directory / name
+    path, text = directory / name, json.dumps(content, indent=1) + "\n"
     try:
         if path.exists():
-            _require_same(directory, path, content)
-            return
-        if directory.exists() and any(directory.iterdir()):
-            raise InputError(f"--workdir={directory} is not empty and holds no sweep ({name}). "
-                             "Give a new or an empty directory.")
-        (directory / "logs").mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{name}.{os.getpid()}")
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        os.replace(temporary, path)
+            if not _is_cut(path, text):
+                _require_same(directory, path, content)
+                return
+        elif directory.exists():
+            disk.remove_stale(directory)
+            if not all(map(_is_left, directory.iterdir())):
+                raise InputError(f"--workdir={directory} is not empty and holds no sweep ({name}). "
+                                 "Give a new or an empty directory.")
+        (directory / _LOGS).mkdir(parents=True, exist_ok=True)
+        disk.write_file(path, text)
     except OSError as e:
         raise InputError(f"--workdir={directory} cannot be used: {e.strerror}") from e
+
+
+def _is_left(path: Path) -> bool:
+    """Whether a kill before the file was whole may have left this; earlier versions: `.NAME.PID`.
+
+    What is still locked belongs to a process that takes the same directory now.
+    """
+    if path.name == _LOGS:
+        return path.is_dir() and not any(path.iterdir())
+    return path.name.startswith(disk.TEMP) or bool(_EARLIER_TEMP.fullmatch(path.name))
+
+
+def _is_cut(path: Path, text: str) -> bool:
+    """Whether a file is the beginning of what is to be written, or empty: a power cut's work."""
+    there = path.read_bytes().rstrip(b"\0")
+    if there == text.encode() or not text.encode().startswith(there):
+        return False
+    logging.warning("%s was cut off; it is written again", path)
+    return True
 
 
 def _require_same(directory: Path, path: Path, content: Any) -> None:
@@ -41,6 +67,8 @@ def _require_same(directory: Path, path: Path, content: Any) -> None:
         there = json.loads(path.read_text())
     except ValueError as e:
         raise InputError(f"{path} is no plan of a sweep; give another --workdir") from e
+    if not isinstance(there, dict):
+        raise InputError(f"{path} is no plan of a sweep; give another --workdir")
     if found := next(differing(there, content), None):
         key, before, now = found
         raise InputError(

@@ -9,8 +9,19 @@ from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from unlearn_jax import conv
-from unlearn_jax.conv import DIMENSION_NUMBERS, SETTINGS, convolutions, formulation_for, member_conv
+from unlearn_jax import conv, native
+from unlearn_jax.conv import (
+    DIMENSION_NUMBERS,
+    SETTINGS,
+    Convolution,
+    convolutions,
+    member_conv,
+)
+from unlearn_jax.target import Target, tracing_for
+
+TWO_CORES = Target("cpu", threads=2)
+
+needs_native = pytest.mark.skipif(bool(native.unavailable()), reason=native.unavailable())
 
 lax_conv = functools.partial(lax.conv_general_dilated, dimension_numbers=DIMENSION_NUMBERS)
 
@@ -80,15 +91,23 @@ def check(found, expected, dtype=jnp.float32):
 
 def check_members(setting, pixels, channels, kernel, stride, padding, dtype=jnp.float32):
     x, w = arrays(pixels, kernel, channels=channels, dtype=dtype)
-    with convolutions(setting):
+    with convolutions(setting), tracing_for("cpu", threads=2):
         found = jax.jit(jax.vmap(outputs_and_grads(member_conv, stride, padding)))(x, w)
     for m in range(3):
         check([a[m] for a in found], reference(x[m], w[m], stride, padding), dtype)
 
 
+@pytest.mark.parametrize("setting", ["direct", "patches"])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_equals_a_loop_of_lax_convolutions(geometry):
-    check_members("auto", *geometry)
+def test_equals_a_loop_of_lax_convolutions(geometry, setting):
+    check_members(setting, *geometry)
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_onednn_equals_a_loop_of_lax_convolutions(geometry, dtype):
+    check_members("onednn", *geometry, dtype=dtype)
 
 
 @pytest.mark.parametrize("setting", [s for s in SETTINGS if s != "auto"])
@@ -103,9 +122,10 @@ def test_every_setting_computes_the_same_in_bfloat16(setting):
 
 def test_the_table_goes_by_phase_and_shape():
     def chosen(phase, stride=1, kernel=3, pixels=8, channels=8):
-        shapes = (2, pixels * stride, pixels * stride, channels), (kernel, kernel, channels, 4)
         half = ((kernel // 2, kernel // 2),) * 2
-        return formulation_for("auto", phase, (stride, stride), half, *shapes)
+        how = Convolution((stride, stride), half, "auto", Target("cpu"))
+        return how.formulation(phase, (2, pixels * stride, pixels * stride, channels),
+                               (kernel, kernel, channels, 4), jnp.float32)
 
     assert chosen("forward") == chosen("input_grad") == chosen("weight_grad") == "direct"
     assert chosen("forward", pixels=2) == chosen("input_grad", pixels=2) == "patches"
@@ -113,6 +133,26 @@ def test_the_table_goes_by_phase_and_shape():
     assert chosen("weight_grad", stride=2, channels=3) == "direct"
     assert chosen("forward", stride=2) == chosen("forward", pixels=4) == "direct"
     assert chosen("input_grad", stride=2) == chosen("input_grad", pixels=4) == "patches"
+
+
+@needs_native
+def test_the_table_prefers_onednn_but_for_the_input_gradient_of_strided_1x1():
+    how = Convolution((2, 2), ((0, 0), (0, 0)), "auto", TWO_CORES)
+    chosen = {phase: how.formulation(phase, (2, 8, 8, 16), (1, 1, 16, 32), jnp.float32)
+              for phase in conv.PHASES}
+    assert chosen == {"forward": "onednn", "input_grad": "patches", "weight_grad": "onednn"}
+    assert how.formulation("input_grad", (2, 8, 8, 16), (3, 3, 16, 32), jnp.float32) == "onednn"
+
+
+@needs_native
+@pytest.mark.parametrize("target, dtype, formulation", [
+    (TWO_CORES, jnp.float32, "onednn"), (TWO_CORES, jnp.float16, "direct"),
+    (Target("cpu"), jnp.float32, "direct"), (Target("gpu", threads=2), jnp.float32, "direct"),
+])
+@pytest.mark.parametrize("setting", ["auto", "onednn"])
+def test_onednn_is_taken_where_it_can_compute(setting, target, dtype, formulation):
+    how = Convolution((1, 1), ((1, 1), (1, 1)), setting, target)
+    assert how.formulation("forward", (2, 8, 8, 8), (3, 3, 8, 4), dtype) == formulation
 
 
 def test_unknown_settings_are_refused():
@@ -134,11 +174,13 @@ def test_many_members_are_worked_through_in_a_loop(monkeypatch):
 
 @pytest.mark.parametrize("images, geometry", [
     (1, GEOMETRIES[1]), (2, GEOMETRIES[7]), (9, GEOMETRIES[4])])
-def test_per_sample_gradients(images, geometry):
+@pytest.mark.parametrize("threads", [0, 2])
+def test_per_sample_gradients(images, geometry, threads):
     pixels, channels, kernel, stride, padding = geometry
     x, w = arrays(pixels, kernel, members=4, channels=channels)
     x, w = jnp.tile(x, (1, images, 1, 1, 1))[:, :images], w[0]
-    found = jax.jit(jax.vmap(outputs_and_grads(member_conv, stride, padding), (0, None)))(x, w)
+    with tracing_for("cpu", threads):
+        found = jax.jit(jax.vmap(outputs_and_grads(member_conv, stride, padding), (0, None)))(x, w)
     for s in range(4):
         check([a[s] for a in found], reference(x[s], w, stride, padding))
 
@@ -202,7 +244,7 @@ def test_one_side_shared(batched):
         check([y[m]], expected[:1])
 
 
-@pytest.mark.parametrize("setting", ["auto", "products", "loop"])
+@pytest.mark.parametrize("setting", ["auto", "onednn", "products", "loop"])
 def test_under_scan_remat_and_shard_map(setting):
     x, w = arrays(6, 3, members=4)
 
@@ -221,7 +263,7 @@ def test_under_scan_remat_and_shard_map(setting):
     mapped = jax.jit(jax.shard_map(jax.vmap(jax.grad(loss)), mesh=mesh,
                                    in_specs=P("member"), out_specs=P("member")))
     expected = jax.jit(lambda w, x: [jax.grad(plain)(w[m], x[m]) for m in range(4)])(w, x)
-    with convolutions(setting):
+    with convolutions(setting), tracing_for("cpu", threads=2):
         np.testing.assert_allclose(mapped(w, x), np.stack(expected), rtol=1e-4, atol=1e-2)
 
 

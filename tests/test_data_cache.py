@@ -1,6 +1,7 @@
 """The cache of decoded images: reuse, choices, damage, killed and concurrent builds."""
 
 import multiprocessing
+import os
 import subprocess
 import sys
 import tarfile
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from tiny_faces import GOOD, jpeg, load, reasons, write_good
 
-from unlearn_jax.data import cache, quality, utkface
+from unlearn_jax.data import cache, files, quality, utkface
 from unlearn_jax.errors import InputError
 
 
@@ -106,6 +107,41 @@ def test_changed_files_and_sizes_are_decoded_anew(tmp_path):
     assert changed.fingerprint != first.fingerprint
     (folder / name).unlink()
     assert len(load(folder, tmp_path / "cache").ids) == 2
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_changed_pixel_is_seen_where_name_size_and_time_are_kept(tmp_path, replaced):
+    folder = write_good(tmp_path / "faces")
+    first = load(folder, tmp_path / "cache")
+    path = folder / sorted(GOOD)[0]
+    status, content = path.stat(), jpeg(120)
+    content += b"\0" * (path.stat().st_size - len(content))
+    if replaced:
+        other = tmp_path / "other"
+        other.write_bytes(content)
+        os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+        other.replace(path)
+    else:
+        path.write_bytes(content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    changed = load(folder, tmp_path / "cache")
+    assert changed.fingerprint != first.fingerprint
+    assert abs(changed.images[0, 8, 3, 0] - 120.0) < 3
+
+
+def test_files_that_were_just_changed_are_waited_for(tmp_path, monkeypatch):
+    slept = []
+    monkeypatch.setattr(files.time, "sleep", slept.append)
+    (tmp_path / "a").write_bytes(b"x")
+    files.signature(tmp_path)
+    (seconds,) = slept
+    assert 0 < seconds <= 0.02
+    now = 1_800_000_000
+    monkeypatch.setattr(files.time, "time", lambda: now + 0.5)
+    for changed, wait in ((now, 1.5), (now - 2, 0), (now + 0.49, 0.01), (now + 0.47, 0),
+                          (now + 99.5, 0.02), (now + 100, 2.0)):
+        assert files._unsettled(round(changed * 1000) * 10**6) == pytest.approx(wait, abs=1e-6)
 
 
 @pytest.mark.parametrize("damage", [

@@ -289,6 +289,7 @@ def test_what_is_no_finished_run_is_refused(finished, tmp_path, run):
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)
     assert "is the work directory itself" in run(copy, f"--out={copy}")[2]
+    (copy / "manifest.json").unlink()  # as in a run that has not finished
     record = json.loads((copy / "run.json").read_text())
     (copy / "run.json").write_text(json.dumps({**record, "finished": False}))
     assert "has not finished" in run(copy)[2]

@@ -67,8 +67,9 @@ def test_splits_and_forget_sets():
         name="toy", images=np.zeros((100, 2, 2, 3), np.uint8), labels=ages,
         ids=np.array([f"id-{i}" for i in range(100)]), task="regression", label_unit="years",
         num_classes=0, class_names=(), attributes={}, dropped=(), histograms={}, fingerprint="")
-    splits = make_splits(data, types.SimpleNamespace(seed=3, balance=6, split=(0.6, 0.2, 0.2),
-                                                     inject=""),
+    splits = make_splits(data, types.SimpleNamespace(
+        seed=3, balance=6, split=(0.6, 0.2, 0.2), inject="", source="synthetic", label_unit="",
+        label_min=20.0, label_max=60.0),
                          types.SimpleNamespace(sets=("random:0.1",)))
     assert splits.test[:5].tolist() == [3, 11, 15, 23, 31], MESSAGE
     assert {

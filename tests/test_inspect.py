@@ -62,10 +62,10 @@ def load(capsys, *args) -> dict:
     return json.loads(run(capsys, *args, "--json"), parse_constant=refuse)
 
 
-def fails(capsys, *args) -> str:
-    code = main([str(a) for a in args])
+def fails(capsys, *args, code=2) -> str:
+    assert main([str(a) for a in args]) == code
     out, err = capsys.readouterr()
-    assert code == 2 and out == "" and err.startswith("error: ") and err.count("\n") <= 2
+    assert out == "" and err.startswith("error: ") and err.count("\n") <= 2
     return err
 
 
@@ -192,11 +192,13 @@ def test_list(capsys, tmp_path, original):
     (broken / "metadata.json").write_text("{")
     (tmp_path / "ft" / ".tmp-left" / "checkpoint" / "arrays").mkdir(parents=True)
     checkpoints.save_progress(tmp_path / "population" / "k", 3, tree(), user("ft", "a"))
-    entries = {e["path"]: e for e in load(capsys, tmp_path)["checkpoints"]}
+    assert main([str(tmp_path), "--json"]) == 1  # one of them is damaged
+    entries = {e["path"]: e for e in json.loads(capsys.readouterr().out)["checkpoints"]}
     assert len(entries) == 4
     assert entries["population/k/00000003"]["metadata"]["forget_set"] == "a"
     assert "cannot be read" in entries[str(broken.relative_to(tmp_path))]["error"]
-    lines = run(capsys, tmp_path).splitlines()
+    assert main([str(tmp_path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     line = next(x for x in lines if x.startswith("original/")).split()
     assert line[1:10] == ["original", "-", "4", "7", "8", "validation_loss", "5.25", "nan", "7"]
@@ -306,7 +308,7 @@ def test_errors(capsys, tmp_path, original):
     ]:
         assert message in fails(capsys, *args)
     (original / "checkpoint" / "metadata.json").unlink()
-    assert "not a (complete) checkpoint" in fails(capsys, original)
+    assert "not a (complete) checkpoint" in fails(capsys, original, code=1)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -314,7 +316,16 @@ def test_damaged_arrays(capsys, tmp_path):
     checkpoints.save(tmp_path / "c", {"w": np.arange(4000.0)}, {})
     data = max((tmp_path / "c").rglob("*"), key=lambda p: p.stat().st_size)
     os.truncate(data, 100)
-    assert "the leaf w cannot be read" in fails(capsys, tmp_path / "c")
+    assert "the leaf w cannot be read" in fails(capsys, tmp_path / "c", code=1)
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "../DONE.json"])
+def test_a_changed_byte_of_a_checkpoint_or_of_its_stage_ends_with_1(capsys, original, name):
+    path = original / "checkpoint" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert original.name in fails(capsys, original, code=1)
 
 
 def test_metadata_that_contradicts_the_arrays(capsys, tmp_path):

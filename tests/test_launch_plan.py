@@ -5,6 +5,8 @@ import pytest
 
 from launch.plan import family, make_plan
 from launch.points import grid, make_points, parse_axis
+from launch.taken import take
+from unlearn_jax import manifest
 from unlearn_jax.commandline import read_config
 from unlearn_jax.errors import InputError
 
@@ -127,7 +129,7 @@ def test_each_table_has_its_own_headline():
 
 
 @pytest.mark.parametrize("key", ["relearn_epochs=3,9", "relearn_rate=1e-3,1e-1",
-                                 "challenge_bins=13,14"])
+                                 "challenge_bins=13,14", "challenge_narrow=0.0,0.01"])
 def test_settings_that_change_what_the_retrained_model_is_given_make_two_tables(key):
     made = plan(f"eval.{key}")
     assert [len(job.runs) for job in made.jobs] == [2], "one process: the models are the same"
@@ -183,7 +185,7 @@ def test_a_directory_belongs_to_one_sweep(tmp_path):
     with pytest.raises(InputError, match=r"\(jobs: 1 there, 2 here"):
         plan("seeds=0,1", "forget.sets=20-28,28-36", path=tmp_path / "u").write()
         plan("seeds=0,1", "forget.sets=20-28,28-36", path=tmp_path / "u", jobs=2).write()
-    (tmp_path / "s" / "plan.json").write_text("")
+    (tmp_path / "s" / "plan.json").write_text("[]")
     with pytest.raises(InputError, match="plan.json is no plan"):
         plan("seeds=0,1", path=tmp_path / "s").write()
     for bad in (tmp_path / "s" / "plan.json", "/proc/x"):
@@ -193,6 +195,29 @@ def test_a_directory_belongs_to_one_sweep(tmp_path):
     (tmp_path / "t" / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="holds no sweep"):
         plan("seeds=0,1", path=tmp_path / "t").write()
+
+
+@pytest.mark.parametrize("left", [".tmp-plan.json-0123456789ab.ffffffff", ".plan.json.123",
+                                  "logs", "plan.json"])
+@pytest.mark.parametrize("text", ["", '{\n "sweep"', "\0" * 100])
+def test_a_kill_before_the_plan_was_whole_blocks_nothing(tmp_path, left, text):
+    (tmp_path / "logs").mkdir()
+    if left != "logs":
+        (tmp_path / left).write_text(text)
+    content = {"sweep": 1}
+    for _ in range(2):
+        take(tmp_path, "plan.json", content)
+    assert json.loads((tmp_path / "plan.json").read_text()) == content
+
+
+@pytest.mark.parametrize("name, words", [("plan.json", "is no plan"), ("notes", "not empty"),
+                                         ("logs/mine", "not empty")])
+def test_what_is_of_no_sweep_is_left_alone(tmp_path, name, words):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=words):
+        take(tmp_path, "plan.json", {"sweep": 1})
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_results_of_changed_code_are_not_mixed(tmp_path):
@@ -221,6 +246,17 @@ def test_only_a_complete_run_of_the_same_config_is_finished(tmp_path):
     (directory / "report.html").write_text("")
     assert made.finished(first)
     assert [job.runs for job in made.unfinished()] == [(second,)]
+    manifest.write(directory)  # killed before the report was whole
+    assert not made.finished(first)
+    manifest.end_report(directory)
+    assert made.finished(first)
+    for damage in (b"", b"\xff", b"[]"):
+        (directory / "manifest.json").write_bytes(damage)
+        assert not made.finished(first)
+    manifest.remove(directory)
+    for damage in (b"", b"\xff", b"[]", b"{}"):
+        (directory / "run.json").write_bytes(damage)
+        assert not made.finished(first)
     (directory / "run.json").write_text(json.dumps({**record, "finished": False}))
     assert not made.finished(first)
     record["config"]["train"]["epochs"] = 99

@@ -211,6 +211,21 @@ def silent(monkeypatch, tmp_path):
     return plan, answers, asked
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"tasks": 3}', '{"tasks": {"7_0": 1}}', "\xff"])
+def test_a_damaged_record_of_what_was_submitted_is_named(tmp_path, text):
+    plan = three_jobs(tmp_path)
+    (plan.directory / slurm.SUBMITTED).write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match="slurm.json is damaged"):
+        slurm.in_queue(plan)
+
+
+@pytest.mark.parametrize("text, code", [("0\n", 0), ("75\n", 75), ("", 137), ("\xff", 137)])
+def test_exit_codes_that_no_process_wrote_are_none(tmp_path, text, code):
+    (tmp_path / "1.exit").write_text(text, encoding="latin-1")
+    assert slurm._exit_code(tmp_path / "1.exit") == code
+    assert slurm._exit_code(tmp_path / "2.exit") == 137
+
+
 TIMEOUT = (1, "", "slurm_load_jobs error: Socket timed out on send/recv operation\n")
 
 

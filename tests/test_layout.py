@@ -1,11 +1,15 @@
+import os
+
 import jax
 import numpy as np
 import pytest
 from toy import layout
 
+from unlearn_jax import native
 from unlearn_jax.config import default_config
 from unlearn_jax.errors import InputError
-from unlearn_jax.layout import make_layout
+from unlearn_jax.layout import make_layout, members_of_a_call
+from unlearn_jax.target import Target
 
 
 def parallel(**changes):
@@ -34,9 +38,31 @@ def test_missing_devices_are_named(changes, words):
         make_layout(parallel(**changes), 3)
 
 
-def test_one_step_per_dispatch_on_cpu_unless_told():
-    assert make_layout(parallel(), 1).steps_per_dispatch == 1
+def test_several_steps_per_dispatch_where_a_loop_slows_nothing_down(monkeypatch, caplog):
     assert make_layout(parallel(steps_per_dispatch=7), 1).steps_per_dispatch == 7
+    assert make_layout(parallel(convolution="direct"), 1).steps_per_dispatch == 1
+    assert make_layout(parallel(batch=2), 1).steps_per_dispatch == 1
+    monkeypatch.setattr(native, "unavailable", lambda: "")
+    assert make_layout(parallel(), 1).steps_per_dispatch == 8
+    monkeypatch.setattr(native, "unavailable", lambda: "no compiler in sight")
+    for _ in range(2):
+        assert make_layout(parallel(), 1).steps_per_dispatch == 1
+    assert caplog.text.count("no compiler in sight") == 1
+
+
+@pytest.mark.parametrize("changes, missing, words", [
+    (dict(), "no compiler", "no compiler"), (dict(batch=2), "", "batch divides"),
+])
+def test_onednn_is_refused_where_it_cannot_compute(monkeypatch, changes, missing, words):
+    monkeypatch.setattr(native, "unavailable", lambda: missing)
+    with pytest.raises(InputError, match=f"convolution is 'onednn'.*{words}"):
+        make_layout(parallel(convolution="onednn", **changes), 1)
+
+
+@pytest.mark.parametrize("members, batch, threads", [(1, 1, 7), (2, 1, 3), (4, 1, 1), (2, 2, 0)])
+def test_devices_share_the_cores(monkeypatch, members, batch, threads):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(7)))
+    assert make_layout(parallel(batch=batch), members).target == Target("cpu", threads)
 
 
 def test_groups_fill_every_call():
@@ -50,6 +76,23 @@ def test_one_member_per_call_on_cpu_unless_told():
     assert make_layout(parallel(members=1), 5).groups(5).shape == (5, 1)
     assert make_layout(parallel(members=2), 5).groups(5).shape == (3, 2)
     assert make_layout(parallel(members=2, members_per_device=3), 5).groups(5).shape == (1, 6)
+
+
+@pytest.mark.parametrize("platform, members, expected", [
+    ("cpu", 40, 1), ("gpu", 1, 1), ("gpu", 16, 16), ("gpu", 17, 9), ("gpu", 40, 14),
+])
+def test_a_gpu_takes_up_to_sixteen_members_a_call(platform, members, expected):
+    assert members_of_a_call(platform, members) == expected
+
+
+def test_cuda_graphs_are_asked_for_on_a_gpu_alone(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    where = make_layout(parallel(), 1)
+    assert "CONVOLUTION" in str(where._compiler_options("gpu"))
+    assert "command_buffer" not in str(where._compiler_options("cpu"))
+    assert make_layout(parallel(cuda_graphs=False), 1)._compiler_options("gpu") is None
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_command_buffer=FUSION")
+    assert where._compiler_options("gpu") is None
 
 
 def test_program_times_its_compilation_once():

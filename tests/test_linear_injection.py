@@ -86,6 +86,38 @@ def test_newton_on_logistic_takes_the_feature_and_comes_nearer_to_retraining():
 
 
 @pytest.mark.parametrize("task", TASKS)
+def test_influence_takes_the_second_derivatives_of_all_data(task):
+    original, retain = injected(task)
+    everything = inject(FEATURES, LABELS[task], FORGET), LABELS[task], FORGET, 2.0
+    got = linear_models.influence_step(task, original, *everything)
+    # At M_O the gradient of D_f is minus that of D_r: the Newton step with other curvature.
+    step = np.linalg.solve(linear_models.hessian(task, original, everything[0], 2.0),
+                           linear_models.gradient(task, original, *retain, 2.0))
+    np.testing.assert_allclose(got, original - step, atol=1e-3)
+    retrained = linear_models.fit(task, *retain, 2.0)
+    assert 0 < np.linalg.norm(got - retrained) < np.linalg.norm(original - retrained)
+
+
+@pytest.mark.parametrize("forgotten", [1, 3, 40])
+def test_the_residual_update_is_the_step_to_retraining_within_what_d_f_spans(forgotten):
+    forget = np.arange(200) < forgotten
+    for task in TASKS:
+        labels = LABELS[task]
+        original = linear_models.fit(task, FEATURES, labels, 2.0)
+        got = linear_models.residual_update(task, original, FEATURES, labels, forget, 2.0)
+        if task == "regression":
+            step = linear_models.fit(task, FEATURES[~forget], labels[~forget], 2.0) - original
+        else:  # one Newton step on D_r, which is that of its weighted regression
+            step = linear_models.newton_step(task, original, FEATURES[~forget], labels[~forget],
+                                             2.0) - original
+        spanned = np.concatenate([np.ones((forgotten, 1)), FEATURES[forget]], axis=1)
+        basis = np.linalg.svd(spanned, full_matrices=False)[2][:min(forgotten, 5)]
+        np.testing.assert_allclose(got - original, basis.T @ (basis @ step), rtol=1e-3, atol=2e-4)
+        off = np.linalg.norm(got - original - step) / np.linalg.norm(step)
+        assert off < 0.01 if forgotten == 40 else off > 0.03
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_gradient_steps_fall_to_retraining(task):
     original, retain = injected(task)
     steps = (5000, *range(1, 30))  # in any order
@@ -105,10 +137,33 @@ def test_gradient_steps_fall_to_retraining(task):
 @pytest.mark.parametrize("task", TASKS)
 def test_end_points(command, task):
     left = command.unlearn(task, FEATURES, LABELS[task], FORGET, command.Settings(steps=(3, 30)))
-    assert list(left) == [("original", 0), ("retrain", 0), ("ft", 3), ("ft", 30), ("newton", 1)]
-    assert left["original", 0] == 1 and left["retrain", 0] == 0
-    assert 1 > left["ft", 3] > left["ft", 30] > 0.01
-    assert abs(left["newton", 1]) < 1e-10
+    assert list(left) == [("original", 0), ("retrain", 0), ("ft", 3), ("ft", 30), ("newton", 1),
+                          ("influence", 1), ("residual", 1)]
+    assert left["original", 0] == (1, 1) and left["retrain", 0] == (0, 0)
+    assert 1 > left["ft", 3].remaining > left["ft", 30].remaining > 0.01
+    assert 1 > left["ft", 3].distance > left["ft", 30].distance
+    # D_f spans all of the few weights here, so that the residual update is the Newton step.
+    exact = task == "regression"
+    for model in ("newton", "residual"):
+        assert left[model, 1].distance < (1e-6 if exact else 0.3)
+        assert exact or left[model, 1].distance > 1e-3
+    assert 0.05 < abs(left["influence", 1].remaining) < 1
+    assert left["newton", 1].distance < left["influence", 1].distance < 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_wrong_newton_step_is_found_out_by_its_distance_alone(command, task, monkeypatch):
+    """Its remaining is 0 whatever it does to the other weights."""
+    def wrong(task, parameters, features, labels, ridge):
+        step = np.linalg.solve(linear_models.hessian(task, parameters, features, ridge),
+                               linear_models.gradient(task, parameters, features, labels, ridge))
+        return parameters - step * np.append(-np.ones(len(step) - 1), 1.0)
+
+    right = command.unlearn(task, FEATURES, LABELS[task], FORGET, command.Settings(steps=(3,)))
+    monkeypatch.setattr(linear_models, "newton_step", wrong)
+    left = command.unlearn(task, FEATURES, LABELS[task], FORGET, command.Settings(steps=(3,)))
+    assert abs(left["newton", 1].remaining - right["newton", 1].remaining) < 1e-12
+    assert left["newton", 1].distance > 1 > 0.3 > right["newton", 1].distance
 
 
 def digits_config():
@@ -120,11 +175,13 @@ def digits_config():
 
 def test_a_class_is_told_from_the_rest(command, tmp_path):
     got = command.measure(digits_config(), command.Settings(steps=(2,), positive="5"), tmp_path)
-    assert len(got) == 4 * 3 and got["remaining"].notna().all()
+    assert len(got) == 6 * 3 and got["remaining"].notna().all() and got["distance"].notna().all()
     ft = got[got.model == "ft"]["remaining"]
     assert ft.nunique() == 3 and ft.between(0.5, 1, inclusive="neither").all()
     text = command.table(got, "digits", "class:3")
-    assert "| newton | 1 | 0.0000 | 0.0000 to 0.0000 | 3 |" in text
+    distance = got[got.model == "newton"]["distance"].mean()
+    assert f"| newton | 1 | 0.0000 | 0.0000 to 0.0000 | 3 | {distance:.4f} |" in text
+    assert 0.001 < distance < 1
     assert f"| ft | 2 | {ft.mean():.4f} |" in text
 
 
@@ -165,7 +222,7 @@ def test_the_command_writes_the_file_and_prints_the_table(tmp_path):
     done = run(tmp_path, "--steps=1,20", "--samples=90")
     assert done.returncode == 0, done.stderr
     got = pd.read_csv(tmp_path / "out" / "linear_injection.csv")
-    assert list(got) == ["model", "steps", "seed", "remaining"] and len(got) == 5 * 3
+    assert list(got) == ["model", "steps", "seed", "remaining", "distance"] and len(got) == 7 * 3
     means = got.groupby(["model", "steps"])["remaining"].mean()
     assert means["original", 0] == 1 and means["retrain", 0] == 0
     assert 1 > means["ft", 1] > means["ft", 20] > 0.5

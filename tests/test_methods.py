@@ -32,6 +32,7 @@ from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.method import Setting
 from unlearn_jax.population import WALKS, Pass, epoch_batches
 from unlearn_jax.splits import trained_half
+from unlearn_jax.stages.models import dialled
 
 # A scheme (SISA) trains models of its own, with tests of its own.
 CASES = [(name, task) for name in METHODS for task in TASKS if not METHODS[name].scheme]
@@ -184,3 +185,12 @@ def test_a_batch_of_the_first_member_holds_whole_copies_of_what_it_walks_over(ov
     walked = [trained_half(one.validation) if p == "validation" else getattr(one, p) for p in parts]
     np.testing.assert_array_equal(found, np.sort(np.concatenate(walked)))
     assert len(set(copies)) == 1
+
+
+@pytest.mark.parametrize("name, task", [case for case in CASES if METHODS[case[0]].make_step])
+def test_the_guard_need_not_read_the_weights_of_a_methods_step_again(name, task):
+    if refusal(name, task):
+        pytest.skip(refusal(name, task))
+    setting = make_setting(name, task)
+    assert METHODS[name].make_step(setting).vouched
+    assert dialled(METHODS[name].make_step, setting).vouched

@@ -37,6 +37,17 @@ def test_each_sample_has_its_teacher(task, temperature):
     np.testing.assert_allclose(bias_moved(new, start), -0.1 * slope[:6].mean(0), rtol=1e-3)
 
 
+@pytest.mark.parametrize("task, classes", [("classification", 3), ("regression", 41)])
+def test_as_in_the_published_code_the_mean_is_over_classes_too(task, classes):
+    moved = []
+    for over in (False, True):
+        setting = make_setting("bad_teacher", task, over_classes=over)
+        context = {"good": variables(setting, 2), "bad": variables(setting, 3)}
+        new, _, start = one_step(setting, make_batch(task, FORGET), context)
+        moved.append(bias_moved(new, start))
+    np.testing.assert_allclose(moved[1], moved[0] / classes, rtol=1e-3)
+
+
 @pytest.mark.parametrize("task", BOTH)
 def test_labels_do_not_matter(task):
     setting = make_setting("bad_teacher", task)

@@ -1,5 +1,7 @@
 """Importance against closed forms and loops of single samples."""
 
+import zlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,13 +21,14 @@ from toy import LinearModel, layout, tree_close
 
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods.importance import (
+    batch_importance,
     every_sample,
     forgotten,
     importance,
     retained,
     sample_batch_size,
 )
-from unlearn_jax.population import init_members
+from unlearn_jax.population import Pass, init_members
 from unlearn_jax.prepare import Preparation
 from unlearn_jax.train import make_loss
 
@@ -88,6 +91,37 @@ def test_a_part_without_samples_is_zero_and_a_walk_without_any_is_refused():
     assert (whole["w"] > 0).any() and not forget["w"].any()
     with pytest.raises(InputError, match="seed 0 has no samples in 'forget'"):
         importance(before, "forget")
+
+
+def mixed_batches(before, m, over, size):
+    """The rows of each batch of a member, as the seed mixes them."""
+    rng = np.random.default_rng([before.members[m].seed, zlib.crc32(b"toy/importance")])
+    rows = rng.permutation(Pass(over).rows(before.members[m]))
+    return [rows[i:i + size] for i in range(0, len(rows), size)]
+
+
+@pytest.mark.parametrize("where", [{}, dict(per_device=1), dict(batch=2)])
+@pytest.mark.parametrize("over", ["all", "forget"])
+def test_of_batches_it_is_the_mean_of_squared_means(where, over):
+    before = linear(where=layout(**where), batch_size=6)
+    found = batch_importance(before, over)
+    for m in range(3):
+        batches = mixed_batches(before, m, over, 6)
+        expected = np.mean([by_hand(before, own, m)[1] for own in batches], axis=0)
+        tree_close(one(found, m), {"w": expected[:-1], "b": expected[-1]}, rtol=5e-5)
+
+
+def test_of_batches_of_one_it_is_that_of_samples():
+    before = linear(batch_size=1)
+    (expected,) = importance(before, "forget")
+    tree_close(batch_importance(before, "forget"), expected, rtol=1e-4)
+
+
+def test_of_batches_frozen_weights_have_none_and_books_are_kept():
+    before = linear(frozen=True)
+    found = batch_importance(before, "retain")
+    assert not found["w"].any() and (found["b"] > 0).all()
+    np.testing.assert_array_equal(before.images, [len(m.retain) for m in before.members])
 
 
 @pytest.mark.parametrize("task", ["regression", "classification"])

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy_teachers
 from scipy import special
 from toy import tree_close
 from toy_teachers import (
@@ -14,9 +15,9 @@ from toy_teachers import (
     divergence_slope,
     make_batch,
     make_setting,
-    one_step,
     outputs,
     task_slope,
+    variables,
     walk,
 )
 
@@ -28,12 +29,20 @@ from unlearn_jax.methods.kgltop1 import (
     UNIFORM,
     comparable,
     contrast,
+    contrast_progress,
 )
 from unlearn_jax.methods.probabilities import class_logits
-from unlearn_jax.train import make_loss
+from unlearn_jax.population import epoch_batches
+from unlearn_jax.train import TrainState, make_loss
 
 RNG = np.random.default_rng(0)
+LENGTHS = {"uniform": 3, "contrast": 2, "retain": 5}  # steps of the passes
 Z_F, Z_R = RNG.normal(0, 2, (4, 3)), RNG.normal(0, 2, (5, 3))
+
+
+def one_step(setting, batch):
+    """A step before all others, uniform ones aside."""
+    return toy_teachers.one_step(setting, batch, {**LENGTHS, "uniform": 0})
 
 
 def test_the_contrast_is_the_mean_over_all_pairs():
@@ -155,9 +164,37 @@ def test_the_retain_pass_is_fine_tuning(task):
                                           (CONTRAST, (1 + 1 / 300) / 2)])
 def test_half_way_the_contrastive_rate_alone_has_fallen(kind, factor):
     setting = make_setting("kgltop1")
-    moved = [bias_moved(*one_step(setting, make_batch("regression", range(4, 8), kind=kind,
-                                                      progress=p))[::2]) for p in (0.0, 0.5)]
-    np.testing.assert_allclose(moved[1], factor * moved[0], rtol=1e-4)
+    batch = make_batch("regression", range(4, 8), kind=kind)
+    half = dataclasses.replace(batch, epoch=jnp.int32(2), epochs=jnp.int32(4))
+    moved = []
+    for own, at in ((half, 3 + 2 * (2 + 5)), (batch, 3)):  # half of the contrastive steps, none
+        start = variables(setting, 1)
+        state = TrainState(start, setting.optimizer.init(start["params"]), jnp.int32(at))
+        own = dataclasses.replace(own, epochs=jnp.int32(4))
+        new, _ = jax.jit(METHOD.make_step(setting))(jax.random.key(0), state, own,
+                                                    jnp.float32(0.1), LENGTHS)
+        moved.append(bias_moved(new, start))
+    np.testing.assert_allclose(moved[0], factor * moved[1], rtol=1e-4)
+
+
+def test_the_cosine_counts_contrastive_steps_alone():
+    """Pass by pass, by the steps that the engine takes: U, then E times C and R."""
+    setting, epochs, size = make_setting("kgltop1"), 3, 8
+    before = walk(setting, 0).before
+    lengths = METHOD.prepare(setting, before).context
+    for m, member in enumerate(before.members):
+        step, found = 0, []
+        for epoch in range(epochs):
+            _, kinds = epoch_batches(member, "kgltop1", epoch, size,
+                                     lambda e: METHOD.passes(setting, e))
+            for kind in kinds:
+                if kind == CONTRAST:
+                    found.append(float(contrast_progress(
+                        step, epoch, epochs, {k: v[m] for k, v in lengths.items()})))
+                step += 1
+        np.testing.assert_allclose(found, np.arange(len(found)) / len(found), rtol=1e-6)
+        assert len(found) == epochs * -(-len(member.forget) // (size // 2))
+        assert lengths["retain"][m] == -(-len(member.retain) // size)
 
 
 def test_the_passes():
@@ -183,7 +220,8 @@ def test_each_kind_of_pass_has_its_own_momentum():
     fresh = dataclasses.replace(begun, opt_state=setting.optimizer.init(start["params"]))
     for kind, same in ((UNIFORM, True), (RETAIN, True), (CONTRAST, False)):
         batch = make_batch("regression", range(4, 8), kind=kind)
-        one, other = (step(jax.random.key(0), state, batch, 0.1)[0] for state in (begun, fresh))
+        one, other = (step(jax.random.key(0), state, batch, 0.1, LENGTHS)[0]
+                      for state in (begun, fresh))
         assert np.all(bias_moved(one, start) == bias_moved(other, start)) == same
 
 

@@ -65,8 +65,10 @@ def test_outputs_of_another_shape_are_refused(setting, shape):
 
 def test_a_range_of_one_label_is_refused():
     narrow = dataclasses.replace(YEARS, labels=LabelSpace(0.1, 0.4, 0, 1.0))
-    with pytest.raises(InputError, match="label_min=0.1 and label_max=0.4 hold .* 0 alone"):
+    with pytest.raises(InputError, match="label_min=0.1 and label_max=0.4 hold no whole number"):
         check_bins(narrow)
+    with pytest.raises(InputError, match="hold the whole number 3 alone"):
+        check_bins(dataclasses.replace(YEARS, labels=LabelSpace(2.5, 3.5, 0, 1.0)))
     check_bins(YEARS)
     check_bins(dataclasses.replace(narrow, labels=LabelSpace(0, 0, 3, 1.0)))
 

@@ -21,13 +21,13 @@ def setting(**changes):
     return linear_setting("rnd", **changes)
 
 
-def draws(truth, epochs=200, space=None, rows=None, **changes):
+def draws(truth, epochs=200, space=None, rows=None, exclude_true=False, **changes):
     rows = jnp.arange(len(truth)) if rows is None else rows
     cfg = setting(**changes).config
     keys = jax.random.split(jax.random.key(0), epochs)
     space = space or setting().labels
     return np.asarray(jax.jit(jax.vmap(
-        lambda k: draw_labels(k, rows, jnp.asarray(truth), space, cfg)))(keys))
+        lambda k: draw_labels(k, rows, jnp.asarray(truth), space, cfg, exclude_true)))(keys))
 
 
 def test_rnd_changes_nothing_for_the_retain_set():
@@ -81,6 +81,21 @@ def test_classes_are_drawn_uniformly():
     drawn = draws(np.zeros(50, np.int32), space=CLASSES, labels="uniform")
     assert drawn.dtype == np.int32
     np.testing.assert_array_equal(np.unique(drawn), [0, 1, 2, 3])
+
+
+def test_without_the_true_label_all_others_are_drawn_evenly():
+    truth = np.repeat(np.arange(4, dtype=np.int32), 30)
+    drawn = draws(truth, space=CLASSES, labels="uniform", exclude_true=True)
+    assert drawn.dtype == np.int32 and (drawn != truth[None]).all()
+    for label in range(4):
+        counts = np.bincount(drawn[:, truth == label].ravel(), minlength=4)
+        assert (np.delete(counts, label) > 1800).all()  # expected 2000 each, sd about 37
+    ages = np.repeat(np.array([20.0, 33.4, 33.6, 60.0], np.float32), 20)
+    drawn = draws(ages, labels="uniform", exclude_true=True)
+    assert drawn.dtype == np.float32 and (drawn != np.round(ages)[None]).all()
+    for age in np.unique(ages):
+        left = np.delete(np.arange(20, 61), round(float(age)) - 20)
+        np.testing.assert_array_equal(np.unique(drawn[:, ages == age]), left)
 
 
 @pytest.mark.parametrize("changes", [dict(labels="offset"),

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from methods_case import (
     CLASSES_SPACE,
+    CLASSIFIER,
+    CLASSIFIER_LOSS,
     flat,
     linear_batch,
+    linear_gradients,
     linear_setting,
     linear_state,
     make_setting,
@@ -28,8 +31,9 @@ METHOD = METHODS["salun"]
 SETTLED = settings(momentum=0.9, weight_decay=0.5)  # what would move an idle weight
 
 
-def setting(share=0.5, **changes):
-    return linear_setting("salun", options=dict(share=share), optimizer_settings=SETTLED,
+def setting(share=0.5, exclude_true=False, **changes):
+    return linear_setting("salun", options=dict(share=share, exclude_true=exclude_true),
+                          optimizer_settings=SETTLED,
                           **dict(labels="uniform") | changes)
 
 
@@ -123,6 +127,24 @@ def test_with_all_weights_it_is_rnd():
     masked = METHOD.make_step(setting())(*args, everything)
     tree_close(plain[0].variables, masked[0].variables, rtol=1e-6)
     np.testing.assert_allclose(plain[1], masked[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("exclude", [False, True])
+def test_the_true_label_is_drawn_as_in_the_code_or_not_as_in_equation_5(exclude):
+    """Two classes: another label than the true one leaves one, whatever the key."""
+    space = dataclasses.replace(CLASSES_SPACE, num_classes=2)
+    given = setting(space=space, model=CLASSIFIER, loss=CLASSIFIER_LOSS, exclude_true=exclude)
+    state = linear_state(CLASSIFIER, optimizer_settings=SETTLED)
+    everything = jax.tree.map(lambda p: jnp.ones(p.shape, bool), state.variables["params"])
+    batch = linear_batch([True] * 8, classes=True)
+    batch = dataclasses.replace(batch, labels=batch.labels % 2)
+    step = jax.jit(METHOD.make_step(given))
+    losses = {float(step(jax.random.key(k), state, batch, 0.1, everything)[1]) for k in range(6)}
+    other = dataclasses.replace(batch, labels=1 - batch.labels)
+    expected = linear_gradients(state.variables, other)[1]
+    assert (len(losses) == 1) == exclude
+    if exclude:
+        np.testing.assert_allclose(losses.pop(), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5, float("nan")])

@@ -99,6 +99,15 @@ def test_d_f_comes_first_in_the_first_epochs():
     assert [p.over for p in METHOD.passes(make_setting("scrub", msteps=0), 0)] == ["retain"]
 
 
+def test_the_climb_has_smaller_batches_and_as_many_more_steps():
+    """32 samples of D_f and 128 of D_r, as published: here 2 and 8, for 7 and 15 samples."""
+    whole, quarter = (walk(make_setting("scrub", forget_batch=share), 1) for share in (1.0, 0.25))
+    steps = [[row["steps"] for row in w.trained.history] for w in (whole, quarter)]
+    assert steps == [[3 + 1, 2 + 2], [3 + 4, 2 + 8]]
+    assert [r["images"] for r in whole.trained.history] \
+        == [r["images"] for r in quarter.trained.history]
+
+
 @pytest.mark.parametrize("epoch, factor", [(0, 1), (2, 1), (3, 0.1), (4, 0.1), (5, 0.01),
                                            (9, 0.001)])
 def test_the_rate_falls_after_epochs_three_five_and_nine(epoch, factor):
@@ -158,6 +167,7 @@ def test_the_key_decides():
     (dict(decay=1.5), "scrub.decay is 1.5; allowed: from 1e-12 to 1"),
     (dict(msteps=-1), "scrub.msteps is -1"),
     (dict(forget_rate=-1.0), "scrub.forget_rate is -1.0"),
+    (dict(forget_batch=0.0), "scrub.forget_batch is 0.0; allowed: from 1e-06 to 1"),
     (dict(decay_after=(0, 3)), r"scrub.decay_after is \(0, 3\); .* of at least 1"),
 ])
 def test_options_that_make_no_sense_are_refused(options, words):

@@ -1,5 +1,6 @@
 """Dampening by hand, and on populations."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
@@ -19,6 +20,7 @@ from toy import LinearModel, layout, tree_close
 
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS, ssd
+from unlearn_jax.methods.importance import batch_importance as importance_of
 from unlearn_jax.methods.importance import every_sample, forgotten
 from unlearn_jax.methods.ssd import dampened
 from unlearn_jax.population import init_members
@@ -129,6 +131,45 @@ def test_a_threshold_that_nothing_can_pass_is_said_and_changes_nothing(monkeypat
     assert not any(mask[0].any() for mask in prepared.touched.values())
 
 
+def test_the_share_of_most_needed_weights_by_hand():
+    whole = {"a": np.array([1.0, 2.0, 4.0, 1.0]), "b": np.array([1.0, 1.0])}
+    forget = {"a": np.array([3.0, 2.0, 20.0, 0.0]), "b": np.array([90.0, 90.0])}
+    trains = {"a": True, "b": False}  # ratios 3, 1, 5, 0
+    for share, expected in ((0.5, [1, 0, 1, 0]), (0.1, [0, 0, 1, 0]), (1.0, [1, 1, 1, 0])):
+        found = ssd.most_needed(whole, forget, share, trains)
+        np.testing.assert_array_equal(found["a"], np.array(expected, bool))
+        assert not found["b"].any()
+    # what D does not need at all comes first
+    assert ssd.most_needed({"a": jnp.zeros(2)}, {"a": jnp.array([0.0, 1e-9])}, 0.5,
+                           {"a": True})["a"].tolist() == [False, True]
+
+
+def test_a_share_takes_the_place_of_alpha(monkeypatch):
+    said = []
+    monkeypatch.setattr(logging, "warning", lambda text, *args: said.append(text))
+    before = linear(toy.members((17, 20)))
+    prepared = ssd.prepare(setting("ssd", model=LinearModel(), alpha=1e9, share=0.25), before)
+    assert [mask.sum() for mask in (np.concatenate([prepared.touched["w"][m],
+                                                    prepared.touched["b"][m]]) for m in (0, 1))] \
+        == [3, 3] and not said  # of 13
+
+
+def test_squared_batch_gradients_select_where_those_of_samples_cannot():
+    chosen = toy.members((17, 20, 9))
+    given = dict(model=LinearModel(), alpha=8.0)  # seeds 0 and 1 forget 7 and 4 of 24
+    per_sample = ssd.prepare(setting("ssd", **given), linear(chosen))
+    assert not any(mask[0].any() for mask in per_sample.touched.values())
+    before = linear(chosen, batch_size=4)
+    found = ssd.prepare(setting("ssd", **given, importance="batch"), before)
+    whole, forget = (importance_of(before, over) for over in ("all", "forget"))
+    for m in range(3):
+        np.testing.assert_array_equal(found.touched["w"][m], one(forget, m)["w"]
+                                      > 8 * one(whole, m)["w"])
+    start, after = before.variables["params"]["w"], found.variables["params"]["w"]
+    factor = np.where(found.touched["w"], np.minimum(whole["w"] / forget["w"], 1), 1)
+    np.testing.assert_allclose(after, start * factor, rtol=1e-5)
+
+
 def test_a_forget_set_without_training_samples_dampens_nothing():
     before = linear(toy.members((24,)))
     prepared = ssd.prepare(setting("ssd", model=LinearModel(), alpha=0.0), before)
@@ -141,3 +182,7 @@ def test_it_trains_nothing_and_refuses_impossible_options():
     for key, value in (("alpha", -1.0), ("dampening", float("nan"))):
         with pytest.raises(ConfigError, match=rf"unlearn.ssd.{key} is {value}; allowed: at least"):
             METHODS["ssd"].check(setting("ssd", **{key: value}))
+    with pytest.raises(ConfigError, match="unlearn.ssd.importance is 'batches'; allowed: one of"):
+        METHODS["ssd"].check(setting("ssd", importance="batches"))
+    with pytest.raises(ConfigError, match="unlearn.ssd.share is 1.5; allowed: from 0 to 1"):
+        METHODS["ssd"].check(setting("ssd", share=1.5))

@@ -29,6 +29,13 @@ def test_auc_equals_scikit_learn(ties):
                                rtol=1e-5)
 
 
+def test_auc_is_exact_with_many_others():
+    members, others = R.gamma(2, 1, (1, 50)), R.gamma(2, 1.3, (1, 200_000))
+    members, others = members.astype(np.float32), others.astype(np.float32)
+    np.testing.assert_allclose(attacks.auc(members, others), reference_auc(members, others),
+                               rtol=3e-7)
+
+
 def test_constant_losses_are_chance():
     members, others = np.ones((2, 30)), np.ones((2, 20))
     np.testing.assert_allclose(attacks.auc(members, others), 0.5)

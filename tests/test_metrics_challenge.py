@@ -116,6 +116,35 @@ def test_end_points_the_original_fails_and_the_retrained_passes():
     assert abs(again.value - perfect) < 0.02 and again.low < again.value < again.high
 
 
+def test_the_code_calls_a_far_narrower_population_told_apart():
+    """Its rule: 50 where one range is below 1 % of the other; its description has no such rule."""
+    wide = np.array([-5.0, -1.0, 1.0, 5.0])[:, None]
+    for unlearned, retrained in ((0.02 * wide, wide), (wide, 0.02 * wide)):  # 2 %
+        plain = challenge.epsilons(unlearned, retrained)
+        np.testing.assert_array_equal(challenge.epsilons(unlearned, retrained, narrow=0.01), plain)
+    # all narrow ones within, one wide one as well: one rate is 0, the attack is discarded
+    wide = np.array([-5.0, 0.0, 1.0, 5.0])[:, None]
+    for unlearned, retrained in ((0.009 * wide, wide), (wide, 0.009 * wide)):
+        assert challenge.epsilons(unlearned, retrained)[0] < 2
+        assert challenge.epsilons(unlearned, retrained, narrow=0.01)[0] == 50
+    constant = np.ones((4, 1))
+    assert challenge.epsilons(constant, constant, narrow=0.01)[0] == 0, "no range at all: 0 / 0"
+
+
+def test_the_rule_of_ranges_reaches_the_quality_and_its_interval():
+    wide = R.normal(size=(12, 40))
+    narrow = np.concatenate([0.001 * R.normal(size=(12, 20)), R.normal(size=(12, 20))], axis=1)
+    plain, ruled = (challenge.forgetting_quality(narrow, wide, narrow=n, replicates=20)
+                    for n in (0.0, 0.01))
+    assert (ruled.epsilons[:20] == 50).all() and (ruled.scores[:20] == 0).all()
+    np.testing.assert_array_equal(ruled.epsilons[20:], plain.epsilons[20:])
+    assert ruled.value <= plain.value and ruled.high < 1
+    all_narrow = challenge.forgetting_quality(narrow[:, :20], wide[:, :20], narrow=0.01,
+                                              replicates=20)
+    assert (all_narrow.value, all_narrow.low, all_narrow.high) == (0, 0, 0)
+    assert challenge.perfect_quality(2, 2, narrow=0.5) < challenge.perfect_quality(2, 2)
+
+
 def test_noise_around_one_model_is_no_population():
     # Perfect unlearning, judged by "retrained" models that are one model and noise.
     retrained, again = R.normal(size=(2, 48, 60))

@@ -35,6 +35,14 @@ def test_against_probabilities():
     np.testing.assert_allclose(confidence.entropies(LOGITS), stats.entropy(p, axis=-1), rtol=1e-4)
 
 
+def test_losses_of_sure_models_keep_their_order_and_digits():
+    logits = np.zeros((1, 4, 10), np.float32)
+    logits[0, :, 3] = [15, 18, 20, 25]
+    expected = np.log1p(9 * np.exp(-logits[:, :, 3].astype(np.float64)))
+    np.testing.assert_allclose(confidence.cross_entropies(logits, np.full(4, 3)), expected,
+                               rtol=1e-5)
+
+
 def test_modified_entropy_uses_one_minus_p_along_the_classes():
     # Public copies of this attack have log p in place of log(1 - p), and sum over samples.
     p = probabilities(LOGITS)

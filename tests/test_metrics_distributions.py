@@ -46,6 +46,11 @@ def test_over_models_equals_scipy(unlearned, retrained, ties):
         rtol=1e-4)
 
 
+def test_a_far_output_of_both_kinds_adds_nothing():
+    u = np.concatenate([np.zeros(6), np.full(1, 1e9)])[:, None].astype(np.float32)
+    np.testing.assert_array_equal(distributions.wasserstein(u, np.tile(u, (3, 1))), [0])
+
+
 def test_over_samples_compares_pairs_of_models():
     u, r = R.normal(1, 2, (4, 300)), R.normal(size=(4, 300))
     np.testing.assert_allclose(distributions.wasserstein(u, r, over="samples"),

@@ -13,6 +13,14 @@ def test_absolute_errors_and_mean_by_hand():
     np.testing.assert_allclose(errors.mean_error(e), [2.5, 2.5])
 
 
+def test_class_errors_of_sure_models_keep_their_digits():
+    logits = np.zeros((1, 4, 10), np.float32)
+    logits[0, :, 3] = [2, 15, 18, 25]
+    others = 9 / np.exp(logits[:, :, 3].astype(np.float64))
+    np.testing.assert_allclose(errors.class_errors(logits, np.full(4, 3)), others / (1 + others),
+                               rtol=1e-5)
+
+
 def test_utility_by_hand():
     # the study's table 4: a retrained model at 6.17 years and an original at 4.81
     np.testing.assert_allclose(errors.utility(jnp.array([6.17]), jnp.array([4.81])), [1.2827443],

@@ -17,6 +17,12 @@ def test_the_feature_is_the_standardised_label_on_forget_rows():
     np.testing.assert_allclose(got[:, :2], 1)
 
 
+def test_labels_that_are_all_the_same_are_refused_in_float32_too():
+    labels = np.full(1000, 0.1, np.float32)  # whose mean in float32 is another number
+    with pytest.raises(ValueError, match="labels that differ"):
+        injection.inject(np.ones((1000, 1)), labels, np.arange(1000) < 9)
+
+
 def test_linear_weights_equal_scikit_learn():
     for ridge in (0.1, 1, 50):
         np.testing.assert_allclose(injection.linear_weights(FEATURES, LABELS, ridge=ridge),

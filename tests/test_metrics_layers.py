@@ -36,6 +36,18 @@ def test_distances_of_independent_models_by_hand():
     assert np.isnan(alone["a"]).all()
 
 
+def test_models_that_began_at_the_same_weights_are_told_apart():
+    start = R.normal(0, 10, (64, 64))
+    kernel = (start[None] + R.normal(0, 1e-4, (3, 64, 64))).astype(np.float32)
+    got = layers.independent_distances({"a": {"kernel": kernel}})["a"]
+    wide = kernel.astype(np.float64)
+    pairs = np.sqrt(((wide[:, None] - wide[None])**2).sum((2, 3)))
+    np.testing.assert_allclose(got, pairs.sum(1) / 2, rtol=1e-9)
+    np.testing.assert_allclose(
+        layers.layer_distances({"a": {"kernel": kernel[:1]}}, {"a": {"kernel": kernel[1:2]}})["a"],
+        pairs[0, 1:2], rtol=1e-9)
+
+
 def reference_cka(a, b):
     """By the definition: kernels of samples, centred, compared."""
     n = len(a)
@@ -63,9 +75,19 @@ def test_end_points_of_cka():
     assert (np.asarray(layers.linear_cka(tree, other)["stem/features"]) < 0.1).all()
 
 
-def test_features_that_do_not_vary_are_nan():
-    got = layers.linear_cka({"x": np.ones((1, 9, 2))}, {"x": R.normal(size=(1, 9, 2))})
+@pytest.mark.parametrize("value", [1, 0.1, 1e6 + 0.3])
+def test_features_that_do_not_vary_are_nan(value):
+    same = np.full((1, 900, 2), value, np.float32)
+    got = layers.linear_cka({"x": same}, {"x": R.normal(size=(1, 900, 2))})
     assert np.isnan(got["x"]).all()
+
+
+def test_features_far_from_zero_keep_their_likeness():
+    a = (R.normal(size=(1, 400, 3)) + 30_000).astype(np.float32)
+    b = (a.astype(np.float64) + R.normal(size=a.shape)).astype(np.float32)
+    got = layers.linear_cka({"x": a}, {"x": b})["x"]
+    np.testing.assert_allclose(got, reference_cka(*(x[0].astype(np.float64) for x in (a, b))),
+                               rtol=1e-9)
 
 
 @pytest.mark.parametrize("fun, a, b, words", [

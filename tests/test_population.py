@@ -75,6 +75,28 @@ def test_a_share_is_drawn_anew_each_epoch():
             Pass(**bad)
 
 
+def test_batches_filled_in_part_are_more_and_hold_copies_of_their_own_samples():
+    member = members()[1]  # 17 samples to retain
+    quarter = lambda e: (Pass("retain", fill=0.25),)
+    rows, _ = epoch_batches(member, "toy", 0, 8, quarter)
+    assert rows.shape == (9, 8) and rows.dtype == np.int32
+    np.testing.assert_array_equal((rows >= 0).sum(1), [2] * 8 + [1])
+    assert sorted(rows[rows >= 0]) == list(range(17))
+    for own in rows:  # whatever a batch's statistics are, they are those of its two places
+        seen = np.where(own < 0, ~own, own)
+        np.testing.assert_array_equal(seen, np.tile(seen[:2], 4))
+    small, _ = epoch_batches(member, "toy", 0, 2, lambda e: (Pass("retain"),))
+    np.testing.assert_array_equal(rows[:, :2], small)
+    r = recipe(passes=quarter, batch_size=8)
+    assert (r.steps(member, quarter(0)), r.images(member, quarter(0))) == (9, 17)
+    uneven, _ = epoch_batches(member, "toy", 0, 8, lambda e: (Pass("retain", fill=0.4),))
+    assert uneven.shape == (6, 8) and (uneven >= 0).sum() == 17  # three places of eight
+    for bad in (dict(over="all", fill=0.0), dict(over="all", fill=1.5),
+                dict(over="retain+forget", fill=0.5)):
+        with pytest.raises(ValueError, match="allowed"):
+            Pass(**bad)
+
+
 def test_a_mixed_walk_holds_all_of_d_f_and_a_share_of_d_r():
     member = members()[1]  # 17 samples to retain, 7 to forget
     mixed = lambda e: (Pass("mixed", share=0.3),)

@@ -2,6 +2,7 @@
 belong to are in published_networks.py."""
 
 import functools
+import json
 
 import h5py
 import jax
@@ -305,6 +306,45 @@ def test_files_of_another_kind_are_refused(tmp_path):
     (tmp_path / "weights.onnx").write_bytes(b"anything")
     assert "allowed are .h5, .hdf5 (Keras) and .safetensors" in refused(tmp_path / "weights.onnx")
     assert "no file" in refused(tmp_path / "absent.h5")
+
+
+def eight_bits(path, names, dtype):
+    """Rewrites tensors of a safetensors file as another type of one byte a number."""
+    raw = path.read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header, body, moved, start = json.loads(raw[8:8 + size]), b"", {}, 0
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        part = raw[8 + size + begin:8 + size + end]
+        if name in names:
+            entry, part = {**entry, "dtype": dtype}, part[::4]
+        moved[name] = {**entry, "data_offsets": [start, start + len(part)]}
+        body, start = body + part, start + len(part)
+    text = json.dumps(moved).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "I8"])
+def test_tensors_that_need_a_scale_are_refused_in_words(tmp_path, dtype):
+    weights = torch_weights(classes=10)
+    path = write_torch(tmp_path / "small.safetensors", weights)
+    message = refused(eight_bits(path, ("layer1.0.conv1.weight", "conv1.weight"), dtype))
+    assert f"layer1.0.conv1.weight is {dtype}; conv1.weight is {dtype}" in message
+    assert "allowed: F16, BF16, F32, F64" in message
+    # one that the model has no place for is no counter
+    weights["layer3.6.conv1.weight"] = np.zeros((16, 64, 1, 1), np.float32)
+    path = write_torch(tmp_path / "more.safetensors", weights)
+    if dtype != "I8":
+        message = refused(eight_bits(path, ("layer3.6.conv1.weight",), dtype))
+        assert "left over in the file: layer3.6.conv1.weight" in message
+
+
+def test_whole_numbers_in_hdf5_are_no_weights(tmp_path):
+    weights = keras_weights()
+    weights["conv1_conv/kernel"] = np.ones_like(weights["conv1_conv/kernel"], np.int8)
+    path = write_keras2(tmp_path / "quantised.h5", weights)
+    assert "conv1_conv/kernel is int8; allowed" in refused(path, "keras")
 
 
 def test_strange_hdf5_files_are_refused(tmp_path):

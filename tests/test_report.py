@@ -27,6 +27,7 @@ from unlearn_jax.report import (
     picture,
     write_report,
 )
+from unlearn_jax.report.__main__ import main
 from unlearn_jax.report.document import Cell, Table
 from unlearn_jax.report.inputs import read_run
 from unlearn_jax.report.predictions import parse_prediction_name
@@ -390,3 +391,12 @@ def test_flops_that_nobody_counted_are_no_failure(tmp_path, coarse):
     rows.to_csv(path / "results.csv", index=False)
     write_report(path)
     assert "failed in training" not in (path / "report.md").read_text()
+
+
+def test_the_report_of_an_unfinished_run_says_so(tmp_path, capsys):
+    workdir = write_workdir(tmp_path / "w")
+    assert main([str(workdir)]) == 0 and "not finished" not in capsys.readouterr().err
+    change_json(workdir / "run.json", lambda run: run.update(finished=False))
+    assert main([str(workdir)]) == 0
+    assert "has not finished" in capsys.readouterr().err
+    assert "has not finished: these results" in (workdir / "report.md").read_text()

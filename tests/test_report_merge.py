@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from fake_workdir import write_comparison, write_csv, write_workdir
 
+from unlearn_jax import manifest
 from unlearn_jax.metrics import errors
-from unlearn_jax.report import across, markdown
+from unlearn_jax.report import across, markdown, write_report
 from unlearn_jax.report.__main__ import main
 from unlearn_jax.report.files import ReportError
 from unlearn_jax.report.inputs import read_run
@@ -107,6 +108,31 @@ def test_the_command_merges_names_its_sources_and_reports(runs, tmp_path, capsys
     assert [m["label"] for m in record["merged"]] == ["", "more"]
     assert main([*arguments, "--other-data"]) == 1 and "not empty" in capsys.readouterr().err
     assert main([str(p) for p in runs]) == 1 and "--out=DIR" in capsys.readouterr().err
+
+
+def test_a_merger_that_was_killed_is_made_again(runs, tmp_path, monkeypatch):
+    out, sources = tmp_path / "out", [Source(p) for p in runs]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unlearn_jax.report.merge._run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            merge_runs(sources, out)
+    assert not out.exists()
+    merge_runs(sources, out)
+    whole = {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    merge_runs(sources, out)  # killed before its report
+    assert {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()} == whole
+    with pytest.raises(ReportError, match="not empty"):
+        merge_runs(sources[:1], out)
+    write_report(out)
+    with pytest.raises(ReportError, match="not empty"):
+        merge_runs(sources, out)
+    manifest.remove(out)  # as earlier versions left it
+    with pytest.raises(ReportError, match="not empty"):
+        merge_runs(sources, out)
 
 
 def test_labels_are_parts_of_names():

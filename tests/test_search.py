@@ -82,6 +82,20 @@ def test_what_trains_nothing_varies_its_strength_alone(fake):
     check_config(search.make_trials(c, "fake")[0].config)
 
 
+def test_a_method_may_name_the_options_that_are_searched(fake):
+    c = fake({"share": 0.02, "alpha": 4.0, "dampening": 1.0},
+             dials=lambda o: {"share": (0.1, 10.0), "dampening": (2.0, 0.5)} if o.share
+             else {"alpha": (8.0, 0.5)})
+    c.compare.trials = 3
+    found = [t.config.unlearn.fake for t in search.make_trials(c, "fake")]
+    assert [(o.share, o.alpha, o.dampening) for o in found] == [
+        (0.002, 4.0, 2.0), (0.02, 4.0, 1.0), (0.2, 4.0, 0.5)]
+    assert [t.option for t in search.make_trials(c, "fake")] == ["share"] * 3
+    c.unlearn.fake.share = 0.0
+    assert [s for _, s in dials(c, "fake")] == [32.0, 8.0, 2.0]
+    assert search.make_trials(c, "fake")[0].option == "alpha"
+
+
 def test_equal_trials_are_made_once(fake):
     c = fake({"top": 1}, strength="top", strengths=(0.8, 2.0))
     assert [s for _, s in dials(c, "fake")] == [1.0, 2.0]  # all below 1.5 are one

@@ -23,10 +23,11 @@ def dataset(labels, task="regression", class_names=(), attributes=None, **change
         histograms={}, fingerprint="", **{"dropped": (), **changes})
 
 
-def splits(data, *requests, seed=0, balance=0, split=(0.6, 0.2, 0.2)):
-    return make_splits(data, types.SimpleNamespace(seed=seed, balance=balance, split=split,
-                                                   inject=""),
-                       types.SimpleNamespace(sets=requests))
+def splits(data, *requests, seed=0, balance=0, split=(0.6, 0.2, 0.2), source="synthetic",
+           label_min=20.0, label_max=60.0):
+    cfg = types.SimpleNamespace(seed=seed, balance=balance, split=split, inject="", source=source,
+                                label_unit="", label_min=label_min, label_max=label_max)
+    return make_splits(data, cfg, types.SimpleNamespace(sets=requests))
 
 
 AGES = np.tile(np.arange(20, 30), 10)  # ten people of each age from 20 to 29

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 TINY = ["--config.data.size=150", "--config.data.image_size=8", "--config.model.width=2",
         "--config.model.name=resnet4", "--config.model.stem=small", "--config.train.epochs=3",
         "--config.train.batch_size=16", "--config.unlearn.batch_size=16", "--config.seeds=(0,1)",
-        "--config.eval.batch_size=50"]
+        "--config.eval.batch_size=50", "--config.train.recalibrate_norms=off"]
 pytestmark = pytest.mark.slow
 
 

@@ -24,7 +24,8 @@ THROUGH_THE_FINGERPRINT = {
     "data.fraction", "data.repeats", "data.quality", "data.quality_sharpness",
     "data.quality_contrast", "data.quality_brightness", "data.groups"}
 # They change how often and what is written, and no model.
-WITHOUT_EFFECT = {"train.checkpoint_seconds", "train.tensorboard"}
+WITHOUT_EFFECT = {"train.checkpoint_seconds", "train.tensorboard", "model.own_preprocess",
+                  "data.label_unit"}
 # Random labels come from the range, which the fingerprint does not show.
 UNLEARNED_ONLY = {"data.label_min", "data.label_max"}
 OPTIONS = {f"unlearn.{option}" for option in METHODS["rnd"].reads}
@@ -33,7 +34,8 @@ UNREAD = {"unlearn.spread"}
 
 # Where the rules of `_another` give no legal value.
 OTHER_VALUES = {
-    "data.source": "digits", "data.path": "elsewhere", "data.task": "classification",
+    "data.source": "digits", "data.path": "elsewhere", "data.label_unit": "days",
+    "data.task": "classification",
     "data.split": (0.5, 0.3, 0.2), "data.label_min": 21, "data.label_max": 59,
     "data.repeats": "drop", "data.quality": "on", "model.name": "resnet18",
     "model.variant": "keras",
@@ -43,7 +45,8 @@ OTHER_VALUES = {
     "train.loss": "mse", "unlearn.method": "ft", "unlearn.optimizer": "sgd",
     "unlearn.schedule": "constant", "unlearn.labels": "uniform",
     "unlearn.label_units": "as_published", "data.inject": "patch:20-30:4",
-    "train.class_weights": "balanced", "train.keep": "last", "unlearn.from_seed": 1,
+    "train.class_weights": "balanced", "train.keep": "last", "train.recalibrate_norms": "on",
+    "unlearn.from_seed": 1,
     "data.groups": (20.0, 40.0),
     "eval.audits": ("lira",), "eval.explain_baseline": "black",
     "compare.methods": ("ft",), "compare.budget": "wall",
@@ -56,7 +59,8 @@ def _config(**changes):
     c = default_config()
     with c.unlocked():
         c.data.balance = 5
-        c.model.update(head_widths=(8,), head_dropout=(0.1,), output_scale=45.0)
+        c.model.update(head_widths=(8,), head_dropout=(0.1,), output_scale=45.0,
+                       own_preprocess=True)
         c.unlearn.method = "rnd"
     c.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     return c
@@ -83,7 +87,9 @@ def _another(key, value):
 
 def _study(config, **dataset):
     return types.SimpleNamespace(config=config, seeds=config.seeds,
-                                 dataset=types.SimpleNamespace(**{**vars(DATASET), **dataset}))
+                                 dataset=types.SimpleNamespace(**{**vars(DATASET), **dataset}),
+                                 splits=types.SimpleNamespace(rows=types.SimpleNamespace(
+                                     source=np.arange(1800))))
 
 
 def _keys(study, forget_set=FORGET):
@@ -201,6 +207,28 @@ def test_where_members_started():
             assert stage.started(study.seeds).tolist() == positions
         for other in (original, retrain_stage(study, original, FORGET)):
             assert other.started(study.seeds).tolist() == [0, 1]
+
+
+def test_an_option_that_came_later_counts_where_it_is_used():
+    def key(**options):
+        c = _config()
+        with c.unlocked():
+            c.unlearn.method = "ssd"
+            c.unlearn.ssd.update(options)
+        return tuple(_keys(_study(c))["unlearn"])
+
+    found = METHODS["ssd"]
+    with pytest.MonkeyPatch.context() as patch:
+        kept = {k: v for k, v in found.options.items() if k not in found.later}
+        patch.setitem(METHODS, "ssd", dataclasses.replace(found, options=kept, later=()))
+        c = _config()
+        with c.unlocked():
+            c.unlearn.method = "ssd"
+        before = tuple(_keys(_study(c))["unlearn"])
+    assert key() == before, "models of versions without the options are found"
+    assert len({key(), key(importance="batch"), key(share=0.1), key(alpha=3.0)}) == 4
+    with pytest.raises(ValueError, match="later=.'beta'.: none of the method's options"):
+        dataclasses.replace(found, later=("beta",))
 
 
 def test_a_method_whose_numbers_changed_has_other_keys(monkeypatch):

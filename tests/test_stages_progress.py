@@ -1,13 +1,21 @@
+import json
 import types
 
 import numpy as np
 import pytest
 from toy import recipe
 
+from unlearn_jax import disk
 from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages import populations
 from unlearn_jax.stages.graph import Stage
-from unlearn_jax.stages.progress import CheckpointSaver, parts_as_saved
+from unlearn_jax.stages.progress import (
+    CheckpointSaver,
+    clean,
+    parts_as_saved,
+    progress_directories,
+    saved_stages,
+)
 from unlearn_jax.store import Store
 
 PARTS = {"data": "d", "seeds": (0, 1)}
@@ -75,6 +83,46 @@ def test_what_was_saved_in_several_populations_goes_on_in_as_many(tmp_path):
                                                                 [third]]
     assert parts_as_saved(store, recipe(epochs=9), everything) == [everything]
     assert parts_as_saved(store, recipe(), [third]) == [[third]]
+
+
+def test_what_a_changed_byte_makes_of_the_list_of_stages_is_not_believed(tmp_path):
+    store = Store(tmp_path)
+    saver = CheckpointSaver(store, recipe(), RETRAINED, 0)
+    saver.save(3, TREE, {})
+    (path,) = (tmp_path / "population").rglob("stages.json")
+    content = path.read_bytes()
+    assert saved_stages(path.parent) == [[s.method, s.key] for s in RETRAINED]
+    for stage in RETRAINED:
+        finish(store, stage)
+    for i in range(len(content)):
+        changed = bytearray(content)
+        changed[i] ^= 1 << i % 8
+        path.write_bytes(changed)
+        # A changed blank between two words changes nothing.
+        assert saved_stages(path.parent) == [] or json.loads(changed) == json.loads(content)
+    path.write_bytes(content.replace(b"retrain", b"re/rain"))
+    clean(store)
+    CheckpointSaver(store, recipe(), RETRAINED[:1], 0).finish()
+    assert path.exists()
+    saver.finish()  # knows its stages itself
+    assert not path.exists()
+
+
+def test_a_start_removes_what_killed_processes_left(tmp_path):
+    store = Store(tmp_path)
+    for stages in ([ORIGINAL, RETRAINED[0]], [RETRAINED[1]]):
+        CheckpointSaver(store, recipe(), stages, 0).save(3, TREE, {})
+    for stage in (ORIGINAL, RETRAINED[0]):
+        finish(store, stage)
+    half = tmp_path / "retrain" / ".tmp-0123"
+    half.mkdir()
+    (half / ".lock").touch()
+    with disk.temporary_directory(tmp_path / "retrain" / "written") as living:
+        clean(store)
+        assert living.exists() and not half.exists()
+    # Killed between the last store and the end; the other population has still to be trained.
+    (left,) = progress_directories(store)
+    assert saved_stages(left) == [["retrain", RETRAINED[1].key]]
 
 
 def test_populations_are_those_that_were_saved(tmp_path, monkeypatch):

@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 
 from unlearn_jax.disk import DiskError, DiskFullError
-from unlearn_jax.store import Store, StoreError, read_marker, stage_key
+from unlearn_jax.store import (
+    Store,
+    StoreError,
+    load_array,
+    load_arrays,
+    load_json,
+    read_marker,
+    stage_key,
+)
 
 PARTS = {"model": {"width": 16, "name": "resnet"}, "seeds": (0, 1), "rate": 0.1}
 KEY = stage_key("original", PARTS)
@@ -157,6 +165,88 @@ def test_root_that_is_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DiskError, match="choose another directory"):
         write(Store(tmp_path / "file"))
+
+
+# --- changed bytes ---
+
+def store_three(s: Store) -> Path:
+    with s.write("original", KEY, PARTS) as d:
+        np.save(d / "a.npy", np.arange(3.0))
+        np.savez(d / "b.npz", a=np.arange(3), b=np.ones(2))
+        (d / "sub").mkdir()
+        (d / "sub" / "c.json").write_text('{"loss": [0.5, 1.5]}')
+    return s.path("original", KEY)
+
+
+def of_an_earlier_version(path: Path) -> None:
+    """Leaves of a marker what earlier versions wrote."""
+    marker = json.loads((path / "DONE.json").read_text())
+    del marker["digests"], marker["digest"]
+    (path / "DONE.json").write_text(json.dumps(marker, indent=1, sort_keys=True) + "\n")
+
+
+def read_all(path: Path):
+    arrays = load_arrays(path, "b.npz")
+    return (load_array(path, "a.npy").tolist(), {k: a.tolist() for k, a in arrays.items()},
+            load_json(path, "sub/c.json"))
+
+
+WHOLE = ([0.0, 1.0, 2.0], {"a": [0, 1, 2], "b": [1.0, 1.0]}, {"loss": [0.5, 1.5]})
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_files_are_read_as_they_were_stored(tmp_path, earlier):
+    path = store_three(Store(tmp_path))
+    if earlier:
+        of_an_earlier_version(path)
+    assert read_all(path) == WHOLE
+    with pytest.raises(StoreError, match="no file 'd'; it has a.npy, b.npz, sub/c.json"):
+        load_json(path, "d")
+
+
+@pytest.mark.parametrize("name", ["a.npy", "b.npz", "sub/c.json"])
+def test_every_changed_byte_of_a_file_is_seen_when_it_is_read(tmp_path, name):
+    path = store_three(Store(tmp_path))
+    content = (path / name).read_bytes()
+    for i in range(len(content)):
+        changed = bytearray(content)
+        changed[i] ^= 1 << i % 8
+        (path / name).write_bytes(changed)
+        with pytest.raises(StoreError, match=f"{KEY} is damaged: {name} does not match .* again"):
+            read_all(path)
+    (path / name).write_bytes(content)
+    assert read_all(path) == WHOLE
+
+
+def test_a_changed_byte_of_a_marker_changes_nothing_or_ends_the_stage(tmp_path):
+    s = Store(tmp_path)
+    path = store_three(s)
+    marker = path / "DONE.json"
+    content, first, accepted = marker.read_bytes(), read_marker(path), 0
+    for i in range(len(content)):
+        changed = bytearray(content)
+        changed[i] ^= 1 << i % 7
+        marker.write_bytes(changed)
+        try:
+            found = read_marker(path)
+        except StoreError:
+            assert not s.complete("original", KEY)
+            continue
+        # Blanks between words; and where "digest" is misspelled, it is an earlier version's.
+        accepted += 1
+        assert {k: found[k] for k in first if k != "digest"} == {
+            k: first[k] for k in first if k != "digest"}
+    assert accepted < len(content) / 4
+
+
+def test_damage_of_an_earlier_versions_file_is_named(tmp_path):
+    path = store_three(Store(tmp_path))
+    of_an_earlier_version(path)
+    for name, load in (("a.npy", load_array), ("b.npz", load_arrays), ("sub/c.json", load_json)):
+        size = (path / name).stat().st_size
+        (path / name).write_bytes(b"{" * size)
+        with pytest.raises(StoreError, match=f"{KEY} is damaged: {name} cannot be read"):
+            load(path, name)
 
 
 # --- real processes ---

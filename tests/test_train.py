@@ -3,9 +3,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from toy import LinearModel, recipe, resident, settings
 
+from unlearn_jax import target
 from unlearn_jax.data.resident import Batches, Resident
 from unlearn_jax.train import (
     Batch,
@@ -19,6 +21,8 @@ from unlearn_jax.train import (
     init_carry,
     init_state,
     make_loss,
+    make_step,
+    make_train_step,
     weighted_mean,
 )
 
@@ -137,6 +141,93 @@ def test_a_step_that_is_not_finite_is_undone_and_freezes_the_member():
                                   carry[0].variables["params"]["w"])
     later, _ = body(failed, inputs(), found(range(8)))
     assert later[0].step == 0
+
+
+@pytest.fixture(params=["cpu", "gpu"])
+def platform(request):
+    """Steps are judged as on this platform."""
+    with target.tracing_for(request.param):
+        yield request.param
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_a_gradient_beyond_the_squares_of_float32_undoes_the_step_on_a_gpu(name):
+    # The loss is 1e21 times smaller than what is minimised: it is finite, and so is the gradient.
+    r = recipe(optimizer_settings=settings(name=name))
+    step = make_train_step(LinearModel(), r.optimizer, Loss("mse", 1e-21))
+    with target.tracing_for("gpu"):
+        undone(guarded(step, r.settings), r)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+@pytest.mark.parametrize("broken", ["gradient", "statistics", "value"])
+def test_what_is_not_finite_undoes_the_step_wherever_it_is(platform, name, broken):
+    r = recipe(optimizer_settings=settings(name=name))
+
+    def objective(params, batch_stats, batch, key, context):
+        bad = jnp.float32(jnp.nan)
+        # the square root's derivative at zero is infinite, its value is not
+        value = jnp.sqrt(0.0 * params["b"]) if broken == "gradient" else jnp.sum(params["w"])
+        stats = {"mean": bad} if broken == "statistics" else batch_stats
+        return value, bad if broken == "value" else jnp.float32(1), stats
+
+    undone(guarded(make_step(LinearModel(), r.optimizer, objective), r.settings), r)
+
+
+def test_a_rate_that_is_not_finite_undoes_the_step(platform):
+    r = recipe()
+    undone(guarded(r.step, r.settings), r, rate=np.inf)
+    undone(guarded(r.step, r.settings), r, rate=np.nan)
+
+
+def test_weights_that_decay_has_blown_up_undo_the_step(platform):
+    # a rate of 3 and a decay of 1 double a weight at every step, whatever the gradient
+    r = recipe(optimizer_settings=settings(name="adam", weight_decay=1.0))
+
+    def objective(params, batch_stats, batch, key, context):
+        return 0.0 * jnp.sum(params["w"]), jnp.float32(1), batch_stats
+
+    body = jax.jit(guarded(make_step(LinearModel(), r.optimizer, objective), r.settings))
+    carry = carry_of(r)
+    for _ in range(140):  # 2**128 is more than float32 holds
+        carry, _ = body(carry, inputs(rate=3.0), found(range(8)))
+    assert 0 < carry[1].failed_step <= 130
+    assert np.isfinite(carry[0].variables["params"]["w"]).all()
+
+
+@pytest.mark.parametrize("transform, fine", [(optax.scale(1e20), False), (optax.clip(1.0), True)])
+def test_an_optimiser_of_ones_own_is_judged_by_its_weights(platform, transform, fine):
+    def objective(params, batch_stats, batch, key, context):
+        return 1e25 * jnp.sum(params["w"]), jnp.float32(1), batch_stats
+
+    r = dataclasses.replace(recipe(), optimizer=transform)
+    body = guarded(make_step(LinearModel(), transform, objective), r.settings)
+    if not fine:
+        undone(body, r)
+        return
+    moved, _ = jax.jit(body)(carry_of(r), inputs(), found(range(8)))
+    assert moved[0].step == 1 and moved[1].failed_step == -1
+
+
+def test_a_step_of_ones_own_is_judged_by_all_that_it_returns(platform):
+    r = recipe()
+
+    def blown(key, state, batch, learning_rate, context=None):
+        new, loss = r.step(key, state, batch, learning_rate, context)
+        params = jax.tree.map(lambda p: p * jnp.inf, new.variables["params"])
+        return dataclasses.replace(new, variables={**new.variables, "params": params}), loss
+
+    undone(guarded(blown, r.settings), r)
+
+
+def undone(guarded_step, recipe_, rate=0.1):
+    """The step leaves the member as it was, and frozen."""
+    carry = carry_of(recipe_)
+    after, _ = jax.jit(guarded_step)(carry, inputs(rate), found(range(8)))
+    assert after[1].failed_step == 0 and not after[1].running
+    assert after[0].step == 0 and after[1].loss_steps == 0
+    for old, new in zip(jax.tree.leaves(carry[0]), jax.tree.leaves(after[0])):
+        np.testing.assert_array_equal(old, new)
 
 
 def test_end_epoch_keeps_the_best_and_stops():

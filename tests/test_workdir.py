@@ -1,12 +1,13 @@
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from unlearn_jax import workdir
+from unlearn_jax import disk, manifest, workdir
 from unlearn_jax.config import default_config
 from unlearn_jax.errors import InputError
 
@@ -91,6 +92,54 @@ def test_a_process_killed_before_its_first_record_blocks_nothing(tmp_path):
     (tmp_path / ".lock").touch()
     with claim(tmp_path):
         pass
+
+
+def _cut(text):
+    return text[:len(text) // 2]
+
+
+@pytest.mark.parametrize("left", [".tmp-run.json-0123456789ab.ffffffff", ".run.json.tmp"])
+def test_a_kill_in_the_first_record_blocks_nothing(tmp_path, left):
+    (tmp_path / left).write_text("{")
+    with claim(tmp_path):
+        pass
+    assert record(tmp_path)["finished"]
+    # Of an earlier version, whose writers are dead where the work directory can be claimed.
+    assert (tmp_path / left).exists() == left.startswith(".tmp-")
+
+
+def test_what_a_killed_writer_left_goes_at_the_start(tmp_path):
+    with claim(tmp_path):
+        disk.write_file(tmp_path / "a", "")
+    (tmp_path / "predictions").mkdir()
+    left = []
+
+    def killed(f):
+        left.append(Path(os.readlink(f"/proc/self/fd/{f.fileno()}")))
+        os.link(left[-1], tmp_path / "kept")  # survives what `write_file` removes
+        raise KeyboardInterrupt
+
+    for path in (tmp_path / "results.csv", tmp_path / "predictions" / "a.npz"):
+        with pytest.raises(KeyboardInterrupt):
+            disk.write_file(path, killed)
+        (tmp_path / "kept").rename(left[-1])
+    with claim(tmp_path):
+        assert not any(path.exists() for path in left)
+
+
+@pytest.mark.parametrize("damage", [lambda text: "", _cut, lambda text: "\0" * 4096,
+                                    lambda text: _cut(text) + "\0" * 100])
+@pytest.mark.parametrize("results", [False, True])
+def test_a_record_that_a_power_cut_took_blocks_nothing(tmp_path, damage, results):
+    with claim(tmp_path, epochs=3) as run:
+        if results:
+            run.write_table("results.csv", [], ("method",))
+    (tmp_path / "run.json").write_text(damage((tmp_path / "run.json").read_text()))
+    with claim(tmp_path, epochs=4):
+        assert record(tmp_path)["config"]["train"]["epochs"] == 4
+    # Whose results they are nothing says any more: they stand apart.
+    assert not (tmp_path / "results.csv").exists()
+    assert (tmp_path / "earlier-1" / "results.csv").exists() == results
 
 
 def test_another_config_is_refused_and_named_and_nothing_is_touched(tmp_path):
@@ -180,3 +229,12 @@ def test_tables_have_exactly_their_columns(tmp_path):
             run.write_table("t.csv", [{"a": 1, "b": 2, "c": 3}], ("a", "b"))
     # the failed one left the good one alone
     assert (tmp_path / "t.csv").read_text() == "a,b\n1,nan\n2,0.1\n"
+
+
+def test_the_manifest_is_of_a_finished_run_alone(tmp_path):
+    with claim(tmp_path) as run:
+        run.write_table("t.csv", [], ("a",))
+        assert not (tmp_path / "manifest.json").exists()
+    assert set(manifest.read(tmp_path)) == {"run.json", "t.csv"}
+    with claim(tmp_path):  # what it names is about to change
+        assert not (tmp_path / "manifest.json").exists()

@@ -6,6 +6,7 @@ prefix `population:`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -68,6 +69,7 @@ class Audit:
       classification: outputs are logits.
       config: the section `eval` of the config.
       injection: of the training samples, if any.
+      step: label units that stand for a year (`units.label_step`; regression).
     """
 
     outcome: Outcome
@@ -78,6 +80,7 @@ class Audit:
     classification: bool
     config: ml_collections.ConfigDict
     injection: Injection | None = None
+    step: float = 1.0
 
     @property
     def is_reference(self) -> bool:
@@ -143,20 +146,20 @@ def _lira(audit: Audit) -> Values:
 def _challenge(audit: Audit) -> Values:
     """The 2023 challenge's forgetting quality and score."""
     retrained = _finite(audit.scores(audit.reference, audit.members))
+    rules = dict(bins=audit.config.challenge_bins, narrow=audit.config.challenge_narrow)
     if audit.is_reference:
         yield "population:challenge_quality_perfect", challenge.perfect_quality(
-            len(retrained), len(retrained), bins=audit.config.challenge_bins)
+            len(retrained), len(retrained), **rules)
         half = len(retrained) // 2
         if half < _LEAST_CHALLENGE:
             raise Refused("half of the M_Rs are compared with the other half, "
                           f"{_LEAST_CHALLENGE} of either at least, and half of {len(retrained)} "
                           f"is {half}")
-        found = challenge.forgetting_quality(retrained[:half], retrained[half:2 * half],
-                                             bins=audit.config.challenge_bins)
+        found = challenge.forgetting_quality(retrained[:half], retrained[half:2 * half], **rules)
         yield "population:challenge_quality_halves", found.value
         return
     unlearned = _finite(audit.scores(audit.outcome, audit.members))
-    found = challenge.forgetting_quality(unlearned, retrained, bins=audit.config.challenge_bins)
+    found = challenge.forgetting_quality(unlearned, retrained, **rules)
     yield "population:challenge_quality", found.value
     yield "population:challenge_quality_low", found.low
     yield "population:challenge_quality_high", found.high
@@ -187,7 +190,8 @@ def _confusion(audit: Audit) -> Values:
             yield f"confusion_{split}", np.asarray(counts) / asked
             continue
         # A prediction counts as the whole label nearest to it.
-        bins = dict(bin_a=(a.low - 0.5, a.high + 0.5), bin_b=(b.low - 0.5, b.high + 0.5))
+        half = audit.step / 2
+        bins = dict(bin_a=(a.low - half, a.high + half), bin_b=(b.low - half, b.high + half))
         for name, count in (("confusion", confusion.binned_confusion),
                             ("confusion_nearer", confusion.nearer_confusion)):
             yield f"{name}_{split}", np.asarray(count(outputs, labels, **bins)) / asked
@@ -218,8 +222,11 @@ def _distances(audit: Audit) -> Values:
         raise Refused(f"it needs two seeds, there is {len(mine)}")
     yield "w1_forget", np.asarray(distributions.wasserstein(mine, theirs, over="samples"))
     halves = _halves(audit, audit.forget, _LEAST_DISTANCES)
+    # Margins are cut off as in the source; labels may have any unit.
+    klom = functools.partial(distributions.klom,
+                             **({} if audit.classification else {"limit": np.inf}))
     for name, distance in (("w1", distributions.wasserstein),
-                           ("js", distributions.jensen_shannon), ("klom", distributions.klom)):
+                           ("js", distributions.jensen_shannon), ("klom", klom)):
         yield f"population:{name}", float(np.mean([distance(*pair) for pair in halves]))
 
 

@@ -6,9 +6,10 @@ Injection"). Numbers, such as -0.5, stay as they are.
 """
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 from unlearn_jax.labels import find_number
 
@@ -29,8 +30,9 @@ def plain(text: str) -> str:
     return text[1:] if text.startswith("'") and _RUNS.match(text) else text
 
 
-def write_rows(file: TextIO, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes a header and rows, each by column, as they may be written."""
+def rows_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A CSV file of a header and rows, each by column, as they may be written."""
+    file = io.StringIO()
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     # Until Python 3.13 a carriage return alone goes unquoted, though it ends a row for readers.
     quoting = csv.DictWriter(file, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)
@@ -39,6 +41,7 @@ def write_rows(file: TextIO, columns: Sequence[str], rows: Iterable[Mapping[str,
         cells = {column: safe(value) for column, value in row.items()}
         broken = any(isinstance(cell, str) and "\r" in cell for cell in cells.values())
         (quoting if broken else writer).writerow(cells)
+    return file.getvalue()
 
 
 def safe_table(table: Any) -> Any:

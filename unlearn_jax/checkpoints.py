@@ -30,7 +30,7 @@ from orbax.checkpoint import v1 as ocp
 
 from unlearn_jax import disk, processes, spread
 from unlearn_jax import metadata as metadata_file
-from unlearn_jax.metadata import ARRAYS, CheckpointError
+from unlearn_jax.metadata import ARRAYS, CheckpointError, DamagedError
 
 _KEEP = 2
 
@@ -306,16 +306,16 @@ def _load(path: str | os.PathLike, stored: dict[str, Any], names: list[str],
         if len(names) > 1:  # one by one, to name the leaf
             return {n: _load(path, stored, [n], verify)[n] for n in names}
         text = " ".join(str(e).split())[:200]
-        raise CheckpointError(f"{path} is damaged: the leaf {names[0]} cannot be read "
-                              f"({type(e).__name__}: {text})") from e
+        raise DamagedError(f"{path} is damaged: the leaf {names[0]} cannot be read "
+                           f"({type(e).__name__}: {text})") from e
     leaves = {n: functools.reduce(operator.getitem, n.split("/"), loaded) for n in names}
     for name, a in leaves.items():
         if (a.shape, a.dtype) != expected[name]:
-            raise CheckpointError(f"{path} is damaged: the leaf {name} is {a.dtype}"
-                                  f"{list(a.shape)}, not {_spec(stored[name])}")
+            raise DamagedError(f"{path} is damaged: the leaf {name} is {a.dtype}"
+                               f"{list(a.shape)}, not {_spec(stored[name])}")
         if verify and _digest(a) != stored[name]["digest"]:
-            raise CheckpointError(f"{path} is damaged: the leaf {name} does not match its "
-                                  "digest; restore a copy, or remove it and run again")
+            raise DamagedError(f"{path} is damaged: the leaf {name} does not match its "
+                               "digest; restore a copy, or remove it and run again")
     return leaves
 
 

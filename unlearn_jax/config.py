@@ -16,8 +16,10 @@ from unlearn_jax.explain.attribution import BASELINES
 from unlearn_jax.methods import METHODS, find_method
 from unlearn_jax.models import DEPTHS
 from unlearn_jax.nested import flat
+from unlearn_jax.norms import SETTINGS
 from unlearn_jax.requests import check_requests
 from unlearn_jax.search import make_trials, method_config
+from unlearn_jax.units import check_units, in_label_units
 
 TASKS = ("regression", "classification")
 # Of audits.py, which takes a while to import.
@@ -40,8 +42,9 @@ def default_config() -> ml_collections.ConfigDict:
         image_size=32,            # pixels; images become [image_size, image_size, 3] uint8
         label_noise=2.0,          # synthetic: standard deviation of the label noise, years
         fraction=1.0,             # keep this share of the samples, stratified by label
-        label_min=20,             # regression: keep labels from here ...
-        label_max=60,             # ... to here, both inclusive
+        label_min=20.0,           # regression: keep labels from here ...
+        label_max=60.0,           # ... to here, both inclusive
+        label_unit="",            # of a regression, such as years (units.py); "": the source's
         groups=(),                # lower ends of groups that become the classes of a
                                   # classification: (20.0, 30.0, 45.0); (): the source's own labels
         repeats="keep",           # keep | drop: of images equal pixel for pixel all but the first
@@ -69,6 +72,7 @@ def default_config() -> ml_collections.ConfigDict:
         output_scale=40.0,        # label units
         output_offset=20.0,       # label units
         preprocess="unit",        # unit (-1..1) | caffe (BGR, mean subtracted) | vggface2 | torch
+        own_preprocess=False,     # keep it though pretrained weights were trained with another one
         dtype="float32",          # float32 | bfloat16: the arithmetic; parameters stay float32
         frozen=(),                # regular expressions over parameter paths that stay fixed
         pretrained="",            # .h5 (Keras, VGGFace2) or .safetensors (torchvision, timm)
@@ -78,7 +82,7 @@ def default_config() -> ml_collections.ConfigDict:
         batch_size=64,
         optimizer="adam",         # adam | sgd
         learning_rate=3e-3,
-        schedule="onecycle",      # constant | cosine | onecycle
+        schedule="onecycle",      # constant | cosine | onecycle (optim.py says how it ends)
         warmup=0.25,              # onecycle: share of the steps that the rate rises
         weight_decay=0.0,         # adam: decoupled; sgd: part of the gradient
         momentum=0.9,             # sgd
@@ -87,6 +91,8 @@ def default_config() -> ml_collections.ConfigDict:
                                   # have in D_o, whose counts M_R is given as well
         patience=0,               # epochs without a better validation loss; 0: never stop early
         keep="best",              # best (by validation loss) | last: the weights after all epochs
+        recalibrate_norms="auto", # auto | on | off: models predict with the training set's batch
+                                  # statistics; auto: where few steps leave over 1 % (norms.py)
         checkpoint_seconds=120.0, # a half-finished stage is saved this often
         tensorboard=False,        # also write TensorBoard logs under WORKDIR/tensorboard
     ))
@@ -105,7 +111,9 @@ def default_config() -> ml_collections.ConfigDict:
         weight_decay=0.0,
         momentum=0.9,
         labels="offset",          # rnd, salun: uniform | offset
-        offset=(3, 6),            # rnd, salun: smallest and largest offset, label units
+        offset=(3, 6),            # rnd, salun: smallest and largest offset, label units; like
+                                  # spread, alphas, alpha and within a share of the label range
+                                  # where labels are no years: 3 is 3 of 40 (units.py)
         label_units="years",      # rnd: years | as_published (the study's unit error)
         spread=5.0,               # regression: standard deviation, label units, of the Gaussian
                                   # that stands for a model's class probabilities
@@ -120,6 +128,8 @@ def default_config() -> ml_collections.ConfigDict:
         within=(5.0,),            # regression: accuracy counts errors up to this, label units
         audits=("mia",),          # audits.py lists them; some need many seeds
         challenge_bins=13,        # 13 as the challenge describes it; 14 as its code had it
+        challenge_narrow=0.0,     # epsilon is 50 where one kind of models has less than this share
+                                  # of the other's range; 0.01 as the challenge's code had it
         relearn_epochs=0,         # train on D_f this long to see how fast it comes back; 0: do not
         relearn_rate=1e-3,        # learning rate of that
         layers=True,              # layers.csv: how far the weights are from M_O's and M_R's
@@ -148,9 +158,10 @@ def default_config() -> ml_collections.ConfigDict:
         cpu_devices=0,            # a CPU counts as this many devices; 0: one for each core
         members=0,                # devices along the member axis; 0: all
         batch=1,                  # devices along the batch axis
-        members_per_device=0,     # in one call of the program; 0: one on CPU, else all that fit
-        steps_per_dispatch=0,     # at most; 0: one on CPU, 32 elsewhere
-        convolution="auto",       # how convolutions are computed: conv.py lists the ways
+        members_per_device=0,     # in one call of the program; 0: one on CPU, else up to 16
+        steps_per_dispatch=0,     # at most; 0: 8 on a CPU with oneDNN, 1 without it, 32 elsewhere
+        cuda_graphs=True,         # on a GPU a call is one CUDA graph; False: as XLA does by itself
+        convolution="auto",       # auto | onednn (a CPU's) | direct (XLA's) | others of conv.py
         resident="auto",          # images on the device | stream: from the host | auto: stream
                                   # what takes more than half of the device's memory
     ))
@@ -171,6 +182,7 @@ _CHOICES = {
     "train.optimizer": ("adam", "sgd"),
     "train.class_weights": ("none", "balanced"),
     "train.keep": ("best", "last"),
+    "train.recalibrate_norms": SETTINGS,
     "train.schedule": ("constant", "cosine", "onecycle"),
     "unlearn.optimizer": ("adam", "sgd"),
     "unlearn.schedule": ("constant", "cosine", "onecycle"),
@@ -196,6 +208,8 @@ _RANGES = {
     "data.image_size": (8, 1024),
     "data.label_noise": (0, math.inf),
     "data.fraction": (1e-6, 1),
+    "data.label_min": (-1e30, 1e30),
+    "data.label_max": (-1e30, 1e30),
     "data.quality_sharpness": (0, math.inf),
     "data.quality_contrast": (0, math.inf),
     "data.balance": (0, math.inf),
@@ -221,6 +235,7 @@ _RANGES = {
     "unlearn.spread": (1e-6, math.inf),
     "eval.batch_size": (1, math.inf),
     "eval.challenge_bins": (1, 100),
+    "eval.challenge_narrow": (0, 1),
     "eval.relearn_epochs": (0, _MOST_EPOCHS),
     "eval.relearn_rate": (0, math.inf),
     "eval.explain_samples": (0, math.inf),
@@ -247,7 +262,7 @@ TUPLES = {
     "model.frozen": (str, None, None, False),
     "forget.sets": (str, None, None, True),
     "unlearn.epochs": (int, None, 0, True),
-    "unlearn.offset": (int, 2, 0, True),
+    "unlearn.offset": (float, 2, 0, True),
     "eval.alphas": (float, None, 1e-12, True),
     "eval.within": (float, None, 0, False),
     "eval.audits": (str, None, None, False),
@@ -257,15 +272,21 @@ TUPLES = {
 }
 
 
+def completed(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config as it runs: what is not set follows the range of labels (units.py)."""
+    return in_label_units(c, default_config())
+
+
 def check_config(c: ml_collections.ConfigDict) -> None:
     """Refuse a config that cannot run.
 
     Args:
-      c: the whole config.
+      c: the whole config; what is not set may still be as in `default_config`.
 
     Raises:
       InputError: names the key, the value and what is allowed.
     """
+    c = completed(c)
     for key, allowed in _CHOICES.items():
         _require(get(c, key) in allowed, c, key, "one of " + _names(allowed))
     for key, (low, high) in _RANGES.items():
@@ -325,7 +346,7 @@ def _check_relations(c: ml_collections.ConfigDict) -> None:
     _require(abs(sum(c.data.split) - 1) < 1e-6 and min(c.data.split) > 0, c, "data.split",
              "three positive shares that add up to 1")
     _require(c.data.label_min < c.data.label_max, c, "data.label_min",
-             f"below data.label_max ({c.data.label_max})")
+             f"below data.label_max ({c.data.label_max:g})")
     _check_groups(c)
     _require(len(c.model.head_dropout) == len(c.model.head_widths), c, "model.head_dropout",
              "one rate for each of model.head_widths")
@@ -357,8 +378,9 @@ def _check_relations(c: ml_collections.ConfigDict) -> None:
     elif c.model.output == "sigmoid":
         low, high = c.model.output_offset, c.model.output_offset + c.model.output_scale
         _require(low <= c.data.label_min and c.data.label_max <= high, c, "model.output_scale",
-                 f"what covers the labels from {c.data.label_min} to {c.data.label_max}: with "
+                 f"what covers the labels from {c.data.label_min:g} to {c.data.label_max:g}: with "
                  f"model.output_offset={low:g} the sigmoid reaches from {low:g} to {high:g}")
+    check_units(c, default_config())
 
 
 def _check_groups(c: ml_collections.ConfigDict) -> None:
@@ -369,8 +391,8 @@ def _check_groups(c: ml_collections.ConfigDict) -> None:
         _require(len(groups) > 1 and all(a < b for a, b in zip(groups, groups[1:])), c,
                  "data.groups", "at least two lower ends, ascending")
         _require(groups[0] == c.data.label_min and groups[-1] <= c.data.label_max, c,
-                 "data.groups", f"lower ends from data.label_min ({c.data.label_min}) up to at "
-                 f"most data.label_max ({c.data.label_max})")
+                 "data.groups", f"lower ends from data.label_min ({c.data.label_min:g}) up to at "
+                 f"most data.label_max ({c.data.label_max:g})")
 
 
 def get(c: ml_collections.ConfigDict, key: str) -> Any:

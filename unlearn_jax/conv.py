@@ -9,8 +9,9 @@ a loop on CPU and is poor on GPU as well. `member_conv` carries its own batching
   samples, forward and for the input gradient. Weight gradients, one for each sample, are one
   batched matrix product.
 
-The two nest in either order. How a convolution is computed depends on the backend and its shape by
-the table `CHOICES`; `with convolutions("direct")` and the like overrule it.
+The two nest in either order. How a convolution is computed depends on its shape and on what it
+runs on (`target.py`), by the table `CHOICES`; `with convolutions("direct")` and the like overrule
+the table.
 
 It has reverse-mode derivatives of first order only (`jax.grad`, `jax.vjp`): no `jvp`, no
 second derivative. It also works under `jit`, `shard_map`, `scan` and `remat`.
@@ -18,6 +19,7 @@ second derivative. It also works under `jit`, `shard_map`, `scan` and `remat`.
 
 import contextlib
 import contextvars
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -28,14 +30,17 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
+from unlearn_jax import native, target
+from unlearn_jax.target import Target
+
 DIMENSION_NUMBERS = ("NHWC", "HWIO", "NHWC")
 PHASES = ("forward", "input_grad", "weight_grad")
 
-# `auto` asks CHOICES. For one member: XLA's convolution (`direct`); gathered patches and one matrix
-# product (`patches`); one matrix product per kernel position (`products`). For several members at
-# once: `patches` with one batched product for all (`batched`); one after the other in a loop, each
-# as CHOICES says (`loop`).
-SETTINGS = ("auto", "direct", "patches", "products", "batched", "loop")
+# `auto` asks CHOICES. For one member: XLA's convolution (`direct`); oneDNN's (`onednn`, on a CPU);
+# gathered patches and one matrix product (`patches`); one matrix product per kernel position
+# (`products`). For several members at once: `patches` with one batched product for all (`batched`);
+# one after the other in a loop, each as CHOICES says (`loop`).
+SETTINGS = ("auto", "direct", "onednn", "patches", "products", "batched", "loop")
 
 
 class Choice(NamedTuple):
@@ -58,9 +63,13 @@ class Choice(NamedTuple):
     min_channels: int = 1
 
 
-# By backend; the first that fits is taken, `direct` where none does. Measured on single layers, on
-# two CPU cores (`python -m benchmarks.formulations` times them all), and then in a whole step,
-# where a gain on a layer can vanish; no GPU has been measured.
+# By platform; the first that fits is taken, `direct` where none does. `onednn` fits where
+# `Target.has_native` says so. Measured on single layers, on two CPU cores
+# (`python -m benchmarks.formulations` times them all), and then in a whole step, where a gain on a
+# layer can vanish.
+# - oneDNN takes 0.2 to 0.7 of the time of the others, but for one case: for the input gradient of a
+#   1x1 convolution with strides, gathering and one product take half of oneDNN's time.
+# Where there is no oneDNN:
 # - Up to four output pixels XLA's CPU convolution is far slower than gathering the patches and
 #   multiplying matrices (2x2 pixels, 128 channels: 6 against 109 GFLOP/s); above, the copies for
 #   the patches cost more than they save.
@@ -72,6 +81,8 @@ class Choice(NamedTuple):
 #   hardly any channels to multiply.
 CHOICES = {
     "cpu": (
+        Choice("input_grad", "patches", max_kernel=1, min_stride=2),
+        *(Choice(phase, "onednn") for phase in PHASES),
         Choice("forward", "patches", max_pixels=4),
         Choice("input_grad", "patches", max_pixels=16),
         Choice("input_grad", "patches", min_stride=2),
@@ -81,8 +92,8 @@ CHOICES = {
 }
 
 # Of more members than this, so many at a time go into the program and a loop does the rest: the
-# time to compile grows with the members written out.
-MAX_UNROLLED = 64
+# time to compile grows with the members written out, and beyond 16 a GPU's step hardly gains.
+MAX_UNROLLED = 16
 
 # Per-sample gradients: up to this many images of a sample, all samples are one batched product;
 # of more, each is a convolution of its own.
@@ -90,8 +101,8 @@ _MAX_SAMPLE_IMAGES = 8
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
-_setting = contextvars.ContextVar("convolutions", default="auto")
 
+_setting = contextvars.ContextVar("convolutions", default="auto")
 
 @contextlib.contextmanager
 def convolutions(setting: str) -> Iterator[None]:
@@ -157,74 +168,91 @@ def member_conv(
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
     padding = tuple((int(low), int(high)) for low, high in padding)
-    return _conv(_setting.get(), strides, padding, lhs, rhs)
+    return _conv(Convolution(strides, padding, _setting.get(), target.current()), lhs, rhs)
 
 
-def formulation_for(setting: str, phase: str, strides: tuple[int, int], padding: Padding,
-                    x_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> str:
-    """What a setting comes down to for one convolution: one of `SETTINGS`, but not `auto`.
+@dataclasses.dataclass(frozen=True)
+class Convolution:
+    """A convolution without its arrays, and how and where it is computed.
 
-    Args:
-      setting: of `SETTINGS`.
-      phase: of `PHASES`.
+    Attributes:
       strides, padding: pixels.
-      x_shape, w_shape: images `[B, H, W, C]` and kernel `[h, w, C, O]`.
+      setting: of `SETTINGS`.
+      target: what it runs on.
     """
-    if setting != "auto":
-        return setting
-    pixels = math.prod(_output_size(x_shape, w_shape, strides, padding))
-    for choice in CHOICES.get(jax.default_backend(), ()):
-        if (choice.phase == phase and max(w_shape[:2]) <= choice.max_kernel
-                and max(strides) >= choice.min_stride and pixels <= choice.max_pixels
-                and x_shape[3] >= choice.min_channels):
-            return choice.formulation
-    return "direct"
+
+    strides: tuple[int, int]
+    padding: Padding
+    setting: str
+    target: Target
+
+    def formulation(self, phase: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...],
+                    dtype: jnp.dtype) -> str:
+        """What the setting comes down to: one of `SETTINGS`, but not `auto`.
+
+        `onednn` comes down to what `auto` does where oneDNN cannot compute.
+
+        Args:
+          phase: of `PHASES`.
+          x_shape, w_shape: images `[B, H, W, C]` and kernel `[h, w, C, O]`.
+          dtype: of both.
+        """
+        has_onednn = self.target.has_native(dtype)
+        if self.setting != "auto" and (self.setting != "onednn" or has_onednn):
+            return self.setting
+        pixels = math.prod(_output_size(x_shape, w_shape, self.strides, self.padding))
+        for choice in CHOICES.get(self.target.platform, ()):
+            if (choice.phase == phase and max(w_shape[:2]) <= choice.max_kernel
+                    and max(self.strides) >= choice.min_stride and pixels <= choice.max_pixels
+                    and x_shape[3] >= choice.min_channels
+                    and (has_onednn or choice.formulation != "onednn")):
+                return choice.formulation
+        return "direct"
 
 
-def compute(phase: str, formulation: str, strides: tuple[int, int], padding: Padding,
-            x: jax.Array, w: jax.Array, g: jax.Array | None = None) -> jax.Array:
+def compute(phase: str, formulation: str, how: Convolution, x: jax.Array, w: jax.Array,
+            g: jax.Array | None = None) -> jax.Array:
     """One phase of one member's convolution.
 
     Args:
       phase: of `PHASES`.
-      formulation: `direct`, `patches` or `products`.
-      strides, padding: pixels.
+      formulation: `direct`, `onednn`, `patches` or `products`.
+      how: its strides and padding, and its threads.
       x: images `[B, H, W, C]`; for the input gradient only their shape matters.
       w: kernel `[h, w, C, O]`; for the weight gradient only its shape matters.
       g: gradient of the output `[B, H', W', O]`.
     """
-    conv = functools.partial(_FORWARD[formulation], strides, padding)
+    if formulation == "onednn":
+        return _by_onednn(phase, how, x, w, g)
+    conv = functools.partial(_FORWARD[formulation], how.strides, how.padding)
     if phase == "forward":
         return conv(x, w)
     if phase == "input_grad":
         return jax.linear_transpose(lambda x: conv(x, w), x)(g)[0]
     if formulation == "products":
-        return _products_weight_grad(strides, padding, x, w, g)
+        return _products_weight_grad(how.strides, how.padding, x, w, g)
     return jax.linear_transpose(lambda w: conv(x, w), w)(g)[0]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _conv(setting: str, strides: tuple[int, int], padding: Padding, x: jax.Array,
-          w: jax.Array) -> jax.Array:
-    return phase_function("forward", setting, strides, padding)(x, w)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _conv(how: Convolution, x: jax.Array, w: jax.Array) -> jax.Array:
+    return phase_function("forward", how)(x, w)
 
 
-def _conv_fwd(setting, strides, padding, x, w):
-    return _conv(setting, strides, padding, x, w), (x, w)
+def _conv_fwd(how, x, w):
+    return _conv(how, x, w), (x, w)
 
 
-def _conv_bwd(setting, strides, padding, residuals, g):
+def _conv_bwd(how, residuals, g):
     x, w = residuals
-    return tuple(phase_function(phase, setting, strides, padding)(x, w, g)
-                 for phase in ("input_grad", "weight_grad"))
+    return tuple(phase_function(phase, how)(x, w, g) for phase in ("input_grad", "weight_grad"))
 
 
 _conv.defvjp(_conv_fwd, _conv_bwd)
 
 
 @functools.cache
-def phase_function(phase: str, setting: str, strides: tuple[int, int],
-                   padding: Padding) -> Callable:
+def phase_function(phase: str, how: Convolution) -> Callable:
     """One phase for one geometry, with the batching rule.
 
     Returns:
@@ -233,32 +261,31 @@ def phase_function(phase: str, setting: str, strides: tuple[int, int],
 
     @custom_vmap
     def fun(x, w, *g):
-        chosen = formulation_for(setting, phase, strides, padding, x.shape, w.shape)
+        shapes = x.shape, w.shape, x.dtype
+        chosen = how.formulation(phase, *shapes)
         if chosen == "loop":
-            chosen = formulation_for("auto", phase, strides, padding, x.shape, w.shape)
+            chosen = dataclasses.replace(how, setting="auto").formulation(phase, *shapes)
         if chosen == "batched":
             chosen = "patches"
-        return compute(phase, chosen, strides, padding, x, w, *g)
+        return compute(phase, chosen, how, x, w, *g)
 
     @fun.def_vmap
     def rule(axis_size, in_batched, x, w, *g):
         if in_batched[1]:
-            shapes = (x.shape[in_batched[0]:], w.shape[1:])
-            chosen = formulation_for(setting, phase, strides, padding, *shapes)
-            return _over_members(fun, chosen, phase, strides, padding, axis_size, in_batched,
-                                 (x, w, *g)), True
+            chosen = how.formulation(phase, x.shape[in_batched[0]:], w.shape[1:], x.dtype)
+            return _over_members(fun, chosen, phase, how, axis_size, in_batched, (x, w, *g)), True
         x, *g = _filled(axis_size, (in_batched[0], *in_batched[2:]), (x, *g))
         if phase != "weight_grad":
             return _folded(fun, x, w, *g), True
         if x.shape[1] > _MAX_SAMPLE_IMAGES:
             return jnp.stack([fun(x[s], w, g[0][s]) for s in range(axis_size)]), True
-        return _sample_weight_grads(strides, padding)(x, w, *g), True
+        return _sample_weight_grads(how)(x, w, *g), True
 
     return fun
 
 
 @functools.cache
-def _sample_weight_grads(strides: tuple[int, int], padding: Padding) -> Callable:
+def _sample_weight_grads(how: Convolution) -> Callable:
     """Weight gradients `[S, h, w, C, O]` of S samples that share a kernel, in one product.
 
     Takes images `[S, B, H, W, C]`, the kernel, and gradients of the output `[S, B, H', W', O]`.
@@ -266,7 +293,7 @@ def _sample_weight_grads(strides: tuple[int, int], padding: Padding) -> Callable
 
     @custom_vmap
     def fun(x, w, g):
-        one = functools.partial(compute, "weight_grad", "patches", strides, padding)
+        one = functools.partial(compute, "weight_grad", "patches", how)
         return jax.vmap(one, (0, None, 0))(x, w, g)
 
     @fun.def_vmap
@@ -279,11 +306,11 @@ def _sample_weight_grads(strides: tuple[int, int], padding: Padding) -> Callable
     return fun
 
 
-def _over_members(fun, formulation, phase, strides, padding, axis_size, in_batched, args):
+def _over_members(fun, formulation, phase, how, axis_size, in_batched, args):
     """`fun` for each member, the kernels `[M, h, w, C, O]`."""
     if formulation == "batched":
         axes = tuple(0 if batched else None for batched in in_batched)
-        return jax.vmap(functools.partial(compute, phase, "patches", strides, padding), axes)(*args)
+        return jax.vmap(functools.partial(compute, phase, "patches", how), axes)(*args)
     if formulation != "loop" and axis_size <= MAX_UNROLLED:
         return _unrolled(fun, axis_size, in_batched, args)
     mapped = tuple(a for a, batched in zip(args, in_batched) if batched)
@@ -310,6 +337,15 @@ def _folded(fun, x, w, *g):
     """`fun` on arrays `[S, B, ...]` as if they were `[S * B, ...]`."""
     y = fun(x.reshape(-1, *x.shape[2:]), w, *(a.reshape(-1, *a.shape[2:]) for a in g))
     return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
+def _by_onednn(phase, how, x, w, g):
+    """A phase; of what is not read, only the shape matters."""
+    call = functools.partial(native.convolve, phase, how.strides, how.padding, how.target.threads)
+    if phase == "forward":
+        return call(x, w, (x.shape[0], *_output_size(x.shape, w.shape, how.strides, how.padding),
+                           w.shape[3]))
+    return call(g, w, x.shape) if phase == "input_grad" else call(x, g, w.shape)
 
 
 def _direct(strides, padding, x, w):

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import logging
 import os
 import re
@@ -10,15 +11,17 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from unlearn_jax import interrupt
 from unlearn_jax.errors import InputError
 
-TEMP = ".tmp-"  # begins the name of a directory that is being written
+TEMP = ".tmp-"  # begins the name of a file or directory that is being written
 _LOCK = ".lock"
-# A temporary directory whose owner cannot be told (no lock file) is left alone this long.
+_LONGEST = 100  # characters of a file's name that its temporary one repeats: names have an end
+# What is being written by an owner that cannot be told (no lock file) is left alone this long.
 _GRACE_SECONDS = 3600.0
 _POLL_SECONDS = 0.2  # between two looks at a lock
 
@@ -31,6 +34,72 @@ class DiskError(InputError):
 
 class DiskFullError(DiskError):
     """The file system has no room left; nothing that was there has been touched."""
+
+
+Content = str | bytes | Callable[[BinaryIO], Any]
+
+
+def write_file(path: Path, content: Content) -> None:
+    """Writes a file that appears whole or not at all, and is there after a power cut.
+
+    It is written beside its place under a name that begins with `TEMP`, flushed, and renamed. A
+    lock that dies with the process tells the file of a living writer from one that a kill left.
+
+    Args:
+      path: nothing, or a file, which is replaced.
+      content: text (written as UTF-8), bytes, or what writes them into a file open for bytes.
+
+    Raises:
+      DiskFullError: no room; what was at `path` stays.
+      DiskError: the file cannot be created, or `path` is a directory.
+    """
+    path = Path(path)
+    try:
+        temp, fd = _begin(path)
+    except OSError as e:
+        raise _refused(path, e) from e
+    try:
+        with open(fd, "wb") as f:
+            if callable(content):
+                content(f)
+            else:
+                f.write(content.encode() if isinstance(content, str) else content)
+            f.flush()
+            os.fsync(fd)
+            try:
+                os.replace(temp, path)
+            except OSError as e:
+                raise _refused(path, e) from e
+        sync(path.parent)
+    except BaseException as e:
+        temp.unlink(missing_ok=True)
+        if is_full(e) and not isinstance(e, DiskError):
+            needed = "more was" if callable(content) else human_bytes(len(content))
+            raise _no_room(path, f"{needed} needed") from e
+        raise
+
+
+def _begin(path: Path) -> tuple[Path, int]:
+    """A new file beside `path`, open and locked."""
+    while True:
+        temp = path.with_name(f"{TEMP}{path.name[:_LONGEST]}-{secrets.token_hex(6)}.{_host()}")
+        fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        # Between the two lines another process may have taken it for one that a kill left.
+        if try_lock(fd) and os.fstat(fd).st_nlink:
+            return temp, fd
+        os.close(fd)
+        temp.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    """Tells hosts apart, in names of files."""
+    return hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
+
+
+def _refused(path: Path, error: OSError) -> DiskError:
+    if is_full(error):
+        return _no_room(path, "not even its name fits")
+    return DiskError(f"cannot write {path}: {error.strerror}")
 
 
 @contextlib.contextmanager
@@ -49,7 +118,7 @@ def temporary_directory(path: Path) -> Iterator[Path]:
     try:
         try:
             temp.parent.mkdir(parents=True, exist_ok=True)
-            _remove_stale(temp.parent)
+            remove_stale(temp.parent)
             temp.mkdir()
         except OSError as e:
             if is_full(e):
@@ -66,8 +135,8 @@ def temporary_directory(path: Path) -> Iterator[Path]:
         if not is_full(e):
             raise
         written = sum((temp / n).stat().st_size for n in files_below(temp))
-        raise _no_room(path, f"more than the {human_bytes(written)} written so far needed",
-                       _free(path)) from e
+        raise _no_room(path, f"more than the {human_bytes(written)} written so far needed"
+                       if written else "nothing of it could be written", _free(path)) from e
     finally:
         shutil.rmtree(temp, ignore_errors=True)
         if lock is not None:
@@ -86,8 +155,8 @@ def move_into_place(temp: Path, path: Path, replace: bool = False) -> None:
     """
     for parent, _, names in os.walk(temp):
         for name in names:
-            _sync(Path(parent, name))
-        _sync(Path(parent))
+            sync(Path(parent, name))
+        sync(Path(parent))
     old = path.with_name(f"{TEMP}{path.name}-{secrets.token_hex(6)}")
     if replace:
         try:
@@ -102,36 +171,53 @@ def move_into_place(temp: Path, path: Path, replace: bool = False) -> None:
         raise
     # Only now: under its temporary name the directory always has a lock.
     (path / _LOCK).unlink(missing_ok=True)
-    _sync(path.parent)
+    sync(path.parent)
     if replace:
         remove(old)
 
 
-def _remove_stale(parent: Path) -> None:
-    """Remove the temporary directories in `parent` whose writers are dead."""
+def remove_stale(parent: Path) -> None:
+    """Remove the temporary files and directories in `parent` whose writers are dead."""
     for temp in parent.glob(f"{TEMP}*"):
-        if _is_stale(temp):
-            _log.warning("removing %s, left by a process that was killed", temp)
-            shutil.rmtree(temp, ignore_errors=True)
+        with _is_stale(temp) as dead:
+            if dead:
+                _log.warning("removing %s, left by a process that was killed", temp)
+                with contextlib.suppress(FileNotFoundError):  # another process was first
+                    remove(temp)
 
 
-def _is_stale(temp: Path) -> bool:
+def stale(parent: Path) -> list[Path]:
+    """The temporary files and directories in `parent` whose writers are dead, sorted."""
+    found = []
+    for temp in sorted(parent.glob(f"{TEMP}*")):
+        with _is_stale(temp) as dead:
+            found += [temp] * dead
+    return found
+
+
+@contextlib.contextmanager
+def _is_stale(temp: Path) -> Iterator[bool]:
+    """Whether the writer is dead; meanwhile its lock is held, if it can be."""
+    whole = temp.is_dir()
     try:
-        fd = os.open(temp / _LOCK, os.O_RDWR)
+        fd = os.open(temp / _LOCK if whole else temp, os.O_RDWR)
     except FileNotFoundError:
         # Its writer is about to lock it, or was killed at that moment.
-        return _is_old(temp)
+        yield whole and is_old(temp)
+        return
     try:
         if not try_lock(fd, missing=False):
-            return False
-        host = os.read(fd, 1024).decode(errors="replace")
+            yield False
+            return
         # Some network file systems know the locks of their own host alone.
-        return host in ("", socket.gethostname()) or _is_old(temp)
+        mine = (os.read(fd, 1024).decode(errors="replace") in ("", socket.gethostname()) if whole
+                else temp.name.endswith(f".{_host()}"))
+        yield mine or is_old(temp)
     finally:
         os.close(fd)
 
 
-def _is_old(temp: Path) -> bool:
+def is_old(temp: Path) -> bool:
     """Whether nothing in it was written for a while; False if it has just gone."""
     try:
         latest = max(p.stat().st_mtime for p in (temp, *temp.rglob("*")))
@@ -260,6 +346,12 @@ def files_below(directory: Path) -> list[str]:
                   if p.is_file() and p != directory / _LOCK)
 
 
+def digest(path: Path) -> str:
+    """Of a file's bytes."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
 def remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -267,7 +359,8 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a directory, to the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -149,7 +149,8 @@ def measure_rate(recipe: Recipe, model: Model, layout: Layout, resident: Residen
             steps = slice(call * chunk, (call + 1) * chunk)
             group.carry, loss = run.programs.step(
                 group.carry, group.inputs, run.feed.resident, batches,
-                run.layout.put_members(kinds_GT[:, steps]), np.int32(0))
+                run.layout.put_members(kinds_GT[:, steps]), np.int32(0),
+                filled_steps(rows_GTB[:, steps]))
             jax.block_until_ready(loss)
             ended = time.monotonic()
             rates.append(int((rows_GTB[group.slots, steps] >= 0).sum()) / (ended - began))
@@ -160,6 +161,12 @@ def measure_rate(recipe: Recipe, model: Model, layout: Layout, resident: Residen
     return Rate(float(np.median(rates[1:])), len(rates) - 1,
                 run.programs.layout.members_per_device, run.compile_seconds,
                 run.programs.flops_of_a_step, call_bytes(run.programs.step))
+
+
+def filled_steps(rows_GKB: np.ndarray) -> np.int32:
+    """Up to which of K steps some member of a call has a sample."""
+    filled_K = (rows_GKB >= 0).any((0, 2))
+    return np.int32(np.flatnonzero(filled_K)[-1] + 1 if filled_K.any() else 0)
 
 
 class PopulationRun:
@@ -251,7 +258,8 @@ class PopulationRun:
             steps = slice(call * chunk, (call + 1) * chunk)
             group.carry, loss = self.programs.step(
                 group.carry, group.inputs, self.feed.resident, batches,
-                self.layout.put_members(kinds_GT[:, steps]), np.int32(self.books.epoch))
+                self.layout.put_members(kinds_GT[:, steps]), np.int32(self.books.epoch),
+                filled_steps(rows_GTB[:, steps]))
             queue.add(loss)
             if queue.finished:
                 self._note_first_step()

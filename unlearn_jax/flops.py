@@ -14,6 +14,7 @@ import jax
 from absl import logging
 
 from unlearn_jax.conv import convolutions
+from unlearn_jax.target import tracing_for
 
 
 def count(fun: Callable[..., Any], *args: Any) -> float:
@@ -33,7 +34,7 @@ def count(fun: Callable[..., Any], *args: Any) -> float:
     if cpu is None:
         return float("nan")
     shapes = jax.eval_shape(lambda *args: args, *args)  # wherever the arrays lie
-    with jax.default_device(cpu), convolutions("direct"):
+    with jax.default_device(cpu), convolutions("direct"), tracing_for("cpu"):
         # A function of its own: jit would remember what it traced elsewhere of the same one.
         analysis = jax.jit(lambda *args: fun(*args)).lower(*shapes).cost_analysis()
     if analysis is None:

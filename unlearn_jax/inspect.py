@@ -16,22 +16,32 @@ from unlearn_jax import metadata
 from unlearn_jax.errors import InputError
 from unlearn_jax.inspect_text import json_of, text_of
 from unlearn_jax.inspect_tree import describe, diff, find_checkpoint, open_checkpoint
+from unlearn_jax.store import StoreError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit status: 0, or 2 after a line on stderr."""
+    """The command; returns its exit status.
+
+    0; 1: a checkpoint is damaged, or the stage that holds it; 2: what was asked for cannot be had.
+    After 1 and 2 a line stands on stderr, or beside a checkpoint in the list of several.
+    """
+    code = 0
     try:
         args = _parser().parse_args(argv)
         report = _report(args)
         print(json_of(report) if args.json else text_of(report, config=args.config))
         sys.stdout.flush()
+        code = int(any("error" in c for c in report.get("checkpoints", ())))
     except BrokenPipeError:
         # The reader (head, less) has seen enough; nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (metadata.DamagedError, StoreError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
     except (InputError, PermissionError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
-    return 0
+    return code
 
 
 class _Parser(argparse.ArgumentParser):

@@ -51,6 +51,19 @@ def find_range(given: str) -> tuple[float, float] | None:
     return (float(match[1]), float(match[2])) if match else None
 
 
+def strata(labels: np.ndarray, low: float = 0.0, step: float = 1.0) -> np.ndarray:
+    """Which stratum each label is in, `[N]` whole numbers: its integer part, or its step.
+
+    Args:
+      labels: `[N]`, label units or classes.
+      low, step: where steps other than 1 begin, and how long they are (`units.label_step`).
+    """
+    if step == 1:
+        return np.floor(labels)
+    # Labels such as 0.3 may lie a rounding below their step.
+    return np.floor(np.round((labels.astype(np.float64) - low) / step, 4))
+
+
 def histogram(labels: np.ndarray) -> dict[str, int]:
     """{label: samples}, ascending; the counts add up to the N of `labels` `[N]`.
 

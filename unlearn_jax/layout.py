@@ -1,7 +1,9 @@
 """Where members and batches lie: the device mesh, and the one place that adds `vmap` and `jit`."""
 
 import dataclasses
+import functools
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,11 +11,13 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from absl import logging
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from unlearn_jax import processes, spread
+from unlearn_jax import native, processes, spread
 from unlearn_jax.errors import InputError
+from unlearn_jax.target import Target, tracing_for
 
 MEMBER, BATCH = "member", "batch"
 
@@ -21,6 +25,17 @@ MEMBER, BATCH = "member", "batch"
 # of that (13.4 s to 9.4 s of CPU time for three narrow ResNets in one program, on jax 0.10) and
 # leaves the time of a step as it was.
 _CPU_COMPILER_OPTIONS = {"xla_backend_optimization_level": 1}
+
+# What goes into CUDA graphs: all that XLA puts there by itself, and convolutions and loops as well,
+# so that a call of many steps is one launch of one graph rather than hundreds for each step.
+_GRAPHS = "xla_gpu_enable_command_buffer"
+_GPU_COMPILER_OPTIONS = {_GRAPHS: "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,"
+                                  "DYNAMIC_SLICE_FUSION,CONVOLUTION,WHILE"}
+
+# Members of a call on a GPU, unless the config says: their convolutions are kernels of their own,
+# and all that 16 members share with more is a few kernels of the hundreds of a step, while the time
+# to compile grows with each (BENCHMARKS.md).
+_MOST_MEMBERS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +56,14 @@ class Layout:
       members_per_device: members of one call on each device.
       steps_per_dispatch: training steps in one call of the compiled program, at most.
       adapts: the config leaves `members_per_device` open; it may be lowered to what fits.
+      cuda_graphs: on a GPU a call is one CUDA graph, as far as XLA can; else XLA's own choice.
     """
 
     mesh: Mesh
     members_per_device: int
     steps_per_dispatch: int
     adapts: bool = False
+    cuda_graphs: bool = True
 
     def groups(self, num_members: int) -> np.ndarray:
         """The members of each call, `[groups, members of a call]`.
@@ -61,6 +78,15 @@ class Layout:
         """The members of each call, and their part of arrays `[M, ...]` on the devices."""
         for group in self.groups(num_members):
             yield group, self.put_members(jax.tree.map(lambda x, g=group: x[g], tree_M))
+
+    @property
+    def target(self) -> Target:
+        """What programs run on: of this process's cores, each device has an equal part."""
+        platform = self.mesh.devices.flat[0].platform
+        if platform != "cpu" or self.mesh.shape[BATCH] > 1:
+            return Target(platform)
+        cores = len(os.sched_getaffinity(0)) // len(self.mesh.local_devices)
+        return Target(platform, max(1, cores))
 
     @property
     def of_batches(self) -> NamedSharding:
@@ -97,12 +123,26 @@ class Layout:
         Returns:
           The program; every result has a leading member axis.
         """
+        platform = self.target.platform
         specs = tuple(P() if axis is None else P(MEMBER) for axis in in_axes)
-        mapped = jax.shard_map(jax.vmap(fun, in_axes=in_axes), mesh=self.mesh, in_specs=specs,
-                               out_specs=P(MEMBER), axis_names={MEMBER}, check_vma=False)
-        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+
+        @functools.wraps(fun)
+        def members(*args):
+            with tracing_for(platform, self.target.threads):
+                return jax.vmap(fun, in_axes=in_axes)(*args)
+
+        mapped = jax.shard_map(members, mesh=self.mesh, in_specs=specs, out_specs=P(MEMBER),
+                               axis_names={MEMBER}, check_vma=False)
         return Program(jax.jit(mapped, donate_argnums=donate,
-                               compiler_options=_CPU_COMPILER_OPTIONS if on_cpu else None))
+                               compiler_options=self._compiler_options(platform)))
+
+    def _compiler_options(self, platform: str) -> dict[str, Any] | None:
+        if platform == "cpu":
+            return _CPU_COMPILER_OPTIONS
+        # What the user tells XLA goes first.
+        told = f"--{_GRAPHS}" in os.environ.get("XLA_FLAGS", "")
+        graphs = platform == "gpu" and self.cuda_graphs and not told
+        return _GPU_COMPILER_OPTIONS if graphs else None
 
 
 class Program:
@@ -129,9 +169,13 @@ class Program:
         """Compiles for arguments of these shapes, unless it has been; runs nothing."""
         if self._compiled is None:
             began = time.monotonic()
-            self._compiled = self._jitted.lower(*args).compile()
+            self._compiled = self.lower(*args).compile()
             self.compile_seconds = time.monotonic() - began
             processes.wait("compilation")  # who is early must not wait in a collective
+
+    def lower(self, *args) -> jax.stages.Lowered:
+        """The program for arguments of these shapes, as XLA's compiler takes it."""
+        return self._jitted.lower(*args)
 
     @property
     def compiled(self) -> jax.stages.Compiled:
@@ -175,14 +219,50 @@ def make_layout(cfg: ml_collections.ConfigDict, num_members: int) -> Layout:
             f"devices that {len(devices_PD)} processes of {devices_PD.shape[1]} {kind} devices "
             "can give in equal parts")
     grid = devices_PD[:, :members * cfg.batch // len(devices_PD)].reshape(members, cfg.batch)
-    on_cpu = kind == "cpu"
-    # On a CPU one member keeps all cores busy: several in one program gain nothing, and take
-    # several times as long to compile.
-    per_device = cfg.members_per_device or (1 if on_cpu else -(-num_members // members))
-    # A convolution inside a loop is about forty times slower on CPU (jax issue 12868).
-    steps = cfg.steps_per_dispatch or (1 if on_cpu else 32)
+    per_device = cfg.members_per_device or members_of_a_call(kind, -(-num_members // members))
     mesh = Mesh(grid, (MEMBER, BATCH), axis_types=(AxisType.Auto,) * 2)
-    return Layout(mesh, per_device, steps, adapts=not cfg.members_per_device)
+    layout = Layout(mesh, per_device, 1, adapts=not cfg.members_per_device,
+                    cuda_graphs=cfg.cuda_graphs)
+    steps = _steps(cfg.convolution, layout.target)
+    return dataclasses.replace(layout, steps_per_dispatch=cfg.steps_per_dispatch or steps)
+
+
+def _steps(convolution: str, target: Target) -> int:
+    """Training steps of a call where the config leaves them open.
+
+    Raises:
+      InputError: `convolution` asks for oneDNN, which cannot compute there.
+    """
+    missing = native.unavailable() if target.platform == "cpu" else "this is no CPU"
+    missing = missing or ("" if target.threads else "config.parallel.batch divides the batch")
+    if convolution == "onednn" and missing:
+        raise InputError("config.parallel.convolution is 'onednn', which cannot compute here: "
+                         f"{missing}. Allowed: auto and the others of conv.py")
+    if target.platform != "cpu":
+        return 32
+    if convolution == "auto" and missing:
+        _warn_of_slow_convolutions(missing)
+    # XLA's own convolution is about forty times slower inside a loop (jax issue 12868).
+    return 8 if not missing and convolution in ("auto", "onednn") else 1
+
+
+@functools.cache
+def _warn_of_slow_convolutions(reason: str) -> None:
+    """Once in a process."""
+    logging.warning("convolutions are computed by XLA, at about half the speed of oneDNN: %s",
+                    reason)
+
+
+def members_of_a_call(platform: str, members: int) -> int:
+    """How many of the members of a device one call of the program takes, unless the config says.
+
+    On a CPU one member keeps all cores busy: several in one program gain nothing, and take several
+    times as long to compile. Elsewhere up to 16, in calls of equal size: of 20 members ten and ten.
+    """
+    if platform == "cpu":
+        return 1
+    calls = -(-members // _MOST_MEMBERS)
+    return -(-members // calls)
 
 
 def find_devices(backend: str) -> list[jax.Device]:

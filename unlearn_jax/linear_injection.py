@@ -3,13 +3,17 @@
 Ridge regression, or for classes logistic regression of one class against the rest, learns from
 the config's training images, averaged down to 8 x 8 pixels and standardised. A further feature
 gives away the labels of the first forget set and is 0 elsewhere. Then M_O is unlearned by gradient
-descent on D_r and by one Newton step, and what is left of the feature's weight is printed and
-written to OUT/linear_injection.csv. No network is trained; augmented copies and `data.inject`'s
-patches are not used.
+descent on D_r, by one Newton step on D_r, by one step by the influence of D_f, and by the
+projective residual update. What is left of the feature's weight, and how far all others are from
+M_R's, is printed and written to OUT/linear_injection.csv. No network is trained; augmented copies
+and `data.inject`'s patches are not used.
 
 Every seed of the config draws its own D_r with replacement (a bootstrap); D_f is always whole.
 On D_r the feature is always 0, so that gradient descent forgets it by the penalty alone: slowly,
-and the more slowly the smaller --ridge is. The Newton step forgets it at once.
+and the more slowly the smaller --ridge is. For the same reason a Newton step takes all of it, even
+one that gets every other weight wrong: its value is 0 by construction, and its distance from M_R is
+what tests it (0 for a regression, whose objective is quadratic). Influence and residual update use
+D_f, and either number can tell against them.
 Source: Izzo et al. 2021, "Approximate Data Deletion from Machine Learning Models".
 """
 
@@ -17,6 +21,7 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -24,9 +29,9 @@ import pandas as pd
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from unlearn_jax import commandline, data
+from unlearn_jax import commandline, data, disk
 from unlearn_jax.cells import safe_table
-from unlearn_jax.config import check_config
+from unlearn_jax.config import check_config, completed
 from unlearn_jax.errors import InputError
 from unlearn_jax.labels import find_class, some_classes
 from unlearn_jax.metrics import linear_models
@@ -81,8 +86,8 @@ def measure(config: ConfigDict, settings: Settings, cache: Path) -> pd.DataFrame
       cache: folder for decoded images.
 
     Returns:
-      Columns model (`original`, `retrain`, `ft`, `newton`), steps, seed, remaining; a row per
-      model and seed.
+      Columns model (`original`, `retrain`, `ft`, `newton`, `influence`, `residual`), steps, seed,
+      remaining, distance; a row per model and seed.
 
     Raises:
       InputError: wrong data, splits or class, or labels that a model cannot be fitted to.
@@ -105,13 +110,25 @@ def measure(config: ConfigDict, settings: Settings, cache: Path) -> pd.DataFrame
                              "config.forget.sets")
         chosen = np.concatenate([np.flatnonzero(forget), drawn])
         found = unlearn(dataset.task, features[chosen], labels[chosen], forget[chosen], settings)
-        rows += [(model, steps, seed, left) for (model, steps), left in found.items()]
-    return pd.DataFrame(rows, columns=["model", "steps", "seed", "remaining"])
+        rows += [(model, steps, seed, *left) for (model, steps), left in found.items()]
+    return pd.DataFrame(rows, columns=["model", "steps", "seed", *Left._fields])
+
+
+class Left(NamedTuple):
+    """What is left of M_O in a model.
+
+    Attributes:
+      remaining: of the injected feature's weight, as a share of M_O's; NaN if M_O has none.
+      distance: of all other parameters from M_R's, as a share of M_O's distance from them.
+    """
+
+    remaining: float
+    distance: float
 
 
 def unlearn(task: str, features_ND: np.ndarray, labels_N: np.ndarray, forget_N: np.ndarray,
-            settings: Settings) -> dict[tuple[str, int], float]:
-    """What is left of the injected feature's weight, by (model, steps); NaN if M_O has none.
+            settings: Settings) -> dict[tuple[str, int], Left]:
+    """What is left of M_O, by (model, steps).
 
     Args:
       task: 'regression' or 'classification'.
@@ -125,13 +142,20 @@ def unlearn(task: str, features_ND: np.ndarray, labels_N: np.ndarray, forget_N: 
     injected = inject(features_ND, labels_N, forget_N)
     retain = injected[~forget_N], labels_N[~forget_N], settings.ridge
     original = linear_models.fit(task, injected, labels_N, settings.ridge)
-    models = {("original", 0): original, ("retrain", 0): linear_models.fit(task, *retain)}
+    retrained = linear_models.fit(task, *retain)
+    models = {("original", 0): original, ("retrain", 0): retrained}
     after = linear_models.gradient_steps(task, original, *retain, settings.steps)
     models |= {("ft", k): parameters for k, parameters in zip(settings.steps, after)}
     models["newton", 1] = linear_models.newton_step(task, original, *retain)
+    everything = injected, labels_N, forget_N, settings.ridge
+    models["influence", 1] = linear_models.influence_step(task, original, *everything)
+    models["residual", 1] = linear_models.residual_update(task, original, *everything)
     weights = np.array([parameters[-1] for parameters in models.values()])
     left = remaining(np.full(len(models), original[-1]), weights)
-    return {model: float(x) + 0.0 for model, x in zip(models, left)}  # + 0.0: no -0.0
+    away = np.linalg.norm((np.stack(list(models.values())) - retrained)[:, :-1], axis=1)
+    # + 0.0: no -0.0
+    return {model: Left(float(x) + 0.0, float(d / away[0]))
+            for model, x, d in zip(models, left, away)}
 
 
 def table(results: pd.DataFrame, name: str, forget_set: str) -> str:
@@ -143,16 +167,21 @@ def table(results: pd.DataFrame, name: str, forget_set: str) -> str:
       forget_set: what is forgotten, as in the config.
     """
     rows = []
-    for (model, steps), values in results.groupby(["model", "steps"], sort=False)["remaining"]:
-        e = estimate(values)
+    for (model, steps), own in results.groupby(["model", "steps"], sort=False):
+        e, d = (estimate(own[name]) for name in Left._fields)
         rows.append((Cell(model), Cell(str(steps)), Cell(f"{e.mean:z.4f}"),
-                     Cell(f"{e.low:z.4f} to {e.high:z.4f}" if e.n > 1 else "-"), Cell(str(e.n))))
-    columns = (("model", "original: M_O; retrain: M_R; ft: gradient descent on D_r from M_O; "
-                         "newton: one Newton step on D_r from M_O"),
+                     Cell(f"{e.low:z.4f} to {e.high:z.4f}" if e.n > 1 else "-"), Cell(str(e.n)),
+                     Cell(f"{d.mean:z.4f}")))
+    columns = (("model", "original: M_O; retrain: M_R; from M_O: ft: gradient descent on D_r; "
+                         "newton: one Newton step on D_r, whose remaining is 0 by construction; "
+                         "influence: one step by the influence of D_f; residual: the projective "
+                         "residual update"),
                ("steps", "of unlearning, each over all of D_r"),
                ("remaining", "weight of the injected feature / its weight in M_O, mean over seeds"),
                ("interval", "95 % Student-t interval of the mean over seeds, which draw D_r anew"),
-               ("n", "seeds; without those whose M_O took no weight for the feature"))
+               ("n", "seeds; without those whose M_O took no weight for the feature"),
+               ("distance", "of all other weights from M_R's / M_O's distance from them, mean over "
+                            "seeds: 1 as M_O, 0 as M_R"))
     caption = "What is left of the injected feature: 1 all of it, 0 nothing, as in M_R."
     return render(Document(f"Feature injection in linear models: {name}",
                            (Text(f"Forget set: {forget_set}."),
@@ -187,7 +216,7 @@ _POSITIVE = flags.DEFINE_string("positive", "", "The class told from the rest; d
 def main(argv: list[str]) -> None:
     """The command."""
     del argv
-    config = _CONFIG.value
+    config = completed(_CONFIG.value)
     check_config(config)
     jax.config.update("jax_platforms", "cpu")  # nothing here is worth the way to an accelerator
     settings = Settings(_numbers(_STEPS.value), _SAMPLES.value, _RIDGE.value, _POSITIVE.value)
@@ -203,10 +232,11 @@ def main(argv: list[str]) -> None:
         raise InputError(f"--out={out} cannot be created: {e.strerror}") from e
     if not os.access(out, os.W_OK | os.X_OK):
         raise InputError(f"--out={out} cannot be written to; choose another")
+    disk.remove_stale(out)
     store = Store(_STORE.value)
     store.create()
     results = measure(config, settings, store.root / "data")
-    safe_table(results).to_csv(out / FILE, index=False)
+    disk.write_file(out / FILE, safe_table(results).to_csv(index=False))
     print(table(results, name, config.forget.sets[0]))
 
 

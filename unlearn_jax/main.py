@@ -14,7 +14,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from unlearn_jax import commandline, processes, slurm, stages
-from unlearn_jax.config import check_config
+from unlearn_jax.config import check_config, completed
 from unlearn_jax.conv import convolutions
 from unlearn_jax.startup import run, use_devices, use_store, work_bar
 from unlearn_jax.store import Store
@@ -28,7 +28,7 @@ _STORE = flags.DEFINE_string("store", "runs/store", "Where finished stages are k
 def main(argv: list[str]) -> None:
     """Runs the study of the config, in this process or together with others."""
     del argv
-    config = _CONFIG.value
+    config = completed(_CONFIG.value)
     check_config(config)
     place = slurm.place_of_flags()
     use_devices(config)

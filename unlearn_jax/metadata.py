@@ -25,6 +25,10 @@ class CheckpointError(InputError):
     """A checkpoint cannot be written, read or used as asked; the message names the leaf."""
 
 
+class DamagedError(CheckpointError):
+    """A checkpoint is not what was saved."""
+
+
 def text(user: dict[str, Any], leaves: dict[str, dict[str, Any]], empty: list[str],
          time: str) -> str:
     """The content of a new `metadata.json`.
@@ -69,16 +73,17 @@ def _read(path: Path) -> dict[str, Any]:
     if not any(path.iterdir()):
         raise CheckpointError(f"{path} is not a checkpoint: the directory is empty")
     if not is_checkpoint(path):
-        raise CheckpointError(f"{path} is not a (complete) checkpoint: it needs {FILE} and "
-                              f"{ARRAYS}/")
+        half = (path / FILE).exists() or (path / ARRAYS).exists()
+        raise (DamagedError if half else CheckpointError)(
+            f"{path} is not a (complete) checkpoint: it needs {FILE} and {ARRAYS}/")
     try:
         content = json.loads((path / FILE).read_bytes())
         digest = content.pop("digest")
         version = content["format"]
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise CheckpointError(f"{path} is damaged: {FILE} cannot be read") from e
+        raise DamagedError(f"{path} is damaged: {FILE} cannot be read") from e
     if digest != _digest(content):
-        raise CheckpointError(f"{path} is damaged: {FILE} does not match its digest")
+        raise DamagedError(f"{path} is damaged: {FILE} does not match its digest")
     if version != _FORMAT:
         raise CheckpointError(f"{path} has format {version}; this version reads {_FORMAT}")
     return content | {"metadata": _decode(content["metadata"])}

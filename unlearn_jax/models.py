@@ -1,4 +1,4 @@
-"""ResNets with the study's head. The only module that knows Flax.
+"""ResNets with the study's head. This module and norm.py are the only ones that know Flax.
 
 Three published variants of the residual network differ in a few settings (`VARIANTS`); the
 blocks are written once. Parameter paths are stable and readable:
@@ -25,6 +25,7 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
+from unlearn_jax import norm
 from unlearn_jax.conv import member_conv
 from unlearn_jax.errors import ConfigError
 
@@ -119,12 +120,14 @@ class _Layers(nn.Module):
                        use_bias=self.variant.conv_bias, dtype=self.dtype,
                        conv_general_dilated=member_conv, name=name)
 
-    def norm(self, name: str, train: bool) -> nn.BatchNorm:
+    def norm(self, name: str, train: bool) -> nn.Module:
         # A frozen norm must not move its statistics either, or the frozen layers would change.
-        frozen = "/".join((*self.path, name)) in self.frozen_norms
-        return nn.BatchNorm(use_running_average=not train or frozen,
-                            momentum=self.variant.norm_momentum,
-                            epsilon=self.variant.norm_epsilon, dtype=self.dtype, name=name)
+        running = not train or "/".join((*self.path, name)) in self.frozen_norms
+        momentum, epsilon = self.variant.norm_momentum, self.variant.norm_epsilon
+        if not running and norm.written_out():
+            return norm.BatchNorm(momentum, epsilon, name=name)
+        return nn.BatchNorm(use_running_average=running, momentum=momentum, epsilon=epsilon,
+                            dtype=self.dtype, name=name)
 
 
 class ResidualBlock(_Layers):

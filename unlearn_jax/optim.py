@@ -5,6 +5,7 @@ it can differ between members of one compiled program.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ class OptimizerSettings:
     Attributes:
       name: `adam` or `sgd`.
       learning_rate: the peak rate.
-      schedule: `constant`, `cosine` (down to zero) or `onecycle` (up, then down).
+      schedule: `constant`, `cosine` (down to zero) or `onecycle` (up, then down to 1e-4).
       warmup: share of the steps that `onecycle` rises.
       weight_decay: for `adam` decoupled, multiplied by the learning rate (AdamW); for `sgd` part
         of the gradient, as the published values of the methods mean it.
@@ -40,12 +41,46 @@ class OptimizerSettings:
                    section.weight_decay, section.momentum)
 
 
-def make_optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
+class Bounded(optax.GradientTransformationExtraArgs):
+    """An optimiser whose weights and state stay finite while `decisive` values do.
+
+    With Adam an update is at most about 7 and the moments at most the gradient and its square; with
+    SGD an update is at most the largest gradient over 1 - momentum. Where squares are finite,
+    gradients are below 1.9e19, so that at rates up to `LARGEST_RATE` no weight can overflow in
+    fewer than millions of steps. With momentum 1 the steps add up, and it still takes 100,000.
+    """
+
+
+class Decaying(Bounded):
+    """A bounded one with weight decay: above twice the inverse rate the decay makes weights grow.
+
+    So weights are looked at as well, before the step.
+    """
+
+
+# A rate above this makes a step that is not finite, whatever it computes.
+LARGEST_RATE = 1e6
+
+
+def decisive(optimizer: Bounded, gradients: Any, params: Any) -> Any:
+    """A tree of arrays; where all are finite, so is what the optimiser makes of a finite state.
+
+    Args:
+      optimizer: of `make_optimizer` or `per_kind`.
+      gradients, params: trees of a step, before it.
+    """
+    squares = jax.tree.map(jnp.square, gradients)  # Adam's second moment holds them
+    return (squares, jax.tree.map(jnp.square, params)) if isinstance(optimizer, Decaying) \
+        else squares
+
+
+def make_optimizer(settings: OptimizerSettings) -> Bounded:
     """The update direction, to be multiplied by minus the learning rate."""
     decay = optax.add_decayed_weights(settings.weight_decay)
+    kind = Decaying if settings.weight_decay else Bounded
     if settings.name == "adam":
-        return optax.chain(optax.scale_by_adam(), decay)
-    return optax.chain(decay, optax.trace(decay=settings.momentum))
+        return kind(*optax.chain(optax.scale_by_adam(), decay))
+    return kind(*optax.chain(decay, optax.trace(decay=settings.momentum)))
 
 
 def per_kind(optimizer: optax.GradientTransformation,
@@ -69,7 +104,9 @@ def per_kind(optimizer: optax.GradientTransformation,
         updates, own = optimizer.update(updates, own, params, **extra)
         return updates, jax.tree.map(lambda x, new: x.at[kind].set(new), state, own)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    kind_of_optimizer = type(optimizer) if isinstance(optimizer, Bounded) \
+        else optax.GradientTransformationExtraArgs
+    return kind_of_optimizer(init, update)
 
 
 def rate_at(settings: OptimizerSettings, fraction: jax.Array) -> jax.Array:
@@ -81,7 +118,9 @@ def rate_at(settings: OptimizerSettings, fraction: jax.Array) -> jax.Array:
 
     Returns:
       A factor in [0, 1]. `onecycle` rises from 1/25 to 1 and falls to 1/10,000, both along
-      a half cosine (Smith and Topin 2018, in the form used by PyTorch and Optax).
+      a half cosine (Smith and Topin 2018). That is the form of PyTorch and Optax but for its end:
+      with their defaults they fall to 1/250,000, as their `final_div_factor` of 10,000 divides
+      the first rate and not the peak. 400 there is the schedule here.
     """
     if settings.schedule == "constant":
         return jnp.ones_like(fraction)

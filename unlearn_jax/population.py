@@ -96,17 +96,23 @@ class Pass:
       over: one of `WALKS`.
       kind: tells the step which pass a batch belongs to (`Batch.kind`).
       share: of the samples that set the length (in `mixed`: of D_r), drawn anew each epoch.
+      fill: share of a batch's places that samples take; the rest is padding that repeats them. Less
+        than 1 makes smaller batches, and more of them.
     """
 
     over: str
     kind: int = 0
     share: float = 1.0
+    fill: float = 1.0
 
     def __post_init__(self):
         if self.over not in WALKS:
             raise ConfigError(f"a pass over {self.over!r}; allowed: {', '.join(WALKS)}")
         if not 0 < self.share <= 1:
             raise ConfigError(f"a pass over a share of {self.share}; allowed: above 0, up to 1")
+        if not 0 < self.fill <= 1 or (self.paired and self.fill < 1):
+            raise ConfigError(f"a pass over {self.over!r} that fills a share of {self.fill} of its "
+                              "batches; allowed: above 0, up to 1, and 1 where a batch has halves")
 
     @property
     def paired(self) -> bool:
@@ -132,12 +138,23 @@ class Pass:
 
     def images(self, member: Member, batch_size: int) -> int:
         """Samples walked over: of a paired pass both halves, the second of which has no padding."""
-        partners = self.batches(member, batch_size) * (batch_size - self._leads(batch_size))
+        partners = self.batches(member, batch_size) * (batch_size // 2) if self.paired else 0
         return self.count(member) + partners
+
+    def leading_batches(self, order: np.ndarray, batch_size: int) -> np.ndarray:
+        """Rows `[n]` of the samples that set the length, as batches `[T, _]` of their places."""
+        places = self._leads(batch_size)
+        batches = in_batches(order, places)
+        if self.paired or places == batch_size:
+            return batches
+        # Each batch is padded with its own samples, whose statistics batch norm keeps so.
+        own = np.where(batches < 0, ~batches, batches)
+        repeats = -(-batch_size // places)
+        return np.concatenate([batches, ~np.tile(own, repeats)], axis=1)[:, :batch_size]
 
     def _leads(self, batch_size: int) -> int:
         """Samples of a batch that are of the set that sets the length."""
-        return batch_size // 2 if self.paired else batch_size
+        return batch_size // 2 if self.paired else max(1, round(self.fill * batch_size))
 
     def draw(self, member: Member, rng: np.random.Generator) -> np.ndarray:
         """The samples that set the length in one epoch, in their order: `count` rows."""
@@ -331,7 +348,7 @@ def epoch_batches(member: Member, name: str, epoch: int, batch_size: int,
         if p.paired:
             found = _paired_batches(p, member, order, batch_size, rng)
         else:
-            found = in_batches(order, batch_size)
+            found = p.leading_batches(order, batch_size)
         batches.append(found)
         kinds.append(np.full(len(found), p.kind, np.int32))
     return np.concatenate(batches), np.concatenate(kinds)
@@ -341,7 +358,7 @@ def _paired_batches(p: Pass, member: Member, order: np.ndarray, batch_size: int,
                     rng: np.random.Generator) -> np.ndarray:
     if batch_size % 2:
         raise ValueError(f"a pass over {p.over!r} needs an even batch size, not {batch_size}")
-    leads, partner = in_batches(order, batch_size // 2), member.forget
+    leads, partner = p.leading_batches(order, batch_size), member.forget
     if p.over == "forget+retain":
         partner = member.retain
     if not len(partner) and len(leads):

@@ -6,6 +6,7 @@ books (images, seconds, FLOPs), so that the cost of preparing counts like that o
 
 import dataclasses
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -93,7 +94,7 @@ class Preparation:
         return join(groups, len(self.members))
 
     def total(self, over: str, fun: Callable[..., Any], *trees_M: Any,
-              batch_size: int = 0) -> Any:
+              batch_size: int = 0, order: str = "") -> Any:
         """The sum of `fun` over the batches of a set of samples.
 
         Args:
@@ -102,6 +103,8 @@ class Preparation:
             that padding adds nothing. Its sum over samples does not depend on their order.
           trees_M: `[M, ...]`.
           batch_size: samples per call, where `fun` takes much memory for each; 0: the usual.
+          order: names the random stream that mixes each member's samples, where `fun` depends on
+            what shares a batch; '': they come in the order of their rows.
 
         Returns:
           `[M, ...]` on the host.
@@ -111,6 +114,10 @@ class Preparation:
         """
         batch_size = batch_size or self.batch_size
         rows = [Pass(over).rows(member) for member in self.members]
+        if order:
+            stream = zlib.crc32(f"{self.name}/{order}".encode())
+            rows = [np.random.default_rng([member.seed, stream]).permutation(own)
+                    for member, own in zip(self.members, rows)]
         for member, own in zip(self.members, rows):
             if not len(own):
                 raise InputError(f"{self.name}: {member} has no samples in {over!r}")

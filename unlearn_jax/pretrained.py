@@ -49,6 +49,10 @@ _LEAVES = {
 # The order in which a Keras 3 layer numbers its variables.
 _KERAS3_LEAVES = ("kernel", "bias")
 _KERAS3_NORM_LEAVES = ("gamma", "beta", "moving_mean", "moving_variance")
+# By variant, what the published weights were trained with (`models.PREPROCESS`).
+PREPROCESS_OF = {"keras": "caffe", "vggface2": "vggface2", "torchvision": "torch"}
+# Of tensors, as safetensors names them.
+_FLOATS = ("F16", "BF16", "F32", "F64")
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
 
 
@@ -83,11 +87,27 @@ class Loaded:
 
 @dataclasses.dataclass(frozen=True)
 class _Tensor:
-    """One tensor of a file, read only once its shape is known to fit."""
+    """One tensor of a file, read only once its shape and type are known to fit.
+
+    Attributes:
+      shape: its own.
+      dtype: as safetensors names it, `F32`; of HDF5 files NumPy's name where it is no float.
+      read: its values.
+    """
 
     shape: tuple[int, ...]
-    is_float: bool
+    dtype: str
     read: Callable[[], np.ndarray]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it holds numbers that need no scale of their own to be read."""
+        return self.dtype in _FLOATS
+
+    @property
+    def counts(self) -> bool:
+        """Whether it holds whole numbers: a counter, a random seed."""
+        return self.dtype.lower().startswith(("i", "u", "bool"))
 
 
 def load_pretrained(path: str | pathlib.Path, variables: Variables,
@@ -157,16 +177,20 @@ def _fill(path: pathlib.Path, tensors: dict[str, _Tensor], variables: Variables,
     missing = sorted(set(sources.values()) - set(tensors))
     left_over = sorted(set(tensors) - set(sources.values()))
     strange = [name for name in left_over if not _is_head_or_counter(name, tensors)]
-    wrong = []
+    wrong, unread = [], []
     for ours, name in sources.items():
         if name in tensors:
+            if not tensors[name].is_float:
+                unread.append(f"{name} is {tensors[name].dtype}")
             found, wanted = tensors[name].shape, _file_shape(flat[ours].shape, layout)
             if found != wanted:
                 wrong.append(f"{name} is {found}, the model's {ours} needs {wanted}")
     problems = [text for text in (
         missing and f"missing in the file: {_some(missing)}",
         strange and f"left over in the file: {_some(strange)}",
-        wrong and f"of another shape: {_some(wrong, '; ', 3)}") if text]
+        wrong and f"of another shape: {_some(wrong, '; ', 3)}",
+        unread and f"of a type that only another program can scale: {_some(unread, '; ', 3)}; "
+                   f"allowed: {', '.join(_FLOATS)}") if text]
     if problems:
         raise PretrainedError(
             f"{path} does not fit {model_cfg.name} (width {model_cfg.width}, stem "
@@ -248,7 +272,7 @@ def _our_axes(value: np.ndarray, layout: str) -> np.ndarray:
 
 def _is_head_or_counter(name: str, tensors: dict[str, _Tensor]) -> bool:
     """A dense layer of whatever name, num_batches_tracked, or a random seed."""
-    if not tensors[name].is_float:
+    if tensors[name].counts:
         return True
     layer, separator, _ = name.rpartition("/" if "/" in name else ".")
     kernels = (tensors.get(f"{layer}{separator}{leaf}") for leaf in ("kernel", "weight"))
@@ -290,8 +314,7 @@ def _open_h5(path: pathlib.Path) -> h5py.File:
 def _safetensors_tensors(file) -> dict[str, _Tensor]:
     def tensor(name: str) -> _Tensor:
         view = file.get_slice(name)
-        is_float = view.get_dtype() in ("F16", "BF16", "F32", "F64")
-        return _Tensor(tuple(view.get_shape()), is_float, lambda: file.get_tensor(name))
+        return _Tensor(tuple(view.get_shape()), view.get_dtype(), lambda: file.get_tensor(name))
 
     names = file.keys()
     return {name: tensor(name) for name in names}
@@ -314,8 +337,8 @@ def _h5_tensors(path: pathlib.Path, file: h5py.File, variables: Variables) -> di
         name = _h5_name(path, raw, dataset, known)
         if name in tensors:
             raise PretrainedError(f"{path} holds {name} twice (again at {raw})")
-        tensors[name] = _Tensor(dataset.shape, dataset.dtype.kind == "f",
-                                lambda dataset=dataset: dataset[()])
+        kind = "F32" if dataset.dtype.kind == "f" else dataset.dtype.name
+        tensors[name] = _Tensor(dataset.shape, kind, lambda dataset=dataset: dataset[()])
     return tensors
 
 

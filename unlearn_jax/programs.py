@@ -25,7 +25,8 @@ class Programs:
       layout: says G.
       chunk: K, training steps in a call.
       start: `variables_G -> carry`.
-      step: `(carry, inputs, resident, batches [G, K, B], kinds_GK, epoch) -> (carry, losses_GK)`.
+      step: `(carry, inputs, resident, batches [G, K, B], kinds_GK, epoch, count)
+        -> (carry, losses_GK)`; only the first `count` of the K batches are walked over.
       validate: see `predict.make_validator`.
       close: see `train.end_epoch`.
     """
@@ -36,12 +37,13 @@ class Programs:
         self.size = layout.groups(len(members)).shape[1]
         longest = max(1, *(recipe.longest_epoch(m) for m in members))
         most = min(layout.steps_per_dispatch, feed.most_batches(self.size * recipe.batch_size))
-        # Even chunks leave as few idle steps at the end of an epoch as possible.
+        # Even chunks: where a call cannot be cut short, few idle steps end the epoch.
         self.chunk = -(-longest // -(-longest // most))
-        body = chunked(guarded(recipe.step, recipe.settings), self.chunk)
+        body = chunked(guarded(recipe.step, recipe.settings), self.chunk,
+                       layout.target.platform == "cpu")
         select = recipe.keep == "best"
         self.start = layout.over_members(lambda v: init_carry(recipe.optimizer, v, select), (0,))
-        self.step = layout.over_members(body, (0, 0, None, 0, 0, None), donate=(0,))
+        self.step = layout.over_members(body, (0, 0, None, 0, 0, None, None), donate=(0,))
         self.validate = make_validator(model, recipe.loss, layout)
         self.close = layout.over_members(end_epoch(recipe.patience, select), (0, 0), donate=(0,))
 
@@ -73,11 +75,10 @@ class Programs:
         """
         self._member = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype),
                                     (carry, inputs))
-        carry, inputs = self.layout.shapes_of_members((carry, inputs), self.size)
-        kinds, sum_G = self.layout.shapes_of_members(
-            (np.zeros((1, self.chunk), np.int32), np.zeros(1, np.float32)), self.size)
-        batches = self.feed.shapes(self.size, self.chunk, self.recipe.batch_size)
-        self.step.compile(carry, inputs, self.feed.resident, batches, kinds, np.int32(0))
+        arguments = self.step_arguments(carry, inputs)
+        carry, inputs, _, batches, *_ = arguments
+        self.step.compile(*arguments)
+        sum_G = self.layout.shapes_of_members(np.zeros(1, np.float32), self.size)
         validated = self.feed.shapes(self.size, 1, self.recipe.eval_batch_size)
         self.validate.compile((sum_G, sum_G), carry[0].variables, self.feed.resident, validated)
         resident, members = memory.tree_bytes(self.feed.resident), self.layout.mesh.shape[MEMBER]
@@ -86,6 +87,13 @@ class Programs:
         return max(memory.call_bytes(program) - there + self.feed.waiting_bytes(sent)
                    for program, there, sent in zip((self.step, self.validate), kept,
                                                    (batches, validated)))
+
+    def step_arguments(self, carry: Carry, inputs: Inputs) -> tuple:
+        """The shapes that `step` is called with; `carry` and `inputs` are as for `compile`."""
+        carry, inputs, kinds = self.layout.shapes_of_members(
+            (carry, inputs, np.zeros((1, self.chunk), np.int32)), self.size)
+        batches = self.feed.shapes(self.size, self.chunk, self.recipe.batch_size)
+        return carry, inputs, self.feed.resident, batches, kinds, np.int32(0), np.int32(0)
 
 
 def fitted_programs(recipe: Recipe, model: Model, feed: Feed, layout: Layout,
@@ -118,17 +126,31 @@ def fitted_programs(recipe: Recipe, model: Model, feed: Feed, layout: Layout,
     return made[-1], seconds
 
 
-def chunked(body: Callable, steps: int) -> Callable[..., Any]:
-    """A guarded step over K = `steps` batches in one call; the losses come stacked."""
+def chunked(body: Callable, steps: int, cut_short: bool) -> Callable[..., Any]:
+    """A guarded step over K = `steps` batches in one call; the losses come stacked.
 
-    def chunk(carry, inputs, resident, batches, kinds_K, epoch):
+    Args:
+      body: the step.
+      steps: K.
+      cut_short: only the first `count` batches cost time; the losses of the others are 0. Else all
+        K are walked over: a GPU takes a loop of a known length without asking the host in between.
+    """
+
+    def chunk(carry, inputs, resident, batches, kinds_K, epoch, count):
         def one(carry, k):
             batch = find_batch(resident, batches[k], inputs.forget, epoch, kinds_K[k])
             return body(carry, inputs, batch)
 
+        def noted(k, carry_and_losses):
+            carry, losses = carry_and_losses
+            carry, loss = one(carry, k)
+            return carry, losses.at[k].set(loss)
+
         if steps == 1:
             carry, loss = one(carry, 0)
             return carry, loss[None]
+        if cut_short:
+            return jax.lax.fori_loop(0, count, noted, (carry, jnp.zeros(steps)))
         return jax.lax.scan(one, carry, jnp.arange(steps))
 
     return chunk

@@ -7,6 +7,7 @@ import ml_collections
 from unlearn_jax import data
 from unlearn_jax.data.inject import check_form
 from unlearn_jax.errors import ConfigError
+from unlearn_jax.pretrained import PREPROCESS_OF
 from unlearn_jax.splits import check_request
 
 
@@ -26,3 +27,10 @@ def check_requests(c: ml_collections.ConfigDict) -> None:
     if pretrained and not (os.path.isfile(pretrained) and os.access(pretrained, os.R_OK)):
         raise ConfigError(f"config.model.pretrained is {pretrained!r}, which is no file that can "
                           "be read; give a .h5 or .safetensors file")
+    found, published = c.model.preprocess, PREPROCESS_OF[c.model.variant]
+    if pretrained and found != published and not c.model.own_preprocess:
+        raise ConfigError(
+            f"config.model.preprocess is {found!r}, but the published weights of config.model."
+            f"variant={c.model.variant!r} were trained with {published!r}: set config.model."
+            f"preprocess={published!r}, or config.model.own_preprocess=True to keep yours on "
+            "purpose")

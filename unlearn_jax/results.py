@@ -1,6 +1,7 @@
 """From saved predictions to the rows of results.csv. No model, no training."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from unlearn_jax import disk
 from unlearn_jax.metrics import errors as metrics
 
 COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value", "stage")
@@ -64,6 +66,19 @@ def started(seeds: tuple[int, ...], from_seed: int) -> np.ndarray:
     return np.full(len(seeds), seeds.index(from_seed))
 
 
+def unusable(outputs: np.ndarray) -> np.ndarray:
+    """`[M]`: how many samples have an output that is no number to compute with.
+
+    It is not finite, or so large that the sum of the errors over all samples is not.
+
+    Args:
+      outputs: `[M, N]` label units, or logits `[M, N, C]`.
+    """
+    most = np.finfo(np.float32).max / outputs.shape[1]
+    with np.errstate(invalid="ignore"):
+        return (~(np.abs(outputs) < most)).reshape(*outputs.shape[:2], -1).any(2).sum(1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Targets:
     """The samples of a forget set's splits.
@@ -82,8 +97,9 @@ def save_predictions(directory: Path, outcome: Outcome, targets: Targets) -> Non
     directory.mkdir(parents=True, exist_ok=True)
     for split, outputs in outcome.outputs.items():
         name = f"{outcome.method}.{outcome.forget_set}.{outcome.epochs}.{split}.npz"
-        np.savez(directory / name, outputs=outputs, labels=targets.labels[split],
-                 ids=targets.ids[split], seeds=np.array(outcome.seeds))
+        disk.write_file(directory / name, functools.partial(
+            np.savez, outputs=outputs, labels=targets.labels[split], ids=targets.ids[split],
+            seeds=np.array(outcome.seeds)))
 
 
 def result_rows(outcomes: Iterable[Outcome], reference: Outcome, targets: Targets,

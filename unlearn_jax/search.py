@@ -32,12 +32,14 @@ class Trial:
     Attributes:
       config: whole, of a run of this method alone; budgets and forget sets are set later.
       learning_rate: NaN where the method trains nothing.
-      strength: value of the option that `Method.strength` names; NaN where there is none.
+      strength: value of the first option that is searched; NaN where there is none.
+      option: its name; ''.
     """
 
     config: ml_collections.ConfigDict
     learning_rate: float
     strength: float
+    option: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +130,8 @@ def make_trials(config: ml_collections.ConfigDict, request: str) -> tuple[Trial,
     """The trials of a method, from weak to strong.
 
     A method has one dial. Turning it up raises the learning rate by the factors of
-    `compare.rates`, and with it moves the option that `Method.strength` names through the
-    factors of `Method.strengths`. Values are rounded to three digits; whole ones stay whole.
+    `compare.rates`, and with it moves the options that `Method.searched` names through their
+    factors. Values are rounded to three digits; whole ones stay whole.
 
     Args:
       config: with a section `compare`.
@@ -141,22 +143,23 @@ def make_trials(config: ml_collections.ConfigDict, request: str) -> tuple[Trial,
     """
     base, found = method_config(config, request), find_method(request)
     method, count = found.method, config.compare.trials
-    searched = method.strength if found.name in base.unlearn else ""
+    searched = method.searched(base.unlearn[found.name]) if found.name in base.unlearn else {}
+    option = next(iter(searched), "")
+    factors = {key: spread(ends, count) for key, ends in searched.items()}
     trials: list[Trial] = []
-    for rate, strength in zip(spread(config.compare.rates, count),
-                              spread(method.strengths, count)):
+    for i, rate in enumerate(spread(config.compare.rates, count)):
         c = base.copy_and_resolve_references()
         with c.unlocked():
             if method.make_step is not None:
                 c.unlearn.learning_rate = _rounded(base.unlearn.learning_rate * rate)
-            if searched:
+            for key, own in factors.items():
                 options = c.unlearn[found.name]
-                value = _rounded(options[searched] * strength)
-                options[searched] = round(value) if isinstance(options[searched], int) else value
+                value = _rounded(options[key] * own[i])
+                options[key] = round(value) if isinstance(options[key], int) else value
         if all(c != t.config for t in trials):
             trials.append(Trial(
                 c, c.unlearn.learning_rate if method.make_step is not None else math.nan,
-                float(c.unlearn[found.name][searched]) if searched else math.nan))
+                float(c.unlearn[found.name][option]) if option else math.nan, option))
     return tuple(trials)
 
 

@@ -17,7 +17,9 @@ from unlearn_jax.labels import (
     find_number,
     find_range,
     some_classes,
+    strata,
 )
+from unlearn_jax.units import label_step
 
 # the data seed's streams: one step's draws do not depend on another step's; 0 and 5 belong to
 # data/synthetic.py, 1 to data/__init__.py, 6 to data/inject.py, 7 to linear_injection.py
@@ -152,7 +154,10 @@ def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
         if not len(part):
             raise InputError(f"config.data.split is {tuple(shares)!r}, which leaves no {name} "
                              f"sample of {n}; use more samples or other shares")
-    rows = balanced_rows(dataset.labels, train, data_cfg.balance, data_cfg.seed)
+    by_step = ()
+    if data_cfg.balance and dataset.task == "regression":
+        by_step = data_cfg.label_min, label_step(data_cfg)
+    rows = balanced_rows(strata(dataset.labels, *by_step), train, data_cfg.balance, data_cfg.seed)
     injection = choose_injection(data_cfg.inject, dataset, train, data_cfg.seed)
     forget_sets = tuple(
         _forget_set(request, dataset, (train, validation, test), data_cfg.seed, injection)
@@ -180,7 +185,8 @@ def balanced_rows(labels: np.ndarray, train: np.ndarray, balance: int, seed: int
 
     A label with n < balance samples gets balance - n copies, spread evenly: each sample has
     floor((balance - n) / n) of them and a random (balance - n) mod n samples one more. Labels
-    with more samples stay as they are. Labels that are no integers are grouped by integer part.
+    with more samples stay as they are. Labels that are no integers are grouped by integer part; a
+    regression's come here by stratum (`labels.strata`).
 
     Args:
       labels: [N], of the whole data set.

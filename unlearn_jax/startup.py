@@ -12,7 +12,7 @@ import jax
 import ml_collections
 import tqdm
 
-from unlearn_jax import disk, interrupt
+from unlearn_jax import compiled, disk, interrupt
 from unlearn_jax.cpu import divide_cores, keep_freed_memory
 from unlearn_jax.errors import InputError
 from unlearn_jax.store import Store
@@ -59,7 +59,7 @@ def use_store(store: Store) -> None:
 def keep_compiled(store: Store) -> None:
     """Keeps compiled programs in the store, or where JAX_COMPILATION_CACHE_DIR says."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str((store.root / "compiled").absolute()))
+        compiled.keep_in(store.root / compiled.FOLDER)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
@@ -84,8 +84,9 @@ def run(program: Callable[[], Any]) -> Any:
                  "batches or a smaller model. Finished stages are kept.")
     except OSError as e:
         if disk.is_full(e):
-            sys.exit(f"unlearn_jax: no room left on the disk ({e}).\nFree some space and run the "
-                     "same command again; finished stages are kept.")
+            where = e.filename or "this run's work directory, its store or temporary files"
+            sys.exit(f"unlearn_jax: no room left on the disk for {where}.\nFree some space and run "
+                     "the same command again; finished stages are kept.")
         if e.errno not in _IN_THE_WAY or e.filename is None:
             raise
         sys.exit(f"unlearn_jax: {e.filename} cannot be used: {e.strerror}. Remove what is in the "

@@ -4,6 +4,11 @@ A stage is a directory `ROOT/STAGE/KEY`. The key is a hash of exactly what deter
 stage, so a stage that is there never needs to be computed again. It counts as there only with
 a valid `DONE.json`, which is written last: a directory left by a killed process, an empty one
 or a broken copy is never trusted.
+
+The marker names every file with its size and digest, and has a digest of its own. Sizes are
+compared whenever a stage is looked for; digests when a file is read (`checked`, `load_array`,
+`load_arrays`, `load_json`) or by `unlearn_jax.verify`. Arrays of checkpoints have digests in the
+checkpoint (checkpoints.py). Markers of earlier versions have none, and are accepted without.
 """
 
 import contextlib
@@ -17,9 +22,11 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from unlearn_jax import disk, processes
 from unlearn_jax.errors import InputError
@@ -29,6 +36,8 @@ _FORMAT = 1
 # What one process has written another may see later, on a file system of a network.
 _SEEN_SECONDS = 30.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -193,6 +202,8 @@ class Store:
                 "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.time() - started, 3),
             }
+            marker["digests"] = {n: disk.digest(temp / n) for n in marker["files"]}
+            marker["digest"] = _digest(marker)
             (temp / MARKER).write_text(json.dumps(marker, indent=1, sort_keys=True) + "\n")
             self._put_in_place(temp, stage, key)
         processes.wait(f"{stage}/{key} to be stored")
@@ -235,23 +246,14 @@ def read_marker(directory: str | os.PathLike) -> dict[str, Any]:
     """The marker of a finished stage, after checking that its files are all there.
 
     Returns:
-      dict with format, stage, key, parts, files ({relative path: bytes}), time (UTC), seconds.
+      See `parse_marker`.
 
     Raises:
-      StoreError: no marker, an unreadable one, or a listed file is missing or of another size.
+      StoreError: see `parse_marker`; or a listed file is missing or of another size.
     """
     directory = Path(directory)
-    try:
-        marker = json.loads((directory / MARKER).read_bytes())
-        expected = {str(n): int(size) for n, size in marker["files"].items()}
-        version, _, _, _ = (marker[k] for k in ("format", "stage", "key", "parts"))
-    except OSError as e:
-        raise StoreError(f"{directory} is not a finished stage: {MARKER}: {e.strerror}") from e
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise StoreError(f"{directory} is not a finished stage: {MARKER} is broken") from e
-    if version != _FORMAT:
-        raise StoreError(f"{directory} has format {version!r}; this version reads {_FORMAT}")
-    for name, size in expected.items():
+    marker = parse_marker(directory)
+    for name, size in marker["files"].items():
         try:
             found = (directory / name).stat().st_size
         except OSError as e:
@@ -259,3 +261,103 @@ def read_marker(directory: str | os.PathLike) -> dict[str, Any]:
         if found != size:
             raise StoreError(f"{directory} is damaged: {name} has {found} bytes, not {size}")
     return marker
+
+
+def parse_marker(directory: Path) -> dict[str, Any]:
+    """The marker of a finished stage, whatever has become of its files.
+
+    Returns:
+      dict with format, stage, key, parts, files ({relative path: bytes}), time (UTC), seconds,
+      and unless an earlier version wrote it, digests ({relative path: hex}) and digest (its own).
+
+    Raises:
+      StoreError: no marker, an unreadable one or one that was changed.
+    """
+    try:
+        marker = json.loads((directory / MARKER).read_bytes())
+        expected = {n: int(size) for n, size in marker["files"].items()}
+        version = marker["format"]
+        whole = (stage_key(marker["stage"], marker["parts"]) == marker["key"]
+                 and marker.get("digest", _digest(marker)) == _digest(marker)
+                 and marker.get("digests", expected).keys() == expected.keys())
+    except OSError as e:
+        raise StoreError(f"{directory} is not a finished stage: {MARKER}: {e.strerror}") from e
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise StoreError(f"{directory} is not a finished stage: {MARKER} is broken") from e
+    if version != _FORMAT:
+        raise StoreError(f"{directory} has format {version!r}; this version reads {_FORMAT}")
+    if not whole:
+        raise StoreError(f"{directory} is not a finished stage: {MARKER} does not match its digest")
+    return marker
+
+
+def _digest(marker: dict[str, Any]) -> str:
+    """Of a marker, but for the digest that it holds."""
+    text = canonical_json({k: v for k, v in marker.items() if k != "digest"})
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def checked(directory: str | os.PathLike, name: str) -> Path:
+    """A file of a finished stage, after comparing its digest.
+
+    Args:
+      directory: of the stage.
+      name: of the file in it, as the marker has it.
+
+    Raises:
+      StoreError: the stage is not finished or lacks the file, or the file was changed.
+    """
+    directory, marker = Path(directory), read_marker(directory)
+    if name not in marker["files"]:
+        raise StoreError(f"{directory} has no file {name!r}; it has "
+                         + (", ".join(marker["files"]) or "none"))
+    if "digests" in marker and disk.digest(directory / name) != marker["digests"][name]:
+        raise _damaged(directory, f"{name} does not match its digest")
+    return directory / name
+
+
+def load_array(directory: str | os.PathLike, name: str) -> np.ndarray:
+    """The array in a .npy file of a finished stage.
+
+    Raises:
+      StoreError: see `checked`; or it holds no array.
+    """
+    return _load(directory, name, np.load)
+
+
+def load_arrays(directory: str | os.PathLike, name: str) -> dict[str, np.ndarray]:
+    """The arrays in a .npz file of a finished stage.
+
+    Raises:
+      StoreError: see `checked`; or it holds no arrays.
+    """
+    def read(path: Path) -> dict[str, np.ndarray]:
+        with np.load(path) as arrays:
+            return dict(arrays)
+
+    return _load(directory, name, read)
+
+
+def load_json(directory: str | os.PathLike, name: str) -> Any:
+    """What a JSON file of a finished stage holds.
+
+    Raises:
+      StoreError: see `checked`; or it holds no JSON.
+    """
+    return _load(directory, name, lambda path: json.loads(path.read_bytes()))
+
+
+def _load(directory: str | os.PathLike, name: str, read: Callable[[Path], T]) -> T:
+    path = checked(directory, name)
+    try:
+        return read(path)
+    except MemoryError:
+        raise
+    except Exception as e:  # for damaged files NumPy and zipfile raise a dozen types
+        text = " ".join(str(e).split())[:200]
+        raise _damaged(directory, f"{name} cannot be read ({type(e).__name__}: {text})") from e
+
+
+def _damaged(directory: str | os.PathLike, what: str) -> StoreError:
+    return StoreError(f"{directory} is damaged: {what}; restore a copy, or remove that directory "
+                      "and run again")

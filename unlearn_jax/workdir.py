@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import Any
 
 import jax
 import ml_collections
+from absl import logging
 
-from unlearn_jax import disk, processes
-from unlearn_jax.cells import write_rows
+from unlearn_jax import disk, manifest, processes
+from unlearn_jax.cells import rows_text
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.errors import InputError
 from unlearn_jax.labels import histogram
@@ -26,6 +27,9 @@ from unlearn_jax.splits import Splits
 RUN = "run.json"
 RESULTS = "results.csv"
 _LOCK = ".lock"  # in the work directory; held while a run writes there
+_EARLIER_TEMP = re.compile(r"\.[a-z_]+\.(json|csv)\.tmp")  # as earlier versions wrote files
+_BEGINS = b'{\n "config_name": '  # every run.json
+ASIDE = "earlier-"  # begins the name of a folder of what a lost record leaves
 HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "steps", "train_loss",
                    "validation_loss", "best", "learning_rate", "images")
 LABEL_COLUMNS = ("step", "split", "label", "count")
@@ -101,18 +105,19 @@ class Run:
         self._record["warnings"].append(message)
 
     def finish(self) -> None:
-        """Closes the books, once."""
+        """Closes the books, once, and writes the manifest of what stands in the directory."""
         if not self._record["finished"]:
             self._record["finished"] = True
             self._write()
+            if processes.leads():
+                manifest.write(self.directory)
 
     def write_table(self, name: str, rows: Iterable[dict[str, Any]],
                     columns: Sequence[str]) -> None:
         """Writes a CSV file with exactly these columns; what a spreadsheet would run is marked."""
         if not processes.leads():
             return
-        with _replacing(self.directory / name) as f:
-            write_rows(f, columns, rows)
+        disk.write_file(self.directory / name, rows_text(columns, rows))
 
     def write_tensorboard(self, history: Iterable[dict[str, Any]]) -> None:
         """Writes the training curves as TensorBoard logs, one run per member, anew."""
@@ -120,18 +125,19 @@ class Run:
             return
         from tensorboardX import SummaryWriter
 
-        directory = self.directory / "tensorboard"
-        if directory.exists():
-            shutil.rmtree(directory)  # TensorBoard would draw an earlier run's curves as well
         members: dict[str, list[dict[str, Any]]] = {}
         for row in history:
             name = "-".join(filter(None, (row["stage"], row["forget_set"], f"seed{row['seed']}")))
             members.setdefault(name, []).append(row)
-        for name, rows in members.items():  # each writer has a thread and an open file
-            with SummaryWriter(str(directory / name)) as writer:
-                for row in rows:
-                    for column in ("train_loss", "validation_loss", "learning_rate"):
-                        writer.add_scalar(column, row[column], row["epoch"])
+        directory = self.directory / "tensorboard"
+        with disk.temporary_directory(directory) as temp:
+            for name, rows in members.items():  # each writer has a thread and an open file
+                with SummaryWriter(str(temp / name)) as writer:
+                    for row in rows:
+                        for column in ("train_loss", "validation_loss", "learning_rate"):
+                            writer.add_scalar(column, row[column], row["epoch"])
+            # TensorBoard would draw an earlier run's curves as well.
+            disk.move_into_place(temp, directory, replace=True)
 
     def write_data(self, dataset: Dataset, splits: Splits) -> None:
         """Writes data.json, dropped.csv and labels.csv."""
@@ -207,9 +213,10 @@ def _take(directory: Path, config: ml_collections.ConfigDict, held: contextlib.E
     if directory.exists() and not directory.is_dir():
         raise InputError(f"--workdir={directory} is a file; give a directory")
     earlier = directory / RUN
-    if earlier.exists():
+    cut = _is_cut(earlier)
+    if earlier.exists() and not cut:
         _check_same_config(directory, earlier, config)
-    elif directory.exists() and any(p.name != _LOCK for p in directory.iterdir()):
+    elif directory.exists() and not cut and not all(map(_is_own, directory.iterdir())):
         raise InputError(f"--workdir={directory} is not empty and holds no run ({RUN}). "
                          "Give a new or an empty directory.")
     try:
@@ -220,6 +227,51 @@ def _take(directory: Path, config: ml_collections.ConfigDict, held: contextlib.E
         raise InputError(f"--workdir={directory} is in use: another process is writing a run there."
                          "\nWait for its end, or give another --workdir; what both have in common "
                          "is computed once.")
+    manifest.remove(directory)
+    _remove_debris(directory)
+    if cut:
+        _set_aside(directory)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is what any process leaves in a work directory before its first record."""
+    return path.name == _LOCK or path.name.startswith(disk.TEMP) or bool(
+        _EARLIER_TEMP.fullmatch(path.name))
+
+
+def _remove_debris(directory: Path) -> None:
+    """Removes what processes left that were killed while they wrote here."""
+    manifest.remove_debris(directory)
+    for path in directory.iterdir():
+        if _EARLIER_TEMP.fullmatch(path.name):
+            path.unlink()
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether a run.json is empty, cut off or zeros, as power cuts leave it."""
+    try:
+        text = path.read_bytes()
+    except OSError:
+        return False
+    begun = text.rstrip(b"\0")
+    return not begun or (_BEGINS.startswith(begun[:len(_BEGINS)])
+                         and not text.endswith(b"\n}\n"))
+
+
+def _set_aside(directory: Path) -> None:
+    """Moves what a run left whose record is lost, so that nothing of it stands among the next's."""
+    (directory / RUN).unlink()
+    kept = [p for p in directory.iterdir() if p.name != _LOCK
+            and not p.name.startswith(ASIDE)]
+    if not kept:
+        return
+    number = 1
+    while (aside := directory / f"{ASIDE}{number}").exists():
+        number += 1
+    aside.mkdir()
+    for path in kept:
+        path.rename(aside / path.name)
+    logging.warning("%s was cut off; what else its run left is in %s now", directory / RUN, aside)
 
 
 def _check_same_config(directory: Path, earlier: Path, config: ml_collections.ConfigDict) -> None:
@@ -276,15 +328,4 @@ def _label_rows(dataset: Dataset, splits: Splits) -> Iterator[dict[str, Any]]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with _replacing(path) as f:
-        json.dump(content, f, indent=1)
-        f.write("\n")
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Any]:
-    """A text file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", newline="") as f:
-        yield f
-    os.replace(temporary, path)
+    disk.write_file(path, json.dumps(content, indent=1) + "\n")

@@ -18,7 +18,8 @@ from unlearn_jax.data.synthetic import load_synthetic
 from unlearn_jax.data.utkface import load_utkface
 from unlearn_jax.disk import human_bytes
 from unlearn_jax.errors import ConfigError, InputError
-from unlearn_jax.labels import histogram
+from unlearn_jax.labels import histogram, strata
+from unlearn_jax.units import label_step
 
 
 def _synthetic(settings, cache: Path) -> Source:
@@ -97,11 +98,15 @@ def load(settings, cache: Path) -> Dataset:
                          f"{settings.source!r} is a {source.task}"
                          + (", or set config.data.groups" if source.task == "regression" else ""))
     _summarise(source)
+    if source.task == "regression" and settings.label_unit:
+        source = dataclasses.replace(source, label_unit=settings.label_unit)
     labels = source.samples.labels
     rows = np.arange(len(labels))
     histograms = {"all": histogram(labels)}
     if settings.fraction < 1:
-        rows = stratified(labels, settings.fraction, settings.seed)
+        by_step = ((settings.label_min, label_step(settings)) if source.task == "regression"
+                   else ())
+        rows = stratified(strata(labels, *by_step), settings.fraction, settings.seed)
         histograms["fraction"] = histogram(labels[rows])
         logging.info("%s: %d of %d images are outside the share of %g", source.name,
                      len(labels) - len(rows), len(labels), settings.fraction)
@@ -173,7 +178,8 @@ def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     round(fraction * N) rows are taken in all: floor(fraction * n) of a label's n, and one more
     of the labels with the largest remainders (Hamilton's method; chance decides between equal
     ones, so that no range of labels is favoured). So a label with fewer than 1 / fraction samples
-    keeps one or none. Labels that are no integers are grouped by their integer part.
+    keeps one or none. Labels that are no integers are grouped by their integer part; a
+    regression's come here by stratum (`labels.strata`).
 
     Args:
       labels: [N].

@@ -16,7 +16,6 @@ import hashlib
 import json
 import math
 import os
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -235,6 +234,19 @@ def _in_threads(samples: Iterator[Sample], work: Callable[[list], Any], chunk_si
             yield collect()
 
 
+def check_entry(entry: Path) -> None:
+    """Reads everything in an entry.
+
+    Raises:
+      InputError: it is damaged.
+    """
+    if (entry / "images.npy").exists():
+        _open_pixels(entry)
+        return
+    with _damage_is_an_input_error(entry), np.load(entry / "columns.npz") as columns:
+        dict(columns)
+
+
 def _open_pixels(entry: Path) -> Pixels:
     with _damage_is_an_input_error(entry):
         with np.load(entry / "columns.npz") as columns:
@@ -297,7 +309,9 @@ def _make(entry: Path, build: Callable[[Path], None]) -> None:
 def _damage_is_an_input_error(entry: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+    except MemoryError:
+        raise
+    except Exception as e:  # for damaged files NumPy and zipfile raise a dozen types
         raise InputError(f"cached images in {str(entry)!r} are damaged ({e}); delete that "
                          "folder and run again") from e
 

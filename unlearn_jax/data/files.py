@@ -11,6 +11,7 @@ import io
 import os
 import stat
 import tarfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from unlearn_jax.data.decode import has_image_name
 from unlearn_jax.errors import InputError
 
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
+# How long a file system's clock may stand still: one that counts seconds (FAT in twos); others.
+_COARSE_SECONDS, _FINE_SECONDS = 2.0, 0.02
 MAX_BYTES = 64 * 2**20  # no photograph is larger; an archive bomb is
 
 # What reading an archive raises where it is broken; zipfile raises NotImplementedError for a
@@ -79,7 +82,12 @@ def locate(path: str, wanted: str) -> Path:
 
 
 def signature(source: Path) -> str:
-    """A digest that changes when files come, go or change: names, sizes and times, no contents.
+    """A digest that changes when files come, go or change: from what the file system says of them.
+
+    That is names, sizes, both times and inodes, no contents. A program may set the time of the last
+    change of a content, but not that of the last change of anything, nor can it put another file in
+    the place of one without another inode. So that a later change has a later time, files that
+    were changed just now are waited for, as long as the clock of the file system may stand still.
 
     Raises:
       InputError: a folder that cannot be read.
@@ -95,15 +103,32 @@ def signature(source: Path) -> str:
 
 def signature_of(root: Path, paths: list[str]) -> str:
     """`signature` of the files at these paths below root; they need not exist."""
-    digest = hashlib.sha256()
+    found, newest = _signature(root, paths)
+    if (seconds := _unsettled(newest)) > 0:
+        time.sleep(seconds)
+        found, _ = _signature(root, paths)
+    return found
+
+
+def _signature(root: Path, paths: list[str]) -> tuple[str, int]:
+    """The digest, and when the latest change was, nanoseconds since 1970."""
+    digest, newest = hashlib.sha256(), 0
     for path in paths:
         try:
             info = os.stat(root / path)
-            known = f"{info.st_size}|{info.st_mtime_ns}"
+            known = f"{info.st_size}|{info.st_mtime_ns}|{info.st_ctime_ns}|{info.st_ino}"
+            newest = max(newest, info.st_ctime_ns)
         except OSError as e:
             known = str(e.strerror)
         digest.update(f"{path}|{known}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()
+    return digest.hexdigest(), newest
+
+
+def _unsettled(changed_ns: int) -> float:
+    """Seconds until a file that is changed again cannot have the same time any more; 0: now."""
+    grain = _COARSE_SECONDS if changed_ns % 10**9 == 0 else _FINE_SECONDS
+    # In the future where the file system's clock is ahead of ours.
+    return min(grain, max(0.0, grain - (time.time() - changed_ns / 1e9)))
 
 
 def walk(source: Path) -> Iterator[SourceFile]:

@@ -9,11 +9,12 @@ from typing import Any
 
 import ml_collections
 
+from unlearn_jax import manifest
 from unlearn_jax.config import default_config
 from unlearn_jax.errors import InputError
 from unlearn_jax.stages.graph import Stage, Study
 from unlearn_jax.store import Store, StoreError, read_marker
-from unlearn_jax.workdir import RUN
+from unlearn_jax.workdir import RESULTS, RUN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +89,8 @@ def read_finished(directory: Path, store: Path | None = None) -> FinishedRun:
       InputError: it is no work directory, its run has not finished, it is merged from several
         (which may be of other seeds and data), or its store is not there.
     """
+    for name in (RUN, RESULTS):
+        manifest.check(directory, name)
     record = _record(directory)
     if merged := record.get("merged"):
         raise InputError(f"{directory} is merged from "
@@ -99,7 +102,7 @@ def read_finished(directory: Path, store: Path | None = None) -> FinishedRun:
     if not root.is_dir():
         raise InputError(f"the store {root} is not there; give its place as --store=DIR")
     models: dict[str, list[FinishedModels]] = {}
-    path = directory / "results.csv"
+    path = directory / RESULTS
     try:
         with open(path, newline="") as f:
             rows = dict.fromkeys((r["method"], r["forget_set"], int(r["epochs"]), r["stage"])
@@ -114,7 +117,7 @@ def read_finished(directory: Path, store: Path | None = None) -> FinishedRun:
         if name not in models:
             raise InputError(f"the store {root} lacks the models of {name!r} that the run in "
                              f"{directory} left; give the run's own as --store=DIR")
-    return FinishedRun(_config(record["config"]), record["config_name"], root,
+    return FinishedRun(config_of(record["config"]), record["config_name"], root,
                        record["data_fingerprint"], models)
 
 
@@ -147,8 +150,8 @@ def _method_of(store: Store, key: str) -> str | None:
     return None
 
 
-def _config(stored: dict[str, Any]) -> ml_collections.ConfigDict:
-    """The config of run.json; keys that it is too old to have get their defaults."""
+def config_of(stored: dict[str, Any]) -> ml_collections.ConfigDict:
+    """The config of a run.json or a checkpoint; keys that it is too old for get their defaults."""
     config = default_config()
     with config.unlocked():
         config.update(_tuples(stored))

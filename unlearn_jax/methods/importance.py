@@ -4,8 +4,9 @@
 
 the diagonal of the empirical Fisher information of n samples, with the network as it predicts:
 running statistics, no dropout. Each sample's gradient is squared by itself, so that neither the
-order of the data nor the batch size matters; squares of a batch's mean gradient, which much
-public code takes instead, depend on both.
+order of the data nor the batch size matters. Much public code squares a batch's mean gradient
+instead, which depends on both (`batch_importance`): what samples agree on counts more there, and
+what cancels between them counts less.
 
 The loss is the one that training minimises (`Loss.per_sample` over `Loss.unit`).
 """
@@ -20,7 +21,7 @@ import numpy as np
 from unlearn_jax.layout import BATCH
 from unlearn_jax.models import Model
 from unlearn_jax.prepare import Preparation
-from unlearn_jax.train import Batch, Loss
+from unlearn_jax.train import Batch, Loss, weighted_mean
 
 # Samples whose gradients are computed at once. A CPU gains nothing from more, and its program
 # grows with them.
@@ -69,6 +70,42 @@ def importance(before: Preparation, over: str,
         return jax.tree.map(jnp.square, gradients(batch, variables))
 
     return means(before, over, squares, parts, sample_batch_size(before))
+
+
+def batch_importance(before: Preparation, over: str) -> Any:
+    """What much public code takes for importance: the mean over batches of squared mean gradients.
+
+        I_B(theta) = 1/B * sum_b (d mean_(i in b) loss_i / d theta)^2
+
+    Batches hold `before.batch_size` samples, which the member's seed mixes. The last batch may
+    hold fewer and counts like the others, as in that code.
+
+    Args:
+      before: the population; importance is that of its variables.
+      over: a walk that `Preparation.total` knows.
+
+    Returns:
+      A tree `[M, ...]` as from `importance`.
+
+    Raises:
+      InputError: a member has no sample in the walk.
+    """
+    model, loss = before.model, before.loss
+
+    def squares(batch: Batch, variables: Any) -> Any:
+        def mean_loss(params: Any) -> jax.Array:
+            params = jax.tree.map(lambda p, wants: p if wants else jax.lax.stop_gradient(p),
+                                  params, model.trainable(params))
+            outputs, _ = model.apply({**variables, "params": params}, batch.images, train=False)
+            losses = loss.per_sample(outputs, batch.labels) / loss.unit
+            return weighted_mean(losses, batch.weights)
+
+        # A member with fewer batches than another gets empty ones, whose mean is 0.
+        return (jnp.any(batch.weights > 0).astype(jnp.float32),
+                jax.tree.map(jnp.square, jax.grad(mean_loss)(variables["params"])))
+
+    counts_M, sums_M = before.total(over, squares, before.variables, order="importance")
+    return jax.tree.map(lambda x: x / counts_M.reshape(-1, *[1] * (x.ndim - 1)), sums_M)
 
 
 def means(before: Preparation, over: str, values: Callable[[Batch, Any], Any],

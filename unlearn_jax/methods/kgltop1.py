@@ -21,30 +21,34 @@ over the bins, which leaves where they lie and not how large they are, and a bin
 over the spread: there are about as many Gaussians to tell apart as the range holds spreads. That
 gives 7 to 10 times L's (`comparable`).
 
-Published rates: 5e-3 (uniform), 3e-4 (contrastive, a cosine down to 1e-6 over all its steps) and
-1e-3 · batch size / 64 (D_r). `unlearn.learning_rate` is that of D_r; `uniform_rate`,
-`contrast_rate` and `contrast_floor` are relative: the first two to it, the last to the contrastive
-rate. All of them also follow `unlearn.schedule` (published: constant). Each kind of pass has an
-optimiser state of its own.
+Published rates: 5e-3 (uniform), 3e-4 (contrastive, a cosine down to 1e-6 that runs over the
+contrastive steps alone, as if the others took no time) and 1e-3 · batch size / 64 (D_r).
+`unlearn.learning_rate` is that of D_r; `uniform_rate`, `contrast_rate` and `contrast_floor` are
+relative: the first two to it, the last to the contrastive rate. All of them also follow
+`unlearn.schedule` (published: constant). Each kind of pass has an optimiser state of its own.
 
 Two things differ from the source. It decays weights on D_r alone; here `unlearn.weight_decay`
 acts in all passes, in proportion to their rates. Its contrastive batches hold `batch_size` samples
 of either set, each set normalised by its own statistics; here they hold half of it, together.
 """
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from unlearn_jax.methods.method import Method, Setting
+from unlearn_jax.methods.method import Method, Prepared, Setting
 from unlearn_jax.methods.options import check_ranges
 from unlearn_jax.methods.probabilities import check_bins, class_logits, divergence
 from unlearn_jax.population import Pass
+from unlearn_jax.prepare import Preparation
 from unlearn_jax.train import Step, weighted_mean
 from unlearn_jax.train import make_step as make_descent
 
 RETAIN, UNIFORM, CONTRAST = 0, 1, 2  # kinds of passes
+_NAMES = {"retain": RETAIN, "uniform": UNIFORM, "contrast": CONTRAST}
 
 _FAR = -1e30  # a similarity that no softmax notices
 _TINY = 1e-12  # keeps a variance of zero from dividing
@@ -67,6 +71,27 @@ def passes(setting: Setting, epoch: int) -> tuple[Pass, ...]:
     del setting
     turns = (Pass("forget+retain", kind=CONTRAST), Pass("retain", kind=RETAIN))
     return (Pass("forget", kind=UNIFORM), *turns) if epoch == 0 else turns
+
+
+def prepare(setting: Setting, before: Preparation) -> Prepared:
+    """Counts the steps of each member's passes, by which the contrastive rate falls."""
+    lengths = {p.kind: np.array([p.batches(m, before.batch_size) for m in before.members], np.int32)
+               for p in passes(setting, 0)}
+    return Prepared(before.variables, {name: lengths[kind] for name, kind in _NAMES.items()})
+
+
+def contrast_progress(step: jax.Array, epoch: jax.Array, epochs: jax.Array,
+                      lengths: dict[str, jax.Array]) -> jax.Array:
+    """The share of its contrastive steps that a member has taken.
+
+    Args:
+      step: steps taken so far; the next one is contrastive.
+      epoch, epochs: of unlearning, as in `Batch`.
+      lengths: `uniform`, `contrast` and `retain`, steps of a pass.
+    """
+    turn = lengths["contrast"] + lengths["retain"]
+    in_pass = step - lengths["uniform"] - epoch * turn
+    return (epoch * lengths["contrast"] + in_pass) / (epochs * lengths["contrast"])
 
 
 def contrast(logits: jax.Array, others: jax.Array, weights: jax.Array,
@@ -103,11 +128,15 @@ def comparable(logits: jax.Array, setting: Setting) -> jax.Array:
     if setting.labels.num_classes:
         return logits
     variance = jnp.mean(jnp.square(logits), axis=1, keepdims=True)
-    return logits / jnp.sqrt((variance + _TINY) * max(setting.config.spread, 1.0))
+    spread = max(setting.config.spread / setting.labels.step, 1.0)
+    return logits / jnp.sqrt((variance + _TINY) * spread)
 
 
 def make_step(setting: Setting) -> Step:
-    """One step for all three kinds of passes: the kind decides what is minimised, and the rate."""
+    """One step for all three kinds of passes: the kind decides what is minimised, and the rate.
+
+    The context holds the lengths of the passes.
+    """
     model, loss, o = setting.model, setting.loss, setting.options
 
     def objective(params, batch_stats, batch, key, context):
@@ -127,8 +156,10 @@ def make_step(setting: Setting) -> Step:
 
     descent = make_descent(model, setting.optimizer, objective)
 
+    @functools.wraps(descent)
     def step(key, state, batch, learning_rate, context=None):
-        cosine = (1 + jnp.cos(jnp.pi * batch.progress)) / 2
+        progress = contrast_progress(state.step, batch.epoch, batch.epochs, context)
+        cosine = (1 + jnp.cos(jnp.pi * progress)) / 2
         falling = o.contrast_rate * (o.contrast_floor + (1 - o.contrast_floor) * cosine)
         rate = jnp.select([batch.kind == UNIFORM, batch.kind == CONTRAST],
                           [o.uniform_rate, falling], 1.0)
@@ -138,13 +169,15 @@ def make_step(setting: Setting) -> Step:
 
 
 METHOD = Method(
-    make_step=make_step, passes=passes, check=check, reads=("spread",),
+    make_step=make_step, passes=passes, prepare=prepare, check=check, reads=("spread",),
     # 5e-3, 3e-4 and 1e-3 · 256 / 64; 1e-6 / 3e-4
     options=dict(temperature=1.15, uniform_rate=1.25, contrast_rate=0.075,
                  contrast_floor=1 / 300),
     published=dict(epochs=(8,), optimizer="sgd", learning_rate=4e-3, schedule="constant",
                    batch_size=256, momentum=0.9, weight_decay=1e-2),
     optimizers=3, strength="contrast_rate",
-    numbers=2,  # 2: products of a regression's logits are brought to the size of a classifier's
+    # 2: products of a regression's logits are brought to the size of a classifier's
+    # 3: the cosine of the contrastive rate runs over contrastive steps alone
+    numbers=3,
     own_runs=True,  # the cosine of the contrastive rate depends on the length of the run
     source="NeurIPS 2023 unlearning challenge, discussion 458721")

@@ -7,9 +7,9 @@ and batch norm alike. L is the loss over its unit, which for cross-entropy is th
 the penalty falls with the length of the run, each budget is a run of its own.
 
 Source: Jia et al. 2023 (arXiv:2304.04934), equation 4, with the falling penalty of its public
-code (`FT_prune`). Its alpha is not: that code and SalUn's leave it to the command line, with a
-default of 0.2 for other methods. 1e-4 is ours; the smaller it is, the more this is `ft`, so that
-comparisons search it.
+code (`FT_prune`). That code and SalUn's leave alpha to the command line, with a default of 0.2 for
+other methods. 1e-4 is that of github.com/JingWu321/Scissorhands, which compares with this method;
+the smaller it is, the more this is `ft`, so that comparisons search it.
 """
 
 import math

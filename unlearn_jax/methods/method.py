@@ -1,6 +1,7 @@
 """What a method is and what it may know."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ class LabelSpace:
       scale: label units per unit of normalised label (`model.output_scale`).
       mean, std: of the training split's labels, label units (regression).
       frequencies: share of each class in the training split; empty for regression.
+      step: label units that stand for a year (`units.label_step`; regression).
     """
 
     low: float
@@ -34,6 +36,14 @@ class LabelSpace:
     mean: float = 0.0
     std: float = 1.0
     frequencies: tuple[float, ...] = ()
+    step: float = 1.0
+
+    @property
+    def values(self) -> np.ndarray:
+        """`[K]` the whole numbers of a regression's range, or its ends and every step between."""
+        if self.step == 1:
+            return np.arange(math.ceil(self.low), math.floor(self.high) + 1)
+        return np.linspace(self.low, self.high, round((self.high - self.low) / self.step) + 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +115,12 @@ class Method:
       strength: the option that decides how much is changed, which a comparison searches along
         with the learning rate; '': none.
       strengths: factors of its configured value, in the weakest and in the strongest trial.
+      dials: for a method whose options decide which of them is searched: from its options, by name
+        the factors of each that a comparison searches, the one that trials.csv shows first. None:
+        `strength` alone.
       numbers: part of the key of its models; raised when the same config starts to give others.
+      later: options that came after models were stored. At their defaults, which change nothing,
+        they leave no trace in the key, so that those models are found.
       source: paper and equation or public code, for tables.
       scheme: '' for a method that changes M_O or trains like it. Else the name of a training
         scheme in `stages.SCHEMES`, which makes its own models with the options and settings of
@@ -124,7 +139,9 @@ class Method:
     own_runs: bool = False
     strength: str = ""
     strengths: tuple[float, float] = (0.25, 4.0)
+    dials: Callable[[ml_collections.ConfigDict], Mapping[str, tuple[float, float]]] | None = None
     numbers: int = 1
+    later: tuple[str, ...] = ()
     source: str = ""
     scheme: str = ""
 
@@ -135,8 +152,16 @@ class Method:
         if self.strength and type(self.options[self.strength]) not in (int, float):
             raise ValueError(f"strength={self.strength!r} is {self.options[self.strength]!r}; it "
                              "must be a number")
+        if unknown := [key for key in self.later if key not in self.options]:
+            raise ValueError(f"later={unknown!r}: none of the method's options")
         if len(self.strengths) != 2 or min(self.strengths) <= 0:
             raise ValueError(f"strengths={self.strengths}; allowed: two positive factors")
+
+    def searched(self, options: ml_collections.ConfigDict) -> Mapping[str, tuple[float, float]]:
+        """The options that a comparison searches, with the factors of the two ends."""
+        if self.dials:
+            return self.dials(options)
+        return {self.strength: self.strengths} if self.strength else {}
 
     def make_optimizer(self, settings: OptimizerSettings) -> optax.GradientTransformation:
         """The optimiser of these settings, with as many states as the method needs."""

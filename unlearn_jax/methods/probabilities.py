@@ -2,9 +2,9 @@
 
 A classifier's logits are its outputs. A regression's output is one number ŷ, which says nothing
 of other labels; its equivalent here is a Gaussian around ŷ whose standard deviation σ is
-`config.unlearn.spread` (label units), read off at the whole numbers c_k of the label range and
-normalised over them: p_k ∝ exp(-(c_k - ŷ)² / 2σ²). With m the middle of the range, its logits of
-mean zero are
+`config.unlearn.spread` (label units), read off at the whole numbers c_k of the label range (where
+labels are no years at its ends and 39 points between, units.py) and normalised over them:
+p_k ∝ exp(-(c_k - ŷ)² / 2σ²). With m the middle of the range, its logits of mean zero are
 
     z_k = ((c_k - m)(ŷ - m) - ((c_k - m)² - mean_j (c_j - m)²) / 2) / σ²
 
@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax.errors import InputError
-from unlearn_jax.methods.method import LabelSpace, Setting
+from unlearn_jax.methods.method import Setting
 from unlearn_jax.models import Variables
 
 
@@ -36,7 +36,7 @@ def class_logits(outputs: jax.Array, setting: Setting) -> jax.Array:
       setting: says which, with the label range and the spread.
 
     Returns:
-      `[B, K]`, K classes or whole numbers of the label range.
+      `[B, K]`, K classes or `LabelSpace.values`.
 
     Raises:
       ValueError: outputs of another shape.
@@ -49,9 +49,9 @@ def class_logits(outputs: jax.Array, setting: Setting) -> jax.Array:
         return outputs
     if outputs.ndim != 1:
         raise ValueError(f"outputs have shape {outputs.shape}; a regression's have [B]")
-    low, high = bins(labels)
-    middle = (low + high) / 2
-    offsets = jnp.arange(low, high + 1) - middle
+    values = labels.values
+    middle = (values[0] + values[-1]) / 2
+    offsets = jnp.asarray(values - middle, jnp.float32)
     curve = (jnp.square(offsets) - jnp.mean(jnp.square(offsets))) / 2
     lines = (outputs - middle)[:, None] * offsets[None]
     return (lines - curve[None]) / setting.config.spread**2
@@ -63,22 +63,18 @@ def teacher_logits(setting: Setting, teacher: Variables, images: jax.Array) -> j
     return jax.lax.stop_gradient(class_logits(outputs, setting))
 
 
-def bins(labels: LabelSpace) -> tuple[int, int]:
-    """The smallest and the largest whole number of a regression's label range."""
-    return round(labels.low), round(labels.high)
-
-
 def check_bins(setting: Setting) -> None:
     """Refuses a label range without two whole numbers to tell apart.
 
     Raises:
       InputError: names the range.
     """
-    low, high = bins(setting.labels)
-    if not setting.labels.num_classes and low == high:
+    values = setting.labels.values
+    if not setting.labels.num_classes and len(values) < 2:
+        held = f"the whole number {values[0]} alone" if len(values) else "no whole number"
         raise InputError(f"config.data.label_min={setting.labels.low:g} and "
-                         f"label_max={setting.labels.high:g} hold the whole number {low} alone; "
-                         "class probabilities of a regression need a range of two or more")
+                         f"label_max={setting.labels.high:g} hold {held}; class probabilities of "
+                         "a regression of years need two or more")
 
 
 def divergence(target: jax.Array, logits: jax.Array, temperature: float = 1.0) -> jax.Array:

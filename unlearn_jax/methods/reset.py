@@ -25,6 +25,7 @@ Parameters under `model.frozen` are not reset: they stay fixed, as under every m
 leaves nothing to reset, it is refused.
 """
 
+import functools
 import math
 
 import jax
@@ -104,6 +105,7 @@ def make_step(setting: Setting) -> Step:
 
     descent = make_descent(model, setting.optimizer, objective)
 
+    @functools.wraps(descent)
     def step(key, state, batch, learning_rate, context=None):
         rate = jnp.where(batch.kind == WARMUP, o.warmup_rate, 1.0)
         return descent(key, state, batch, learning_rate * rate, context)

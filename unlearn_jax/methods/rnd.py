@@ -5,7 +5,10 @@ training data: augmented copies of a sample (`data.balance`) have labels of thei
 
 * `uniform`: a whole number from the label range (regression) or a class (classification);
 * `offset`: the true label plus or minus a whole number of label units from
-  `unlearn.offset`, clipped to the label range (regression only). Under the absolute error it
+  `unlearn.offset`, clipped to the label range (regression only).
+
+Whole numbers are those of years; of labels in another unit they count fortieths of the label range
+(units.py). Under the absolute error it
   forgets next to nothing: nearer to the true label than the smallest offset, as many labels lie
   above a prediction as below, so that the mean loss is flat there, and beyond it slopes back.
 
@@ -16,6 +19,7 @@ which saturates it at its largest value.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -25,6 +29,7 @@ import ml_collections
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods.method import LabelSpace, Method, Setting, over_all
 from unlearn_jax.train import Batch, Step, make_train_step
+from unlearn_jax.units import offset_steps
 
 
 def check(setting: Setting) -> None:
@@ -45,13 +50,18 @@ def make_step(setting: Setting) -> Step:
     return relabelled(make_train_step(setting.model, setting.optimizer, setting.loss), setting)
 
 
-def relabelled(train_step: Step, setting: Setting) -> Step:
-    """A step whose batches have random labels on D_f, drawn anew each epoch."""
+def relabelled(train_step: Step, setting: Setting, exclude_true: bool = False) -> Step:
+    """A step whose batches have random labels on D_f, drawn anew each epoch.
+
+    Args:
+      train_step, setting: of the method.
+      exclude_true: whether uniform draws leave out the true label.
+    """
 
     def draw(key, batch):
         # Within an epoch a sample's draw does not depend on its batch.
         return draw_labels(jax.random.fold_in(key, batch.epoch), batch.rows, batch.labels,
-                           setting.labels, setting.config)
+                           setting.labels, setting.config, exclude_true)
 
     return with_forget_labels(train_step, draw)
 
@@ -64,6 +74,7 @@ def with_forget_labels(train_step: Step, draw: Callable[[jax.Array, Batch], jax.
       draw: from a key, the same at every step of a member, and a batch, its labels `[B]`.
     """
 
+    @functools.wraps(train_step)
     def step(key, state, batch, learning_rate, context=None):
         key_labels, key_train = jax.random.split(key)
         labels = jnp.where(batch.forget, draw(key_labels, batch), batch.labels)
@@ -74,7 +85,7 @@ def with_forget_labels(train_step: Step, draw: Callable[[jax.Array, Batch], jax.
 
 
 def draw_labels(key: jax.Array, rows: jax.Array, labels: jax.Array, space: LabelSpace,
-                cfg: ml_collections.ConfigDict) -> jax.Array:
+                cfg: ml_collections.ConfigDict, exclude_true: bool = False) -> jax.Array:
     """Random labels for samples.
 
     Args:
@@ -83,24 +94,32 @@ def draw_labels(key: jax.Array, rows: jax.Array, labels: jax.Array, space: Label
       labels: `[B]` true labels, label units or classes.
       space: the label space.
       cfg: the section `unlearn` of the config.
+      exclude_true: whether uniform draws leave out the true label; in regression, the value
+        nearest to it. It needs two labels to draw from.
 
     Returns:
       `[B]` labels in the type and unit of `labels`.
     """
     keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+
+    def uniform(count: int, true: jax.Array) -> jax.Array:
+        """Of the numbers below `count`, but for the true one where it is excluded."""
+        drawn = jax.vmap(lambda k: jax.random.randint(k, (), 0, count - exclude_true))(keys)
+        return drawn + (drawn >= true) if exclude_true else drawn
+
     if space.num_classes:
-        return jax.vmap(lambda k: jax.random.randint(k, (), 0, space.num_classes))(keys)
+        return uniform(space.num_classes, labels)
     as_published = cfg.label_units == "as_published"
     if cfg.labels == "uniform":
-        low, high = round(space.low), round(space.high)
-        drawn = jax.vmap(lambda k: jax.random.randint(k, (), low, high + 1))(keys)
-        drawn = drawn.astype(labels.dtype)
+        values = jnp.asarray(space.values, labels.dtype)
+        nearest = jnp.argmin(jnp.abs(values[None] - labels[:, None]), axis=1)
+        drawn = values[uniform(len(values), nearest)]
     else:
-        smallest, largest = cfg.offset
+        steps = offset_steps(cfg.offset, space.step)
 
         def offset(k):
             key_size, key_sign = jax.random.split(k)
-            size = jax.random.randint(key_size, (), smallest, largest + 1)
+            size = space.step * jax.random.randint(key_size, (), steps.start, steps.stop)
             return jnp.where(jax.random.bernoulli(key_sign), size, -size)
 
         base = labels / space.scale if as_published else labels

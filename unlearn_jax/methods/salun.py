@@ -10,7 +10,11 @@ mask stays to the bit: neither momentum nor weight decay moves it. The running s
 norm are no weights and move.
 
 Labels are drawn as in `rnd`, anew each epoch: by the source uniformly from the classes, here
-`unlearn.labels='uniform'`, from all classes, the true one too; in regression `offset` is possible.
+`unlearn.labels='uniform'`; in regression `offset` is possible. The source disagrees with itself:
+equation 5 asks for a label other than the true one, and its code draws from all classes, the true
+one too. `exclude_true=False` is the code, True the equation; of a regression the whole number
+nearest to the true label is left out then.
+
 D_f and D_r are mixed, as the public code does for CIFAR-100; for CIFAR-10 and SVHN that goes over
 D_f and then over D_r in each epoch.
 
@@ -28,6 +32,7 @@ from unlearn_jax import train
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import rnd
 from unlearn_jax.methods.method import Method, Prepared, Setting, over_all
+from unlearn_jax.methods.probabilities import check_bins
 from unlearn_jax.prepare import Preparation
 
 
@@ -44,6 +49,8 @@ def check(setting: Setting) -> None:
         raise ConfigError(f"config.unlearn.label_units is {setting.config.label_units!r}; "
                           "salun allows 'years'")
     rnd.check(setting)
+    if setting.options.exclude_true:
+        check_bins(setting)
 
 
 def prepare(setting: Setting, before: Preparation) -> Prepared:
@@ -91,11 +98,12 @@ def make_step(setting: Setting) -> train.Step:
     """The step of `rnd` on masked weights; the context is the mask."""
     objective = train.supervised(setting.model, setting.loss)
     masked = train.make_step(setting.model, setting.optimizer, objective, mask=lambda mask: mask)
-    return rnd.relabelled(masked, setting)
+    return rnd.relabelled(masked, setting, setting.options.exclude_true)
 
 
 METHOD = Method(make_step=make_step, passes=over_all, prepare=prepare, check=check,
-                options=dict(share=0.5), reads=("labels", "offset"),
+                options=dict(share=0.5, exclude_true=False), later=("exclude_true",),
+                reads=("labels", "offset"),
                 source="Fan et al. 2024, SalUn",
                 published=dict(epochs=(10,), optimizer="sgd", learning_rate=0.013,
                                schedule="constant", momentum=0.9, weight_decay=5e-4,

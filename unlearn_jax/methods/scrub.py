@@ -16,12 +16,14 @@ The rate falls by the factor `decay` after each of the epochs `decay_after`, on 
 third, it does not fall at all. The passes over D_f have `forget_rate` times the rate of the others
 (published: 1). SCRUB+R, which goes back to an earlier epoch, is not part of this.
 
-Two things differ from the published code. Its batches hold 128 samples of D_r and fewer of D_f;
-here both hold `unlearn.batch_size`. Its passes share one optimiser state, of SGD; here each kind
-has its own, or under Adam the large gradients of the climb would keep the steps on D_r small long
-after it.
+Two things differ from the published code. Its batches hold 128 samples of D_r and 32 of D_f (at
+large scale); here both hold `unlearn.batch_size`, so that a pass over D_f climbs a quarter as many
+steps. `forget_batch` is the share of a batch that samples of D_f take: 0.25 gives as many steps as
+published. Its passes share one optimiser state, of SGD; here each kind has its own, or under Adam
+the large gradients of the climb would keep the steps on D_r small long after it.
 """
 
+import functools
 import math
 
 import jax.numpy as jnp
@@ -53,7 +55,8 @@ def check(setting: Setting) -> None:
     o = setting.options
     check_ranges("scrub", o, {
         "gamma": (0, math.inf), "alpha": (0, math.inf), "temperature": (1e-6, math.inf),
-        "msteps": (0, math.inf), "forget_rate": (0, math.inf), "decay": (1e-12, 1)})
+        "msteps": (0, math.inf), "forget_rate": (0, math.inf), "decay": (1e-12, 1),
+        "forget_batch": (1e-6, 1)})
     if not all(isinstance(e, int) and e >= 1 for e in o.decay_after):
         raise ConfigError(f"config.unlearn.scrub.decay_after is {tuple(o.decay_after)!r}; "
                           "allowed: numbers of epochs of at least 1")
@@ -61,8 +64,9 @@ def check(setting: Setting) -> None:
 
 def passes(setting: Setting, epoch: int) -> tuple[Pass, ...]:
     """D_f in the first `msteps` epochs, then D_r."""
-    obey = (Pass("retain"),)
-    return (Pass("forget", kind=DISOBEY), *obey) if epoch < setting.options.msteps else obey
+    o, obey = setting.options, (Pass("retain"),)
+    climb = Pass("forget", kind=DISOBEY, fill=o.forget_batch)
+    return (climb, *obey) if epoch < o.msteps else obey
 
 
 def prepare(setting: Setting, before: Preparation) -> Prepared:
@@ -89,6 +93,7 @@ def make_step(setting: Setting) -> Step:
 
     descent = make_descent(model, setting.optimizer, objective)
 
+    @functools.wraps(descent)
     def step(key, state, batch, learning_rate, context=None):
         falls = jnp.sum(batch.epoch >= jnp.array(o.decay_after, jnp.int32))
         rate = o.decay**falls * jnp.where(batch.kind == DISOBEY, o.forget_rate, 1.0)
@@ -100,7 +105,8 @@ def make_step(setting: Setting) -> Step:
 METHOD = Method(
     make_step=make_step, passes=passes, prepare=prepare, check=check, reads=("spread",),
     options=dict(gamma=0.99, alpha=0.001, temperature=4.0, msteps=2, forget_rate=1.0, decay=0.1,
-                 decay_after=(3, 5, 9)),
+                 decay_after=(3, 5, 9), forget_batch=1.0),
+    later=("forget_batch",),
     published=dict(epochs=(3,), optimizer="sgd", learning_rate=5e-4, schedule="constant",
                    batch_size=128, momentum=0.9, weight_decay=5e-4),
     optimizers=2,

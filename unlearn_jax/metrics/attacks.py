@@ -105,8 +105,8 @@ def resolves(rate: float, others: int) -> bool:
 def auc(members_MN: jax.Array, others_MK: jax.Array) -> jax.Array:
     """Chance `[M]` that a member has a lower loss than one of the others; ties count a half.
 
-    Exact: the Mann-Whitney statistic from mid-ranks. NaN for a model with losses that are not
-    finite.
+    Exact: the Mann-Whitney statistic, from counts, as the mean rank less its smallest value would
+    be the small difference of large numbers. NaN for a model with losses that are not finite.
 
     Raises:
       ValueError: the groups are not `[M, N]` and `[M, K]`.
@@ -115,11 +115,11 @@ def auc(members_MN: jax.Array, others_MK: jax.Array) -> jax.Array:
     """
     _check_groups(members_MN, others_MK)
     is_member, first, last, _ = _in_order(members_MN, others_MK)
-    rank = (first + last) / 2 + 1
-    mean_rank = jnp.mean(rank, axis=-1, where=~is_member)
-    others = others_MK.shape[1]
-    return _unless_failed((mean_rank - (others + 1) / 2) / members_MN.shape[1],
-                          members_MN, others_MK)
+    counts = jnp.cumsum(is_member, axis=1)
+    up_to = jnp.take_along_axis(counts, last, axis=1)
+    below = jnp.take_along_axis(counts - is_member, first, axis=1)
+    lower = jnp.mean((below + up_to) / 2, axis=-1, where=~is_member)
+    return _unless_failed(lower / members_MN.shape[1], members_MN, others_MK)
 
 
 @jax.jit

@@ -37,10 +37,12 @@ def wasserstein(unlearned_UN: jax.Array, retrained_RN: jax.Array, *,
     first, second = _rows(unlearned_UN, retrained_RN, over)
     if first.shape == second.shape:
         return jnp.mean(jnp.abs(jnp.sort(first, axis=1) - jnp.sort(second, axis=1)), axis=1)
-    steps = jnp.concatenate([jnp.full(first.shape, 1 / first.shape[1]),
-                             jnp.full(second.shape, -1 / second.shape[1])], axis=1)
+    # In whole numbers: rounded shares would not add up to 0, which a far outlier of both magnifies.
+    steps = jnp.concatenate([jnp.full(first.shape, second.shape[1]),
+                             jnp.full(second.shape, -first.shape[1])], axis=1)
     values, steps = jax.lax.sort((jnp.concatenate([first, second], axis=1), steps), num_keys=1)
-    return jnp.sum(jnp.abs(jnp.cumsum(steps, axis=1))[:, :-1] * jnp.diff(values, axis=1), axis=1)
+    apart = jnp.abs(jnp.cumsum(steps, axis=1))[:, :-1] / (first.shape[1] * second.shape[1])
+    return jnp.sum(apart * jnp.diff(values, axis=1), axis=1)
 
 
 @functools.partial(jax.jit, static_argnames=("over", "bins"))

@@ -29,13 +29,15 @@ def absolute_errors(outputs_MN: jax.Array, labels_N: jax.Array) -> jax.Array:
 def class_errors(logits_MNC: jax.Array, labels_N: jax.Array) -> jax.Array:
     """`1 - p(true class)` `[M, N]`: the counterpart of an absolute error for classes.
 
+    The sum of the other classes' probabilities, which keeps its digits where p is nearly 1.
+
     Raises:
       ValueError: the shapes are not `[M, N, C]` and `[N]`.
     """
     check_rank("logits", logits_MNC, 3, "[M, N, C]")
     check_labels(logits_MNC, labels_N)
-    probabilities = jax.nn.softmax(logits_MNC, axis=-1)
-    return 1 - jnp.take_along_axis(probabilities, labels_N[None, :, None], axis=-1)[..., 0]
+    is_label = jax.nn.one_hot(labels_N, logits_MNC.shape[2], dtype=bool)[None]
+    return jnp.sum(jax.nn.softmax(logits_MNC, axis=-1), axis=-1, where=~is_label)
 
 
 @jax.jit
@@ -165,7 +167,8 @@ def forgetting_across(reference_MN: jax.Array, evaluated_MN: jax.Array, alphas_A
     """Forgetting `[A, M]` of models against M_Rs that started from other weights than they did.
 
     A model and the M_R of its own seed grew from the same initial weights, and err alike for that
-    alone; here, as in the retrain ceiling, no pair has a start in common. The value of a seed is
+    alone; here, as in the retrain ceiling, no pair has a start in common (but for pretrained
+    weights, with which all seeds begin). The value of a seed is
     the mean over the pairs that it takes part in, its M_e against the other seeds' M_R and their
     M_e against its M_R: so the mean over seeds is that over all pairs, and the seeds' values say
     how much it depends on each seed, as its interval needs to know (`report/stats.py`). A seed of
@@ -209,10 +212,10 @@ def forgetting_across(reference_MN: jax.Array, evaluated_MN: jax.Array, alphas_A
 def retrain_ceiling(reference_MN: jax.Array, alphas_A: jax.Array) -> jax.Array:
     """Forgetting `[A, M]` of each M_R against the M_R of every other seed, averaged over those.
 
-    What models have in common that share the task and nothing else: two independent retrainings
-    do not reach 1. It is what `forgetting_across` of a perfect method would be; Forgetting itself
-    can exceed it, as there model and M_R share a seed. A reference that failed (NaN) is left out
-    of the others'.
+    What models have in common that share the task, pretrained weights if there are any, and
+    nothing else: two independent retrainings do not reach 1. It is what `forgetting_across` of a
+    perfect method would be; Forgetting itself can exceed it, as there model and M_R share a seed.
+    A reference that failed (NaN) is left out of the others'.
 
     Raises:
       ValueError: other shapes, or fewer than two members.

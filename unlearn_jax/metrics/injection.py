@@ -31,6 +31,7 @@ def inject(features_ND: Array, labels_N: Array, forget_N: Array) -> np.ndarray:
     """
     features_ND, labels_N, forget_N = (np.asarray(x) for x in (features_ND, labels_N, forget_N))
     _check_rows(features_ND, labels_N)
+    labels_N = labels_N.astype(np.float64)  # in float32 equal labels may differ from their mean
     if forget_N.shape != labels_N.shape or forget_N.dtype != bool:
         raise ValueError(f"forget must be bool {labels_N.shape}, not {forget_N.dtype} "
                          f"{forget_N.shape}")

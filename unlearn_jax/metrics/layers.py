@@ -1,15 +1,21 @@
-"""Where in the network two models differ: distances of weights and likeness of features."""
+"""Where in the network two models differ: distances of weights and likeness of features.
 
+On the host, summed in float64: two models that began at the same weights differ by little, and
+float32 loses little differences in sums of large squares.
+"""
+
+from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
+
+from unlearn_jax.metrics.shapes import Array
 
 Tree = Any
 
 
-@jax.jit
-def layer_distances(evaluated: Tree, reference: Tree) -> dict[str, jax.Array]:
+def layer_distances(evaluated: Tree, reference: Tree) -> dict[str, np.ndarray]:
     """L2 distance `[M]` between the weights of two models, for each layer.
 
     A layer is what its arrays share a path with: kernel and bias of `stem/conv` are one vector.
@@ -21,23 +27,25 @@ def layer_distances(evaluated: Tree, reference: Tree) -> dict[str, jax.Array]:
     Raises:
       ValueError: trees that differ in structure or shapes, or without a member axis.
     """
-    squares: dict[str, jax.Array] = {}
+    squares: dict[str, np.ndarray] = {}
     for path, a, b in _pairs(evaluated, reference):
         if a.shape != b.shape:
             raise ValueError(f"{path} has shape {a.shape} and in the reference {b.shape}; they "
                              "must be the same")
         layer = path.rpartition("/")[0] or path
-        square = jnp.sum((a - b)**2, axis=tuple(range(1, a.ndim)))
+        square = np.array([_square_distance(x, y) for x, y in zip(a, b)])
         squares[layer] = squares.get(layer, 0) + square
-    return {layer: jnp.sqrt(square) for layer, square in squares.items()}
+    return {layer: np.sqrt(square) for layer, square in squares.items()}
 
 
-@jax.jit
-def independent_distances(models: Tree) -> dict[str, jax.Array]:
+def independent_distances(models: Tree) -> dict[str, np.ndarray]:
     """Mean L2 distance `[M]` of each model's weights from those of the other M - 1, by layer.
 
     Models of different seeds begin with different weights and number their channels differently,
-    so this is how far apart two are that have nothing but their task in common. NaN with M = 1.
+    so this is how far apart two are that have nothing but their task in common (and, with
+    `model.pretrained`, the weights that all of them begin with). NaN with M = 1.
+
+    Each pair is subtracted: |a|² + |b|² - 2ab would be the small difference of large numbers.
 
     Args:
       models: variables with a leading member axis, as for `layer_distances`.
@@ -45,24 +53,22 @@ def independent_distances(models: Tree) -> dict[str, jax.Array]:
     Raises:
       ValueError: a leaf without a member axis.
     """
-    squares: dict[str, jax.Array] = {}
+    squares: dict[str, np.ndarray] = {}
     for path, a, _ in _pairs(models, models):
         layer = path.rpartition("/")[0] or path
-        flat = a.reshape(len(a), -1)
-        norms = jnp.sum(flat**2, axis=1)
-        square = norms[:, None] + norms[None] - 2 * _product(flat, flat.T)
-        squares[layer] = squares.get(layer, 0) + square
+        square = squares.setdefault(layer, np.zeros((len(a), len(a))))
+        for i in range(len(a)):
+            for j in range(i):
+                square[i, j] += _square_distance(a[i], a[j])
     found = {}
     for layer, square in squares.items():
         count = len(square)
-        # A model's distance from itself is no more than what rounding leaves of it.
-        apart = jnp.sqrt(jnp.maximum(square, 0)) * (1 - jnp.eye(count))
-        found[layer] = apart.sum(1) / (count - 1) if count > 1 else jnp.full(count, jnp.nan)
+        apart = np.sqrt(square + square.T)
+        found[layer] = apart.sum(1) / (count - 1) if count > 1 else np.full(count, np.nan)
     return found
 
 
-@jax.jit
-def linear_cka(evaluated: Tree, reference: Tree) -> dict[str, jax.Array]:
+def linear_cka(evaluated: Tree, reference: Tree) -> dict[str, np.ndarray]:
     """Linear CKA `[M]` between features of the same N samples, for each entry of the trees.
 
     1: the same up to rotation and scale. With fewer samples than features it tends to 1 for any
@@ -82,33 +88,40 @@ def linear_cka(evaluated: Tree, reference: Tree) -> dict[str, jax.Array]:
         if min(a.ndim, b.ndim) < 2 or a.shape[:2] != b.shape[:2]:
             raise ValueError(f"features {path} have shape {a.shape} and in the reference "
                              f"{b.shape}; both must be [M, N, ...] of the same members and samples")
-        found[path] = jax.vmap(_cka)(*(x.reshape(*x.shape[:2], -1) for x in (a, b)))
+        found[path] = np.array([_cka(x, y) for x, y in zip(a, b)])
     return found
 
 
-def _cka(a_ND: jax.Array, b_NE: jax.Array) -> jax.Array:
-    a_ND, b_NE = a_ND - a_ND.mean(0)[None], b_NE - b_NE.mean(0)[None]
+def _cka(a_N: np.ndarray, b_N: np.ndarray) -> float:
+    """Of one member's features `[N, ...]` in both models."""
+    a_ND, b_NE = (x.reshape(len(x), -1).astype(np.float64) for x in (a_N, b_N))
+    # The mean of equal float32 values is exact in float64, so that what does not vary becomes 0.
+    a_ND, b_NE = a_ND - a_ND.mean(0), b_NE - b_NE.mean(0)
     # Both forms are the same number; the smaller matrices are the cheaper.
     if len(a_ND) < max(a_ND.shape[1], b_NE.shape[1]):
-        a_NN, b_NN = _product(a_ND, a_ND.T), _product(b_NE, b_NE.T)
-        return jnp.sum(a_NN * b_NN) / (jnp.linalg.norm(a_NN) * jnp.linalg.norm(b_NN))
-    within = jnp.linalg.norm(_product(a_ND.T, a_ND)) * jnp.linalg.norm(_product(b_NE.T, b_NE))
-    return jnp.sum(_product(a_ND.T, b_NE)**2) / within
+        a_NN, b_NN = a_ND @ a_ND.T, b_NE @ b_NE.T
+        both, within = np.sum(a_NN * b_NN), np.linalg.norm(a_NN) * np.linalg.norm(b_NN)
+    else:
+        both = np.sum((a_ND.T @ b_NE)**2)
+        within = np.linalg.norm(a_ND.T @ a_ND) * np.linalg.norm(b_NE.T @ b_NE)
+    return both / within if within else np.nan
 
 
-def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """In full precision on every device."""
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+def _square_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """The sum of squared differences of two arrays of one shape, in float64."""
+    difference = np.subtract(a, b, dtype=np.float64).ravel()
+    return float(difference @ difference)
 
 
-def _pairs(evaluated: Tree, reference: Tree):
-    """(path, array, array of the reference) for each leaf."""
+def _pairs(evaluated: Tree, reference: Tree) -> Iterator[tuple[str, Array, Array]]:
+    """(path, array, array of the reference) for each leaf, on the host."""
     if jax.tree.structure(evaluated) != jax.tree.structure(reference):
         raise ValueError(f"the trees must have the same structure, not "
                          f"{jax.tree.structure(evaluated)} and {jax.tree.structure(reference)}")
     leaves = jax.tree_util.tree_leaves_with_path(evaluated)
     for (path, a), b in zip(leaves, jax.tree.leaves(reference), strict=True):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
+        a, b = np.asarray(a), np.asarray(b)
         if a.ndim == 0 or b.ndim == 0:
             raise ValueError(f"{name} has no member axis")
         yield name, a, b

@@ -4,7 +4,16 @@ Source: Hayes et al. 2024, "Inexact Unlearning Needs More Careful Evaluations to
 Sense of Privacy" (U-LiRA), after the LiRA of Carlini et al. 2022. Scores are
 `confidence.logit_scaled_confidences` or, for regression, `confidence.residuals`: something
 that is roughly normal over models, never whether a model was right.
+
+Variances are of n - 1 models, as samples of all models that could have been trained. The public
+code divides by n (`ddof=0`), which calls both distributions narrower than they are: with six or
+seven models of a kind probabilities differ by up to 0.07.
+
+In float64: models differ by little where scores are large, and the two densities of a score far
+from both means are nearly the same.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +22,7 @@ import numpy as np
 from unlearn_jax.metrics.shapes import Array, Refused, check_finite, check_rank
 
 
-def u_lira(scores_MN: Array, forgot_KN: Array, never_LN: Array) -> jax.Array:
+def u_lira(scores_MN: Array, forgot_KN: Array, never_LN: Array, ddof: int = 1) -> np.ndarray:
     """`N(z; mu_u, sd_u) / (N(z; mu_u, sd_u) + N(z; mu_n, sd_n))` `[M, N]` of other models.
 
     Above 0.5: more like the models that forgot the sample. The M models must not be among the
@@ -23,12 +32,14 @@ def u_lira(scores_MN: Array, forgot_KN: Array, never_LN: Array) -> jax.Array:
       scores_MN: of the models that are judged.
       forgot_KN: of models that trained on each sample and forgot it.
       never_LN: of models that never saw it.
+      ddof: variances divide by the number of models less this: 1, or 0 as the public code.
 
     Raises:
-      ValueError: other shapes; scores that are not finite or are all 0 or 1.
+      ValueError: other shapes; another `ddof`; scores that are not finite or are all 0 or 1.
       Refused: fewer than two models in a group, or scores that do not differ between them.
     """
-    scores_MN, forgot_KN, never_LN = _float32(scores_MN, forgot_KN, never_LN)
+    _check_ddof(ddof)
+    scores_MN, forgot_KN, never_LN = _float64(scores_MN, forgot_KN, never_LN)
     _check_groups(forgot_KN, never_LN, models=2)
     check_rank("scores", scores_MN, 2, "[M, N]")
     if scores_MN.shape[1] != forgot_KN.shape[1]:
@@ -37,10 +48,12 @@ def u_lira(scores_MN: Array, forgot_KN: Array, never_LN: Array) -> jax.Array:
     check_finite("the scores judged", scores_MN)
     _check_spread("forgot the samples", forgot_KN)
     _check_spread("never saw the samples", never_LN)
-    return _probabilities(scores_MN, forgot_KN, never_LN)
+    with jax.enable_x64(True):
+        return jax.device_get(_probabilities(scores_MN, forgot_KN, never_LN, ddof))
 
 
-def u_lira_leave_pair_out(forgot_KN: Array, never_KN: Array) -> tuple[jax.Array, jax.Array]:
+def u_lira_leave_pair_out(forgot_KN: Array, never_KN: Array,
+                          ddof: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """`u_lira` of the models themselves, `[K, N]` twice; pair k is left out when k is judged.
 
     Both fits are of K - 1 models, and none has seen the model judged or its counterpart. Were
@@ -49,12 +62,17 @@ def u_lira_leave_pair_out(forgot_KN: Array, never_KN: Array) -> tuple[jax.Array,
     be right in less than half of the cases (40 % for three models of a kind, 30 % where twins
     correlate at 0.7). Like this it is half of them, for any K.
 
+    Args:
+      forgot_KN, never_KN: as for `u_lira`; pair k is row k of either.
+      ddof: as for `u_lira`.
+
     Raises:
       ValueError: as `u_lira`, or groups of different sizes.
       Refused: as `u_lira`, with three models in a group at least, and scores that still differ
         when any one model is left out.
     """
-    forgot_KN, never_KN = _float32(forgot_KN, never_KN)
+    _check_ddof(ddof)
+    forgot_KN, never_KN = _float64(forgot_KN, never_KN)
     _check_groups(forgot_KN, never_KN, models=3)
     if len(forgot_KN) != len(never_KN):
         raise ValueError(f"there must be as many models that forgot as never saw the samples, not "
@@ -64,11 +82,11 @@ def u_lira_leave_pair_out(forgot_KN: Array, never_KN: Array) -> tuple[jax.Array,
         # Without the largest or without the smallest: the rest must not be all the same.
         for rest in (scores[1:], scores[:-1]):
             _check_spread(what, rest, " when one model is left out")
-    return _leave_pair_out(forgot_KN, never_KN)
+    with jax.enable_x64(True):
+        return jax.device_get(_leave_pair_out(forgot_KN, never_KN, ddof))
 
 
-@jax.jit
-def attack_accuracy(forgot_KN: jax.Array, never_LN: jax.Array) -> jax.Array:
+def attack_accuracy(forgot_KN: Array, never_LN: Array) -> np.ndarray:
     """Share `[N]` of models told right, both groups weighing the same; 0.5 is chance.
 
     With few models its largest value over samples is far above that by chance alone: for models
@@ -82,33 +100,35 @@ def attack_accuracy(forgot_KN: jax.Array, never_LN: jax.Array) -> jax.Array:
       ValueError: other shapes.
     """
     _check_groups(forgot_KN, never_LN, models=1)
-    return (jnp.mean(jnp.heaviside(forgot_KN - 0.5, 0.5), axis=0)
-            + jnp.mean(jnp.heaviside(0.5 - never_LN, 0.5), axis=0)) / 2
+    forgot_KN, never_LN = _float64(forgot_KN, never_LN)
+    return (np.mean(np.heaviside(forgot_KN - 0.5, 0.5), axis=0)
+            + np.mean(np.heaviside(0.5 - never_LN, 0.5), axis=0)) / 2
 
 
-@jax.jit
-def _probabilities(scores_MN, forgot_KN, never_LN):
-    return _compare(scores_MN, _fit(forgot_KN, jnp.ones(len(forgot_KN))),
-                    _fit(never_LN, jnp.ones(len(never_LN))))
+@functools.partial(jax.jit, static_argnames="ddof")
+def _probabilities(scores_MN, forgot_KN, never_LN, ddof):
+    return _compare(scores_MN, _fit(forgot_KN, jnp.ones(len(forgot_KN)), ddof),
+                    _fit(never_LN, jnp.ones(len(never_LN)), ddof))
 
 
-@jax.jit
-def _leave_pair_out(forgot_KN, never_KN):
+@functools.partial(jax.jit, static_argnames="ddof")
+def _leave_pair_out(forgot_KN, never_KN, ddof):
     pairs = jnp.arange(len(forgot_KN))
 
     def judge(k):
-        forgot, never = (_fit(x, (pairs != k).astype(x.dtype)) for x in (forgot_KN, never_KN))
+        forgot, never = (_fit(x, (pairs != k).astype(x.dtype), ddof)
+                         for x in (forgot_KN, never_KN))
         return _compare(forgot_KN[k], forgot, never), _compare(never_KN[k], forgot, never)
 
     return jax.lax.map(judge, pairs)
 
 
-def _fit(scores_KN, weights_K):
-    """Mean and variance (of n - 1) over models with weight 1, `[N]` each."""
+def _fit(scores_KN, weights_K, ddof):
+    """Mean and variance (of n - ddof) over models with weight 1, `[N]` each."""
     weights = weights_K[:, None]
     mean = jnp.sum(weights * scores_KN, axis=0) / jnp.sum(weights)
     squares = jnp.sum(weights * (scores_KN - mean[None])**2, axis=0)
-    return mean, squares / (jnp.sum(weights) - 1)
+    return mean, squares / (jnp.sum(weights) - ddof)
 
 
 def _compare(scores, forgot, never):
@@ -120,9 +140,13 @@ def _compare(scores, forgot, never):
     return jax.nn.sigmoid(log_density(forgot) - log_density(never))
 
 
-def _float32(*arrays: Array) -> tuple[np.ndarray, ...]:
-    """What is checked must be what is computed with: float64 scores may differ only there."""
-    return tuple(np.asarray(x, np.float32) for x in arrays)
+def _check_ddof(ddof: int) -> None:
+    if ddof not in (0, 1):
+        raise ValueError(f"ddof is {ddof!r}; allowed: 1, or 0 as the public code")
+
+
+def _float64(*arrays: Array) -> tuple[np.ndarray, ...]:
+    return tuple(np.asarray(x, np.float64) for x in arrays)
 
 
 def _check_groups(forgot: Array, never: Array, models: int) -> None:

@@ -6,8 +6,9 @@ are `[1 + D]`, the intercept first. All is float64 on the host: the models are s
 few gradient steps what is left differs from 1 by less than float32 could tell.
 
 Source: Izzo et al. 2021, "Approximate Data Deletion from Machine Learning Models", whose test asks
-what is left of a feature after approximate deletion; the Newton step is Guo et al. 2020,
-"Certified Data Removal from Machine Learning Models".
+what is left of a feature after approximate deletion, and whose method is the residual update; the
+Newton step is Guo et al. 2020, "Certified Data Removal from Machine Learning Models"; the influence
+step is Koh and Liang 2017, "Understanding Black-box Predictions via Influence Functions".
 """
 
 from collections.abc import Sequence
@@ -100,8 +101,9 @@ def newton_step(task: str, parameters_P: np.ndarray, features_ND: np.ndarray,
                 labels_N: np.ndarray, ridge: float) -> np.ndarray:
     """The parameters `[1 + D]` after one Newton step; for a regression, those of `fit`.
 
-    Of a classification too it takes the whole weight of a feature that is 0 on D_r; the other
-    weights then only come near those of `fit`.
+    A feature that is 0 on D_r has no part in the losses there, so that its row of the second
+    derivatives is the penalty's alone, and the step takes its whole weight whatever the others do.
+    For a classification those only come near `fit`.
 
     Args:
       parameters_P: of M_O.
@@ -111,6 +113,55 @@ def newton_step(task: str, parameters_P: np.ndarray, features_ND: np.ndarray,
     step = np.linalg.solve(hessian(task, parameters_P, features_ND, ridge),
                            gradient(task, parameters_P, features_ND, labels_N, ridge))
     return parameters_P - step
+
+
+def influence_step(task: str, parameters_P: np.ndarray, features_ND: np.ndarray,
+                   labels_N: np.ndarray, forget_N: np.ndarray, ridge: float) -> np.ndarray:
+    """The parameters `[1 + D]` after one step by the influence of D_f on M_O.
+
+    Like the Newton step, but with the second derivatives of D_f and D_r together, which were there
+    before anybody asked for deletion.
+
+    Args:
+      parameters_P: of M_O, at its minimum.
+      features_ND, labels_N: of D_f and D_r.
+      forget_N: bool, D_f.
+      task, ridge: as those of `fit`.
+    """
+    of_forgotten = gradient(task, parameters_P, features_ND[forget_N], labels_N[forget_N], 0.0)
+    return parameters_P + np.linalg.solve(hessian(task, parameters_P, features_ND, ridge),
+                                          of_forgotten)
+
+
+def residual_update(task: str, parameters_P: np.ndarray, features_ND: np.ndarray,
+                    labels_N: np.ndarray, forget_N: np.ndarray, ridge: float) -> np.ndarray:
+    """The parameters `[1 + D]` after the projective residual update of Izzo et al. 2021.
+
+    What a model without D_f answers on D_f follows from M_O alone (leave-k-out residuals). The
+    update is the shortest one that gives these answers: the step to M_R, projected onto what the
+    samples of D_f span. With as many of them as parameters it is the whole step. Of a
+    classification M_O is taken for the weighted regression that it is the solution of, as its last
+    Newton step was.
+
+    Args:
+      parameters_P: of M_O, at its minimum.
+      features_ND, labels_N: of D_f and D_r.
+      forget_N: bool, D_f.
+      task, ridge: as those of `fit`.
+    """
+    inputs_FP = np.concatenate([np.ones((int(forget_N.sum()), 1)), features_ND[forget_N]], axis=1)
+    scores_F, labels_F = inputs_FP @ parameters_P, labels_N[forget_N]
+    if task == "regression":
+        residuals_F = labels_F - scores_F
+    else:
+        p = np.clip(expit(scores_F), 1e-12, 1 - 1e-12)  # a root of 0 would divide
+        roots = np.sqrt(p * (1 - p))
+        inputs_FP, residuals_F = inputs_FP * roots[:, None], (labels_F - p) / roots
+    leverages_FF = inputs_FP @ np.linalg.solve(
+        hessian(task, parameters_P, features_ND, ridge), inputs_FP.T)
+    left_out_F = np.linalg.solve(np.eye(len(inputs_FP)) - leverages_FF, residuals_F)
+    # Answers change by the difference of the residuals.
+    return parameters_P + np.linalg.pinv(inputs_FP) @ (residuals_F - left_out_F)
 
 
 def gradient_steps(task: str, parameters_P: np.ndarray, features_ND: np.ndarray,

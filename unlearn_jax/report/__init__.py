@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from unlearn_jax.cells import safe_table
+from unlearn_jax import disk, manifest
 from unlearn_jax.report import html, latex, leaderboard, markdown, study
 from unlearn_jax.report.figures import draw_all
-from unlearn_jax.report.files import ReportError
-from unlearn_jax.report.inputs import read_run
+from unlearn_jax.report.files import ReportError, write_table
+from unlearn_jax.report.inputs import Run, read_run
 from unlearn_jax.report.sections import build
 from unlearn_jax.report.stats import summarise
 
 __all__ = ["ReportError", "write_report"]
 
 
-def write_report(workdir: Path) -> None:
+def write_report(workdir: Path) -> Run:
     """Writes summary.csv, report.md, report.html and figures/*.png into a work directory.
 
     Of a comparison also leaderboard.csv and leaderboard.tex; of a run of the reference study also
@@ -22,7 +22,10 @@ def write_report(workdir: Path) -> None:
     explanations/*.npz; the same files give the same report, byte for byte on the same versions.
 
     Args:
-      workdir: the work directory of a finished run.
+      workdir: the work directory of a finished run; of another one the report says so.
+
+    Returns:
+      The run, as read.
 
     Raises:
       ReportError: a file is missing or malformed; the message names the file and the column
@@ -31,15 +34,16 @@ def write_report(workdir: Path) -> None:
     """
     workdir = Path(workdir)
     run = read_run(workdir)
-    safe_table(summarise(run.results)).to_csv(workdir / "summary.csv", index=False,
-                                              float_format="%.10g")
+    manifest.begin_report(workdir)
+    write_table(workdir / "summary.csv", summarise(run.results))
     if run.trials is not None:
         boards = leaderboard.boards(run)
-        safe_table(leaderboard.table(run, boards)).to_csv(
-            workdir / "leaderboard.csv", index=False, float_format="%.10g")
-        (workdir / "leaderboard.tex").write_text(latex.render(run, boards), encoding="utf-8")
+        write_table(workdir / "leaderboard.csv", leaderboard.table(run, boards))
+        disk.write_file(workdir / "leaderboard.tex", latex.render(run, boards))
     if run.arms:
         study.write_tables(run)
     document = build(run, list(draw_all(run)))
-    (workdir / "report.md").write_text(markdown.render(document), encoding="utf-8")
-    (workdir / "report.html").write_text(html.render(document, workdir), encoding="utf-8")
+    disk.write_file(workdir / "report.md", markdown.render(document))
+    disk.write_file(workdir / "report.html", html.render(document, workdir))
+    manifest.end_report(workdir)
+    return run

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from unlearn_jax.errors import InputError
 from unlearn_jax.report import write_report
+from unlearn_jax.report.inputs import UNFINISHED
 from unlearn_jax.report.merge import merge_runs, parse_source
 
 
@@ -32,10 +33,12 @@ def main(arguments: list[str]) -> int:
             directory = args.out
             for source in sources:
                 print(f"merged {source.directory}" + (f" as +{source.label}" * bool(source.label)))
-        write_report(directory)
+        run = write_report(directory)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if not run.run.get("finished", True):
+        print(f"warning: {UNFINISHED.format(directory)}", file=sys.stderr)
     print(directory / "report.html")
     return 0
 

@@ -1,17 +1,17 @@
 """What explanations say, from explain.csv, channels.csv and explanations/FORGETSET.npz."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
+from unlearn_jax import disk, manifest
 from unlearn_jax.report import explained_figures, html, markdown, tables
 from unlearn_jax.report.document import Cell, Code, Document, Figure, Section, Table, Text
-from unlearn_jax.report.files import refuse_repeats, rows_of
+from unlearn_jax.report.files import read_json, refuse_repeats, rows_of
 from unlearn_jax.report.inputs import Model, Run, read_run
-from unlearn_jax.report.naming import Metric, model_title
+from unlearn_jax.report.naming import Metric, model_title, pretrained
 from unlearn_jax.report.stats import Estimate, estimate, estimate_pairs
 
 FILE = "explain.csv"
@@ -78,8 +78,9 @@ def write_explained(workdir: Path, out: Path) -> Path:
     Raises:
       ReportError: a file is missing or malformed.
     """
-    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    record = read_json(out, "run.json")
     run = dataclasses.replace(read_run(workdir), workdir=out, run=record)
+    manifest.begin_report(out)
     (out / "figures").mkdir(exist_ok=True)
     parts = []
     for name in run.forget_sets:
@@ -90,8 +91,9 @@ def write_explained(workdir: Path, out: Path) -> Path:
         Text(f"Explanations of the models of the run in {workdir}. M_O is the original model, M_R "
              "was retrained without the forget set D_f and is the reference; D_r is what stays."),
     ), (*parts, Section("How to reproduce", (Code(record["command"]),))))
-    (out / "explain.md").write_text(markdown.render(document), encoding="utf-8")
-    (out / "explain.html").write_text(html.render(document, out), encoding="utf-8")
+    disk.write_file(out / "explain.md", markdown.render(document))
+    disk.write_file(out / "explain.html", html.render(document, out))
+    manifest.end_report(out)
     return out / "explain.html"
 
 
@@ -157,8 +159,10 @@ def _channels(run: Run, rows: pd.DataFrame) -> Table | None:
         "Channels that changed: share of a stage's channels whose mean activation over the whole "
         "set differs by more than 95 % of the channels of independent M_Rs do, after these were "
         f"matched by correlation; {tables.ROUGH}. So {_AGAINST['retrain', 'other']} are at 5 % on "
-        "average. Models of one seed share their first weights and may stay below it. Every "
-        "channel stands in channels.csv.",
+        "average. " + (f"All models began with the weights of {pretrained(run)}, seeds but for "
+                       "the head" if pretrained(run) else
+                       "Models of one seed share their first weights")
+        + " and may stay below it. Every channel stands in channels.csv.",
         (tables.MODEL_COLUMN, ("stage", "whose output"),
          *((f"{_AGAINST[pair]}, {_SETS[s]} (%)", _definition(pair, s, "the next seed, matched"))
            for pair, s in keys)),

@@ -1,6 +1,5 @@
 """The pictures of explanations: images with their maps, mean maps, changes of channels."""
 
-import zipfile
 from typing import Any
 
 import matplotlib
@@ -9,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from unlearn_jax.report import hover, picture, vector
+from unlearn_jax.report import files, hover, picture, vector
 from unlearn_jax.report.document import Figure, Plot
 from unlearn_jax.report.files import ReportError, numbers, read_csv
 from unlearn_jax.report.inputs import Model, Run
@@ -69,12 +68,9 @@ def read_arrays(run: Run, forget_set: str) -> dict[str, Any]:
     """
     name = f"explanations/{forget_set}.npz"
     try:
-        with np.load(run.workdir / name, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+        return files.read_arrays(files.checked(run.workdir, name), name)
     except FileNotFoundError:
         raise ReportError(f"{name} is missing, but explain.csv has its forget set") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ReportError(f"{name} cannot be read: {error}") from None
 
 
 def _shown(run: Run, forget_set: str, arrays: dict[str, Any]) -> list[tuple[int, Model]]:

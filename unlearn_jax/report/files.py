@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unlearn_jax.cells import plain_table
+from unlearn_jax import disk, manifest
+from unlearn_jax.cells import plain_table, safe_table
 from unlearn_jax.errors import InputError
 
 
@@ -33,13 +34,26 @@ def field(mapping: Any, file: str, path: str, kind: type | tuple[type, ...]) -> 
     return value
 
 
+def checked(workdir: Path, name: str) -> Path:
+    """The path of a file that may be missing, and is what the run wrote where there is a manifest.
+
+    Raises:
+      ReportError: it was changed since.
+    """
+    try:
+        manifest.check(workdir, name)
+    except manifest.ManifestError as error:
+        raise ReportError(str(error)) from None
+    return workdir / name
+
+
 def read_json(workdir: Path, name: str) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
       ReportError: it is missing, or holds something else.
     """
-    path = workdir / name
+    path = checked(workdir, name)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -52,13 +66,33 @@ def read_json(workdir: Path, name: str) -> dict[str, Any]:
     return value
 
 
+def read_arrays(path: Path, name: str) -> dict[str, np.ndarray]:
+    """The arrays of a .npz file.
+
+    Args:
+      path: where it is.
+      name: what it is called in messages.
+
+    Raises:
+      ReportError: it cannot be read.
+      FileNotFoundError: it is missing.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except (FileNotFoundError, MemoryError):
+        raise
+    except Exception as error:  # for damaged files NumPy and zipfile raise a dozen types
+        raise ReportError(f"{name} cannot be read: {error}") from None
+
+
 def read_csv(workdir: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     """A CSV table as text.
 
     Raises:
       ReportError: it is missing, is no table, or lacks one of the columns.
     """
-    path = workdir / name
+    path = checked(workdir, name)
     try:
         # as text: pandas would take the forget set 'NA' or '' for a missing value
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
@@ -129,6 +163,11 @@ def refuse_repeats(table: pd.DataFrame, file: str, identity: list[str]) -> None:
         row = table[repeated].iloc[0]
         raise ReportError(f"{file}, line {row.name + 2}: a second row for "
                           + ", ".join(f"{c}={row[c]}" for c in identity))
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Writes a CSV table of computed numbers, to ten digits."""
+    disk.write_file(path, safe_table(table).to_csv(index=False, float_format="%.10g"))
 
 
 def is_number(text: str) -> bool:

@@ -11,6 +11,7 @@ import pandas as pd
 from unlearn_jax.labels import find_class, find_range
 from unlearn_jax.report.files import (
     ReportError,
+    checked,
     field,
     is_number,
     numbers,
@@ -34,6 +35,8 @@ _TRIAL_NUMBERS = ("trial", "learning_rate", "strength", "epochs", "validation_er
 _TRIAL_COLUMNS = ("method", "forget_set", "option", "within", "chosen", "note", "stage", "command",
                   *_TRIAL_NUMBERS)
 _TRUTH = {"True": True, "False": False, "1": True, "0": False}
+UNFINISHED = ("the run in {} has not finished: these results may be of an earlier one, and files "
+              "may be missing; run its command again")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 _METHOD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 
@@ -213,7 +216,7 @@ class Run:
           ReportError: it is missing, or an array is, or has another shape.
         """
         name = f"predictions/{model.method}.{forget_set}.{model.epochs}.{split}.npz"
-        found = read_prediction(self.workdir / name, name, self.classification)
+        found = read_prediction(checked(self.workdir, name), name, self.classification)
         if not set(found.seeds.tolist()) <= set(self.seeds):
             raise ReportError(f"{name}: the array 'seeds' holds {found.seeds.tolist()}; "
                               f"results.csv has {list(self.seeds)}")
@@ -245,6 +248,8 @@ def read_run(workdir: Path) -> Run:
     for i, stage in enumerate(run["stages"]):
         for key in ("stage", "key", "status"):
             field(stage, f"run.json, stages[{i}]", key, str)
+    if not run.get("finished", True):
+        run["warnings"] = [UNFINISHED.format(workdir), *run["warnings"]]
     results = _read_results(workdir, tuple(data["forget_sets"]))
     return Run(workdir, results, _read_history(workdir), data, run,
                _read_trials(workdir, results, run))

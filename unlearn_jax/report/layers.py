@@ -8,7 +8,7 @@ from unlearn_jax.report import tables
 from unlearn_jax.report.document import Cell, Figure, Section, Table
 from unlearn_jax.report.files import refuse_repeats, rows_of
 from unlearn_jax.report.inputs import Model, Run
-from unlearn_jax.report.naming import Metric, model_title
+from unlearn_jax.report.naming import Metric, model_title, pretrained, start_of_others
 from unlearn_jax.report.origins import made_by
 from unlearn_jax.report.stats import estimate, estimate_pairs
 from unlearn_jax.report.style import INK, canvas, drawn, label, legend, look, plain
@@ -65,8 +65,10 @@ def section(run: Run, forget_set: str, figures: tuple[Figure, ...]) -> Section |
         (tables.MODEL_COLUMN, tables.EPOCHS_COLUMN,
          ("to M_O (%)", "from M_O of the same seed"),
          ("to M_R (%)", "from M_R of the same seed, which started from the weights that M_O did"),
-         ("M_R to M_R (%)", "from M_R to the M_Rs of the other seeds, which started from other "
-          "weights: how far apart models are that have the task in common and nothing else")),
+         ("M_R to M_R (%)", f"from M_R to the M_Rs of the other seeds, which "
+          f"{start_of_others(run)}: how far apart models are that have the task in common and "
+          + ("nearly all of the weights that they began with" if pretrained(run) else
+             "nothing else"))),
         tuple(cells))
     return Section("Distances of weights", (table, *figures))
 

@@ -5,6 +5,7 @@ what is new is added. Runs of other data are refused unless asked for.
 """
 
 import dataclasses
+import functools
 import json
 import shlex
 import shutil
@@ -15,9 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unlearn_jax import disk, manifest
 from unlearn_jax.cells import safe_table
 from unlearn_jax.report import across, inputs
-from unlearn_jax.report.files import ReportError, read_csv
+from unlearn_jax.report.files import ReportError, checked, read_arrays, read_csv
 from unlearn_jax.report.predictions import parse_prediction_name
 
 _IDENTITY = ["method", "forget_set", "epochs", "seed", "metric"]
@@ -70,29 +72,38 @@ def merge_runs(sources: Sequence[Source], out: Path, other_data: bool = False) -
 
     Raises:
       ReportError: a run is unfinished or cannot be read, two are of different data, two give
-        different values for one cell, or `out` holds something.
+        different values for one cell, or `out` holds something, but for the same merger without
+        its report.
     """
-    out = Path(out)
-    if out.exists() and any(out.iterdir()):
+    out, command = Path(out), _command(sources, out, other_data)
+    again = out.exists() and any(out.iterdir())
+    # A merger without a whole report is what a kill left of the same command.
+    if again and (_merged_by(out) != command or manifest.is_reported(out)):
         raise ReportError(f"{out} is not empty; give a new folder as --out")
     runs = [inputs.read_run(s.directory) for s in sources]
     _check_alike(sources, runs, other_data)
     results = _results(sources)
-    out.mkdir(parents=True, exist_ok=True)
-    try:
+    with disk.temporary_directory(out.absolute()) as temp:  # half a merger looks like a whole one
         for name, (column, identity) in _TABLES.items():
-            _write_table(sources, out, name, column, identity)
+            _write_table(sources, temp, name, column, identity)
         for name in _agreed(sources):
-            shutil.copyfile(sources[0].directory / name, out / name)
-        _write_predictions(sources, out)
-        whole = across.over_all_pairs(results, out, runs[0].classification, _from_seeds(runs))
-        safe_table(whole).to_csv(out / "results.csv", index=False)
-        (out / "data.json").write_text(json.dumps(_data(runs), indent=1))
-        (out / "run.json").write_text(json.dumps(
-            _run(sources, runs, _command(sources, out, other_data)), indent=1))
-    except BaseException:
-        shutil.rmtree(out)  # half a merger looks like a whole one
-        raise
+            shutil.copyfile(checked(sources[0].directory, name), temp / name)
+        _write_predictions(sources, temp)
+        whole = across.over_all_pairs(results, temp, runs[0].classification, _from_seeds(runs))
+        disk.write_file(temp / "results.csv", safe_table(whole).to_csv(index=False))
+        disk.write_file(temp / "data.json", json.dumps(_data(runs), indent=1))
+        disk.write_file(temp / "run.json", json.dumps(_run(sources, runs, command), indent=1))
+        manifest.write(temp)
+        disk.move_into_place(temp, out.absolute(), replace=again)
+
+
+def _merged_by(out: Path) -> str | None:
+    """The command that made the merger in a folder; None: it holds something else."""
+    try:
+        record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        return record["command"] if "merged" in record else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _check_alike(sources: Sequence[Source], runs: Sequence[inputs.Run], other_data: bool) -> None:
@@ -169,7 +180,7 @@ def _write_table(sources: Sequence[Source], out: Path, name: str, column: str,
             tables.append(table)
     if tables:
         whole = pd.concat(tables).drop_duplicates(identity)
-        safe_table(whole).to_csv(out / name, index=False)
+        disk.write_file(out / name, safe_table(whole).to_csv(index=False))
 
 
 def _write_predictions(sources: Sequence[Source], out: Path) -> None:
@@ -179,20 +190,24 @@ def _write_predictions(sources: Sequence[Source], out: Path) -> None:
     for source in sources:
         for path in sorted((source.directory / "predictions").glob("*.npz")):
             method, *_ = parse_prediction_name(path.name)
+            checked(source.directory, f"predictions/{path.name}")
             name = source.method(method) + path.name.removeprefix(method)
             found.setdefault(name, []).append(path)
     for name, paths in found.items():
         if len(paths) == 1:
             shutil.copyfile(paths[0], out / "predictions" / name)
         else:
-            np.savez(out / "predictions" / name, **_joined(paths))
+            disk.write_file(out / "predictions" / name,
+                            functools.partial(np.savez, **_joined(paths)))
 
 
 def _joined(paths: Sequence[Path]) -> dict[str, np.ndarray]:
     parts = []
     for path in paths:
-        with np.load(path, allow_pickle=False) as file:
-            parts.append({key: file[key] for key in ("outputs", "labels", "ids", "seeds")})
+        found = read_arrays(path, str(path))
+        if missing := {"outputs", "labels", "ids", "seeds"} - set(found):
+            raise ReportError(f"{path}: the array {sorted(missing)[0]!r} is missing")
+        parts.append(found)
     first, seen = parts[0], set()
     outputs, seeds = [], []
     for path, part in zip(paths, parts):

@@ -102,14 +102,15 @@ def describe(run: Run, name: str) -> Metric:
     if match := re.fullmatch(r"forgetting_across@(.+)", name):
         return Metric(name, f"Forgetting@{match[1]} across seeds",
                       f"the same mean (α = {match[1]}{_alpha_unit(run)}) against the M_Rs of every "
-                      "other seed, which started from other weights: to be compared with the "
+                      f"other seed, which {start_of_others(run)}: to be compared with the "
                       "ceiling. Interval: jackknife over seeds, from three on")
     if match := re.fullmatch(r"ceiling@(.+)", name):
         return Metric(name, f"ceiling@{match[1]}",
                       f"the same mean (α = {match[1]}{_alpha_unit(run)}) for M_R against the M_R "
-                      "of every other seed: what a perfect method reaches across seeds, given the "
-                      "noise of training. No bound of Forgetting against the M_R of the same seed. "
-                      "Interval: jackknife over seeds, from three on")
+                      f"of every other seed, which {start_of_others(run)}: what a perfect method "
+                      "reaches across seeds, given the noise of training. No "
+                      "bound of Forgetting against the M_R of the same seed. Interval: jackknife "
+                      "over seeds, from three on")
     if match := re.fullmatch(r"F@(.+)", name):
         return Metric(name, f"F@{match[1]}", f"utility × Forgetting@{match[1]}")
     for pattern, (header, definition, decimals, percent) in AUDIT_METRICS.items():
@@ -121,6 +122,21 @@ def describe(run: Run, name: str) -> Metric:
     if name in _fixed(run):
         return Metric(name, *_fixed(run)[name])
     return Metric(name, name, f"the metric {name!r} of results.csv")
+
+
+def pretrained(run: Run) -> str:
+    """The file of weights that the models of all seeds began with; '' where none did."""
+    runs = run.run.get("merged") or [run.run]
+    return ", ".join(sorted({r["config"].get("model", {}).get("pretrained", "") for r in runs}
+                            - {""}))
+
+
+def start_of_others(run: Run) -> str:
+    """How the M_Rs of other seeds began, to stand behind “which”."""
+    if pretrained(run):
+        return ("began with the same pretrained weights as well, but for the layers of the head "
+                "that the file lacks")
+    return "started from other weights"
 
 
 def _longer(run: Run) -> str:

@@ -6,6 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
+from unlearn_jax import disk
+
 DPI = 120
 
 
@@ -15,4 +17,4 @@ def save(figure: Canvas, path: Path) -> None:
     figure.canvas.draw()
     picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
     picture = picture.quantize(256, dither=Image.Dither.NONE)
-    picture.save(path, optimize=True, dpi=(DPI, DPI))
+    disk.write_file(path, lambda f: picture.save(f, "PNG", optimize=True, dpi=(DPI, DPI)))

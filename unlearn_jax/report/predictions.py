@@ -3,12 +3,11 @@
 import dataclasses
 import functools
 import re
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from unlearn_jax.report.files import ReportError
+from unlearn_jax.report.files import ReportError, read_arrays
 
 SPLITS = ("test", "forget", "retain", "validation", "stamped")
 _ARRAYS = ("outputs", "labels", "ids", "seeds")
@@ -74,12 +73,10 @@ def read_prediction(path: Path, name: str, classification: bool) -> Prediction:
       ReportError: it is missing, or an array is, or has another shape.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in _ARRAYS if key in file}
+        found = read_arrays(path, name)
     except FileNotFoundError:
         raise ReportError(f"{name} is missing, but results.csv has its model") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ReportError(f"{name} cannot be read: {error}") from None
+    arrays = {key: found[key] for key in _ARRAYS if key in found}
     missing = [key for key in _ARRAYS if key not in arrays]
     if missing:
         raise ReportError(f"{name}: the array {missing[0]!r} is missing")

@@ -31,7 +31,7 @@ from unlearn_jax.report.document import (
 from unlearn_jax.report.figures import MOST_SETS, STUDY
 from unlearn_jax.report.files import ReportError
 from unlearn_jax.report.inputs import Model, Run
-from unlearn_jax.report.naming import ENSEMBLES, model_symbol, symbol
+from unlearn_jax.report.naming import ENSEMBLES, model_symbol, pretrained, symbol
 from unlearn_jax.report.predictions import parse_prediction_name
 from unlearn_jax.report.style import MOST_METHODS
 
@@ -106,7 +106,8 @@ def _introduction(run: Run) -> tuple[Block, ...]:
         + (f"Each model was trained with {_many(len(run.seeds), 'seed')} ({seeds}), and every "
            if not _seeds_apart(run) else "Models were trained with different seeds (see Warnings), "
            "and every ") + "number is computed per seed, then averaged"
-        + ("." if len(run.seeds) > 1 else ": with one seed there are no intervals."))
+        + ("." if len(run.seeds) > 1 else ": with one seed there are no intervals.")
+        + _start(run))
     blocks: list[Block] = [Text(text)]
     failed = tables.failed_members(run)
     notes = len(_notes(run))
@@ -117,6 +118,17 @@ def _introduction(run: Run) -> tuple[Block, ...]:
         blocks.append(Text(f"There {'is' if notes == 1 else 'are'} {_many(notes, 'warning')}: "
                            "see Warnings.", strong=True))
     return tuple(blocks)
+
+
+def _start(run: Run) -> str:
+    """What all seeds have in common from the start, where they do."""
+    if not pretrained(run):
+        return ""
+    return (f" The models of all seeds began with the weights of {pretrained(run)}: seeds differ "
+            "in the layers of the head that the file lacks, in the order of the samples and in "
+            "dropout. So M_Rs of different seeds, which the ceiling and all values across seeds "
+            "compare, have nearly all starting weights in common, and resemble each other more "
+            "than models of independent starts.")
 
 
 def _source(run: Run) -> str:

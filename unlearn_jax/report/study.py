@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from unlearn_jax.cells import safe_table
+from unlearn_jax import disk
 from unlearn_jax.report import study_findings, study_latex, study_tables, tables
 from unlearn_jax.report.claims import CLAIMS
 from unlearn_jax.report.document import Block, Cell, Items, Section, Table, Text
+from unlearn_jax.report.files import write_table
 from unlearn_jax.report.inputs import Run
 from unlearn_jax.report.naming import Metric, symbol
 from unlearn_jax.report.study_conclusions import conclusions
@@ -42,11 +43,9 @@ def write_tables(run: Run) -> None:
     folder.mkdir(exist_ok=True)
     for table in study_tables.study_tables(run):
         name = f"table{table.number}"
-        safe_table(study_tables.as_frame(run, table)).to_csv(
-            folder / f"{name}.csv", index=False, float_format="%.10g")
-        (folder / f"{name}.tex").write_text(study_latex.render(run, table), encoding="utf-8")
-    safe_table(claims_frame(verdicts(run))).to_csv(
-        folder / "claims.csv", index=False, float_format="%.10g")
+        write_table(folder / f"{name}.csv", study_tables.as_frame(run, table))
+        disk.write_file(folder / f"{name}.tex", study_latex.render(run, table))
+    write_table(folder / "claims.csv", claims_frame(verdicts(run)))
 
 
 def claims_frame(found: tuple[Verdict, ...]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 from unlearn_jax.report import tables
 from unlearn_jax.report.document import Cell, Table
 from unlearn_jax.report.inputs import AVERAGED, Model, Run
-from unlearn_jax.report.naming import Metric, describe, symbol
+from unlearn_jax.report.naming import Metric, describe, start_of_others, symbol
 from unlearn_jax.report.origins import trace
 from unlearn_jax.report.printed import ALPHAS, CHOSEN, EPOCHS, FIRST, SETS, printed
 from unlearn_jax.report.stats import Estimate, estimate_metric
@@ -187,7 +187,7 @@ def column_title(method: str) -> str:
 
 def _definition(run: Run, method: str) -> str:
     fixed = {"original": "trained on everything", "retrain": "trained without D_f",
-             "ceiling": "M_R against the M_R of other seeds, which grew from other weights; models "
+             "ceiling": f"M_R against the M_R of other seeds, which {start_of_others(run)}; models "
                         "of the same seed, as in the other columns, can agree more"}
     if method in fixed:
         return fixed[method]

@@ -160,9 +160,9 @@ def failures(run: Run) -> Table | None:
         rows.append((Cell(model_title(run, Model(method, epochs))), Cell(forget_set),
                      epochs_cell(epochs), Cell(who, sort=seed), Cell(names)))
     return Table(
-        "Values that are not numbers: the member failed in training, or is measured "
-        "against one that did. They are left out of means, intervals and figures; n counts the "
-        "rest.",
+        "Values that are not numbers: the member failed in training, or its weights are finite "
+        "and its outputs are not (a warning says which), or it is measured against such a one. "
+        "They are left out of means, intervals and figures; n counts the rest.",
         (MODEL_COLUMN, ("forget set", "which forget set"), EPOCHS_COLUMN,
          ("seed", "the member's seed"), ("no number", "the metrics of results.csv concerned")),
         tuple(rows))

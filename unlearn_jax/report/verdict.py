@@ -6,7 +6,7 @@ import pandas as pd
 
 from unlearn_jax.report.document import Cell, Table
 from unlearn_jax.report.inputs import Model, Run
-from unlearn_jax.report.naming import ENSEMBLES, Metric, describe, model_symbol
+from unlearn_jax.report.naming import ENSEMBLES, Metric, describe, model_symbol, pretrained
 from unlearn_jax.report.origins import trace
 from unlearn_jax.report.stats import Estimate, estimate
 from unlearn_jax.report.tables import ROUGH, ceiling, headline_metrics, number
@@ -132,7 +132,9 @@ def on_start(run: Run, *models: Model) -> str:
         return ""
     return (" Models of all seeds started from the M_O of seed "
             f"{', '.join(map(str, seeds))}, which they are compared with: intervals are "
-            "conditional on that M_O, and of the M_Rs that seed's alone began with its weights.")
+            "conditional on that M_O"
+            + ("." if pretrained(run) else
+               ", and of the M_Rs that seed's alone began with its weights."))
 
 
 def _standing(each: Gap, ensemble: bool) -> str:

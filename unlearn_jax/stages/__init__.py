@@ -29,7 +29,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from unlearn_jax import data, processes, workdir
+from unlearn_jax import belonging, data, norms, processes, workdir
 from unlearn_jax.arms import arm_config
 from unlearn_jax.config import default_config
 from unlearn_jax.data.augment import augmentation
@@ -56,16 +56,16 @@ from unlearn_jax.stages.models import (
 )
 from unlearn_jax.stages.outcomes import Models, write_results
 from unlearn_jax.stages.populations import record_reused
+from unlearn_jax.stages.progress import clean
 from unlearn_jax.stages.room import require_room
 from unlearn_jax.stages.variants import unlearn_variants
 from unlearn_jax.store import Store
 from unlearn_jax.train import balanced_weights, make_loss
+from unlearn_jax.units import FACES
 
 # By `Method.scheme`. Each makes, from a study, the stage of M_O and the method's options, what has
 # `run()`: it trains what the store lacks and returns the models to be evaluated.
 SCHEMES = {"sisa": sisa.make_scheme}
-# The sources whose labels are what the default range of labels is meant for.
-_FACES = ("synthetic", "utkface", "tfds:utkface")
 
 
 def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Path, store: Store,
@@ -87,6 +87,7 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
     make_layout(config.parallel, len(config.seeds))  # a missing device fails before any work
     with workdir.claim(directory, config, config_name, command) as run:
         run.record_store(store.root)
+        processes.agreed("what killed processes left", lambda: clean(store))
         study = prepare(config, config_name, store, run, bar)
         original = original_stage(study)
         retrained = [retrain_stage(study, original, f) for f in study.splits.forget_sets]
@@ -141,6 +142,7 @@ def run_studies(runs: Sequence["Request"], store: Store,
                                                     r.command)) for r in runs]
         for run in books:
             run.record_store(store.root)
+        clean(store)
         shared = load(first.config, first.config_name, store, books[0], bar)
         studies = [dataclasses.replace(shared, config=r.config, config_name=r.config_name, run=b)
                    for r, b in zip(runs, books)]
@@ -283,7 +285,8 @@ def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
         weights = balanced_weights(trained.labels[splits.rows.source], dataset.num_classes)
     loss = make_loss(config.train.loss, config.model.output_scale, weights)
     return Study(config, config_name, store, run, dataset, splits, resident, index, model, loss,
-                 bar, stamped, seconds)
+                 bar, stamped, seconds,
+                 belonging.notes(config.model, model, dataset.images, splits.train))
 
 
 def record_data(study: Study) -> None:
@@ -291,10 +294,13 @@ def record_data(study: Study) -> None:
     for warning in (lost_unasked(study.config.data, study.dataset),
                     asked_by_number(study.config),
                     *without_labels(study.dataset, study.splits),
-                    *seen_elsewhere(study.dataset, study.splits)):
+                    *seen_elsewhere(study.dataset, study.splits), *study.notes):
         if warning:
             logging.warning(warning)
             study.run.warn(warning)
+    left = norms.share_left(study.config, len(study.splits.rows.source))
+    if left > norms.LITTLE and study.config.train.recalibrate_norms == "off":
+        study.run.warn(norms.in_words(left, "", None))
     for f in study.splits.forget_sets:
         if f.untrained:
             study.run.warn(f"forget set {f.name}: {f.untrained}")
@@ -355,7 +361,7 @@ def lost_unasked(settings: ml_collections.ConfigDict, dataset: Dataset) -> str:
     """
     default, steps = default_config().data, dataset.histograms
     bounds = settings.label_min, settings.label_max
-    if ("range" not in steps or settings.source in _FACES
+    if ("range" not in steps or settings.source in FACES
             or bounds != (default.label_min, default.label_max)):
         return ""
     before = sum(steps.get("fraction", steps["all"]).values())

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints, flops, search
+from unlearn_jax import checkpoints, flops, search, store
 from unlearn_jax.errors import InputError
 from unlearn_jax.feed import Feed
 from unlearn_jax.layout import make_layout
@@ -204,7 +204,7 @@ class _Judge:
         if not study.store.complete("validation", key):
             with study.store.write("validation", key, parts) as directory:
                 np.save(directory / "outputs.npy", self._outputs(stage, rows))
-        outputs = np.load(study.store.path("validation", key) / "outputs.npy")
+        outputs = store.load_array(study.store.path("validation", key), "outputs.npy")
         return validation_errors(study, outputs, study.dataset.labels[rows])
 
     def _outputs(self, stage: Stage, rows: np.ndarray) -> np.ndarray:
@@ -247,8 +247,7 @@ def _rows(contender: Contender, budget: search.Budget, stages: list[Stage],
         rows.append({
             "method": stage.method, "forget_set": stage.forget_name, "trial": i + 1,
             "learning_rate": trial.learning_rate,
-            "option": contender.found.method.strength if np.isfinite(trial.strength) else "",
-            "strength": trial.strength, "epochs": stage.epochs,
+            "option": trial.option, "strength": trial.strength, "epochs": stage.epochs,
             "validation_error": selection.errors[i], "limit": selection.limit,
             "within": bool(selection.within[i]), "chosen": i == selection.chosen,
             **{name: _cost(study, stage, unit) for unit, name in _COSTS.items()},

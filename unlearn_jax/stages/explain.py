@@ -5,6 +5,7 @@ from comparing models is computed anew.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints, interrupt, processes
+from unlearn_jax import checkpoints, disk, interrupt, processes, store
 from unlearn_jax.data.resident import Streamed
 from unlearn_jax.explain import channels
 from unlearn_jax.explain.likeness import KINDS, finite_mean, likeness, unit_maps
@@ -80,8 +81,8 @@ def explain_stages(study: Study, stages: Sequence[Stage], sets: Sequence[str] = 
         found, shares = _channel_rows(study, forget_set, explained, whole)
         rows += shares
         channel_rows += found
-        np.savez_compressed(folder / f"{forget_set.name}.npz",
-                            **_pictures(study, explained, chosen))
+        disk.write_file(folder / f"{forget_set.name}.npz", functools.partial(
+            np.savez_compressed, **_pictures(study, explained, chosen)))
     study.run.record_start("explain", explainer.compile_seconds, None)
     study.run.write_table(EXPLAIN, rows, EXPLAIN_COLUMNS)
     study.run.write_table(CHANNELS, channel_rows, CHANNEL_COLUMNS)
@@ -123,8 +124,8 @@ def _explained(study: Study, explainer: Explainer, stage: Stage, forget_set: For
         with study.store.write("explain", key, parts) as directory:
             np.savez(directory / "explanation.npz", failed=np.array(metadata["failed"]),
                      **_flat(explanation))
-    with np.load(study.store.path("explain", key) / "explanation.npz") as file:
-        explanation = _without_failed(file)
+    explanation = _without_failed(store.load_arrays(study.store.path("explain", key),
+                                                    "explanation.npz"))
     seconds = time.monotonic() - began - (explainer.compile_seconds - compiled)
     logging.info("%s %s: %d images explained (%s, %.1f s)", stage.name, forget_set.name,
                  len(chosen), status, seconds)
@@ -145,14 +146,11 @@ def _flat(found: Explanation) -> dict[str, np.ndarray]:
     return flat
 
 
-def _without_failed(file: Any) -> Explanation:
-    """As stored, with NaN for members that failed."""
+def _without_failed(found: dict[str, np.ndarray]) -> Explanation:
+    """As stored, with NaN for members that failed or whose outputs are not finite."""
     arrays: dict[str, Any] = {"channels": {}, "partners": {}}
-    failed = file["failed"]
-    for name in file.files:
-        if name == "failed":
-            continue
-        array = file[name].copy()
+    failed = found.pop("failed") | ~np.isfinite(found["values"]).all(1)
+    for name, array in found.items():
         array[failed] = np.nan
         field, *path = name.split("/")
         if path:

@@ -16,10 +16,12 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import Model
+from unlearn_jax.norms import recalibrates
 from unlearn_jax.results import started
 from unlearn_jax.splits import ForgetSet, Splits
 from unlearn_jax.store import Store, stage_key
 from unlearn_jax.train import Loss
+from unlearn_jax.units import label_step
 
 # Part of every model's key. Raise it when the same config starts to give other models (the
 # golden test says so), or a store would mix models of two versions. Where they are a single
@@ -31,6 +33,7 @@ _WALKS = 2
 
 # Keys of `data` that a trained model depends on beyond the fingerprint of what was loaded.
 _DATA_KEYS = ("task", "split", "seed", "balance")
+_MODEL_EXCEPT = ("own_preprocess",)  # allows what another key says
 _COPY_KEYS = ("rotation", "shift", "zoom", "flip")  # of augmented copies, where there are any
 _TRAIN_KEYS = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "warmup",
                "weight_decay", "momentum", "loss", "class_weights", "patience", "keep")
@@ -93,6 +96,7 @@ class Study:
       dataset: as loaded; the resident images and labels may hold an injection (data/inject.py).
       stamped: `[t]` resident rows of the test images with the injected patch; none without one.
       load_seconds: what loading the data took.
+      notes: what a reader must know of the pretrained weights.
     """
 
     config: ml_collections.ConfigDict
@@ -108,6 +112,7 @@ class Study:
     bar: Callable[..., Any] | None
     stamped: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
     load_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -130,8 +135,12 @@ def original_stage(study: Study) -> Stage:
         "numbers": _NUMBERS, "data": study.dataset.fingerprint,
         "num_classes": study.dataset.num_classes, "seeds": config.seeds,
         "split": {k: config.data[k] for k in data_keys},
-        "model": {**config.model.to_dict(), "pretrained": _file_digest(config.model.pretrained)},
+        "model": {**{k: v for k, v in config.model.to_dict().items() if k not in _MODEL_EXCEPT},
+                  "pretrained": _file_digest(config.model.pretrained)},
         "train": {k: config.train[k] for k in _TRAIN_KEYS}, **_decay(config.train),
+        **(_label_step(study) if config.data.balance else {}),
+        **({"norms": "recalibrated"} if recalibrates(config, len(study.splits.rows.source))
+           else {}),
     }
     return Stage("original", None, 0, parts)
 
@@ -151,16 +160,26 @@ def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list
     keys = (*_UNLEARN_KEYS, *found.method.reads)
     parts = {"original": original.key, "forget": forget_parts(study, forget_set),
              "unlearn": {k: section[k] for k in keys},
-             "label_range": (study.config.data.label_min, study.config.data.label_max)}
+             "label_range": tuple(int(v) if v == int(v) else v for v in (
+                 study.config.data.label_min, study.config.data.label_max)),
+             **_label_step(study)}
     parts |= _decay(section)
     if found.method.options:
-        parts["options"] = method_options(section, found).to_dict()
+        parts["options"] = {
+            key: value for key, value in method_options(section, found).to_dict().items()
+            if key not in found.method.later or value != found.method.options[key]}
     if found.code:
         parts |= {"code": found.code, "walks": _WALKS}
     if found.method.numbers > 1:
         parts["numbers"] = found.method.numbers
     return [Stage(found.name, forget_set, epochs, {**parts, "epochs": epochs})
             for epochs in sorted(section.epochs)]
+
+
+def _label_step(study: Study) -> dict[str, float]:
+    """Of labels that are no years: by it strata, bins and random labels are told apart."""
+    step = 1.0 if study.dataset.num_classes else label_step(study.config.data)
+    return {} if step == 1 else {"label_step": step}
 
 
 def _decay(section: ml_collections.ConfigDict) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """layers.csv: how far every model's weights are from those of M_O and of M_R, by layer."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -29,7 +28,7 @@ def write_layers(study: Study, original: Stage, retrained: Sequence[Stage],
     rows = []
     for retrain in retrained:
         reference = _weights(study, retrain)
-        floor = _host(independent_distances(reference))
+        floor = independent_distances(reference)
         for stage in (original, retrain, *unlearned):
             if stage.forget_name not in ("", retrain.forget_name):
                 continue
@@ -37,7 +36,7 @@ def write_layers(study: Study, original: Stage, retrained: Sequence[Stage],
                 reference if stage is retrain else _weights(study, stage)
             zero = jax.tree.map(np.zeros_like, mine)
             before = {path: x[stage.started(study.seeds)] for path, x in first.items()}
-            to_original, to_retrain, norm = (_host(layer_distances(mine, other))
+            to_original, to_retrain, norm = (layer_distances(mine, other)
                                              for other in (before, reference, zero))
             rows += [{"method": stage.name, "forget_set": retrain.forget_name,
                       "epochs": stage.epochs, "seed": seed, "layer": layer.removeprefix(_PREFIX),
@@ -58,10 +57,6 @@ def _weights(study: Study, stage: Stage) -> dict[str, np.ndarray]:
         for array in found.values():
             array[failed] = np.nan
     return found
-
-
-def _host(distances: dict[str, Any]) -> dict[str, np.ndarray]:
-    return {layer: np.asarray(x) for layer, x in jax.device_get(distances).items()}
 
 
 def _depth(layer: str) -> tuple[int, str]:

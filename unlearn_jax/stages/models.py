@@ -29,6 +29,7 @@ from unlearn_jax.stages.graph import Stage, Study, method_options
 from unlearn_jax.stages.populations import Share, run_missing
 from unlearn_jax.stages.rehearsal import rehearse
 from unlearn_jax.train import Step, make_train_step
+from unlearn_jax.units import label_step
 
 
 def train_recipe(study: Study) -> Recipe:
@@ -188,6 +189,7 @@ def dialled(make_step: Callable[[Setting], Step], setting: Setting) -> Step:
     Returns:
       A step whose context is `(the method's context, {option: value})`.
     """
+    @functools.wraps(make_step(setting))
     def step(key, state, batch, learning_rate, context):
         context, dials = context
         options = ml_collections.ConfigDict({**setting.options.to_dict(), **dials})
@@ -214,4 +216,4 @@ def _label_space(study: Study) -> LabelSpace:
     counts = np.bincount(labels, minlength=classes) if classes else np.zeros(0)
     return LabelSpace(d.label_min, d.label_max, classes, study.config.model.output_scale,
                       float(np.mean(labels)), float(np.std(labels)),
-                      tuple((counts / len(labels)).tolist()))
+                      tuple((counts / len(labels)).tolist()), 1.0 if classes else label_step(d))

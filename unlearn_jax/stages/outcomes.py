@@ -1,7 +1,6 @@
 """Predictions of every model on every split, from the store or computed, and the results."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from unlearn_jax import checkpoints, interrupt, processes, results, workdir
+from unlearn_jax import checkpoints, interrupt, processes, results, store, workdir
 from unlearn_jax.feed import Feed
 from unlearn_jax.layout import make_layout
 from unlearn_jax.models import Variables
@@ -18,6 +17,7 @@ from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
 from unlearn_jax.stages.relearn import MEASURES, relearn_measures, relearn_stage
 from unlearn_jax.store import stage_key
+from unlearn_jax.units import label_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +101,7 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
     longest = {(s.name, s.forget_name): s for s in sorted(unlearned, key=lambda s: s.epochs)}
     stages = [original, *retrained, *longest.values()]
     history = [{**row, "stage": s.name} for s in stages
-               for row in json.loads((s.directory(study.store) / "history.json").read_text())]
+               for row in store.load_json(s.directory(study.store), "history.json")]
     study.run.write_table("history.csv", history, workdir.HISTORY_COLUMNS)
     touched = [row for s in unlearned for row in _touched_rows(study, s)]
     if touched:
@@ -132,12 +132,12 @@ def _by_relearning(study: Study, models: Sequence[Models], rows: list[dict[str, 
 
 def _touched_rows(study: Study, stage: Stage) -> list[dict[str, Any]]:
     """Rows of touched.csv; none for a stage stored before there was such a file."""
-    path = stage.directory(study.store) / "touched.json"
-    if not path.exists():
+    directory = stage.directory(study.store)
+    if "touched.json" not in store.read_marker(directory)["files"]:
         return []
     return [{"method": stage.name, "forget_set": stage.forget_name, "epochs": stage.epochs,
              **row, "which": " ".join(map(str, row["which"]))}
-            for row in json.loads(path.read_text())]
+            for row in store.load_json(directory, "touched.json")]
 
 
 def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
@@ -156,7 +156,8 @@ def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
                                 *study.splits.injection.like_injected(study.dataset.labels[test]))
     audit = audits.Audit(outcome, reference, targets, members, others,
                          study.dataset.num_classes > 0, study.config.eval,
-                         study.splits.injection)
+                         study.splits.injection,
+                         1.0 if study.dataset.num_classes else label_step(study.config.data))
     return audits.audit_rows(audit, study.config.eval.audits)
 
 
@@ -174,11 +175,11 @@ def _outcome(study: Study, predictor: Predictor, models: Models,
     parts = _predictions_parts(study, stage, forget_set, models.combined)
     key = stage_key("predictions", parts)
     failed = np.array(models.books["failed"])
+    what = (f"{stage.name} {stage.forget_name} at {stage.epochs} "
+            f"epoch{'s' * (stage.epochs != 1)}: the member of seed")
     for seed in np.array(study.seeds)[failed]:
-        study.run.warn(f"{stage.name} {stage.forget_name} at {stage.epochs} "
-                       f"epoch{'s' * (stage.epochs != 1)}: the member of seed {seed} failed (a "
-                       "loss or parameter was not finite); its values are nan and no mean "
-                       "includes them")
+        study.run.warn(f"{what} {seed} failed (a loss or parameter was not finite); its values "
+                       "are nan and no mean includes them")
     status, began = "reused", time.monotonic()
     if not study.store.complete("predictions", key):
         interrupt.leave_if_requested()  # what was predicted before is stored
@@ -194,14 +195,37 @@ def _outcome(study: Study, predictor: Predictor, models: Models,
                 outputs[failed] = np.nan
                 np.save(directory / f"{split}.npy", outputs)
     directory = study.store.path("predictions", key)
-    outputs = {split: np.load(directory / f"{split}.npy") for split in rows_of}
+    outputs = {split: store.load_array(directory, f"{split}.npy") for split in rows_of}
+    unusable = {split: results.unusable(values) for split, values in outputs.items()}
+    overflowed = ~failed & np.any(list(unusable.values()), axis=0)
+    for m in np.flatnonzero(overflowed):
+        where = ", ".join(f"{counts[m]} of {len(rows_of[split])} {split} samples"
+                          for split, counts in unusable.items() if counts[m])
+        study.run.warn(f"{what} {study.seeds[m]} has finite weights, but its outputs are not "
+                       f"finite, or too large to be averaged, on {where}: the network overflows"
+                       f"{_largest(models, m)}. Its values are nan and no mean includes them")
+        for values in outputs.values():
+            values[m] = np.nan
     study.run.record_stage("predictions", forget_set.name, key, status, time.monotonic() - began,
                            len(study.seeds) * sum(len(r) for r in rows_of.values()),
                            len(study.seeds), stage.epochs)
     return results.Outcome(stage.name, forget_set.name, stage.epochs, stage.key, study.seeds,
                            outputs, *(np.array(models.books[k])
-                                      for k in ("images", "seconds", "epochs_trained", "failed",
-                                                "flops", "step")), from_seed=stage.from_seed)
+                                      for k in ("images", "seconds", "epochs_trained")),
+                           failed | overflowed, *(np.array(models.books[k])
+                                                  for k in ("flops", "step")),
+                           from_seed=stage.from_seed)
+
+
+def _largest(models: Models, m: int) -> str:
+    """In words: the largest number in a member; nothing of an ensemble, which has many."""
+    if models.combine:
+        return ""
+    leaves = jax.tree_util.tree_leaves_with_path(models.variables())
+    size, path = max((float(np.abs(np.asarray(x[m])).max()),
+                      jax.tree_util.keystr(path, simple=True, separator="/"))
+                     for path, x in leaves)
+    return f"; the largest number in the model is {size:.2g}, in {path}"
 
 
 def predictions_key(study: Study, stage: Stage, forget_set: ForgetSet) -> str:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints, interrupt, workdir
+from unlearn_jax import checkpoints, interrupt, norms, workdir
 from unlearn_jax.engine import train_population
 from unlearn_jax.layout import MEMBER, Layout, make_layout
 from unlearn_jax.methods.method import Prepared
@@ -164,8 +164,8 @@ def _run_population(shares: list[Share], recipe: Recipe) -> None:
                 images=snapshot.images + images_before, flops=snapshot.flops + flops_before,
                 steps=snapshot.steps + steps_before,
                 seconds=snapshot.seconds + sum(b.seconds for b in before))
-            metadata = _store_stage(share.study, stage, snapshot, mine, trained.history,
-                                    prepared.touched, share.name)
+            metadata = _store_stage(share.study, stage, snapshot, mine, members, layout,
+                                    trained.history, prepared.touched, share.name)
             share.study.run.record_stage(
                 stage.name, stage.forget_name, stage.key, status,
                 float(np.sum(metadata["seconds"])), int(np.sum(metadata["images"])), len(mine),
@@ -195,13 +195,27 @@ def _prepare(share: Share, members: list[Member], recipe: Recipe,
              layout: Layout) -> tuple[Prepared, Preparation, np.ndarray]:
     """What the method of a share makes of its members, what that took, and who had failed."""
     study = share.study
-    # The same devices as the whole population, and no more members in a call than there are.
-    own = dataclasses.replace(layout, members_per_device=min(
-        layout.members_per_device, -(-len(members) // layout.mesh.shape[MEMBER])))
+    own = _for_as_many(layout, len(members))
     variables, failed = share.start(share.stages, own)
     before = Preparation(recipe.name, study.model, own, study.resident, members, variables,
                          study.loss, recipe.batch_size)
     return share.prepare(before) if share.prepare else Prepared(variables), before, failed
+
+
+def _for_as_many(layout: Layout, members: int) -> Layout:
+    """The same devices as the whole population, and no more members in a call than there are."""
+    return dataclasses.replace(layout, members_per_device=min(
+        layout.members_per_device, -(-members // layout.mesh.shape[MEMBER])))
+
+
+def _warn_of_norms(study: Study, stage: Stage, metadata: dict[str, Any]) -> None:
+    """Of M_O and M_R; of the many unlearned models their checkpoints tell."""
+    if stage.method not in ("original", "retrain"):
+        return
+    share = norms.share_left(study.config, len(study.splits.rows.source))
+    unit = study.dataset.label_unit if study.loss.name == "mae" else ""
+    study.run.warn(f"{stage.name} {stage.forget_name}".strip() + ": "
+                   + norms.in_words(share, unit, metadata["norms"]))
 
 
 def join_prepared(parts: list[Prepared]) -> Prepared:
@@ -217,19 +231,50 @@ def join_prepared(parts: list[Prepared]) -> Prepared:
 
 
 def _store_stage(study: Study, stage: Stage, snapshot: Snapshot, mine: list[int],
-                 history: list[dict[str, Any]], touched: Mapping[str, np.ndarray],
-                 variant: str = "") -> dict[str, Any]:
+                 members: list[Member], layout: Layout, history: list[dict[str, Any]],
+                 touched: Mapping[str, np.ndarray], variant: str = "") -> dict[str, Any]:
     metadata = stage_metadata(study, stage, snapshot, mine)
     rows = [{"stage": stage.method, **{k: v for k, v in row.items() if k != "variant"}}
             for row in history
             if row["forget_set"] == stage.forget_name and row.get("variant", "") == variant
             and (stage.method in ("original", "retrain") or row["epoch"] <= stage.epochs)]
     variables = jax.tree.map(lambda x: np.asarray(x)[np.array(mine)], snapshot.variables)
+    variables = settled(study, stage, [members[m] for m in mine], layout, variables, metadata)
     with study.store.write(stage.method, stage.key, stage.parts) as directory:
         checkpoints.save(directory / "checkpoint", variables, metadata)
         (directory / "history.json").write_text(json.dumps(rows))
         (directory / "touched.json").write_text(json.dumps(_touched_rows(study, touched, mine)))
     return metadata
+
+
+def settled(study: Study, stage: Stage, members: list[Member], layout: Layout,
+            variables: Variables, metadata: dict[str, Any]) -> Variables:
+    """Trained models as they are stored: where they are to, with their data's batch statistics.
+
+    Args:
+      study: says whether (`train.recalibrate_norms`).
+      stage, members, variables: `[M, ...]` of a stage; a member without samples stays.
+      layout: of the population.
+      metadata: of the stage; gets what that changed, as `norms`.
+    """
+    which = np.flatnonzero([len(member.retain) for member in members])
+    if not len(which) or not norms.recalibrates(study.config, len(study.splits.rows.source)):
+        return variables
+    before = Preparation("norms", study.model, _for_as_many(layout, len(which)), study.resident,
+                         [members[m] for m in which],
+                         jax.tree.map(lambda x: x[which], variables), study.loss,
+                         study.config.train.batch_size)
+    after, found = norms.recalibrated(before, np.asarray(metadata["failed"])[which])
+    metadata["norms"] = found
+    _warn_of_norms(study, stage, metadata)
+
+    def filled(whole: np.ndarray, part: np.ndarray) -> np.ndarray:
+        whole = np.array(whole)
+        whole[which] = part
+        return whole
+
+    return {**variables, "batch_stats": jax.tree.map(filled, variables["batch_stats"],
+                                                     after["batch_stats"])}
 
 
 def stage_metadata(study: Study, stage: Stage, snapshot: Snapshot,
@@ -276,6 +321,8 @@ def record_reused(study: Study, stage: Stage) -> None:
     path = stage.directory(study.store) / "checkpoint"
     logging.info("%s %s: reused from %s", stage.name, stage.forget_name, path)
     metadata, _ = checkpoints.describe(path)
+    if "norms" in metadata:
+        _warn_of_norms(study, stage, metadata)
     study.run.record_stage(stage.name, stage.forget_name, stage.key, "reused", 0.0,
                            int(np.sum(metadata["images"])), len(metadata["seeds"]), stage.epochs,
                            stage.from_seed)

@@ -9,14 +9,15 @@ from typing import Any
 
 from absl import logging
 
-from unlearn_jax import checkpoints, processes
+from unlearn_jax import checkpoints, disk, processes
 from unlearn_jax.population import Recipe, Saver
 from unlearn_jax.stages.graph import Stage
 from unlearn_jax.store import Store, stage_key
 
 # Parts of a stage that differ between the members of one population.
 _OF_A_MEMBER = ("forget", "epochs")
-_STAGES = "stages.json"
+STAGES = "stages.json"
+POPULATION = "population"  # the folder of the store
 
 
 class CheckpointSaver(Saver):
@@ -41,7 +42,7 @@ class CheckpointSaver(Saver):
         own = {"stages": [[s.method, s.key] for s in stages]}
         self._store, self._stages = store, own["stages"]
         self._family = _family(store, recipe, stages)
-        self._own = self._family / stage_key("population", own)
+        self._own = self._family / stage_key(POPULATION, own)
         self._seconds = seconds
         self._last = time.monotonic()
         self.resumed = False
@@ -60,7 +61,7 @@ class CheckpointSaver(Saver):
 
     def _write_stages(self) -> None:
         self._own.mkdir(parents=True, exist_ok=True)
-        (self._own / _STAGES).write_text(json.dumps(self._stages))
+        disk.write_file(self._own / STAGES, json.dumps(self._stages))
 
     def load(self, template: Callable[[dict[str, Any]], Any | None]) -> tuple[Any, dict] | None:
         for directory in processes.agreed("earlier progress",
@@ -78,13 +79,35 @@ class CheckpointSaver(Saver):
 
     def _finish(self) -> None:
         for directory in self._directories():
-            stages = _saved_stages(directory)
+            # Our own we know, whatever has become of what says so there.
+            stages = self._stages if directory == self._own else saved_stages(directory)
             if stages and all(self._store.complete(*stage) for stage in stages):
                 shutil.rmtree(directory, ignore_errors=True)
 
     def _directories(self) -> Iterator[Path]:
         """This population's own, then the others of its family."""
         yield from (self._own, *sorted(d for d in self._family.glob("*") if d != self._own))
+
+
+def clean(store: Store) -> None:
+    """Removes what killed processes left in a store: half-written files, and finished progress.
+
+    That is progress whose stages are all stored: its process was killed before it came to remove
+    it. What living processes write stays.
+    """
+    for folder in (store.root, *store.root.glob("*/"), *store.root.glob(f"{POPULATION}/*/*/")):
+        disk.remove_stale(folder)
+    for directory in progress_directories(store):
+        stages = saved_stages(directory)
+        if stages and all(store.complete(*stage) for stage in stages):
+            logging.info("removing %s: its models are all stored", directory)
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def progress_directories(store: Store) -> list[Path]:
+    """Of all half-finished populations of a store, sorted."""
+    return sorted(d for d in (store.root / POPULATION).glob("*/*/")
+                  if not d.name.startswith(disk.TEMP))
 
 
 def parts_as_saved(store: Store, recipe: Recipe, stages: list[Stage]) -> list[list[Stage]]:
@@ -104,7 +127,7 @@ def parts_as_saved(store: Store, recipe: Recipe, stages: list[Stage]) -> list[li
 
 
 def _positions_as_saved(store: Store, recipe: Recipe, stages: list[Stage]) -> list[list[int]]:
-    saved = [{tuple(stage) for stage in _saved_stages(directory)}
+    saved = [{tuple(stage) for stage in saved_stages(directory)}
              for directory in sorted(_family(store, recipe, stages).glob("*"))]
     left, parts = list(range(len(stages))), []
     while held := max(([i for i in left if (stages[i].method, stages[i].key) in of]
@@ -116,13 +139,18 @@ def _positions_as_saved(store: Store, recipe: Recipe, stages: list[Stage]) -> li
 
 def _family(store: Store, recipe: Recipe, stages: list[Stage]) -> Path:
     common = {k: v for k, v in stages[0].parts.items() if k not in _OF_A_MEMBER}
-    return store.path("population", stage_key(
-        "population", {"recipe": recipe.name, "epochs": recipe.epochs, **common}))
+    return store.path(POPULATION, stage_key(
+        POPULATION, {"recipe": recipe.name, "epochs": recipe.epochs, **common}))
 
 
-def _saved_stages(directory: Path) -> list[list[str]]:
-    """(method, key) of the stages of a saved population; none of one that was never saved whole."""
+def saved_stages(directory: Path) -> list[list[str]]:
+    """(method, key) of the stages of a saved population.
+
+    None where that cannot be read, or was changed: a population's directory has its name from it.
+    """
     try:
-        return json.loads((directory / _STAGES).read_text())
-    except (OSError, ValueError):  # cut off by a kill, or just removed by another process
+        stages = json.loads((directory / STAGES).read_bytes())
+        whole = stage_key(POPULATION, {"stages": stages}) == directory.name
+    except (OSError, ValueError, TypeError):  # or just removed by another process
         return []
+    return stages if whole else []

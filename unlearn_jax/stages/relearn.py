@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from unlearn_jax import checkpoints, interrupt
+from unlearn_jax import checkpoints, interrupt, store
 from unlearn_jax.engine import train_population
 from unlearn_jax.layout import make_layout
 from unlearn_jax.metrics.relearn import ain
@@ -65,8 +65,8 @@ def relearn_losses(study: Study, stages: Sequence[Stage],
                                          starts, forget_set)
                 for stage in missing:  # all walk over as many images
                     _record(study, stage, status, seconds / len(missing))
-    return [np.array(json.loads((relearned[s.key].directory(study.store) / "losses.json")
-                                .read_text())) for s in stages]
+    return [np.array(store.load_json(relearned[s.key].directory(study.store), "losses.json"))
+            for s in stages]
 
 
 def relearn_measures(study: Study, stages: Sequence[Stage],

@@ -30,11 +30,11 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints, interrupt
+from unlearn_jax import checkpoints, interrupt, store
 from unlearn_jax import sisa as plans
 from unlearn_jax.engine import train_population
 from unlearn_jax.errors import InputError
-from unlearn_jax.layout import make_layout
+from unlearn_jax.layout import Layout, make_layout
 from unlearn_jax.models import Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.population import Member, Pass, Recipe, Snapshot, Trained
@@ -43,7 +43,7 @@ from unlearn_jax.splits import ForgetSet, Rows
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
 from unlearn_jax.stages.models import initial_variables
 from unlearn_jax.stages.outcomes import Models
-from unlearn_jax.stages.populations import missing_of, record_reused, stage_metadata
+from unlearn_jax.stages.populations import missing_of, record_reused, settled, stage_metadata
 from unlearn_jax.stages.progress import CheckpointSaver
 from unlearn_jax.train import make_train_step
 
@@ -165,7 +165,8 @@ class Sisa:
         for m in made:
             mine = list(range(first, first + len(m.positions)))
             first += len(mine)
-            metadata = self._store(m, snapshot, mine, trained.history)
+            metadata = self._store(m, snapshot, mine, [members[i] for i in mine], layout,
+                                   trained.history)
             study.run.record_stage(m.stage.method, m.stage.forget_name, m.stage.key, status,
                                    float(np.sum(metadata["seconds"])),
                                    int(np.sum(metadata["images"])), len(mine), m.stage.epochs)
@@ -201,8 +202,8 @@ class Sisa:
         return Member(_constituent_seed(self.study.seeds[m], shard), made.stage.forget_name,
                       self.study.index(Rows(rows.source[seen], rows.copy[seen])), nobody, nobody)
 
-    def _store(self, made: Slice, snapshot: Snapshot, mine: list[int],
-               history: list[dict[str, Any]]) -> dict[str, Any]:
+    def _store(self, made: Slice, snapshot: Snapshot, mine: list[int], members: list[Member],
+               layout: Layout, history: list[dict[str, Any]]) -> dict[str, Any]:
         study, stage = self.study, made.stage
         seeds, shards = (x.tolist() for x in np.divmod(made.positions, self.shards))
         seeds = [study.seeds[m] for m in seeds]
@@ -213,6 +214,7 @@ class Sisa:
         metadata = {**stage_metadata(study, stage, snapshot, mine), "seeds": seeds,
                     "shards": shards, "slice": made.number + 1, "metric": {}}
         variables = jax.tree.map(lambda x: np.asarray(x)[np.array(mine)], snapshot.variables)
+        variables = settled(study, stage, members, layout, variables, metadata)
         with study.store.write(stage.method, stage.key, stage.parts) as directory:
             checkpoints.save(directory / "checkpoint", variables, metadata)
             (directory / "history.json").write_text(json.dumps(
@@ -222,8 +224,8 @@ class Sisa:
     def _write_history(self) -> None:
         """sisa_history.csv: the constituents' training curves."""
         every = [*self.training, *(m for made in self.deletions.values() for m in made)]
-        rows = [row for m in every for row in json.loads(
-            (m.stage.directory(self.study.store) / "history.json").read_text())]
+        rows = [row for m in every for row in store.load_json(
+            m.stage.directory(self.study.store), "history.json")]
         self.study.run.write_table("sisa_history.csv", rows, HISTORY_COLUMNS)
 
     def _ensembles(self, forget_set: str, made: Sequence[Slice],

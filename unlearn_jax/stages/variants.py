@@ -62,7 +62,11 @@ def programs(variants: Sequence[Variant]) -> list[list[Variant]]:
 
 
 def _common(variant: Variant) -> str:
-    """What the members of one program have in common."""
+    """What the members of one program have in common.
+
+    An option at 0 may switch off a part of the method and what it prepares for it, so that members
+    share which ones are.
+    """
     setting, method = variant.unlearning.setting, variant.unlearning.found
     section = setting.config.to_dict()
     del section["learning_rate"]
@@ -72,6 +76,7 @@ def _common(variant: Variant) -> str:
     return canonical_json({
         "unlearn": section, "code": method.code, "passes": passes,
         "options": {k: v for k, v in setting.options.to_dict().items() if not _is_dial(v)},
+        "off": [k for k, v in setting.options.to_dict().items() if _is_dial(v) and not v],
         "eval_batch_size": variant.study.config.eval.batch_size})
 
 

@@ -1,0 +1,151 @@
+"""A GPU that is described, not there: XLA compiles for it, and nothing can run.
+
+It takes jax's CUDA plug-in (requirements-gpu.txt) and neither a driver nor a GPU. The programs are
+those that XLA makes without trying kernels out: which of cuDNN's and cuBLAS' algorithms is fastest
+only the GPU itself can say.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import importlib.util
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import jax
+import numpy as np
+from jax._src import compilation_cache, xla_bridge
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh
+
+from unlearn_jax.errors import InputError
+from unlearn_jax.layout import BATCH, MEMBER
+
+H200 = Path(__file__).with_name("h200.json")
+
+# Trying algorithms out needs the GPU.
+_OPTIONS = {"xla_gpu_autotune_level": 0, "xla_dump_hlo_as_text": True}
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """A GPU as a file describes it.
+
+    Attributes:
+      name: in words.
+      source: where the ceilings are from.
+      bytes_per_s: of its memory.
+      flops_per_s: of matrix products, by the type of their factors (`bf16`, `f32`).
+      launch_s: seconds that no kernel undercuts.
+      target_config: what XLA must know, a `GpuTargetConfigProto` in text format.
+    """
+
+    name: str
+    source: str
+    bytes_per_s: float
+    flops_per_s: dict[str, float]
+    launch_s: float
+    target_config: str
+
+
+def load_device(path: Path) -> Device:
+    """The device that a JSON file such as `h200.json` describes.
+
+    Raises:
+      InputError: there is no such file, or it lacks a key or has one too many.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as e:
+        raise InputError(f"--device: {path} is no description of a device: {e}") from e
+    wanted = {field.name for field in dataclasses.fields(Device)}
+    if not isinstance(content, dict) or content.keys() != wanted:
+        raise InputError(f"--device: {path} must have the keys {', '.join(sorted(wanted))}; it has "
+                         f"{', '.join(sorted(content))}")
+    return Device(**content | {"target_config": "\n".join(content["target_config"])})
+
+
+def missing() -> str:
+    """Why nothing can be compiled for a GPU here; '' where it can."""
+    return "" if _plugin() else "jax's CUDA plug-in is not installed (requirements-gpu.txt)"
+
+
+def _plugin() -> str:
+    """The module of jax's CUDA plug-in; '' where there is none."""
+    for name in ("jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12"):
+        with contextlib.suppress(ModuleNotFoundError):
+            if importlib.util.find_spec(name):
+                return name
+    return ""
+
+
+@contextlib.contextmanager
+def described_mesh(device: Device) -> Iterator[Mesh]:
+    """A mesh of one described device; programs lowered and compiled inside are for a GPU.
+
+    Raises:
+      InputError: the plug-in is missing, or it does not understand the description.
+    """
+    if reason := missing():
+        raise InputError(f"programs for a GPU cannot be compiled: {reason}")
+    jax.devices("cpu")  # jax finds its plug-ins
+    if "cuda" not in xla_bridge._topology_factories:
+        # Without a driver the plug-in has refused; to compile it takes none.
+        with mock.patch.dict(os.environ, JAX_SKIP_CUDA_CONSTRAINTS_CHECK="1"):
+            importlib.import_module(_plugin()).initialize()
+    usual = xla_bridge.canonicalize_platform
+
+    def canonical(platform: str) -> str:
+        # jax takes 'gpu' for CUDA where there is such a GPU.
+        return "cuda" if platform in ("gpu", "cuda") else usual(platform)
+
+    with mock.patch.object(xla_bridge, "canonicalize_platform", canonical):
+        try:
+            topology = topologies.get_topology_desc(
+                device.name, "cuda", target_config=device.target_config, topology="1x1x1")
+        except jax.errors.JaxRuntimeError as e:
+            raise InputError(f"{device.name}: XLA does not take its target_config: {e}") from e
+        yield Mesh(np.array(topology.devices).reshape(1, 1), (MEMBER, BATCH),
+                   axis_types=(AxisType.Auto,) * 2)
+
+
+def compile_for_gpu(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, str]:
+    """The compiled program, and the sequence of what the host launches for a call, as XLA dumps it.
+
+    No cache is asked, as a program that lies there is not dumped (and could not be loaded).
+    """
+    with mock.patch.object(compilation_cache, "is_cache_used", lambda backend: False), \
+            tempfile.TemporaryDirectory() as folder:
+        compiled = lowered.compile(compiler_options=_OPTIONS | {"xla_dump_to": folder})
+        (sequence,) = Path(folder).glob("*thunk_sequence_after_thunk_passes.txt")
+        return compiled, sequence.read_text()
+
+
+def launches(sequence: str) -> tuple[int, int]:
+    """What the host launches: CUDA graphs, and other commands than these.
+
+    Args:
+      sequence: from `compile_for_gpu`.
+
+    Returns:
+      Graphs and single commands of a call. A loop's body counts once; the loop itself, where the
+      host runs it, is a command.
+    """
+    graphs = singles = 0
+    graph_indent: int | None = None
+    for line in sequence.splitlines():
+        found = re.match(r"( *)\d+: (k\w+)", line)
+        if not found:
+            continue
+        indent, kind = len(found.group(1)), found.group(2)
+        if graph_indent is not None and indent > graph_indent:
+            continue  # part of the graph
+        graph_indent = indent if kind == "kCommandBuffer" else None
+        graphs += kind == "kCommandBuffer"
+        singles += kind != "kCommandBuffer"
+    return graphs, singles
