@@ -22,7 +22,6 @@ def test_the_default_is_allowed_and_locked():
 @pytest.mark.parametrize("key, value, words", [
     ("model.name", "resnet34", "'resnet10', 'resnet18', 'resnet50'"),
     ("unlearn.method", "scrap", "'ft', 'rnd'"),
-    ("train.epochs", 0, "at least 1"),
     ("train.recalibrate_norms", "yes", "'auto', 'on', 'off'"),
     ("train.learning_rate", float("nan"), "at least 0"),
     ("data.fraction", 1.5, "from 1e-06 to 1"),

@@ -22,7 +22,7 @@ EVERYTHING = {"original", "retrain", "unlearn"}
 THROUGH_THE_FINGERPRINT = {
     "data.source", "data.path", "data.size", "data.image_size", "data.label_noise",
     "data.fraction", "data.repeats", "data.quality", "data.quality_sharpness",
-    "data.quality_contrast", "data.quality_brightness", "data.groups"}
+    "data.quality_contrast", "data.quality_brightness", "data.groups", "data.ids"}
 # They change how often and what is written, and no model.
 WITHOUT_EFFECT = {"train.checkpoint_seconds", "train.tensorboard", "model.own_preprocess",
                   "data.label_unit"}
@@ -34,7 +34,8 @@ UNREAD = {"unlearn.spread"}
 
 # Where the rules of `_another` give no legal value.
 OTHER_VALUES = {
-    "data.source": "digits", "data.path": "elsewhere", "data.label_unit": "days",
+    "data.source": "digits", "data.path": "elsewhere", "data.ids": "original",
+    "data.label_unit": "days",
     "data.task": "classification",
     "data.split": (0.5, 0.3, 0.2), "data.label_min": 21, "data.label_max": 59,
     "data.repeats": "drop", "data.quality": "on", "model.name": "resnet18",
@@ -107,8 +108,9 @@ def _moved(before, after):
 def test_a_key_moves_the_models_that_depend_on_it(key, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a file of weights").write_bytes(b"weights")
-    base = _config()
-    changed = _config(**{key: _another(key, get(base, key))})
+    with_key = {"data.source": "tfds:mnist"} if key == "data.ids" else {}  # which alone has ids
+    base = _config(**with_key)
+    changed = _config(**with_key, **{key: _another(key, get(base, key))})
     assert get(changed, key) != get(base, key)
     # legal along with another loss or task alone, which would move the keys too
     if key not in ("data.task", "data.groups", "train.class_weights"):

@@ -116,7 +116,7 @@ METHOD = Method(make_step=make)
     ("return jax.tree.map(lambda x: x.astype(jnp.bfloat16), new), loss", ConfigError,
      r"the state's .* as bfloat16 .*; allowed: float32"),
     ("return nothing", NameError, "'nothing' is not defined"),
-    ("return new, loss @ batch.images", Exception, ""),
+    ("return new, loss @ batch.images", Exception, "."),
     ("sys.exit(0)", ConfigError, r"the file calls sys.exit\(0\)"),
 ])
 def test_a_step_that_would_fail_fails_before_training(ages, tmp_path, line, error, words):

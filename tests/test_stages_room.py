@@ -51,7 +51,8 @@ def needed(study, monkeypatch, models=0):
 
 def test_models_and_predictions_are_counted(study, monkeypatch):
     one = tree_bytes(jax.eval_shape(study.model.init, jax.random.key(0)))
-    samples = 20 + sum(len(x) for x in (study.splits.train, study.splits.validation))
+    splits = study.splits
+    samples = sum(len(x) for x in (splits.test, splits.train, splits.validation))
     outputs = 3 * 2 * samples * 4  # three stages of two seeds, float32
     assert needed(study, monkeypatch) == {"store": 3 * 2 * one + outputs, "w": outputs}
     assert needed(study, monkeypatch, models=5)["store"] == 11 * one + outputs

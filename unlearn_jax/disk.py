@@ -75,7 +75,7 @@ def write_file(path: Path, content: Content) -> None:
         temp.unlink(missing_ok=True)
         if is_full(e) and not isinstance(e, DiskError):
             needed = "more was" if callable(content) else human_bytes(len(content))
-            raise _no_room(path, f"{needed} needed") from e
+            raise _no_room(path, f"{needed} needed", _free(path)) from e
         raise
 
 
@@ -98,7 +98,7 @@ def _host() -> str:
 
 def _refused(path: Path, error: OSError) -> DiskError:
     if is_full(error):
-        return _no_room(path, "not even its name fits")
+        return _no_room(path, "not even its name fits", _free(path))
     return DiskError(f"cannot write {path}: {error.strerror}")
 
 
