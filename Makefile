@@ -45,8 +45,9 @@ $(INSTALLED): requirements.txt requirements-build.txt
 
 # Without a compiler everything works all the same, at half the speed; programs say so.
 $(COMPILED): $(INSTALLED) $(NATIVE)
-	$(VENV_PYTHON) setup.py --quiet build_ext --inplace --force
-	@touch $@
+	rm -rf build unlearn_jax/native/*.so
+	$(VENV_PYTHON) setup.py --quiet build_ext --inplace
+	@if ls unlearn_jax/native/*.so >/dev/null 2>&1; then touch $@; fi
 
 $(INSTALLED_DEV): requirements-dev.txt $(INSTALLED)
 	$(VENV_PYTHON) -m pip install -r requirements-dev.txt

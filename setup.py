@@ -1,6 +1,6 @@
 """Compiles `unlearn_jax/native`; all else about the package is in pyproject.toml.
 
-An installation goes on without it where it cannot be compiled: the calls are optional.
+If compilation fails, installation goes on: the calls are optional.
 """
 
 import importlib.metadata
@@ -25,9 +25,9 @@ def native_calls() -> list[Extension]:
     return [Extension(
         "unlearn_jax.native._calls", ["unlearn_jax/native/conv.cc", "unlearn_jax/native/sums.cc"],
         depends=["unlearn_jax/native/parallel.h"], optional=True, py_limited_api=True,
-        extra_compile_args=["-std=c++17", "-O3", "-g0", "-fopenmp",
+        extra_compile_args=["-std=c++17", "-O3", "-g0",
                             *(f"-isystem{path}" for path in includes)],
-        extra_link_args=["-fopenmp", f"-L{onednn.parent}", f"-l:{onednn.name}"])]
+        extra_link_args=[f"-L{onednn.parent}", f"-l:{onednn.name}", "-l:libgomp.so.1"])]
 
 
 def find(package: str, end: str) -> Path:

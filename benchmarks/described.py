@@ -1,6 +1,6 @@
 """A GPU that is described, not there: XLA compiles for it, and nothing can run.
 
-It takes jax's CUDA plug-in (requirements-gpu.txt) and neither a driver nor a GPU. The programs are
+It needs jax's CUDA plug-in (requirements-gpu.txt), but no driver and no GPU. The programs are
 those that XLA makes without trying kernels out: which of cuDNN's and cuBLAS' algorithms is fastest
 only the GPU itself can say.
 """

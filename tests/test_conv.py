@@ -135,6 +135,20 @@ def test_the_table_goes_by_phase_and_shape():
     assert chosen("input_grad", stride=2) == chosen("input_grad", pixels=4) == "patches"
 
 
+def test_another_type_of_the_kernel_is_refused():
+    x, w = arrays(6, 3)
+    with pytest.raises(ValueError, match="one type, not bfloat16 and float32"):
+        member_conv(x[0].astype(jnp.bfloat16), w[0], (1, 1), "SAME")
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_no_images_give_no_outputs(threads):
+    x, w = arrays(6, 3)
+    with tracing_for("cpu", threads):
+        assert jax.jit(lambda x, w: member_conv(x, w, (1, 1), "SAME"))(x[0, :0], w[0]).shape \
+            == (0, 6, 6, 4)
+
+
 @needs_native
 def test_the_table_prefers_onednn_but_for_the_input_gradient_of_strided_1x1():
     how = Convolution((2, 2), ((0, 0), (0, 0)), "auto", TWO_CORES)

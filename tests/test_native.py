@@ -60,6 +60,21 @@ def test_any_number_of_threads_divides_the_batch(threads):
                                atol=1e-3)
 
 
+@pytest.mark.parametrize("batch, threads, parts", [
+    (64, 1, 1), (64, 2, 2), (64, 3, 8), (64, 7, 16), (250, 16, 25), (61, 60, 61), (3, 8, 3)])
+def test_equal_parts_keep_the_threads_busy(batch, threads, parts):
+    assert native._parts(batch, threads, most=4 * threads) == parts
+
+
+@needs_native
+def test_arrays_of_another_type_are_refused():
+    x, w = normal(2, 5, 5, 3), normal(3, 3, 3, 4)
+    for a, b in ((x, w.astype("bfloat16")), (x.astype("float16"), w.astype("float16"))):
+        with pytest.raises(jax.errors.JaxRuntimeError, match="float32 or of bfloat16"):
+            native.convolve("forward", (1, 1), ((1, 1), (1, 1)), 1, jnp.asarray(a), jnp.asarray(b),
+                            (2, 5, 5, 4)).block_until_ready()
+
+
 @needs_native
 def test_an_error_of_onednn_is_one_of_xla_with_its_words():
     x, w = normal(2, 5, 5, 3), normal(3, 3, 3, 4)

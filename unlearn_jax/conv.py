@@ -67,8 +67,9 @@ class Choice(NamedTuple):
 # `Target.has_native` says so. Measured on single layers, on two CPU cores
 # (`python -m benchmarks.formulations` times them all), and then in a whole step, where a gain on a
 # layer can vanish.
-# - oneDNN takes 0.2 to 0.7 of the time of the others, but for one case: for the input gradient of a
-#   1x1 convolution with strides, gathering and one product take half of oneDNN's time.
+# - oneDNN is the fastest nearly everywhere (3x3 without strides: 0.3 to 0.8 of the time of the next).
+#   Not so for the input gradient of a 1x1 convolution with strides: gathering and one product take
+#   half of its time.
 # Where there is no oneDNN:
 # - Up to four output pixels XLA's CPU convolution is far slower than gathering the patches and
 #   multiplying matrices (2x2 pixels, 128 channels: 6 against 109 GFLOP/s); above, the copies for
@@ -149,7 +150,7 @@ def member_conv(
       `[B, H', W', O]`.
 
     Raises:
-      ValueError: for dilation, groups, another layout, precision or element type.
+      ValueError: for dilation, groups, another layout, precision, or other element types.
     """
     if any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ()))):
         raise ValueError("member_conv supports no dilation: "
@@ -164,6 +165,9 @@ def member_conv(
     if dimension_numbers is not None and lax.conv_dimension_numbers(
             lhs.shape, rhs.shape, dimension_numbers) != expected:
         raise ValueError(f"member_conv takes NHWC, HWIO -> NHWC, not {dimension_numbers}")
+    if lhs.dtype != rhs.dtype:
+        raise ValueError(f"member_conv takes images and a kernel of one type, not {lhs.dtype} and "
+                         f"{rhs.dtype}")
     strides = tuple(int(s) for s in window_strides)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
@@ -197,7 +201,7 @@ class Convolution:
           x_shape, w_shape: images `[B, H, W, C]` and kernel `[h, w, C, O]`.
           dtype: of both.
         """
-        has_onednn = self.target.has_native(dtype)
+        has_onednn = x_shape[0] > 0 and self.target.has_native(dtype)
         if self.setting != "auto" and (self.setting != "onednn" or has_onednn):
             return self.setting
         pixels = math.prod(_output_size(x_shape, w_shape, self.strides, self.padding))
@@ -340,7 +344,7 @@ def _folded(fun, x, w, *g):
 
 
 def _by_onednn(phase, how, x, w, g):
-    """A phase; of what is not read, only the shape matters."""
+    """One phase. Of an array that the phase does not read, only the shape is used."""
     call = functools.partial(native.convolve, phase, how.strides, how.padding, how.target.threads)
     if phase == "forward":
         return call(x, w, (x.shape[0], *_output_size(x.shape, w.shape, how.strides, how.padding),

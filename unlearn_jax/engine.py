@@ -164,7 +164,7 @@ def measure_rate(recipe: Recipe, model: Model, layout: Layout, resident: Residen
 
 
 def filled_steps(rows_GKB: np.ndarray) -> np.int32:
-    """Up to which of K steps some member of a call has a sample."""
+    """Number of steps of K up to the last one in which any member of a call has a sample."""
     filled_K = (rows_GKB >= 0).any((0, 2))
     return np.int32(np.flatnonzero(filled_K)[-1] + 1 if filled_K.any() else 0)
 

@@ -242,7 +242,8 @@ def _steps(convolution: str, target: Target) -> int:
         return 32
     if convolution == "auto" and missing:
         _warn_of_slow_convolutions(missing)
-    # XLA's own convolution is about forty times slower inside a loop (jax issue 12868).
+    # Inside a loop a training step with XLA's own convolutions is tens of times slower
+    # (BENCHMARKS.md; jax issue 12868).
     return 8 if not missing and convolution in ("auto", "onednn") else 1
 
 

@@ -42,7 +42,7 @@ class OptimizerSettings:
 
 
 class Bounded(optax.GradientTransformationExtraArgs):
-    """An optimiser whose weights and state stay finite while `decisive` values do.
+    """An optimiser whose weights and state stay finite as long as `decisive`'s values do.
 
     With Adam an update is at most about 7 and the moments at most the gradient and its square; with
     SGD an update is at most the largest gradient over 1 - momentum. Where squares are finite,

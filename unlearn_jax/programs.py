@@ -26,7 +26,7 @@ class Programs:
       chunk: K, training steps in a call.
       start: `variables_G -> carry`.
       step: `(carry, inputs, resident, batches [G, K, B], kinds_GK, epoch, count)
-        -> (carry, losses_GK)`; only the first `count` of the K batches are walked over.
+        -> (carry, losses_GK)`; see `chunked` for `count`.
       validate: see `predict.make_validator`.
       close: see `train.end_epoch`.
     """
@@ -132,8 +132,9 @@ def chunked(body: Callable, steps: int, cut_short: bool) -> Callable[..., Any]:
     Args:
       body: the step.
       steps: K.
-      cut_short: only the first `count` batches cost time; the losses of the others are 0. Else all
-        K are walked over: a GPU takes a loop of a known length without asking the host in between.
+      cut_short: the loop ends after `count`, an argument, of the K batches, and the losses of the
+        others are 0. Else all K are walked over, padding too, and `count` is not read: a GPU takes
+        a loop of a known length without asking the host in between. So it is where K is 1.
     """
 
     def chunk(carry, inputs, resident, batches, kinds_K, epoch, count):

@@ -22,8 +22,8 @@ class Target:
 
     Attributes:
       platform: `cpu`, `gpu` or `tpu`.
-      threads: that one of our own calls (`native`) may use there; 0: there are to be none, as where
-        the compiler divides an array over devices, which it cannot do with such a call.
+      threads: that one of our own calls (`native`) may use there; 0: no such calls, for example
+        where the compiler divides an array over devices, as it cannot divide a call.
     """
 
     platform: str

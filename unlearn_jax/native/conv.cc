@@ -3,8 +3,6 @@
 // The batch is divided into equal parts, each computed by one thread. OpenMP, for which this oneDNN
 // is built, starts no threads: while idle they would spin on cores that XLA needs.
 
-#include <omp.h>
-
 #include <cstdint>
 #include <cstdlib>
 #include <map>
@@ -18,6 +16,10 @@
 #include "oneapi/dnnl/dnnl.hpp"
 #include "parallel.h"
 #include "xla/ffi/api/ffi.h"
+
+// Of GCC's OpenMP, which oneDNN uses, whatever compiles this.
+extern "C" int omp_get_max_threads();
+extern "C" void omp_set_num_threads(int);
 
 namespace ffi = xla::ffi;
 using dnnl::memory;
@@ -140,8 +142,8 @@ void Execute(const Geometry& geometry, char* images, char* kernel, char* output)
 }
 
 // All parts. oneDNN wants its own order of the kernel's elements; it is reordered once a call.
-void Convolve(ffi::ThreadPool& pool, const Geometry& part, int64_t parts, char* images,
-              char* kernel, char* output) {
+void Convolve(ffi::ThreadPool& pool, const Geometry& part, int64_t parts, int64_t threads,
+              char* images, char* kernel, char* output) {
   const OneThread one;
   const Plan& plan = PlanFor(part);
   const bool weight_grad = part.phase == kWeightGrad;
@@ -151,7 +153,7 @@ void Convolve(ffi::ThreadPool& pool, const Geometry& part, int64_t parts, char* 
   if (reordered && !weight_grad)
     Reorder(At(plan.kernel_as_given, kernel), At(plan.kernel, kernels.get()));
   const size_t image_bytes = plan.images.get_size(), output_bytes = plan.output.get_size();
-  InParallel(pool, parts, [&](int64_t i) {
+  InParallel(pool, threads, parts, [&](int64_t i) {
     Execute(part, images + i * image_bytes,
             !reordered ? kernel : kernels.get() + (weight_grad ? i * size : 0),
             output + i * output_bytes);
@@ -159,9 +161,12 @@ void Convolve(ffi::ThreadPool& pool, const Geometry& part, int64_t parts, char* 
   if (!reordered || !weight_grad) return;
   const size_t elements = size / sizeof(float);
   float* sum = reinterpret_cast<float*>(kernels.get());
-  for (int64_t i = 1; i < parts; ++i) {
-    for (size_t e = 0; e < elements; ++e) sum[e] += sum[i * elements + e];
-  }
+  InParallel(pool, threads, threads, [&](int64_t t) {
+    for (int64_t i = 1; i < parts; ++i) {
+      for (size_t e = elements * t / threads; e < elements * (t + 1) / threads; ++e)
+        sum[e] += sum[i * elements + e];
+    }
+  });
   Reorder(At(plan.kernel, kernels.get()), At(plan.kernel_as_given, kernel));
 }
 
@@ -174,15 +179,20 @@ std::string Text(const Dims& dims) {
 }
 
 ffi::Error Conv(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b,
-                ffi::Result<ffi::AnyBuffer> result, int64_t phase, int64_t parts,
+                ffi::Result<ffi::AnyBuffer> result, int64_t phase, int64_t parts, int64_t threads,
                 ffi::Span<const int64_t> strides, ffi::Span<const int64_t> padding) {
+  const ffi::DataType type = a.element_type();
+  if ((type != ffi::F32 && type != ffi::BF16) || b.element_type() != type ||
+      result->element_type() != type) {
+    return ffi::Error::InvalidArgument("a convolution takes arrays of float32 or of bfloat16");
+  }
   // Forward: images, kernel -> output. Input gradient: output's, kernel -> images'. Weight
   // gradient: images, output's -> kernel's.
   const ffi::AnyBuffer images = phase == kInputGrad ? *result : a;
   const ffi::AnyBuffer kernel = phase == kWeightGrad ? *result : b;
   const ffi::AnyBuffer output = phase == kForward ? *result : phase == kInputGrad ? a : b;
   Geometry part = {static_cast<Phase>(phase),
-                   a.element_type() == ffi::F32 ? Type::f32 : Type::bf16,
+                   type == ffi::F32 ? Type::f32 : Type::bf16,
                    {strides[0], strides[1]},
                    {padding[0], padding[2]},
                    {padding[1], padding[3]},
@@ -193,7 +203,7 @@ ffi::Error Conv(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b,
   part.output[0] /= parts;
   auto data = [](const ffi::AnyBuffer& x) { return static_cast<char*>(x.untyped_data()); };
   try {
-    Convolve(pool, part, parts, data(images), data(kernel), data(output));
+    Convolve(pool, part, parts, threads, data(images), data(kernel), data(output));
   } catch (const std::exception& e) {
     return ffi::Error::Internal(std::string("oneDNN: ") + e.what() + " (images " +
                                 Text(part.images) + ", kernel " + Text(part.kernel) + ")");
@@ -211,5 +221,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(UnlearnJaxConv, Conv,
                                   .Ret<ffi::AnyBuffer>()
                                   .Attr<int64_t>("phase")
                                   .Attr<int64_t>("parts")
+                                  .Attr<int64_t>("threads")
                                   .Attr<ffi::Span<const int64_t>>("strides")
                                   .Attr<ffi::Span<const int64_t>>("padding"));

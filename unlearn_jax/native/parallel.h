@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -13,12 +14,15 @@
 
 #include "xla/ffi/api/ffi.h"
 
-// Runs `part(0)` to `part(count - 1)` on the calling thread and on those of the pool that are free.
+// Runs `part(0)` to `part(count - 1)` on the calling thread and on up to `threads - 1` of the pool.
 // The caller never waits for a part that no thread has begun: all threads of the pool may be
 // callers that wait. An exception of a part is thrown to the caller.
-inline void InParallel(xla::ffi::ThreadPool& pool, int64_t count,
+inline void InParallel(xla::ffi::ThreadPool& pool, int64_t threads, int64_t count,
                        std::function<void(int64_t)> part) {
-  if (count == 1) return part(0);
+  if (threads == 1 || count == 1) {
+    for (int64_t i = 0; i < count; ++i) part(i);
+    return;
+  }
   struct Work {
     std::function<void(int64_t)> part;
     int64_t count;
@@ -44,7 +48,7 @@ inline void InParallel(xla::ffi::ThreadPool& pool, int64_t count,
   auto work = std::make_shared<Work>();
   work->part = std::move(part);
   work->count = count;
-  for (int64_t i = 1; i < count; ++i) pool.Schedule([work] { work->Help(); });
+  for (int64_t i = 1; i < std::min(threads, count); ++i) pool.Schedule([work] { work->Help(); });
   work->Help();
   // The other parts are about to end: to sleep and be woken would take longer than most of them.
   for (int spin = 0; spin < 20000 && work->finished.load() < count; ++spin)

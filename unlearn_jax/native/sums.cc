@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <exception>
+#include <string>
 #include <vector>
 
 #include "parallel.h"
@@ -37,14 +39,15 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) void AddRows(
   }
 }
 
-// a, b [M, N, C], shift [M, C] -> sums [M, 2, C]. Each of `parts` takes a share of the N rows.
+// a, b [M, N, C], shift [M, C] -> sums [M, 2, C]. Each of `threads` takes a share of the N rows.
 ffi::Error Sums(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> a, ffi::Buffer<ffi::F32> b,
                 ffi::Buffer<ffi::F32> shift, ffi::Result<ffi::Buffer<ffi::F32>> sums,
-                int64_t parts) {
-  const int64_t C = shift.dimensions().back(), M = shift.element_count() / C;
+                int64_t threads) try {
+  if (sums->element_count() == 0) return ffi::Error::Success();
+  const int64_t C = shift.dimensions().back(), M = shift.element_count() / C, parts = threads;
   const int64_t N = a.element_count() / (M * C);
   std::vector<double> totals(M * parts * 2 * C);
-  InParallel(pool, M * parts, [&](int64_t i) {
+  InParallel(pool, threads, M * parts, [&](int64_t i) {
     const int64_t m = i / parts, part = i % parts, end = N * (part + 1) / parts;
     std::vector<float> block(2 * C);
     for (int64_t r = N * part / parts; r < end; r += kRows) {
@@ -64,6 +67,8 @@ ffi::Error Sums(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> a, ffi::Buffer<ffi::
     }
   }
   return ffi::Error::Success();
+} catch (const std::exception& e) {
+  return ffi::Error::Internal(std::string("sums: ") + e.what());
 }
 
 }  // namespace
@@ -75,4 +80,4 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(UnlearnJaxSums, Sums,
                                   .Arg<ffi::Buffer<ffi::F32>>()
                                   .Arg<ffi::Buffer<ffi::F32>>()
                                   .Ret<ffi::Buffer<ffi::F32>>()
-                                  .Attr<int64_t>("parts"));
+                                  .Attr<int64_t>("threads"));

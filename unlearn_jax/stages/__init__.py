@@ -29,7 +29,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from unlearn_jax import belonging, data, norms, processes, workdir
+from unlearn_jax import belonging, data, native, norms, processes, workdir
 from unlearn_jax.arms import arm_config
 from unlearn_jax.config import default_config
 from unlearn_jax.data.augment import augmentation
@@ -116,6 +116,7 @@ def _require_same_work(config: ml_collections.ConfigDict, original: Stage,
     processes.require_same("what they are to compute", {
         "versions": workdir.versions(),
         "device": jax.local_devices()[0].device_kind,
+        "native calls": native.unavailable() or "there",  # they decide on the steps of a dispatch
         "methods": {m: find_method(m).code for m in methods},
         **{f"{s.method} {s.forget_name}".strip(): s.parts for s in (original, *retrained)}})
 
