@@ -68,8 +68,8 @@ class Choice(NamedTuple):
 # (`python -m benchmarks.formulations` times them all), and then in a whole step, where a gain on a
 # layer can vanish.
 # - oneDNN is the fastest nearly everywhere (3x3 without strides: 0.3 to 0.9 of the time of the
-#   next). Not so for the input gradient of a 1x1 convolution with strides: gathering and one product
-#   take half of its time.
+#   next). Not so for the input gradient of a 1x1 convolution with strides: gathering and one
+#   product take half of its time.
 # Where there is no oneDNN:
 # - Up to four output pixels XLA's CPU convolution is far slower than gathering the patches and
 #   multiplying matrices (2x2 pixels, 128 channels: 6 against 109 GFLOP/s); above, the copies for
