@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure, workload
-from unlearn_jax import conv, models
+from unlearn_jax import conv, models, native
 from unlearn_jax.models import Model
 from unlearn_jax.target import Target
 
@@ -55,6 +55,9 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", choices=conv.SETTINGS[1:],
                         default=["direct", "onednn", "patches", "products"], help="what to measure")
     args = parser.parse_args()
+    if native.unavailable():
+        print(f"no oneDNN: {native.unavailable()}")
+        args.settings = [setting for setting in args.settings if setting != "onednn"]
     work = workload.make_workload(args, 1)
     rows, misses = [], []
     for members in args.members:

@@ -61,6 +61,7 @@ def make_study(store, *forget_sets, **changes) -> Study:
     config = default_config()
     defaults = dict(seeds=SEEDS, train__epochs=3, train__batch_size=8, train__optimizer="sgd",
                     train__learning_rate=0.05, parallel__members=1, unlearn__method="sisa",
+                    train__recalibrate_norms="off",  # the model has no norms
                     unlearn__sisa__shards=3, unlearn__sisa__slices=2)
     config.update_from_flattened_dict(
         {k.replace("__", "."): v for k, v in {**defaults, **changes}.items()})

@@ -38,7 +38,7 @@ def run(*flags, config="configs/ft.py", cwd=ROOT, workdir="w"):
 @pytest.mark.parametrize("flags, words", [
     (["--config.train.epoch=3"], "config.train.epoch"),
     (["--config.train.epochs=many"], "many"),
-    (["--config.train.epochs=0"], "config.train.epochs is 0; allowed: at least 1"),
+    (["--config.train.epochs=0"], "config.train.epochs is 0; allowed: from 1 to"),
     (["--config.unlearn.method=scrap"], "'retrain', 'ft', 'rnd'"),
     (["--config.data.source=imagenet"], "synthetic"),
     (["--config.data.source=utkface", "--config.data.path=nowhere"], "nowhere"),
@@ -62,7 +62,8 @@ def run(*flags, config="configs/ft.py", cwd=ROOT, workdir="w"):
     (["--config=ends.py"], "calls sys.exit(0); it must return a config"),
     (["--store=taken"], "taken/original is a file"),
     (["--config.unlearn.method=vector.py:vector"], "returns the loss float32 [64]; allowed"),
-    (["--config.data.source=folder", "--config.data.path=one.csv"],
+    (["--config.data.source=folder", "--config.data.path=one.csv",
+      "--config.forget.sets=('random:0.1',)"],
      "all 36 training samples of 'folder' have the label '30'"),
 ])
 def test_mistakes_are_named_in_a_line_or_two(tmp_path, flags, words):

@@ -37,10 +37,11 @@ class Programs:
         self.size = layout.groups(len(members)).shape[1]
         longest = max(1, *(recipe.longest_epoch(m) for m in members))
         most = min(layout.steps_per_dispatch, feed.most_batches(self.size * recipe.batch_size))
-        # Even chunks: where a call cannot be cut short, few idle steps end the epoch.
-        self.chunk = -(-longest // -(-longest // most))
-        body = chunked(guarded(recipe.step, recipe.settings), self.chunk,
-                       layout.target.platform == "cpu")
+        cut_short = layout.target.platform == "cpu"
+        # A call that can be cut short is the same program for epochs of any length, so that a
+        # member's bits do not depend on the others. Else chunks are even, so that few steps idle.
+        self.chunk = most if cut_short else -(-longest // -(-longest // most))
+        body = chunked(guarded(recipe.step, recipe.settings), self.chunk, cut_short)
         select = recipe.keep == "best"
         self.start = layout.over_members(lambda v: init_carry(recipe.optimizer, v, select), (0,))
         self.step = layout.over_members(body, (0, 0, None, 0, 0, None, None), donate=(0,))

@@ -104,7 +104,11 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         unlearned, ensembles = unlearn.run()
         _evaluate(study, original, retrained, unlearned, ensembles)
         run.finish()  # the report reads run.json with its final timings
-        processes.agreed("the report", lambda: write_report(directory))
+
+        def report() -> None:
+            write_report(directory)  # what it returns is not for the other processes
+
+        processes.agreed("the report", report)
 
 
 def _require_same_work(config: ml_collections.ConfigDict, original: Stage,
