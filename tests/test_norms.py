@@ -79,9 +79,9 @@ def test_what_it_changes_is_measured_and_weights_are_not_touched(settled):
 
 
 def test_failed_members_and_those_without_validation_samples():
-    nobody = tuple(dataclasses.replace(m, validation=m.validation[:0]) for m in MEMBERS)
+    unvalidated = tuple(dataclasses.replace(m, validation=m.validation[:0]) for m in MEMBERS)
     with quick:
-        before = preparation(net(), members=nobody)
+        before = preparation(net(), members=unvalidated)
         after, found = norms.recalibrated(before, np.array([False, True]))
     assert np.isnan([found["before"], found["after"]]).all()
     for path, x in leaves(after["batch_stats"]).items():

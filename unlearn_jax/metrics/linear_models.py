@@ -120,7 +120,7 @@ def influence_step(task: str, parameters_P: np.ndarray, features_ND: np.ndarray,
     """The parameters `[1 + D]` after one step by the influence of D_f on M_O.
 
     Like the Newton step, but with the second derivatives of D_f and D_r together, which were there
-    before anybody asked for deletion.
+    before any deletion was asked for.
 
     Args:
       parameters_P: of M_O, at its minimum.
