@@ -23,8 +23,8 @@ from jax._src import compilation_cache, xla_bridge
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
+from unlearn_jax.engine.layout import BATCH, MEMBER
 from unlearn_jax.errors import InputError
-from unlearn_jax.layout import BATCH, MEMBER
 
 H200 = Path(__file__).with_name("h200.json")
 

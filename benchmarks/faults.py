@@ -417,7 +417,7 @@ def import_what_takes_long() -> None:
     os.environ.pop("XLA_FLAGS", None)  # one device, as users have
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
     import unlearn_jax.audits
-    import unlearn_jax.report.merge
+    import unlearn_jax.report.tables.merge
     import unlearn_jax.stages  # noqa: F401
 
 

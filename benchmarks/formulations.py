@@ -1,8 +1,9 @@
 """A network's convolutions, one by one, in all formulations:  python -m benchmarks.formulations
 
-From its figures the table `CHOICES` of `unlearn_jax/conv.py` was made. Each row is one phase of one
-convolution for M members in one formulation, compiled alone: in a whole network, what surrounds it
-may be fused into it. The last lines name what the table gets wrong by more than a tenth.
+From its figures the table `CHOICES` of `unlearn_jax/networks/conv.py` was made. Each row is one
+phase of one convolution for M members in one formulation, compiled alone: in a whole network, what
+surrounds it may be fused into it. The last lines name what the table gets wrong by more than a
+tenth.
 """
 
 import dataclasses
@@ -15,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure, workload
-from unlearn_jax import conv, models, native
+from unlearn_jax import models, native
 from unlearn_jax.models import Model
-from unlearn_jax.target import Target
+from unlearn_jax.networks import conv
+from unlearn_jax.system.target import Target
 
 
 @dataclasses.dataclass(frozen=True)

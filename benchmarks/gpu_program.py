@@ -33,16 +33,17 @@ from benchmarks.described import (
     launches,
     load_device,
 )
-from unlearn_jax import memory, workdir
 from unlearn_jax.config import default_config
 from unlearn_jax.data.resident import Resident
+from unlearn_jax.engine import memory
+from unlearn_jax.engine.batches import Feed
+from unlearn_jax.engine.layout import Layout
+from unlearn_jax.engine.programs import Programs
+from unlearn_jax.engine.recipe import Member, Recipe
 from unlearn_jax.errors import InputError
-from unlearn_jax.feed import Feed
-from unlearn_jax.layout import Layout
 from unlearn_jax.models import DEPTHS, STEMS, Model, build_model
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
-from unlearn_jax.population import Member, Recipe
-from unlearn_jax.programs import Programs
+from unlearn_jax.stages import workdir
 from unlearn_jax.train import Inputs, init_carry, make_loss, make_train_step
 
 # network: (pixels, batch, stem) unless flags say otherwise: an ImageNet network, and a small one

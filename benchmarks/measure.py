@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from unlearn_jax import disk, workdir
-from unlearn_jax.cpu import divide_cores, keep_freed_memory
+from unlearn_jax.stages import workdir
+from unlearn_jax.system import disk
+from unlearn_jax.system.cpu import divide_cores, keep_freed_memory
 
 
 def in_turns(runs: dict[str, Callable[[], None]], n: int, warmup: int) -> dict[str, np.ndarray]:

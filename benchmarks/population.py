@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks import measure, workload
 from benchmarks.workload import Workload
 from unlearn_jax.data.resident import Streamed
-from unlearn_jax.layout import Layout
+from unlearn_jax.engine.layout import Layout
 
 
 def main() -> None:

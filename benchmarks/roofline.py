@@ -18,7 +18,8 @@ import numpy as np
 
 from benchmarks import measure, workload
 from benchmarks.workload import Workload
-from unlearn_jax import flops, models
+from unlearn_jax import models
+from unlearn_jax.engine import flops
 from unlearn_jax.models import preprocess
 from unlearn_jax.train import Batch, init_state
 

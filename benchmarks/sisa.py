@@ -19,15 +19,16 @@ import numpy as np
 
 from benchmarks import measure
 from configs import sisa as config_file
-from unlearn_jax import checkpoints, data, workdir
+from unlearn_jax import data
 from unlearn_jax.config import check_config
+from unlearn_jax.data.splits import make_splits
 from unlearn_jax.results import Outcome
-from unlearn_jax.splits import make_splits
-from unlearn_jax.stages import prepare, sisa
+from unlearn_jax.stages import prepare, sisa, workdir
 from unlearn_jax.stages.graph import Study, original_stage, retrain_stage
 from unlearn_jax.stages.models import train_missing
 from unlearn_jax.stages.outcomes import Models
-from unlearn_jax.store import Store
+from unlearn_jax.storage import checkpoints
+from unlearn_jax.storage.store import Store
 
 SCALES = {"synthetic": "", "digits": "digits"}
 CLASSES = {"synthetic": "20-28", "digits": "class:3"}

@@ -16,11 +16,12 @@ import ml_collections
 
 from launch.local import environments
 from launch.plan import Job, Plan
-from unlearn_jax import interrupt, stages, workdir
-from unlearn_jax.conv import convolutions
+from unlearn_jax import stages
+from unlearn_jax.engine.layout import find_devices
 from unlearn_jax.errors import InputError
-from unlearn_jax.layout import find_devices
 from unlearn_jax.methods import find_method
+from unlearn_jax.networks.conv import convolutions
+from unlearn_jax.stages import workdir
 from unlearn_jax.stages.arms import Part, make_parts, plan_parts
 from unlearn_jax.stages.graph import Stage, Study, original_stage, retrain_stage, unlearn_stages
 from unlearn_jax.stages.models import make_unlearning
@@ -28,7 +29,8 @@ from unlearn_jax.stages.outcomes import predictions_key
 from unlearn_jax.stages.plan import Plan as StudyPlan
 from unlearn_jax.stages.plan import duration
 from unlearn_jax.startup import use_devices
-from unlearn_jax.store import Store
+from unlearn_jax.storage.store import Store
+from unlearn_jax.system import interrupt
 
 
 def describe(plan: Plan, where: str, pack: int) -> str:

@@ -9,12 +9,13 @@ from typing import Any
 import pandas as pd
 
 from launch.plan import Plan, Run, family
-from unlearn_jax import disk, manifest
-from unlearn_jax.cells import rows_text, safe_table
 from unlearn_jax.report import write_report
-from unlearn_jax.report.files import read_csv, write_table
-from unlearn_jax.report.merge import Source, merge_runs
-from unlearn_jax.report.stats import summarise
+from unlearn_jax.report.tables.files import read_csv, write_table
+from unlearn_jax.report.tables.merge import Source, merge_runs
+from unlearn_jax.report.tables.stats import summarise
+from unlearn_jax.storage import manifest
+from unlearn_jax.system import disk
+from unlearn_jax.system.cells import rows_text, safe_table
 
 
 def gather(plan: Plan) -> list[Path]:

@@ -14,10 +14,10 @@ from launch.plan import PLAN
 from unlearn_jax import stages
 from unlearn_jax.commandline import read_config
 from unlearn_jax.config import check_config, completed
-from unlearn_jax.conv import convolutions
 from unlearn_jax.errors import InputError
+from unlearn_jax.networks.conv import convolutions
 from unlearn_jax.startup import run, set_up, work_bar
-from unlearn_jax.store import Store
+from unlearn_jax.storage.store import Store
 
 
 def main(arguments: list[str]) -> None:

@@ -23,8 +23,8 @@ import yaml
 from unlearn_jax import commandline
 from unlearn_jax.config import TUPLES, completed, get
 from unlearn_jax.errors import InputError
-from unlearn_jax.nested import flat
-from unlearn_jax.store import canonical_json
+from unlearn_jax.storage.store import canonical_json
+from unlearn_jax.system.nested import flat
 
 CONFIG = "config"  # a sweep over config files, beside the keys of the config
 _OPEN, _CLOSE = "([{", ")]}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from launch.children import begin
 from launch.plan import Job, Plan
-from unlearn_jax import disk
+from unlearn_jax.system import disk
 
 ROOT = Path(__file__).parent.parent
 _LAST_LINES = 15

@@ -1,7 +1,7 @@
 """A sweep on a SLURM cluster: its jobs as tasks of one array, through submitit.
 
 A task runs its jobs as processes, as a local sweep does. Some time before it would be killed SLURM
-sends it a signal; it asks its processes for a checkpoint (`unlearn_jax/interrupt.py`), goes
+sends it a signal; it asks its processes for a checkpoint (`unlearn_jax/system/interrupt.py`), goes
 back into the queue and later goes on. How a job ended stands in its exit file; SLURM's
 accounting is not needed.
 """
@@ -23,9 +23,9 @@ import submitit
 from launch import processes
 from launch.local import environments
 from launch.plan import Job, Plan
-from unlearn_jax import disk
 from unlearn_jax.errors import InputError
-from unlearn_jax.interrupt import EXIT_CODE, SIGNALS
+from unlearn_jax.system import disk
+from unlearn_jax.system.interrupt import EXIT_CODE, SIGNALS
 
 SUBMITTED = "slurm.json"
 _POLL_SECONDS = 10.0

@@ -17,8 +17,8 @@ from launch.local import memory_share, run_local
 from launch.plan import Plan, make_plan
 from launch.points import grid, make_points, parse_axis, read_file
 from unlearn_jax.errors import InputError
-from unlearn_jax.interrupt import CTRL_C
 from unlearn_jax.startup import run
+from unlearn_jax.system.interrupt import CTRL_C
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -7,9 +7,9 @@ from typing import Any
 
 from absl import logging
 
-from unlearn_jax import disk
 from unlearn_jax.errors import InputError
-from unlearn_jax.nested import differing
+from unlearn_jax.system import disk
+from unlearn_jax.system.nested import differing
 
 _LOGS = "logs"
 _EARLIER_TEMP = re.compile(r"\.[a-z]+\.json\.[0-9]+")

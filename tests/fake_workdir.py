@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from unlearn_jax.report import markdown
-from unlearn_jax.report.inputs import read_run
-from unlearn_jax.report.sections import build
+from unlearn_jax.report.render import markdown
+from unlearn_jax.report.sections.page import build
+from unlearn_jax.report.tables.inputs import read_run
 
 RANGE = (20, 28)
 ORIGINAL = "0123456789abcdef"

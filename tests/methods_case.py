@@ -24,17 +24,17 @@ import numpy as np
 import toy
 from flax import traverse_util
 
-from unlearn_jax import layout
 from unlearn_jax.config import default_config
 from unlearn_jax.data.resident import Resident
-from unlearn_jax.engine import train_population
+from unlearn_jax.engine import layout
+from unlearn_jax.engine.preparation import Preparation
+from unlearn_jax.engine.recipe import Member, Recipe, Trained, init_members
+from unlearn_jax.engine.run import train_population
 from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.method import LabelSpace, Method, Prepared, Setting
 from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import Model, build_model
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
-from unlearn_jax.population import Member, Recipe, Trained, init_members
-from unlearn_jax.prepare import Preparation
 from unlearn_jax.stages.graph import method_options
 from unlearn_jax.train import Batch, Loss, TrainState, init_state, make_loss, make_train_step
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from toy import MODEL, resident
 
-from unlearn_jax import engine
 from unlearn_jax.config import default_config
 from unlearn_jax.data.resident import RowIndex
-from unlearn_jax.splits import ForgetSet, Rows, Splits
+from unlearn_jax.data.splits import ForgetSet, Rows, Splits
+from unlearn_jax.engine import run as engine
 from unlearn_jax.stages import sisa
 from unlearn_jax.stages.graph import Study, original_stage
-from unlearn_jax.store import Store
+from unlearn_jax.storage.store import Store
 from unlearn_jax.train import make_loss
 
 TRAIN, VALIDATION, TEST = np.split(np.arange(80, dtype=np.int32), [60, 70])

@@ -10,14 +10,15 @@ import pytest
 import safetensors.numpy
 from flax import traverse_util
 
-from unlearn_jax import stages, workdir
-from unlearn_jax.belonging import Gap, alternatives, doubts, notes, statistics_gaps
+from unlearn_jax import stages
 from unlearn_jax.config import check_config, default_config
 from unlearn_jax.data.synthetic import load_synthetic
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.models import build_model
-from unlearn_jax.pretrained import PREPROCESS_OF, PretrainedError
-from unlearn_jax.store import Store
+from unlearn_jax.networks.pretrained import PREPROCESS_OF, PretrainedError
+from unlearn_jax.stages import workdir
+from unlearn_jax.stages.belonging import Gap, alternatives, doubts, notes, statistics_gaps
+from unlearn_jax.storage.store import Store
 
 SIZE = 32
 

@@ -16,8 +16,9 @@ from benchmarks import (
     startup,
     sweep,
 )
-from unlearn_jax import conv, native
+from unlearn_jax import native
 from unlearn_jax.metrics import errors
+from unlearn_jax.networks import conv
 
 TINY = ["--network", "resnet4", "--width", "2", "--image-size", "8", "--batch", "4", "--steps", "2",
         "--n", "2"]

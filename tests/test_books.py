@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from toy import members, recipe, settings
 
-from unlearn_jax import books as books_module
-from unlearn_jax.books import Books
+from unlearn_jax.engine import history as books_module
+from unlearn_jax.engine.history import Books
 from unlearn_jax.optim import rate_at
 
 

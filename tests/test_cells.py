@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from test_splits import dataset, splits
 
-from unlearn_jax.cells import plain, plain_table, safe, safe_table
 from unlearn_jax.config import default_config
 from unlearn_jax.data.dataset import Dropped
 from unlearn_jax.labels import histogram
-from unlearn_jax.report.files import read_csv
-from unlearn_jax.workdir import claim
+from unlearn_jax.report.tables.files import read_csv
+from unlearn_jax.stages.workdir import claim
+from unlearn_jax.system.cells import plain, plain_table, safe, safe_table
 
 FORMULAS = ["=1+1", "+1+1", "-2-3", "@SUM(A1)", "=cmd|' /C calc'!A0", "\t=1", "\r=1", "\n=1",
             "-x.png", "+", "-", "\uff1d1+1", "'=1", "''=1", "'-0.5"]

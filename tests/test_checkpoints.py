@@ -15,8 +15,9 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
-from unlearn_jax import checkpoints, disk, metadata
-from unlearn_jax.checkpoints import CheckpointError, describe, restore, save
+from unlearn_jax.storage import checkpoints, metadata
+from unlearn_jax.storage.checkpoints import CheckpointError, describe, restore, save
+from unlearn_jax.system import disk
 
 
 def population(seed: int = 0) -> dict:
@@ -346,7 +347,8 @@ CHILD = """
 import sys, time
 import numpy as np
 from orbax.checkpoint import v1 as ocp
-from unlearn_jax import checkpoints, disk, metadata
+from unlearn_jax.storage import checkpoints, metadata
+from unlearn_jax.system import disk
 directory, where = sys.argv[1:]
 def hang(*args, **kwargs):
     print("hanging", flush=True)

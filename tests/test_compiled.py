@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from unlearn_jax import compiled
+from unlearn_jax.system import compiled
 
 ROOT = Path(__file__).parents[1]
 _PROGRAM = """
 import sys
 from pathlib import Path
 import jax, jax.numpy as jnp
-from unlearn_jax import compiled
+from unlearn_jax.system import compiled
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 compiled.keep_in(Path(sys.argv[1]))
 hits = []

@@ -9,15 +9,16 @@ from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from unlearn_jax import conv, native
-from unlearn_jax.conv import (
+from unlearn_jax import native
+from unlearn_jax.networks import conv
+from unlearn_jax.networks.conv import (
     DIMENSION_NUMBERS,
     SETTINGS,
     Convolution,
     convolutions,
     member_conv,
 )
-from unlearn_jax.target import Target, tracing_for
+from unlearn_jax.system.target import Target, tracing_for
 
 TWO_CORES = Target("cpu", threads=2)
 

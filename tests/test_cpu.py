@@ -8,7 +8,7 @@ import pytest
 PROGRAM = """
 import resource, sys, threading
 import numpy as np
-from unlearn_jax.cpu import keep_freed_memory
+from unlearn_jax.system.cpu import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
@@ -36,8 +36,8 @@ def test_memory_that_was_freed_costs_no_page_faults(how, fewest, most):
     ("3", "", "3"), ("0", "", str(len(os.sched_getaffinity(0)))),
     ("3", "--xla_force_host_platform_device_count=2", "2")])
 def test_a_cpu_counts_as_several_devices(asked, flags, found):
-    program = (f"import jax; from unlearn_jax.cpu import divide_cores; divide_cores({asked}); "
-               "print(len(jax.devices('cpu')))")
+    program = (f"import jax; from unlearn_jax.system.cpu import divide_cores; "
+               f"divide_cores({asked}); print(len(jax.devices('cpu')))")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
                           check=True, env={**os.environ, "XLA_FLAGS": flags})
     assert done.stdout.strip() == found

@@ -5,8 +5,8 @@ import pytest
 from test_splits import dataset
 
 from unlearn_jax.data.inject import Group, Injection, choose_injection, stamp
+from unlearn_jax.data.splits import make_splits
 from unlearn_jax.errors import InputError
-from unlearn_jax.splits import make_splits
 
 AGES = np.tile(np.arange(20, 30), 10)
 TRAIN = np.arange(60, dtype=np.int32)

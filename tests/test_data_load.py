@@ -15,8 +15,8 @@ from unlearn_jax.data import quality, stratified
 from unlearn_jax.data.dataset import Dropped
 from unlearn_jax.data.decode import UnusableImage, check_image, decode_image
 from unlearn_jax.data.source import Source, in_memory
+from unlearn_jax.data.splits import make_splits
 from unlearn_jax.errors import InputError
-from unlearn_jax.splits import make_splits
 from unlearn_jax.stages import (
     asked_by_number,
     lost_unasked,

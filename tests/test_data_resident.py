@@ -3,8 +3,8 @@ import pytest
 
 from unlearn_jax.data.augment import Augmentation, render_copies
 from unlearn_jax.data.resident import Resident, Streamed, make_resident
+from unlearn_jax.data.splits import Rows
 from unlearn_jax.data.synthetic import load_synthetic
-from unlearn_jax.splits import Rows
 
 DATASET = load_synthetic(6, 8, 0, 0.0)
 SETTINGS = Augmentation(10.0, 0.1, 0.2, True)

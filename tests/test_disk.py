@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from unlearn_jax import disk, startup
+from unlearn_jax import startup
+from unlearn_jax.system import disk
 
 
 def names(directory):
@@ -151,7 +152,8 @@ def test_a_file_that_cannot_be_is_refused_with_its_name(tmp_path):
 _WRITES = """
 import sys, time
 from pathlib import Path
-from unlearn_jax import disk, startup
+from unlearn_jax import startup
+from unlearn_jax.system import disk
 def slowly(f):
     f.write(b"half")
     f.flush()

@@ -21,10 +21,12 @@ from toy import (
     tree_close,
 )
 
-from unlearn_jax import checkpoints, engine, feed
-from unlearn_jax.engine import train_population
-from unlearn_jax.layout import Program
-from unlearn_jax.population import Pass, init_members
+from unlearn_jax.engine import batches
+from unlearn_jax.engine import run as engine
+from unlearn_jax.engine.layout import Program
+from unlearn_jax.engine.recipe import Pass, init_members
+from unlearn_jax.engine.run import train_population
+from unlearn_jax.storage import checkpoints
 
 MODEL = LinearModel()
 
@@ -70,7 +72,7 @@ def test_streamed_images_give_the_same_numbers_to_the_bit(where):
 
 
 def test_a_streamed_run_holds_few_images_on_the_device(monkeypatch):
-    monkeypatch.setattr(feed, "_CALL_BYTES", 3 * 8 * 12 * 2)  # two batches of three members
+    monkeypatch.setattr(batches, "_CALL_BYTES", 3 * 8 * 12 * 2)  # two batches of three members
     whole = train(members(), where=layout(steps=32), data=streamed(), bar=Bar)
     # 24 samples are three batches: calls of two, the last one half empty
     assert Bar.last.counts == [0] + 3 * [16 + 16 + 9, 8 + 1]

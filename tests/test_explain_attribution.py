@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_population as tiny
 
-from unlearn_jax.explain.attribution import (
+from unlearn_jax.attribution.attribution import (
     class_activation_map,
     explained_value,
     grad_cam,

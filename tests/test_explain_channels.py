@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from unlearn_jax.explain.channels import match_channels, noise_floor, partner_means
+from unlearn_jax.attribution.channels import match_channels, noise_floor, partner_means
 
 R = np.random.default_rng(0)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from unlearn_jax.explain.likeness import KINDS, finite_mean, likeness, unit_maps
+from unlearn_jax.attribution.likeness import KINDS, finite_mean, likeness, unit_maps
 
 R = np.random.default_rng(0)
 

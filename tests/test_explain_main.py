@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import tiny_population as tiny
 
-from unlearn_jax import interrupt, stages, startup
+from unlearn_jax import stages, startup
+from unlearn_jax.attribution.likeness import unit_maps
 from unlearn_jax.config import check_config, default_config
 from unlearn_jax.explain import __main__ as command
-from unlearn_jax.explain.likeness import unit_maps
-from unlearn_jax.report import layers
-from unlearn_jax.report.inputs import read_run
-from unlearn_jax.store import Store
+from unlearn_jax.report.sections import layers
+from unlearn_jax.report.tables.inputs import read_run
+from unlearn_jax.storage.store import Store
+from unlearn_jax.system import interrupt
 
 METHODS = {"original", "retrain", "ft"}
 

@@ -10,16 +10,16 @@ import pytest
 import tiny_population as tiny
 from toy import layout
 
-from unlearn_jax.data.resident import Streamed
-from unlearn_jax.explain.attribution import (
+from unlearn_jax.attribution.attribution import (
     explained_value,
     grad_cam,
     midpoints,
     pixel_attributions,
     stage_activations,
 )
-from unlearn_jax.explain.population import Explainer, Settings
-from unlearn_jax.layout import Program
+from unlearn_jax.attribution.population import Explainer, Settings
+from unlearn_jax.data.resident import Streamed
+from unlearn_jax.engine.layout import Program
 
 # The tests compile much and compute little.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0,

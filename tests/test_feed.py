@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from toy import layout, resident, streamed
 
-from unlearn_jax import feed as feed_module
-from unlearn_jax.feed import Feed, Queue
+from unlearn_jax.engine import batches as feed_module
+from unlearn_jax.engine.batches import Feed, Queue
 
 IMAGES = np.asarray(resident().images)
 ROWS_GTB = np.random.default_rng(0).integers(-40, 40, (3, 6, 4)).astype(np.int32)

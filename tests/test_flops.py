@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from toy import layout, members, recipe, small_network, train
 
-from unlearn_jax import conv, flops, memory
-from unlearn_jax.conv import convolutions
-from unlearn_jax.feed import Feed
-from unlearn_jax.layout import Program
-from unlearn_jax.programs import Programs
+from unlearn_jax.engine import flops, memory
+from unlearn_jax.engine.batches import Feed
+from unlearn_jax.engine.layout import Program
+from unlearn_jax.engine.programs import Programs
+from unlearn_jax.networks import conv
+from unlearn_jax.networks.conv import convolutions
 from unlearn_jax.train import Inputs, init_carry
 
 SHAPE = jax.ShapeDtypeStruct((5, 3), jnp.float32)

@@ -16,15 +16,15 @@ from toy import LinearModel, layout, members, recipe, resident, settings
 from unlearn_jax.config import default_config
 from unlearn_jax.data.augment import Augmentation, render_copies
 from unlearn_jax.data.dataset import Dataset
+from unlearn_jax.data.splits import make_splits
 from unlearn_jax.data.synthetic import load_synthetic
-from unlearn_jax.engine import train_population
+from unlearn_jax.engine.recipe import Member, Pass, epoch_batches, init_members
+from unlearn_jax.engine.run import train_population
 from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.method import LabelSpace, Setting
 from unlearn_jax.methods.rnd import draw_labels
 from unlearn_jax.models import build_model
 from unlearn_jax.optim import OptimizerSettings, make_optimizer, rate_at
-from unlearn_jax.population import Member, Pass, epoch_batches, init_members
-from unlearn_jax.splits import make_splits
 from unlearn_jax.train import Batch, init_state, make_loss, make_train_step
 
 MESSAGE = ("these numbers differ from those when this test was written; if that is meant "

@@ -12,10 +12,12 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks import gpu_program
 from benchmarks.described import H200, compile_for_gpu, described_mesh, load_device, missing
+from unlearn_jax.attribution import attribution
 from unlearn_jax.config import default_config
 from unlearn_jax.data import augment
-from unlearn_jax.explain import attribution
-from unlearn_jax.layout import Layout
+from unlearn_jax.engine.layout import Layout
+from unlearn_jax.engine.predict import make_predictor
+from unlearn_jax.engine.recipe import Recipe
 from unlearn_jax.methods.importance import sample_gradients
 from unlearn_jax.metrics import (
     attacks,
@@ -31,8 +33,6 @@ from unlearn_jax.metrics import (
     relearn,
 )
 from unlearn_jax.models import build_model
-from unlearn_jax.population import Recipe
-from unlearn_jax.predict import make_predictor
 from unlearn_jax.train import Batch, make_loss
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "it is there")

@@ -15,9 +15,10 @@ from benchmarks.described import (
     load_device,
     missing,
 )
-from unlearn_jax import memory, norm
+from unlearn_jax.engine import memory
+from unlearn_jax.engine.layout import Layout
 from unlearn_jax.errors import InputError
-from unlearn_jax.layout import Layout
+from unlearn_jax.networks import norm
 
 compiles = pytest.mark.skipif(bool(missing()), reason=missing() or "it is there")
 

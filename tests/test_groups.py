@@ -18,9 +18,9 @@ from toy import (
     train,
 )
 
-from unlearn_jax import engine
-from unlearn_jax.groups import Group, joined, regrouped
-from unlearn_jax.population import init_members
+from unlearn_jax.engine import run as engine
+from unlearn_jax.engine.groups import Group, joined, regrouped
+from unlearn_jax.engine.recipe import init_members
 
 MODEL = LinearModel()
 

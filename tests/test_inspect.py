@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unlearn_jax import checkpoints
-from unlearn_jax.inspect import main
-from unlearn_jax.store import Store, stage_key
+from unlearn_jax.inspect.__main__ import main
+from unlearn_jax.storage import checkpoints
+from unlearn_jax.storage.store import Store, stage_key
 
 ROOT = Path(__file__).parents[1]
 
@@ -135,7 +135,7 @@ def test_without_norms_reads_neither_arrays_nor_jax(original):
     for file in (original / "checkpoint" / "arrays").rglob("*"):
         if file.is_file():
             file.write_bytes(b"x" * file.stat().st_size)
-    code = ("import sys; from unlearn_jax.inspect import main; "
+    code = ("import sys; from unlearn_jax.inspect.__main__ import main; "
             f"assert main([{str(original)!r}, '--no-norms']) == 0; "
             f"assert main([{str(original.parents[1])!r}]) == 0; "
             "assert 'jax' not in sys.modules and 'orbax' not in sys.modules")
@@ -174,7 +174,7 @@ def test_many_members_are_announced(capsys, tmp_path):
 
 def test_arrays_are_read_in_groups(capsys, original, monkeypatch):
     whole = load(capsys, original)
-    monkeypatch.setattr("unlearn_jax.inspect_tree._GROUP_BYTES", 40)
+    monkeypatch.setattr("unlearn_jax.inspect.tree._GROUP_BYTES", 40)
     groups = []
     read = checkpoints.restore_leaves
     monkeypatch.setattr(checkpoints, "restore_leaves",

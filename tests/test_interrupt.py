@@ -6,8 +6,8 @@ import signal
 import pytest
 from toy import Bar, Memory, assert_same, members, train
 
-from unlearn_jax import interrupt
 from unlearn_jax.startup import run
+from unlearn_jax.system import interrupt
 
 
 @pytest.fixture

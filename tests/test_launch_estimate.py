@@ -8,10 +8,10 @@ from launch import estimate
 from launch.estimate import describe, plan_job
 from launch.plan import make_plan
 from launch.points import make_points
-from unlearn_jax import interrupt
-from unlearn_jax.conv import _setting
 from unlearn_jax.errors import InputError
-from unlearn_jax.store import Store
+from unlearn_jax.networks.conv import _setting
+from unlearn_jax.storage.store import Store
+from unlearn_jax.system import interrupt
 
 # ml_collections loads config files in a way that Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

@@ -6,9 +6,9 @@ import pytest
 from launch.plan import family, make_plan
 from launch.points import grid, make_points, parse_axis
 from launch.taken import take
-from unlearn_jax import manifest
 from unlearn_jax.commandline import read_config
 from unlearn_jax.errors import InputError
+from unlearn_jax.storage import manifest
 
 FT = "configs/ft.py"
 # ml_collections loads config files in a way that Python is about to drop.

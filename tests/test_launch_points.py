@@ -4,7 +4,7 @@ from launch import points
 from launch.points import grid, make_points, parse_axis, read_file, split_values
 from unlearn_jax.config import TUPLES
 from unlearn_jax.errors import InputError
-from unlearn_jax.store import canonical_json
+from unlearn_jax.storage.store import canonical_json
 
 FT = "configs/ft.py"
 # ml_collections loads config files in a way that Python is about to drop.

@@ -4,7 +4,7 @@ import pytest
 
 from launch import estimate, sweep
 from unlearn_jax.errors import InputError
-from unlearn_jax.interrupt import CTRL_C
+from unlearn_jax.system.interrupt import CTRL_C
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 

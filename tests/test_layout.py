@@ -7,9 +7,9 @@ from toy import layout
 
 from unlearn_jax import native
 from unlearn_jax.config import default_config
+from unlearn_jax.engine.layout import make_layout, members_of_a_call
 from unlearn_jax.errors import InputError
-from unlearn_jax.layout import make_layout, members_of_a_call
-from unlearn_jax.target import Target
+from unlearn_jax.system.target import Target
 
 
 def parallel(**changes):

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from fake_workdir import write_workdir
 
-from unlearn_jax import disk, manifest
 from unlearn_jax.errors import InputError
 from unlearn_jax.explain.finished import read_finished
 from unlearn_jax.report import write_report
 from unlearn_jax.report.__main__ import main
-from unlearn_jax.report.files import ReportError
-from unlearn_jax.report.merge import Source, merge_runs
+from unlearn_jax.report.tables.files import ReportError
+from unlearn_jax.report.tables.merge import Source, merge_runs
+from unlearn_jax.storage import manifest
+from unlearn_jax.system import disk
 
 READ = ("results.csv", "data.json", "run.json", "history.csv",
         "predictions/ft.20-28.2.forget.npz", "manifest.json")
@@ -60,7 +61,7 @@ def test_a_report_takes_its_own_files_up(run, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("unlearn_jax.report.markdown.render", killed)
+    monkeypatch.setattr("unlearn_jax.report.render.markdown.render", killed)
     with pytest.raises(KeyboardInterrupt):
         write_report(run)
     assert manifest.read(run) == before  # of files that may be half of one report, half of another
@@ -123,6 +124,6 @@ def test_other_formats_are_named(run):
 
 
 def test_it_is_read_without_jax():
-    code = "import sys; from unlearn_jax import manifest; sys.exit('jax' in sys.modules)"
+    code = "import sys; from unlearn_jax.storage import manifest; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code],
                           cwd=Path(__file__).parents[1]).returncode == 0

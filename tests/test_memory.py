@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from toy import layout
 
-from unlearn_jax import memory
 from unlearn_jax.config import default_config
+from unlearn_jax.engine import memory
 
 
 def device(**stats):

@@ -4,8 +4,8 @@ import shutil
 import numpy as np
 import pytest
 
-from unlearn_jax import metadata
-from unlearn_jax.metadata import CheckpointError
+from unlearn_jax.storage import metadata
+from unlearn_jax.storage.metadata import CheckpointError
 
 LEAVES = {"params/w": {"shape": [3, 2], "dtype": "bfloat16", "digest": "00"}}
 

@@ -19,12 +19,12 @@ from tiny_population import (
 )
 from toy import LinearModel, layout, tree_close
 
+from unlearn_jax.engine.preparation import Preparation
+from unlearn_jax.engine.recipe import init_members
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS, fisher
 from unlearn_jax.methods.fisher import variances
 from unlearn_jax.methods.importance import retained
-from unlearn_jax.population import init_members
-from unlearn_jax.prepare import Preparation
 from unlearn_jax.train import make_loss
 
 TASKS = ["regression", "classification"]

@@ -19,6 +19,8 @@ from tiny_population import (
 )
 from toy import LinearModel, layout, tree_close
 
+from unlearn_jax.engine.preparation import Preparation
+from unlearn_jax.engine.recipe import Pass, init_members
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods.importance import (
     batch_importance,
@@ -28,8 +30,6 @@ from unlearn_jax.methods.importance import (
     retained,
     sample_batch_size,
 )
-from unlearn_jax.population import Pass, init_members
-from unlearn_jax.prepare import Preparation
 from unlearn_jax.train import make_loss
 
 

@@ -21,6 +21,7 @@ from toy_teachers import (
     walk,
 )
 
+from unlearn_jax.engine.recipe import epoch_batches
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods.kgltop1 import (
     CONTRAST,
@@ -32,7 +33,6 @@ from unlearn_jax.methods.kgltop1 import (
     contrast_progress,
 )
 from unlearn_jax.methods.probabilities import class_logits
-from unlearn_jax.population import epoch_batches
 from unlearn_jax.train import TrainState, make_loss
 
 RNG = np.random.default_rng(0)

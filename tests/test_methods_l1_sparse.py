@@ -14,10 +14,10 @@ from methods_case import (
 )
 from toy import LinearModel, layout, members, recipe, resident, settings, tree_close
 
-from unlearn_jax.engine import train_population
+from unlearn_jax.engine.recipe import init_members
+from unlearn_jax.engine.run import train_population
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS
-from unlearn_jax.population import init_members
 
 KEY = jax.random.key(0)
 METHOD = METHODS["l1_sparse"]

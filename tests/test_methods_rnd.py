@@ -7,12 +7,12 @@ import pytest
 from methods_case import linear_batch, linear_setting, linear_state
 from toy import LinearModel, layout, members, recipe, resident, settings
 
-from unlearn_jax.engine import train_population
+from unlearn_jax.engine.recipe import init_members
+from unlearn_jax.engine.run import train_population
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.method import LabelSpace
 from unlearn_jax.methods.rnd import draw_labels
-from unlearn_jax.population import init_members
 
 CLASSES = LabelSpace(0, 1, 4, 1.0)
 

@@ -18,12 +18,12 @@ from methods_case import (
 )
 from toy import LinearModel, layout, members, recipe, resident, settings, tree_close
 
-from unlearn_jax.engine import train_population
+from unlearn_jax.engine.preparation import Preparation
+from unlearn_jax.engine.recipe import init_members
+from unlearn_jax.engine.run import train_population
 from unlearn_jax.errors import ConfigError, InputError
 from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.salun import most_salient
-from unlearn_jax.population import init_members
-from unlearn_jax.prepare import Preparation
 from unlearn_jax.train import make_loss
 
 KEY = jax.random.key(0)

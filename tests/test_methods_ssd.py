@@ -18,13 +18,13 @@ from tiny_population import (
 )
 from toy import LinearModel, layout, tree_close
 
+from unlearn_jax.engine.preparation import Preparation
+from unlearn_jax.engine.recipe import init_members
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS, ssd
 from unlearn_jax.methods.importance import batch_importance as importance_of
 from unlearn_jax.methods.importance import every_sample, forgotten
 from unlearn_jax.methods.ssd import dampened
-from unlearn_jax.population import init_members
-from unlearn_jax.prepare import Preparation
 from unlearn_jax.train import make_loss
 
 FROZEN = (r"stem_norm/scale", r"^output")

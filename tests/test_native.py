@@ -13,7 +13,7 @@ import pytest
 from jax import lax
 
 from unlearn_jax import native
-from unlearn_jax.conv import DIMENSION_NUMBERS
+from unlearn_jax.networks.conv import DIMENSION_NUMBERS
 
 needs_native = pytest.mark.skipif(bool(native.unavailable()), reason=native.unavailable())
 

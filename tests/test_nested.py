@@ -2,7 +2,7 @@
 
 import pytest
 
-from unlearn_jax.nested import differing, flat
+from unlearn_jax.system.nested import differing, flat
 
 
 def test_dotted_keys():

@@ -7,9 +7,11 @@ import pytest
 from flax import linen as nn
 from toy import layout, tree_close
 
-from unlearn_jax import native, norm, target
+from unlearn_jax import native
 from unlearn_jax.config import default_config
 from unlearn_jax.models import build_model
+from unlearn_jax.networks import norm
+from unlearn_jax.system import target
 
 KEY = jax.random.key(0)
 EPSILON = 1e-3

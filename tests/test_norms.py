@@ -9,9 +9,10 @@ import pytest
 import tiny_population as tiny
 from tiny_population import MEMBERS, leaves, net, one, preparation, quick, resident
 
-from unlearn_jax import checkpoints, norms
 from unlearn_jax.config import default_config
+from unlearn_jax.engine import recalibration
 from unlearn_jax.stages.graph import original_stage
+from unlearn_jax.storage import checkpoints
 
 MOMENTUM = 0.9
 
@@ -19,7 +20,7 @@ MOMENTUM = 0.9
 def test_the_statistics_of_a_batch_are_those_that_training_steps_move_to():
     model, images = net(), resident().images[:8]
     variables = one(tiny.variables(model))
-    found = leaves(norms.batch_statistics(model, variables, images))
+    found = leaves(recalibration.batch_statistics(model, variables, images))
     _, stepped = model.apply(variables, images, train=True)
     for path, old in leaves(variables["batch_stats"]).items():
         expected = MOMENTUM * old + (1 - MOMENTUM) * found[path]
@@ -30,13 +31,13 @@ def test_the_statistics_of_a_batch_are_those_that_training_steps_move_to():
 def test_frozen_norms_keep_their_own():
     model = net(frozen=("stem",))
     variables = one(tiny.variables(model))
-    found = leaves(norms.batch_statistics(model, variables, resident().images[:8]))
+    found = leaves(recalibration.batch_statistics(model, variables, resident().images[:8]))
     own = leaves(variables["batch_stats"])
     same = {path for path in own if np.array_equal(found[path], own[path])}
     assert same == {path for path in own if path.startswith("stem_norm")}
     with quick:
         before = preparation(model)
-        after, _ = norms.recalibrated(before, np.array([False, False]))
+        after, _ = recalibration.recalibrated(before, np.array([False, False]))
     for path, x in leaves(after["batch_stats"]).items():
         unmoved = np.array_equal(x, leaves(before.variables["batch_stats"])[path])
         assert unmoved == path.startswith("stem_norm"), path
@@ -46,7 +47,7 @@ def test_frozen_norms_keep_their_own():
 def settled():
     with quick:
         before = preparation(net())
-        return before, *norms.recalibrated(before, np.array([False, False]))
+        return before, *recalibration.recalibrated(before, np.array([False, False]))
 
 
 def test_each_member_has_the_mean_over_its_own_batches(settled):
@@ -57,7 +58,7 @@ def test_each_member_has_the_mean_over_its_own_batches(settled):
         batches = [np.resize(rows, 8 * -(-len(rows) // 8))[i:i + 8]
                    for i in range(0, len(rows), 8)]
         weights = [min(8, len(rows) - 8 * i) for i in range(len(batches))]
-        found = [leaves(norms.batch_statistics(before.model, one(before.variables, m),
+        found = [leaves(recalibration.batch_statistics(before.model, one(before.variables, m),
                                                data.images[jnp.asarray(b)])) for b in batches]
         for path, x in leaves(one(after["batch_stats"], m)).items():
             mean = np.average([f[path] for f in found], axis=0, weights=weights)
@@ -82,7 +83,7 @@ def test_failed_members_and_those_without_validation_samples():
     unvalidated = tuple(dataclasses.replace(m, validation=m.validation[:0]) for m in MEMBERS)
     with quick:
         before = preparation(net(), members=unvalidated)
-        after, found = norms.recalibrated(before, np.array([False, True]))
+        after, found = recalibration.recalibrated(before, np.array([False, True]))
     assert np.isnan([found["before"], found["after"]]).all()
     for path, x in leaves(after["batch_stats"]).items():
         own = leaves(before.variables["batch_stats"])[path]
@@ -96,17 +97,17 @@ def test_few_steps_are_told_from_many(setting, epochs, variant, expected):
     c = default_config()
     c.train.recalibrate_norms, c.train.epochs, c.model.variant = setting, epochs, variant
     rows = 1800  # 29 steps an epoch: of the embedded default
-    assert norms.recalibrates(c, rows) == expected
+    assert recalibration.recalibrates(c, rows) == expected
     # The figure of 24 steps at 0.99.
     c.train.epochs, c.train.batch_size, c.model.variant = 1, 64, "keras"
-    assert norms.share_left(c, 24 * 64) == pytest.approx(0.786, abs=1e-3)
+    assert recalibration.share_left(c, 24 * 64) == pytest.approx(0.786, abs=1e-3)
 
 
 def test_the_warning_has_the_figures():
     metadata = {"before": [8.5, 8.62, np.nan], "after": [6.8, 6.82, np.nan]}
-    text = norms.in_words(0.786, "years", metadata)
+    text = recalibration.in_words(0.786, "years", metadata)
     assert "leaves 79 %" in text and "6.81 years instead of 8.56" in text
-    assert "recalibrate_norms='off'" in norms.in_words(0.786, "years", None)
+    assert "recalibrate_norms='off'" in recalibration.in_words(0.786, "years", None)
 
 
 def test_recalibrated_models_have_keys_of_their_own():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toy import LinearModel, layout, members, recipe
 
-from unlearn_jax.population import WALKS, Pass, epoch_batches, init_members, member_keys
+from unlearn_jax.engine.recipe import WALKS, Pass, epoch_batches, init_members, member_keys
 
 MODEL = LinearModel()
 

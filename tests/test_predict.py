@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 from toy import LinearModel, crowded, layout, resident, streamed
 
-from unlearn_jax import memory
-from unlearn_jax.feed import Feed
-from unlearn_jax.layout import Program
-from unlearn_jax.population import init_members
-from unlearn_jax.predict import (
+from unlearn_jax.engine import memory
+from unlearn_jax.engine.batches import Feed
+from unlearn_jax.engine.layout import Program
+from unlearn_jax.engine.predict import (
     in_batches,
     make_predictor,
     make_validator,
     predict,
     stack_batches,
 )
+from unlearn_jax.engine.recipe import init_members
 from unlearn_jax.train import make_loss
 
 

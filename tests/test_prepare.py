@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from toy import LinearModel, crowded, layout, members, resident, settings, streamed, tree_close
 
-from unlearn_jax import memory
-from unlearn_jax.engine import train_population
+from unlearn_jax.engine import memory
+from unlearn_jax.engine.preparation import Preparation
+from unlearn_jax.engine.recipe import Pass, Recipe, init_members
+from unlearn_jax.engine.run import train_population
 from unlearn_jax.optim import make_optimizer
-from unlearn_jax.population import Pass, Recipe, init_members
-from unlearn_jax.prepare import Preparation
 from unlearn_jax.train import make_loss, make_train_step
 
 MODEL = LinearModel()

@@ -21,10 +21,10 @@ from published_networks import (
     vggface2_weights,
 )
 
-from unlearn_jax import pretrained
 from unlearn_jax.config import default_config
 from unlearn_jax.models import build_model
-from unlearn_jax.pretrained import PretrainedError, load_members, load_pretrained
+from unlearn_jax.networks import pretrained
+from unlearn_jax.networks.pretrained import PretrainedError, load_members, load_pretrained
 
 COMPILE_FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 

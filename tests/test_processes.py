@@ -13,10 +13,10 @@ from toy import Memory, layout, members, train
 from two_processes import results
 
 from launch.distributed import free_port
-from unlearn_jax import checkpoints
 from unlearn_jax.errors import ConfigError, InputError
-from unlearn_jax.processes import Place, agreed, joined, require_same
-from unlearn_jax.store import read_marker
+from unlearn_jax.storage import checkpoints
+from unlearn_jax.storage.store import read_marker
+from unlearn_jax.system.processes import Place, agreed, joined, require_same
 
 HERE = Path(__file__).parent
 ENV = {**{k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}, "PYTHONPATH": str(HERE.parent)}
@@ -99,7 +99,7 @@ def test_mismatches_are_named(two):
 FAILING = """
 import sys
 from pathlib import Path
-from unlearn_jax import processes
+from unlearn_jax.system import processes
 from unlearn_jax.errors import InputError
 with processes.joined(processes.Place(sys.argv[2], 2, int(sys.argv[1])), timeout=900):
     if sys.argv[1] == sys.argv[3]:
@@ -133,8 +133,8 @@ def test_impossible_places_are_refused(given, words):
 
 ALL_LEAVE = """
 import sys
-from unlearn_jax import processes
-from unlearn_jax.interrupt import leave
+from unlearn_jax.system import processes
+from unlearn_jax.system.interrupt import leave
 with processes.joined(processes.Place(sys.argv[2], 2, int(sys.argv[1])), timeout=900):
     processes.wait("both")
     leave()

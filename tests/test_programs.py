@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from toy import Bar, crowded, layout, members, recipe, small_network, train, tree_close
 
-from unlearn_jax import memory
-from unlearn_jax.engine import PopulationRun
+from unlearn_jax.engine import memory
+from unlearn_jax.engine.batches import Feed
+from unlearn_jax.engine.recipe import init_members
+from unlearn_jax.engine.run import PopulationRun
 from unlearn_jax.errors import InputError
-from unlearn_jax.feed import Feed
-from unlearn_jax.population import init_members
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 

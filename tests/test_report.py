@@ -19,20 +19,15 @@ from fake_workdir import (
     write_workdir,
 )
 
-from unlearn_jax.report import (
-    ReportError,
-    figures,
-    html,
-    markdown,
-    picture,
-    write_report,
-)
+from unlearn_jax.report import ReportError, write_report
 from unlearn_jax.report.__main__ import main
-from unlearn_jax.report.document import Cell, Table
-from unlearn_jax.report.inputs import read_run
-from unlearn_jax.report.predictions import parse_prediction_name
-from unlearn_jax.report.sections import build
-from unlearn_jax.report.stats import estimate, summarise
+from unlearn_jax.report.figures import results
+from unlearn_jax.report.render import html, markdown, picture
+from unlearn_jax.report.render.document import Cell, Table
+from unlearn_jax.report.sections.page import build
+from unlearn_jax.report.tables.inputs import read_run
+from unlearn_jax.report.tables.predictions import parse_prediction_name
+from unlearn_jax.report.tables.stats import estimate, summarise
 
 T2 = 4.302652729911275  # Student's t, 97.5 %, two degrees of freedom (any printed table)
 ATTACK = "<script>alert('x')</script> | `a` *b* [c](d) \"&amp;"
@@ -234,8 +229,8 @@ def test_every_model_may_fail(tmp_path, coarse):
 
 
 def test_many_forget_sets_say_which_are_drawn(tmp_path, coarse, monkeypatch):
-    monkeypatch.setattr(figures, "MOST_SETS", 1)
-    monkeypatch.setattr("unlearn_jax.report.sections.MOST_SETS", 1)
+    monkeypatch.setattr(results, "MOST_SETS", 1)
+    monkeypatch.setattr("unlearn_jax.report.sections.page.MOST_SETS", 1)
     path = write_workdir(tmp_path, samples=12, sets=("20-28", "28-36"))
     write_report(path)
     assert not list(path.glob("figures/*28-36*"))

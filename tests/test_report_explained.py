@@ -3,9 +3,9 @@
 import pytest
 from fake_workdir import write_csv, write_workdir
 
-from unlearn_jax.report import explained
-from unlearn_jax.report.inputs import read_run
-from unlearn_jax.report.stats import estimate, estimate_pairs
+from unlearn_jax.report.sections import explained
+from unlearn_jax.report.tables.inputs import read_run
+from unlearn_jax.report.tables.stats import estimate, estimate_pairs
 
 VALUES = (0.1, 0.2, 0.6)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from fake_workdir import write_csv, write_workdir
 
-from unlearn_jax.report import explained_figures
-from unlearn_jax.report.inputs import read_run
+from unlearn_jax.report.figures import explanations
+from unlearn_jax.report.tables.inputs import read_run
 
 MODELS = (("original", 0), ("retrain", 12), ("ft", 2))
 
@@ -20,14 +20,14 @@ def run(tmp_path):
              epochs=[e for _, e in MODELS], set_names=["forget", "retain"],
              sets=["forget", "retain"], images=np.zeros((2, 8, 8, 3)), labels=np.array([20, 40]),
              values=np.ones((3, 2)), ig=maps, gradcam=maps, mean_ig=maps, mean_gradcam=maps)
-    write_csv(path / "channels.csv", explained_figures._CHANNELS, [
+    write_csv(path / "channels.csv", explanations._CHANNELS, [
         (m, "20-28", e, s, name, "stage 4", c, (c + 1) * (2 if name == "forget" else 1), 2)
         for m, e in MODELS for s in (0, 1) for name in ("forget", "retain") for c in (0, 1)])
     return read_run(path)
 
 
 def test_changes_of_channels_can_be_pointed_at(run):
-    figures = {f.file: f.plot for f in explained_figures.draw(run, "20-28")}
+    figures = {f.file: f.plot for f in explanations.draw(run, "20-28")}
     assert len(figures) == 5
     assert [name for name, plot in figures.items() if plot] == ["explained-channels-20-28.png"]
     [panel] = figures["explained-channels-20-28.png"].panels

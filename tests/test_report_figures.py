@@ -7,12 +7,14 @@ import pytest
 from fake_workdir import change_json, write_workdir
 from PIL import Image
 
-from unlearn_jax.report import ReportError, hover, reference_figures, sample_figures
-from unlearn_jax.report.figures import draw_all, histograms
-from unlearn_jax.report.inputs import Model, read_run
-from unlearn_jax.report.predictions import Prediction
-from unlearn_jax.report.stats import estimate
-from unlearn_jax.report.style import bars, look
+from unlearn_jax.report import ReportError
+from unlearn_jax.report.figures import reference, samples
+from unlearn_jax.report.figures.results import draw_all, histograms
+from unlearn_jax.report.figures.style import bars, look
+from unlearn_jax.report.render import hover
+from unlearn_jax.report.tables.inputs import Model, read_run
+from unlearn_jax.report.tables.predictions import Prediction
+from unlearn_jax.report.tables.stats import estimate
 
 COMMON = {"training", "forgetting", "plane", "balance", "sample-errors", "sorted-errors"}
 
@@ -47,7 +49,7 @@ def test_the_palette_survives_in_the_files(tmp_path):
 def test_forgetting_stands_beside_the_ceiling_that_bounds_it(tmp_path):
     path = write_workdir(tmp_path, budgets=(2, 4), samples=12)
     run = read_run(path)
-    figure, _, caption = reference_figures.plane(run, "20-28")
+    figure, _, caption = reference.plane(run, "20-28")
     figure.canvas.draw()
     [panel] = hover.panels(figure)
     heights = {s.name.split(",")[0]: [float(p.y) for p in s.points] for s in panel.series}
@@ -58,14 +60,14 @@ def test_forgetting_stands_beside_the_ceiling_that_bounds_it(tmp_path):
     assert heights[r"$M_\mathrm{R}$: ceiling"] == pytest.approx(top, rel=1e-3)
     assert panel.y.startswith("Forgetting@15 across seeds")
     # of one seed there are no pairs
-    _, _, caption = reference_figures.plane(
+    _, _, caption = reference.plane(
         read_run(write_workdir(tmp_path / "one", seeds=(3,), samples=12)), "20-28")
     assert "no ceiling is known" in caption and "mark" not in caption.split("beside the marks")[1]
 
 
 def test_samples_are_counted_in_whole_numbers(tmp_path):
     run = read_run(write_workdir(tmp_path, samples=20))
-    figure, *_ = sample_figures.sample_errors(run, "20-28")
+    figure, *_ = samples.sample_errors(run, "20-28")
     figure.canvas.draw()
     shown = [t.get_text() for ax in figure.axes for t in ax.get_xticklabels()]
     assert shown and not [text for text in shown if "." in text]
@@ -84,14 +86,14 @@ def test_classes_have_their_names_in_pictures(tmp_path):
     change_json(path / "data.json", name)
     run = read_run(path)
     shown = ["cat", "dog", "horse", "automobile on a…", "ship"]
-    for made in (sample_figures.accuracy_by_class, sample_figures.confusion,
-                 sample_figures.balance):
+    for made in (samples.accuracy_by_class, samples.confusion,
+                 samples.balance):
         figure, *_ = made(run, "class-3")
         figure.canvas.draw()
         assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == shown
         points = [p for s in hover.panels(figure)[0].series for p in s.points]
         assert {p.x for p in points} == set(shown)
-    assert [t.get_text() for t in sample_figures.confusion(run, "class-3")[0]
+    assert [t.get_text() for t in samples.confusion(run, "class-3")[0]
             .axes[0].get_yticklabels()] == shown
     at, heights, _ = bars(run, run.data["histograms"]["train"])
     assert at.tolist() == [0, 2, 3, 4] and len(heights) == 4  # where the forget set is drawn
@@ -123,7 +125,7 @@ def test_bad_predictions_are_refused(tmp_path, change, message):
         np.savez(file, **arrays)
     run = read_run(path)
     with pytest.raises(ReportError, match=re.escape(message)):
-        sample_figures.sorted_errors(run, "20-28")
+        samples.sorted_errors(run, "20-28")
 
 
 def test_sample_arithmetic_by_hand():
@@ -134,29 +136,29 @@ def test_sample_arithmetic_by_hand():
     logits = np.log(np.array([[[0.2, 0.8], [0.6, 0.4]]]))
     p = Prediction(logits, np.array([1, 1]), ids, np.array([0]))
     np.testing.assert_allclose(p.errors, [[0.2, 0.6]])
-    np.testing.assert_array_equal(sample_figures.confusions(p), [[[np.nan] * 2, [0.5, 0.5]]])
-    edges = sample_figures.bin_edges(np.array([20.0, 60.0]))
+    np.testing.assert_array_equal(samples.confusions(p), [[[np.nan] * 2, [0.5, 0.5]]])
+    edges = samples.bin_edges(np.array([20.0, 60.0]))
     assert (edges[0], edges[1]) == (19.5, 21.5) and edges[-1] > 60
     labels, values = np.array([20, 21, 22, 60.0]), np.array([1, 3, 5, 7.0])
-    mean = sample_figures.binned(values, labels, edges)
+    mean = samples.binned(values, labels, edges)
     assert mean[:2].tolist() == [2, 5] and mean[-1] == 7 and np.isnan(mean[2])
 
 
 def test_bars_reach_from_the_smallest_to_the_largest_and_never_backwards():
-    found = sample_figures.reach(np.array([[1.0, 5.0], [2.0, 5.0], [6.0, 5.0]]))
+    found = samples.reach(np.array([[1.0, 5.0], [2.0, 5.0], [6.0, 5.0]]))
     np.testing.assert_allclose(found, [[2, 0], [3, 0]])
     equal = np.full((3, 1), 100 / 9)
     assert equal.mean(axis=0) < equal.min()  # which matplotlib refuses to draw
-    assert sample_figures.reach(equal).min() == 0
+    assert samples.reach(equal).min() == 0
 
 
 def test_the_drawn_samples_do_not_depend_on_their_order():
     ids = np.array([f"{i:04d}" for i in range(500)])
     shuffled = ids[np.random.default_rng(3).permutation(500)]
-    drawn = ids[sample_figures.chosen(ids)]
+    drawn = ids[samples.chosen(ids)]
     assert len(set(drawn)) == 100
-    assert drawn.tolist() == shuffled[sample_figures.chosen(shuffled)].tolist()
-    assert sorted(sample_figures.chosen(ids[:7])) == list(range(7))
+    assert drawn.tolist() == shuffled[samples.chosen(shuffled)].tolist()
+    assert sorted(samples.chosen(ids[:7])) == list(range(7))
 
 
 def test_models_look_different_and_the_same_everywhere(tmp_path):

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from unlearn_jax.report import html
-from unlearn_jax.report.document import Cell, Document, Section, Table, Text
+from unlearn_jax.report.render import html
+from unlearn_jax.report.render.document import Cell, Document, Section, Table, Text
 
 
 @pytest.mark.parametrize("text, shown", [

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from fake_workdir import write_csv, write_workdir
 
-from unlearn_jax.report import ReportError, markdown
-from unlearn_jax.report.figures import draw_all
-from unlearn_jax.report.inputs import read_run
-from unlearn_jax.report.layers import section
-from unlearn_jax.report.sections import build
-from unlearn_jax.report.stats import estimate_pairs
+from unlearn_jax.report import ReportError
+from unlearn_jax.report.figures.results import draw_all
+from unlearn_jax.report.render import markdown
+from unlearn_jax.report.sections.layers import section
+from unlearn_jax.report.sections.page import build
+from unlearn_jax.report.tables.inputs import read_run
+from unlearn_jax.report.tables.stats import estimate_pairs
 
 COLUMNS = ("method", "forget_set", "epochs", "seed", "layer", "to_original", "to_retrain", "norm",
            "floor")

@@ -8,19 +8,13 @@ import pandas as pd
 import pytest
 from fake_workdir import change_json, write_comparison
 
-from unlearn_jax.report import (
-    ReportError,
-    html,
-    latex,
-    leaderboard,
-    markdown,
-    picture,
-    write_report,
-)
-from unlearn_jax.report.document import Code, Text
-from unlearn_jax.report.inputs import read_run
-from unlearn_jax.report.sections import build
-from unlearn_jax.report.stats import estimate, estimate_pairs, holm, paired_p
+from unlearn_jax.report import ReportError, write_report
+from unlearn_jax.report.render import html, latex, markdown, picture
+from unlearn_jax.report.render.document import Code, Text
+from unlearn_jax.report.sections.page import build
+from unlearn_jax.report.tables import leaderboard
+from unlearn_jax.report.tables.inputs import read_run
+from unlearn_jax.report.tables.stats import estimate, estimate_pairs, holm, paired_p
 
 SETS = ("20-28", "random-0.02")
 

@@ -6,14 +6,16 @@ import pandas as pd
 import pytest
 from fake_workdir import write_comparison, write_csv, write_workdir
 
-from unlearn_jax import manifest
 from unlearn_jax.metrics import errors
-from unlearn_jax.report import across, markdown, write_report
+from unlearn_jax.report import write_report
 from unlearn_jax.report.__main__ import main
-from unlearn_jax.report.files import ReportError
-from unlearn_jax.report.inputs import read_run
-from unlearn_jax.report.merge import Source, merge_runs, parse_source
-from unlearn_jax.report.sections import build
+from unlearn_jax.report.render import markdown
+from unlearn_jax.report.sections.page import build
+from unlearn_jax.report.tables import across
+from unlearn_jax.report.tables.files import ReportError
+from unlearn_jax.report.tables.inputs import read_run
+from unlearn_jax.report.tables.merge import Source, merge_runs, parse_source
+from unlearn_jax.storage import manifest
 
 
 def table(path):
@@ -117,7 +119,7 @@ def test_a_merger_that_was_killed_is_made_again(runs, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("unlearn_jax.report.merge._run", killed)
+        patch.setattr("unlearn_jax.report.tables.merge._run", killed)
         with pytest.raises(KeyboardInterrupt):
             merge_runs(sources, out)
     assert not out.exists()

@@ -3,9 +3,9 @@
 import pytest
 from fake_workdir import change_json, write_workdir
 
-from unlearn_jax.report.document import Cell
-from unlearn_jax.report.inputs import Model, read_run
-from unlearn_jax.report.origins import config_sections, made_by, trace
+from unlearn_jax.report.render.document import Cell
+from unlearn_jax.report.tables.inputs import Model, read_run
+from unlearn_jax.report.tables.origins import config_sections, made_by, trace
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import pytest
 from browser import chromium, look
 from fake_workdir import stage_key, write_comparison, write_workdir
 
-from unlearn_jax.report import html, picture, write_report
-from unlearn_jax.report.inputs import read_run
-from unlearn_jax.report.sections import build
-from unlearn_jax.report.stats import estimate
+from unlearn_jax.report import write_report
+from unlearn_jax.report.render import html, picture
+from unlearn_jax.report.sections.page import build
+from unlearn_jax.report.tables.inputs import read_run
+from unlearn_jax.report.tables.stats import estimate
 
 ALPHA = "svg.plot[aria-label^='Forgetting against alpha']"
 

@@ -4,11 +4,11 @@ import pytest
 from fake_workdir import change_json, text_report, write_csv, write_thesis, write_workdir
 from test_report_layers import COLUMNS, MODELS
 
-from unlearn_jax.report import study_tables
-from unlearn_jax.report.inputs import read_run
-from unlearn_jax.report.layers import section
-from unlearn_jax.report.naming import describe
-from unlearn_jax.report.verdict import on_start
+from unlearn_jax.report.sections.layers import section
+from unlearn_jax.report.sections.verdict import on_start
+from unlearn_jax.report.tables.inputs import read_run
+from unlearn_jax.report.tables.names import describe
+from unlearn_jax.report.thesis import tables
 
 FILE = "weights.h5"
 APART, ALIKE = "other weights", "the same pretrained weights"
@@ -63,5 +63,5 @@ def test_no_seed_alone_began_with_pretrained_weights(tmp_path):
 
 def test_the_studys_tables_say_it_too(tmp_path):
     path = write_thesis(tmp_path, samples=12, sets=("20-28",))
-    assert APART in study_tables._definition(read_run(path), "ceiling")
-    assert ALIKE in study_tables._definition(began(path), "ceiling")
+    assert APART in tables._definition(read_run(path), "ceiling")
+    assert ALIKE in tables._definition(began(path), "ceiling")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import t, ttest_rel
 
-from unlearn_jax.report.stats import (
+from unlearn_jax.report.tables.stats import (
     estimate,
     estimate_metric,
     estimate_pairs,

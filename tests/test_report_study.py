@@ -10,12 +10,13 @@ from fake_workdir import write_thesis, write_workdir
 from scipy.stats import t
 
 from unlearn_jax.metrics.errors import forgetting
-from unlearn_jax.report import markdown, study, study_findings, study_tables
-from unlearn_jax.report.claims import CLAIMS, Claim, Comparison, Term
-from unlearn_jax.report.inputs import Model, read_run
-from unlearn_jax.report.printed import PRINTED, printed
-from unlearn_jax.report.study_conclusions import conclusions
-from unlearn_jax.report.study_verdicts import ABSENT, FAILS, HOLDS, OPEN, judge, verdicts
+from unlearn_jax.report.render import markdown
+from unlearn_jax.report.tables.inputs import Model, read_run
+from unlearn_jax.report.thesis import findings, section, tables
+from unlearn_jax.report.thesis.claims import CLAIMS, Claim, Comparison, Term
+from unlearn_jax.report.thesis.conclusions import conclusions
+from unlearn_jax.report.thesis.published import PRINTED, printed
+from unlearn_jax.report.thesis.verdicts import ABSENT, FAILS, HOLDS, OPEN, judge, verdicts
 
 FIRST = "20-28"
 
@@ -59,7 +60,7 @@ def test_printed_numbers_as_the_study_has_them():
 
 def test_what_is_averaged_is_the_seeds_of_the_run(tmp_path):
     run = read_run(write_thesis(tmp_path, samples=5, seeds=(0, 1)))
-    [mean] = [s for s in study.section(run).sections if "mean prediction" in s.title]
+    [mean] = [s for s in section.section(run).sections if "mean prediction" in s.title]
     text, *made = mean.blocks
     assert "those of all seeds (2)" in text.text and "three M_R" not in text.text
     assert len(made) == 6 and not any("three" in table.caption for table in made)
@@ -73,7 +74,7 @@ def test_a_run_of_arms_is_known(run, tmp_path):
 
 
 def test_tables_have_the_studys_rows_and_columns(run):
-    found = {t.number: t for t in study_tables.study_tables(run)}
+    found = {t.number: t for t in tables.study_tables(run)}
     assert sorted(found) == [3, 4, 5, 6, 7, 8]
     assert [names for names, _ in found[3].rows] == [
         (a,) for a in ("2", "5", "10", "15", "20", "25", "30", "35")]
@@ -83,26 +84,26 @@ def test_tables_have_the_studys_rows_and_columns(run):
 
 
 def test_an_entry_is_the_value_beside_the_printed_one(run):
-    e = study_tables.entry(run, 7, "rnd_units", 2, FIRST, "F@15")
+    e = tables.entry(run, 7, "rnd_units", 2, FIRST, "F@15")
     own = run.values(Model("rnd_units", 2), FIRST, "F@15")
     assert (e.printed, e.here.n, e.here.mean) == (0.49, 3, pytest.approx(own.mean()))
     # uniform ages are in none of the study's tables
-    assert study_tables.entry(run, 7, "rnd", 2, FIRST, "F@15").printed is None
-    assert study_tables.entry(run, 7, "rnd_offset", 2, FIRST, "F@15").printed == 0.49
+    assert tables.entry(run, 7, "rnd", 2, FIRST, "F@15").printed is None
+    assert tables.entry(run, 7, "rnd_offset", 2, FIRST, "F@15").printed == 0.49
     averaged = run.values(Model("ft", 8), FIRST, "averaged:forgetting@15").item()
-    assert study_tables.entry(run, 6, "ft", 8, FIRST, "forgetting@15").mean_prediction == averaged
+    assert tables.entry(run, 6, "ft", 8, FIRST, "forgetting@15").mean_prediction == averaged
 
 
 def test_every_number_of_the_tables_leads_to_its_stage(run):
     stages = {f"stage-{s['key']}" for s in run.run["stages"]}
-    for table in study_tables.study_tables(run):
-        for row in study_tables.as_block(run, table).rows:
+    for table in tables.study_tables(run):
+        for row in tables.as_block(run, table).rows:
             for cell in row[len(table.stub):]:
                 assert cell.text == "–" or (cell.link in stages and cell.tip), cell
 
 
 def test_files_of_the_tables(run, workdir):
-    study.write_tables(run)
+    section.write_tables(run)
     with open(workdir / "tables" / "table6.csv", newline="") as file:
         rows = {(r["method"], r["epochs"], r["metric"]): r for r in csv.DictReader(file)}
     assert rows["ft", "16", "forgetting@15"]["printed"] == "0.79"
@@ -150,15 +151,15 @@ def test_what_was_not_run_is_not_measured(tmp_path):
 
 def test_a_study_without_the_first_set_is_reported(tmp_path):
     run = read_run(write_thesis(tmp_path / "w", sets=("28-36",), samples=20, budgets=(2, 8)))
-    study.write_tables(run)
+    section.write_tables(run)
     text = markdown.render(study_document(run))
     assert text.count(f"the run has no forget set {FIRST}") == 2 and "28-36" in text
 
 
 def study_document(run):
-    from unlearn_jax.report.document import Document
+    from unlearn_jax.report.render.document import Document
 
-    return Document("x", (), (study.section(run),))
+    return Document("x", (), (section.section(run),))
 
 
 def test_the_studys_own_numbers_satisfy_most_of_its_claims(run):
@@ -183,11 +184,11 @@ def test_all_pairs_is_what_broadcasting_gives():
     r, e = rng.uniform(20, 60, (2, 50))
     pairs_r, pairs_e = (np.abs(labels - x[:, None]) for x in (r, e))
     expected = np.exp(-np.abs(pairs_r - pairs_e) / 15).mean()
-    assert study_findings.all_pairs_forgetting(r, e, labels, 15.0) == pytest.approx(expected)
+    assert findings.all_pairs_forgetting(r, e, labels, 15.0) == pytest.approx(expected)
     by_sample = forgetting(np.abs(labels - r)[None], np.abs(labels - e)[None], np.array([15.0]))
     assert abs(float(by_sample[0, 0]) - expected) > 1e-3
     with pytest.raises(ValueError, match=r"all must be \[N\]"):
-        study_findings.all_pairs_forgetting(r[:, None], e, labels, 15.0)
+        findings.all_pairs_forgetting(r[:, None], e, labels, 15.0)
 
 
 def over_pairs(evaluated, reference, left=()):
@@ -202,7 +203,7 @@ def test_the_share_of_the_way_is_a_ratio_of_means_with_the_jackknifes_interval()
     rng = np.random.default_rng(0)
     reference = 12 + rng.normal(0, 4, (5, 30))
     models = [m + rng.normal(0, 4, (5, 30)) for m in (6, 0)] + [reference]
-    found = study_findings.share_of_way(*[over_pairs(m, reference) for m in models])
+    found = findings.share_of_way(*[over_pairs(m, reference) for m in models])
 
     def share(*left):
         own, floor, top = (over_pairs(m, reference, left).mean() for m in models)
@@ -221,7 +222,7 @@ def test_the_share_of_the_way_is_a_ratio_of_means_with_the_jackknifes_interval()
     ((0.5, 0.5), (0.8, 0.8), True), ((0.8, 0.8), (0.5, 0.5), False)])
 def test_there_is_no_share_of_a_gap_that_may_be_none(floor, top, shown):
     own = [0.6] * len(top)
-    found = study_findings.share_of_way(*map(pd.Series, (own, floor, top)))
+    found = findings.share_of_way(*map(pd.Series, (own, floor, top)))
     assert (found is not None) == shown
     if len(top) == 2 and shown:
         assert found.mean == pytest.approx(1 / 3) and not found.has_interval

@@ -8,16 +8,13 @@ from fake_workdir import write_json, write_thesis, write_workdir
 from PIL import Image
 
 from unlearn_jax import models
-from unlearn_jax.report import (
-    figures,
-    markdown,
-    picture,
-    reference_figures,
-    study_figures,
-    study_model,
-)
-from unlearn_jax.report.inputs import Model, read_run
-from unlearn_jax.report.sections import build
+from unlearn_jax.report.figures import reference as reference_figures
+from unlearn_jax.report.figures import results
+from unlearn_jax.report.render import markdown, picture
+from unlearn_jax.report.sections.page import build
+from unlearn_jax.report.tables.inputs import Model, read_run
+from unlearn_jax.report.thesis import figures as study_figures
+from unlearn_jax.report.thesis import network
 
 NAMES = ["01-model", "02-full", "03-reduced", "04-filtered", "05-split", "06-split-shares",
          "07-balanced", "08-balanced-split", "09-alpha", "10-groups", "11-errors-2-epochs",
@@ -45,11 +42,11 @@ def change(run, edit):
 @pytest.fixture(scope="module")
 def drawn(run):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "MOST_SETS", 0)  # the study's figures alone
+        patch.setattr(results, "MOST_SETS", 0)  # the study's figures alone
         patch.setattr(picture, "DPI", 40)
-        found = list(figures.draw_all(run))
+        found = list(results.draw_all(run))
     return {f.file.removeprefix("study-").removesuffix(".png"): f
-            for tag, f in found if tag == figures.STUDY}
+            for tag, f in found if tag == results.STUDY}
 
 
 def values(figure, panel=0, series=0):
@@ -63,7 +60,7 @@ def test_all_twelve_are_drawn_and_stand_in_their_order(run, drawn):
         assert image.std() > 5, name
         assert figure.caption.startswith(f"Figure {int(name[:2])} of the study. ")
         assert all(p.x and p.y for p in figure.plot.panels), "every axis has a label"
-    text = markdown.render(build(run, [(figures.STUDY, f) for f in drawn.values()]))
+    text = markdown.render(build(run, [(results.STUDY, f) for f in drawn.values()]))
     places = [text.index(f"figures/study-{name}.png") for name in NAMES]
     assert places == sorted(places) and "## The study's figures" in text
 
@@ -131,8 +128,8 @@ def test_another_run_has_none(tmp_path):
 
 
 def test_the_model_is_that_of_the_config(run):
-    assert study_model.BLOCKS == models.DEPTHS and study_model.STEMS == models.STEMS
-    found = study_model.layers(run)
+    assert network.BLOCKS == models.DEPTHS and network.STEMS == models.STEMS
+    found = network.layers(run)
     assert [layer.shape for layer in found] == [
         "224×224×3", "112×112×64", "56×56×64", "56×56×256", "28×28×512", "14×14×1024",
         "7×7×2048", "2048", "512", "256", "128", "1", "age (years)"]
@@ -140,11 +137,11 @@ def test_the_model_is_that_of_the_config(run):
     small = change(run, lambda r: r["config"]["model"].update(
         name="resnet10", stem="strided", width=16, projection=0, head_widths=[], head_dropout=[],
         output="linear", output_offset=20.0, output_scale=40.0))
-    assert [layer.shape for layer in study_model.layers(small)] == [
+    assert [layer.shape for layer in network.layers(small)] == [
         "224×224×3", "112×112×16", "112×112×16", "56×56×32", "28×28×64", "14×14×128", "128", "1",
         "age (years)"]
-    assert study_model.layers(small)[-1].text == "20 + 40 · z"
-    assert study_model.layers(change(run, lambda r: r["config"].pop("model"))) == []
+    assert network.layers(small)[-1].text == "20 + 40 · z"
+    assert network.layers(change(run, lambda r: r["config"].pop("model"))) == []
 
 
 def test_agreement_pairs_the_seeds(run):

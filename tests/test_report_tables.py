@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from fake_workdir import change_results, write_workdir
 
-from unlearn_jax.report import markdown
-from unlearn_jax.report.inputs import read_run
-from unlearn_jax.report.sections import build
-from unlearn_jax.report.stats import summarise
+from unlearn_jax.report.render import markdown
+from unlearn_jax.report.sections.page import build
+from unlearn_jax.report.tables.inputs import read_run
+from unlearn_jax.report.tables.stats import summarise
 
 SPEEDUPS = {"measured_wall": (2, 3, 4), "measured_images": (5, 6, 7), "expected": (6.5, 6.5, 6.5),
             "nominal": (25, 25, 25)}

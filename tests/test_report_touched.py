@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from fake_workdir import write_csv, write_workdir
 
-from unlearn_jax.report import ReportError, markdown
-from unlearn_jax.report.inputs import read_run
-from unlearn_jax.report.sections import build
-from unlearn_jax.report.touched import section
+from unlearn_jax.report import ReportError
+from unlearn_jax.report.render import markdown
+from unlearn_jax.report.sections.page import build
+from unlearn_jax.report.sections.touched import section
+from unlearn_jax.report.tables.inputs import read_run
 
 COLUMNS = ("method", "forget_set", "epochs", "seed", "layer", "touched", "of", "which")
 T2 = 4.302652729911275  # Student's t, 97.5 %, two degrees of freedom

@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from unlearn_jax.report import hover, vector
-from unlearn_jax.report.style import canvas, legend
+from unlearn_jax.report.figures.style import canvas, legend
+from unlearn_jax.report.render import hover, vector
 
 FORMULA = r"$M_\mathrm{RND{-}X}$, 2 epochs"
 

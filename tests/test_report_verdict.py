@@ -3,9 +3,9 @@
 import pytest
 from fake_workdir import change_json, change_results, text_report, write_workdir
 
-from unlearn_jax.report import verdict
-from unlearn_jax.report.inputs import read_run
-from unlearn_jax.report.stats import estimate
+from unlearn_jax.report.sections import verdict
+from unlearn_jax.report.tables.inputs import read_run
+from unlearn_jax.report.tables.stats import estimate
 
 
 @pytest.mark.parametrize("original, retrain, unlearned, said", [

@@ -1,8 +1,8 @@
 import pytest
 
 from unlearn_jax.errors import ConfigError
-from unlearn_jax.processes import Place
-from unlearn_jax.slurm import find_place, first_host, tasks_of_node
+from unlearn_jax.system.processes import Place
+from unlearn_jax.system.slurm import find_place, first_host, tasks_of_node
 
 # The second of two nodes with two tasks each; this is its second task.
 STEP = {"SLURM_JOB_ID": "1000", "SLURM_STEP_ID": "2", "SLURM_STEP_NUM_TASKS": "4",

@@ -218,7 +218,7 @@ def test_sisa_stands_beside_the_models_of_the_store(finished, tmp_path):
 # Dies in the third epoch of training, between two members.
 KILLED = """
 import os, runpy, signal
-from unlearn_jax import engine
+from unlearn_jax.engine import run as engine
 
 batches = engine.epoch_batches
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from test_stages import TINY, finish, run_as_typed, statuses, table, values
 
-from unlearn_jax import flops
 from unlearn_jax.config import default_config
+from unlearn_jax.engine import flops
 from unlearn_jax.errors import InputError
 from unlearn_jax.stages.compare import TRIAL_COLUMNS, make_contenders, validation_errors
 from unlearn_jax.train import make_loss
@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax.methods.method import Method, Prepared
-from unlearn_jax.population import Pass
+from unlearn_jax.engine.recipe import Pass
 from unlearn_jax.train import make_train_step
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from unlearn_jax.config import check_config, default_config, get
+from unlearn_jax.data.splits import ForgetSet
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import METHODS, find_method
-from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages import graph
 from unlearn_jax.stages.graph import original_stage, retrain_stage, unlearn_stages
 

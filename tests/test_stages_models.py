@@ -10,9 +10,9 @@ from unlearn_jax.config import default_config
 from unlearn_jax.data import load
 from unlearn_jax.data.augment import Augmentation
 from unlearn_jax.data.resident import make_resident
+from unlearn_jax.data.splits import make_splits
 from unlearn_jax.methods import METHODS
 from unlearn_jax.models import build_model
-from unlearn_jax.splits import make_splits
 from unlearn_jax.stages.graph import Stage
 from unlearn_jax.stages.models import _label_space, make_unlearning, train_recipe
 from unlearn_jax.stages.populations import make_member, shortened, snapshot_of

@@ -9,11 +9,11 @@ from test_splits import dataset
 
 from unlearn_jax import audits
 from unlearn_jax.config import default_config
+from unlearn_jax.data.splits import ForgetSet, make_splits
 from unlearn_jax.results import Targets, result_rows
-from unlearn_jax.splits import ForgetSet, make_splits
 from unlearn_jax.stages import outcomes
 from unlearn_jax.stages.graph import Stage, Study
-from unlearn_jax.store import Store, stage_key
+from unlearn_jax.storage.store import Store, stage_key
 
 AGES = np.tile(np.arange(20, 30), 10)
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from unlearn_jax.engine import Rate
+from unlearn_jax.engine.run import Rate
 from unlearn_jax.stages.plan import Job, Plan
 
 JOBS = (Job("training", 4, 0, 3, 100, 6400, 300), Job("ft", 2, 2, 1, 20, 1280, 0))

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from toy import recipe
 
-from unlearn_jax import disk
-from unlearn_jax.splits import ForgetSet
+from unlearn_jax.data.splits import ForgetSet
 from unlearn_jax.stages import populations
 from unlearn_jax.stages.graph import Stage
 from unlearn_jax.stages.progress import (
@@ -16,7 +15,8 @@ from unlearn_jax.stages.progress import (
     progress_directories,
     saved_stages,
 )
-from unlearn_jax.store import Store
+from unlearn_jax.storage.store import Store
+from unlearn_jax.system import disk
 
 PARTS = {"data": "d", "seeds": (0, 1)}
 NOBODY = np.zeros(0, np.int32)

@@ -9,11 +9,11 @@ from unlearn_jax.config import default_config
 from unlearn_jax.data import load
 from unlearn_jax.data.augment import augmentation
 from unlearn_jax.data.resident import make_resident
+from unlearn_jax.data.splits import make_splits
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import build_model
-from unlearn_jax.splits import make_splits
 from unlearn_jax.stages.graph import Study
 from unlearn_jax.stages.models import make_unlearning
 from unlearn_jax.stages.rehearsal import rehearse
@@ -25,7 +25,7 @@ import sys
 import jax
 import jax.numpy as jnp
 from unlearn_jax.methods.method import Method, Prepared
-from unlearn_jax.population import Pass
+from unlearn_jax.engine.recipe import Pass
 from unlearn_jax.train import make_step, make_train_step, supervised
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from test_explain_main import config, run_study, table
 
-from unlearn_jax import interrupt
 from unlearn_jax.data.inject import Group, Injection
-from unlearn_jax.splits import ForgetSet, Rows, Splits
+from unlearn_jax.data.splits import ForgetSet, Rows, Splits
 from unlearn_jax.stages import relearn
 from unlearn_jax.stages.graph import Stage, Study
-from unlearn_jax.store import Store
+from unlearn_jax.storage.store import Store
+from unlearn_jax.system import interrupt
 from unlearn_jax.train import make_loss
 
 LABELS = np.array([10, 20, 30, 40, 50, 60], np.float32)

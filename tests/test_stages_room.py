@@ -9,11 +9,12 @@ import jax
 import pytest
 from test_stages_rehearsal import make_study
 
-from unlearn_jax import disk, stages
-from unlearn_jax.memory import tree_bytes
+from unlearn_jax import stages
+from unlearn_jax.engine.memory import tree_bytes
 from unlearn_jax.stages.graph import original_stage, retrain_stage, unlearn_stages
 from unlearn_jax.stages.room import require_room
-from unlearn_jax.store import Store
+from unlearn_jax.storage.store import Store
+from unlearn_jax.system import disk
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -24,17 +24,19 @@ from sisa_study import (
 )
 from toy import layout
 
-from unlearn_jax import checkpoints, engine, interrupt
-from unlearn_jax.engine import train_population
+from unlearn_jax.data.splits import Rows
+from unlearn_jax.engine import run as engine
+from unlearn_jax.engine.predict import make_predictor
+from unlearn_jax.engine.recipe import Member, Pass, Recipe, init_members
+from unlearn_jax.engine.run import train_population
 from unlearn_jax.errors import InputError
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
-from unlearn_jax.population import Member, Pass, Recipe, init_members
-from unlearn_jax.predict import make_predictor
 from unlearn_jax.results import Outcome
 from unlearn_jax.sisa import deletion_visits, training_visits
-from unlearn_jax.splits import Rows
 from unlearn_jax.stages import sisa
 from unlearn_jax.stages.outcomes import _outcome
+from unlearn_jax.storage import checkpoints
+from unlearn_jax.system import interrupt
 from unlearn_jax.train import make_train_step
 
 ROOT = Path(__file__).parent.parent

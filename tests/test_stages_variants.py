@@ -14,7 +14,7 @@ import pytest
 from unlearn_jax import stages
 from unlearn_jax.config import default_config
 from unlearn_jax.stages import models, variants
-from unlearn_jax.store import Store
+from unlearn_jax.storage.store import Store
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unlearn_jax.disk import DiskError, DiskFullError
-from unlearn_jax.store import (
+from unlearn_jax.storage.store import (
     Store,
     StoreError,
     load_array,
@@ -22,6 +21,7 @@ from unlearn_jax.store import (
     read_marker,
     stage_key,
 )
+from unlearn_jax.system.disk import DiskError, DiskFullError
 
 PARTS = {"model": {"width": 16, "name": "resnet"}, "seeds": (0, 1), "rate": 0.1}
 KEY = stage_key("original", PARTS)
@@ -253,7 +253,7 @@ def test_damage_of_an_earlier_versions_file_is_named(tmp_path):
 
 CHILD = f"""
 import sys, time, logging
-from unlearn_jax.store import Store
+from unlearn_jax.storage.store import Store
 logging.basicConfig()
 stage, parts, key, root, what = "original", {PARTS!r}, {KEY!r}, sys.argv[1], sys.argv[2]
 s = Store(root)

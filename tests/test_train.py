@@ -7,8 +7,8 @@ import optax
 import pytest
 from toy import LinearModel, recipe, resident, settings
 
-from unlearn_jax import target
 from unlearn_jax.data.resident import Batches, Resident
+from unlearn_jax.system import target
 from unlearn_jax.train import (
     Batch,
     Inputs,

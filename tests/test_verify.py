@@ -11,12 +11,13 @@ from fake_workdir import change_json, write_workdir
 from tiny_faces import jpeg, load, settings, write_good
 from toy import recipe
 
-from unlearn_jax import checkpoints, compiled, manifest
 from unlearn_jax.report import write_report
 from unlearn_jax.stages.graph import Stage
 from unlearn_jax.stages.progress import CheckpointSaver
-from unlearn_jax.store import Store, stage_key
-from unlearn_jax.verify import main
+from unlearn_jax.storage import checkpoints, manifest
+from unlearn_jax.storage.store import Store, stage_key
+from unlearn_jax.system import compiled
+from unlearn_jax.verify.__main__ import main
 
 TREE = {"params": {"w": np.arange(60, dtype=np.float32).reshape(2, 30)}}
 PARTS = {"data": "d"}
@@ -157,7 +158,7 @@ def test_changed_source_files_are_told_of(tmp_path, capsys):
     status, size = path.stat(), path.stat().st_size
     path.write_bytes(jpeg(200)[:-2] + b"\0" * (size - len(jpeg(200))) + b"\xff\xd9")
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    from unlearn_jax import verify_store
+    from unlearn_jax.verify import store as verify_store
     verify_store._compare_data.cache_clear()
     assert listed(capsys, root) == (1, [("changed", str(folder))])
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from unlearn_jax import disk, manifest, workdir
 from unlearn_jax.config import default_config
 from unlearn_jax.errors import InputError
+from unlearn_jax.stages import workdir
+from unlearn_jax.storage import manifest
+from unlearn_jax.system import disk
 
 
 def claim(directory, **changes):

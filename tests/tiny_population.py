@@ -11,16 +11,16 @@ import ml_collections
 import numpy as np
 from toy import layout, settings
 
-from unlearn_jax import layout as layouts
 from unlearn_jax.config import default_config
 from unlearn_jax.data.resident import Resident
+from unlearn_jax.engine import layout as layouts
+from unlearn_jax.engine.preparation import Preparation
+from unlearn_jax.engine.recipe import Member, init_members
 from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.importance import every_sample, forgotten, importance, retained
 from unlearn_jax.methods.method import LabelSpace, Setting
 from unlearn_jax.models import Model, build_model
 from unlearn_jax.optim import make_optimizer
-from unlearn_jax.population import Member, init_members
-from unlearn_jax.prepare import Preparation
 from unlearn_jax.train import Batch, make_loss
 
 SIZE, COUNT, CLASSES = 8, 24, 3

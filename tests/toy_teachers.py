@@ -13,11 +13,11 @@ import numpy as np
 from toy import layout, members, resident, settings
 
 from unlearn_jax.config import default_config
-from unlearn_jax.engine import train_population
+from unlearn_jax.engine.preparation import Preparation
+from unlearn_jax.engine.recipe import Recipe, init_members
+from unlearn_jax.engine.run import train_population
 from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.method import LabelSpace, Prepared, Setting
-from unlearn_jax.population import Recipe, init_members
-from unlearn_jax.prepare import Preparation
 from unlearn_jax.train import Batch, TrainState, make_loss
 
 CLASSES, SPREAD = 3, 5.0

@@ -12,15 +12,16 @@ import numpy as np
 from tiny_population import quick
 from toy import MODEL, Memory, layout, members, recipe, resident, settings, streamed, train
 
-from unlearn_jax import checkpoints, processes, spread
 from unlearn_jax.config import default_config
+from unlearn_jax.engine.layout import make_layout
+from unlearn_jax.engine.predict import make_predictor, predict
+from unlearn_jax.engine.preparation import Preparation
+from unlearn_jax.engine.recipe import init_members
 from unlearn_jax.errors import InputError
-from unlearn_jax.layout import make_layout
 from unlearn_jax.optim import make_optimizer
-from unlearn_jax.population import init_members
-from unlearn_jax.predict import make_predictor, predict
-from unlearn_jax.prepare import Preparation
-from unlearn_jax.store import Store, stage_key
+from unlearn_jax.storage import checkpoints
+from unlearn_jax.storage.store import Store, stage_key
+from unlearn_jax.system import arrays, processes
 from unlearn_jax.train import make_loss, make_train_step
 
 ROWS = [np.arange(*span, dtype=np.int32) for span in ((0, 7), (30, 40), (0, 1))]
@@ -110,7 +111,7 @@ def _together(directory: Path) -> dict[str, np.ndarray]:
     return {"passed over": _after_damage(directory / "damaged"),
             "complete": np.array([before, store.complete("models", key)]),
             "copies": _copies(),
-            "restored": spread.fetch(read["x"]),
+            "restored": arrays.fetch(read["x"]),
             "decided": np.array(processes.agreed("a number", lambda: 10 + index)),
             "lowest": np.array(processes.lowest("a number", 5.0 - index)),
             "refused": np.array(refused),
@@ -121,7 +122,7 @@ def _copies() -> np.ndarray:
     """Of how many devices an array that lies on one already gets a new copy."""
     lies = jax.device_put(np.arange(1000.0, dtype=np.float32), jax.local_devices()[0])
     shared = layout(members=4).put_shared(lies)
-    np.testing.assert_array_equal(spread.fetch(shared), np.arange(1000))
+    np.testing.assert_array_equal(arrays.fetch(shared), np.arange(1000))
     places = [s.data.unsafe_buffer_pointer() for s in shared.addressable_shards]
     return np.array(sum(place != lies.unsafe_buffer_pointer() for place in places))
 

@@ -9,7 +9,7 @@ from ml_collections import config_flags
 
 from unlearn_jax.config import get
 from unlearn_jax.errors import ConfigError, InputError
-from unlearn_jax.nested import flat
+from unlearn_jax.system.nested import flat
 
 _OF_A_PROCESS = ("coordinator", "processes", "process_id", "process_timeout")
 

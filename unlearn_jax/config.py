@@ -9,16 +9,16 @@ from typing import Any
 
 import ml_collections
 
-from unlearn_jax import conv
 from unlearn_jax.arms import arm_config, check_arms
+from unlearn_jax.attribution.attribution import BASELINES
+from unlearn_jax.engine.recalibration import SETTINGS
 from unlearn_jax.errors import ConfigError
-from unlearn_jax.explain.attribution import BASELINES
 from unlearn_jax.methods import METHODS, find_method
 from unlearn_jax.models import DEPTHS
-from unlearn_jax.nested import flat
-from unlearn_jax.norms import SETTINGS
+from unlearn_jax.networks import conv
 from unlearn_jax.requests import check_requests
 from unlearn_jax.search import make_trials, method_config
+from unlearn_jax.system.nested import flat
 from unlearn_jax.units import check_units, in_label_units
 
 TASKS = ("regression", "classification")

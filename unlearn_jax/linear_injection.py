@@ -29,18 +29,19 @@ import pandas as pd
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from unlearn_jax import commandline, data, disk
-from unlearn_jax.cells import safe_table
+from unlearn_jax import commandline, data
 from unlearn_jax.config import check_config, completed
+from unlearn_jax.data.splits import make_splits
 from unlearn_jax.errors import InputError
 from unlearn_jax.labels import find_class, some_classes
 from unlearn_jax.metrics import linear_models
 from unlearn_jax.metrics.injection import inject, remaining
-from unlearn_jax.report.document import Cell, Document, Table, Text
-from unlearn_jax.report.markdown import render
-from unlearn_jax.report.stats import estimate
-from unlearn_jax.splits import make_splits
-from unlearn_jax.store import Store
+from unlearn_jax.report.render.document import Cell, Document, Table, Text
+from unlearn_jax.report.render.markdown import render
+from unlearn_jax.report.tables.stats import estimate
+from unlearn_jax.storage.store import Store
+from unlearn_jax.system import disk
+from unlearn_jax.system.cells import safe_table
 
 FILE = "linear_injection.csv"
 _STREAM = 7  # the data seed's; splits.py lists the others

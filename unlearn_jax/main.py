@@ -13,11 +13,12 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from unlearn_jax import commandline, processes, slurm, stages
+from unlearn_jax import commandline, stages
 from unlearn_jax.config import check_config, completed
-from unlearn_jax.conv import convolutions
+from unlearn_jax.networks.conv import convolutions
 from unlearn_jax.startup import run, use_devices, use_store, work_bar
-from unlearn_jax.store import Store
+from unlearn_jax.storage.store import Store
+from unlearn_jax.system import processes, slurm
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with a scale after a colon: configs/ft.py:utkface")

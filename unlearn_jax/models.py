@@ -25,9 +25,9 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from unlearn_jax import norm
-from unlearn_jax.conv import member_conv
 from unlearn_jax.errors import ConfigError
+from unlearn_jax.networks import norm
+from unlearn_jax.networks.conv import member_conv
 
 Variables = dict[str, Any]
 

@@ -6,9 +6,9 @@ import ml_collections
 
 from unlearn_jax import data
 from unlearn_jax.data.inject import check_form
+from unlearn_jax.data.splits import check_request
 from unlearn_jax.errors import ConfigError
-from unlearn_jax.pretrained import PREPROCESS_OF
-from unlearn_jax.splits import check_request
+from unlearn_jax.networks.pretrained import PREPROCESS_OF
 
 
 def check_requests(c: ml_collections.ConfigDict) -> None:

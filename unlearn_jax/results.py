@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from unlearn_jax import disk
 from unlearn_jax.metrics import errors as metrics
+from unlearn_jax.system import disk
 
 COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value", "stage")
 AVERAGED = "averaged:"

@@ -19,7 +19,7 @@ import numpy as np
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import METHODS, find_method
 from unlearn_jax.methods.outside import Found
-from unlearn_jax.nested import flat
+from unlearn_jax.system.nested import flat
 
 _TRAINING = ("batch_size", "optimizer", "learning_rate", "schedule", "warmup", "weight_decay",
              "momentum")  # keys of `unlearn` for methods that take steps

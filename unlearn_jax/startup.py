@@ -12,10 +12,10 @@ import jax
 import ml_collections
 import tqdm
 
-from unlearn_jax import compiled, disk, interrupt
-from unlearn_jax.cpu import divide_cores, keep_freed_memory
 from unlearn_jax.errors import InputError
-from unlearn_jax.store import Store
+from unlearn_jax.storage.store import Store
+from unlearn_jax.system import compiled, disk, interrupt
+from unlearn_jax.system.cpu import divide_cores, keep_freed_memory
 
 # What a user has put where a program writes or reads, or has named so.
 _IN_THE_WAY = (errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from unlearn_jax import optim, target
+from unlearn_jax import optim
 from unlearn_jax.data.resident import Batches, Resident
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings, rate_at
+from unlearn_jax.system import target
 
 
 @jax.tree_util.register_dataclass

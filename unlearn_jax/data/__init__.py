@@ -16,9 +16,9 @@ from unlearn_jax.data.folder import load_folder
 from unlearn_jax.data.source import Filter, Pixels, Source, in_memory
 from unlearn_jax.data.synthetic import load_synthetic
 from unlearn_jax.data.utkface import load_utkface
-from unlearn_jax.disk import human_bytes
 from unlearn_jax.errors import ConfigError, InputError
 from unlearn_jax.labels import histogram, strata
+from unlearn_jax.system.disk import human_bytes
 from unlearn_jax.units import label_step
 
 

@@ -24,11 +24,11 @@ import numpy as np
 import threadpoolctl
 import tqdm
 
-from unlearn_jax import disk, processes
 from unlearn_jax.data.dataset import Dropped, image_digests
 from unlearn_jax.data.decode import MIN_SIDE, UnusableImage, check_image, decode_image
 from unlearn_jax.data.source import Filter, Pixels, Samples
 from unlearn_jax.errors import InputError
+from unlearn_jax.system import disk, processes
 
 # Raise it when decode.py, what sources read or the format changes: old entries are then left aside.
 VERSION = 3

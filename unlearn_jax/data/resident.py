@@ -12,7 +12,7 @@ import numpy as np
 
 from unlearn_jax.data.augment import Augmentation, render_copies
 from unlearn_jax.data.dataset import Dataset
-from unlearn_jax.splits import Rows
+from unlearn_jax.data.splits import Rows
 
 
 @jax.tree_util.register_dataclass

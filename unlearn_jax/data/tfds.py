@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from unlearn_jax import processes
 from unlearn_jax.data.cache import Sample, cached_samples
 from unlearn_jax.data.dataset import Dropped
 from unlearn_jax.data.files import signature
 from unlearn_jax.data.source import Source
 from unlearn_jax.errors import InputError
+from unlearn_jax.system import processes
 
 _CHUNK = 256  # records read at a time
 # Sets whose code numbers the examples of each split from 0 in the order of their files and takes

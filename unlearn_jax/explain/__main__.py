@@ -12,16 +12,16 @@ import shlex
 import sys
 from pathlib import Path
 
-from unlearn_jax import startup, workdir
+from unlearn_jax import startup
+from unlearn_jax.attribution.attribution import BASELINES
 from unlearn_jax.config import check_config
-from unlearn_jax.conv import convolutions
 from unlearn_jax.errors import InputError
-from unlearn_jax.explain.attribution import BASELINES
 from unlearn_jax.explain.finished import FinishedRun, read_finished
-from unlearn_jax.report.explained import write_explained
-from unlearn_jax.stages import prepare
+from unlearn_jax.networks.conv import convolutions
+from unlearn_jax.report.sections.explained import write_explained
+from unlearn_jax.stages import prepare, workdir
 from unlearn_jax.stages.explain import SETS, explain_stages
-from unlearn_jax.store import Store
+from unlearn_jax.storage.store import Store
 
 
 def main(argv: list[str]) -> int:

@@ -9,12 +9,12 @@ from typing import Any
 
 import ml_collections
 
-from unlearn_jax import manifest
 from unlearn_jax.config import default_config
 from unlearn_jax.errors import InputError
 from unlearn_jax.stages.graph import Stage, Study
-from unlearn_jax.store import Store, StoreError, read_marker
-from unlearn_jax.workdir import RESULTS, RUN
+from unlearn_jax.stages.workdir import RESULTS, RUN
+from unlearn_jax.storage import manifest
+from unlearn_jax.storage.store import Store, StoreError, read_marker
 
 
 @dataclasses.dataclass(frozen=True)

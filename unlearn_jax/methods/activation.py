@@ -15,6 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from unlearn_jax.engine.preparation import Preparation
 from unlearn_jax.methods import ft
 from unlearn_jax.methods.channels import (
     OPTIONS,
@@ -25,7 +26,6 @@ from unlearn_jax.methods.channels import (
 )
 from unlearn_jax.methods.importance import forgotten, means, retained
 from unlearn_jax.methods.method import Method, Prepared, Setting
-from unlearn_jax.prepare import Preparation
 from unlearn_jax.train import Batch
 
 

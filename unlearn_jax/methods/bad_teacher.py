@@ -19,6 +19,8 @@ counts, and weights came out 0.3 % apart. Under SGD the rate is that many times 
 
 import jax.numpy as jnp
 
+from unlearn_jax.engine.preparation import Preparation
+from unlearn_jax.engine.recipe import Pass
 from unlearn_jax.methods.method import Method, Prepared, Setting
 from unlearn_jax.methods.options import check_ranges
 from unlearn_jax.methods.probabilities import (
@@ -27,8 +29,6 @@ from unlearn_jax.methods.probabilities import (
     divergence,
     teacher_logits,
 )
-from unlearn_jax.population import Pass
-from unlearn_jax.prepare import Preparation
 from unlearn_jax.train import Step, weighted_mean
 from unlearn_jax.train import make_step as make_descent
 

@@ -22,12 +22,12 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from unlearn_jax.engine.preparation import Preparation
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods.method import Prepared, Setting
 from unlearn_jax.methods.options import check_ranges
 from unlearn_jax.methods.paths import path_of, true_paths
 from unlearn_jax.models import Model
-from unlearn_jax.prepare import Preparation
 
 OPTIONS = dict(share=0.1, perturb="noise", strength=1.0)
 _PERTURBATIONS = ("noise", "reset")

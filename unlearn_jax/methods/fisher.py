@@ -28,12 +28,12 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from unlearn_jax.engine.preparation import Preparation
 from unlearn_jax.methods import ft
 from unlearn_jax.methods.importance import importance
 from unlearn_jax.methods.method import Method, Prepared, Setting
 from unlearn_jax.methods.options import check_ranges
 from unlearn_jax.methods.paths import by_path, path_of
-from unlearn_jax.prepare import Preparation
 
 _FLOOR = 1e-8  # keeps the inverse finite where a weight does not matter at all
 _LAST_LAYER = "output"

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from unlearn_jax.engine.preparation import Preparation
 from unlearn_jax.methods import ft
 from unlearn_jax.methods.channels import (
     OPTIONS,
@@ -38,7 +39,6 @@ from unlearn_jax.methods.importance import (
 )
 from unlearn_jax.methods.method import Method, Prepared, Setting
 from unlearn_jax.methods.paths import path_of
-from unlearn_jax.prepare import Preparation
 from unlearn_jax.train import Batch
 
 _PARTS = ("scale", "bias")

@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unlearn_jax.layout import BATCH
+from unlearn_jax.engine.layout import BATCH
+from unlearn_jax.engine.preparation import Preparation
 from unlearn_jax.models import Model
-from unlearn_jax.prepare import Preparation
 from unlearn_jax.train import Batch, Loss, weighted_mean
 
 # Samples whose gradients are computed at once. A CPU gains nothing from more, and its program

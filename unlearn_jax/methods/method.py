@@ -9,10 +9,10 @@ import ml_collections
 import numpy as np
 import optax
 
+from unlearn_jax.engine.preparation import Preparation
+from unlearn_jax.engine.recipe import Pass
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer, per_kind
-from unlearn_jax.population import Pass
-from unlearn_jax.prepare import Preparation
 from unlearn_jax.train import Loss, Step
 
 

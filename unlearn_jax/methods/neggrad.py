@@ -14,8 +14,8 @@ public code of Jia et al. 2023 (`GA`).
 """
 
 from unlearn_jax import train
+from unlearn_jax.engine.recipe import Pass
 from unlearn_jax.methods.method import Method, Setting
-from unlearn_jax.population import Pass
 
 
 def make_step(setting: Setting) -> train.Step:

@@ -29,10 +29,10 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax import train
+from unlearn_jax.engine.preparation import Preparation
+from unlearn_jax.engine.recipe import Pass
 from unlearn_jax.methods.method import Method, Prepared, Setting
 from unlearn_jax.methods.options import check_ranges
-from unlearn_jax.population import Pass
-from unlearn_jax.prepare import Preparation
 
 
 def check(setting: Setting) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_jax.errors import ConfigError
-from unlearn_jax.interrupt import Interrupted
 from unlearn_jax.methods.method import Method
+from unlearn_jax.system.interrupt import Interrupted
 
 _FUNCTIONS = ("make_step", "passes", "prepare", "check")  # of a Method
 _LONGEST = 80  # characters of a name, which begins the names of files

@@ -32,6 +32,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unlearn_jax.engine.preparation import Preparation
+from unlearn_jax.engine.recipe import Pass
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods.method import Method, Prepared, Setting
 from unlearn_jax.methods.options import check_ranges
@@ -42,8 +44,6 @@ from unlearn_jax.methods.probabilities import (
     soft_cross_entropy,
     teacher_logits,
 )
-from unlearn_jax.population import Pass
-from unlearn_jax.prepare import Preparation
 from unlearn_jax.train import Step, weighted_mean
 from unlearn_jax.train import make_step as make_descent
 

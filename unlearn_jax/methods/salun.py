@@ -29,11 +29,11 @@ import numpy as np
 from flax import traverse_util
 
 from unlearn_jax import train
+from unlearn_jax.engine.preparation import Preparation
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import rnd
 from unlearn_jax.methods.method import Method, Prepared, Setting, over_all
 from unlearn_jax.methods.probabilities import check_bins
-from unlearn_jax.prepare import Preparation
 
 
 def check(setting: Setting) -> None:

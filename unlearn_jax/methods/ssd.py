@@ -36,6 +36,8 @@ import jax.numpy as jnp
 import ml_collections
 from absl import logging
 
+from unlearn_jax.engine.preparation import Preparation
+from unlearn_jax.engine.recipe import Pass
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods.importance import (
     batch_importance,
@@ -47,8 +49,6 @@ from unlearn_jax.methods.method import Method, Prepared, Setting
 from unlearn_jax.methods.options import check_ranges
 from unlearn_jax.methods.paths import by_path
 from unlearn_jax.methods.salun import most_salient
-from unlearn_jax.population import Pass
-from unlearn_jax.prepare import Preparation
 
 _IMPORTANCES = ("sample", "batch")
 

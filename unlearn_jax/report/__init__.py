@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
-from unlearn_jax import disk, manifest
-from unlearn_jax.report import html, latex, leaderboard, markdown, study
-from unlearn_jax.report.figures import draw_all
-from unlearn_jax.report.files import ReportError, write_table
-from unlearn_jax.report.inputs import Run, read_run
-from unlearn_jax.report.sections import build
-from unlearn_jax.report.stats import summarise
+from unlearn_jax.report.figures.results import draw_all
+from unlearn_jax.report.render import html, latex, markdown
+from unlearn_jax.report.sections.page import build
+from unlearn_jax.report.tables import leaderboard
+from unlearn_jax.report.tables.files import ReportError, write_table
+from unlearn_jax.report.tables.inputs import Run, read_run
+from unlearn_jax.report.tables.stats import summarise
+from unlearn_jax.report.thesis import section
+from unlearn_jax.storage import manifest
+from unlearn_jax.system import disk
 
 __all__ = ["ReportError", "write_report"]
 
@@ -41,7 +44,7 @@ def write_report(workdir: Path) -> Run:
         write_table(workdir / "leaderboard.csv", leaderboard.table(run, boards))
         disk.write_file(workdir / "leaderboard.tex", latex.render(run, boards))
     if run.arms:
-        study.write_tables(run)
+        section.write_tables(run)
     document = build(run, list(draw_all(run)))
     disk.write_file(workdir / "report.md", markdown.render(document))
     disk.write_file(workdir / "report.html", html.render(document, workdir))

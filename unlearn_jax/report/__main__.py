@@ -6,8 +6,8 @@ from pathlib import Path
 
 from unlearn_jax.errors import InputError
 from unlearn_jax.report import write_report
-from unlearn_jax.report.inputs import UNFINISHED
-from unlearn_jax.report.merge import merge_runs, parse_source
+from unlearn_jax.report.tables.inputs import UNFINISHED
+from unlearn_jax.report.tables.merge import merge_runs, parse_source
 
 
 def main(arguments: list[str]) -> int:

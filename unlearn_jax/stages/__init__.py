@@ -29,20 +29,21 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from unlearn_jax import belonging, data, native, norms, processes, workdir
+from unlearn_jax import data, native
 from unlearn_jax.arms import arm_config
 from unlearn_jax.config import default_config
 from unlearn_jax.data.augment import augmentation
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.resident import Streamed, make_resident
+from unlearn_jax.data.splits import Splits, make_splits
+from unlearn_jax.engine import recalibration
+from unlearn_jax.engine.layout import find_devices, make_layout
+from unlearn_jax.engine.memory import image_bytes
 from unlearn_jax.errors import InputError
-from unlearn_jax.layout import find_devices, make_layout
-from unlearn_jax.memory import image_bytes
 from unlearn_jax.methods import find_method
 from unlearn_jax.models import build_model
 from unlearn_jax.report import write_report
-from unlearn_jax.splits import Splits, make_splits
-from unlearn_jax.stages import sisa
+from unlearn_jax.stages import belonging, sisa, workdir
 from unlearn_jax.stages.arms import make_parts, plan_parts, run_parts
 from unlearn_jax.stages.compare import make_contenders, run_comparison
 from unlearn_jax.stages.explain import explain_stages
@@ -59,7 +60,8 @@ from unlearn_jax.stages.populations import record_reused
 from unlearn_jax.stages.progress import clean
 from unlearn_jax.stages.room import require_room
 from unlearn_jax.stages.variants import unlearn_variants
-from unlearn_jax.store import Store
+from unlearn_jax.storage.store import Store
+from unlearn_jax.system import processes
 from unlearn_jax.train import balanced_weights, make_loss
 from unlearn_jax.units import FACES
 
@@ -303,9 +305,9 @@ def record_data(study: Study) -> None:
         if warning:
             logging.warning(warning)
             study.run.warn(warning)
-    left = norms.share_left(study.config, len(study.splits.rows.source))
-    if left > norms.LITTLE and study.config.train.recalibrate_norms == "off":
-        study.run.warn(norms.in_words(left, "", None))
+    left = recalibration.share_left(study.config, len(study.splits.rows.source))
+    if left > recalibration.LITTLE and study.config.train.recalibrate_norms == "off":
+        study.run.warn(recalibration.in_words(left, "", None))
     for f in study.splits.forget_sets:
         if f.untrained:
             study.run.warn(f"forget set {f.name}: {f.untrained}")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from absl import logging
 
 from unlearn_jax.arms import arm_config, budgets
-from unlearn_jax.population import Recipe
+from unlearn_jax.engine.recipe import Recipe
 from unlearn_jax.stages.graph import Stage, Study, unlearn_stages, with_epochs
 from unlearn_jax.stages.models import (
     Unlearning,

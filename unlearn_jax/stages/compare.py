@@ -11,19 +11,21 @@ import jax
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints, flops, search, store
+from unlearn_jax import search
+from unlearn_jax.data.splits import ForgetSet, judging_half
+from unlearn_jax.engine import flops
+from unlearn_jax.engine.batches import Feed
+from unlearn_jax.engine.layout import make_layout
+from unlearn_jax.engine.predict import make_predictor, predict
+from unlearn_jax.engine.recipe import epoch_batches
 from unlearn_jax.errors import InputError
-from unlearn_jax.feed import Feed
-from unlearn_jax.layout import make_layout
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.outside import Found
-from unlearn_jax.population import epoch_batches
-from unlearn_jax.predict import make_predictor, predict
-from unlearn_jax.splits import ForgetSet, judging_half
 from unlearn_jax.stages.graph import Stage, Study, forget_parts, unlearn_stages, with_epochs
 from unlearn_jax.stages.models import make_unlearning, unlearn_missing
 from unlearn_jax.stages.populations import make_member
-from unlearn_jax.store import stage_key
+from unlearn_jax.storage import checkpoints, store
+from unlearn_jax.storage.store import stage_key
 
 TRIALS = "trials.csv"
 TRIAL_COLUMNS = ("method", "forget_set", "trial", "learning_rate", "option", "strength", "epochs",

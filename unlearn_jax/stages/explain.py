@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints, disk, interrupt, processes, store
+from unlearn_jax.attribution import channels
+from unlearn_jax.attribution.likeness import KINDS, finite_mean, likeness, unit_maps
+from unlearn_jax.attribution.population import Explainer, Explanation, Settings
 from unlearn_jax.data.resident import Streamed
-from unlearn_jax.explain import channels
-from unlearn_jax.explain.likeness import KINDS, finite_mean, likeness, unit_maps
-from unlearn_jax.explain.population import Explainer, Explanation, Settings
-from unlearn_jax.layout import make_layout
-from unlearn_jax.splits import ForgetSet
+from unlearn_jax.data.splits import ForgetSet
+from unlearn_jax.engine.layout import make_layout
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
-from unlearn_jax.store import stage_key
+from unlearn_jax.storage import checkpoints, store
+from unlearn_jax.storage.store import stage_key
+from unlearn_jax.system import disk, interrupt, processes
 
 EXPLAIN, CHANNELS, FOLDER = "explain.csv", "channels.csv", "explanations"
 EXPLAIN_COLUMNS = ("method", "forget_set", "epochs", "seed", "set", "map", "measure", "against",

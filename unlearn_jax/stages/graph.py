@@ -9,17 +9,17 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from unlearn_jax import workdir
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.resident import Resident, RowIndex, Streamed
+from unlearn_jax.data.splits import ForgetSet, Splits
+from unlearn_jax.engine.recalibration import recalibrates
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import Model
-from unlearn_jax.norms import recalibrates
 from unlearn_jax.results import started
-from unlearn_jax.splits import ForgetSet, Splits
-from unlearn_jax.store import Store, stage_key
+from unlearn_jax.stages import workdir
+from unlearn_jax.storage.store import Store, stage_key
 from unlearn_jax.train import Loss
 from unlearn_jax.units import label_step
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from unlearn_jax import checkpoints
 from unlearn_jax.metrics.layers import independent_distances, layer_distances
 from unlearn_jax.stages.graph import Stage, Study
+from unlearn_jax.storage import checkpoints
 
 LAYERS = "layers.csv"
 LAYER_COLUMNS = ("method", "forget_set", "epochs", "seed", "layer", "to_original", "to_retrain",

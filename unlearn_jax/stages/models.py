@@ -14,20 +14,20 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints
+from unlearn_jax.engine.layout import Layout
+from unlearn_jax.engine.recipe import Pass, Recipe, init_members
 from unlearn_jax.errors import ConfigError
-from unlearn_jax.layout import Layout
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.method import LabelSpace, Setting
 from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import Variables
+from unlearn_jax.networks.pretrained import load_members
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
-from unlearn_jax.population import Pass, Recipe, init_members
-from unlearn_jax.pretrained import load_members
 from unlearn_jax.results import started
 from unlearn_jax.stages.graph import Stage, Study, method_options
 from unlearn_jax.stages.populations import Share, run_missing
 from unlearn_jax.stages.rehearsal import rehearse
+from unlearn_jax.storage import checkpoints
 from unlearn_jax.train import Step, make_train_step
 from unlearn_jax.units import label_step
 

@@ -8,15 +8,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from unlearn_jax import checkpoints, interrupt, processes, results, store, workdir
-from unlearn_jax.feed import Feed
-from unlearn_jax.layout import make_layout
+from unlearn_jax import results
+from unlearn_jax.data.splits import ForgetSet
+from unlearn_jax.engine.batches import Feed
+from unlearn_jax.engine.layout import make_layout
+from unlearn_jax.engine.predict import Predictor, make_predictor, predict
 from unlearn_jax.models import Variables
-from unlearn_jax.predict import Predictor, make_predictor, predict
-from unlearn_jax.splits import ForgetSet
+from unlearn_jax.stages import workdir
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
 from unlearn_jax.stages.relearn import MEASURES, relearn_measures, relearn_stage
-from unlearn_jax.store import stage_key
+from unlearn_jax.storage import checkpoints, store
+from unlearn_jax.storage.store import stage_key
+from unlearn_jax.system import interrupt, processes
 from unlearn_jax.units import label_step
 
 

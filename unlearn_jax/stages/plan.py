@@ -12,15 +12,16 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints, workdir
-from unlearn_jax.engine import Rate, measure_rate
-from unlearn_jax.layout import make_layout
-from unlearn_jax.memory import tree_bytes
-from unlearn_jax.metadata import CheckpointError
-from unlearn_jax.population import Recipe, init_members
+from unlearn_jax.engine.layout import make_layout
+from unlearn_jax.engine.memory import tree_bytes
+from unlearn_jax.engine.recipe import Recipe, init_members
+from unlearn_jax.engine.run import Rate, measure_rate
+from unlearn_jax.stages import workdir
 from unlearn_jax.stages.graph import Stage, Study
 from unlearn_jax.stages.outcomes import predictions_key, split_rows
 from unlearn_jax.stages.populations import make_member, shortened
+from unlearn_jax.storage import checkpoints
+from unlearn_jax.storage.metadata import CheckpointError
 
 # A step is a forward and a backward pass, which costs two of those.
 _FORWARD = 1 / 3

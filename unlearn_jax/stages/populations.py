@@ -14,17 +14,20 @@ import jax
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints, interrupt, norms, workdir
-from unlearn_jax.engine import train_population
-from unlearn_jax.layout import MEMBER, Layout, make_layout
+from unlearn_jax.data.splits import ForgetSet
+from unlearn_jax.engine import recalibration
+from unlearn_jax.engine.layout import MEMBER, Layout, make_layout
+from unlearn_jax.engine.preparation import Preparation
+from unlearn_jax.engine.recipe import Member, Recipe, Snapshot
+from unlearn_jax.engine.run import train_population
 from unlearn_jax.methods.method import Prepared
 from unlearn_jax.models import Variables
-from unlearn_jax.population import Member, Recipe, Snapshot
-from unlearn_jax.prepare import Preparation
-from unlearn_jax.splits import ForgetSet
+from unlearn_jax.stages import workdir
 from unlearn_jax.stages.graph import Stage, Study
 from unlearn_jax.stages.progress import CheckpointSaver, parts_as_saved
-from unlearn_jax.store import Store
+from unlearn_jax.storage import checkpoints
+from unlearn_jax.storage.store import Store
+from unlearn_jax.system import interrupt
 
 _MOST_NAMED = 1000  # indices of touched channels or weights that are written down, per layer
 
@@ -212,10 +215,10 @@ def _warn_of_norms(study: Study, stage: Stage, metadata: dict[str, Any]) -> None
     """Of M_O and M_R; of the many unlearned models their checkpoints tell."""
     if stage.method not in ("original", "retrain"):
         return
-    share = norms.share_left(study.config, len(study.splits.rows.source))
+    share = recalibration.share_left(study.config, len(study.splits.rows.source))
     unit = study.dataset.label_unit if study.loss.name == "mae" else ""
     study.run.warn(f"{stage.name} {stage.forget_name}".strip() + ": "
-                   + norms.in_words(share, unit, metadata["norms"]))
+                   + recalibration.in_words(share, unit, metadata["norms"]))
 
 
 def join_prepared(parts: list[Prepared]) -> Prepared:
@@ -258,13 +261,14 @@ def settled(study: Study, stage: Stage, members: list[Member], layout: Layout,
       metadata: of the stage; gets what that changed, as `norms`.
     """
     which = np.flatnonzero([len(member.retain) for member in members])
-    if not len(which) or not norms.recalibrates(study.config, len(study.splits.rows.source)):
+    samples = len(study.splits.rows.source)
+    if not len(which) or not recalibration.recalibrates(study.config, samples):
         return variables
     before = Preparation("norms", study.model, _for_as_many(layout, len(which)), study.resident,
                          [members[m] for m in which],
                          jax.tree.map(lambda x: x[which], variables), study.loss,
                          study.config.train.batch_size)
-    after, found = norms.recalibrated(before, np.asarray(metadata["failed"])[which])
+    after, found = recalibration.recalibrated(before, np.asarray(metadata["failed"])[which])
     metadata["norms"] = found
     _warn_of_norms(study, stage, metadata)
 

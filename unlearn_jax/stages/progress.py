@@ -9,10 +9,11 @@ from typing import Any
 
 from absl import logging
 
-from unlearn_jax import checkpoints, disk, processes
-from unlearn_jax.population import Recipe, Saver
+from unlearn_jax.engine.recipe import Recipe, Saver
 from unlearn_jax.stages.graph import Stage
-from unlearn_jax.store import Store, stage_key
+from unlearn_jax.storage import checkpoints
+from unlearn_jax.storage.store import Store, stage_key
+from unlearn_jax.system import disk, processes
 
 # Parts of a stage that differ between the members of one population.
 _OF_A_MEMBER = ("forget", "epochs")

@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from unlearn_jax.engine.layout import make_layout
+from unlearn_jax.engine.preparation import Preparation
+from unlearn_jax.engine.recipe import Pass, member_keys
 from unlearn_jax.errors import ConfigError
-from unlearn_jax.layout import make_layout
 from unlearn_jax.methods.method import Setting
 from unlearn_jax.methods.outside import Found, named
 from unlearn_jax.models import Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
-from unlearn_jax.population import Pass, member_keys
-from unlearn_jax.prepare import Preparation
 from unlearn_jax.stages.graph import Study
 from unlearn_jax.stages.populations import make_member
 from unlearn_jax.train import Batch, Step, init_state

@@ -12,17 +12,18 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from unlearn_jax import checkpoints, interrupt, store
-from unlearn_jax.engine import train_population
-from unlearn_jax.layout import make_layout
+from unlearn_jax.data.splits import ForgetSet
+from unlearn_jax.engine.layout import make_layout
+from unlearn_jax.engine.recipe import Member, Recipe
+from unlearn_jax.engine.run import train_population
 from unlearn_jax.metrics.relearn import ain
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
-from unlearn_jax.population import Member, Recipe
 from unlearn_jax.results import Outcome
-from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
 from unlearn_jax.stages.populations import missing_of
 from unlearn_jax.stages.progress import CheckpointSaver
+from unlearn_jax.storage import checkpoints, store
+from unlearn_jax.system import interrupt
 from unlearn_jax.train import make_train_step
 
 _WITHIN = 0.05  # of M_O's forget loss, as in the source

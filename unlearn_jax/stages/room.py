@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import jax
 from absl import logging
 
-from unlearn_jax import disk, processes
-from unlearn_jax.memory import tree_bytes
+from unlearn_jax.data.splits import ForgetSet
+from unlearn_jax.engine.memory import tree_bytes
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
-from unlearn_jax.splits import ForgetSet
 from unlearn_jax.stages.graph import Stage, Study
 from unlearn_jax.stages.outcomes import predictions_key, split_rows
+from unlearn_jax.system import disk, processes
 from unlearn_jax.train import init_carry
 
 _FLOAT = 4  # bytes of an output

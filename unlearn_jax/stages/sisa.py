@@ -30,21 +30,22 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints, interrupt, store
 from unlearn_jax import sisa as plans
-from unlearn_jax.engine import train_population
+from unlearn_jax.data.splits import ForgetSet, Rows
+from unlearn_jax.engine.layout import Layout, make_layout
+from unlearn_jax.engine.recipe import Member, Pass, Recipe, Snapshot, Trained
+from unlearn_jax.engine.run import train_population
 from unlearn_jax.errors import InputError
-from unlearn_jax.layout import Layout, make_layout
 from unlearn_jax.models import Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
-from unlearn_jax.population import Member, Pass, Recipe, Snapshot, Trained
 from unlearn_jax.results import Outcome
-from unlearn_jax.splits import ForgetSet, Rows
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
 from unlearn_jax.stages.models import initial_variables
 from unlearn_jax.stages.outcomes import Models
 from unlearn_jax.stages.populations import missing_of, record_reused, settled, stage_metadata
 from unlearn_jax.stages.progress import CheckpointSaver
+from unlearn_jax.storage import checkpoints, store
+from unlearn_jax.system import interrupt
 from unlearn_jax.train import make_train_step
 
 HISTORY_COLUMNS = ("stage", "forget_set", "seed", "shard", "slice", "epoch", "steps", "train_loss",

@@ -14,7 +14,7 @@ from absl import logging
 
 from unlearn_jax.stages.graph import Stage
 from unlearn_jax.stages.models import Variant, unlearn_in_one_program, unlearn_missing
-from unlearn_jax.store import canonical_json
+from unlearn_jax.storage.store import canonical_json
 
 # What a method's step raises when it asks Python for a number that differs between members.
 _NEEDS_NUMBER = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError,

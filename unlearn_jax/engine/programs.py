@@ -1,0 +1,158 @@
+"""The programs that train a population: compiled once, for as many members a call as have room."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from unlearn_jax.engine import flops, memory
+from unlearn_jax.engine.batches import Feed
+from unlearn_jax.engine.layout import MEMBER, Layout
+from unlearn_jax.engine.predict import make_validator
+from unlearn_jax.engine.recipe import Member, Recipe
+from unlearn_jax.models import Model, Variables
+from unlearn_jax.train import Carry, Inputs, end_epoch, find_batch, guarded, init_carry
+
+
+class Programs:
+    """The programs of a population in one layout; each takes G members a call.
+
+    Attributes:
+      layout: says G.
+      chunk: K, training steps in a call.
+      start: `variables_G -> carry`.
+      step: `(carry, inputs, resident, batches [G, K, B], kinds_GK, epoch, count)
+        -> (carry, losses_GK)`; see `chunked` for `count`.
+      validate: see `predict.make_validator`.
+      close: see `train.end_epoch`.
+    """
+
+    def __init__(self, recipe: Recipe, model: Model, feed: Feed, layout: Layout,
+                 members: list[Member]):
+        self.recipe, self.feed, self.layout = recipe, feed, layout
+        self.size = layout.groups(len(members)).shape[1]
+        longest = max(1, *(recipe.longest_epoch(m) for m in members))
+        most = min(layout.steps_per_dispatch, feed.most_batches(self.size * recipe.batch_size))
+        cut_short = layout.target.platform == "cpu"
+        # A call that can be cut short is the same program for epochs of any length, so that a
+        # member's bits do not depend on the others. Else chunks are even, so that few steps idle.
+        self.chunk = most if cut_short else -(-longest // -(-longest // most))
+        body = chunked(guarded(recipe.step, recipe.settings), self.chunk, cut_short)
+        select = recipe.keep == "best"
+        self.start = layout.over_members(lambda v: init_carry(recipe.optimizer, v, select), (0,))
+        self.step = layout.over_members(body, (0, 0, None, 0, 0, None, None), donate=(0,))
+        self.validate = make_validator(model, recipe.loss, layout)
+        self.close = layout.over_members(end_epoch(recipe.patience, select), (0, 0), donate=(0,))
+
+    @property
+    def compile_seconds(self) -> float:
+        """Spent compiling so far."""
+        return sum(p.compile_seconds for p in (self.start, self.step, self.validate, self.close))
+
+    @functools.cached_property
+    def flops_of_a_step(self) -> float:
+        """Of one member, once compiled; NaN where nothing counts them (`flops.count`).
+
+        Counted when first asked for: of a large network it takes seconds.
+        """
+        carry, inputs = self._member
+        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype),
+                             self.feed.shapes(1, 1, self.recipe.batch_size))
+        found = jax.eval_shape(find_batch, self.feed.resident, batch, inputs.forget, np.int32(0))
+        return flops.count(guarded(self.recipe.step, self.recipe.settings), carry, inputs, found)
+
+    def compile(self, carry: Carry, inputs: Inputs) -> int:
+        """Compiles what takes long and much memory; runs nothing.
+
+        Args:
+          carry, inputs: shapes `[any, ...]`.
+
+        Returns:
+          Bytes that a call needs on each device beside carry, inputs and resident data.
+        """
+        self._member = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype),
+                                    (carry, inputs))
+        arguments = self.step_arguments(carry, inputs)
+        carry, inputs, _, batches, *_ = arguments
+        self.step.compile(*arguments)
+        sum_G = self.layout.shapes_of_members(np.zeros(1, np.float32), self.size)
+        validated = self.feed.shapes(self.size, 1, self.recipe.eval_batch_size)
+        self.validate.compile((sum_G, sum_G), carry[0].variables, self.feed.resident, validated)
+        resident, members = memory.tree_bytes(self.feed.resident), self.layout.mesh.shape[MEMBER]
+        kept = [resident + memory.tree_bytes((carry, inputs)) // members,
+                resident + memory.tree_bytes(carry[0].variables) // members]
+        return max(memory.call_bytes(program) - there + self.feed.waiting_bytes(sent)
+                   for program, there, sent in zip((self.step, self.validate), kept,
+                                                   (batches, validated)))
+
+    def step_arguments(self, carry: Carry, inputs: Inputs) -> tuple:
+        """The shapes that `step` is called with; `carry` and `inputs` are as for `compile`."""
+        carry, inputs, kinds = self.layout.shapes_of_members(
+            (carry, inputs, np.zeros((1, self.chunk), np.int32)), self.size)
+        batches = self.feed.shapes(self.size, self.chunk, self.recipe.batch_size)
+        return carry, inputs, self.feed.resident, batches, kinds, np.int32(0), np.int32(0)
+
+
+def fitted_programs(recipe: Recipe, model: Model, feed: Feed, layout: Layout,
+                    members: list[Member], variables_M: Variables,
+                    inputs: Inputs) -> tuple[Programs, float]:
+    """Compiled programs for calls of as many members as the devices have room for.
+
+    Args:
+      recipe, model, feed, layout, members, variables_M: as in `engine.train_population`.
+      inputs: of some member, `[1, ...]`.
+
+    Returns:
+      The programs, and the seconds that compiling took, also for calls that turned out too large.
+      Where there is no epoch, nothing is compiled.
+    """
+    if not recipe.epochs:
+        return Programs(recipe, model, feed, layout, members), 0.0
+    made: list[Programs] = []
+    carry = jax.eval_shape(jax.vmap(lambda v: init_carry(
+        recipe.optimizer, v, recipe.keep == "best")), variables_M)
+    held = memory.tree_bytes(carry) // len(members) + memory.tree_bytes(inputs)
+
+    def needs(layout: Layout) -> int:
+        made.append(Programs(recipe, model, feed, layout, members))
+        return made[-1].compile(carry, inputs)
+
+    memory.fitted(layout, len(members), recipe.name, needs, held)
+    seconds = sum(p.compile_seconds for p in made)
+    logging.info("%s: compiled in %.1f s", recipe.name, seconds)
+    return made[-1], seconds
+
+
+def chunked(body: Callable, steps: int, cut_short: bool) -> Callable[..., Any]:
+    """A guarded step over K = `steps` batches in one call; the losses come stacked.
+
+    Args:
+      body: the step.
+      steps: K.
+      cut_short: the loop ends after `count`, an argument, of the K batches, and the losses of the
+        others are 0. Else all K are walked over, padding too, and `count` is not read: a GPU takes
+        a loop of a known length without asking the host in between. So it is where K is 1.
+    """
+
+    def chunk(carry, inputs, resident, batches, kinds_K, epoch, count):
+        def one(carry, k):
+            batch = find_batch(resident, batches[k], inputs.forget, epoch, kinds_K[k])
+            return body(carry, inputs, batch)
+
+        def noted(k, carry_and_losses):
+            carry, losses = carry_and_losses
+            carry, loss = one(carry, k)
+            return carry, losses.at[k].set(loss)
+
+        if steps == 1:
+            carry, loss = one(carry, 0)
+            return carry, loss[None]
+        if cut_short:
+            return jax.lax.fori_loop(0, count, noted, (carry, jnp.zeros(steps)))
+        return jax.lax.scan(one, carry, jnp.arange(steps))
+
+    return chunk

@@ -1,0 +1,141 @@
+"""Running statistics of batch norms: the training set's in the place of those of the last steps.
+
+A step keeps the share `norm_momentum` of the old running statistics. After n steps momentum^n of
+those that training began with are left (79 % after 24 steps at 0.99), and a model then predicts
+with statistics that are not its own: the longer it trains the better it looks, for that alone.
+`recalibrated` takes the mean over the training set instead, as stochastic weight averaging does
+(Izmailov et al. 2018, arXiv:1803.05407, section 3.2).
+
+It is one decision for M_O, M_R and unlearned models, before any of them is trained; each walks
+over what it was trained on (unlearned models over D_r). The pass is no training: it counts in no
+budget, as predictions do not.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from unlearn_jax.engine.preparation import Preparation
+from unlearn_jax.models import VARIANTS, Model, Variables
+from unlearn_jax.train import Batch, weighted_mean
+
+SETTINGS = ("auto", "on", "off")
+# Share of the first running statistics that training may leave without a word.
+LITTLE = 0.01
+
+
+def share_left(config: ml_collections.ConfigDict, rows: int) -> float:
+    """The share of the running statistics at the start that M_O's training leaves.
+
+    Args:
+      config: the whole config.
+      rows: training samples, copies included.
+    """
+    steps = math.ceil(rows / config.train.batch_size) * config.train.epochs
+    return VARIANTS[config.model.variant].norm_momentum ** steps
+
+
+def recalibrates(config: ml_collections.ConfigDict, rows: int) -> bool:
+    """Whether models get the training set's statistics (`train.recalibrate_norms`).
+
+    Args:
+      config, rows: as for `share_left`.
+    """
+    setting = config.train.recalibrate_norms
+    return setting == "on" or setting == "auto" and share_left(config, rows) > LITTLE
+
+
+def batch_statistics(model: Model, variables: Variables, images_BHWC: jax.Array) -> Any:
+    """The tree of running statistics with those of one batch; frozen norms keep their own.
+
+    Args:
+      model: the network.
+      variables: of one member.
+      images_BHWC: grey levels.
+    """
+    # From zero, so that a step gives (1 - momentum) times the batch's, without a difference.
+    start = jax.tree_util.tree_map_with_path(
+        lambda path, x: x if _is_frozen(model, path) else jnp.zeros_like(x),
+        variables["batch_stats"])
+    # Dropout is behind all norms: any key will do.
+    _, stepped = model.apply({"params": variables["params"], "batch_stats": start}, images_BHWC,
+                             train=True, key=jax.random.key(0))
+    share = 1 - model.module.variant.norm_momentum
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: x if _is_frozen(model, path) else x / share, stepped)
+
+
+def _is_frozen(model: Model, path: tuple) -> bool:
+    """Whether a leaf of the running statistics belongs to a norm that does not move."""
+    return jax.tree_util.keystr(path[:-1], simple=True,
+                                separator="/") in model.module.frozen_norms
+
+
+def recalibrated(before: Preparation, failed: np.ndarray) -> tuple[Variables, dict[str, Any]]:
+    """Trained models with their training sets' statistics, and what that changes.
+
+    Args:
+      before: the members with their trained variables; the statistics are means over the batches
+        of D_r (of M_O: of D_o), copies included.
+      failed: `[M]` bool, members that stay as they are.
+
+    Returns:
+      Variables `[M, ...]`; and by `before` and `after` the `[M]` mean losses on half of the
+      validation samples, NaN where a member has none.
+    """
+    def weighted(batch: Batch, variables: Variables) -> Any:
+        # A padded batch is full of samples, but those at its end were seen before.
+        count = jnp.sum(batch.weights)
+        found = batch_statistics(before.model, variables, batch.images)
+        return jax.tree.map(lambda x: x * count, found), count
+
+    sums, counts = before.total("retain", weighted, before.variables)
+    keep = np.asarray(failed)
+
+    def settled(path: tuple, total: np.ndarray, old: np.ndarray) -> np.ndarray:
+        if _is_frozen(before.model, path):
+            return old
+        across = (-1,) + (1,) * (old.ndim - 1)
+        mean = (np.asarray(total) / np.asarray(counts).reshape(across)).astype(old.dtype)
+        return np.where(keep.reshape(across), old, mean)
+
+    after = {**before.variables, "batch_stats": jax.tree_util.tree_map_with_path(
+        settled, sums, jax.tree.map(np.asarray, before.variables["batch_stats"]))}
+    losses = np.full((2, len(before.members)), np.nan)
+    if all(len(member.validation) for member in before.members):
+        def loss(batch: Batch, *both: Variables) -> jax.Array:
+            values = (before.model.apply(v, batch.images, train=False)[0] for v in both)
+            return jnp.stack([weighted_mean(before.loss.per_sample(x, batch.labels), batch.weights)
+                              * jnp.sum(batch.weights) for x in values]
+                             + [jnp.sum(batch.weights)])
+
+        found = np.asarray(before.total("validation", loss, before.variables, after), np.float64)
+        losses = (found[:, :2] / found[:, 2:]).T
+    return after, {"before": losses[0], "after": losses[1]}
+
+
+def in_words(share: float, unit: str, metadata: dict[str, Any] | None) -> str:
+    """What a reader must know of a stage's running statistics.
+
+    Args:
+      share: from `share_left`.
+      unit: of the loss.
+      metadata: what `recalibrated` found; None: the statistics are those of the last steps.
+    """
+    left = (f"training leaves {100 * share:.2g} % of the running statistics that batch norms began "
+            "with")
+    if metadata is None:
+        return (f"{left}, with which all models predict (train.recalibrate_norms='off'); longer "
+                "training then looks better for that reason alone")
+    old, new = (np.asarray(metadata[name], np.float64) for name in ("before", "after"))
+    text = f"{left}; models predict with those of their training sets instead"
+    if not np.isfinite(old + new).any():
+        return text
+    good = np.isfinite(old + new)
+    after = f"{new[good].mean():.3g} {unit}".strip()
+    return (f"{text}: on half of the validation samples the mean loss is {after} instead of "
+            f"{old[good].mean():.3g}")

@@ -1,0 +1,377 @@
+"""A population: its members, what they share, and what training leaves of them.
+
+A member is one model, a (seed, forget set) pair. `engine.py` trains them.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from unlearn_jax.data.splits import trained_half
+from unlearn_jax.engine.layout import Layout
+from unlearn_jax.engine.predict import in_batches
+from unlearn_jax.errors import ConfigError
+from unlearn_jax.models import Model, Variables
+from unlearn_jax.optim import OptimizerSettings
+from unlearn_jax.system import arrays
+from unlearn_jax.train import Loss, Step
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One model of the population.
+
+    Attributes:
+      seed: decides initialisation, order of samples, dropout and random labels.
+      forget_set: what it is to forget; `''` for the original model.
+      retain: `[n]` int32, the resident rows of D_r with its augmented copies; of all of D_o for
+        the original model.
+      validation: `[v]` int32, the resident rows of its validation set.
+      forget: `[f]` int32, the resident rows of D_f with its copies, flagged in batches.
+      variant: what tells it from another member of the same seed and sets, such as
+        `learning_rate=0.002`; '' where all members have the same hyperparameters.
+      learning_rate: its peak rate; None: the recipe's.
+    """
+
+    seed: int
+    forget_set: str
+    retain: np.ndarray
+    validation: np.ndarray
+    forget: np.ndarray
+    variant: str = ""
+    learning_rate: float | None = None
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of seed, sets and variant, whose name tells of the learning rate.
+
+        By it a later run knows the member again.
+        """
+        digest = hashlib.blake2b(f"{self.seed}|{self.forget_set}".encode(), digest_size=16)
+        for part in (self.retain, self.validation, self.forget):
+            digest.update(f"|{len(part)}|".encode() + part.astype("<i4").tobytes())
+        if self.variant:
+            digest.update(self.variant.encode())
+        return digest.hexdigest()
+
+    @functools.cached_property
+    def everything(self) -> np.ndarray:
+        """The rows of D_r and D_f, sorted, each once."""
+        return np.union1d(self.retain, self.forget).astype(np.int32)
+
+    @functools.cached_property
+    def retained_only(self) -> np.ndarray:
+        """The rows of D_r that are not in D_f, sorted, each once."""
+        return np.setdiff1d(self.everything, self.forget)
+
+    def __str__(self) -> str:
+        return (f"seed {self.seed}" + (f", forget set {self.forget_set}" if self.forget_set else "")
+                + (f", {self.variant}" if self.variant else ""))
+
+
+WALKS = ("retain", "forget", "all", "mixed", "validation", "retain+forget", "forget+retain")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """One walk over a member's samples; an epoch is one pass or several.
+
+    A walk over `all` mixes D_r and D_f, over `mixed` a share of D_r and all of D_f. One over
+    `validation` is over a fixed half of those samples: the other half chooses between methods. In
+    `retain+forget` each batch holds half of either, D_r's half first: the pass goes once over D_r,
+    and D_f is repeated or cut to fit; `forget+retain` is the same with D_f setting the length (the
+    halves lie in the same order).
+
+    Attributes:
+      over: one of `WALKS`.
+      kind: tells the step which pass a batch belongs to (`Batch.kind`).
+      share: of the samples that set the length (in `mixed`: of D_r), drawn anew each epoch.
+      fill: share of a batch's places that samples take; the rest is padding that repeats them. Less
+        than 1 makes smaller batches, and more of them.
+    """
+
+    over: str
+    kind: int = 0
+    share: float = 1.0
+    fill: float = 1.0
+
+    def __post_init__(self):
+        if self.over not in WALKS:
+            raise ConfigError(f"a pass over {self.over!r}; allowed: {', '.join(WALKS)}")
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"a pass over a share of {self.share}; allowed: above 0, up to 1")
+        if not 0 < self.fill <= 1 or (self.paired and self.fill < 1):
+            raise ConfigError(f"a pass over {self.over!r} that fills a share of {self.fill} of its "
+                              "batches; allowed: above 0, up to 1, and 1 where a batch has halves")
+
+    @property
+    def paired(self) -> bool:
+        """Whether a batch holds halves of two sets."""
+        return "+" in self.over
+
+    def rows(self, member: Member) -> np.ndarray:
+        """The member's rows that set the length."""
+        if self.over in ("all", "mixed"):
+            return member.everything
+        if self.over == "validation":
+            return trained_half(member.validation)
+        return getattr(member, self.over.partition("+")[0])
+
+    def count(self, member: Member) -> int:
+        """Samples that set the length."""
+        always = len(member.forget) if self.over == "mixed" else 0
+        return always + math.ceil(round(self.share * (len(self.rows(member)) - always), 6))
+
+    def batches(self, member: Member, batch_size: int) -> int:
+        """Batches of the pass."""
+        return -(-self.count(member) // self._leads(batch_size))
+
+    def images(self, member: Member, batch_size: int) -> int:
+        """Samples walked over: of a paired pass both halves, the second of which has no padding."""
+        partners = self.batches(member, batch_size) * (batch_size // 2) if self.paired else 0
+        return self.count(member) + partners
+
+    def leading_batches(self, order: np.ndarray, batch_size: int) -> np.ndarray:
+        """Rows `[n]` of the samples that set the length, as batches `[T, _]` of their places."""
+        places = self._leads(batch_size)
+        batches = in_batches(order, places)
+        if self.paired or places == batch_size:
+            return batches
+        # Each batch is padded with its own samples, whose statistics batch norm keeps so.
+        own = np.where(batches < 0, ~batches, batches)
+        repeats = -(-batch_size // places)
+        return np.concatenate([batches, ~np.tile(own, repeats)], axis=1)[:, :batch_size]
+
+    def _leads(self, batch_size: int) -> int:
+        """Samples of a batch that are of the set that sets the length."""
+        return batch_size // 2 if self.paired else max(1, round(self.fill * batch_size))
+
+    def draw(self, member: Member, rng: np.random.Generator) -> np.ndarray:
+        """The samples that set the length in one epoch, in their order: `count` rows."""
+        rows, count = self.rows(member), self.count(member)
+        if self.over == "mixed":
+            others = rng.permutation(member.retained_only)
+            rows = np.concatenate([member.forget, others[:count - len(member.forget)]])
+        return rng.permutation(rows)[:count]
+
+
+# The passes of an epoch, counted from zero.
+Passes = Callable[[int], tuple[Pass, ...]]
+
+
+_OVER_RETAIN = (Pass("retain"),)
+
+
+def over_retain(epoch: int) -> tuple[Pass, ...]:
+    """Every epoch is one pass over D_r, as in training."""
+    del epoch
+    return _OVER_RETAIN
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What all members of a training run have in common.
+
+    Attributes:
+      name: of the stage; part of every member's random streams.
+      step: the single-member step.
+      optimizer: its optimiser.
+      settings: learning rate and schedule.
+      loss: of the validation.
+      epochs: how many at most.
+      batch_size: samples per member and step.
+      eval_batch_size: samples per member and validation step.
+      patience: epochs without a better validation loss before a member stops; 0: never.
+      keep: `best` keeps each member's state of lowest validation loss, `last` its last one.
+      snapshots: with `keep='last'`, the numbers of epochs after which variables are kept.
+      passes: what an epoch walks over.
+    """
+
+    name: str
+    step: Step
+    optimizer: optax.GradientTransformation
+    settings: OptimizerSettings
+    loss: Loss
+    epochs: int
+    batch_size: int
+    eval_batch_size: int
+    patience: int = 0
+    keep: str = "best"
+    snapshots: tuple[int, ...] = ()
+    passes: Passes = over_retain
+
+    @functools.cached_property
+    def kinds_of_epochs(self) -> dict[tuple[Pass, ...], int]:
+        """How many epochs consist of which passes: few kinds, however many epochs."""
+        found: dict[tuple[Pass, ...], int] = {}
+        for passes, run in itertools.groupby(map(self.passes, range(self.epochs))):
+            found[passes] = found.get(passes, 0) + sum(1 for _ in run)
+        return found
+
+    def learning_rate(self, member: Member) -> float:
+        """The member's peak rate."""
+        own = member.learning_rate
+        return self.settings.learning_rate if own is None else own
+
+    def steps(self, member: Member, passes: tuple[Pass, ...]) -> int:
+        """Steps that the member takes in an epoch of these passes."""
+        return sum(p.batches(member, self.batch_size) for p in passes)
+
+    def images(self, member: Member, passes: tuple[Pass, ...]) -> int:
+        """Samples that the member walks over in an epoch of these passes."""
+        return sum(p.images(member, self.batch_size) for p in passes)
+
+    def all_steps(self, member: Member) -> int:
+        """Steps that the member takes in all epochs."""
+        return sum(n * self.steps(member, passes) for passes, n in self.kinds_of_epochs.items())
+
+    def longest_epoch(self, member: Member) -> int:
+        """Steps of its longest epoch; 0 where there is no epoch."""
+        return max((self.steps(member, passes) for passes in self.kinds_of_epochs), default=0)
+
+    def all_images(self, member: Member) -> int:
+        """Samples that the member walks over in all epochs."""
+        return sum(n * self.images(member, passes) for passes, n in self.kinds_of_epochs.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """The members after some number of epochs.
+
+    Attributes:
+      variables: `[M, ...]`, on the host.
+      epochs: `[M]` epochs behind these variables.
+      steps: `[M]` steps taken, best or not.
+      images: `[M]` samples trained on to get here, best or not.
+      flops: `[M]` floating-point operations of the steps to get here (`flops.count`), NaN where
+        nothing counts them; of preparation and validation none.
+      failed: `[M]` bool; the variables are those before the step that failed, or, with
+        `keep='best'`, the best before it.
+      validation_loss: `[M]` in the loss's unit; NaN before the first epoch.
+      seconds: wall seconds of the whole population to get here, without compilation.
+    """
+
+    variables: Variables
+    epochs: np.ndarray
+    steps: np.ndarray
+    images: np.ndarray
+    flops: np.ndarray
+    failed: np.ndarray
+    validation_loss: np.ndarray
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a training run leaves.
+
+    Attributes:
+      snapshots: by number of epochs; with `keep='best'` one, at `recipe.epochs`.
+      history: one dict per member and epoch, with the columns of history.csv but `stage`.
+      compile_seconds: spent compiling.
+      first_step_seconds: from the beginning to the end of the first call that trains, with
+        compilation; None where nothing was left to train.
+    """
+
+    snapshots: dict[int, Snapshot]
+    history: list[dict[str, Any]]
+    compile_seconds: float
+    first_step_seconds: float | None = None
+
+
+class Saver:
+    """Where a half-finished run is kept; this one keeps nothing.
+
+    `stages/models.py` has the one that writes checkpoints.
+    """
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return False
+
+    def save(self, epoch: int, tree: Any, metadata: dict[str, Any]) -> None:
+        """Keeps the state after `epoch` epochs."""
+
+    def load(self, template: Callable[[dict[str, Any]], Any]) -> tuple[Any, dict] | None:
+        """The tree and metadata saved last, or None.
+
+        `template(metadata)` is the tree's form; it raises CheckpointError for a save that is of
+        no use to this run.
+        """
+        return None
+
+
+def init_members(model: Model, layout: Layout, seeds: list[int]) -> Variables:
+    """Fresh variables `[M, ...]`; members of one seed start from the same weights."""
+    keys = jnp.stack([jax.random.fold_in(jax.random.key(s), 0) for s in seeds])
+    init = layout.over_members(model.init, in_axes=(0,))
+    groups = [init(own) for _, own in layout.over_groups(keys, len(seeds))]
+    return join(groups, len(seeds))
+
+
+def member_keys(name: str, members: Sequence[Member]) -> jax.Array:
+    """The random stream `[M]` of each member in the stage `name`."""
+    seeds = np.array([m.seed for m in members])
+    return _keys(seeds, np.uint32(zlib.crc32(name.encode())))
+
+
+@jax.jit
+def _keys(seeds_M: jax.Array, stream: jax.Array) -> jax.Array:
+    return jax.vmap(lambda seed: jax.random.fold_in(jax.random.fold_in(
+        jax.random.key(seed), 1), stream))(seeds_M)
+
+
+def epoch_batches(member: Member, name: str, epoch: int, batch_size: int,
+                  passes: Passes = over_retain) -> tuple[np.ndarray, np.ndarray]:
+    """A member's epoch: a function of its seed and sets, the stage, the epoch and the passes.
+
+    Returns:
+      rows `[T, B]` int32 as `in_batches` writes them, and the kind `[T]` int32 of each batch.
+
+    Raises:
+      ValueError: a paired pass with an odd batch size, or without samples to pair.
+    """
+    rng = np.random.default_rng([member.seed, zlib.crc32(name.encode()), epoch])
+    batches, kinds = [], []
+    for p in passes(epoch):
+        order = p.draw(member, rng)
+        if p.paired:
+            found = _paired_batches(p, member, order, batch_size, rng)
+        else:
+            found = p.leading_batches(order, batch_size)
+        batches.append(found)
+        kinds.append(np.full(len(found), p.kind, np.int32))
+    return np.concatenate(batches), np.concatenate(kinds)
+
+
+def _paired_batches(p: Pass, member: Member, order: np.ndarray, batch_size: int,
+                    rng: np.random.Generator) -> np.ndarray:
+    if batch_size % 2:
+        raise ValueError(f"a pass over {p.over!r} needs an even batch size, not {batch_size}")
+    leads, partner = p.leading_batches(order, batch_size), member.forget
+    if p.over == "forget+retain":
+        partner = member.retain
+    if not len(partner) and len(leads):
+        raise ValueError(f"{member}: a pass over {p.over!r} finds no samples to pair")
+    repeats = -(-leads.size // max(len(partner), 1))
+    others = np.concatenate([rng.permutation(partner) for _ in range(repeats)] or [leads.ravel()])
+    halves = [leads, others[:leads.size].reshape(leads.shape).astype(np.int32)]
+    if p.over == "forget+retain":
+        halves.reverse()
+    return np.concatenate(halves, axis=1)
+
+
+def join(groups: list[Any], count: int) -> Any:
+    """Trees `[G, ...]` of the groups as one `[count, ...]` on the host, copied."""
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:count],
+                        *map(arrays.fetch, groups))

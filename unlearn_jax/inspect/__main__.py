@@ -1,0 +1,134 @@
+"""Look into checkpoints:  python -m unlearn_jax.inspect PATH [--diff OTHER] [--json]
+
+PATH is a checkpoint, a stage of the store that holds one, or any directory with checkpoints
+below it, which are then listed. Without norms and differences no array is read.
+"""
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unlearn_jax.errors import InputError
+from unlearn_jax.inspect.text import json_of, text_of
+from unlearn_jax.inspect.tree import describe, diff, find_checkpoint, open_checkpoint
+from unlearn_jax.storage import metadata
+from unlearn_jax.storage.store import StoreError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit status.
+
+    0; 1: a checkpoint is damaged, or the stage that holds it; 2: what was asked for cannot be had.
+    After 1 and 2 a line stands on stderr, or beside a checkpoint in the list of several.
+    """
+    code = 0
+    try:
+        args = _parser().parse_args(argv)
+        report = _report(args)
+        print(json_of(report) if args.json else text_of(report, config=args.config))
+        sys.stdout.flush()
+        code = int(any("error" in c for c in report.get("checkpoints", ())))
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (metadata.DamagedError, StoreError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    except (InputError, PermissionError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise InputError(f"{message}\nusage: python -m unlearn_jax.inspect PATH [--diff OTHER] "
+                         "[--json] [--help]")
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = _Parser(prog="python -m unlearn_jax.inspect", description=__doc__,
+                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("path", type=Path, metavar="PATH", help="checkpoint, stage, or directory")
+    p.add_argument("--diff", type=Path, metavar="OTHER",
+                   help="distance of OTHER from PATH per layer; members are matched by seed")
+    p.add_argument("--json", action="store_true", help="JSON; not finite numbers are strings")
+    p.add_argument("--members", type=_indices, metavar="0,2", help="indices on PATH's member axis")
+    p.add_argument("--depth", type=int, metavar="N", help="sum up below N parts of the path")
+    p.add_argument("--sort", default="tree", help="bytes, norm; with --diff: distance, relative")
+    p.add_argument("--no-norms", action="store_true", help="read no arrays")
+    p.add_argument("--config", action="store_true", help="print the whole config")
+    return p
+
+
+def _indices(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 0,2") from None
+
+
+def _report(args: argparse.Namespace) -> dict[str, Any]:
+    sorts = ("tree", "bytes", "norm") if args.diff is None else ("tree", "distance", "relative")
+    if args.sort not in sorts:
+        raise InputError(f"--sort is {args.sort!r}; allowed here: {', '.join(sorts)}")
+    if args.no_norms and (args.diff is not None or args.sort == "norm"):
+        raise InputError("--no-norms reads no arrays; leave it out for norms and differences")
+    if args.depth is not None and args.depth < 1:
+        raise InputError(f"--depth is {args.depth}; allowed: at least 1")
+    plain = args.diff is None and args.members is None and args.depth is None
+    if plain and args.sort == "tree" and find_checkpoint(args.path) is None:
+        return list_checkpoints(args.path)
+    one = open_checkpoint(args.path)
+    if args.diff is None:
+        report = describe(one, args.members, args.depth, not args.no_norms)
+    else:
+        report = diff(one, open_checkpoint(args.diff), args.members, args.depth)
+    if args.sort != "tree":
+        report["rows"].sort(key=lambda row: _largest(row[args.sort]), reverse=True)
+    return report
+
+
+def list_checkpoints(root: Path) -> dict[str, Any]:
+    """All checkpoints below a directory, from their metadata alone.
+
+    Raises:
+      InputError: there are none.
+    """
+    found = []
+    for path in _walk(root):
+        entry: dict[str, Any] = {"path": str(path.relative_to(root))}
+        try:
+            c = open_checkpoint(path)
+            entry |= {"metadata": c.content["metadata"], "time": c.content["time"],
+                      "bytes": c.bytes(), "parameters": c.parameters()}
+        except InputError as e:
+            entry["error"] = str(e)
+        found.append(entry)
+    if not found:
+        raise InputError(f"no checkpoint in {root}; checkpoints are in the store, in "
+                         "STAGE/KEY/checkpoint")
+    return {"kind": "list", "path": str(root), "checkpoints": found}
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for directory, names, files in os.walk(root):
+        names[:] = sorted(n for n in names if not n.startswith("."))
+        if metadata.FILE in files or metadata.ARRAYS in names:
+            names.clear()
+            yield Path(directory)
+
+
+def _largest(values: list[float] | int) -> float:
+    values = values if isinstance(values, list) else [values]
+    return max((math.inf if math.isnan(v) else v for v in values), default=0.0)
+
+
+if __name__ == "__main__":
+    # Looking at a checkpoint must not take the GPU away from a job that runs there.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Batch norm over all axes but the last, with its gradient written out.
+
+Forward it is Flax' `BatchNorm`: statistics in float32, the variance as the mean of squares less the
+squared mean. Differentiated automatically, XLA makes three passes over a layer for the gradient,
+some of them in float32; written out it takes two, both over arrays of the layer's own type: the
+sums of the output's gradient, and then
+
+    dx = scale / std * (dy - mean(dy) - (x - mean) / var * mean(dy (x - mean)))
+
+(Ioffe and Szegedy 2015, arXiv:1502.03167, section 3, simplified). It has reverse-mode derivatives
+of first order only, as `conv.member_conv` does.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from unlearn_jax import native
+from unlearn_jax.system import target
+
+_FEW_ROWS = 8192  # of pixels times samples
+
+
+def written_out() -> bool:
+    """Whether programs for the current target gain by it (BENCHMARKS.md).
+
+    A GPU's moves fewer bytes; on a CPU `native.sums` takes each pair of sums in one pass.
+    """
+    return target.platform() == "gpu" or target.current().has_native()
+
+
+class BatchNorm(nn.Module):
+    """A drop-in for Flax' `BatchNorm` while a network trains: the same variables by the same names.
+
+    Attributes:
+      momentum: share of the old running statistics that a call keeps.
+      epsilon: added to the variance.
+    """
+
+    momentum: float
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        features = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, features, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
+        threads = target.current().threads if target.current().has_native() else 0
+        y, batch_mean, batch_var = batch_norm(x, scale, bias, self.epsilon, threads)
+        if not self.is_initializing():
+            mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
+            var.value = self.momentum * var.value + (1 - self.momentum) * batch_var
+        return y
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float,
+               threads: int = 0) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalises a batch by its own statistics.
+
+    Args:
+      x: `[..., C]`, float32 or bfloat16.
+      scale, bias: `[C]` float32.
+      epsilon: added to the variance.
+      threads: of `native.sums`, on a CPU; 0: XLA computes all.
+
+    Returns:
+      The normalised batch in the type of x, and its mean and variance `[C]` in float32.
+    """
+    return _forward(x, scale, bias, epsilon, threads)[0]
+
+
+def _forward(x, scale, bias, epsilon, threads):
+    wide, count = x.astype(jnp.float32), x.size // x.shape[-1]
+    if threads:
+        sums = native.sums(wide, wide, jnp.zeros_like(scale), threads)
+    else:
+        sums = _sums((wide, jnp.square(wide)), range(x.ndim - 1))
+    mean, of_squares = (total / count for total in sums)
+    var = jnp.maximum(0.0, of_squares - jnp.square(mean))
+    inverse = jax.lax.rsqrt(var + epsilon)
+    y = (_centred(x, mean) * _wide(inverse * scale, x) + _wide(bias, x)).astype(x.dtype)
+    return (y, mean, var), (x, scale, mean, inverse)
+
+
+def _backward(epsilon, threads, residuals, gradients):
+    del epsilon
+    x, scale, mean, inverse = residuals
+    dy, d_mean, d_var = gradients
+    dy, centred = dy.astype(jnp.float32), _centred(x, mean)
+    if threads:
+        d_bias, d_scale = native.sums(dy, x.astype(jnp.float32), mean, threads)
+    else:
+        d_bias, d_scale = _sums_of_samples(dy, dy * centred)
+    d_scale *= inverse
+    count, factor = x.size // x.shape[-1], inverse * scale
+    # All that depends on the channel alone is gathered first: one multiplication each per element.
+    slope = (factor * inverse * d_scale - 2 * d_var) / count
+    offset = (factor * d_bias - d_mean) / count
+    dx = _wide(factor, x) * dy - centred * _wide(slope, x) - _wide(offset, x)
+    return dx.astype(x.dtype), d_scale, d_bias
+
+
+batch_norm.defvjp(_forward, _backward)
+
+
+def _sums_of_samples(*arrays: jax.Array) -> list[jax.Array]:
+    """Sums `[C]` of arrays `[B, ..., C]`: of a small layer, of each sample first.
+
+    In one go they would leave most of a GPU idle. XLA then computes the terms in a kernel before,
+    and stores them in float32. Sums of large layers it divides by itself.
+    """
+    outer = arrays[0].ndim - 1
+    if arrays[0].size // arrays[0].shape[-1] > _FEW_ROWS:
+        return _sums(arrays, range(outer))
+    # The barrier keeps XLA from joining the two sums again.
+    return _sums(jax.lax.optimization_barrier(tuple(_sums(arrays, range(1, outer)))), (0,))
+
+
+def _sums(arrays: Sequence[jax.Array], axes: Sequence[int]) -> list[jax.Array]:
+    """Sums over axes, in one pass over all arrays."""
+    return jax.lax.reduce(tuple(arrays), (np.float32(0),) * len(arrays),
+                          lambda a, b: tuple(x + y for x, y in zip(a, b)), tuple(axes))
+
+
+def _centred(x: jax.Array, mean: jax.Array) -> jax.Array:
+    return x.astype(jnp.float32) - _wide(mean, x)
+
+
+def _wide(per_channel: jax.Array, x: jax.Array) -> jax.Array:
+    """`[C]` with the axes of x."""
+    return per_channel.reshape((1,) * (x.ndim - 1) + per_channel.shape)

@@ -1,0 +1,217 @@
+"""How the pictures look: colours, lines, names and axes, the same in every figure.
+
+Colours are those of Okabe and Ito (Color Universal Design, 2008): told apart with any of the
+common kinds of colour blindness, and helped by lines and markers where print is grey.
+"""
+
+import dataclasses
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure as Canvas
+
+from unlearn_jax.report.render import hover
+from unlearn_jax.report.tables.inputs import Model, Run
+from unlearn_jax.report.tables.names import model_symbol
+from unlearn_jax.report.tables.stats import estimate
+
+_NAMED = 20  # classes that a picture names at most
+_LONGEST, _ROOM = 16, 24  # letters of a name of a class; of all names side by side
+MOST_METHODS = 6  # that one picture of single samples or of curves holds
+INK, QUIET, SHADE = "#222222", "#737373", "#e69f00"
+# method: colour, line, marker
+_LOOKS = {
+    "original": ("#0072b2", "-", "o"),
+    "retrain": ("#d55e00", "--", "s"),
+    "ft": ("#009e73", "-", "^"),
+    "rnd": ("#cc79a7", "-", "v"),
+}
+_FURTHER = (("#56b4e9", "-.", "D"), ("#8c6d00", "-.", "P"), ("#5d3a9b", "-.", "X"),
+            ("#6b6b6b", "-.", "*"), ("#117733", "-.", "<"), ("#882255", "-.", ">"),
+            ("#332288", "-.", "p"), ("#44aa99", "-.", "h"), ("#999933", "-.", "d"),
+            ("#aa4499", "-.", "8"), ("#661100", "-.", "s"), ("#3d7ab8", "-.", "o"),
+            ("#b8860b", "-.", "v"), ("#2f4f4f", "-.", "^"), ("#cc6677", "-.", "H"))
+
+RC = {
+    "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9.5,
+    "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
+    "axes.edgecolor": "#666666", "axes.grid": True, "axes.axisbelow": True,
+    "grid.color": "#e4e4e4", "grid.linewidth": 0.6, "legend.frameon": False,
+    "legend.fontsize": 8.5, "xtick.color": "#444444", "ytick.color": "#444444",
+    "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "axes.labelcolor": INK,
+    "lines.linewidth": 1.5, "figure.facecolor": "white", "savefig.facecolor": "white",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """How a model is drawn."""
+
+    color: tuple[float, float, float]
+    line: str
+    marker: str
+
+
+def look(run: Run, model: Model) -> Look:
+    """Colour, line and marker; smaller budgets of a method are paler."""
+    others = [m for m in run.rank if m not in _LOOKS and m != "median"]
+    color, line, marker = _LOOKS.get(model.method) or _FURTHER[
+        others.index(model.method) % len(_FURTHER)]
+    budgets = sorted({m.epochs for fs in run.forget_sets for m in run.unlearned(fs)
+                      if m.method == model.method} | {model.epochs})
+    strength = 1.0
+    if len(budgets) > 1:
+        strength = 0.45 + 0.55 * budgets.index(model.epochs) / (len(budgets) - 1)
+    rgb = tuple(1 - strength * (1 - c) for c in to_rgb(color))
+    return Look(rgb, line, marker)
+
+
+def label(model: Model) -> str:
+    """A legend entry with real subscripts."""
+    name = model_symbol(model)
+    head, comma, tail = name.partition(",")
+    if not head.startswith("M_"):
+        return plain(name)
+    below = head.removeprefix("M_").replace("_", r"\_").replace("-", "{-}")
+    return rf"$M_\mathrm{{{below}}}$" + comma + tail
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib must not read as a formula."""
+    return text.replace("$", r"\$")
+
+
+def foremost(run: Run, forget_set: str) -> list[Model]:
+    """The unlearned models; of many methods, all budgets of those that forget best."""
+    models = run.unlearned(forget_set)
+    largest = {m.method: m for m in models}  # ascending budgets
+    if len(largest) <= MOST_METHODS:
+        return models
+    reached = {name: estimate(run.values(m, forget_set, f"forgetting@{run.alpha:g}")).mean
+               for name, m in largest.items()}
+    # nan_to_num: a method that failed comes last
+    best = sorted(reached, key=lambda name: -np.nan_to_num(reached[name], nan=-1))[:MOST_METHODS]
+    return [m for m in models if m.method in best]
+
+
+def drawn(run: Run, forget_set: str) -> list[Model]:
+    """M_O, M_R and each method at its largest budget: what fits one picture."""
+    largest = {m.method: m for m in foremost(run, forget_set)}  # ascending budgets
+    return [m for m in run.models(forget_set)
+            if m.method in ("original", "retrain") or largest.get(m.method) == m]
+
+
+def axis_label(run: Run, what: str = "") -> str:
+    name = f"{what}{run.label}"
+    return name if run.classification else plain(f"{name} ({run.unit})")
+
+
+def canvas(width: float, height: float, rows: int = 1, columns: int = 1,
+           **options) -> tuple[Canvas, np.ndarray]:
+    """A figure in inches with a grid of axes `[rows, columns]`, without pyplot's globals."""
+    figure = Canvas(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def band(ax: Axes, x, middle, low, high, style: Look, shade: float = 0.15, marker: str = "",
+         **options) -> None:
+    """A line within its band, whose ends are shown where the line is pointed at.
+
+    Args:
+      x, middle, low, high: `[n]`.
+      shade: opacity of the band.
+      options: for the line.
+    """
+    [line] = ax.plot(x, middle, style.line, color=style.color, marker=marker, **options)
+    ax.fill_between(x, low, high, color=style.color, alpha=shade, lw=0)
+    hover.note(line, texts=hover.interval(low, high))
+
+
+def legend(ax: Axes, place: str = "below") -> None:
+    """A legend where it hides nothing, or none where nothing was drawn.
+
+    Args:
+      place: 'below' the whole figure, 'above' the axes (left or 'above right'), or 'inside'.
+    """
+    handles, names = ax.get_legend_handles_labels()
+    if not handles:
+        return
+    if place == "below":
+        ax.figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4))
+    elif place == "inside":
+        ax.legend()
+    else:
+        side, x = ("right", 1) if place == "above right" else ("left", 0)
+        ax.legend(ncols=4, loc=f"lower {side}", bbox_to_anchor=(x, 1), borderaxespad=0.15)
+
+
+def shade(run: Run, ax: Axes, forget_set: str, text: bool = True, over: bool = False) -> None:
+    """Shades the forget set's labels along x, where it is a range of labels or a class.
+
+    Args:
+      text: whether the shade gets an entry in the legend.
+      over: whether it lies over what is drawn, for bars, which would hide it.
+    """
+    ends = run.forget_range(forget_set)
+    if ends:
+        ax.axvspan(ends[0] - 0.5, ends[1] + 0.5, color=SHADE, alpha=0.35 if over else 0.16, lw=0,
+                   zorder=3 if over else 0,
+                   label=f"forget set {plain(forget_set)}" if text else None)
+
+
+def grid_shape(count: int) -> tuple[int, int]:
+    """Rows and columns for some equal panels, at most three to a row."""
+    columns = {0: 1, 4: 2}.get(count, min(count, 3))
+    return max(-(-count // columns), 1), columns
+
+
+def of_classes(run: Run, counts: dict[str, int]) -> bool:
+    """Whether a histogram in data.json counts classes.
+
+    Steps before labels were grouped (`data.groups`) count numbers such as ages.
+    """
+    classes = len(run.data["class_names"])
+    return run.classification and all(k.isdecimal() and int(k) < classes for k in counts)
+
+
+def name_classes(run: Run, *axes: Axis, most: int = _NAMED) -> None:
+    """Names the classes along axes whose positions are their numbers, if there is room."""
+    names = _shown_names(run, most)
+    for axis in axes if names else ():
+        axis.set_ticks(np.arange(len(names)), names)
+        if axis.axis_name == "x" and name_height(run, most):
+            axis.set_tick_params(rotation=90)
+
+
+def name_height(run: Run, most: int = _NAMED) -> float:
+    """What the names of classes below an axis add to the height of a figure, in inches.
+
+    0 where they stand side by side.
+    """
+    names = _shown_names(run, most)
+    longest = max(map(len, names), default=0)
+    return 0.07 * longest if len(names) * longest > _ROOM else 0
+
+
+def _shown_names(run: Run, most: int) -> list[str]:
+    names = run.data["class_names"]
+    if not run.classification or len(names) > most:
+        return []
+    return [plain(n if len(n) <= _LONGEST else f"{n[:_LONGEST - 1]}…") for n in names]
+
+
+def bars(run: Run, counts: dict[str, int]) -> tuple[np.ndarray, np.ndarray, float]:
+    """Positions, heights and width of the bars of a histogram in data.json."""
+    if of_classes(run, counts):
+        return np.array([int(k) for k in counts]), np.array(list(counts.values())), 0.8
+    at = np.array([float(k) for k in counts])
+    heights = np.array(list(counts.values()))
+    if len(at) > 150:
+        heights, edges = np.histogram(at, bins=60, weights=heights)
+        return (edges[:-1] + edges[1:]) / 2, heights, edges[1] - edges[0]
+    gaps = np.diff(np.unique(at))
+    return at, heights, gaps.min() if len(gaps) else 1.0

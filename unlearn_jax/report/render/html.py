@@ -1,0 +1,185 @@
+"""A document as one self-contained HTML file: pictures, style and script are all inside.
+
+The style is `page.css`; `page.js` sorts tables and shows the values that pictures are made of.
+"""
+
+import base64
+import dataclasses
+import json
+import re
+from html import escape
+from pathlib import Path
+
+from unlearn_jax.report.render.document import (
+    Block,
+    Cell,
+    Code,
+    Document,
+    Figure,
+    Items,
+    Links,
+    Panel,
+    Plot,
+    Section,
+    Table,
+    Text,
+)
+from unlearn_jax.report.render.vector import markup, themes
+from unlearn_jax.report.tables.names import SYMBOL
+
+_STYLE, _SCRIPT = (Path(__file__).with_name(name).read_text(encoding="utf-8")
+                   for name in ("page.css", "page.js"))
+_HINT = ('<p class="quiet">A number with a dotted line leads to the stage that made it, and a '
+         "stage to the part of the config that decides it.</p>")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Page:
+    """What rendering carries along: the folder, the column definitions and pictures so far."""
+
+    workdir: Path
+    defined: set[tuple[str, str]]
+    svgs: list[str]
+
+
+def render(document: Document, workdir: Path) -> str:
+    """The whole document.
+
+    Args:
+      document: what to render; its text is escaped, so that no file's content acts as markup.
+      workdir: holds `figures/`.
+
+    Raises:
+      OSError: a picture cannot be read.
+    """
+    page = _Page(workdir, set(), [])
+    title = escape(document.title)
+    links = "".join(f'<li><a href="#s{i}">{_text(s.title)}</a></li>'
+                    for i, s in enumerate(document.sections))
+    body = [_block(b, page) for b in document.introduction]
+    body.append(f'<nav aria-label="Sections"><ul>{links}</ul></nav>')
+    for i, section in enumerate(document.sections):
+        body.append(_section(section, page, 2, f"s{i}"))
+    colors = f":root {{{themes(page.svgs)}}}"
+    return "\n".join([
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{_STYLE}{colors}</style>\n</head>\n<body>\n<main>\n"
+        f'<header><h1>{_text(document.title)}</h1><button type="button" id="theme">Theme</button>'
+        "</header>", *([_HINT] if any('class="number"' in part for part in body) else []), *body,
+        f'</main>\n<div id="tip" role="status"></div>\n<script>{_SCRIPT}</script>\n</body>\n'
+        "</html>\n"])
+
+
+def _section(section: Section, page: _Page, level: int, anchor: str) -> str:
+    parts = [f'<section id="{anchor}">', f"<h{level}>{_text(section.title)}</h{level}>"]
+    parts += [_block(b, page) for b in section.blocks]
+    parts += [_section(inner, page, level + 1, f"{anchor}-{i}")
+              for i, inner in enumerate(section.sections)]
+    return "\n".join([*parts, "</section>"])
+
+
+def _text(text: str) -> str:
+    """Escaped text, with the subscripts of M_O, D_f and their like; no line ends before a %."""
+    text = re.sub(r"(?<=\d) %", "\u00a0%", escape(text))
+    return SYMBOL.sub(r"\1<sub>\2</sub>\3", text)
+
+
+def _block(block: Block, page: _Page) -> str:
+    match block:
+        case Text():
+            mark = ' class="strong"' if block.strong else ""
+            return f"<p{mark}>{_linked(block)}</p>"
+        case Items():
+            return "<ul>" + "".join(f"<li>{_linked(item)}</li>" for item in block.items) + "</ul>"
+        case Code():
+            anchor = f' id="{escape(block.anchor)}"' if block.anchor else ""
+            return f"<pre{anchor}>{escape(block.text)}</pre>"
+        case Figure():
+            return _figure(block, page)
+        case Table():
+            return _table(block, page)
+
+
+def _linked(text: Text | str) -> str:
+    """A text with its links behind it."""
+    if isinstance(text, str) or not text.links:
+        return _text(text if isinstance(text, str) else text.text)
+    links = ", ".join(_link(*link) for link in text.links)
+    return f'{_text(text.text)} <span class="from">[{links}]</span>'
+
+
+def _link(text: str, anchor: str) -> str:
+    return f'<a href="#{escape(anchor)}">{_text(text)}</a>'
+
+
+def _figure(figure: Figure, page: _Page) -> str:
+    caption = f"<figcaption>{_text(figure.caption)}</figcaption>"
+    if figure.plot is None:
+        data = base64.b64encode((page.workdir / "figures" / figure.file).read_bytes()).decode()
+        return (f'<figure><img src="data:image/png;base64,{data}" alt="{escape(figure.alt)}">'
+                f"{caption}</figure>")
+    page.svgs.append(figure.plot.svg)
+    role = f'<svg role="img" tabindex="0" aria-label="{escape(figure.alt)}"'
+    svg = figure.plot.svg.replace("<svg", role, 1)
+    if not figure.plot.panels:
+        return f'<figure><div class="picture">{svg}</div>{caption}</figure>'
+    return (f'<figure class="plotted"><div class="picture">{svg}</div>{caption}<p class="keys">'
+            '<span class="with-keys">Point at the picture, or focus it and press the arrow keys, '
+            'to read values.</span><span class="with-touch">Touch the picture to read values.'
+            "</span></p>"
+            '<details class="values"><summary>The values as a table</summary></details>'
+            f'<script type="application/json">{_values(figure.plot)}</script></figure>')
+
+
+def _values(plot: Plot) -> str:
+    """The values of a picture for the script; their texts are markup, escaped already."""
+    def panel(p: Panel) -> list:
+        series = [[markup(s.name), s.color, [
+            [t.across, t.down, escape(t.x), escape(t.y), *([escape(t.text)] if t.text else [])]
+            for t in s.points]] for s in p.series]
+        return [markup(p.title), markup(p.x), markup(p.y), series]
+
+    text = json.dumps([panel(p) for p in plot.panels], ensure_ascii=False, separators=(",", ":"))
+    return text.replace("</", "<\\/")  # no text may close the script
+
+
+def _table(table: Table, page: _Page) -> str:
+    # a column of numbers is set flush right, a column of text flush left
+    kinds = ["" if any(row[i].sort is not None for row in table.rows) and i else "text"
+             for i in range(len(table.columns))]
+    kinds[table.key] = f"{kinds[table.key]} key".strip()
+    head = "".join(f'<th scope="col" class="{kind}"><button type="button">{_text(title)}'
+                   "</button></th>" for kind, (title, _) in zip(kinds, table.columns))
+    rows = "".join("<tr>" + "".join(map(_cell, row, kinds)) + "</tr>\n" for row in table.rows)
+    terms = "".join(f"<dt>{_text(title)}</dt><dd>{_text(definition)}</dd>"
+                    for title, definition in table.columns)
+    # the tables of a second forget set have the same columns: their definitions start folded
+    unfolded = "" if page.defined.issuperset(table.columns) else " open"
+    page.defined.update(table.columns)
+    name = re.split(r"[:.;](?:\s|$)", table.caption)[0]
+    return (f'<figure><figcaption>{_text(table.caption)}</figcaption><div class="scroll" '
+            f'tabindex="0" role="region" aria-label="{escape(name)}"><table>'
+            f'<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+            f'<details class="columns"{unfolded}><summary>What the columns are</summary>'
+            f"<dl>{terms}</dl></details></figure>")
+
+
+def _cell(cell: Cell | Links, kind: str) -> str:
+    if isinstance(cell, Links):
+        return f'<td class="text">{", ".join(_link(*link) for link in cell.links)}</td>'
+    classes = [kind] if kind else []
+    if len(cell.text) > 60:
+        classes.append("wrap")
+    attribute = f' class="{" ".join(classes)}"' if classes else ""
+    if cell.sort is not None:
+        # As JavaScript reads it, and a number of NumPy as one of Python.
+        attribute += f' data-sort="{float(cell.sort)!r}"'.replace("inf", "Infinity")
+    if cell.anchor:
+        attribute += f' id="{escape(cell.anchor)}"'
+    text = _text(cell.text)
+    if cell.link:
+        tip = f' data-tip="{escape(chr(10).join(cell.tip))}"' if cell.tip else ""
+        text = f'<a class="number" href="#{escape(cell.link)}"{tip}>{text}</a>'
+    note = f' <span class="note">{_text(cell.note)}</span>' if cell.note else ""
+    return f"<td{attribute}>{text}{note}</td>"

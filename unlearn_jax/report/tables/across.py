@@ -1,0 +1,105 @@
+"""Means over pairs of seeds, anew where runs with different seeds are merged.
+
+Each run knows the pairs of its own seeds alone. An interval over pairs takes its values for means
+over all pairs of all seeds (`stats.estimate_pairs`), which those of several runs together are not.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from unlearn_jax.report.tables.predictions import Prediction, read_prediction
+
+METRICS = ("ceiling@", "forgetting_across@")
+_MODEL = ["method", "forget_set", "epochs"]
+
+
+def of_whole_runs(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows without those over pairs of runs that lack a seed of the model.
+
+    Args:
+      rows: results.csv of several runs, one after the other; the column `run` says whose.
+    """
+    single = rows[rows.seed.astype(int) >= 0]
+    seeds = single.groupby(_MODEL).seed.nunique()
+    own = single.groupby([*_MODEL, "run"]).seed.nunique()
+    short = [tuple(key) for key in zip(*(rows[c] for c in (*_MODEL, "run")))]
+    lacks = np.array([own.get(key, 0) < seeds.get(key[:-1], 0) for key in short], bool)
+    return rows[~(rows.metric.str.startswith(METRICS) & lacks)]
+
+
+def over_all_pairs(rows: pd.DataFrame, workdir: Path, classification: bool,
+                   from_seeds: Mapping[str, int]) -> pd.DataFrame:
+    """results.csv with the means over pairs that `of_whole_runs` left out, from predictions.
+
+    Where runs gave M_R different budgets there is no one M_R, and nothing is added.
+
+    Args:
+      rows: as text, each once, with the column `run`, which is dropped.
+      workdir: holds `predictions/`.
+      classification: whether outputs are logits.
+      from_seeds: the seed whose M_O all members of a stage started from, by the stage's key.
+
+    Raises:
+      ReportError: predictions are missing or malformed.
+    """
+    added = []
+    for (method, forget_set, epochs), mine in rows.groupby(_MODEL, sort=False):
+        of_set = rows[rows.forget_set == forget_set]
+        budgets = of_set.epochs[of_set.method == "retrain"].unique()
+        if (method == "median" or mine.metric.str.startswith(METRICS).any()
+                or mine.run.nunique() < 2 or len(budgets) != 1):
+            continue
+        own = _on_forget(workdir, method, forget_set, epochs, classification)
+        ideal = _on_forget(workdir, "retrain", forget_set, budgets[0], classification)
+        seeds = own.seeds.tolist()
+        if len(seeds) < 2:
+            continue
+        error = "accuracy_forget" if classification else "mae_forget"
+        models = mine[mine.metric == error]
+        stages = dict(zip(models.seed.astype(int), models.get("stage", models.method)))
+        starts = [from_seeds.get(stages[seed], seed) for seed in seeds]
+        theirs = ideal.errors[[ideal.seeds.tolist().index(seed) for seed in seeds]]
+        name = "ceiling" if method == "retrain" else "forgetting_across"
+        for alpha in _alphas(of_set.metric):
+            values = forgetting_across(theirs, own.errors, float(alpha), seeds, starts)
+            added += [{"method": method, "forget_set": forget_set, "epochs": epochs,
+                       "seed": str(seed), "metric": f"{name}@{alpha}", "value": repr(float(value)),
+                       "stage": stages[seed]} for seed, value in zip(seeds, values)]
+    kept = rows.drop(columns="run")
+    return pd.concat([kept, pd.DataFrame(added, columns=kept.columns)], ignore_index=True)
+
+
+def _on_forget(workdir: Path, method: str, forget_set: str, epochs: str,
+               classification: bool) -> Prediction:
+    name = f"predictions/{method}.{forget_set}.{epochs}.forget.npz"
+    return read_prediction(workdir / name, name, classification)
+
+
+def _alphas(metrics: pd.Series) -> list[str]:
+    found = metrics[metrics.str.startswith(("forgetting@", *METRICS))]
+    return found.str.partition("@")[2].unique().tolist()
+
+
+def forgetting_across(reference_MN: np.ndarray, evaluated_MN: np.ndarray, alpha: float,
+                      seeds: list[int], starts: list[int]) -> np.ndarray:
+    """`metrics.errors.forgetting_across` `[M]` for one alpha, without JAX.
+
+    Args:
+      reference_MN, evaluated_MN: errors of M_R and of the models on the forget set.
+      alpha: in the unit of the errors.
+      seeds: of the members.
+      starts: the seed whose initial weights each evaluated model grew from.
+    """
+    failed = ~(np.isfinite(reference_MN) & np.isfinite(evaluated_MN)).all(1)
+    pairs = np.full((len(seeds), len(seeds)), np.nan)
+    for m in np.flatnonzero(~failed):
+        for k in np.flatnonzero(~failed):
+            if k != m and seeds[k] != starts[m]:
+                distance = np.abs(reference_MN[k] - evaluated_MN[m])
+                pairs[m, k] = np.exp(-distance / alpha).mean()
+    both = np.concatenate([pairs, pairs.T], axis=1)
+    count = np.isfinite(both).sum(1)
+    return np.divide(np.nansum(both, 1), count, out=np.full(len(seeds), np.nan), where=count > 0)

@@ -1,0 +1,349 @@
+"""Reads a work directory: every file the report needs, checked, and nothing else."""
+
+import dataclasses
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from unlearn_jax.labels import find_class, find_range
+from unlearn_jax.report.tables.files import (
+    ReportError,
+    checked,
+    field,
+    is_number,
+    numbers,
+    read_csv,
+    read_json,
+    refuse,
+    refuse_repeats,
+)
+from unlearn_jax.report.tables.predictions import Prediction, read_prediction
+
+TASKS = ("regression", "classification")
+AVERAGED = "averaged:"
+POPULATION = "population:"  # of all seeds together; seed -1, like AVERAGED
+REFERENCES = ("original", "retrain")  # what every verdict needs
+
+_RESULT_COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value")
+_HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "train_loss", "validation_loss",
+                    "best")
+_TRIAL_NUMBERS = ("trial", "learning_rate", "strength", "epochs", "validation_error", "limit",
+                  "images", "seconds", "flops")
+_TRIAL_COLUMNS = ("method", "forget_set", "option", "within", "chosen", "note", "stage", "command",
+                  *_TRIAL_NUMBERS)
+_TRUTH = {"True": True, "False": False, "1": True, "0": False}
+UNFINISHED = ("the run in {} has not finished: these results may be of an earlier one, and files "
+              "may be missing; run its command again")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
+_METHOD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Model:
+    """One population of a forget set: a method at a budget.
+
+    Attributes:
+      method: 'median', 'original', 'retrain', 'ft', ...
+      epochs: unlearning budget in epochs; 0 for the median and the original.
+    """
+
+    method: str
+    epochs: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A work directory, read and checked.
+
+    Attributes:
+      workdir: where.
+      results: results.csv, one row per value; `value` is float, NaN for a failed member.
+      history: history.csv, or None where there is none.
+      data: data.json.
+      run: run.json.
+      trials: trials.csv of a comparison, or None where there is none.
+    """
+
+    workdir: Path
+    results: pd.DataFrame
+    history: pd.DataFrame | None
+    data: dict[str, Any]
+    run: dict[str, Any]
+    trials: pd.DataFrame | None = None
+
+    @property
+    def task(self) -> str:
+        return self.data["task"]
+
+    @property
+    def classification(self) -> bool:
+        return self.task == "classification"
+
+    @property
+    def unit(self) -> str:
+        return self.data["label_unit"]
+
+    @property
+    def label(self) -> str:
+        """What the label is called: 'age' where it is counted in years."""
+        return "class" if self.classification else "age" if self.unit == "years" else "label"
+
+    @property
+    def alpha(self) -> float:
+        return float(field(self.run, "run.json", "config.eval.alpha", (int, float)))
+
+    @property
+    def forget_sets(self) -> tuple[str, ...]:
+        return tuple(self.data["forget_sets"])
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The methods of a run of the reference study (`thesis.arms`); () for any other run."""
+        return tuple(self._thesis.get("arms", ()))
+
+    def arm_setting(self, arm: str) -> dict[str, Any]:
+        """The section `unlearn` of the config as an arm was run with it."""
+        return {**field(self.run, "run.json", "config.unlearn", dict),
+                **field(self.run, "run.json", f"config.thesis.unlearn.{arm}", dict)}
+
+    @property
+    def _thesis(self) -> dict[str, Any]:
+        return self.run["config"].get("thesis", {})
+
+    @functools.cached_property
+    def seeds(self) -> tuple[int, ...]:
+        whole = self.results.metric.str.startswith((AVERAGED, POPULATION))
+        column = self.results.loc[~whole, "seed"]
+        return tuple(sorted(column.unique().tolist()))
+
+    def seeds_of(self, model: "Model", forget_set: str) -> tuple[int, ...]:
+        """The seeds that a population's means are over; () for the median, which knows none."""
+        return self._seeds.get((model.method, model.epochs, forget_set), ())
+
+    @functools.cached_property
+    def _seeds(self) -> dict[tuple, tuple[int, ...]]:
+        own = self.results[~self.results.metric.str.startswith((AVERAGED, POPULATION))
+                           & (self.results.method != "median")]
+        return {key: tuple(sorted(column.unique().tolist())) for key, column in
+                own.groupby(["method", "epochs", "forget_set"])["seed"]}
+
+    @functools.cached_property
+    def rank(self) -> dict[str, int]:
+        """Methods in the order that tables and legends show them."""
+        first = ("median", *REFERENCES)
+        found = self.results.method.unique().tolist()
+        return {m: i for i, m in enumerate(
+            [m for m in first if m in found] + [m for m in found if m not in first])}
+
+    def models(self, forget_set: str) -> list[Model]:
+        """The populations of a forget set: baseline, original, retrained, then the unlearned."""
+        return list(self._models.get(forget_set, ()))
+
+    def unlearned(self, forget_set: str) -> list[Model]:
+        return [m for m in self.models(forget_set) if m.method not in ("median", *REFERENCES)]
+
+    def only(self, forget_set: str, method: str) -> Model | None:
+        """The first population of a method, None where there is none."""
+        return next((m for m in self.models(forget_set) if m.method == method), None)
+
+    @functools.cached_property
+    def _models(self) -> dict[str, list[Model]]:
+        found: dict[str, set[Model]] = {}
+        for method, epochs, forget_set, _ in self._groups:
+            found.setdefault(forget_set, set()).add(Model(method, epochs))
+        return {name: sorted(models, key=lambda m: (self.rank[m.method], m.epochs))
+                for name, models in found.items()}
+
+    @functools.cached_property
+    def _groups(self) -> dict[tuple, pd.Series]:
+        keys = ["method", "epochs", "forget_set", "metric"]
+        return {key: rows.set_index("seed")["value"].sort_index()
+                for key, rows in self.results.groupby(keys)}
+
+    def values(self, model: Model, forget_set: str, metric: str) -> pd.Series:
+        """The values of one metric by seed; empty where there is none."""
+        key = (model.method, model.epochs, forget_set, metric)
+        return self._groups.get(key, pd.Series(dtype=float))
+
+    @functools.cached_property
+    def _origins(self) -> dict[tuple, str]:
+        """The stage of each mean: '' where its values are of several."""
+        if "stage" not in self.results:
+            return {}
+        keys = ["method", "epochs", "forget_set", "metric"]
+        return {key: rows.iloc[0] if rows.nunique() == 1 else ""
+                for key, rows in self.results.groupby(keys)["stage"]}
+
+    @functools.cached_property
+    def _stages(self) -> dict[str, dict[str, Any]]:
+        return {stage["key"]: stage for stage in reversed(self.run["stages"])}
+
+    def origin(self, model: Model, forget_set: str, metric: str) -> str:
+        """The key of the stage that made what a metric measures; '' where it is not known."""
+        key = self._origins.get((model.method, model.epochs, forget_set, metric), "")
+        if model.method == "median":  # which the data alone decides
+            key = self.data["fingerprint"]
+        return key if key in self._stages else ""
+
+    def from_seed(self, model: Model, forget_set: str, metric: str) -> int:
+        """The seed whose M_O all members of a model started from; -1: each from its own seed's."""
+        key = self.origin(model, forget_set, metric)
+        return int(self._stages[key].get("from_seed", -1)) if key else -1
+
+    def has_stage(self, key: str) -> bool:
+        """Whether run.json has a stage of this key."""
+        return key in self._stages
+
+    def stage(self, key: str) -> dict[str, Any]:
+        """The entry of run.json of a stage that it has."""
+        return self._stages[key]
+
+    def forget_range(self, forget_set: str) -> tuple[float, float] | None:
+        """First and last label of a forget set that is a label range or a class, else None."""
+        request = self.data["forget_sets"][forget_set]["request"]
+        if request.startswith("class:"):
+            number = find_class(request.removeprefix("class:"), self.data["class_names"])
+            return None if number is None else (number, number)
+        return find_range(request)
+
+    def prediction(self, model: Model, forget_set: str, split: str) -> Prediction:
+        """Reads one file of predictions.
+
+        Raises:
+          ReportError: it is missing, or an array is, or has another shape.
+        """
+        name = f"predictions/{model.method}.{forget_set}.{model.epochs}.{split}.npz"
+        found = read_prediction(checked(self.workdir, name), name, self.classification)
+        if not set(found.seeds.tolist()) <= set(self.seeds):
+            raise ReportError(f"{name}: the array 'seeds' holds {found.seeds.tolist()}; "
+                              f"results.csv has {list(self.seeds)}")
+        return found
+
+
+def read_run(workdir: Path) -> Run:
+    """Reads a work directory.
+
+    Args:
+      workdir: holds results.csv, data.json, run.json, predictions/ and, if the run kept one,
+        history.csv.
+
+    Raises:
+      ReportError: names the file, the column or field, and what is allowed.
+    """
+    workdir = Path(workdir)
+    if not workdir.is_dir():
+        raise ReportError(f"{workdir} is not a folder; give the work directory of a finished run")
+    if (workdir / "plan.json").exists() and (workdir / "report").is_dir():
+        raise ReportError(f"{workdir} is the folder of a sweep; give {workdir / 'report'}, or one "
+                          "of the folders in it if the sweep has several reports")
+    data = _read_data(workdir)
+    run = read_json(workdir, "run.json")
+    for path, kind in (("config_name", str), ("command", str), ("config", dict),
+                       ("versions", dict), ("device", str), ("stages", list),
+                       ("warnings", list), ("config.eval.alpha", (int, float))):
+        field(run, "run.json", path, kind)
+    for i, stage in enumerate(run["stages"]):
+        for key in ("stage", "key", "status"):
+            field(stage, f"run.json, stages[{i}]", key, str)
+    if not run.get("finished", True):
+        run["warnings"] = [UNFINISHED.format(workdir), *run["warnings"]]
+    results = _read_results(workdir, tuple(data["forget_sets"]))
+    return Run(workdir, results, _read_history(workdir), data, run,
+               _read_trials(workdir, results, run))
+
+
+def _read_data(workdir: Path) -> dict[str, Any]:
+    data = read_json(workdir, "data.json")
+    for path, kind in (("source", str), ("fingerprint", str), ("task", str),
+                       ("label_unit", str), ("counts.train", int), ("counts.validation", int),
+                       ("counts.test", int), ("class_names", list), ("histograms", dict),
+                       ("forget_sets", dict), ("dropped_reasons", dict)):
+        field(data, "data.json", path, kind)
+    if data["task"] not in TASKS:
+        raise ReportError(f"data.json: the field 'task' is {data['task']!r}; allowed: "
+                          + ", ".join(TASKS))
+    # from here on keys are file contents: a dot in them is no path
+    for where in ("counts", "dropped_reasons"):
+        for key, value in data[where].items():
+            field({"count": value}, f"data.json, {where}[{key!r}]", "count", int)
+    for step, counts in data["histograms"].items():
+        if not isinstance(counts, dict):
+            raise ReportError(f"data.json: histograms[{step!r}] is not an object of counts")
+        for key, value in counts.items():
+            field({"count": value}, f"data.json, histograms[{step!r}][{key!r}]", "count", int)
+            if not is_number(key):
+                raise ReportError(f"data.json: histograms[{step!r}] has the label {key!r}; "
+                                  "labels, and classes, are numbers there")
+    if not data["forget_sets"]:
+        raise ReportError("data.json: the field 'forget_sets' is empty")
+    for name, entry in data["forget_sets"].items():
+        if not _NAME.fullmatch(name):
+            raise ReportError(f"data.json: the forget set {name!r} is no file name; allowed: "
+                              "letters, digits and . _ = + -")
+        for key, kind in (("request", str), ("train", int), ("validation", int)):
+            field(entry, f"data.json, forget_sets[{name!r}]", key, kind)
+    return data
+
+
+def _read_results(workdir: Path, forget_sets: tuple[str, ...]) -> pd.DataFrame:
+    table = read_csv(workdir, "results.csv", _RESULT_COLUMNS)
+    if table.empty:
+        raise ReportError(f"{workdir / 'results.csv'} has no rows")
+    for column in ("epochs", "seed"):
+        table[column] = numbers(table, "results.csv", column, whole=True)
+    table["value"] = numbers(table, "results.csv", "value")
+    for column, good, allowed in (
+            ("method", table.method.map(lambda m: bool(_METHOD.fullmatch(m))),
+             "letters, digits and _ + -"),
+            ("forget_set", table.forget_set.isin(forget_sets),
+             "those of data.json: " + ", ".join(forget_sets)),
+            ("metric", table.metric != "", "a name")):
+        refuse(table, ~good, "results.csv", column, allowed)
+    refuse_repeats(table, "results.csv", ["method", "forget_set", "epochs", "seed", "metric"])
+    for name in forget_sets:
+        for method in REFERENCES:
+            if not ((table.forget_set == name) & (table.method == method)).any():
+                raise ReportError(f"results.csv: no rows with method={method!r} and "
+                                  f"forget_set={name!r}")
+    return table
+
+
+def _read_history(workdir: Path) -> pd.DataFrame | None:
+    if not (workdir / "history.csv").exists():
+        return None
+    table = read_csv(workdir, "history.csv", _HISTORY_COLUMNS)
+    for column in ("seed", "epoch"):
+        table[column] = numbers(table, "history.csv", column, whole=True)
+    for column in ("train_loss", "validation_loss"):
+        table[column] = numbers(table, "history.csv", column)
+    refuse(table, ~table.best.isin(_TRUTH), "history.csv", "best", ", ".join(_TRUTH))
+    table["best"] = table.best.map(_TRUTH).astype(bool)
+    refuse_repeats(table, "history.csv", ["stage", "forget_set", "seed", "epoch"])
+    return None if table.empty else table
+
+
+def _read_trials(workdir: Path, results: pd.DataFrame, run: dict[str, Any]) -> pd.DataFrame | None:
+    if not (workdir / "trials.csv").exists():
+        return None
+    for name, kind in (("rank_by", str), ("budget", str), ("trials", int),
+                       ("fraction", (int, float)), ("tolerance", (int, float))):
+        field(run, "run.json", f"config.compare.{name}", kind)
+    table = read_csv(workdir, "trials.csv", _TRIAL_COLUMNS)
+    for column in _TRIAL_NUMBERS:
+        table[column] = numbers(table, "trials.csv", column, whole=column in ("trial", "epochs"))
+    for column in ("within", "chosen"):
+        refuse(table, ~table[column].isin(_TRUTH), "trials.csv", column, ", ".join(_TRUTH))
+        table[column] = table[column].map(_TRUTH).astype(bool)
+    refuse_repeats(table, "trials.csv", ["method", "forget_set", "trial"])
+    known = set(zip(results.method, results.forget_set, results.epochs))
+    for (method, forget_set), rows in table.groupby(["method", "forget_set"], sort=False):
+        if rows.chosen.sum() != 1:
+            raise ReportError(f"trials.csv: {rows.chosen.sum()} trials of {method} on {forget_set} "
+                              "are chosen; it must be one")
+        if (method, forget_set, rows.epochs[rows.chosen].item()) not in known:
+            raise ReportError(f"results.csv: no rows for the trial of {method} on {forget_set} "
+                              "that trials.csv has as chosen")
+    return table

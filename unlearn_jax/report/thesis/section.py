@@ -1,0 +1,105 @@
+"""The part of a report that answers to the reference study: its tables, claims and conclusions."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from unlearn_jax.report.render.document import Block, Cell, Items, Section, Table, Text
+from unlearn_jax.report.sections import headline
+from unlearn_jax.report.tables.files import write_table
+from unlearn_jax.report.tables.inputs import Run
+from unlearn_jax.report.tables.names import Metric, symbol
+from unlearn_jax.report.thesis import findings, latex
+from unlearn_jax.report.thesis import tables as study_tables
+from unlearn_jax.report.thesis.claims import CLAIMS
+from unlearn_jax.report.thesis.conclusions import conclusions
+from unlearn_jax.report.thesis.verdicts import ABSENT, FAILS, HOLDS, OPEN, Verdict, verdicts
+from unlearn_jax.system import disk
+
+FOLDER = "tables"
+_CHANGE = Metric("", "", "", 3)
+
+
+def section(run: Run) -> Section:
+    """Tables 3 to 8, every claim with its verdict, and what follows.
+
+    Args:
+      run: with arms (`thesis.arms`).
+    """
+    found, made = verdicts(run), study_tables.study_tables(run)
+    return Section("The reference study", (_explanation(run), Items(conclusions(run, found))), (
+        Section("Tables 3 to 8", tuple(study_tables.as_block(run, t) for t in made)),
+        Section("The same tables of the mean prediction", (
+            Text("The study also speaks of averaging the predictions of its three models. Here "
+                 f"those of all seeds ({len(run.seeds)}) are averaged first, and the mean is "
+                 "measured as if it were one model, against the mean prediction of their M_Rs."),
+            *(study_tables.as_block(run, t, averaged=True) for t in made))),
+        Section("The study's claims", _claims(found)),
+        *findings.sections(run),
+    ))
+
+
+def write_tables(run: Run) -> None:
+    """Writes tables/table3.csv and .tex to table8, and claims.csv, into the work directory."""
+    folder = Path(run.workdir) / FOLDER
+    folder.mkdir(exist_ok=True)
+    for table in study_tables.study_tables(run):
+        name = f"table{table.number}"
+        write_table(folder / f"{name}.csv", study_tables.as_frame(run, table))
+        disk.write_file(folder / f"{name}.tex", latex.render(run, table))
+    write_table(folder / "claims.csv", claims_frame(verdicts(run)))
+
+
+def claims_frame(found: tuple[Verdict, ...]) -> pd.DataFrame:
+    """claims.csv: one row for each claim and arm."""
+    return pd.DataFrame([{
+        "claim": v.claim.name, "section": v.claim.section, "table": v.claim.table or "",
+        "arm": v.arm, "text": v.claim.text,
+        "in_print": "" if v.in_print is None else v.in_print, "status": v.status,
+        "seeds_held": v.held, "seeds": v.n, "comparisons": len(v.claim.comparisons),
+        "weakest": v.where, "difference": v.weakest.mean, "ci95_low": v.weakest.low,
+        "ci95_high": v.weakest.high} for v in found])
+
+
+def _explanation(run: Run) -> Text:
+    return Text(
+        "This run repeats the three experiments of the reference study with fine-tuning M_FT and "
+        f"{len(study_tables.random_arms(run))} kinds of random labels. Its M_RND stands beside "
+        "M_RND_OFFSET, which is what its text describes, and beside M_RND_UNITS, which is what its "
+        f"code did. Data: {run.data['source']}, {run.run['config']['data']['image_size']} pixels; "
+        f"network: {run.run['config']['model']['name']}. Numbers of another scale need not agree "
+        "with the printed ones; orders and signs are what the claims are about. What follows here "
+        "is computed from the verdicts below.")
+
+
+def _claims(found: tuple[Verdict, ...]) -> tuple[Block, ...]:
+    rows = tuple((
+        Cell(v.claim.text), Cell(v.claim.section), Cell(symbol(v.arm) if v.arm else "–"),
+        Cell({True: "yes", False: "no", None: "–"}[v.in_print]), Cell(v.status),
+        Cell(f"{v.held} of {v.n}", sort=v.held / max(v.n, 1)), Cell(v.where or "–"),
+        _interval(v)) for v in found)
+    counts = ", ".join(f"{sum(v.status == s for v in found)} {s}"
+                       for s in (HOLDS, FAILS, OPEN, ABSENT))
+    text = (f"{len(CLAIMS)} claims, those about random labels for each arm of them: {counts}. A "
+            "claim holds where every difference that it is made of has a 95 % interval above 0, "
+            "and is contradicted where one has an interval below 0; otherwise it is open. The "
+            "intervals are not corrected for the number of claims.")
+    return Text(text), Table(
+        "The study's claims, tested.",
+        (("claim", "what the study says"), ("section", "of the study"),
+         ("arm", "which random labels stand for M_RND"),
+         ("in print", "whether the study's own printed numbers satisfy it; “–”: it prints none"),
+         ("here", "holds, contradicted, open, or not measured"),
+         ("seeds", "in which every comparison of the claim holds"),
+         ("weakest", "the comparison that is least certain to hold, or surest not to"),
+         ("difference", "of that comparison within a seed: mean and 95 % interval over seeds")),
+        rows)
+
+
+def _interval(v: Verdict) -> Cell:
+    e = v.weakest
+    if not e.n:
+        return headline.NONE
+    if not e.has_interval:
+        return Cell(_CHANGE.text(e.mean), f"(n={e.n}, no interval)", e.mean)
+    return Cell(_CHANGE.text(e.mean), f"({_CHANGE.text(e.low)} to {_CHANGE.text(e.high)})", e.mean)

@@ -1,0 +1,149 @@
+"""What became of the study's claims: each tested within the seeds of a run."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import pandas as pd
+
+from unlearn_jax.report.tables.inputs import Model, Run
+from unlearn_jax.report.tables.names import describe, symbol
+from unlearn_jax.report.tables.stats import Estimate, estimate, independent
+from unlearn_jax.report.thesis.claims import CLAIMS, RND, Claim, Comparison, Term
+from unlearn_jax.report.thesis.published import printed
+from unlearn_jax.report.thesis.tables import random_arms, study_model
+
+HOLDS, FAILS, OPEN, ABSENT = "holds", "contradicted", "open", "not measured"
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """A claim, tested.
+
+    Attributes:
+      claim: which.
+      arm: of random labels; '' for a claim that is not about them.
+      in_print: whether the study's own printed numbers satisfy it; None where it printed none.
+      held, n: seeds in which all comparisons hold, of the seeds with finite values for all.
+      weakest: over seeds, the difference of the comparison that is least certain to hold.
+      where: that comparison in words.
+    """
+
+    claim: Claim
+    arm: str
+    in_print: bool | None
+    held: int
+    n: int
+    weakest: Estimate
+    where: str
+    status: str
+
+
+@functools.lru_cache(maxsize=1)
+def verdicts(run: Run) -> tuple[Verdict, ...]:
+    """Every claim; those about random labels once for every arm of them."""
+    return tuple(judge(run, claim, arm) for claim in CLAIMS
+                 for arm in (random_arms(run) if claim.of_random_labels else ("",)))
+
+
+def judge(run: Run, claim: Claim, arm: str = "") -> Verdict:
+    """Tests a claim.
+
+    It holds where the 95 % interval of every comparison's difference is above 0, is contradicted
+    where that of one is below 0, and is open otherwise.
+
+    Args:
+      run: with the models that the claim is about; else it is not measured.
+      arm: stands for the study's M_RND.
+    """
+    differences = {c: _difference(run, c, arm) for c in claim.comparisons}
+    in_print = _in_print(run, claim, arm)
+    if any(d.empty for d in differences.values()):
+        return Verdict(claim, arm, in_print, 0, 0, estimate([]), "", ABSENT)
+    table = pd.DataFrame(dict(enumerate(differences.values()))).dropna()
+    found = {c: _estimate(table[i], _difference(run, c, arm, independent).reindex(table.index))
+             for i, c in enumerate(differences)}
+    least = min(found, key=lambda c: _certainty(found[c]))
+    status = OPEN
+    if len(table) and all(e.above_zero for e in found.values()):
+        status = HOLDS
+    elif any(e.below_zero for e in found.values()):
+        status = FAILS
+    return Verdict(claim, arm, in_print, int((table > 0).all(axis=1).sum()), len(table),
+                   found[least], words(run, least, arm), status)
+
+
+def _estimate(differences: pd.Series, apart: pd.Series) -> Estimate:
+    """The mean of differences, and the interval of what stands for them as independent values."""
+    raw, interval = estimate(differences), estimate(apart)
+    return Estimate(raw.mean, raw.std, interval.low, interval.high, raw.n)
+
+
+def _certainty(e: Estimate) -> float:
+    """How far a mean lies above 0, in halves of its interval; without an interval, itself."""
+    if not e.n:
+        return 0.0
+    return e.mean / e.half if e.n > 1 and e.half > 0 else math.copysign(math.inf, e.mean)
+
+
+def words(run: Run, comparison: Comparison, arm: str) -> str:
+    """A comparison as a difference: `Forgetting@15 of M_FT, 2 epochs − M_O`."""
+    larger, smaller = comparison.larger, comparison.smaller
+    first = describe(run, larger.metric).header
+    if not isinstance(smaller, Term):
+        return f"{first} of {_name(larger, arm)} − {smaller:g}"
+    same_set = larger.forget_set == smaller.forget_set
+    ends = [_name(t, arm) + ("" if same_set else f" on {t.forget_set}")
+            for t in (larger, smaller)]
+    where = f" on {larger.forget_set}" if same_set else ""
+    second = describe(run, smaller.metric).header
+    if second == first:
+        return f"{first}{where}: {ends[0]} − {ends[1]}"
+    return f"{first} of {ends[0]} − {second} of {ends[1]}{where}"
+
+
+def _name(term: Term, arm: str) -> str:
+    method = arm if term.model == RND else term.model
+    if method == "median":
+        return "median"
+    return symbol(method) + (f" ({term.epochs})" if term.epochs else "")
+
+
+def _values(run: Run, term: Term, arm: str) -> pd.Series:
+    method = arm if term.model == RND else term.model
+    if term.forget_set not in run.forget_sets:
+        return pd.Series(dtype=float)
+    model = (run.only(term.forget_set, method) if method in ("original", "retrain", "median")
+             else Model(method, term.epochs))
+    return run.values(model, term.forget_set, term.metric) if model else pd.Series(dtype=float)
+
+
+def _difference(run: Run, comparison: Comparison, arm: str,
+                read: Callable = lambda metric, values: values) -> pd.Series:
+    """By seed; `read`, such as `stats.independent`, is what to make of a metric's values."""
+    larger = read(comparison.larger.metric, _values(run, comparison.larger, arm))
+    if not isinstance(comparison.smaller, Term):
+        return larger - comparison.smaller
+    smaller = read(comparison.smaller.metric, _values(run, comparison.smaller, arm))
+    if larger.empty or smaller.empty:
+        return pd.Series(dtype=float)
+    return larger - smaller
+
+
+def _in_print(run: Run, claim: Claim, arm: str) -> bool | None:
+    if not claim.table or (arm and not study_model(run, arm)):
+        return None
+    pairs = [(_printed(claim, c.larger), _printed(claim, c.smaller)) for c in claim.comparisons]
+    if any(a is None or b is None for a, b in pairs):
+        return None
+    return all(a > b for a, b in pairs)
+
+
+def _printed(claim: Claim, term: Term | float) -> float | None:
+    if not isinstance(term, Term):
+        return term
+    if (term.model, term.metric) == ("retrain", "utility"):
+        return 1.0  # by definition
+    model = "rnd" if term.model == RND else term.model
+    return printed(claim.table, model, term.epochs, term.forget_set, term.metric)

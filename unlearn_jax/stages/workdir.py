@@ -1,0 +1,332 @@
+"""A work directory: who may write to it, and the files of the output contract."""
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from absl import logging
+
+from unlearn_jax.data.dataset import Dataset
+from unlearn_jax.data.splits import Splits
+from unlearn_jax.errors import InputError
+from unlearn_jax.labels import histogram
+from unlearn_jax.storage import manifest
+from unlearn_jax.system import disk, processes
+from unlearn_jax.system.cells import rows_text
+from unlearn_jax.system.nested import differing
+
+RUN = "run.json"
+RESULTS = "results.csv"
+_LOCK = ".lock"  # in the work directory; held while a run writes there
+_EARLIER_TEMP = re.compile(r"\.[a-z_]+\.(json|csv)\.tmp")  # as earlier versions wrote files
+_BEGINS = b'{\n "config_name": '  # every run.json
+ASIDE = "earlier-"  # begins the name of a folder of what a lost record leaves
+HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "steps", "train_loss",
+                   "validation_loss", "best", "learning_rate", "images")
+LABEL_COLUMNS = ("step", "split", "label", "count")
+TOUCHED_COLUMNS = ("method", "forget_set", "epochs", "seed", "layer", "touched", "of", "which")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets",
+             "numpy", "ml-collections")
+
+
+class Run:
+    """One run's records, written to run.json at every stage; of several processes by the first.
+
+    Attributes:
+      directory: the work directory.
+    """
+
+    def __init__(self, directory: Path, config: ml_collections.ConfigDict, config_name: str,
+                 command: str):
+        self.directory = directory
+        self._began = time.monotonic()
+        self._record: dict[str, Any] = {
+            "config_name": config_name, "command": command, "config": config.to_dict(),
+            "versions": versions(), "device": device(), "processes": processes.count(),
+            "matmul_precision": jax.config.jax_default_matmul_precision or "default",
+            "data_fingerprint": "", "store": "",
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "seconds": 0.0, "finished": False, "stages": [], "compile_seconds": {},
+            "first_step_seconds": {}, "warnings": [],
+        }
+        self._write()
+
+    def record_stage(self, stage: str, forget_set: str, key: str, status: str, seconds: float,
+                     images: int, members: int = 0, epochs: int = 0, from_seed: int = -1) -> None:
+        """Notes a stage: `computed`, `resumed` or `reused`; seconds without compilation.
+
+        `from_seed` is the seed whose M_O all members started from; -1: each from its own.
+        """
+        if stage == "data":
+            self._record["data_fingerprint"] = key
+        self._record["stages"].append({
+            "stage": stage, "forget_set": forget_set, "epochs": epochs, "key": key,
+            "status": status, "seconds": round(seconds, 3), "members": members, "images": images,
+            "images_per_s": round(images / seconds, 1) if seconds else None,
+            **({"from_seed": from_seed} if from_seed >= 0 else {})})
+        self._write()
+
+    def record_store(self, root: Path) -> None:
+        """Notes where the models are."""
+        self._record["store"] = str(root.absolute())
+        self._write()
+
+    def record_start(self, program: str, compile_seconds: float,
+                     first_step_seconds: float | None) -> None:
+        """Notes what a population took before it was under way.
+
+        Args:
+          program: its name. One that trains several times compiles as often; the seconds add up.
+          compile_seconds: spent compiling.
+          first_step_seconds: until its first training step had ended, compilation included; None:
+            it had none. The first time counts.
+        """
+        total = self._record["compile_seconds"].get(program, 0.0) + compile_seconds
+        self._record["compile_seconds"][program] = round(total, 3)
+        if first_step_seconds is not None:
+            self._record["first_step_seconds"].setdefault(program, round(first_step_seconds, 3))
+
+    def record_plan(self, plan: dict[str, Any]) -> None:
+        """Notes what was to be done, as estimated before."""
+        self._record["plan"] = plan
+        self._write()
+
+    def warn(self, message: str) -> None:
+        """Notes something that a reader of the report must know."""
+        self._record["warnings"].append(message)
+
+    def finish(self) -> None:
+        """Closes the books, once, and writes the manifest of what stands in the directory."""
+        if not self._record["finished"]:
+            self._record["finished"] = True
+            self._write()
+            if processes.leads():
+                manifest.write(self.directory)
+
+    def write_table(self, name: str, rows: Iterable[dict[str, Any]],
+                    columns: Sequence[str]) -> None:
+        """Writes a CSV file with exactly these columns; what a spreadsheet would run is marked."""
+        if not processes.leads():
+            return
+        disk.write_file(self.directory / name, rows_text(columns, rows))
+
+    def write_tensorboard(self, history: Iterable[dict[str, Any]]) -> None:
+        """Writes the training curves as TensorBoard logs, one run per member, anew."""
+        if not processes.leads():
+            return
+        from tensorboardX import SummaryWriter
+
+        members: dict[str, list[dict[str, Any]]] = {}
+        for row in history:
+            name = "-".join(filter(None, (row["stage"], row["forget_set"], f"seed{row['seed']}")))
+            members.setdefault(name, []).append(row)
+        directory = self.directory / "tensorboard"
+        with disk.temporary_directory(directory) as temp:
+            for name, rows in members.items():  # each writer has a thread and an open file
+                with SummaryWriter(str(temp / name)) as writer:
+                    for row in rows:
+                        for column in ("train_loss", "validation_loss", "learning_rate"):
+                            writer.add_scalar(column, row[column], row["epoch"])
+            # TensorBoard would draw an earlier run's curves as well.
+            disk.move_into_place(temp, directory, replace=True)
+
+    def write_data(self, dataset: Dataset, splits: Splits) -> None:
+        """Writes data.json, dropped.csv and labels.csv."""
+        if not processes.leads():
+            return
+        reasons: dict[str, int] = {}
+        for dropped in dataset.dropped:
+            # The reason without its numbers, so that samples can be counted by it.
+            kind = dropped.reason.split(":")[0]
+            reasons[kind] = reasons.get(kind, 0) + 1
+        parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+        trained = len(splits.train) + len(splits.validation)
+        content = {
+            "source": dataset.name, "fingerprint": dataset.fingerprint, "task": dataset.task,
+            "label_unit": dataset.label_unit, "num_classes": dataset.num_classes,
+            "class_names": list(dataset.class_names),
+            "counts": {
+                "all": sum(dataset.histograms["all"].values()), "used": len(dataset.labels),
+                **{name: len(rows) for name, rows in parts.items()},
+                "train_balanced": len(splits.rows.source), "dropped": len(dataset.dropped),
+                "left_out": len(dataset.left_out_ids),
+                "test_repeats_train": dataset.repeated(splits.test, splits.train)},
+            "histograms": {
+                **dataset.histograms,
+                **{name: histogram(dataset.labels[rows]) for name, rows in parts.items()},
+                "balanced": histogram(dataset.labels[splits.rows.source])},
+            "forget_sets": {f.name: {
+                "request": f.request, "train": len(f.train), "validation": len(f.validation),
+                "share": (len(f.train) + len(f.validation)) / trained,
+                "asked_in_test": f.in_test, "asked_left_out": f.left_out,
+                "repeated_in_retain": dataset.repeated(splits.forget(f), splits.retain_train(f))}
+                for f in splits.forget_sets},
+            "dropped_reasons": reasons,
+        }
+        _write_json(self.directory / "data.json", content)
+        self.write_table("labels.csv", _label_rows(dataset, splits), LABEL_COLUMNS)
+        self.write_table("dropped.csv", ({"id": d.id, "step": d.step, "reason": d.reason}
+                                         for d in dataset.dropped), ("id", "step", "reason"))
+
+    def _write(self) -> None:
+        self._record["seconds"] = round(time.monotonic() - self._began, 3)
+        if processes.leads():
+            _write_json(self.directory / RUN, self._record)
+
+
+@contextlib.contextmanager
+def claim(directory: Path, config: ml_collections.ConfigDict, config_name: str,
+          command: str) -> Iterator[Run]:
+    """Takes a work directory: a new one, an empty one, or that of the same config.
+
+    A run that ended before it had trained anything, at its data or in a method's mistake, holds
+    nothing that another config could spoil. Until the `with` ends, no other process can claim it;
+    of several processes the first holds the lock, which dies with it.
+
+    Raises:
+      InputError: it holds something else, which is left as it is, or a run that is under way.
+    """
+    with contextlib.ExitStack() as held:
+        processes.agreed("the work directory", lambda: _take(directory, config, held))
+        run = Run(directory, config, config_name, command)
+        yield run
+        run.finish()
+
+
+def _take(directory: Path, config: ml_collections.ConfigDict, held: contextlib.ExitStack) -> None:
+    try:
+        os.stat(directory)
+    except FileNotFoundError:
+        pass  # it will be made
+    except OSError as e:
+        raise InputError(f"--workdir={directory} cannot be used: {e.strerror}; give another "
+                         "directory") from e
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"--workdir={directory} is a file; give a directory")
+    earlier = directory / RUN
+    cut = _is_cut(earlier)
+    if earlier.exists() and not cut:
+        _check_same_config(directory, earlier, config)
+    elif directory.exists() and not cut and not all(map(_is_own, directory.iterdir())):
+        raise InputError(f"--workdir={directory} is not empty and holds no run ({RUN}). "
+                         "Give a new or an empty directory.")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise InputError(f"--workdir={directory} cannot be created: {e.strerror}") from e
+    if not held.enter_context(disk.lock(directory / _LOCK)):
+        raise InputError(f"--workdir={directory} is in use: another process is writing a run there."
+                         "\nWait for its end, or give another --workdir; what both have in common "
+                         "is computed once.")
+    manifest.remove(directory)
+    _remove_debris(directory)
+    if cut:
+        _set_aside(directory)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is what any process leaves in a work directory before its first record."""
+    return path.name == _LOCK or path.name.startswith(disk.TEMP) or bool(
+        _EARLIER_TEMP.fullmatch(path.name))
+
+
+def _remove_debris(directory: Path) -> None:
+    """Removes what processes left that were killed while they wrote here."""
+    manifest.remove_debris(directory)
+    for path in directory.iterdir():
+        if _EARLIER_TEMP.fullmatch(path.name):
+            path.unlink()
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether a run.json is empty, cut off or zeros, as power cuts leave it."""
+    try:
+        text = path.read_bytes()
+    except OSError:
+        return False
+    begun = text.rstrip(b"\0")
+    return not begun or (_BEGINS.startswith(begun[:len(_BEGINS)])
+                         and not text.endswith(b"\n}\n"))
+
+
+def _set_aside(directory: Path) -> None:
+    """Moves what a run left whose record is lost, so that nothing of it stands among the next's."""
+    (directory / RUN).unlink()
+    kept = [p for p in directory.iterdir() if p.name != _LOCK
+            and not p.name.startswith(ASIDE)]
+    if not kept:
+        return
+    number = 1
+    while (aside := directory / f"{ASIDE}{number}").exists():
+        number += 1
+    aside.mkdir()
+    for path in kept:
+        path.rename(aside / path.name)
+    logging.warning("%s was cut off; what else its run left is in %s now", directory / RUN, aside)
+
+
+def _check_same_config(directory: Path, earlier: Path, config: ml_collections.ConfigDict) -> None:
+    try:
+        record = json.loads(earlier.read_text())
+        old, stages = record["config"], record["stages"]
+        # What it only took from the store is there for the next one, too.
+        own = [s["stage"] for s in stages if s["stage"] != "data" and (
+            s["status"] != "reused" or record["finished"])]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise InputError(f"{earlier} cannot be read ({e}). Remove the work directory or give "
+                         "another --workdir.") from e
+    new = json.loads(json.dumps(config.to_dict()))
+    changed = [f"{key}: {before!r} there, {after!r} here"
+               for key, before, after in differing(old, new)]
+    if changed and (own or (directory / RESULTS).exists()):
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise InputError(f"--workdir={directory} holds a run of another config "
+                         f"({'; '.join(changed[:3])}{more}).\n"
+                         "Give another --workdir; what both have in common is reused from the "
+                         "store.")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide the numbers."""
+    return {"python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES}}
+
+
+def device() -> str:
+    """The devices in words, such as `8 x NVIDIA H100` or `1 x cpu (2 cores)`."""
+    devices = jax.devices()
+    kind = devices[0].device_kind
+    if devices[0].platform == "cpu":
+        kind += f" ({len(os.sched_getaffinity(0))} cores)"
+    return f"{len(devices)} x {kind}"
+
+
+def _label_rows(dataset: Dataset, splits: Splits) -> Iterator[dict[str, Any]]:
+    """Rows of labels.csv: how many samples have each label after each step of preparation.
+
+    The steps before the split have no split; `balanced` differs from `split` by the augmented
+    copies of the training set.
+    """
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    counts = [(step, "", found) for step, found in dataset.histograms.items()]
+    counts += [("split", name, histogram(dataset.labels[rows])) for name, rows in parts.items()]
+    parts["train"] = splits.rows.source
+    counts += [("balanced", name, histogram(dataset.labels[rows]))
+               for name, rows in parts.items()]
+    for step, split, found in counts:
+        for label, count in found.items():
+            yield {"step": step, "split": split, "label": label, "count": count}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    disk.write_file(path, json.dumps(content, indent=1) + "\n")
