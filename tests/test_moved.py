@@ -1,0 +1,45 @@
+"""Old names of modules."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from unlearn_jax import engine, moved
+
+METHOD = """
+from unlearn_jax.methods.method import Method, Prepared
+from unlearn_jax.population import Pass, over_retain
+from unlearn_jax.prepare import Preparation
+from unlearn_jax.train import make_train_step
+"""
+
+
+@pytest.mark.parametrize("old, new", moved.MOVED.items())
+def test_an_old_name_gives_the_module_of_today(old, new):
+    here = importlib.import_module(f"unlearn_jax.{new}")
+    sys.modules.pop(f"unlearn_jax.{old}", None)
+    with pytest.warns(DeprecationWarning, match=f"unlearn_jax.{new}"):
+        there = importlib.import_module(f"unlearn_jax.{old}")
+    names = [name for name in vars(here) if not name.startswith("__")]
+    assert names and all(getattr(there, name) is getattr(here, name) for name in names)
+
+
+def test_names_of_the_engine():
+    with pytest.warns(DeprecationWarning, match="engine.run.train_population"):
+        found = engine.train_population
+    assert found is importlib.import_module("unlearn_jax.engine.run").train_population
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = engine.no_such_name
+
+
+def test_the_imports_of_a_method_file_of_the_release_before(tmp_path):
+    (tmp_path / "method.py").write_text(METHOD)
+    subprocess.run([sys.executable, tmp_path / "method.py"], check=True,
+                   env={"PYTHONPATH": str(moved.__file__).rpartition("/unlearn_jax/")[0]})
+
+
+def test_a_module_that_never_was_is_not_found():
+    with pytest.raises(ModuleNotFoundError, match="unlearn_jax.nothing"):
+        importlib.import_module("unlearn_jax.nothing")

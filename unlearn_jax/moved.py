@@ -1,0 +1,99 @@
+"""Modules that have moved: the names that they had still work, for one release.
+
+`import unlearn_jax.population` gives the module that does its work today, with a
+`DeprecationWarning` that names it. So method files written for the release before still run.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+import warnings
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+_PACKAGE = "unlearn_jax."
+# Where a module was, in unlearn_jax: where its names are now.
+MOVED = {
+    "belonging": "stages.belonging",
+    "books": "engine.history",
+    "checkpoints": "storage.checkpoints",
+    "compiled": "system.compiled",
+    "conv": "networks.conv",
+    "cpu": "system.cpu",
+    "disk": "system.disk",
+    "explain.attribution": "attribution.attribution",
+    "explain.channels": "attribution.channels",
+    "explain.likeness": "attribution.likeness",
+    "explain.population": "attribution.population",
+    "feed": "engine.batches",
+    "flops": "engine.flops",
+    "groups": "engine.groups",
+    "interrupt": "system.interrupt",
+    "layout": "engine.layout",
+    "manifest": "storage.manifest",
+    "memory": "engine.memory",
+    "metadata": "storage.metadata",
+    "nested": "system.nested",
+    "norm": "networks.norm",
+    "norms": "engine.recalibration",
+    "population": "engine.recipe",
+    "predict": "engine.predict",
+    "prepare": "engine.preparation",
+    "pretrained": "networks.pretrained",
+    "processes": "system.processes",
+    "programs": "engine.programs",
+    "slurm": "system.slurm",
+    "splits": "data.splits",
+    "spread": "system.arrays",
+    "store": "storage.store",
+    "target": "system.target",
+    "workdir": "stages.workdir",
+}
+
+
+def install() -> None:
+    """Makes Python find the old names."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())
+
+
+def names_from(package: str, module: str) -> Callable[[str], Any]:
+    """`__getattr__` of a package that was a module: its names come from one of its modules.
+
+    Args:
+      package: as `__name__`.
+      module: in the package.
+    """
+
+    def find(name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        found = getattr(importlib.import_module(f"{package}.{module}"), name)
+        warnings.warn(f"{package}.{name} is now {package}.{module}.{name}; the old name goes with "
+                      "the next release", DeprecationWarning, stacklevel=2)
+        return found
+
+    return find
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Asked last, for modules that nothing else has found."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None):
+        if name.startswith(_PACKAGE) and name.removeprefix(_PACKAGE) in MOVED:
+            return importlib.machinery.ModuleSpec(name, self)
+        return None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        new = _PACKAGE + MOVED[spec.name.removeprefix(_PACKAGE)]
+        warnings.warn(f"{spec.name} is now {new}; the old name goes with the next release",
+                      DeprecationWarning, stacklevel=2)
+        alias = ModuleType(spec.name, f"{new}, by the name that it had.")
+        module = importlib.import_module(new)
+        alias.__getattr__ = lambda name: getattr(module, name)
+        return alias
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing: the names are there."""
