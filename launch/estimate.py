@@ -132,7 +132,7 @@ def plan_job(job: Job, store: Store, made: set[tuple[str, str]] | None = None) -
     first, made = job.runs[0], set() if made is None else made
     store = _Later(store.root, made)
     with tempfile.TemporaryDirectory() as scratch:
-        run = workdir.Run(Path(scratch), first.config, first.config_name, "")
+        run = workdir.RunRecord(Path(scratch), first.config, first.config_name, "")
         study = stages.load(first.config, first.config_name, store, run, None)
         original = original_stage(study)
         retrained = [retrain_stage(study, original, f) for f in study.splits.forget_sets]

@@ -11,7 +11,7 @@ import pandas as pd
 from launch.plan import Plan, Run, family
 from unlearn_jax.report import write_report
 from unlearn_jax.report.tables.files import read_csv, write_table
-from unlearn_jax.report.tables.merge import Source, merge_runs
+from unlearn_jax.report.tables.merge import MergedRun, merge_runs
 from unlearn_jax.report.tables.stats import summarise
 from unlearn_jax.storage import manifest
 from unlearn_jax.system import disk
@@ -49,7 +49,7 @@ def gather(plan: Plan) -> list[Path]:
     for number, own in enumerate(families.values(), 1):
         out = root / f"{number}" if len(families) > 1 else root
         out.parent.mkdir(parents=True, exist_ok=True)
-        sources = [Source(plan.workdir(run), _label(run, own)) for run in own]
+        sources = [MergedRun(plan.workdir(run), _label(run, own)) for run in own]
         merge_runs(sources, out)
         write_report(out)
         reports.append(out / "report.html")
@@ -71,7 +71,8 @@ def _keys(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(key for run in runs for key in run.keys))
 
 
-def _table(plan: Plan, runs: Sequence[Run], sources: Sequence[Source], out: Path) -> pd.DataFrame:
+def _table(plan: Plan, runs: Sequence[Run], sources: Sequence[MergedRun],
+           out: Path) -> pd.DataFrame:
     """A family's merged table with points and keys."""
     merged = read_csv(out, "results.csv", ())
     owners: dict[str, list[tuple[Run, dict[str, str]]]] = {}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unlearn_jax import audits, config
-from unlearn_jax.data.inject import Group, Injection
+from unlearn_jax.data.inject import InjectedGroup, Injection
 from unlearn_jax.metrics import likelihood_ratio
 from unlearn_jax.results import Outcome, Targets
 
@@ -49,8 +49,8 @@ def audit(judged, reference, labels=LABELS, injection=None, members=None):
     cfg = config.default_config().eval
     members = np.arange(SAMPLES) if members is None else members
     return audits.Audit(judged, reference, Targets(labels, NAMES),
-                        audits.Samples("forget", members, labels["forget"][members]),
-                        audits.Samples("test", np.arange(SAMPLES), labels["test"]),
+                        audits.AuditedSamples("forget", members, labels["forget"][members]),
+                        audits.AuditedSamples("test", np.arange(SAMPLES), labels["test"]),
                         labels["test"].dtype == np.int32, cfg, injection)
 
 
@@ -115,7 +115,8 @@ def test_attacks_judge_by_the_labels_that_were_trained_on():
     exchanged = LABELS["forget"][::-1].copy()
     outputs = {**judged.outputs, "forget": judged.outputs["forget"][:, ::-1]}
     made = dataclasses.replace(made, outcome=dataclasses.replace(judged, outputs=outputs),
-                               members=audits.Samples("forget", np.arange(SAMPLES), exchanged))
+                               members=audits.AuditedSamples("forget", np.arange(SAMPLES),
+                                                             exchanged))
     assert np.mean(list(values(made, "mia")["mia_auc"].values())) > 0.8
 
 
@@ -231,7 +232,8 @@ def test_failed_members_are_left_out_of_populations():
 
 
 @pytest.mark.parametrize("labels, groups", [
-    (LABELS, (Group(20, 28), Group(50, 60))), (CLASS_LABELS, (Group(0, 0), Group(1, 1)))],
+    (LABELS, (InjectedGroup(20, 28), InjectedGroup(50, 60))),
+    (CLASS_LABELS, (InjectedGroup(0, 0), InjectedGroup(1, 1)))],
     ids=["regression", "classes"])
 def test_confusion_is_the_share_of_the_two_groups_taken_for_each_other(labels, groups):
     reference = outcome("retrain", 0, 1, labels)
@@ -249,8 +251,8 @@ def test_confusion_is_the_share_of_the_two_groups_taken_for_each_other(labels, g
 
 
 def test_what_was_taught_both_labels_is_nearer_to_the_wrong_group():
-    injection = Injection("confusion", (Group(20, 26), Group(50, 60)), np.zeros(0, np.int32),
-                          np.zeros(0))
+    injection = Injection("confusion", (InjectedGroup(20, 26), InjectedGroup(50, 60)),
+                          np.zeros(0, np.int32), np.zeros(0))
     reference = outcome("retrain", 0, 1)
     taught = {split: np.tile(np.where(labels < 38, 45, 36).astype(np.float32), (MODELS, 1))
               for split, labels in LABELS.items()}  # between the groups, on the wrong side
@@ -265,7 +267,7 @@ def test_what_was_taught_both_labels_is_nearer_to_the_wrong_group():
 @TASKS
 def test_the_effect_of_a_patch(labels):
     classes = labels is CLASS_LABELS
-    injection = Injection("patch", (Group(0, 0) if classes else Group(50, 60),),
+    injection = Injection("patch", (InjectedGroup(0, 0) if classes else InjectedGroup(50, 60),),
                           np.zeros(0, np.int32), np.zeros(0))
     labels = {**labels, "stamped": labels["test"]}
     reference = outcome("retrain", 0, 1, labels)

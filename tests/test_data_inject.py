@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_splits import dataset
 
-from unlearn_jax.data.inject import Group, Injection, choose_injection, stamp
+from unlearn_jax.data.inject import InjectedGroup, Injection, choose_injection, stamp
 from unlearn_jax.data.splits import make_splits
 from unlearn_jax.errors import InputError
 
@@ -82,8 +82,8 @@ def test_what_cannot_be_injected_is_named(request_, words):
 
 
 def test_test_samples_like_the_exchanged_ones_have_the_labels_of_the_other_group():
-    injection = Injection("confusion", (Group(20, 26), Group(50, 60)), np.zeros(1, np.int32),
-                          np.zeros(1))
+    injection = Injection("confusion", (InjectedGroup(20, 26), InjectedGroup(50, 60)),
+                          np.zeros(1, np.int32), np.zeros(1))
     labels = np.array([22.0, 40, 55, 26, 20, 60])
     places, given = injection.like_injected(labels)
     np.testing.assert_array_equal(places, [0, 3, 4, 2, 5])
@@ -93,7 +93,7 @@ def test_test_samples_like_the_exchanged_ones_have_the_labels_of_the_other_group
 
 
 def test_test_samples_like_the_stamped_ones_keep_their_labels():
-    injection = Injection("patch", (Group(50, 60),), np.zeros(1, np.int32), np.zeros(1))
+    injection = Injection("patch", (InjectedGroup(50, 60),), np.zeros(1, np.int32), np.zeros(1))
     places, given = injection.like_injected(np.array([22.0, 40, 55, 60]))
     np.testing.assert_array_equal(places, [2, 3])
     np.testing.assert_array_equal(given, [55, 60])
@@ -101,7 +101,7 @@ def test_test_samples_like_the_stamped_ones_keep_their_labels():
 
 def test_trained_labels_are_those_of_the_data_set_but_where_exchanged():
     labels = np.array([1.0, 2, 3])
-    injection = Injection("confusion", (Group(1, 1), Group(3, 3)), np.array([0, 2]),
+    injection = Injection("confusion", (InjectedGroup(1, 1), InjectedGroup(3, 3)), np.array([0, 2]),
                           np.array([3.0, 1]))
     np.testing.assert_array_equal(injection.trained_labels(labels), [3, 2, 1])
     np.testing.assert_array_equal(labels, [1, 2, 3])

@@ -17,14 +17,14 @@ from unlearn_jax.attribution.attribution import (
     pixel_attributions,
     stage_activations,
 )
-from unlearn_jax.attribution.population import Explainer, Settings
+from unlearn_jax.attribution.population import Explainer, ExplainSettings
 from unlearn_jax.data.resident import Streamed
 from unlearn_jax.engine.layout import Program
 
 # The tests compile much and compute little.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0,
                                                    "xla_llvm_disable_expensive_passes": True})
-SETTINGS = Settings(samples=4, steps=5, baseline="black", stage=0)
+SETTINGS = ExplainSettings(samples=4, steps=5, baseline="black", stage=0)
 SAMPLES = np.array([2, 9, 17])
 SETS = {"forget": np.arange(9, dtype=np.int32), "retain": np.arange(9, 24, dtype=np.int32)}
 

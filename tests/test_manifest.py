@@ -14,7 +14,7 @@ from unlearn_jax.explain.finished import read_finished
 from unlearn_jax.report import write_report
 from unlearn_jax.report.__main__ import main
 from unlearn_jax.report.tables.files import ReportError
-from unlearn_jax.report.tables.merge import Source, merge_runs
+from unlearn_jax.report.tables.merge import MergedRun, merge_runs
 from unlearn_jax.storage import manifest
 from unlearn_jax.system import disk
 
@@ -84,7 +84,7 @@ def test_a_changed_byte_is_refused_by_report_and_merge_with_its_file(run, name, 
         said = capsys.readouterr().err
         assert str(run / name) in said and ("digest" in said or "is damaged" in said)
         with pytest.raises(ReportError):
-            merge_runs([Source(run)], tmp_path / "out")
+            merge_runs([MergedRun(run)], tmp_path / "out")
         assert not (tmp_path / "out").exists()
         (run / name).write_bytes(content)
     assert main([str(run)]) == 0
@@ -100,7 +100,7 @@ def test_explanations_refuse_a_changed_byte_too(run, name):
 
 
 def test_a_merger_has_a_manifest(run, tmp_path):
-    merge_runs([Source(run)], tmp_path / "out")
+    merge_runs([MergedRun(run)], tmp_path / "out")
     assert set(manifest.read(tmp_path / "out")) == set(manifest.read(run)) - {
         n for n in manifest.read(run) if manifest.is_of_report(n)}
     change(tmp_path / "out" / "results.csv")

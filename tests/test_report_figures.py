@@ -12,7 +12,7 @@ from unlearn_jax.report.figures import reference, samples
 from unlearn_jax.report.figures.results import draw_all, histograms
 from unlearn_jax.report.figures.style import bars, look
 from unlearn_jax.report.render import hover
-from unlearn_jax.report.tables.inputs import Model, read_run
+from unlearn_jax.report.tables.inputs import ModelKey, read_run
 from unlearn_jax.report.tables.predictions import Prediction
 from unlearn_jax.report.tables.stats import estimate
 
@@ -168,4 +168,4 @@ def test_models_look_different_and_the_same_everywhere(tmp_path):
     assert len({each.color for each in looks}) == 4
     assert looks[2].marker == looks[3].marker
     assert sum(looks[2].color) > sum(looks[3].color)  # the smaller budget is paler
-    assert look(run, Model("ft", 4)) == looks[3]
+    assert look(run, ModelKey("ft", 4)) == looks[3]

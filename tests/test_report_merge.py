@@ -14,7 +14,7 @@ from unlearn_jax.report.sections.page import build
 from unlearn_jax.report.tables import across
 from unlearn_jax.report.tables.files import ReportError
 from unlearn_jax.report.tables.inputs import read_run
-from unlearn_jax.report.tables.merge import Source, merge_runs, parse_source
+from unlearn_jax.report.tables.merge import MergedRun, merge_runs, parse_source
 from unlearn_jax.storage import manifest
 
 
@@ -36,7 +36,7 @@ def runs(tmp_path):
 
 def test_shared_models_are_kept_once_and_new_ones_added(runs, tmp_path):
     out = tmp_path / "out"
-    merge_runs([Source(p) for p in runs], out)
+    merge_runs([MergedRun(p) for p in runs], out)
     merged, larger = table(out), table(runs[1])
     assert set(merged.method) == {"median", "original", "retrain", "ft", "rnd"}
     identity = ["method", "forget_set", "epochs", "seed", "metric"]
@@ -49,7 +49,7 @@ def test_other_forget_sets_and_seeds_are_added(tmp_path):
     a = write_workdir(tmp_path / "a", sets=("20-28",))
     b = write_workdir(tmp_path / "b", sets=("20-28", "28-36"))
     c = write_workdir(tmp_path / "c", seeds=(3,))
-    merge_runs([Source(a), Source(b), Source(c)], tmp_path / "out")
+    merge_runs([MergedRun(a), MergedRun(b), MergedRun(c)], tmp_path / "out")
     merged = table(tmp_path / "out")
     assert set(merged.forget_set) == {"20-28", "28-36"}
     mae = merged[(merged.metric == "mae_test") & (merged.method == "ft")]
@@ -68,9 +68,9 @@ def test_cells_that_disagree_need_labels(runs, tmp_path):
     rows.loc[(rows.method == "ft") & (rows.metric == "utility"), "value"] = "0.5"
     rows.to_csv(path, index=False)
     with pytest.raises(ReportError, match="method=ft.*metric=utility.*DIR=LABEL"):
-        merge_runs([Source(p) for p in runs], tmp_path / "out")
+        merge_runs([MergedRun(p) for p in runs], tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    merge_runs([Source(runs[0], "low"), Source(runs[1])], tmp_path / "out")
+    merge_runs([MergedRun(runs[0], "low"), MergedRun(runs[1])], tmp_path / "out")
     assert set(table(tmp_path / "out").method) == {"median", "original", "retrain", "ft+low", "ft",
                                                    "rnd"}
     assert (tmp_path / "out/predictions/ft+low.20-28.2.test.npz").exists()
@@ -82,7 +82,7 @@ def test_clocks_may_differ(runs, tmp_path):
     rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     rows.loc[rows.metric == "wall_seconds", "value"] = "0.5"
     rows.to_csv(path, index=False)
-    merge_runs([Source(p) for p in runs], tmp_path / "out")
+    merge_runs([MergedRun(p) for p in runs], tmp_path / "out")
 
 
 @pytest.mark.parametrize("name, fields, words", [
@@ -93,7 +93,7 @@ def test_clocks_may_differ(runs, tmp_path):
 def test_runs_that_do_not_go_together_are_refused(runs, tmp_path, name, fields, words):
     change(runs[1], name, **fields)
     with pytest.raises(ReportError, match=words):
-        merge_runs([Source(p) for p in runs], tmp_path / "out")
+        merge_runs([MergedRun(p) for p in runs], tmp_path / "out")
 
 
 def test_the_command_merges_names_its_sources_and_reports(runs, tmp_path, capsys):
@@ -113,7 +113,7 @@ def test_the_command_merges_names_its_sources_and_reports(runs, tmp_path, capsys
 
 
 def test_a_merger_that_was_killed_is_made_again(runs, tmp_path, monkeypatch):
-    out, sources = tmp_path / "out", [Source(p) for p in runs]
+    out, sources = tmp_path / "out", [MergedRun(p) for p in runs]
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -149,7 +149,7 @@ def test_distances_of_layers_come_along_once(runs, tmp_path):
     for path, method in zip(runs, ("ft", "rnd")):
         write_csv(path / "layers.csv", columns, [
             (m, "20-28", 2, 0, "output", 1, 2, 3, 4) for m in ("original", "retrain", method)])
-    merge_runs([Source(p) for p in runs], tmp_path / "out")
+    merge_runs([MergedRun(p) for p in runs], tmp_path / "out")
     merged = pd.read_csv(tmp_path / "out" / "layers.csv")
     assert merged.method.tolist() == ["original", "retrain", "ft", "rnd"]
     assert tuple(merged.columns) == columns
@@ -176,7 +176,7 @@ def test_what_is_of_all_seeds_of_a_run_is_of_no_merged_run(runs, tmp_path):
                ("ft", "20-28", "2", "-1", "population:js", "0.5"),
                ("ft", "20-28", "2", "0", "forgetting_across@7", value),
                ("retrain", "20-28", "12", "0", "w1_forget", value))
-    merge_runs([Source(p) for p in runs], tmp_path / "out")
+    merge_runs([MergedRun(p) for p in runs], tmp_path / "out")
     merged = table(tmp_path / "out").set_index("metric").value
     assert "population:w1" not in merged and merged["population:js"] == "0.5"
     assert merged["w1_forget"] == "1.5", "against another seed of its own run, as a ceiling is"
@@ -213,7 +213,7 @@ def paired(path):
 def test_means_over_pairs_are_over_all_pairs_of_the_merged_seeds(tmp_path, parts, task):
     whole = write_workdir(tmp_path / "whole", seeds=range(5), samples=12, failed={("ft", 1)},
                           task=task, history=False)
-    merge_runs([Source(of_seeds(whole, tmp_path / str(i), seeds))
+    merge_runs([MergedRun(of_seeds(whole, tmp_path / str(i), seeds))
                 for i, seeds in enumerate(parts)], tmp_path / "out")
     found = paired(tmp_path / "out")
     assert found == pytest.approx(paired(whole), rel=1e-5, nan_ok=True)
@@ -223,7 +223,7 @@ def test_means_over_pairs_are_over_all_pairs_of_the_merged_seeds(tmp_path, parts
 def test_a_run_with_all_seeds_keeps_its_means_over_pairs(tmp_path):
     whole = write_workdir(tmp_path / "whole", seeds=range(5), samples=12, history=False)
     some = of_seeds(whole, tmp_path / "some", (0, 1, 2))
-    merge_runs([Source(some), Source(whole)], tmp_path / "out")
+    merge_runs([MergedRun(some), MergedRun(whole)], tmp_path / "out")
     assert paired(tmp_path / "out") == paired(whole)
 
 
@@ -235,7 +235,7 @@ def test_runs_whose_retrained_have_different_budgets_have_no_pairs(tmp_path):
     rows.to_csv(b / "results.csv", index=False)
     for file in (b / "predictions").glob("retrain.*"):
         file.rename(file.with_name(file.name.replace(".12.", ".13.")))
-    merge_runs([Source(a), Source(b)], tmp_path / "out")
+    merge_runs([MergedRun(a), MergedRun(b)], tmp_path / "out")
     assert {key[0] for key in paired(tmp_path / "out")} == {"retrain"}
 
 
@@ -254,7 +254,7 @@ def test_no_label_is_advised_where_the_original_differs(runs, tmp_path):
     revalue(runs[0], "0.5", method="ft", metric="utility")
     revalue(runs[0], "9.5", method="original", metric="mae_test")
     with pytest.raises(ReportError, match="method=original.*metric=mae_test.*9.5.*alike") as error:
-        merge_runs([Source(runs[0], "low"), Source(runs[1])], tmp_path / "out")
+        merge_runs([MergedRun(runs[0], "low"), MergedRun(runs[1])], tmp_path / "out")
     assert "DIR=LABEL" not in str(error.value)
 
 
@@ -263,7 +263,7 @@ def test_what_was_touched_comes_along_and_what_is_left_out_is_said(runs, tmp_pat
     for path, method in zip(runs, ("ft", "rnd")):
         write_csv(path / "touched.csv", columns, [(method, "20-28", 2, 0, "head", 1, 4, "3")])
     write_comparison(tmp_path / "c", methods=("rnd",))
-    sources = [Source(runs[0], "a"), Source(runs[1]), Source(tmp_path / "c", "c")]
+    sources = [MergedRun(runs[0], "a"), MergedRun(runs[1]), MergedRun(tmp_path / "c", "c")]
     merge_runs(sources, tmp_path / "out")
     touched = pd.read_csv(tmp_path / "out" / "touched.csv")
     assert touched.method.tolist() == ["ft+a", "rnd"] and tuple(touched.columns) == columns
@@ -277,7 +277,7 @@ def test_what_is_said_of_the_data_comes_along_where_the_runs_agree(runs, tmp_pat
         (path / "labels.csv").write_text("step,split,label,count\nused,,20,7\n")
         (path / "dropped.csv").write_text(f"id,step,reason\na.jpg,read,{reason}\n")
     out = tmp_path / "out"
-    merge_runs([Source(p) for p in runs], out)
+    merge_runs([MergedRun(p) for p in runs], out)
     assert (out / "labels.csv").read_text() == (runs[0] / "labels.csv").read_text()
     assert not (out / "dropped.csv").exists()
     warnings = json.loads((out / "run.json").read_text())["warnings"]
@@ -289,7 +289,7 @@ def test_the_report_has_the_whole_command_and_the_keys_that_differ(runs, tmp_pat
     config = json.loads((runs[1] / "run.json").read_text())["config"]
     change(runs[1], "run.json", config={**config, "train": {**config["train"], "epochs": 13}})
     out = tmp_path / "a and b"
-    merge_runs([Source(runs[0]), Source(runs[1], "more")], out)
+    merge_runs([MergedRun(runs[0]), MergedRun(runs[1], "more")], out)
     report = markdown.render(build(read_run(out), []))
     assert f"python -m unlearn_jax.report {runs[0]} {runs[1]}=more '--out={out}'" in report
     rows = [line for line in report.splitlines() if line.startswith("| train.epochs |")]

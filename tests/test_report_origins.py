@@ -4,7 +4,7 @@ import pytest
 from fake_workdir import change_json, write_workdir
 
 from unlearn_jax.report.render.document import Cell
-from unlearn_jax.report.tables.inputs import Model, read_run
+from unlearn_jax.report.tables.inputs import ModelKey, read_run
 from unlearn_jax.report.tables.origins import config_sections, made_by, trace
 
 
@@ -33,7 +33,7 @@ def test_relearn_times_lead_to_the_relearning_and_the_model_to_its_own_stage(wor
     change_json(workdir / "run.json", lambda run: run["stages"].append(
         {"stage": "relearn", "forget_set": "20-28", "epochs": 4, "key": "again",
          "status": "computed"}))
-    run, model = read_run(workdir), Model("ft", 2)
+    run, model = read_run(workdir), ModelKey("ft", 2)
     cell = trace(run, Cell("0.5"), model, "20-28", "ain")
     assert cell.link == "stage-again" and cell.tip[-1] == "config: eval"
     assert made_by(run, Cell("M_FT"), model, "20-28").link == "stage-ft-20-28-2"

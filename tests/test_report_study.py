@@ -11,7 +11,7 @@ from scipy.stats import t
 
 from unlearn_jax.metrics.errors import forgetting
 from unlearn_jax.report.render import markdown
-from unlearn_jax.report.tables.inputs import Model, read_run
+from unlearn_jax.report.tables.inputs import ModelKey, read_run
 from unlearn_jax.report.thesis import findings, section, tables
 from unlearn_jax.report.thesis.claims import CLAIMS, Claim, Comparison, Term
 from unlearn_jax.report.thesis.conclusions import conclusions
@@ -85,12 +85,12 @@ def test_tables_have_the_studys_rows_and_columns(run):
 
 def test_an_entry_is_the_value_beside_the_printed_one(run):
     e = tables.entry(run, 7, "rnd_units", 2, FIRST, "F@15")
-    own = run.values(Model("rnd_units", 2), FIRST, "F@15")
+    own = run.values(ModelKey("rnd_units", 2), FIRST, "F@15")
     assert (e.printed, e.here.n, e.here.mean) == (0.49, 3, pytest.approx(own.mean()))
     # uniform ages are in none of the study's tables
     assert tables.entry(run, 7, "rnd", 2, FIRST, "F@15").printed is None
     assert tables.entry(run, 7, "rnd_offset", 2, FIRST, "F@15").printed == 0.49
-    averaged = run.values(Model("ft", 8), FIRST, "averaged:forgetting@15").item()
+    averaged = run.values(ModelKey("ft", 8), FIRST, "averaged:forgetting@15").item()
     assert tables.entry(run, 6, "ft", 8, FIRST, "forgetting@15").mean_prediction == averaged
 
 

@@ -12,7 +12,7 @@ from unlearn_jax.report.figures import reference as reference_figures
 from unlearn_jax.report.figures import results
 from unlearn_jax.report.render import markdown, picture
 from unlearn_jax.report.sections.page import build
-from unlearn_jax.report.tables.inputs import Model, read_run
+from unlearn_jax.report.tables.inputs import ModelKey, read_run
 from unlearn_jax.report.thesis import figures as study_figures
 from unlearn_jax.report.thesis import network
 
@@ -96,13 +96,13 @@ def test_errors_are_those_of_the_predictions_in_the_order_of_the_reference(run, 
     figure = drawn["12-errors-16-epochs"]
     panels = figure.plot.panels
     assert len(panels) == 2 * 5  # M_O and four arms; D_f and the test set
-    for row, model in enumerate((Model("original", 0), Model("ft", 16), Model("rnd", 16))):
+    for row, model in enumerate((ModelKey("original", 0), ModelKey("ft", 16), ModelKey("rnd", 16))):
         for column, split in enumerate(("forget", "test")):
             reference, own = panels[2 * row + column].series
             theirs = [float(p.y) for p in reference.points]
             assert theirs == sorted(theirs) and len(theirs) == 100
             p = run.prediction(model, "20-28", split)
-            r = run.prediction(Model("retrain", 12), "20-28", split)
+            r = run.prediction(ModelKey("retrain", 12), "20-28", split)
             rows = study_figures.chosen(p.ids)
             order = np.argsort(r.errors.mean(axis=0)[rows], kind="stable")
             np.testing.assert_allclose([float(q.y) for q in own.points],
@@ -149,7 +149,7 @@ def test_agreement_pairs_the_seeds(run):
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
     assert len(titles) == 6 and titles[-1] == r"$M_\mathrm{R}$ of another seed"
     r, o = (run.prediction(m, "20-28", "forget").outputs
-            for m in (Model("retrain", 12), Model("original", 0)))
+            for m in (ModelKey("retrain", 12), ModelKey("original", 0)))
     apart = np.mean([np.abs(a - b).mean() for a, b in zip(r, o)])
     assert figure.axes[0].texts[0].get_text() == f"Δ {apart:.2f} years"
     apart = np.mean([np.abs(r[i] - r[(i + 1) % 3]).mean() for i in range(3)])

@@ -5,7 +5,7 @@ import pytest
 
 from unlearn_jax.errors import InputError
 from unlearn_jax.sisa import (
-    Plan,
+    ShardPlan,
     deletion_visits,
     epoch_shares,
     epochs_per_slice,
@@ -21,7 +21,7 @@ from unlearn_jax.sisa import (
 )
 
 # Two shards of three slices, by hand; sample 13 has two copies, 16 has one.
-PLAN = Plan(samples=np.arange(10, 18, dtype=np.int32),
+PLAN = ShardPlan(samples=np.arange(10, 18, dtype=np.int32),
             shard=np.array([0, 0, 0, 0, 1, 1, 1, 1]),
             slice=np.array([0, 1, 2, 2, 0, 0, 1, 2]), shards=2, slices=3)
 WEIGHTS = np.array([1, 1, 1, 3, 1, 1, 2, 1])

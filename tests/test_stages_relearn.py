@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_explain_main import config, run_study, table
 
-from unlearn_jax.data.inject import Group, Injection
+from unlearn_jax.data.inject import InjectedGroup, Injection
 from unlearn_jax.data.splits import ForgetSet, Rows, Splits
 from unlearn_jax.stages import relearn
 from unlearn_jax.stages.graph import Stage, Study
@@ -16,8 +16,8 @@ from unlearn_jax.system import interrupt
 from unlearn_jax.train import make_loss
 
 LABELS = np.array([10, 20, 30, 40, 50, 60], np.float32)
-EXCHANGED = Injection("confusion", (Group(10, 10), Group(40, 40)), np.array([0, 3], np.int32),
-                      np.array([40, 10], np.float32))
+EXCHANGED = Injection("confusion", (InjectedGroup(10, 10), InjectedGroup(40, 40)),
+                      np.array([0, 3], np.int32), np.array([40, 10], np.float32))
 # Sample 2 is a validation sample of D_f.
 FORGET = ForgetSet("f", "injected", np.array([0, 3], np.int32), np.array([2], np.int32))
 SPLITS = Splits(np.array([0, 1, 3], np.int32), np.array([2, 4], np.int32), np.array([5], np.int32),

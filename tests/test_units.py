@@ -12,7 +12,7 @@ from test_splits import AGES, dataset, splits
 
 from unlearn_jax import audits
 from unlearn_jax.config import ConfigError, check_config, completed, default_config, get
-from unlearn_jax.data.inject import Group, Injection
+from unlearn_jax.data.inject import InjectedGroup, Injection
 from unlearn_jax.labels import strata
 from unlearn_jax.methods.kgltop1 import comparable
 from unlearn_jax.methods.method import LabelSpace
@@ -152,7 +152,7 @@ def audit(outputs, labels, step, injection=None):
 
 
 def test_confused_groups_are_as_wide_as_their_unit_asks():
-    groups = Group(0.0, 0.1), Group(0.2, 0.3)
+    groups = InjectedGroup(0.0, 0.1), InjectedGroup(0.2, 0.3)
     injection = Injection("confusion", groups, np.arange(2), np.array([0.2, 0.1]))
     outputs = np.array([[0.1, 0.21, 0.15, 0.25]], np.float32)  # of the second and of neither
     labels = np.array([0.05, 0.05, 0.25, 0.25], np.float32)

@@ -41,7 +41,7 @@ _LEAST_LIRA, _LEAST_DISTANCES, _LEAST_CHALLENGE = 4, 2, 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Samples:
+class AuditedSamples:
     """Some samples of a split, with the labels by which attacks judge them.
 
     Attributes:
@@ -75,8 +75,8 @@ class Audit:
     outcome: Outcome
     reference: Outcome
     targets: Targets
-    members: Samples
-    others: Samples
+    members: AuditedSamples
+    others: AuditedSamples
     classification: bool
     config: ml_collections.ConfigDict
     injection: Injection | None = None
@@ -88,18 +88,18 @@ class Audit:
         return self.outcome.method == self.reference.method
 
     @property
-    def forget(self) -> Samples:
+    def forget(self) -> AuditedSamples:
         """All of D_f, with its true labels."""
         labels = self.targets.labels["forget"]
-        return Samples("forget", np.arange(len(labels)), labels)
+        return AuditedSamples("forget", np.arange(len(labels)), labels)
 
-    def losses(self, samples: Samples) -> np.ndarray:
+    def losses(self, samples: AuditedSamples) -> np.ndarray:
         """`[M, n]`: cross entropies in nats, or absolute errors in label units."""
         outputs = self.outcome.outputs[samples.split][:, samples.places]
         of = confidence.cross_entropies if self.classification else errors.absolute_errors
         return np.asarray(of(outputs, samples.labels))
 
-    def scores(self, outcome: Outcome, samples: Samples) -> np.ndarray:
+    def scores(self, outcome: Outcome, samples: AuditedSamples) -> np.ndarray:
         """`[M, n]`: logit-scaled confidences, or the outputs in label units."""
         outputs = outcome.outputs[samples.split][:, samples.places]
         if not self.classification:
@@ -301,7 +301,7 @@ def audit_rows(audit: Audit,
     return rows, refused
 
 
-def _halves(audit: Audit, samples: Samples,
+def _halves(audit: Audit, samples: AuditedSamples,
             least: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Scores `[n / 2, N]` of half of the models and of the M_Rs of other seeds, several times.
 

@@ -48,7 +48,7 @@ _STREAM = 7  # the data seed's; splits.py lists the others
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class LinearSettings:
     """What the command line says beside the config.
 
     Attributes:
@@ -78,7 +78,7 @@ class Settings:
             raise InputError(f"--ridge={self.ridge:g}; allowed: a number above 0")
 
 
-def measure(config: ConfigDict, settings: Settings, cache: Path) -> pd.DataFrame:
+def measure(config: ConfigDict, settings: LinearSettings, cache: Path) -> pd.DataFrame:
     """The test on the config's data set and first forget set.
 
     Args:
@@ -128,7 +128,7 @@ class Left(NamedTuple):
 
 
 def unlearn(task: str, features_ND: np.ndarray, labels_N: np.ndarray, forget_N: np.ndarray,
-            settings: Settings) -> dict[tuple[str, int], Left]:
+            settings: LinearSettings) -> dict[tuple[str, int], Left]:
     """What is left of M_O, by (model, steps).
 
     Args:
@@ -220,7 +220,7 @@ def main(argv: list[str]) -> None:
     config = completed(_CONFIG.value)
     check_config(config)
     jax.config.update("jax_platforms", "cpu")  # nothing here is worth the way to an accelerator
-    settings = Settings(_numbers(_STEPS.value), _SAMPLES.value, _RIDGE.value, _POSITIVE.value)
+    settings = LinearSettings(_numbers(_STEPS.value), _SAMPLES.value, _RIDGE.value, _POSITIVE.value)
     if flags.FLAGS["positive"].present and config.data.task == "regression":
         raise InputError(f"--positive={settings.positive} is for classes, and config.data.task is "
                          "'regression'")

@@ -36,7 +36,7 @@ FEATURES = "intermediates"
 
 
 @dataclasses.dataclass(frozen=True)
-class Variant:
+class ResNetVariant:
     """What distinguishes one published ResNet from another.
 
     Attributes:
@@ -61,11 +61,11 @@ class Variant:
 
 VARIANTS = {
     # torchvision.models.resnet (v1.5)
-    "torchvision": Variant(True, False, 1e-5, 0.9, False, 1),
+    "torchvision": ResNetVariant(True, False, 1e-5, 0.9, False, 1),
     # keras.applications.resnet (v1, conv1_pad / pool1_pad)
-    "keras": Variant(False, True, 1.001e-5, 0.99, False, 1),
+    "keras": ResNetVariant(False, True, 1.001e-5, 0.99, False, 1),
     # WeidiXie/Keras-VGGFace2-ResNet50 and rcmalli/keras-vggface
-    "vggface2": Variant(False, False, 1e-3, 0.99, True, 0),
+    "vggface2": ResNetVariant(False, False, 1e-3, 0.99, True, 0),
 }
 
 # name: (blocks of each stage, bottleneck blocks)
@@ -111,7 +111,7 @@ def preprocess(images_BHWC: jax.Array, kind: str) -> jax.Array:
 class _Layers(nn.Module):
     """The two layers that all parts share, as the variant wants them."""
 
-    variant: Variant
+    variant: ResNetVariant
     dtype: str
     frozen_norms: tuple[str, ...]
 

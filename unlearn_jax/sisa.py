@@ -20,7 +20,7 @@ from unlearn_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
+class ShardPlan:
     """Which sample is where.
 
     Attributes:
@@ -57,7 +57,7 @@ class Plan:
         return np.setdiff1d(np.arange(self.shards), self.shard[stays])
 
 
-def make_plan(samples: np.ndarray, shards: int, slices: int, seed: int) -> Plan:
+def make_plan(samples: np.ndarray, shards: int, slices: int, seed: int) -> ShardPlan:
     """Divides the training split at random, as evenly as can be.
 
     Shards differ by one sample at most, and so do the slices of a shard. Augmented copies are not
@@ -81,7 +81,7 @@ def make_plan(samples: np.ndarray, shards: int, slices: int, seed: int) -> Plan:
     for s, own in enumerate(np.array_split(order, shards)):
         for r, part in enumerate(np.array_split(own, slices)):
             shard[part], slice_[part] = s, r
-    return Plan(samples, shard, slice_, shards, slices)
+    return ShardPlan(samples, shard, slice_, shards, slices)
 
 
 def epochs_per_slice(epochs: float, slices: int) -> float:
@@ -113,13 +113,13 @@ def visits(rows: int, shares: tuple[float, ...]) -> int:
     return sum(math.ceil(round(share * rows, 6)) for share in shares)
 
 
-def training_visits(plan: Plan, weights: np.ndarray, shares: tuple[float, ...]) -> int:
+def training_visits(plan: ShardPlan, weights: np.ndarray, shares: tuple[float, ...]) -> int:
     """Samples that training all constituents visits; `weights` as for `deletion_visits`."""
     return sum(visits(int(weights[(plan.shard == s) & (plan.slice <= r)].sum()), shares)
                for s in range(plan.shards) for r in range(plan.slices))
 
 
-def deletion_visits(plan: Plan, weights: np.ndarray, forgotten: np.ndarray,
+def deletion_visits(plan: ShardPlan, weights: np.ndarray, forgotten: np.ndarray,
                     shares: tuple[float, ...]) -> int:
     """Samples that a deletion visits: the touched shards, from their first touched slice on.
 
@@ -144,7 +144,7 @@ def nominal_speedup(shards: int, slices: int) -> float:
     return float((slices + 1) * shards)
 
 
-def expected_visits(plan: Plan, weights: np.ndarray, count: int, slice_epochs: float) -> float:
+def expected_visits(plan: ShardPlan, weights: np.ndarray, count: int, slice_epochs: float) -> float:
     """Mean over all sets of `count` samples of the samples that deleting them visits.
 
     A slice of a shard, which walks over n of N samples that stand for w rows, is trained again
@@ -164,7 +164,7 @@ def expected_visits(plan: Plan, weights: np.ndarray, count: int, slice_epochs: f
     return slice_epochs * float(expected)
 
 
-def expected_speedup(plan: Plan, weights: np.ndarray, count: int, slice_epochs: float,
+def expected_speedup(plan: ShardPlan, weights: np.ndarray, count: int, slice_epochs: float,
                      epochs: float) -> float:
     """`epochs` passes over what stays, against `expected_visits`, for `count` random samples.
 

@@ -30,7 +30,7 @@ from unlearn_jax.train import decode_rows, find_images
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class ExplainSettings:
     """How models are explained.
 
     Attributes:
@@ -46,7 +46,7 @@ class Settings:
     stage: int
 
     @classmethod
-    def from_config(cls, cfg: ml_collections.ConfigDict) -> "Settings":
+    def from_config(cls, cfg: ml_collections.ConfigDict) -> "ExplainSettings":
         """From the section `eval` of the config."""
         return cls(cfg.explain_samples, cfg.explain_steps, cfg.explain_baseline,
                    cfg.explain_stage)
@@ -93,7 +93,7 @@ class Explainer:
     """
 
     def __init__(self, model: Model, layout: Layout, data: Resident | Streamed,
-                 settings: Settings, batch_size: int, samples: int):
+                 settings: ExplainSettings, batch_size: int, samples: int):
         self.model, self.settings = model, settings
         self.feed = Feed(layout, data)
         axis = layout.mesh.shape[BATCH]

@@ -27,7 +27,7 @@ _ALLOWED = "'', confusion:A:B:N or patch:A:N, where A and B are classes or range
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Group:
+class InjectedGroup:
     """Samples of one class or label range.
 
     Attributes:
@@ -54,7 +54,7 @@ class Injection:
     """
 
     kind: str
-    groups: tuple[Group, ...]
+    groups: tuple[InjectedGroup, ...]
     rows: np.ndarray
     labels: np.ndarray
 
@@ -168,15 +168,15 @@ def choose_injection(request: str, dataset: Dataset, train: np.ndarray,
     return Injection(kind, groups, rows[order].astype(np.int32), labels[order])
 
 
-def _group(part: str, request: str, dataset: Dataset) -> Group:
+def _group(part: str, request: str, dataset: Dataset) -> InjectedGroup:
     if dataset.task == "classification":
         number = find_class(part, dataset.class_names)
         if number is None:
             raise ConfigError(f"config.data.inject is {request!r}; {part!r} is none of the classes "
                               f"{some_classes(dataset.class_names)}")
-        return Group(number, number)
+        return InjectedGroup(number, number)
     bounds = find_range(part)
     if not bounds or bounds[0] > bounds[1]:
         raise ConfigError(f"config.data.inject is {request!r}; {part!r} is no range of labels such "
                           f"as {dataset.labels.min():g}-{dataset.labels.max():g}")
-    return Group(*bounds)
+    return InjectedGroup(*bounds)

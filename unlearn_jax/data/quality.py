@@ -18,7 +18,7 @@ _GREY = np.array((0.299, 0.587, 0.114), np.float32)  # red, green, blue: ITU-R B
 
 
 @dataclasses.dataclass(frozen=True)
-class Quality:
+class ImageQuality:
     """Measures of N images, each [N] float32, from grey images of 0..255."""
 
     sharpness: np.ndarray  # variance of the Laplacian, grey levels squared
@@ -26,7 +26,7 @@ class Quality:
     brightness: np.ndarray  # mean, grey levels
 
 
-def assess(images_NHWC: np.ndarray) -> Quality:
+def assess(images_NHWC: np.ndarray) -> ImageQuality:
     """Measure sharpness, contrast and brightness.
 
     The Laplacian (4 neighbours minus 4 times the pixel, border left out) depends on the number of
@@ -60,7 +60,7 @@ def assess(images_NHWC: np.ndarray) -> Quality:
         measures[0, start:start + CHUNK] = laplacian.var((1, 2))
         measures[1, start:start + CHUNK] = grey.std((1, 2))
         measures[2, start:start + CHUNK] = grey.mean((1, 2))
-    return Quality(*measures)
+    return ImageQuality(*measures)
 
 
 def quality_reasons(images_NHWC: np.ndarray, settings) -> list[str]:

@@ -27,7 +27,7 @@ _ERRORS = ("#DIV/0!", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!")  
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class CsvRow:
     """A line of the table.
 
     Attributes:
@@ -44,7 +44,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class CsvTable:
     """What a CSV file says.
 
     Attributes:
@@ -55,10 +55,10 @@ class Table:
 
     text: str
     attributes: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[CsvRow, ...]
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> CsvTable:
     """Reads a table.
 
     Raises:
@@ -91,14 +91,14 @@ def read_table(path: Path) -> Table:
         if other != line:
             raise _wrong(path, line, f"holds {row['path']!r}, the file of line {other}, {name!r}; "
                                      "an image may have one line")
-        rows.append(Row(line, row["path"], row["label"],
+        rows.append(CsvRow(line, row["path"], row["label"],
                         tuple(_integer(path, line, a, row[a]) for a in attributes)))
     if not rows:
         raise InputError(f"{str(path)!r} has no rows: there is nothing below its header")
-    return Table(text, attributes, tuple(rows))
+    return CsvTable(text, attributes, tuple(rows))
 
 
-def label_numbers(path: Path, table: Table) -> list[float]:
+def label_numbers(path: Path, table: CsvTable) -> list[float]:
     """The labels of a regression.
 
     Raises:
@@ -113,7 +113,7 @@ def label_numbers(path: Path, table: Table) -> list[float]:
     return found
 
 
-def class_names(path: Path, table: Table) -> tuple[str, ...]:
+def class_names(path: Path, table: CsvTable) -> tuple[str, ...]:
     """The labels of a classification in their natural order.
 
     Raises:

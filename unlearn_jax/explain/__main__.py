@@ -22,6 +22,7 @@ from unlearn_jax.report.sections.explained import write_explained
 from unlearn_jax.stages import prepare, workdir
 from unlearn_jax.stages.explain import SETS, explain_stages
 from unlearn_jax.storage.store import Store
+from unlearn_jax.system.arguments import Parser
 
 
 def main(argv: list[str]) -> int:
@@ -85,15 +86,9 @@ def _out(args: argparse.Namespace) -> Path:
     return args.out or args.workdir / "explain"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        raise InputError(f"{message}\nusage: python -m unlearn_jax.explain WORKDIR [--out=DIR] "
-                         "[--samples=N] [--sets=forget,retain] [--models=original,retrain,...]")
-
-
 def _parser() -> argparse.ArgumentParser:
-    p = _Parser(prog="python -m unlearn_jax.explain", description=__doc__,
-                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser("unlearn_jax.explain", "WORKDIR [--out=DIR] [--samples=N] "
+               "[--sets=forget,retain] [--models=original,retrain,...]", __doc__)
     names = functools.partial(p.add_argument, type=_names, metavar="A,B")
     p.add_argument("workdir", type=Path, metavar="WORKDIR", help="of a finished run")
     p.add_argument("--out", type=Path, metavar="DIR", help="default: WORKDIR/explain")

@@ -17,6 +17,7 @@ from unlearn_jax.inspect.text import json_of, text_of
 from unlearn_jax.inspect.tree import describe, diff, find_checkpoint, open_checkpoint
 from unlearn_jax.storage import metadata
 from unlearn_jax.storage.store import StoreError
+from unlearn_jax.system.arguments import Parser
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,15 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        raise InputError(f"{message}\nusage: python -m unlearn_jax.inspect PATH [--diff OTHER] "
-                         "[--json] [--help]")
-
-
 def _parser() -> argparse.ArgumentParser:
-    p = _Parser(prog="python -m unlearn_jax.inspect", description=__doc__,
-                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser("unlearn_jax.inspect", "PATH [--diff OTHER] [--json] [--help]", __doc__)
     p.add_argument("path", type=Path, metavar="PATH", help="checkpoint, stage, or directory")
     p.add_argument("--diff", type=Path, metavar="OTHER",
                    help="distance of OTHER from PATH per layer; members are matched by seed")

@@ -33,7 +33,7 @@ _NORMAL_95 = 1.96
 
 
 @dataclasses.dataclass(frozen=True)
-class Quality:
+class ForgettingQuality:
     """Forgetting quality of a population of unlearned models.
 
     Attributes:
@@ -117,7 +117,8 @@ def sample_scores(epsilons_N: jax.Array, bins: int = 13) -> jax.Array:
 
 
 def forgetting_quality(unlearned_UN: Array, retrained_RN: Array, *, bins: int = 13,
-                       narrow: float = 0.0, replicates: int = 100, seed: int = 0) -> Quality:
+                       narrow: float = 0.0, replicates: int = 100,
+                       seed: int = 0) -> ForgettingQuality:
     """Mean score over forget samples, with an interval over models.
 
     The interval is `value (1 ± 1.96 s)`, s the relative standard deviation of the value over
@@ -158,7 +159,7 @@ def forgetting_quality(unlearned_UN: Array, retrained_RN: Array, *, bins: int = 
             low, high = max(0.0, value * (1 - spread)), min(1.0, value * (1 + spread))
         elif value == 0:
             low = high = 0.0
-    return Quality(value, float(low), float(high), found, scores)
+    return ForgettingQuality(value, float(low), float(high), found, scores)
 
 
 def perfect_quality(unlearned: int, retrained: int, *, bins: int = 13, narrow: float = 0.0,

@@ -247,7 +247,7 @@ def _arms(study: Study, original: Stage, retrained: list[Stage]) -> _Unlearn:
 
 
 def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,
-            run: workdir.Run, bar: Callable[..., Any] | None) -> Study:
+            run: workdir.RunRecord, bar: Callable[..., Any] | None) -> Study:
     """Loads the data, splits it and lays it on the device, if that has room for the images."""
     study = load(config, config_name, store, run, bar)
     record_data(study)
@@ -255,7 +255,7 @@ def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,
 
 
 def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
-         run: workdir.Run, bar: Callable[..., Any] | None) -> Study:
+         run: workdir.RunRecord, bar: Callable[..., Any] | None) -> Study:
     """The study of a config, with nothing noted yet; see `prepare`."""
     began = time.monotonic()
     dataset = data.load(config.data, store.root / "data")

@@ -15,7 +15,7 @@ from absl import logging
 
 from unlearn_jax.attribution import channels
 from unlearn_jax.attribution.likeness import KINDS, finite_mean, likeness, unit_maps
-from unlearn_jax.attribution.population import Explainer, Explanation, Settings
+from unlearn_jax.attribution.population import Explainer, ExplainSettings, Explanation
 from unlearn_jax.data.resident import Streamed
 from unlearn_jax.data.splits import ForgetSet
 from unlearn_jax.engine.layout import make_layout
@@ -60,7 +60,7 @@ def explain_stages(study: Study, stages: Sequence[Stage], sets: Sequence[str] = 
     ordered = sorted(stages, key=lambda s: (s.epochs, s.name))
     largest = {(s.name, s.forget_name): s for s in ordered}
     layout = make_layout(study.config.parallel, len(study.seeds))
-    settings = Settings.from_config(study.config.eval)
+    settings = ExplainSettings.from_config(study.config.eval)
     rows_of = {f.name: _set_rows(study, f, sets) for f in study.splits.forget_sets}
     samples = {name: {s: choose(study.dataset.ids, rows, settings.samples)
                       for s, rows in mine.items()} for name, mine in rows_of.items()}

@@ -102,7 +102,7 @@ class Study:
     config: ml_collections.ConfigDict
     config_name: str
     store: Store
-    run: workdir.Run
+    run: workdir.RunRecord
     dataset: Dataset
     splits: Splits
     resident: Resident | Streamed

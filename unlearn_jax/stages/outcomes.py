@@ -149,13 +149,13 @@ def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
     from unlearn_jax import audits  # scikit-learn takes a second to import
 
     trained, test = study.trained_labels, study.splits.test
-    members = audits.Samples("forget", study.splits.trained_places(forget_set),
+    members = audits.AuditedSamples("forget", study.splits.trained_places(forget_set),
                              trained[forget_set.train])
-    others = audits.Samples("test", np.searchsorted(test, forget_set.peers),
+    others = audits.AuditedSamples("test", np.searchsorted(test, forget_set.peers),
                             trained[forget_set.peers])
     if forget_set.request == "injected":
         split = "stamped" if len(study.stamped) else "test"
-        others = audits.Samples(split,
+        others = audits.AuditedSamples(split,
                                 *study.splits.injection.like_injected(study.dataset.labels[test]))
     audit = audits.Audit(outcome, reference, targets, members, others,
                          study.dataset.num_classes > 0, study.config.eval,

@@ -87,7 +87,7 @@ class Sisa:
     study: Study
     aggregate: str
     slice_epochs: float
-    plans: tuple[plans.Plan, ...]
+    plans: tuple[plans.ShardPlan, ...]
     training: tuple[Slice, ...]
     deletions: dict[str, tuple[Slice, ...]]
 

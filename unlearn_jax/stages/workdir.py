@@ -39,7 +39,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-d
              "numpy", "ml-collections")
 
 
-class Run:
+class RunRecord:
     """One run's records, written to run.json at every stage; of several processes by the first.
 
     Attributes:
@@ -186,7 +186,7 @@ class Run:
 
 @contextlib.contextmanager
 def claim(directory: Path, config: ml_collections.ConfigDict, config_name: str,
-          command: str) -> Iterator[Run]:
+          command: str) -> Iterator[RunRecord]:
     """Takes a work directory: a new one, an empty one, or that of the same config.
 
     A run that ended before it had trained anything, at its data or in a method's mistake, holds
@@ -198,7 +198,7 @@ def claim(directory: Path, config: ml_collections.ConfigDict, config_name: str,
     """
     with contextlib.ExitStack() as held:
         processes.agreed("the work directory", lambda: _take(directory, config, held))
-        run = Run(directory, config, config_name, command)
+        run = RunRecord(directory, config, config_name, command)
         yield run
         run.finish()
 

@@ -28,6 +28,7 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.stages.workdir import ASIDE, RUN
 from unlearn_jax.storage import manifest
 from unlearn_jax.system import disk
+from unlearn_jax.system.arguments import Parser
 from unlearn_jax.verify.store import (
     CHANGED,
     DAMAGED,
@@ -156,14 +157,8 @@ def _data_of_run(directory: Path) -> Iterator[Finding]:
             yield Finding(CHANGED, Path(run["config"]["data"]["path"]), why)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        raise InputError(f"{message}\nusage: python -m unlearn_jax.verify DIR [--prune]")
-
-
 def _parser() -> argparse.ArgumentParser:
-    p = _Parser(prog="python -m unlearn_jax.verify", description=__doc__,
-                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser("unlearn_jax.verify", "DIR [--prune]", __doc__)
     p.add_argument("path", type=Path, metavar="DIR", help="store, work directory, or sweep")
     p.add_argument("--prune", action="store_true",
                    help="remove what is orphaned and progress that is left over")

@@ -23,7 +23,7 @@ from unlearn_jax.report.render import hover, picture, vector
 from unlearn_jax.report.render.document import Figure, Plot
 from unlearn_jax.report.tables import files
 from unlearn_jax.report.tables.files import ReportError, numbers, read_csv
-from unlearn_jax.report.tables.inputs import Model, Run
+from unlearn_jax.report.tables.inputs import ModelKey, Run
 
 KIND = "explained"
 _CHANNELS = ("method", "forget_set", "epochs", "seed", "set", "layer", "channel", "from_retrain",
@@ -74,9 +74,9 @@ def read_arrays(run: Run, forget_set: str) -> dict[str, Any]:
         raise ReportError(f"{name} is missing, but explain.csv has its forget set") from None
 
 
-def _shown(run: Run, forget_set: str, arrays: dict[str, Any]) -> list[tuple[int, Model]]:
+def _shown(run: Run, forget_set: str, arrays: dict[str, Any]) -> list[tuple[int, ModelKey]]:
     """The models of a picture in the order of legends, with their place in the arrays."""
-    stored = [Model(m, int(e)) for m, e in zip(arrays["methods"].tolist(), arrays["epochs"])]
+    stored = [ModelKey(m, int(e)) for m, e in zip(arrays["methods"].tolist(), arrays["epochs"])]
     return [(stored.index(m), m) for m in drawn(run, forget_set) if m in stored]
 
 

@@ -19,7 +19,7 @@ from unlearn_jax.report.figures.style import (
 )
 from unlearn_jax.report.render import hover
 from unlearn_jax.report.sections import headline
-from unlearn_jax.report.tables.inputs import Model, Run
+from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import describe
 from unlearn_jax.report.tables.predictions import Prediction
 from unlearn_jax.report.tables.stats import Estimate, estimate, estimate_metric
@@ -70,7 +70,7 @@ def _pairs(theirs: Prediction, mine: Prediction) -> list[tuple[int, int, Predict
     return [(i, own[int(seed)], mine) for i, seed in enumerate(theirs.seeds) if int(seed) in own]
 
 
-def _scatter(run: Run, ax: Axes, theirs: Prediction, model: Model,
+def _scatter(run: Run, ax: Axes, theirs: Prediction, model: ModelKey,
              pairs: list[tuple[int, int, Prediction]]) -> None:
     rows = chosen(theirs.ids)
     x = np.concatenate([theirs.outputs[i, rows] for i, _, _ in pairs])
@@ -97,7 +97,7 @@ def plane(run: Run, forget_set: str) -> Made | None:
         run, original, forget_set, f"forgetting_across@{alpha}") is not None
     metric = f"forgetting_across@{alpha}" if across else f"forgetting@{alpha}"
     start = _at(run, original, forget_set, metric)
-    paths: dict[str, list[tuple[Model, tuple[Estimate, Estimate]]]] = {}
+    paths: dict[str, list[tuple[ModelKey, tuple[Estimate, Estimate]]]] = {}
     for model in foremost(run, forget_set):
         at = _at(run, model, forget_set, metric)
         if at:
@@ -136,7 +136,8 @@ def plane(run: Run, forget_set: str) -> Made | None:
         f"forgetting, to the right. {target}")
 
 
-def _at(run: Run, model: Model, forget_set: str, metric: str) -> tuple[Estimate, Estimate] | None:
+def _at(run: Run, model: ModelKey, forget_set: str,
+        metric: str) -> tuple[Estimate, Estimate] | None:
     at = tuple(estimate_metric(name, run.values(model, forget_set, name))
                for name in ("utility", metric))
     return at if all(e.n for e in at) else None

@@ -32,7 +32,7 @@ from unlearn_jax.report.figures.style import (
 from unlearn_jax.report.render import hover, picture, vector
 from unlearn_jax.report.render.document import Figure, Plot
 from unlearn_jax.report.sections import comparison, explained, headline, layers
-from unlearn_jax.report.tables.inputs import Model, Run
+from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.stats import estimate
 from unlearn_jax.report.thesis import figures
 
@@ -161,8 +161,8 @@ def _curve(run: Run, ax: Axes, rows: pd.DataFrame, stage: str, loss: str, mark: 
         return
     budget = max([m.epochs for fs in run.forget_sets for m in run.models(fs)
                   if m.method == stage], default=0)
-    style = look(run, Model(stage, budget))
-    name = label(Model(stage, 0)).split(",")[0]
+    style = look(run, ModelKey(stage, budget))
+    name = label(ModelKey(stage, 0)).split(",")[0]
     band(ax, table.index, table.mean(axis=1), table.min(axis=1), table.max(axis=1), style, 0.18,
          style.marker if len(table) < 3 else "", ms=4, label=name)
     if mark:

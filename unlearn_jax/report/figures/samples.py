@@ -28,7 +28,7 @@ from unlearn_jax.report.figures.style import (
 )
 from unlearn_jax.report.render import hover
 from unlearn_jax.report.tables.files import ReportError
-from unlearn_jax.report.tables.inputs import REFERENCES, Model, Run
+from unlearn_jax.report.tables.inputs import REFERENCES, ModelKey, Run
 from unlearn_jax.report.tables.predictions import Prediction
 
 SAMPLES = 100  # as many as in the study's figures 11 and 12
@@ -44,7 +44,7 @@ def makers(run: Run) -> tuple[Callable[[Run, str], Made | None], ...]:
 
 
 def predictions(run: Run, forget_set: str, split: str,
-                models: list[Model]) -> dict[Model, Prediction]:
+                models: list[ModelKey]) -> dict[ModelKey, Prediction]:
     """The finite members' predictions of some models on one split; none of a wholly failed one.
 
     Raises:
@@ -106,9 +106,9 @@ def _error_label(run: Run) -> str:
     return "1 − p(true class)" if run.classification else plain(f"absolute error ({run.unit})")
 
 
-def _budget_groups(run: Run, forget_set: str) -> list[list[Model]]:
+def _budget_groups(run: Run, forget_set: str) -> list[list[ModelKey]]:
     """The unlearned models of the smallest and of the largest budget of each method."""
-    by_method: dict[str, list[Model]] = {}
+    by_method: dict[str, list[ModelKey]] = {}
     for model in foremost(run, forget_set):
         by_method.setdefault(model.method, []).append(model)
     ends = [[ms[0] for ms in by_method.values()], [ms[-1] for ms in by_method.values()]]
@@ -146,9 +146,9 @@ def sample_errors(run: Run, forget_set: str) -> Made:
         f"and 12).{budgets} On D_f an unlearned model should leave M_O and join M_R.")
 
 
-def _samples(run: Run, ax: Axes, model: Model, errors: np.ndarray) -> None:
+def _samples(run: Run, ax: Axes, model: ModelKey, errors: np.ndarray) -> None:
     # one budget to a panel: no need to be pale
-    style = look(run, Model(model.method, max(m.epochs for fs in run.forget_sets
+    style = look(run, ModelKey(model.method, max(m.epochs for fs in run.forget_sets
                                               for m in run.models(fs)
                                               if m.method == model.method)))
     ax.plot(np.arange(len(errors)), errors, style.line, color=style.color, marker=style.marker,

@@ -14,7 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
 
 from unlearn_jax.report.render import hover
-from unlearn_jax.report.tables.inputs import Model, Run
+from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import model_symbol
 from unlearn_jax.report.tables.stats import estimate
 
@@ -55,7 +55,7 @@ class Look:
     marker: str
 
 
-def look(run: Run, model: Model) -> Look:
+def look(run: Run, model: ModelKey) -> Look:
     """Colour, line and marker; smaller budgets of a method are paler."""
     others = [m for m in run.rank if m not in _LOOKS and m != "median"]
     color, line, marker = _LOOKS.get(model.method) or _FURTHER[
@@ -69,7 +69,7 @@ def look(run: Run, model: Model) -> Look:
     return Look(rgb, line, marker)
 
 
-def label(model: Model) -> str:
+def label(model: ModelKey) -> str:
     """A legend entry with real subscripts."""
     name = model_symbol(model)
     head, comma, tail = name.partition(",")
@@ -84,7 +84,7 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def foremost(run: Run, forget_set: str) -> list[Model]:
+def foremost(run: Run, forget_set: str) -> list[ModelKey]:
     """The unlearned models; of many methods, all budgets of those that forget best."""
     models = run.unlearned(forget_set)
     largest = {m.method: m for m in models}  # ascending budgets
@@ -97,7 +97,7 @@ def foremost(run: Run, forget_set: str) -> list[Model]:
     return [m for m in models if m.method in best]
 
 
-def drawn(run: Run, forget_set: str) -> list[Model]:
+def drawn(run: Run, forget_set: str) -> list[ModelKey]:
     """M_O, M_R and each method at its largest budget: what fits one picture."""
     largest = {m.method: m for m in foremost(run, forget_set)}  # ascending budgets
     return [m for m in run.models(forget_set)

@@ -4,7 +4,7 @@ import re
 
 from unlearn_jax.report.tables import leaderboard
 from unlearn_jax.report.tables.inputs import Run
-from unlearn_jax.report.tables.leaderboard import Board, Row
+from unlearn_jax.report.tables.leaderboard import Board, BoardRow
 from unlearn_jax.report.tables.names import SYMBOL, Metric
 from unlearn_jax.report.tables.stats import Estimate
 
@@ -77,7 +77,7 @@ def _header(metric: Metric) -> str:
     return escape(metric.header)
 
 
-def _name(row: Row) -> str:
+def _name(row: BoardRow) -> str:
     titles = {leaderboard.CEILING: "retrain (ceiling)", leaderboard.UNTOUCHED: "M_O, untouched"}
     return escape(titles.get(row.method, row.method)) + ("" if row.within else "*")
 

@@ -13,7 +13,14 @@ from unlearn_jax.report.sections import verdict
 from unlearn_jax.report.sections.headline import NONE, ROUGH, number
 from unlearn_jax.report.tables import leaderboard
 from unlearn_jax.report.tables.inputs import Run
-from unlearn_jax.report.tables.leaderboard import BASELINE, CEILING, OVERALL, UNTOUCHED, Board, Row
+from unlearn_jax.report.tables.leaderboard import (
+    BASELINE,
+    CEILING,
+    OVERALL,
+    UNTOUCHED,
+    Board,
+    BoardRow,
+)
 from unlearn_jax.report.tables.names import Metric, describe, model_title
 from unlearn_jax.report.tables.origins import linked, trace
 from unlearn_jax.report.tables.stats import Estimate, estimate, pareto
@@ -149,7 +156,7 @@ def _table(run: Run, board: Board) -> Table:
         ("p (Holm)", "corrected for the number of methods tested")), tuple(rows), key=1)
 
 
-def _traced(run: Run, board: Board, row: Row, metric: Metric) -> Cell:
+def _traced(run: Run, board: Board, row: BoardRow, metric: Metric) -> Cell:
     """A value, with its stage where it is of one forget set and a row of results.csv."""
     values = row.values[metric.name]
     cell = number(metric, values if values.n else None)
@@ -159,7 +166,7 @@ def _traced(run: Run, board: Board, row: Row, metric: Metric) -> Cell:
                  metric.name, 100 if metric.percent else 1)
 
 
-def _name(run: Run, row: Row) -> str:
+def _name(run: Run, row: BoardRow) -> str:
     if row.method == UNTOUCHED:
         return "M_O, untouched"
     if row.method == CEILING:

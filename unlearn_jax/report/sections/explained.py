@@ -11,7 +11,7 @@ from unlearn_jax.report.render import html, markdown
 from unlearn_jax.report.render.document import Cell, Code, Document, Figure, Section, Table, Text
 from unlearn_jax.report.sections import headline
 from unlearn_jax.report.tables.files import read_json, refuse_repeats, rows_of
-from unlearn_jax.report.tables.inputs import Model, Run, read_run
+from unlearn_jax.report.tables.inputs import ModelKey, Run, read_run
 from unlearn_jax.report.tables.names import Metric, model_title, pretrained
 from unlearn_jax.report.tables.stats import Estimate, estimate, estimate_pairs
 from unlearn_jax.storage import manifest
@@ -117,8 +117,8 @@ def _missing(run: Run, rows: pd.DataFrame) -> str:
             f"(the larger, the more of eval.explain_steps are needed); details stand in {FILE}.")
 
 
-def _models(run: Run, rows: pd.DataFrame) -> list[Model]:
-    found = {Model(m, int(e)) for m, e in zip(rows.method, rows.epochs)}
+def _models(run: Run, rows: pd.DataFrame) -> list[ModelKey]:
+    found = {ModelKey(m, int(e)) for m, e in zip(rows.method, rows.epochs)}
     return sorted(found, key=lambda model: (run.rank[model.method], model.epochs))
 
 
@@ -176,11 +176,11 @@ def _any(rows: pd.DataFrame, pair: tuple[str, str]) -> bool:
     return ((rows.against == pair[0]) & (rows.seeds == pair[1])).any()
 
 
-def _of(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
+def _of(rows: pd.DataFrame, model: ModelKey) -> pd.DataFrame:
     return rows[(rows.method == model.method) & (rows.epochs == model.epochs)]
 
 
-def _head(run: Run, model: Model) -> Cell:
+def _head(run: Run, model: ModelKey) -> Cell:
     return Cell(model_title(run, model))
 
 

@@ -5,7 +5,7 @@ import re
 from unlearn_jax.report.audit_names import AUDIT_METRICS, is_audit
 from unlearn_jax.report.render.document import Cell, Table
 from unlearn_jax.report.tables.files import ReportError
-from unlearn_jax.report.tables.inputs import AVERAGED, POPULATION, Model, Run
+from unlearn_jax.report.tables.inputs import AVERAGED, POPULATION, ModelKey, Run
 from unlearn_jax.report.tables.names import SPEEDUP, Metric, describe, model_title
 from unlearn_jax.report.tables.origins import trace
 from unlearn_jax.report.tables.stats import Estimate, estimate_metric, timed_once
@@ -157,7 +157,7 @@ def failures(run: Run) -> Table | None:
         method, forget_set, epochs, seed = key
         names = "every metric" if len(group) == totals[key] else ", ".join(group.metric)
         who = "averaged prediction" if seed == -1 else str(seed)
-        rows.append((Cell(model_title(run, Model(method, epochs))), Cell(forget_set),
+        rows.append((Cell(model_title(run, ModelKey(method, epochs))), Cell(forget_set),
                      epochs_cell(epochs), Cell(who, sort=seed), Cell(names)))
     return Table(
         "Values that are not numbers: the member failed in training, or its weights are finite "
@@ -213,7 +213,7 @@ def number(metric: Metric, e: Estimate | None, fixed: bool = False) -> Cell:
     return Cell(metric.text(e.mean), f"± {metric.text(e.half)} ({e.n})", e.mean)
 
 
-def _model_table(run: Run, forget_set: str, names: list[str], models: list[Model],
+def _model_table(run: Run, forget_set: str, names: list[str], models: list[ModelKey],
                  caption: str, prefix: str = "", whole: bool = False) -> Table:
     metrics = [describe(run, name) for name in names]
     rows = []
@@ -232,7 +232,7 @@ def _model_table(run: Run, forget_set: str, names: list[str], models: list[Model
     return Table(caption, columns, tuple(rows))
 
 
-def _head(run: Run, model: Model) -> tuple[Cell, Cell]:
+def _head(run: Run, model: ModelKey) -> tuple[Cell, Cell]:
     return Cell(model_title(run, model), sort=run.rank[model.method]), epochs_cell(model.epochs)
 
 
@@ -241,7 +241,7 @@ def epochs_cell(epochs: int) -> Cell:
     return Cell(str(epochs), sort=epochs) if epochs else NONE
 
 
-def _estimate(run: Run, model: Model, forget_set: str, metric: str) -> Estimate | None:
+def _estimate(run: Run, model: ModelKey, forget_set: str, metric: str) -> Estimate | None:
     values = run.values(model, forget_set, metric)
     return estimate_metric(metric, values) if len(values) else None
 

@@ -8,7 +8,7 @@ from unlearn_jax.report.figures.style import INK, canvas, drawn, label, legend, 
 from unlearn_jax.report.render.document import Cell, Figure, Section, Table
 from unlearn_jax.report.sections import headline
 from unlearn_jax.report.tables.files import refuse_repeats, rows_of
-from unlearn_jax.report.tables.inputs import Model, Run
+from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import Metric, model_title, pretrained, start_of_others
 from unlearn_jax.report.tables.origins import made_by
 from unlearn_jax.report.tables.stats import estimate, estimate_pairs
@@ -103,7 +103,7 @@ def _picture(run: Run, forget_set: str, rows: pd.DataFrame) -> Canvas:
         if mine.floor.notna().any():
             ax.plot(range(len(names)), _share(mine, "floor", norm, names), ":", color=INK,
                     label="$M_\\mathrm{R}$ to $M_\\mathrm{R}$ of other seeds")
-        ax.set_ylabel(f"distance to {label(Model(reference, 0))} (%)")
+        ax.set_ylabel(f"distance to {label(ModelKey(reference, 0))} (%)")
         ax.set_yscale("symlog", linthresh=_LINEAR)  # independent models are far from all others
         ax.yaxis.set_major_formatter("{x:g}")  # no powers
         ax.set_ylim(bottom=0)

@@ -21,7 +21,7 @@ from unlearn_jax.report.render.document import (
 from unlearn_jax.report.sections import comparison, explained, headline, layers, touched, verdict
 from unlearn_jax.report.tables import origins
 from unlearn_jax.report.tables.files import ReportError
-from unlearn_jax.report.tables.inputs import Model, Run
+from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import ENSEMBLES, model_symbol, pretrained, symbol
 from unlearn_jax.report.tables.predictions import parse_prediction_name
 from unlearn_jax.report.thesis import figures as study_figures
@@ -146,7 +146,7 @@ def _verdict(run: Run) -> tuple[Block, ...]:
     return (*blocks, *([table] if table else []))
 
 
-def _stage_links(run: Run, models: list[Model], forget_set: str) -> tuple[tuple[str, str], ...]:
+def _stage_links(run: Run, models: list[ModelKey], forget_set: str) -> tuple[tuple[str, str], ...]:
     return origins.stage_links(run, models, forget_set, verdict.error_metric(run))
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 from unlearn_jax.report.render.document import Cell, Section, Table
 from unlearn_jax.report.sections import headline
 from unlearn_jax.report.tables.files import numbers, read_csv, refuse
-from unlearn_jax.report.tables.inputs import Model, Run
+from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import Metric, model_title
 from unlearn_jax.report.tables.origins import made_by
 from unlearn_jax.report.tables.stats import estimate
@@ -44,7 +44,7 @@ def section(run: Run, forget_set: str) -> Section | None:
 
 
 def _method_rows(run: Run, method: str, rows: pd.DataFrame) -> list[tuple[Cell, ...]]:
-    made = Model(method, int(rows.epochs.iloc[0]))
+    made = ModelKey(method, int(rows.epochs.iloc[0]))
     model = made_by(run, Cell(model_title(run, made)), made, rows.forget_set.iloc[0])
     if (rows.touched == rows.of).all():
         rows = rows.groupby("seed", as_index=False)[["touched", "of"]].sum().assign(layer="all")

@@ -6,7 +6,7 @@ import pandas as pd
 
 from unlearn_jax.report.render.document import Cell, Table
 from unlearn_jax.report.sections.headline import ROUGH, ceiling, headline_metrics, number
-from unlearn_jax.report.tables.inputs import Model, Run
+from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import ENSEMBLES, Metric, describe, model_symbol, pretrained
 from unlearn_jax.report.tables.origins import trace
 from unlearn_jax.report.tables.stats import Estimate, estimate
@@ -40,20 +40,20 @@ def error_metric(run: Run) -> str:
     return "accuracy_forget" if run.classification else "mae_forget"
 
 
-def error_on_forget(run: Run, model: Model, forget_set: str) -> pd.Series:
+def error_on_forget(run: Run, model: ModelKey, forget_set: str) -> pd.Series:
     """Error by seed: MAE in label units, or the share of D_f that is classified wrongly."""
     values = run.values(model, forget_set, error_metric(run))
     return 1 - values if run.classification else values
 
 
-def _error_before(run: Run, evaluated: Model, forget_set: str) -> pd.Series:
+def _error_before(run: Run, evaluated: ModelKey, forget_set: str) -> pd.Series:
     """The error of the M_O that each seed's model started from."""
     errors = error_on_forget(run, run.only(forget_set, "original"), forget_set)
     seed = run.from_seed(evaluated, forget_set, error_metric(run))
     return errors if seed < 0 else pd.Series(errors.get(seed), errors.index, dtype=float)
 
 
-def gap(run: Run, forget_set: str, evaluated: Model) -> Gap:
+def gap(run: Run, forget_set: str, evaluated: ModelKey) -> Gap:
     """Compares an unlearned model with M_O and M_R; seeds with a failed member are left out."""
     errors = {"o": _error_before(run, evaluated, forget_set),
               "r": error_on_forget(run, run.only(forget_set, "retrain"), forget_set),
@@ -67,7 +67,7 @@ def gap(run: Run, forget_set: str, evaluated: Model) -> Gap:
                estimate(share_closed(run, forget_set, evaluated)))
 
 
-def share_closed(run: Run, forget_set: str, evaluated: Model) -> pd.Series:
+def share_closed(run: Run, forget_set: str, evaluated: ModelKey) -> pd.Series:
     """(M_e − M_O) / (M_R − M_O) by seed; empty where no gap is established."""
     o = _error_before(run, evaluated, forget_set)
     r, e = (error_on_forget(run, m, forget_set) for m in (
@@ -108,7 +108,7 @@ def sets_with_gap(run: Run) -> list[str]:
             if gap(run, name, run.only(name, "original")).gap.above_zero]
 
 
-def on_model(run: Run, forget_set: str, model: Model) -> str:
+def on_model(run: Run, forget_set: str, model: ModelKey) -> str:
     """In words: where an unlearned model stands between M_O and M_R."""
     metric, share = _metric(run), Metric("", "", "", 0, True)
     each = gap(run, forget_set, model)
@@ -124,7 +124,7 @@ def on_model(run: Run, forget_set: str, model: Model) -> str:
     return f"{name} {_standing(each, model.method in ENSEMBLES)}: {detail}{on_start(run, model)}"
 
 
-def on_start(run: Run, *models: Model) -> str:
+def on_start(run: Run, *models: ModelKey) -> str:
     """In words: that the models of all seeds started from one M_O, where they did."""
     seeds = sorted({seed for fs in run.forget_sets for m in models
                     if (seed := run.from_seed(m, fs, error_metric(run))) >= 0})
@@ -205,7 +205,7 @@ def _metric(run: Run) -> Metric:
     return Metric("", run.unit, "", 2)
 
 
-def _on_use(run: Run, forget_set: str, original: Model) -> str:
+def _on_use(run: Run, forget_set: str, original: ModelKey) -> str:
     """Whether M_O has learned anything: unlearning a useless model shows nothing."""
     name = headline_metrics(run)[0]
     metric = describe(run, name)
@@ -226,7 +226,7 @@ def _on_use(run: Run, forget_set: str, original: Model) -> str:
                                 "what follows says little. ")
 
 
-def _on_forgetting(run: Run, forget_set: str, evaluated: Model) -> str:
+def _on_forgetting(run: Run, forget_set: str, evaluated: ModelKey) -> str:
     alpha = f"{run.alpha:g}"
     metric = describe(run, f"forgetting@{alpha}")
     original = run.only(forget_set, "original")

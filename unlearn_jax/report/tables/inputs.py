@@ -42,7 +42,7 @@ _METHOD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 
 
 @dataclasses.dataclass(frozen=True, order=True)
-class Model:
+class ModelKey:
     """One population of a forget set: a method at a budget.
 
     Attributes:
@@ -119,7 +119,7 @@ class Run:
         column = self.results.loc[~whole, "seed"]
         return tuple(sorted(column.unique().tolist()))
 
-    def seeds_of(self, model: "Model", forget_set: str) -> tuple[int, ...]:
+    def seeds_of(self, model: "ModelKey", forget_set: str) -> tuple[int, ...]:
         """The seeds that a population's means are over; () for the median, which knows none."""
         return self._seeds.get((model.method, model.epochs, forget_set), ())
 
@@ -138,22 +138,22 @@ class Run:
         return {m: i for i, m in enumerate(
             [m for m in first if m in found] + [m for m in found if m not in first])}
 
-    def models(self, forget_set: str) -> list[Model]:
+    def models(self, forget_set: str) -> list[ModelKey]:
         """The populations of a forget set: baseline, original, retrained, then the unlearned."""
         return list(self._models.get(forget_set, ()))
 
-    def unlearned(self, forget_set: str) -> list[Model]:
+    def unlearned(self, forget_set: str) -> list[ModelKey]:
         return [m for m in self.models(forget_set) if m.method not in ("median", *REFERENCES)]
 
-    def only(self, forget_set: str, method: str) -> Model | None:
+    def only(self, forget_set: str, method: str) -> ModelKey | None:
         """The first population of a method, None where there is none."""
         return next((m for m in self.models(forget_set) if m.method == method), None)
 
     @functools.cached_property
-    def _models(self) -> dict[str, list[Model]]:
-        found: dict[str, set[Model]] = {}
+    def _models(self) -> dict[str, list[ModelKey]]:
+        found: dict[str, set[ModelKey]] = {}
         for method, epochs, forget_set, _ in self._groups:
-            found.setdefault(forget_set, set()).add(Model(method, epochs))
+            found.setdefault(forget_set, set()).add(ModelKey(method, epochs))
         return {name: sorted(models, key=lambda m: (self.rank[m.method], m.epochs))
                 for name, models in found.items()}
 
@@ -163,7 +163,7 @@ class Run:
         return {key: rows.set_index("seed")["value"].sort_index()
                 for key, rows in self.results.groupby(keys)}
 
-    def values(self, model: Model, forget_set: str, metric: str) -> pd.Series:
+    def values(self, model: ModelKey, forget_set: str, metric: str) -> pd.Series:
         """The values of one metric by seed; empty where there is none."""
         key = (model.method, model.epochs, forget_set, metric)
         return self._groups.get(key, pd.Series(dtype=float))
@@ -181,14 +181,14 @@ class Run:
     def _stages(self) -> dict[str, dict[str, Any]]:
         return {stage["key"]: stage for stage in reversed(self.run["stages"])}
 
-    def origin(self, model: Model, forget_set: str, metric: str) -> str:
+    def origin(self, model: ModelKey, forget_set: str, metric: str) -> str:
         """The key of the stage that made what a metric measures; '' where it is not known."""
         key = self._origins.get((model.method, model.epochs, forget_set, metric), "")
         if model.method == "median":  # which the data alone decides
             key = self.data["fingerprint"]
         return key if key in self._stages else ""
 
-    def from_seed(self, model: Model, forget_set: str, metric: str) -> int:
+    def from_seed(self, model: ModelKey, forget_set: str, metric: str) -> int:
         """The seed whose M_O all members of a model started from; -1: each from its own seed's."""
         key = self.origin(model, forget_set, metric)
         return int(self._stages[key].get("from_seed", -1)) if key else -1
@@ -209,7 +209,7 @@ class Run:
             return None if number is None else (number, number)
         return find_range(request)
 
-    def prediction(self, model: Model, forget_set: str, split: str) -> Prediction:
+    def prediction(self, model: ModelKey, forget_set: str, split: str) -> Prediction:
         """Reads one file of predictions.
 
         Raises:

@@ -15,7 +15,7 @@ import pandas as pd
 from unlearn_jax.report.sections import verdict
 from unlearn_jax.report.tables import stats
 from unlearn_jax.report.tables.files import ReportError
-from unlearn_jax.report.tables.inputs import REFERENCES, Model, Run
+from unlearn_jax.report.tables.inputs import REFERENCES, ModelKey, Run
 from unlearn_jax.report.tables.names import Metric, describe
 from unlearn_jax.report.tables.stats import Estimate, estimate, estimate_metric
 
@@ -25,7 +25,7 @@ CEILING, UNTOUCHED = "retrain", "original"
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class BoardRow:
     """A method on a forget set, or on all of them.
 
     Attributes:
@@ -59,7 +59,7 @@ class Board:
 
     forget_sets: tuple[str, ...]
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[BoardRow, ...]
 
 
 @functools.lru_cache(maxsize=1)
@@ -123,11 +123,11 @@ def _store(run: Run) -> str:
     return found
 
 
-def model(run: Run, method: str, forget_set: str) -> Model:
+def model(run: Run, method: str, forget_set: str) -> ModelKey:
     """The population that stands for a method on a forget set."""
     if method in REFERENCES:
         return run.only(forget_set, method)
-    return Model(method, int(chosen(run, method, forget_set).epochs))
+    return ModelKey(method, int(chosen(run, method, forget_set).epochs))
 
 
 def by_seed(run: Run, method: str, forget_set: str, metric: str) -> pd.Series:
@@ -159,11 +159,12 @@ def _board(run: Run, forget_sets: tuple[str, ...], name: str) -> Board:
                    else pd.Series(dtype=float) for m in compared]
     untouched = _by_seed(run, UNTOUCHED, forget_sets, metric)
     ps = [stats.paired_p(d) for d in differences]
-    rows = [Row(m, _epochs(run, m, forget_sets), _values(run, m, forget_sets), place, mean_rank,
-                estimate(d) if len(d) else None, estimate(seeds[m] - untouched), p, corrected, kept)
+    rows = [BoardRow(m, _epochs(run, m, forget_sets), _values(run, m, forget_sets), place,
+                     mean_rank, estimate(d) if len(d) else None, estimate(seeds[m] - untouched), p,
+                     corrected, kept)
             for m, place, mean_rank, d, p, corrected, kept in zip(
                 compared, places, mean_ranks, differences, ps, stats.holm(ps), within)]
-    ceiling, original = (Row(m, _epochs(run, m, forget_sets), _values(run, m, forget_sets))
+    ceiling, original = (BoardRow(m, _epochs(run, m, forget_sets), _values(run, m, forget_sets))
                          for m in (CEILING, UNTOUCHED))
     return Board(forget_sets, name, (ceiling, *sorted(rows, key=lambda r: r.rank), original))
 

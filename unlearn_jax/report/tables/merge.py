@@ -37,7 +37,7 @@ _CLOCK = ("wall", "sisa_speedup_measured_wall")
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class MergedRun:
     """A work directory to be merged.
 
     Attributes:
@@ -59,7 +59,7 @@ def _is_shared(method: str) -> bool:
     return method in ("median", *inputs.REFERENCES)
 
 
-def merge_runs(sources: Sequence[Source], out: Path, other_data: bool = False) -> None:
+def merge_runs(sources: Sequence[MergedRun], out: Path, other_data: bool = False) -> None:
     """Writes results.csv, predictions, data.json, run.json and `_TABLES` of all runs together.
 
     What is a mean over pairs of seeds is one over all pairs of the merged ones (`across.py`). Of
@@ -107,7 +107,8 @@ def _merged_by(out: Path) -> str | None:
         return None
 
 
-def _check_alike(sources: Sequence[Source], runs: Sequence[inputs.Run], other_data: bool) -> None:
+def _check_alike(sources: Sequence[MergedRun], runs: Sequence[inputs.Run],
+                 other_data: bool) -> None:
     first = runs[0]
     for source, run in zip(sources, runs):
         if not run.run.get("finished", True):
@@ -131,7 +132,7 @@ def _from_seeds(runs: Sequence[inputs.Run]) -> dict[str, int]:
             if "from_seed" in s}
 
 
-def _results(sources: Sequence[Source]) -> pd.DataFrame:
+def _results(sources: Sequence[MergedRun]) -> pd.DataFrame:
     """All rows, each once; the column `run` says whose."""
     tables = []
     for source in sources:
@@ -170,7 +171,7 @@ def _disagreement(compared: pd.DataFrame, differing: pd.DataFrame) -> str:
                    "must have trained and evaluated it alike; these did not")
 
 
-def _write_table(sources: Sequence[Source], out: Path, name: str, column: str,
+def _write_table(sources: Sequence[MergedRun], out: Path, name: str, column: str,
                  identity: list[str]) -> None:
     """The rows of a table that some of the runs have; of equal rows the first one stands."""
     tables = []
@@ -184,7 +185,7 @@ def _write_table(sources: Sequence[Source], out: Path, name: str, column: str,
         disk.write_file(out / name, safe_table(whole).to_csv(index=False))
 
 
-def _write_predictions(sources: Sequence[Source], out: Path) -> None:
+def _write_predictions(sources: Sequence[MergedRun], out: Path) -> None:
     """One file for each name, with the seeds of all runs that have it."""
     (out / "predictions").mkdir()
     found: dict[str, list[Path]] = {}
@@ -230,13 +231,13 @@ def _data(runs: Sequence[inputs.Run]) -> dict[str, Any]:
     return {**runs[0].data, "forget_sets": sets}
 
 
-def _command(sources: Sequence[Source], out: Path, other_data: bool) -> str:
+def _command(sources: Sequence[MergedRun], out: Path, other_data: bool) -> str:
     names = [f"{s.directory}={s.label}" if s.label else str(s.directory) for s in sources]
     return shlex.join(["python", "-m", "unlearn_jax.report", *names, f"--out={out}",
                        *["--other-data"] * other_data])
 
 
-def _agreed(sources: Sequence[Source]) -> list[str]:
+def _agreed(sources: Sequence[MergedRun]) -> list[str]:
     """Which of `_DATA` are the same in all runs."""
     contents = {name: {path.read_bytes() if (path := s.directory / name).exists() else None
                        for s in sources} for name in _DATA}
@@ -250,7 +251,7 @@ def _left_out(directory: Path, agreed: Sequence[str]) -> list[str]:
     return [f"not merged, and to be found in {directory} alone: {', '.join(found)}"] * bool(found)
 
 
-def _run(sources: Sequence[Source], runs: Sequence[inputs.Run], command: str) -> dict[str, Any]:
+def _run(sources: Sequence[MergedRun], runs: Sequence[inputs.Run], command: str) -> dict[str, Any]:
     stages = {(s["stage"], s["key"]): s for run in runs for s in run.run["stages"]}
     merged = [{"directory": str(s.directory), "label": s.label, "command": r.run["command"],
                "config": r.run["config"], "data_fingerprint": r.data["fingerprint"]}
@@ -267,7 +268,7 @@ def _run(sources: Sequence[Source], runs: Sequence[inputs.Run], command: str) ->
                        for w in r.run["warnings"])]}
 
 
-def parse_source(text: str) -> Source:
+def parse_source(text: str) -> MergedRun:
     """`DIR` or `DIR=LABEL`.
 
     Raises:
@@ -275,9 +276,9 @@ def parse_source(text: str) -> Source:
     """
     directory, equals, label = text.rpartition("=")
     if not equals or Path(text).is_dir():
-        return Source(Path(text))
+        return MergedRun(Path(text))
     if not label or not all(c.isascii() and (c.isalnum() or c in "_-") for c in label):
         raise ReportError(f"{text!r}: the label {label!r} may hold letters, digits, _ and -")
-    return Source(Path(directory), label)
+    return MergedRun(Path(directory), label)
 
 

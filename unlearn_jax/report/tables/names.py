@@ -5,7 +5,7 @@ import re
 
 from unlearn_jax.report.audit_names import AUDIT_METRICS
 from unlearn_jax.report.tables.files import field
-from unlearn_jax.report.tables.inputs import Model, Run
+from unlearn_jax.report.tables.inputs import ModelKey, Run
 
 _TITLES = {
     "original": "original M_O",
@@ -61,14 +61,14 @@ def symbol(method: str) -> str:
     return title.split()[-1] if title else f"M_{method.upper()}"
 
 
-def model_title(run: Run, model: Model) -> str:
+def model_title(run: Run, model: ModelKey) -> str:
     """A row's name, without the budget."""
     if model.method == "median":
         return "majority class (baseline)" if run.classification else "median (baseline)"
     return _TITLES.get(model.method, f"{model.method} {symbol(model.method)}")
 
 
-def model_symbol(model: Model) -> str:
+def model_symbol(model: ModelKey) -> str:
     """A short name with the budget: `M_FT, 2 epochs`."""
     if model.method in ("median", "original", "retrain"):
         return "median" if model.method == "median" else symbol(model.method)

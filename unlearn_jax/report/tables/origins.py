@@ -3,7 +3,7 @@
 import dataclasses
 
 from unlearn_jax.report.render.document import Cell, Links
-from unlearn_jax.report.tables.inputs import Model, Run
+from unlearn_jax.report.tables.inputs import ModelKey, Run
 
 MOST_SEEDS = 8  # whose values are listed
 _DATA, _ORIGINAL = ("data",), ("seeds", "data", "model", "train")
@@ -20,7 +20,7 @@ def config_anchor(section: str) -> str:
     return f"config-{section}"
 
 
-def trace(run: Run, cell: Cell, model: Model, forget_set: str, metric: str,
+def trace(run: Run, cell: Cell, model: ModelKey, forget_set: str, metric: str,
           scale: float = 1.0) -> Cell:
     """The cell with a link to the stage that made its model, and the values by seed.
 
@@ -43,7 +43,7 @@ def trace(run: Run, cell: Cell, model: Model, forget_set: str, metric: str,
     return dataclasses.replace(cell, link=stage_anchor(key), tip=tip)
 
 
-def made_by(run: Run, cell: Cell, model: Model, forget_set: str) -> Cell:
+def made_by(run: Run, cell: Cell, model: ModelKey, forget_set: str) -> Cell:
     """The cell with a link to the stage of a model, for what is not in results.csv."""
     rows = run.results
     rows = rows[(rows.method == model.method) & (rows.epochs == model.epochs)
@@ -68,7 +68,7 @@ def data_link(run: Run) -> str:
     return stage_anchor(key) if any(s["key"] == key for s in run.run["stages"]) else ""
 
 
-def stage_links(run: Run, models: list[Model], forget_set: str,
+def stage_links(run: Run, models: list[ModelKey], forget_set: str,
                 metric: str) -> tuple[tuple[str, str], ...]:
     """(text, anchor) of the stages that made some models; none of what has no stage."""
     keys = {run.origin(m, forget_set, metric): None for m in models}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from unlearn_jax.report.tables.inputs import Model, Run
+from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import symbol
 from unlearn_jax.report.tables.stats import estimate, estimate_pairs
 from unlearn_jax.report.thesis.findings import pairs, predicted_on_forget
@@ -77,7 +77,7 @@ def _nearest(run: Run, found: _Found) -> str:
     wanted = [p for p in PRINTED if p.model == "rnd" and p.table in (4, 6, 7)]
     distances = {}
     for arm in random_arms(run):
-        values = [estimate(run.values(Model(arm, p.epochs), p.forget_set, p.metric)).mean
+        values = [estimate(run.values(ModelKey(arm, p.epochs), p.forget_set, p.metric)).mean
                   for p in wanted]
         distances[arm] = float(np.mean([abs(v - p.value) for v, p in zip(values, wanted)]))
     distances = {a: d for a, d in distances.items() if np.isfinite(d)}
@@ -95,7 +95,7 @@ def _plateau(run: Run, found: _Found) -> str:
     top = config["output_offset"] + config["output_scale"]
     texts = []
     for arm in random_arms(run):
-        model = Model(arm, max(EPOCHS))
+        model = ModelKey(arm, max(EPOCHS))
         if not len(run.values(model, FIRST, "mae_forget")):
             continue
         texts.append(f"{predicted_on_forget(run, model).mean:.1f} years from {symbol(arm)}")
@@ -123,7 +123,7 @@ def _score(run: Run, found: _Found) -> str:
     if FIRST not in run.forget_sets:
         return ""
     ceiling = run.values(run.only(FIRST, "retrain"), FIRST, f"ceiling@{ALPHA:g}")
-    tuned = Model("ft", CHOSEN["ft"])
+    tuned = ModelKey("ft", CHOSEN["ft"])
     own = (run.values(tuned, FIRST, "utility")
            * run.values(tuned, FIRST, f"forgetting_across@{ALPHA:g}"))
     difference = estimate_pairs(own - ceiling)

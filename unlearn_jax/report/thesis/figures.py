@@ -23,7 +23,7 @@ from unlearn_jax.report.figures.style import (
 )
 from unlearn_jax.report.render import hover
 from unlearn_jax.report.render.document import Figure, Section, Text
-from unlearn_jax.report.tables.inputs import Model, Run
+from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.thesis import network
 
 Named = tuple[str, Canvas, str, str]  # file, figure, alternative text, caption
@@ -259,9 +259,9 @@ def _errors(run: Run, forget_set: str, budget: int) -> tuple[Canvas, str, str]:
                 _against(run, ax, model, mine[order], theirs[order], labels)
             ax.set_title(title if ax is axes[0, column] else "")
             if column == 0:
-                ax.set_ylabel(label(Model(model.method, 0)).split(",")[0], rotation=0, ha="right",
-                              va="center", color=look(run, Model(model.method, _most(run, model)))
-                              .color)
+                latest = ModelKey(model.method, _most(run, model))
+                ax.set_ylabel(label(ModelKey(model.method, 0)).split(",")[0], rotation=0,
+                              ha="right", va="center", color=look(run, latest).color)
         axes[-1, column].set_xlabel(r"sample, in the order of $M_\mathrm{R}$'s error")
     axes[0, 0].set_ylim(bottom=0)
     figure.supylabel(plain(f"absolute error ({run.unit})"), fontsize=9)
@@ -273,9 +273,9 @@ def _errors(run: Run, forget_set: str, budget: int) -> tuple[Canvas, str, str]:
         "the errors of M_O in them are those of samples it was trained on, so both are drawn.")
 
 
-def _against(run: Run, ax: Axes, model: Model, mine: np.ndarray, theirs: np.ndarray,
+def _against(run: Run, ax: Axes, model: ModelKey, mine: np.ndarray, theirs: np.ndarray,
              labels: np.ndarray) -> None:
-    style = look(run, Model(model.method, _most(run, model)))
+    style = look(run, ModelKey(model.method, _most(run, model)))
     x = np.arange(len(mine))
     ax.vlines(x, theirs, mine, color=style.color, alpha=0.35, lw=0.7)
     [line] = ax.plot(x, theirs, "-", color="#555555", lw=1.4)
@@ -287,7 +287,7 @@ def _against(run: Run, ax: Axes, model: Model, mine: np.ndarray, theirs: np.ndar
     ax.grid(axis="x", visible=False)
 
 
-def _most(run: Run, model: Model) -> int:
+def _most(run: Run, model: ModelKey) -> int:
     """The method's largest budget: no need to be pale where a panel has one budget."""
     return max(m.epochs for fs in run.forget_sets for m in run.models(fs)
                if m.method == model.method)

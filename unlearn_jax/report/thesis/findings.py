@@ -7,7 +7,7 @@ import pandas as pd
 
 from unlearn_jax.report.render.document import Block, Cell, Section, Table, Text
 from unlearn_jax.report.sections import headline
-from unlearn_jax.report.tables.inputs import Model, Run
+from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import Metric, describe, model_symbol, symbol
 from unlearn_jax.report.tables.origins import made_by, trace
 from unlearn_jax.report.tables.stats import Estimate, estimate, estimate_pairs, pseudo_values
@@ -59,12 +59,12 @@ def sections(run: Run) -> tuple[Section, ...]:
             Section("The ceiling: what an independent retraining reaches", (_ceiling(run),)))
 
 
-def models_of_first(run: Run) -> list[Model]:
+def models_of_first(run: Run) -> list[ModelKey]:
     """M_O and every arm at every number of epochs, on the first forget set."""
     return [m for m in run.models(FIRST) if m.method == "original" or m.method in run.arms]
 
 
-def predicted_on_forget(run: Run, model: Model) -> Estimate:
+def predicted_on_forget(run: Run, model: ModelKey) -> Estimate:
     """The mean prediction on D_f, label units, over seeds."""
     return estimate(run.prediction(model, FIRST, "forget").outputs.mean(axis=1))
 
@@ -108,7 +108,7 @@ def _units(run: Run) -> tuple[Block, ...]:
 
 
 @functools.lru_cache(maxsize=1)
-def pairs(run: Run) -> dict[Model, tuple[Estimate, Estimate]]:
+def pairs(run: Run) -> dict[ModelKey, tuple[Estimate, Estimate]]:
     """By model on the first forget set: Forgetting by sample, and over all pairs."""
     reference = run.prediction(run.only(FIRST, "retrain"), FIRST, "forget")
     found = {}
@@ -146,7 +146,7 @@ def _ceiling(run: Run) -> Table:
         floor = run.values(run.only(name, "original"), name, _ACROSS)
         cells = [_number(metric, floor)]
         for arm in run.arms:
-            own = run.values(Model(arm, chosen_epochs(run, arm)), name, _ACROSS)
+            own = run.values(ModelKey(arm, chosen_epochs(run, arm)), name, _ACROSS)
             part = share_of_way(own, floor, top)
             cells += [_number(metric, own), headline.number(share, part)]
         cells.append(_number(metric, top))

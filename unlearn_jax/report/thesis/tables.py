@@ -8,7 +8,7 @@ import pandas as pd
 
 from unlearn_jax.report.render.document import Cell, Table
 from unlearn_jax.report.sections import headline
-from unlearn_jax.report.tables.inputs import AVERAGED, Model, Run
+from unlearn_jax.report.tables.inputs import AVERAGED, ModelKey, Run
 from unlearn_jax.report.tables.names import Metric, describe, start_of_others, symbol
 from unlearn_jax.report.tables.origins import trace
 from unlearn_jax.report.tables.stats import Estimate, estimate_metric
@@ -39,7 +39,7 @@ class Entry:
       mean_prediction: the metric of the seeds' mean prediction; NaN where there is none.
     """
 
-    model: Model
+    model: ModelKey
     forget_set: str
     metric: str
     printed: float | None
@@ -94,7 +94,7 @@ def study_model(run: Run, method: str) -> str:
 def entry(run: Run, table: int, method: str, epochs: int, forget_set: str, metric: str) -> Entry:
     """The value of a table at one place."""
     model = (run.only(forget_set, method) if method in ("original", "retrain")
-             else Model(method, epochs)) or Model(method, 0)
+             else ModelKey(method, epochs)) or ModelKey(method, 0)
     averaged = run.values(model, forget_set, AVERAGED + metric)
     return Entry(model, forget_set, metric,
                  printed(table, study_model(run, method), epochs, forget_set, metric),

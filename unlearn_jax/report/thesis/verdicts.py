@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from unlearn_jax.report.tables.inputs import Model, Run
+from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import describe, symbol
 from unlearn_jax.report.tables.stats import Estimate, estimate, independent
 from unlearn_jax.report.thesis.claims import CLAIMS, RND, Claim, Comparison, Term
@@ -115,7 +115,7 @@ def _values(run: Run, term: Term, arm: str) -> pd.Series:
     if term.forget_set not in run.forget_sets:
         return pd.Series(dtype=float)
     model = (run.only(term.forget_set, method) if method in ("original", "retrain", "median")
-             else Model(method, term.epochs))
+             else ModelKey(method, term.epochs))
     return run.values(model, term.forget_set, term.metric) if model else pd.Series(dtype=float)
 
 
