@@ -136,7 +136,8 @@ def test_gradient_steps_fall_to_retraining(task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_end_points(command, task):
-    left = command.unlearn(task, FEATURES, LABELS[task], FORGET, command.LinearSettings(steps=(3, 30)))
+    left = command.unlearn(task, FEATURES, LABELS[task], FORGET,
+                           command.LinearSettings(steps=(3, 30)))
     assert list(left) == [("original", 0), ("retrain", 0), ("ft", 3), ("ft", 30), ("newton", 1),
                           ("influence", 1), ("residual", 1)]
     assert left["original", 0] == (1, 1) and left["retrain", 0] == (0, 0)
@@ -159,7 +160,8 @@ def test_a_wrong_newton_step_is_found_out_by_its_distance_alone(command, task, m
                                linear_models.gradient(task, parameters, features, labels, ridge))
         return parameters - step * np.append(-np.ones(len(step) - 1), 1.0)
 
-    right = command.unlearn(task, FEATURES, LABELS[task], FORGET, command.LinearSettings(steps=(3,)))
+    right = command.unlearn(task, FEATURES, LABELS[task], FORGET,
+                            command.LinearSettings(steps=(3,)))
     monkeypatch.setattr(linear_models, "newton_step", wrong)
     left = command.unlearn(task, FEATURES, LABELS[task], FORGET, command.LinearSettings(steps=(3,)))
     assert abs(left["newton", 1].remaining - right["newton", 1].remaining) < 1e-12
@@ -174,7 +176,8 @@ def digits_config():
 
 
 def test_a_class_is_told_from_the_rest(command, tmp_path):
-    got = command.measure(digits_config(), command.LinearSettings(steps=(2,), positive="5"), tmp_path)
+    got = command.measure(digits_config(), command.LinearSettings(steps=(2,), positive="5"),
+                          tmp_path)
     assert len(got) == 6 * 3 and got["remaining"].notna().all() and got["distance"].notna().all()
     ft = got[got.model == "ft"]["remaining"]
     assert ft.nunique() == 3 and ft.between(0.5, 1, inclusive="neither").all()
