@@ -2,6 +2,8 @@
 
 import difflib
 import os
+import re
+from pathlib import Path
 
 import ml_collections
 from absl import flags
@@ -11,6 +13,8 @@ from unlearn_jax.config import get
 from unlearn_jax.errors import ConfigError, InputError
 from unlearn_jax.system.nested import flat
 
+# Of a checkout, and of an installed package: beside the package itself.
+CONFIGS = Path(__file__).parents[1] / "configs"
 _OF_A_PROCESS = ("coordinator", "processes", "process_id", "process_timeout")
 
 
@@ -27,6 +31,38 @@ def read_config(arguments: list[str]) -> ml_collections.ConfigDict:
     return values[holder.name].value
 
 
+def find_config(given: str) -> str:
+    """The config file that `ft`, `ft.py` or `configs/ft.py` names, from any folder.
+
+    Args:
+      given: FILE or FILE:SCALE, or with a name in the place of the file.
+
+    Returns:
+      The file (and the scale) as given where there is such a file. Else the config of that name
+      that comes with the package, where there is one; else what was given.
+    """
+    file, colon, scale = given.partition(":")
+    found = re.fullmatch(r"(?:configs/)?(\w+?)(?:\.py)?", file)
+    if os.path.isfile(file) or not found or not (CONFIGS / f"{found[1]}.py").is_file():
+        return given
+    path = CONFIGS / f"{found[1]}.py"
+    near = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return f"{near}{colon}{scale}"
+
+
+def _found_configs(argv: list[str]) -> list[str]:
+    """The flags, with the file of `--config`."""
+    found = list(argv)
+    for i, word in enumerate(argv):
+        name, equals, value = word.partition("=")
+        if name.lstrip("-") == "config" and word.startswith("-"):
+            if equals:
+                found[i] = f"{name}={find_config(value)}"
+            elif i + 1 < len(argv):
+                found[i + 1] = find_config(argv[i + 1])
+    return found
+
+
 def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """Parses all flags, `--config` among them.
 
@@ -37,6 +73,7 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     Raises:
       InputError: a flag, a config key or its value is wrong, or the config file is missing.
     """
+    argv = _found_configs(argv)
     try:
         rest = values(argv)
     except SystemExit as e:
@@ -59,11 +96,14 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
         raise InputError(f"arguments not understood: {' '.join(rest[1:])}; flags look like "
                          "--config.train.epochs=3")
     if not values["config"].present:
-        raise InputError("--config is missing; give a file of configs/, as --config=configs/ft.py")
+        raise InputError("--config is missing; give a file of configs/, as --config=configs/ft.py, "
+                         "or a name, as --config=ft")
     file, _ = config_name(values)
     if not os.path.isfile(file):
         raise InputError(f"--config={file} is no file; give one of configs/, as "
-                         "--config=configs/ft.py")
+                         "--config=configs/ft.py, or a name: "
+                         + ", ".join(sorted(p.stem for p in CONFIGS.glob("*.py")
+                                       if p.stem != "common")))
     return rest
 
 

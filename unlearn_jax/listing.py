@@ -1,0 +1,82 @@
+"""What there is, a line each:  python -m unlearn_jax.listing TOPIC
+
+Topics: methods, metrics, audits, networks, data, configs.
+"""
+
+import ast
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from unlearn_jax import models
+from unlearn_jax.audits import AUDITS
+from unlearn_jax.commandline import CONFIGS
+from unlearn_jax.data import SOURCES
+from unlearn_jax.errors import InputError
+from unlearn_jax.methods import METHODS
+from unlearn_jax.startup import run
+
+
+def methods() -> dict[str, str]:
+    """Values of `--config.unlearn.method`."""
+    folder = Path(__file__).with_name("methods")
+    return {name: first_line(folder / f"{name}.py") for name in METHODS}
+
+
+def audits() -> dict[str, str]:
+    """Elements of `--config.eval.audits`."""
+    return {name: _sentence(function.__doc__ or "") for name, function in AUDITS.items()}
+
+
+def networks() -> dict[str, str]:
+    """Values of `--config.model.name`."""
+    return {name: f"ResNet of {sum(blocks)} {'bottleneck' if bottleneck else 'basic'} "
+                  f"block{'s' * (sum(blocks) > 1)} in {len(blocks)} "
+                  f"stage{'s' * (len(blocks) > 1)}"
+            for name, (blocks, bottleneck) in models.DEPTHS.items()}
+
+
+def data() -> dict[str, str]:
+    """Values of `--config.data.source`."""
+    folder = Path(__file__).with_name("data")
+    return {name + ":NAME" * (name == "tfds"): first_line(folder / f"{name}.py")
+            for name in SOURCES}
+
+
+def configs() -> dict[str, str]:
+    """Values of `--config`, from any folder."""
+    return {file.stem: first_line(file) for file in sorted(CONFIGS.glob("*.py"))
+            if "def get_config" in file.read_text(encoding="utf-8")}
+
+
+TOPICS: dict[str, Callable[[], dict[str, str]]] = {
+    "methods": methods, "audits": audits, "networks": networks, "data": data, "configs": configs,
+}
+
+
+def first_line(file: Path) -> str:
+    """The first sentence of a module's docstring."""
+    return _sentence(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "")
+
+
+def _sentence(text: str) -> str:
+    """The first line, without a command that may follow it."""
+    return text.strip().partition("\n")[0].partition(":  ")[0]
+
+
+def main(arguments: list[str]) -> None:
+    """Prints a topic.
+
+    Raises:
+      InputError: there is no such topic.
+    """
+    if len(arguments) != 1 or arguments[0] not in TOPICS:
+        raise InputError(f"list takes one of {', '.join(TOPICS)}, not {' '.join(arguments)!r}")
+    found = TOPICS[arguments[0]]()
+    width = max(map(len, found))
+    for name, line in found.items():
+        print(f"{name:{width}}  {line}")
+
+
+if __name__ == "__main__":
+    run(lambda: main(sys.argv[1:]))
