@@ -5,11 +5,11 @@
 The scales are those of configs/ft.py, with which it shares M_O and M_R through the store. The study
 describes the method and gives no values; at its scale noise has the size of the channels. Ours, at
 the others: a tenth of the channels, noise of ten times their size (`unlearn.activation.strength`).
-At the default scale 6 epochs as ft follow, which with the one walk over the training set is as many
+At the default scale 6 epochs as ft follow. With the one walk over the training set that is as many
 images as ft's 8. Of strengths 1, 3, 10 and 30, ten is the largest that keeps the retain set's
-validation error there within 5 % of M_O's; no forget and no test sample was looked at. Fewer epochs
-bear less: a comparison searches from 1 to 30. `--config.unlearn.activation.perturb=reset`
-re-initialises the channels.
+validation error there within 5 % of M_O's; no forget and no test sample was looked at. With fewer
+epochs less noise is possible: a comparison searches from 1 to 30.
+`--config.unlearn.activation.perturb=reset` re-initialises the channels.
 """
 
 import ml_collections

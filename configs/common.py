@@ -1,4 +1,4 @@
-"""What the configs of this folder share: the scales behind the colon of `--config=FILE:SCALE`."""
+"""What the configs of this folder share: the scales after the colon of `--config=FILE:SCALE`."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ def changes(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def whole_number(text: str, least: int) -> int:
-    """The number behind the colon.
+    """The number after the colon.
 
     Raises:
       ConfigError: it is no whole number, or too small.
@@ -72,8 +72,8 @@ def _demo(c: ml_collections.ConfigDict) -> None:
 def _utkface(c: ml_collections.ConfigDict) -> None:
     """The reference study: UTKFace, ResNet50 at 224 pixels, its hyperparameters. For a GPU.
 
-    Put the face-pretrained weights at `model.pretrained` to train from where the study did;
-    without them the network starts at random.
+    Give the face-pretrained weights as `model.pretrained` to start where the study did.
+    Without them the network starts at random.
     """
     c.data.source = "utkface"
     c.data.path = "data/UTKFace"
@@ -121,7 +121,7 @@ def _utkface_small(c: ml_collections.ConfigDict) -> None:
 
 
 def _digits(c: ml_collections.ConfigDict) -> None:
-    """Classification: scikit-learn's handwritten digits, one class to be forgotten."""
+    """Classification: scikit-learn's handwritten digits, one class is forgotten."""
     c.data.source = "digits"
     c.data.image_size = 16
     c.model.stem = "small"
@@ -132,8 +132,8 @@ def _digits(c: ml_collections.ConfigDict) -> None:
 def _classes(c: ml_collections.ConfigDict) -> None:
     """Classification: a folder with a folder of images for each class; the first one is forgotten.
 
-    `data.path` has no default, nor has `forget.sets` where folders have numbers for names, unless
-    one is named 0. 32 pixels and a narrow ResNet, for a CPU.
+    `data.path` has no default. If folders have numbers for names and none is named 0,
+    `forget.sets` must be given, too. 32 pixels and a narrow ResNet, for a CPU.
     """
     c.data.source = "folder"
     c.forget.sets = ("class:0",)

@@ -1,12 +1,12 @@
-"""The interclass confusion test: labels of two groups are exchanged, and that is to be forgotten.
+"""The interclass confusion test: labels of two groups are exchanged, then forgotten.
 
     python -m unlearn_jax.main --config=configs/confusion.py            ages of synthetic faces
     python -m unlearn_jax.main --config=configs/confusion.py:digits     threes and eights
     python -m unlearn_jax.main --config=configs/confusion.py --config.unlearn.method=scrub
 
 The metrics `confusion_test` and `confusion_forget` are the share of the two groups' samples that a
-model takes for the other group: high for M_O, low for M_R. An age model that was taught both labels
-of a group predicts something between; `confusion_nearer_test` and `confusion_nearer_forget` are the
+model takes for the other group: high for M_O, low for M_R. An age model that learned both labels of
+a group predicts something between. So `confusion_nearer_test` and `confusion_nearer_forget` are the
 share that is predicted nearer to the other group than to their own. Source: Goel et al. 2022.
 """
 

@@ -1,4 +1,4 @@
-"""The feature injection test: a patch stands on some images of one group, and is to be forgotten.
+"""The feature injection test: a patch is put on some images of one group, then forgotten.
 
     python -m unlearn_jax.main --config=configs/injection.py            old synthetic faces
     python -m unlearn_jax.main --config=configs/injection.py:digits     zeros

@@ -18,7 +18,7 @@ The study's scale takes the published values. Those of the default scale were ch
 retained validation samples alone, of rates of 2e-3, 6e-3 and 2e-2 and contrastive rates of 0.075,
 0.3 and 1 times that: the strongest whose error there stays within 5 % of M_O's (4.92 years against
 5.25; 5.61 at 2e-2, and 5.91 at 6e-3 with a contrastive rate as high). The contrast's gradient was
-some 900 times as large then, of which Adam hides the most. Three epochs take no more images than
+some 900 times as large then; Adam hides most of that. Three epochs take no more images than
 ft's eight. In one epoch, which is what a comparison gives, no trial keeps to the limit.
 """
 

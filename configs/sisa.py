@@ -6,8 +6,9 @@
         --config.forget.sets="('ids:request.txt',)"                    another deletion
 
 The second deletion costs only itself: the training is in the store. Each request starts from the
-ensemble before any deletion, so that two in a row are one for both; that ensemble stays in the
-store (`sisa_original/`), as M_O does. Shares M_O and M_R with the other configs.
+ensemble before any deletion, so a later request must name the earlier samples as well. That
+ensemble stays in the store (`sisa_original/`), as M_O does. Shares M_O and M_R with the other
+configs.
 
 The constituents train as `config.train` says, in each of R slices for 2 E / (R + 1) epochs
 (Bourtoule et al. 2021), so that SISA costs as many images as training M_O for all its E epochs.
