@@ -39,8 +39,9 @@ from unlearn_jax.engine import memory
 from unlearn_jax.engine.batches import Feed
 from unlearn_jax.engine.layout import Layout
 from unlearn_jax.engine.programs import Programs
-from unlearn_jax.engine.recipe import Member, Recipe
+from unlearn_jax.engine.recipe import Recipe
 from unlearn_jax.errors import InputError
+from unlearn_jax.members import Member
 from unlearn_jax.models import DEPTHS, STEMS, Model, build_model
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.stages import workdir

@@ -14,8 +14,9 @@ from unlearn_jax.config import default_config
 from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.engine.batches import Feed
 from unlearn_jax.engine.layout import Layout, make_layout
-from unlearn_jax.engine.recipe import Member, Recipe, init_members
+from unlearn_jax.engine.recipe import Recipe, init_members
 from unlearn_jax.engine.run import PopulationRun
+from unlearn_jax.members import Member
 from unlearn_jax.models import Model, build_model
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.train import Batch, TrainState, init_state, make_loss, make_train_step

@@ -17,7 +17,7 @@ import ml_collections
 
 from configs import common
 from unlearn_jax.methods import METHODS
-from unlearn_jax.search import shared_keys
+from unlearn_jax.variants import shared_keys
 
 
 def get_config(scale: str = "") -> ml_collections.ConfigDict:

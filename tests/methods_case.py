@@ -28,8 +28,9 @@ from unlearn_jax.config import default_config
 from unlearn_jax.data.resident import Resident
 from unlearn_jax.engine import layout
 from unlearn_jax.engine.preparation import Preparation
-from unlearn_jax.engine.recipe import Member, Recipe, Trained, init_members
+from unlearn_jax.engine.recipe import Recipe, Trained, init_members
 from unlearn_jax.engine.run import train_population
+from unlearn_jax.members import Member
 from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.method import LabelSpace, Method, Prepared, Setting
 from unlearn_jax.methods.outside import Found

@@ -24,8 +24,9 @@ from toy import (
 from unlearn_jax.engine import batches
 from unlearn_jax.engine import run as engine
 from unlearn_jax.engine.layout import Program
-from unlearn_jax.engine.recipe import Pass, init_members
+from unlearn_jax.engine.recipe import init_members
 from unlearn_jax.engine.run import train_population
+from unlearn_jax.members import Pass
 from unlearn_jax.storage import checkpoints
 
 MODEL = LinearModel()

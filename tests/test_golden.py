@@ -18,8 +18,9 @@ from unlearn_jax.data.augment import Augmentation, render_copies
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.splits import make_splits
 from unlearn_jax.data.synthetic import load_synthetic
-from unlearn_jax.engine.recipe import Member, Pass, epoch_batches, init_members
+from unlearn_jax.engine.recipe import epoch_batches, init_members
 from unlearn_jax.engine.run import train_population
+from unlearn_jax.members import Member, Pass
 from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.method import LabelSpace, Setting
 from unlearn_jax.methods.rnd import draw_labels

@@ -28,8 +28,9 @@ from toy import recipe, tree_close
 from configs import common
 from unlearn_jax.config import TASKS, check_config
 from unlearn_jax.data.splits import trained_half
-from unlearn_jax.engine.recipe import WALKS, Pass, epoch_batches
+from unlearn_jax.engine.recipe import epoch_batches
 from unlearn_jax.errors import InputError
+from unlearn_jax.members import WALKS, Pass
 from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.method import Setting
 from unlearn_jax.stages.models import dialled

@@ -23,9 +23,10 @@ from tiny_population import (
 )
 from toy import layout, settings, tree_close
 
-from unlearn_jax.engine.recipe import Pass, Recipe
+from unlearn_jax.engine.recipe import Recipe
 from unlearn_jax.engine.run import train_population
 from unlearn_jax.errors import ConfigError
+from unlearn_jax.members import Pass
 from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.blindspot import attention, attention_distance, make_step, prepare
 from unlearn_jax.optim import OptimizerSettings, make_optimizer

@@ -20,8 +20,9 @@ from tiny_population import (
 from toy import LinearModel, layout, tree_close
 
 from unlearn_jax.engine.preparation import Preparation
-from unlearn_jax.engine.recipe import Pass, init_members
+from unlearn_jax.engine.recipe import init_members
 from unlearn_jax.errors import InputError
+from unlearn_jax.members import Pass
 from unlearn_jax.methods.importance import (
     batch_importance,
     every_sample,

@@ -58,7 +58,7 @@ def test_what_cannot_be_used_is_named(file, request_, words):
 @pytest.mark.parametrize("text, error, call", [
     ("def f(setting):\n    def step(state):\n        return nothing\n    return step\n", NameError,
      lambda method: method.make_step(None)(None)),
-    ("from unlearn_jax.engine.recipe import Pass\nfrom unlearn_jax.methods.method import Method\n"
+    ("from unlearn_jax.members import Pass\nfrom unlearn_jax.methods.method import Method\n"
      "f = Method(passes=lambda setting, epoch: (Pass('retian'),))\n", ConfigError,
      lambda method: method.passes(None, 0)),
     ("import nothing_of_that_name\n", ImportError, None),

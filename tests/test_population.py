@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from toy import LinearModel, layout, members, recipe
 
-from unlearn_jax.engine.recipe import WALKS, Pass, epoch_batches, init_members, member_keys
+from unlearn_jax.engine.recipe import epoch_batches, init_members, member_keys
+from unlearn_jax.members import WALKS, Pass
 
 MODEL = LinearModel()
 

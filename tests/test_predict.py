@@ -8,14 +8,9 @@ from toy import LinearModel, crowded, layout, resident, streamed
 from unlearn_jax.engine import memory
 from unlearn_jax.engine.batches import Feed
 from unlearn_jax.engine.layout import Program
-from unlearn_jax.engine.predict import (
-    in_batches,
-    make_predictor,
-    make_validator,
-    predict,
-    stack_batches,
-)
+from unlearn_jax.engine.predict import make_predictor, make_validator, predict
 from unlearn_jax.engine.recipe import init_members
+from unlearn_jax.members import in_batches, stack_batches
 from unlearn_jax.train import make_loss
 
 

@@ -8,8 +8,9 @@ from toy import LinearModel, crowded, layout, members, resident, settings, strea
 
 from unlearn_jax.engine import memory
 from unlearn_jax.engine.preparation import Preparation
-from unlearn_jax.engine.recipe import Pass, Recipe, init_members
+from unlearn_jax.engine.recipe import Recipe, init_members
 from unlearn_jax.engine.run import train_population
+from unlearn_jax.members import Pass
 from unlearn_jax.optim import make_optimizer
 from unlearn_jax.train import make_loss, make_train_step
 

@@ -8,8 +8,8 @@ from methods_case import flat, make_setting, member, walk
 from readme import method_template, section
 
 from unlearn_jax.config import TASKS
-from unlearn_jax.engine.recipe import WALKS
 from unlearn_jax.errors import ConfigError
+from unlearn_jax.members import WALKS
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.method import Method
 from unlearn_jax.train import Batch

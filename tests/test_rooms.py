@@ -7,6 +7,8 @@ highest room that it imports.
 import ast
 import collections
 import functools
+import subprocess
+import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "unlearn_jax"
@@ -21,9 +23,11 @@ def sources() -> dict[str, ast.Module]:
 
 
 def imported(tree: ast.Module) -> set[str]:
-    """Modules of the package that a module imports, wherever in it, but for annotations."""
-    found = set()
-    for node in ast.walk(tree):
+    """Modules of the package that a module imports, wherever in it, but for annotations alone."""
+    found: set[str] = set()
+    annotations = {inner for node in ast.walk(tree) if isinstance(node, ast.If)
+                   and getattr(node.test, "id", "") == "TYPE_CHECKING" for inner in node.body}
+    for node in set(ast.walk(tree)) - annotations:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("unlearn_jax"):
             base = node.module.removeprefix("unlearn_jax").removeprefix(".")
             for alias in node.names:
@@ -75,3 +79,12 @@ def test_no_class_name_stands_twice():
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(module)
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_a_config_is_checked_without_the_engine():
+    code = ("import sys; from unlearn_jax.config import check_config, default_config; "
+            "check_config(default_config()); "
+            "print([m for m in sys.modules if m.startswith('unlearn_jax.engine')])")
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True,
+                          text=True, check=True)
+    assert done.stdout.strip() == "[]"

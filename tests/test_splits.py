@@ -8,8 +8,8 @@ import pytest
 
 from unlearn_jax.data.dataset import Dataset, Dropped
 from unlearn_jax.data.splits import balanced_rows, judging_half, make_splits
-from unlearn_jax.engine.recipe import Member, Pass
 from unlearn_jax.errors import InputError
+from unlearn_jax.members import Member, Pass
 
 
 def dataset(labels, task="regression", class_names=(), attributes=None, **changes):

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from unlearn_jax.methods.method import Method, Prepared
-from unlearn_jax.engine.recipe import Pass
+from unlearn_jax.members import Pass
 from unlearn_jax.train import make_train_step
 
 

@@ -25,7 +25,7 @@ import sys
 import jax
 import jax.numpy as jnp
 from unlearn_jax.methods.method import Method, Prepared
-from unlearn_jax.engine.recipe import Pass
+from unlearn_jax.members import Pass
 from unlearn_jax.train import make_step, make_train_step, supervised
 
 

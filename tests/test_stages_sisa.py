@@ -27,14 +27,15 @@ from toy import layout
 from unlearn_jax.data.splits import Rows
 from unlearn_jax.engine import run as engine
 from unlearn_jax.engine.predict import make_predictor
-from unlearn_jax.engine.recipe import Member, Pass, Recipe, init_members
+from unlearn_jax.engine.recipe import Recipe, init_members
 from unlearn_jax.engine.run import train_population
 from unlearn_jax.errors import InputError
+from unlearn_jax.members import Member, Pass
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.results import Outcome
-from unlearn_jax.sisa import deletion_visits, training_visits
 from unlearn_jax.stages import sisa
 from unlearn_jax.stages.outcomes import _outcome
+from unlearn_jax.stages.shards import deletion_visits, training_visits
 from unlearn_jax.storage import checkpoints
 from unlearn_jax.system import interrupt
 from unlearn_jax.train import make_train_step

@@ -15,7 +15,8 @@ from unlearn_jax.config import default_config
 from unlearn_jax.data.resident import Resident
 from unlearn_jax.engine import layout as layouts
 from unlearn_jax.engine.preparation import Preparation
-from unlearn_jax.engine.recipe import Member, init_members
+from unlearn_jax.engine.recipe import init_members
+from unlearn_jax.members import Member
 from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.importance import every_sample, forgotten, importance, retained
 from unlearn_jax.methods.method import LabelSpace, Setting

@@ -9,8 +9,9 @@ import numpy as np
 from unlearn_jax.config import default_config
 from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.engine.layout import Program, make_layout
-from unlearn_jax.engine.recipe import Member, Recipe, Saver, Trained, init_members
+from unlearn_jax.engine.recipe import Recipe, Saver, Trained, init_members
 from unlearn_jax.engine.run import train_population
+from unlearn_jax.members import Member
 from unlearn_jax.models import build_model
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.storage import checkpoints

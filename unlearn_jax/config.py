@@ -9,17 +9,14 @@ from typing import Any
 
 import ml_collections
 
-from unlearn_jax.arms import arm_config, check_arms
-from unlearn_jax.attribution.attribution import BASELINES
-from unlearn_jax.engine.recalibration import SETTINGS
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS, find_method
 from unlearn_jax.models import DEPTHS
 from unlearn_jax.networks import conv
 from unlearn_jax.requests import check_requests
-from unlearn_jax.search import make_trials, method_config
 from unlearn_jax.system.nested import flat
 from unlearn_jax.units import check_units, in_label_units
+from unlearn_jax.variants import arm_config, check_arms, make_trials, method_config
 
 TASKS = ("regression", "classification")
 # Of audits.py, which takes a while to import.
@@ -182,13 +179,13 @@ _CHOICES = {
     "train.optimizer": ("adam", "sgd"),
     "train.class_weights": ("none", "balanced"),
     "train.keep": ("best", "last"),
-    "train.recalibrate_norms": SETTINGS,
+    "train.recalibrate_norms": ("auto", "on", "off"),
     "train.schedule": ("constant", "cosine", "onecycle"),
     "unlearn.optimizer": ("adam", "sgd"),
     "unlearn.schedule": ("constant", "cosine", "onecycle"),
     "unlearn.labels": ("uniform", "offset"),
     "unlearn.label_units": ("years", "as_published"),
-    "eval.explain_baseline": tuple(BASELINES),
+    "eval.explain_baseline": ("black", "grey", "white"),
     "compare.budget": ("images", "wall", "flops"),
     "compare.rank_by": ("forgetting", "F"),
     "parallel.convolution": conv.SETTINGS,

@@ -14,8 +14,9 @@ from types import ModuleType
 from typing import Any
 
 _PACKAGE = "unlearn_jax."
-# Where a module was, in unlearn_jax: where its names are now.
+# Where a module was, in unlearn_jax: where its names are now; of two modules, a space between.
 MOVED = {
+    "arms": "variants",
     "belonging": "stages.belonging",
     "books": "engine.history",
     "checkpoints": "storage.checkpoints",
@@ -38,12 +39,14 @@ MOVED = {
     "nested": "system.nested",
     "norm": "networks.norm",
     "norms": "engine.recalibration",
-    "population": "engine.recipe",
-    "predict": "engine.predict",
+    "population": "engine.recipe members",
+    "predict": "engine.predict members",
     "prepare": "engine.preparation",
     "pretrained": "networks.pretrained",
     "processes": "system.processes",
     "programs": "engine.programs",
+    "search": "variants",
+    "sisa": "stages.shards",
     "slurm": "system.slurm",
     "splits": "data.splits",
     "spread": "system.arrays",
@@ -87,12 +90,19 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        new = _PACKAGE + MOVED[spec.name.removeprefix(_PACKAGE)]
-        warnings.warn(f"{spec.name} is now {new}; the old name goes with the next release",
-                      DeprecationWarning, stacklevel=2)
-        alias = ModuleType(spec.name, f"{new}, by the name that it had.")
-        module = importlib.import_module(new)
-        alias.__getattr__ = lambda name: getattr(module, name)
+        new = [_PACKAGE + name for name in MOVED[spec.name.removeprefix(_PACKAGE)].split()]
+        warnings.warn(f"{spec.name} is now {' and '.join(new)}; the old name goes with the next "
+                      "release", DeprecationWarning, stacklevel=2)
+        alias = ModuleType(spec.name, f"{' and '.join(new)}, by the name of before.")
+        modules = [importlib.import_module(name) for name in new]
+
+        def find(name: str) -> Any:
+            for module in modules:
+                if hasattr(module, name):
+                    return getattr(module, name)
+            raise AttributeError(f"module {spec.name!r} has no attribute {name!r}")
+
+        alias.__getattr__ = find
         return alias
 
     def exec_module(self, module: ModuleType) -> None:

@@ -21,9 +21,10 @@ from unlearn_jax.attribution.attribution import (
 from unlearn_jax.attribution.channels import partner_means
 from unlearn_jax.data.resident import Batches, Resident, Streamed
 from unlearn_jax.engine.batches import Feed
-from unlearn_jax.engine.layout import BATCH, Layout
-from unlearn_jax.engine.predict import Predictor, in_batches, stack_batches
+from unlearn_jax.engine.layout import Layout
+from unlearn_jax.engine.predict import Predictor
 from unlearn_jax.engine.recipe import join
+from unlearn_jax.members import in_batches, stack_batches
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.system import arrays
 from unlearn_jax.train import decode_rows, find_images
@@ -96,7 +97,7 @@ class Explainer:
                  settings: ExplainSettings, batch_size: int, samples: int):
         self.model, self.settings = model, settings
         self.feed = Feed(layout, data)
-        axis = layout.mesh.shape[BATCH]
+        axis = layout.batch_devices
         # Programs are compiled once: their batches do not depend on how large a set is.
         self._most, self._batch = (-(-n // axis) * axis
                                    for n in (batch_size, min(samples, batch_size)))

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from unlearn_jax.engine.recipe import Member, Recipe
+from unlearn_jax.engine.recipe import Recipe
+from unlearn_jax.members import Member
 from unlearn_jax.optim import rate_at
 
 _COLUMNS = ("images", "steps", "done", "failed", "last_loss")

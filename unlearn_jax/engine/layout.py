@@ -66,6 +66,11 @@ class Layout:
     adapts: bool = False
     cuda_graphs: bool = True
 
+    @property
+    def batch_devices(self) -> int:
+        """Devices that share the batch of each member."""
+        return self.mesh.shape[BATCH]
+
     def groups(self, num_members: int) -> np.ndarray:
         """The members of each call, `[groups, members of a call]`.
 

@@ -12,37 +12,12 @@ from unlearn_jax.data.resident import Batches, Resident, Streamed
 from unlearn_jax.engine.batches import Feed, Queue
 from unlearn_jax.engine.layout import Layout, Program
 from unlearn_jax.engine.memory import call_bytes, fitted, in_smaller_groups, tree_bytes
+from unlearn_jax.members import in_batches, stack_batches
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.system import arrays
 from unlearn_jax.train import Loss, decode_rows, find_images
 
 T = TypeVar("T")
-
-
-def in_batches(rows: np.ndarray, batch_size: int) -> np.ndarray:
-    """Rows `[n]` as `[T, B]` int32.
-
-    The last batch is filled up with the first rows again, written as their bitwise
-    complement: a negative entry has weight zero, but batch norm sees a full and varied batch.
-    """
-    count = -(-len(rows) // batch_size)
-    filler = ~np.resize(rows, count * batch_size - len(rows))
-    return np.concatenate([rows, filler]).astype(np.int32).reshape(count, batch_size)
-
-
-def stack_batches(batches_TB: Sequence[np.ndarray], multiple: int = 1) -> np.ndarray:
-    """Members' batches `[T_m, B]` as `[M, T, B]`, shorter ones filled up with padding.
-
-    Args:
-      batches_TB: of each member.
-      multiple: T, which is at least one, is rounded up to a multiple of this.
-    """
-    longest = max(1, *(len(b) for b in batches_TB))
-    steps = -(-longest // multiple) * multiple
-    stacked = np.full((len(batches_TB), steps, batches_TB[0].shape[1]), -1, np.int32)
-    for slot, batches in zip(stacked, batches_TB):
-        slot[:len(batches)] = batches
-    return stacked
 
 
 class Predictor:

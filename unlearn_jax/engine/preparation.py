@@ -19,10 +19,10 @@ from unlearn_jax.engine import flops
 from unlearn_jax.engine.batches import Feed, Queue
 from unlearn_jax.engine.layout import Layout, Program
 from unlearn_jax.engine.memory import call_bytes, fitted, in_smaller_groups, tree_bytes
-from unlearn_jax.engine.predict import in_batches, stack_batches
-from unlearn_jax.engine.recipe import Member, Pass, Recipe, join, member_keys
+from unlearn_jax.engine.recipe import Recipe, join, member_keys
 from unlearn_jax.engine.run import train_population
 from unlearn_jax.errors import InputError
+from unlearn_jax.members import Member, Pass, in_batches, stack_batches
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.system import arrays

@@ -13,7 +13,8 @@ from unlearn_jax.engine import flops, memory
 from unlearn_jax.engine.batches import Feed
 from unlearn_jax.engine.layout import MEMBER, Layout
 from unlearn_jax.engine.predict import make_validator
-from unlearn_jax.engine.recipe import Member, Recipe
+from unlearn_jax.engine.recipe import Recipe
+from unlearn_jax.members import Member
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.train import Carry, Inputs, end_epoch, find_batch, guarded, init_carry
 

@@ -5,9 +5,7 @@ A member is one model, a (seed, forget set) pair. `engine.py` trains them.
 
 import dataclasses
 import functools
-import hashlib
 import itertools
-import math
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,165 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from unlearn_jax.data.splits import trained_half
 from unlearn_jax.engine.layout import Layout
-from unlearn_jax.engine.predict import in_batches
-from unlearn_jax.errors import ConfigError
+from unlearn_jax.members import Member, Pass, Passes, over_retain
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings
 from unlearn_jax.system import arrays
 from unlearn_jax.train import Loss, Step
-
-
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """One model of the population.
-
-    Attributes:
-      seed: decides initialisation, order of samples, dropout and random labels.
-      forget_set: what it is to forget; `''` for the original model.
-      retain: `[n]` int32, the resident rows of D_r with its augmented copies; of all of D_o for
-        the original model.
-      validation: `[v]` int32, the resident rows of its validation set.
-      forget: `[f]` int32, the resident rows of D_f with its copies, flagged in batches.
-      variant: what tells it from another member of the same seed and sets, such as
-        `learning_rate=0.002`; '' where all members have the same hyperparameters.
-      learning_rate: its peak rate; None: the recipe's.
-    """
-
-    seed: int
-    forget_set: str
-    retain: np.ndarray
-    validation: np.ndarray
-    forget: np.ndarray
-    variant: str = ""
-    learning_rate: float | None = None
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """Of seed, sets and variant, whose name tells of the learning rate.
-
-        By it a later run knows the member again.
-        """
-        digest = hashlib.blake2b(f"{self.seed}|{self.forget_set}".encode(), digest_size=16)
-        for part in (self.retain, self.validation, self.forget):
-            digest.update(f"|{len(part)}|".encode() + part.astype("<i4").tobytes())
-        if self.variant:
-            digest.update(self.variant.encode())
-        return digest.hexdigest()
-
-    @functools.cached_property
-    def everything(self) -> np.ndarray:
-        """The rows of D_r and D_f, sorted, each once."""
-        return np.union1d(self.retain, self.forget).astype(np.int32)
-
-    @functools.cached_property
-    def retained_only(self) -> np.ndarray:
-        """The rows of D_r that are not in D_f, sorted, each once."""
-        return np.setdiff1d(self.everything, self.forget)
-
-    def __str__(self) -> str:
-        return (f"seed {self.seed}" + (f", forget set {self.forget_set}" if self.forget_set else "")
-                + (f", {self.variant}" if self.variant else ""))
-
-
-WALKS = ("retain", "forget", "all", "mixed", "validation", "retain+forget", "forget+retain")
-
-
-@dataclasses.dataclass(frozen=True)
-class Pass:
-    """One walk over a member's samples; an epoch is one pass or several.
-
-    A walk over `all` mixes D_r and D_f, over `mixed` a share of D_r and all of D_f. One over
-    `validation` is over a fixed half of those samples: the other half chooses between methods. In
-    `retain+forget` each batch holds half of either, D_r's half first: the pass goes once over D_r,
-    and D_f is repeated or cut to fit; `forget+retain` is the same with D_f setting the length (the
-    halves lie in the same order).
-
-    Attributes:
-      over: one of `WALKS`.
-      kind: tells the step which pass a batch belongs to (`Batch.kind`).
-      share: of the samples that set the length (in `mixed`: of D_r), drawn anew each epoch.
-      fill: share of a batch's places that samples take; the rest is padding that repeats them. Less
-        than 1 makes smaller batches, and more of them.
-    """
-
-    over: str
-    kind: int = 0
-    share: float = 1.0
-    fill: float = 1.0
-
-    def __post_init__(self):
-        if self.over not in WALKS:
-            raise ConfigError(f"a pass over {self.over!r}; allowed: {', '.join(WALKS)}")
-        if not 0 < self.share <= 1:
-            raise ConfigError(f"a pass over a share of {self.share}; allowed: above 0, up to 1")
-        if not 0 < self.fill <= 1 or (self.paired and self.fill < 1):
-            raise ConfigError(f"a pass over {self.over!r} that fills a share of {self.fill} of its "
-                              "batches; allowed: above 0, up to 1, and 1 where a batch has halves")
-
-    @property
-    def paired(self) -> bool:
-        """Whether a batch holds halves of two sets."""
-        return "+" in self.over
-
-    def rows(self, member: Member) -> np.ndarray:
-        """The member's rows that set the length."""
-        if self.over in ("all", "mixed"):
-            return member.everything
-        if self.over == "validation":
-            return trained_half(member.validation)
-        return getattr(member, self.over.partition("+")[0])
-
-    def count(self, member: Member) -> int:
-        """Samples that set the length."""
-        always = len(member.forget) if self.over == "mixed" else 0
-        return always + math.ceil(round(self.share * (len(self.rows(member)) - always), 6))
-
-    def batches(self, member: Member, batch_size: int) -> int:
-        """Batches of the pass."""
-        return -(-self.count(member) // self._leads(batch_size))
-
-    def images(self, member: Member, batch_size: int) -> int:
-        """Samples walked over: of a paired pass both halves, the second of which has no padding."""
-        partners = self.batches(member, batch_size) * (batch_size // 2) if self.paired else 0
-        return self.count(member) + partners
-
-    def leading_batches(self, order: np.ndarray, batch_size: int) -> np.ndarray:
-        """Rows `[n]` of the samples that set the length, as batches `[T, _]` of their places."""
-        places = self._leads(batch_size)
-        batches = in_batches(order, places)
-        if self.paired or places == batch_size:
-            return batches
-        # Each batch is padded with its own samples, whose statistics batch norm keeps so.
-        own = np.where(batches < 0, ~batches, batches)
-        repeats = -(-batch_size // places)
-        return np.concatenate([batches, ~np.tile(own, repeats)], axis=1)[:, :batch_size]
-
-    def _leads(self, batch_size: int) -> int:
-        """Samples of a batch that are of the set that sets the length."""
-        return batch_size // 2 if self.paired else max(1, round(self.fill * batch_size))
-
-    def draw(self, member: Member, rng: np.random.Generator) -> np.ndarray:
-        """The samples that set the length in one epoch, in their order: `count` rows."""
-        rows, count = self.rows(member), self.count(member)
-        if self.over == "mixed":
-            others = rng.permutation(member.retained_only)
-            rows = np.concatenate([member.forget, others[:count - len(member.forget)]])
-        return rng.permutation(rows)[:count]
-
-
-# The passes of an epoch, counted from zero.
-Passes = Callable[[int], tuple[Pass, ...]]
-
-
-_OVER_RETAIN = (Pass("retain"),)
-
-
-def over_retain(epoch: int) -> tuple[Pass, ...]:
-    """Every epoch is one pass over D_r, as in training."""
-    del epoch
-    return _OVER_RETAIN
 
 
 @dataclasses.dataclass(frozen=True)

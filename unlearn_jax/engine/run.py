@@ -25,18 +25,10 @@ from unlearn_jax.engine.groups import Group, joined, regrouped
 from unlearn_jax.engine.history import Books
 from unlearn_jax.engine.layout import Layout
 from unlearn_jax.engine.memory import call_bytes, in_smaller_groups
-from unlearn_jax.engine.predict import in_batches, stack_batches
 from unlearn_jax.engine.programs import fitted_programs
-from unlearn_jax.engine.recipe import (
-    Member,
-    Recipe,
-    Saver,
-    Snapshot,
-    Trained,
-    epoch_batches,
-    member_keys,
-)
+from unlearn_jax.engine.recipe import Recipe, Saver, Snapshot, Trained, epoch_batches, member_keys
 from unlearn_jax.errors import InputError
+from unlearn_jax.members import Member, in_batches, stack_batches
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.storage.metadata import CheckpointError
 from unlearn_jax.system import arrays, interrupt, processes

@@ -10,12 +10,11 @@ After it, ft's step on D_r.
 Source: the reference study, section 2.3.4, item 2.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from unlearn_jax.engine.preparation import Preparation
 from unlearn_jax.methods import ft
 from unlearn_jax.methods.channels import (
     OPTIONS,
@@ -28,6 +27,9 @@ from unlearn_jax.methods.importance import forgotten, means, retained
 from unlearn_jax.methods.method import Method, Prepared, Setting
 from unlearn_jax.train import Batch
 
+if TYPE_CHECKING:
+    from unlearn_jax.engine.preparation import Preparation
+
 
 def check(setting: Setting) -> None:
     """Refuses impossible options.
@@ -38,12 +40,12 @@ def check(setting: Setting) -> None:
     check_options("activation", setting)
 
 
-def prepare(setting: Setting, before: Preparation) -> Prepared:
+def prepare(setting: Setting, before: "Preparation") -> Prepared:
     """Perturbs; `touched` says which channels, by layer."""
     return perturbed(setting, before, scores(before))
 
 
-def scores(before: Preparation) -> Channels:
+def scores(before: "Preparation") -> Channels:
     """By layer, `[M, C]`: how far a channel's mean over D_f exceeds that over D_r; 0 where a
     member has no sample to forget."""
     layers = channel_layers(before.model)

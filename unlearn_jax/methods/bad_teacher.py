@@ -17,10 +17,11 @@ Under Adam that changes little, but not nothing: the smaller gradients are, the 
 counts, and weights came out 0.3 % apart. Under SGD the rate is that many times smaller.
 """
 
+from typing import TYPE_CHECKING
+
 import jax.numpy as jnp
 
-from unlearn_jax.engine.preparation import Preparation
-from unlearn_jax.engine.recipe import Pass
+from unlearn_jax.members import Pass
 from unlearn_jax.methods.method import Method, Prepared, Setting
 from unlearn_jax.methods.options import check_ranges
 from unlearn_jax.methods.probabilities import (
@@ -31,6 +32,9 @@ from unlearn_jax.methods.probabilities import (
 )
 from unlearn_jax.train import Step, weighted_mean
 from unlearn_jax.train import make_step as make_descent
+
+if TYPE_CHECKING:
+    from unlearn_jax.engine.preparation import Preparation
 
 
 def check(setting: Setting) -> None:
@@ -50,7 +54,7 @@ def passes(setting: Setting, epoch: int) -> tuple[Pass, ...]:
     return (Pass("mixed", share=setting.options.retain_share),)
 
 
-def prepare(setting: Setting, before: Preparation) -> Prepared:
+def prepare(setting: Setting, before: "Preparation") -> Prepared:
     """The good teacher is M_O, the bad one a network that has learnt nothing."""
     del setting
     return Prepared(before.variables,

@@ -22,12 +22,11 @@ which uses batches of 256 faces of 32 pixels.
 
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
-from unlearn_jax.engine.preparation import Preparation
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods.method import Method, Prepared, Setting, over_all
 from unlearn_jax.methods.options import check_ranges
@@ -36,6 +35,9 @@ from unlearn_jax.models import Model
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.train import Step, make_train_step, weighted_mean
 from unlearn_jax.train import make_step as make_gradient_step
+
+if TYPE_CHECKING:
+    from unlearn_jax.engine.preparation import Preparation
 
 _DISTANCES = ("squares", "l2")
 _TINY = 1e-12  # keeps lengths, and their gradients, finite at zero
@@ -56,7 +58,7 @@ def check(setting: Setting) -> None:
                           f"one of {', '.join(map(repr, _DISTANCES))}")
 
 
-def prepare(setting: Setting, before: Preparation) -> Prepared:
+def prepare(setting: Setting, before: "Preparation") -> Prepared:
     """Trains the proxy, `[M, ...]` variables; it is the context."""
     options = setting.options
     settings = OptimizerSettings("adam", options.proxy_learning_rate, "constant", 0.0, 0.0, 0.0)

@@ -16,18 +16,20 @@ Frozen parameters stay as they are.
 """
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from unlearn_jax.engine.preparation import Preparation
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods.method import Prepared, Setting
 from unlearn_jax.methods.options import check_ranges
 from unlearn_jax.methods.paths import path_of, true_paths
 from unlearn_jax.models import Model
+
+if TYPE_CHECKING:
+    from unlearn_jax.engine.preparation import Preparation
 
 OPTIONS = dict(share=0.1, perturb="noise", strength=1.0)
 _PERTURBATIONS = ("noise", "reset")
@@ -73,7 +75,7 @@ def norm_of(layer: str) -> str:
     return head + slash + last.replace("conv", "norm")
 
 
-def perturbed(setting: Setting, before: Preparation, scores_M: Channels) -> Prepared:
+def perturbed(setting: Setting, before: "Preparation", scores_M: Channels) -> Prepared:
     """Perturbs the channels of the highest scores, the option `share` of all.
 
     Args:

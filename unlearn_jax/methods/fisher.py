@@ -22,18 +22,20 @@ fine-tuning after it: the reference study, section 2.3.4.
 """
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from unlearn_jax.engine.preparation import Preparation
 from unlearn_jax.methods import ft
 from unlearn_jax.methods.importance import importance
 from unlearn_jax.methods.method import Method, Prepared, Setting
 from unlearn_jax.methods.options import check_ranges
 from unlearn_jax.methods.paths import by_path, path_of
+
+if TYPE_CHECKING:
+    from unlearn_jax.engine.preparation import Preparation
 
 _FLOOR = 1e-8  # keeps the inverse finite where a weight does not matter at all
 _LAST_LAYER = "output"
@@ -49,7 +51,7 @@ def check(setting: Setting) -> None:
         "alpha": (0, math.inf), "cap": (0, math.inf), "cap_last": (0, math.inf)})
 
 
-def prepare(setting: Setting, before: Preparation) -> Prepared:
+def prepare(setting: Setting, before: "Preparation") -> Prepared:
     """Adds the noise; `touched` says to which weights, by the path of their parameter."""
     (retain_M,) = importance(before, "retain")
 

@@ -16,12 +16,11 @@ Molchanov et al. 2017, "Pruning convolutional neural networks for resource effic
 the first-order score.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
-from unlearn_jax.engine.preparation import Preparation
 from unlearn_jax.methods import ft
 from unlearn_jax.methods.channels import (
     OPTIONS,
@@ -41,6 +40,9 @@ from unlearn_jax.methods.method import Method, Prepared, Setting
 from unlearn_jax.methods.paths import path_of
 from unlearn_jax.train import Batch
 
+if TYPE_CHECKING:
+    from unlearn_jax.engine.preparation import Preparation
+
 _PARTS = ("scale", "bias")
 
 
@@ -53,12 +55,12 @@ def check(setting: Setting) -> None:
     check_options("gradmask", setting)
 
 
-def prepare(setting: Setting, before: Preparation) -> Prepared:
+def prepare(setting: Setting, before: "Preparation") -> Prepared:
     """Perturbs; `touched` says which channels, by layer."""
     return perturbed(setting, before, scores(before))
 
 
-def scores(before: Preparation) -> Channels:
+def scores(before: "Preparation") -> Channels:
     """By layer, `[M, C]`: the mean over D_f of the first-order change of the loss, over its unit.
 
     Raises:

@@ -12,16 +12,17 @@ The loss is the one that training minimises (`Loss.per_sample` over `Loss.unit`)
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unlearn_jax.engine.layout import BATCH
-from unlearn_jax.engine.preparation import Preparation
 from unlearn_jax.models import Model
 from unlearn_jax.train import Batch, Loss, weighted_mean
+
+if TYPE_CHECKING:
+    from unlearn_jax.engine.preparation import Preparation
 
 # Samples whose gradients are computed at once. A CPU gains nothing from more, and its program
 # grows with them.
@@ -48,7 +49,7 @@ def retained(batch: Batch) -> jax.Array:
     return jnp.where(batch.forget, 0.0, batch.weights)
 
 
-def importance(before: Preparation, over: str,
+def importance(before: "Preparation", over: str,
                parts: tuple[Part, ...] = (every_sample,)) -> tuple[Any, ...]:
     """The importance of every weight for parts of the data.
 
@@ -72,7 +73,7 @@ def importance(before: Preparation, over: str,
     return means(before, over, squares, parts, sample_batch_size(before))
 
 
-def batch_importance(before: Preparation, over: str) -> Any:
+def batch_importance(before: "Preparation", over: str) -> Any:
     """What much public code takes for importance: the mean over batches of squared mean gradients.
 
         I_B(theta) = 1/B * sum_b (d mean_(i in b) loss_i / d theta)^2
@@ -108,7 +109,7 @@ def batch_importance(before: Preparation, over: str) -> Any:
     return jax.tree.map(lambda x: x / counts_M.reshape(-1, *[1] * (x.ndim - 1)), sums_M)
 
 
-def means(before: Preparation, over: str, values: Callable[[Batch, Any], Any],
+def means(before: "Preparation", over: str, values: Callable[[Batch, Any], Any],
           parts: tuple[Part, ...], batch_size: int = 0) -> tuple[Any, ...]:
     """Means of per-sample values over parts of a walk.
 
@@ -169,10 +170,9 @@ def sample_gradients(model: Model, loss: Loss,
     return gradients
 
 
-def sample_batch_size(before: Preparation) -> int:
+def sample_batch_size(before: "Preparation") -> int:
     """Samples for one call where each has a gradient of its own: a multiple of the batch axis."""
-    mesh = before.layout.mesh
-    devices = mesh.shape[BATCH]
+    mesh, devices = before.layout.mesh, before.layout.batch_devices
     if mesh.devices.flat[0].platform == "cpu":
         count = _CPU_SAMPLES
     else:

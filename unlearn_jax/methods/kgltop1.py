@@ -34,18 +34,21 @@ of either set, each set normalised by its own statistics; here they hold half of
 
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unlearn_jax.engine.preparation import Preparation
-from unlearn_jax.engine.recipe import Pass
+from unlearn_jax.members import Pass
 from unlearn_jax.methods.method import Method, Prepared, Setting
 from unlearn_jax.methods.options import check_ranges
 from unlearn_jax.methods.probabilities import check_bins, class_logits, divergence
 from unlearn_jax.train import Step, weighted_mean
 from unlearn_jax.train import make_step as make_descent
+
+if TYPE_CHECKING:
+    from unlearn_jax.engine.preparation import Preparation
 
 RETAIN, UNIFORM, CONTRAST = 0, 1, 2  # kinds of passes
 _NAMES = {"retain": RETAIN, "uniform": UNIFORM, "contrast": CONTRAST}
@@ -73,7 +76,7 @@ def passes(setting: Setting, epoch: int) -> tuple[Pass, ...]:
     return (Pass("forget", kind=UNIFORM), *turns) if epoch == 0 else turns
 
 
-def prepare(setting: Setting, before: Preparation) -> Prepared:
+def prepare(setting: Setting, before: "Preparation") -> Prepared:
     """Counts the steps of each member's passes, by which the contrastive rate falls."""
     lengths = {p.kind: np.array([p.batches(m, before.batch_size) for m in before.members], np.int32)
                for p in passes(setting, 0)}

@@ -3,17 +3,19 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
 import numpy as np
 import optax
 
-from unlearn_jax.engine.preparation import Preparation
-from unlearn_jax.engine.recipe import Pass
+from unlearn_jax.members import Pass
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer, per_kind
 from unlearn_jax.train import Loss, Step
+
+if TYPE_CHECKING:
+    from unlearn_jax.engine.preparation import Preparation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Method:
     start: str = "original"
     make_step: Callable[[Setting], Step] | None = None
     passes: Callable[[Setting, int], tuple[Pass, ...]] = over_retain
-    prepare: Callable[[Setting, Preparation], Prepared] | None = None
+    prepare: "Callable[[Setting, Preparation], Prepared] | None" = None
     check: Callable[[Setting], None] | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     reads: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ public code of Jia et al. 2023 (`GA`).
 """
 
 from unlearn_jax import train
-from unlearn_jax.engine.recipe import Pass
+from unlearn_jax.members import Pass
 from unlearn_jax.methods.method import Method, Setting
 
 

@@ -24,15 +24,18 @@ notebooks of github.com/meghdadk/SCRUB.
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
 from unlearn_jax import train
-from unlearn_jax.engine.preparation import Preparation
-from unlearn_jax.engine.recipe import Pass
+from unlearn_jax.members import Pass
 from unlearn_jax.methods.method import Method, Prepared, Setting
 from unlearn_jax.methods.options import check_ranges
+
+if TYPE_CHECKING:
+    from unlearn_jax.engine.preparation import Preparation
 
 
 def check(setting: Setting) -> None:
@@ -44,7 +47,7 @@ def check(setting: Setting) -> None:
     check_ranges("neggrad_plus", setting.options, {"alpha": (0, 1), "pull": (0, math.inf)})
 
 
-def prepare(setting: Setting, before: Preparation) -> Prepared:
+def prepare(setting: Setting, before: "Preparation") -> Prepared:
     """The weights of M_O, where something pulls towards them."""
     return Prepared(before.variables, before.variables["params"] if setting.options.pull else None)
 

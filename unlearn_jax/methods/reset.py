@@ -27,14 +27,14 @@ leaves nothing to reset, it is refused.
 
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unlearn_jax.engine.preparation import Preparation
-from unlearn_jax.engine.recipe import Pass
 from unlearn_jax.errors import ConfigError
+from unlearn_jax.members import Pass
 from unlearn_jax.methods.method import Method, Prepared, Setting
 from unlearn_jax.methods.options import check_ranges
 from unlearn_jax.methods.probabilities import (
@@ -46,6 +46,9 @@ from unlearn_jax.methods.probabilities import (
 )
 from unlearn_jax.train import Step, weighted_mean
 from unlearn_jax.train import make_step as make_descent
+
+if TYPE_CHECKING:
+    from unlearn_jax.engine.preparation import Preparation
 
 TUNING, WARMUP = 0, 1  # kinds of passes
 
@@ -78,7 +81,7 @@ def passes(setting: Setting, epoch: int) -> tuple[Pass, ...]:
     return (Pass("validation", kind=WARMUP),) * warmup + (Pass("retain", kind=TUNING),)
 
 
-def prepare(setting: Setting, before: Preparation) -> Prepared:
+def prepare(setting: Setting, before: "Preparation") -> Prepared:
     """M_O with some layers fresh; the teacher is M_O as it was."""
     params, fresh = before.variables["params"], before.initial("reset")["params"]
     resets = _resets(setting, params)

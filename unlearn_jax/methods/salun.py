@@ -21,7 +21,7 @@ D_f and then over D_r in each epoch.
 Source: Fan et al. 2024 (arXiv:2310.12508), equations 3 to 5.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +29,13 @@ import numpy as np
 from flax import traverse_util
 
 from unlearn_jax import train
-from unlearn_jax.engine.preparation import Preparation
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import rnd
 from unlearn_jax.methods.method import Method, Prepared, Setting, over_all
 from unlearn_jax.methods.probabilities import check_bins
+
+if TYPE_CHECKING:
+    from unlearn_jax.engine.preparation import Preparation
 
 
 def check(setting: Setting) -> None:
@@ -53,7 +55,7 @@ def check(setting: Setting) -> None:
         check_bins(setting)
 
 
-def prepare(setting: Setting, before: Preparation) -> Prepared:
+def prepare(setting: Setting, before: "Preparation") -> Prepared:
     """Ranks the weights by the gradient of the loss on D_f."""
     model, loss = setting.model, setting.loss
 

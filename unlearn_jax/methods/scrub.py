@@ -25,12 +25,12 @@ the large gradients of the climb would keep the steps on D_r small long after it
 
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 
-from unlearn_jax.engine.preparation import Preparation
-from unlearn_jax.engine.recipe import Pass
 from unlearn_jax.errors import ConfigError
+from unlearn_jax.members import Pass
 from unlearn_jax.methods.method import Method, Prepared, Setting
 from unlearn_jax.methods.options import check_ranges
 from unlearn_jax.methods.probabilities import (
@@ -41,6 +41,9 @@ from unlearn_jax.methods.probabilities import (
 )
 from unlearn_jax.train import Step, weighted_mean
 from unlearn_jax.train import make_step as make_descent
+
+if TYPE_CHECKING:
+    from unlearn_jax.engine.preparation import Preparation
 
 DISOBEY = 1  # the kind of the passes over D_f
 
@@ -69,7 +72,7 @@ def passes(setting: Setting, epoch: int) -> tuple[Pass, ...]:
     return (climb, *obey) if epoch < o.msteps else obey
 
 
-def prepare(setting: Setting, before: Preparation) -> Prepared:
+def prepare(setting: Setting, before: "Preparation") -> Prepared:
     """The teacher is M_O."""
     del setting
     return Prepared(before.variables, before.variables)

@@ -2,7 +2,7 @@
 
 Not a way to change M_O but a training scheme of its own: an ensemble with a constituent model for
 each shard of the training set, and a deletion that trains the touched shards again from the
-checkpoint before the first touched slice. `unlearn_jax/sisa.py` says who is where and what it
+checkpoint before the first touched slice. `stages/shards.py` says who is where and what it
 costs; `stages/sisa.py` trains, keeps and deletes.
 
 Source: Bourtoule et al., "Machine Unlearning", IEEE S&P 2021; the reference study, section 2.2.

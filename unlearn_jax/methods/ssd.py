@@ -29,16 +29,15 @@ selective synaptic dampening", whose lambda is `dampening` here.
 """
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 from absl import logging
 
-from unlearn_jax.engine.preparation import Preparation
-from unlearn_jax.engine.recipe import Pass
 from unlearn_jax.errors import ConfigError
+from unlearn_jax.members import Pass
 from unlearn_jax.methods.importance import (
     batch_importance,
     every_sample,
@@ -49,6 +48,9 @@ from unlearn_jax.methods.method import Method, Prepared, Setting
 from unlearn_jax.methods.options import check_ranges
 from unlearn_jax.methods.paths import by_path
 from unlearn_jax.methods.salun import most_salient
+
+if TYPE_CHECKING:
+    from unlearn_jax.engine.preparation import Preparation
 
 _IMPORTANCES = ("sample", "batch")
 
@@ -67,7 +69,7 @@ def check(setting: Setting) -> None:
                           f"allowed: one of {allowed}")
 
 
-def prepare(setting: Setting, before: Preparation) -> Prepared:
+def prepare(setting: Setting, before: "Preparation") -> Prepared:
     """Dampens; `touched` says which weights, by the path of their parameter."""
     o = setting.options
     if o.importance == "batch":
@@ -87,7 +89,7 @@ def prepare(setting: Setting, before: Preparation) -> Prepared:
     return Prepared(variables_M, touched=by_path(selected_M))
 
 
-def _warn_of_nothing(setting: Setting, before: Preparation) -> None:
+def _warn_of_nothing(setting: Setting, before: "Preparation") -> None:
     """Says where no weight's importance for D_f can reach alpha times that for D."""
     alpha = setting.options.alpha
     for member in before.members:

@@ -30,7 +30,6 @@ import numpy as np
 from absl import logging
 
 from unlearn_jax import data, native
-from unlearn_jax.arms import arm_config
 from unlearn_jax.config import default_config
 from unlearn_jax.data.augment import augmentation
 from unlearn_jax.data.dataset import Dataset
@@ -64,6 +63,7 @@ from unlearn_jax.storage.store import Store
 from unlearn_jax.system import processes
 from unlearn_jax.train import balanced_weights, make_loss
 from unlearn_jax.units import FACES
+from unlearn_jax.variants import arm_config
 
 # By `Method.scheme`. Each makes, from a study, the stage of M_O and the method's options, what has
 # `run()`: it trains what the store lacks and returns the models to be evaluated.

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from unlearn_jax.arms import arm_config, budgets
 from unlearn_jax.engine.recipe import Recipe
 from unlearn_jax.stages.graph import Stage, Study, unlearn_stages, with_epochs
 from unlearn_jax.stages.models import (
@@ -19,6 +18,7 @@ from unlearn_jax.stages.models import (
     unlearn_recipes,
 )
 from unlearn_jax.stages.plan import Plan, make_plan
+from unlearn_jax.variants import arm_config, budgets
 
 
 @dataclasses.dataclass(frozen=True)

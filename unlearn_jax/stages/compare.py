@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from unlearn_jax import search
+from unlearn_jax import variants
 from unlearn_jax.data.splits import ForgetSet, judging_half
 from unlearn_jax.engine import flops
 from unlearn_jax.engine.batches import Feed
@@ -47,7 +47,7 @@ class Contender:
 
     request: str
     found: Found
-    trials: tuple[search.Trial, ...]
+    trials: tuple[variants.Trial, ...]
     file: str
 
 
@@ -75,9 +75,9 @@ def make_contenders(study: Study, config_file: str) -> list[Contender]:
     contenders = []
     for request in study.config.compare.methods:
         found = find_method(request)
-        file = search.method_file(config_file, found)
-        search.load_config(file)
-        trials = search.make_trials(study.config, request)
+        file = variants.method_file(config_file, found)
+        variants.load_config(file)
+        trials = variants.make_trials(study.config, request)
         for trial in trials:
             make_unlearning(dataclasses.replace(study, config=trial.config))
         contenders.append(Contender(request, found, trials, file))
@@ -108,7 +108,7 @@ def run_comparison(study: Study, original: Stage, retrained: list[Stage],
         for retrain in retrained:
             name = retrain.forget_name
             mine = [by_set[name] for by_set in stages]
-            selection = search.select(
+            selection = variants.select(
                 np.stack([judge.errors(stage, retrain.forget_set) for stage in mine]),
                 # what a trial may lose, it may lose of the M_O that it started from
                 limits[name][mine[0].started(study.seeds)],
@@ -125,8 +125,8 @@ def run_comparison(study: Study, original: Stage, retrained: list[Stage],
     return chosen
 
 
-def _run_trial(study: Study, original: Stage, trial: search.Trial,
-               budgets: dict[str, search.Budget]) -> dict[str, Stage]:
+def _run_trial(study: Study, original: Stage, trial: variants.Trial,
+               budgets: dict[str, variants.Budget]) -> dict[str, Stage]:
     """The trial's finished stage of each forget set."""
     stages = {}
     for epochs in sorted({b.epochs for b in budgets.values()}):
@@ -138,23 +138,23 @@ def _run_trial(study: Study, original: Stage, trial: search.Trial,
     return stages
 
 
-def _budget(study: Study, original: Stage, retrain: Stage, contender: Contender) -> search.Budget:
+def _budget(study: Study, original: Stage, retrain: Stage, contender: Contender) -> variants.Budget:
     """How many epochs a method gets on a forget set."""
     method, unit = contender.found.method, study.config.compare.budget
     least = 0 if method.make_step is None else 1
     whole = _cost(study, retrain, unit)
     if not whole > 0:
-        return search.Budget(least, f"retraining has no finite cost in {unit}, so that there is no "
-                             "budget" + "; one epoch" * least, True)
+        return variants.Budget(least, f"retraining has no finite cost in {unit}, so that there is "
+                                      "no budget" + "; one epoch" * least, True)
     if not least:
         # The weakest trial, which is run in any case, stands for all: they prepare alike.
         own = with_epochs(study, contender.trials[0].config, (0,))
         (probe,) = unlearn_stages(own, original, retrain.forget_set)
         unlearn_missing(own, original, [probe], make_unlearning(own))
-        return search.no_epochs(study.config.compare.fraction, _cost(study, probe, unit) / whole)
+        return variants.no_epochs(study.config.compare.fraction, _cost(study, probe, unit) / whole)
     # What the first epoch takes is measured on the method as configured; of images we know it.
     measured = (0, 1) if unit != "images" else (0,) if method.prepare else ()
-    own = with_epochs(study, search.method_config(study.config, contender.request),
+    own = with_epochs(study, variants.method_config(study.config, contender.request),
                        measured or (1,))
     unlearning = make_unlearning(own)
     spent = [0.0]
@@ -175,7 +175,7 @@ def _budget(study: Study, original: Stage, retrain: Stage, contender: Contender)
         per_image = (spent[1] - spent[0]) / max(images(0), 1)
         if not per_image > 0:
             per_image = whole / _cost(study, retrain, "images")
-    return search.fit_epochs(study.config.compare.fraction, max(spent[0], 0) / whole,
+    return variants.fit_epochs(study.config.compare.fraction, max(spent[0], 0) / whole,
                              lambda epoch: images(epoch) * per_image / whole)
 
 
@@ -237,10 +237,10 @@ def validation_errors(study: Study, outputs: np.ndarray, labels: np.ndarray) -> 
     return np.asarray(losses, np.float64).mean(1)
 
 
-def _rows(contender: Contender, budget: search.Budget, stages: list[Stage],
-          selection: search.Selection, study: Study) -> list[dict]:
+def _rows(contender: Contender, budget: variants.Budget, stages: list[Stage],
+          selection: variants.Selection, study: Study) -> list[dict]:
     """The rows of trials.csv of one method and forget set."""
-    base, rows = search.load_config(contender.file), []
+    base, rows = variants.load_config(contender.file), []
     for i, (trial, stage) in enumerate(zip(contender.trials, stages)):
         config = with_epochs(study, trial.config, (stage.epochs,)).config
         with config.unlocked():
@@ -254,12 +254,12 @@ def _rows(contender: Contender, budget: search.Budget, stages: list[Stage],
             "within": bool(selection.within[i]), "chosen": i == selection.chosen,
             **{name: _cost(study, stage, unit) for unit, name in _COSTS.items()},
             "note": budget.note, "stage": stage.key,
-            "command": search.command(contender.file, base, config, workdir)})
+            "command": variants.command(contender.file, base, config, workdir)})
     return rows
 
 
-def _warn(study: Study, contender: Contender, forget_name: str, budget: search.Budget,
-          selection: search.Selection) -> None:
+def _warn(study: Study, contender: Contender, forget_name: str, budget: variants.Budget,
+          selection: variants.Selection) -> None:
     who = f"comparison: {contender.found.name} on {forget_name}"
     if budget.exceeded:
         study.run.warn(f"{who} {budget.note}")

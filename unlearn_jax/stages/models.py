@@ -15,8 +15,9 @@ import numpy as np
 from absl import logging
 
 from unlearn_jax.engine.layout import Layout
-from unlearn_jax.engine.recipe import Pass, Recipe, init_members
+from unlearn_jax.engine.recipe import Recipe, init_members
 from unlearn_jax.errors import ConfigError
+from unlearn_jax.members import Pass
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.method import LabelSpace, Setting
 from unlearn_jax.methods.outside import Found

@@ -18,8 +18,9 @@ from unlearn_jax.data.splits import ForgetSet
 from unlearn_jax.engine import recalibration
 from unlearn_jax.engine.layout import MEMBER, Layout, make_layout
 from unlearn_jax.engine.preparation import Preparation
-from unlearn_jax.engine.recipe import Member, Recipe, Snapshot
+from unlearn_jax.engine.recipe import Recipe, Snapshot
 from unlearn_jax.engine.run import train_population
+from unlearn_jax.members import Member
 from unlearn_jax.methods.method import Prepared
 from unlearn_jax.models import Variables
 from unlearn_jax.stages import workdir

@@ -14,8 +14,9 @@ from absl import logging
 
 from unlearn_jax.engine.layout import make_layout
 from unlearn_jax.engine.preparation import Preparation
-from unlearn_jax.engine.recipe import Pass, member_keys
+from unlearn_jax.engine.recipe import member_keys
 from unlearn_jax.errors import ConfigError
+from unlearn_jax.members import Pass
 from unlearn_jax.methods.method import Setting
 from unlearn_jax.methods.outside import Found, named
 from unlearn_jax.models import Variables

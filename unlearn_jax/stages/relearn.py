@@ -14,8 +14,9 @@ import numpy as np
 
 from unlearn_jax.data.splits import ForgetSet
 from unlearn_jax.engine.layout import make_layout
-from unlearn_jax.engine.recipe import Member, Recipe
+from unlearn_jax.engine.recipe import Recipe
 from unlearn_jax.engine.run import train_population
+from unlearn_jax.members import Member
 from unlearn_jax.metrics.relearn import ain
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.results import Outcome

@@ -30,15 +30,16 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from unlearn_jax import sisa as plans
 from unlearn_jax.data.splits import ForgetSet, Rows
 from unlearn_jax.engine.layout import Layout, make_layout
-from unlearn_jax.engine.recipe import Member, Pass, Recipe, Snapshot, Trained
+from unlearn_jax.engine.recipe import Recipe, Snapshot, Trained
 from unlearn_jax.engine.run import train_population
 from unlearn_jax.errors import InputError
+from unlearn_jax.members import Member, Pass
 from unlearn_jax.models import Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.results import Outcome
+from unlearn_jax.stages import shards
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
 from unlearn_jax.stages.models import initial_variables
 from unlearn_jax.stages.outcomes import Models
@@ -87,7 +88,7 @@ class Sisa:
     study: Study
     aggregate: str
     slice_epochs: float
-    plans: tuple[plans.ShardPlan, ...]
+    plans: tuple[shards.ShardPlan, ...]
     training: tuple[Slice, ...]
     deletions: dict[str, tuple[Slice, ...]]
 
@@ -182,7 +183,7 @@ class Sisa:
         config = self.study.config
         settings = OptimizerSettings.from_config(config.train)
         optimizer = make_optimizer(settings)
-        shares = plans.epoch_shares(self.slice_epochs)
+        shares = shards.epoch_shares(self.slice_epochs)
 
         def passes(epoch: int) -> tuple[Pass, ...]:
             return (Pass("retain", share=shares[epoch]),)
@@ -257,8 +258,8 @@ class Sisa:
         """Outputs of the constituents `[M S, N, ...]` as those of the ensembles `[M, N, ...]`."""
         outputs = outputs.reshape(-1, self.shards, *outputs.shape[1:])
         if self.aggregate == "vote":
-            return plans.vote(outputs)
-        return plans.mean_output(outputs, self.study.dataset.num_classes > 0)
+            return shards.vote(outputs)
+        return shards.mean_output(outputs, self.study.dataset.num_classes > 0)
 
     def speedups(self, forget_set: ForgetSet, own: Outcome,
                  retrained: Outcome) -> dict[str, np.ndarray]:
@@ -268,9 +269,9 @@ class Sisa:
         for plan in self.plans:
             weights = np.bincount(np.searchsorted(plan.samples, rows.source),
                                   minlength=len(plan.samples))
-            expected.append(plans.expected_speedup(plan, weights, len(forget_set.train),
+            expected.append(shards.expected_speedup(plan, weights, len(forget_set.train),
                                                    self.slice_epochs, config.train.epochs))
-        nominal = plans.nominal_speedup(self.shards, self.slices)
+        nominal = shards.nominal_speedup(self.shards, self.slices)
         seconds, images = (np.where(own.failed | retrained.failed, np.nan, cost)
                            for cost in (own.seconds, own.images))
         return {"sisa_speedup_measured_wall": retrained.seconds / seconds,
@@ -291,12 +292,12 @@ def make_scheme(study: Study, original: Stage, options: ml_collections.ConfigDic
       InputError: more slices than samples, or a forget set that leaves a shard empty.
     """
     shards, slices = options.shards, options.slices
-    epochs = options.slice_epochs or plans.epochs_per_slice(study.config.train.epochs, slices)
-    made = tuple(plans.make_plan(study.splits.train, shards, slices, s) for s in study.seeds)
+    epochs = options.slice_epochs or shards.epochs_per_slice(study.config.train.epochs, slices)
+    made = tuple(shards.make_plan(study.splits.train, shards, slices, s) for s in study.seeds)
     parts = {**original.parts,
              "train": {k: v for k, v in original.parts["train"].items() if k not in _NOT_READ},
              "sisa": {"shards": shards, "slices": slices, "slice_epochs": float(epochs)}}
-    budget = round(plans.passes_over_all(epochs, slices))
+    budget = round(shards.passes_over_all(epochs, slices))
     every = np.arange(len(made) * shards)
     training: list[Slice] = []
     for r in range(slices):

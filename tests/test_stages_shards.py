@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unlearn_jax.errors import InputError
-from unlearn_jax.sisa import (
+from unlearn_jax.stages.shards import (
     ShardPlan,
     deletion_visits,
     epoch_shares,

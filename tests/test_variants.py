@@ -6,7 +6,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from unlearn_jax import search
+from unlearn_jax import variants
 from unlearn_jax.commandline import read_config
 from unlearn_jax.config import check_config, default_config, get
 from unlearn_jax.errors import ConfigError, InputError
@@ -46,22 +46,22 @@ def fake(monkeypatch):
 
 
 def dials(config, request):
-    return [(t.learning_rate, t.strength) for t in search.make_trials(config, request)]
+    return [(t.learning_rate, t.strength) for t in variants.make_trials(config, request)]
 
 
 def test_factors_are_even_in_their_logarithm():
-    np.testing.assert_allclose(search.spread((0.25, 4.0), 3), (0.25, 1, 4))
-    np.testing.assert_allclose(search.spread((1.0, 8.0), 4), (1, 2, 4, 8))
-    np.testing.assert_allclose(search.spread((9.0, 1.0), 3), (9, 3, 1))  # less is stronger
-    assert search.spread((0.25, 4.0), 1) == (1.0,)
+    np.testing.assert_allclose(variants.spread((0.25, 4.0), 3), (0.25, 1, 4))
+    np.testing.assert_allclose(variants.spread((1.0, 8.0), 4), (1, 2, 4, 8))
+    np.testing.assert_allclose(variants.spread((9.0, 1.0), 3), (9, 3, 1))  # less is stronger
+    assert variants.spread((0.25, 4.0), 1) == (1.0,)
 
 
 def test_trials_of_a_rate():
     c = compare(trials=3, rates=(0.5, 2.0), methods=("ft",))
-    rates = [t.config.unlearn.learning_rate for t in search.make_trials(c, "ft")]
+    rates = [t.config.unlearn.learning_rate for t in variants.make_trials(c, "ft")]
     assert rates == [0.001, 0.002, 0.004]
     assert all(np.isnan(t.strength) and not t.config.compare.methods and t.config.is_locked
-               for t in search.make_trials(c, "ft"))
+               for t in variants.make_trials(c, "ft"))
 
 
 def test_a_strength_is_turned_with_the_rate(fake):
@@ -69,7 +69,7 @@ def test_a_strength_is_turned_with_the_rate(fake):
              strengths=(9.0, 1 / 9))
     c.compare.trials = 3
     assert dials(c, "fake") == [(0.0005, 90.0), (0.002, 10.0), (0.008, 1.11)]
-    trial = search.make_trials(c, "fake")[0].config
+    trial = variants.make_trials(c, "fake")[0].config
     assert (trial.unlearn.fake.alpha, trial.unlearn.fake.top) == (90.0, 4)
     assert c.unlearn.fake.alpha == 10.0 and c.unlearn.learning_rate == 2e-3
 
@@ -79,7 +79,7 @@ def test_what_trains_nothing_varies_its_strength_alone(fake):
     found = dials(c, "fake")
     assert [s for _, s in found] == [1.0, 2.0, 4.0, 8.0, 16.0]  # whole numbers stay whole
     assert all(np.isnan(rate) for rate, _ in found)
-    check_config(search.make_trials(c, "fake")[0].config)
+    check_config(variants.make_trials(c, "fake")[0].config)
 
 
 def test_a_method_may_name_the_options_that_are_searched(fake):
@@ -87,13 +87,13 @@ def test_a_method_may_name_the_options_that_are_searched(fake):
              dials=lambda o: {"share": (0.1, 10.0), "dampening": (2.0, 0.5)} if o.share
              else {"alpha": (8.0, 0.5)})
     c.compare.trials = 3
-    found = [t.config.unlearn.fake for t in search.make_trials(c, "fake")]
+    found = [t.config.unlearn.fake for t in variants.make_trials(c, "fake")]
     assert [(o.share, o.alpha, o.dampening) for o in found] == [
         (0.002, 4.0, 2.0), (0.02, 4.0, 1.0), (0.2, 4.0, 0.5)]
-    assert [t.option for t in search.make_trials(c, "fake")] == ["share"] * 3
+    assert [t.option for t in variants.make_trials(c, "fake")] == ["share"] * 3
     c.unlearn.fake.share = 0.0
     assert [s for _, s in dials(c, "fake")] == [32.0, 8.0, 2.0]
-    assert search.make_trials(c, "fake")[0].option == "alpha"
+    assert variants.make_trials(c, "fake")[0].option == "alpha"
 
 
 def test_equal_trials_are_made_once(fake):
@@ -123,7 +123,7 @@ def test_what_a_method_sets_replaces_what_all_share():
     with c.unlocked():
         c.compare.unlearn.rnd = ml_collections.ConfigDict(dict(learning_rate=0.1, labels="uniform"))
         c.unlearn.batch_size = 8
-    ft, rnd = (search.method_config(c, name).unlearn for name in ("ft", "rnd"))
+    ft, rnd = (variants.method_config(c, name).unlearn for name in ("ft", "rnd"))
     assert (ft.method, ft.learning_rate, ft.labels, ft.batch_size) == ("ft", 2e-3, "offset", 8)
     assert (rnd.method, rnd.learning_rate, rnd.labels, rnd.batch_size) == ("rnd", 0.1, "uniform", 8)
 
@@ -135,7 +135,7 @@ def test_every_key_that_a_method_reads_can_be_set_for_it_alone():
                      "--config.compare.unlearn.ssd.ssd.alpha=3", "--config.unlearn.spread=7.0",
                      "--config.compare.methods=('ft','rnd','ssd','scrub')"])
     check_config(c)
-    ft, rnd, ssd, scrub = (search.method_config(c, m).unlearn for m in c.compare.methods)
+    ft, rnd, ssd, scrub = (variants.method_config(c, m).unlearn for m in c.compare.methods)
     assert (ft.learning_rate, ft.offset, ft.momentum) == (1.0, (3, 6), 0.5)
     assert (rnd.offset, rnd.momentum, ssd.ssd.alpha) == ((1, 2), 0.5, 3.0)
     assert rnd.learning_rate == c.unlearn.learning_rate == 2e-3 and c.unlearn.ssd.alpha != 3
@@ -153,31 +153,32 @@ def test_every_key_that_a_method_reads_can_be_set_for_it_alone():
     (1.0, 0.0, (0.1, 0.1, 0.0, 0.1), 2),   # an epoch without samples is the end
 ])
 def test_a_budget_is_met_as_nearly_as_whole_epochs_allow(fraction, prepared, costs, epochs):
-    found = search.fit_epochs(fraction, prepared, costs.__getitem__)
-    assert found == search.Budget(epochs)
+    found = variants.fit_epochs(fraction, prepared, costs.__getitem__)
+    assert found == variants.Budget(epochs)
 
 
 def test_the_preparation_of_a_method_without_steps_is_held_to_the_budget():
-    assert search.no_epochs(0.25, 0.25) == search.Budget(
+    assert variants.no_epochs(0.25, 0.25) == variants.Budget(
         0, "trains nothing, and its preparation takes 25 % of retraining where the budget is 25 %")
-    found = search.no_epochs(0.25, 0.827)
+    found = variants.no_epochs(0.25, 0.827)
     assert (found.epochs, found.exceeded) == (0, True)
     assert found.note == ("takes 82.7 % of retraining (preparation; it trains nothing) where the "
                           "budget is 25 %")
 
 
 def test_one_epoch_too_many_is_said():
-    found = search.fit_epochs(0.25, 0.125, (0.5, 0.5).__getitem__)
+    found = variants.fit_epochs(0.25, 0.125, (0.5, 0.5).__getitem__)
     assert (found.epochs, found.exceeded) == (1, True)
     assert found.note == ("takes 62.5 % of retraining (preparation 12.5 %, one epoch 50 %) where "
                           "the budget is 25 %")
-    assert not search.fit_epochs(0.25, 0.0, (0.4, 0.4).__getitem__).exceeded  # nearer than nothing
-    assert search.fit_epochs(0.25, 0.3, (0.01, 0.01).__getitem__).exceeded  # all went before
+    # Nearer than nothing.
+    assert not variants.fit_epochs(0.25, 0.0, (0.4, 0.4).__getitem__).exceeded
+    assert variants.fit_epochs(0.25, 0.3, (0.01, 0.01).__getitem__).exceeded  # all went before
 
 
 def test_the_limit():
-    assert search.limit(5.0, 0.05, False) == pytest.approx(5.25)
-    assert search.limit(0.1, 0.05, True) == pytest.approx(1 - 0.95 * 0.9)  # accuracy 0.9 to 0.855
+    assert variants.limit(5.0, 0.05, False) == pytest.approx(5.25)
+    assert variants.limit(0.1, 0.05, True) == pytest.approx(1 - 0.95 * 0.9)  # accuracy 0.9 to 0.855
 
 
 @pytest.mark.parametrize("errors, chosen, within", [
@@ -190,7 +191,7 @@ def test_the_limit():
     ([[np.nan, np.nan], [8, 8]], 1, [False] * 2),
 ])
 def test_the_strongest_within_tolerance_is_taken(errors, chosen, within):
-    found = search.select(np.array(errors, float), np.array([4.0, 6.0]), 0.05, False)
+    found = variants.select(np.array(errors, float), np.array([4.0, 6.0]), 0.05, False)
     assert found.chosen == chosen and found.within.tolist() == within
     assert found.at_the_end == within[-1]
     assert found.limit == pytest.approx(5.25)
@@ -199,15 +200,15 @@ def test_the_strongest_within_tolerance_is_taken(errors, chosen, within):
 
 def test_seeds_whose_original_failed_do_not_count():
     errors = np.array([[5.0, np.nan], [5.2, np.nan], [5.3, 1.0]])
-    found = search.select(errors, np.array([5.0, np.nan]), 0.05, False)
+    found = variants.select(errors, np.array([5.0, np.nan]), 0.05, False)
     assert found.chosen == 1 and found.limit == pytest.approx(5.25)
-    nothing = search.select(errors, np.array([np.nan, np.nan]), 0.05, False)
+    nothing = variants.select(errors, np.array([np.nan, np.nan]), 0.05, False)
     assert nothing.chosen == 0 and not nothing.within.any() and np.isnan(nothing.limit)
 
 
 def test_classes_are_held_to_their_accuracy():
     # accuracies 0.96, 0.92 and 0.90 against 0.95 * 0.96 = 0.912
-    found = search.select(np.array([[0.04], [0.08], [0.1]]), np.array([0.04]), 0.05, True)
+    found = variants.select(np.array([[0.04], [0.08], [0.1]]), np.array([0.04]), 0.05, True)
     assert found.chosen == 1
 
 
@@ -215,7 +216,7 @@ def test_classes_are_held_to_their_accuracy():
     (np.zeros(3), np.zeros(3)), (np.zeros((3, 2)), np.zeros(3)), (np.zeros((0, 2)), np.zeros(2))])
 def test_wrong_shapes_are_refused(errors, original):
     with pytest.raises(ValueError, match="shapes"):
-        search.select(errors, original, 0.05, False)
+        variants.select(errors, original, 0.05, False)
 
 
 def test_the_command_names_what_differs_and_nothing_else():
@@ -225,7 +226,7 @@ def test_the_command_names_what_differs_and_nothing_else():
         wanted.unlearn.epochs = (3,)
         wanted.data.path = "a path"
         wanted.unlearn.fake = ml_collections.ConfigDict(dict(alpha=0.5, on=True))
-    assert search.command("configs/x.py:s", base, wanted, "runs/w") == (
+    assert variants.command("configs/x.py:s", base, wanted, "runs/w") == (
         "python -m unlearn_jax.main --config=configs/x.py:s --workdir=runs/w "
         "'--config.data.path=a path' '--config.unlearn.epochs=(3,)' "
         "--config.unlearn.fake.alpha=0.5 --config.unlearn.fake.on=True "
@@ -234,14 +235,14 @@ def test_the_command_names_what_differs_and_nothing_else():
 
 def test_the_config_of_a_method_lies_beside_the_comparison(tmp_path):
     own, outside = Found("rnd", METHODS["rnd"], ""), Found("my-M", METHODS["ft"], "abc")
-    assert search.method_file("configs/compare.py:digits", own) == "configs/rnd.py:digits"
-    assert search.method_file("configs/compare.py", outside) == "configs/ft.py"
-    assert search.load_config("configs/rnd.py:digits").unlearn.labels == "uniform"
+    assert variants.method_file("configs/compare.py:digits", own) == "configs/rnd.py:digits"
+    assert variants.method_file("configs/compare.py", outside) == "configs/ft.py"
+    assert variants.load_config("configs/rnd.py:digits").unlearn.labels == "uniform"
     with pytest.raises(InputError, match="nowhere.py is no file"):
-        search.load_config("nowhere.py")
+        variants.load_config("nowhere.py")
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(InputError, match=re.escape("empty.py has no get_config")):
-        search.load_config(str(tmp_path / "empty.py"))
+        variants.load_config(str(tmp_path / "empty.py"))
 
 
 @pytest.mark.parametrize("key, value, words", [
