@@ -22,12 +22,12 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.networks.conv import convolutions
 from unlearn_jax.stages import workdir
-from unlearn_jax.stages.arms import Part, make_parts, plan_parts
 from unlearn_jax.stages.graph import Stage, Study, original_stage, retrain_stage, unlearn_stages
 from unlearn_jax.stages.models import make_unlearning
 from unlearn_jax.stages.outcomes import predictions_key
 from unlearn_jax.stages.plan import Plan as StudyPlan
 from unlearn_jax.stages.plan import duration
+from unlearn_jax.stages.variants import Part, make_parts, plan_parts
 from unlearn_jax.startup import use_devices
 from unlearn_jax.storage.store import Store
 from unlearn_jax.system import interrupt

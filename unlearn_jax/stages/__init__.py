@@ -12,7 +12,6 @@ is computed once and shared by every run that needs it.
     layers.py     distances of weights
     explain.py    explanations
     compare.py    many methods at one budget, each searched alike
-    arms.py       methods as a study gives them, side by side
     rehearsal.py  a method from outside, tried before any training
     room.py       whether the disk has room for what a run will write
 """
@@ -43,7 +42,6 @@ from unlearn_jax.methods import find_method
 from unlearn_jax.models import build_model
 from unlearn_jax.report import write_report
 from unlearn_jax.stages import belonging, sisa, workdir
-from unlearn_jax.stages.arms import make_parts, plan_parts, run_parts
 from unlearn_jax.stages.compare import make_contenders, run_comparison
 from unlearn_jax.stages.explain import explain_stages
 from unlearn_jax.stages.graph import Stage, Study, original_stage, retrain_stage, unlearn_stages
@@ -58,7 +56,7 @@ from unlearn_jax.stages.outcomes import Models, write_results
 from unlearn_jax.stages.populations import record_reused
 from unlearn_jax.stages.progress import clean
 from unlearn_jax.stages.room import require_room
-from unlearn_jax.stages.variants import unlearn_variants
+from unlearn_jax.stages.variants import make_parts, plan_parts, run_parts, unlearn_variants
 from unlearn_jax.storage.store import Store
 from unlearn_jax.system import processes
 from unlearn_jax.train import balanced_weights, make_loss

@@ -3,6 +3,9 @@
 The configs differ in `unlearn` and `eval` alone. Of these, members of one compiled program may
 differ in the learning rate and in options of the method that are fractional numbers. All
 else is part of the program; such configs still share the process, the data and the models.
+
+The methods of `thesis.arms` are trained here too, each as it is given, with budgets of its own on
+every forget set. Their stages are those of a run of the method alone, so the store shares them.
 """
 
 import dataclasses
@@ -12,9 +15,20 @@ from typing import Any
 import jax
 from absl import logging
 
-from unlearn_jax.stages.graph import Stage
-from unlearn_jax.stages.models import Variant, unlearn_in_one_program, unlearn_missing
+from unlearn_jax.engine.recipe import Recipe
+from unlearn_jax.stages.graph import Stage, Study, unlearn_stages, with_epochs
+from unlearn_jax.stages.models import (
+    Unlearning,
+    Variant,
+    make_unlearning,
+    train_recipe,
+    unlearn_in_one_program,
+    unlearn_missing,
+    unlearn_recipes,
+)
+from unlearn_jax.stages.plan import Plan, make_plan
 from unlearn_jax.storage.store import canonical_json
+from unlearn_jax.variants import arm_config, budgets
 
 # What a method's step raises when it asks Python for a number that differs between members.
 _NEEDS_NUMBER = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError,
@@ -97,3 +111,64 @@ def _named(group: list[Variant]) -> list[Variant]:
 
 def _is_dial(value: Any) -> bool:
     return isinstance(value, float)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """An arm on the forget sets that share its budgets: what one population can train.
+
+    Attributes:
+      arm: what results call it.
+      study: with the arm's config and these budgets.
+      unlearning: its method, made ready.
+      stages: of all these forget sets and budgets.
+    """
+
+    arm: str
+    study: Study
+    unlearning: Unlearning
+    stages: tuple[Stage, ...]
+
+    def recipes(self) -> list[tuple[Recipe, list[Stage]]]:
+        """The runs that it takes, each with the stages that it makes."""
+        return unlearn_recipes(self.study, list(self.stages), self.unlearning)
+
+
+def make_parts(study: Study, original: Stage) -> list[Part]:
+    """The arms of `thesis.arms`, each checked before any training.
+
+    Raises:
+      InputError: a method refuses its setting.
+    """
+    parts = []
+    for arm in study.config.thesis.arms:
+        by_set = budgets(study.config, arm, [f.name for f in study.splits.forget_sets])
+        for epochs in dict.fromkeys(by_set.values()):
+            if not epochs:
+                continue
+            own = with_epochs(study, arm_config(study.config, arm), epochs)
+            stages = [dataclasses.replace(stage, arm=arm) for f in study.splits.forget_sets
+                      if by_set[f.name] == epochs for stage in unlearn_stages(own, original, f)]
+            parts.append(Part(arm, own, make_unlearning(own), tuple(stages)))
+    return parts
+
+
+def plan_parts(study: Study, original: Stage, retrained: Sequence[Stage],
+               parts: Sequence[Part]) -> Plan:
+    """What it takes to train and to predict M_O, the M_Rs and all parts; see `make_plan`."""
+    runs = [("M_O and M_R", train_recipe(study), [original, *retrained])]
+    runs += [(f"{part.arm} on {', '.join(dict.fromkeys(s.forget_name for s in made))}", recipe,
+              made) for part in parts for recipe, made in part.recipes()]
+    own = [stage for part in parts for stage in part.stages]
+    return make_plan(study, runs, [(original, study.splits.forget_sets),
+                                   *((s, [s.forget_set]) for s in (*retrained, *own))])
+
+
+def run_parts(original: Stage, parts: list[Part]) -> list[Stage]:
+    """Trains what the store lacks; returns the stages of all arms."""
+    for number, part in enumerate(parts, 1):
+        logging.info("arm %s on %s, part %d of %d", part.arm,
+                     ", ".join(dict.fromkeys(s.forget_name for s in part.stages)), number,
+                     len(parts))
+        unlearn_missing(part.study, original, list(part.stages), part.unlearning)
+    return [stage for part in parts for stage in part.stages]
