@@ -30,7 +30,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from unlearn_jax import checkpoints, interrupt, store
+from unlearn_jax import checkpoints, interrupt, norms, store
 from unlearn_jax import sisa as plans
 from unlearn_jax.engine import train_population
 from unlearn_jax.errors import InputError
@@ -233,8 +233,10 @@ class Sisa:
         """The ensembles of all seeds that slices `made` cost, with the states that `last` left."""
         study, every = self.study, np.arange(len(self.study.seeds) * self.shards)
         books = {k: np.zeros(len(study.seeds)) for k in ("images", "seconds", "flops", "step")}
+        steps = np.zeros(len(every), int)
         for m in made:
             metadata, _ = checkpoints.describe(m.stage.directory(study.store) / "checkpoint")
+            steps[m.positions] += np.asarray(metadata["step"])
             for k, sums in books.items():
                 np.add.at(sums, m.positions // self.shards, metadata[k])
         rows = len(study.splits.rows.source)
@@ -244,6 +246,8 @@ class Sisa:
         for m in last:
             metadata, _ = checkpoints.describe(m.stage.directory(study.store) / "checkpoint")
             failed[m.positions] = metadata["failed"]
+        if not forget_set:
+            self._warn_of_norms(steps[~failed])
         # Passes over the data, as constituents have no epochs in common.
         books |= {"images": books["images"].astype(int), "step": books["step"].astype(int),
                   "epochs_trained": books["images"] / rows,
@@ -251,6 +255,15 @@ class Sisa:
         measures = functools.partial(self.speedups, made[-1].stage.forget_set)
         return Models(made[-1].stage, forget_set, lambda: restore(study, last, every)[0], books,
                       self.combine, self.aggregate, measures if forget_set else None)
+
+    def _warn_of_norms(self, steps: np.ndarray) -> None:
+        """Of constituents, whose steps `[K]` are far fewer than those that M_O is planned for."""
+        config, rows = self.study.config, len(self.study.splits.rows.source)
+        # Few steps of M_O are recalibrated, or with 'off' warned of before training.
+        text = norms.kept_in_words(config, steps)
+        if text and not norms.recalibrates(config, rows) \
+                and norms.share_left(config, rows) <= norms.LITTLE:
+            self.study.run.warn(f"sisa_original: {text}")
 
     def combine(self, outputs: np.ndarray) -> np.ndarray:
         """Outputs of the constituents `[M S, N, ...]` as those of the ensembles `[M, N, ...]`."""
