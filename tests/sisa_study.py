@@ -37,7 +37,10 @@ class Log:
     """Stands in for the run's records."""
 
     def __init__(self):
-        self.stages, self.tables = [], {}
+        self.stages, self.tables, self.warnings = [], {}, []
+
+    def warn(self, message):
+        self.warnings.append(message)
 
     def record_stage(self, stage, forget_set, key, status, seconds, images, members, epochs,
                      from_seed=-1):

@@ -7,11 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_population as tiny
+from sisa_study import forget, make_sisa, make_study
 from tiny_population import MEMBERS, leaves, net, one, preparation, quick, resident
 
 from unlearn_jax.config import default_config
 from unlearn_jax.engine import recalibration
-from unlearn_jax.stages.graph import original_stage
+from unlearn_jax.stages import populations
+from unlearn_jax.stages.graph import original_stage, retrain_stage
+from unlearn_jax.stages.models import train_missing
 from unlearn_jax.storage import checkpoints
 
 MOMENTUM = 0.9
@@ -116,6 +119,71 @@ def test_recalibrated_models_have_keys_of_their_own():
     few, many = (_study(_config(train__epochs=n)) for n in (1, 12))
     assert original_stage(few).parts["norms"] == "recalibrated"
     assert "norms" not in original_stage(many).parts
+
+
+def test_models_with_few_steps_behind_them_are_counted():
+    c = default_config()
+    assert recalibration.kept_in_words(c, np.array([44, 100])) == ""  # 0.97 % and nothing
+    assert "1 of 2 models were kept after 43 steps. They predict with up to 1.1 %" \
+        in recalibration.kept_in_words(c, np.array([43, 100]))
+    assert "2 of 2 models were kept after 8 to 16 steps. They predict with up to 43 %" \
+        in recalibration.kept_in_words(c, np.array([16, 8]))
+    np.testing.assert_array_equal(recalibration.steps_of(c, [129, 64], [2, 3]), [6, 3])
+
+
+def trained_study(store, monkeypatch, kept, **changes):
+    """M_O and one M_R, trained in 8 steps an epoch; the best epochs of all are set to `kept`."""
+    trained = populations.train_population
+
+    def ending_early(*args, **kwargs):
+        found = trained(*args, **kwargs)
+        return dataclasses.replace(found, snapshots={
+            n: dataclasses.replace(s, epochs=np.resize(kept, len(s.epochs)))
+            for n, s in found.snapshots.items()})
+
+    monkeypatch.setattr(populations, "train_population", ending_early)
+    study = make_study(store, forget("class", np.arange(0, 60, 5)), **changes)
+    original = original_stage(study)
+    train_missing(study, [original, *(retrain_stage(study, original, f)
+                                      for f in study.splits.forget_sets)])
+    return study
+
+
+@pytest.mark.parametrize("setting", ["auto", "off"])
+def test_models_kept_at_an_early_epoch_are_warned_of(tmp_path, monkeypatch, setting):
+    changes = dict(train__epochs=10, train__recalibrate_norms=setting)
+    study = trained_study(tmp_path / "store", monkeypatch, [2, 10], **changes)
+    assert not recalibration.recalibrates(study.config, len(study.splits.rows.source))
+    # 63 rows with copies, and 49 without the forget set: 8 and 7 steps an epoch.
+    m_o, m_r = study.run.warnings
+    assert m_o.startswith("original: 1 of 2 models were kept after 16 steps. They predict with up "
+                          "to 19 % of the running statistics")
+    assert m_r.startswith("retrain class: 1 of 2 models were kept after 14 steps. They predict "
+                          "with up to 23 %")
+    # Found in the store they are the same models, and it is said again.
+    again = trained_study(tmp_path / "store", monkeypatch, [2, 10], **changes)
+    assert {stage[2] for stage in again.run.stages} == {"reused"}
+    assert again.run.warnings == study.run.warnings
+
+
+def test_models_of_all_planned_epochs_are_not(tmp_path, monkeypatch):
+    study = trained_study(tmp_path / "store", monkeypatch, [10], train__epochs=10)
+    assert study.run.warnings == []
+
+
+def test_fewer_steps_of_m_r_than_of_m_o_are_seen(tmp_path, monkeypatch):
+    """Of six epochs M_O has 48 steps, more than the 44 that leave a hundredth; M_R has 42."""
+    study = trained_study(tmp_path / "store", monkeypatch, [6], train__epochs=6)
+    (m_r,) = study.run.warnings
+    assert m_r.startswith("retrain class: 2 of 2 models were kept after 42 steps")
+
+
+def test_shards_have_fewer_steps_than_m_o(tmp_path):
+    study = make_study(tmp_path / "store", train__epochs=6, train__recalibrate_norms="auto")
+    sisa = make_sisa(study)
+    sisa.run()
+    (text,) = study.run.warnings
+    assert text.startswith("sisa_original: 6 of 6 models were kept after")
 
 
 @pytest.mark.slow

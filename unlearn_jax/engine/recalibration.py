@@ -9,9 +9,14 @@ with statistics that are not its own: the longer it trains the better it looks, 
 It is one decision for M_O, M_R and unlearned models, before any of them is trained; each walks
 over what it was trained on (unlearned models over D_r). The pass is no training: it counts in no
 budget, as predictions do not.
+
+The decision goes by the steps that are planned for M_O. Kept models may have fewer behind them: the
+best epoch was an early one, D_r has fewer batches than D_o, a shard far fewer. What is left in them
+is measured after training (`kept_in_words`), and said where it is more than `LITTLE`.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -29,14 +34,25 @@ LITTLE = 0.01
 
 
 def share_left(config: ml_collections.ConfigDict, rows: int) -> float:
-    """The share of the running statistics at the start that M_O's training leaves.
+    """The share of the running statistics at the start that M_O's training leaves, as planned.
 
     Args:
       config: the whole config.
       rows: training samples, copies included.
     """
-    steps = math.ceil(rows / config.train.batch_size) * config.train.epochs
-    return VARIANTS[config.model.variant].norm_momentum ** steps
+    return float(shares_left(config, steps_of(config, [rows], [config.train.epochs]))[0])
+
+
+def shares_left(config: ml_collections.ConfigDict, steps: np.ndarray) -> np.ndarray:
+    """The share `[M]` of the running statistics at the start that so many steps `[M]` leave."""
+    return VARIANTS[config.model.variant].norm_momentum ** np.asarray(steps, np.float64)
+
+
+def steps_of(config: ml_collections.ConfigDict, rows: Sequence[int],
+             epochs: Sequence[int]) -> np.ndarray:
+    """Steps `[M]` of training for so many epochs `[M]` on so many rows `[M]`, copies included."""
+    return np.array([math.ceil(n / config.train.batch_size) * e
+                     for n, e in zip(rows, epochs, strict=True)])
 
 
 def recalibrates(config: ml_collections.ConfigDict, rows: int) -> bool:
@@ -122,7 +138,7 @@ def in_words(share: float, unit: str, metadata: dict[str, Any] | None) -> str:
     """What a reader must know of a stage's running statistics.
 
     Args:
-      share: from `share_left`.
+      share: from `share_left`, or the largest of `shares_left`.
       unit: of the loss.
       metadata: what `recalibrated` found; None: the statistics are those of the last steps.
     """
@@ -139,3 +155,21 @@ def in_words(share: float, unit: str, metadata: dict[str, Any] | None) -> str:
     after = f"{new[good].mean():.3g} {unit}".strip()
     return (f"{text}: on half of the validation samples the mean loss is {after} instead of "
             f"{old[good].mean():.3g}")
+
+
+def kept_in_words(config: ml_collections.ConfigDict, steps: np.ndarray) -> str:
+    """What a reader must know of kept models with much of the first statistics; '' where none has.
+
+    Args:
+      config: the whole config.
+      steps: `[M]` behind the kept variables.
+    """
+    shares = shares_left(config, steps)
+    few = steps[shares > LITTLE]
+    if not len(few):
+        return ""
+    span = " to ".join(str(n) for n in sorted({few.min(), few.max()}))
+    return (f"{len(few)} of {len(steps)} models were kept after {span} steps. They predict with up "
+            f"to {100 * shares.max():.2g} % of the running statistics that batch norms began with; "
+            "longer training then looks better for that reason alone "
+            "(train.recalibrate_norms='on' takes those of the training sets)")

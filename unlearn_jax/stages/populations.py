@@ -216,10 +216,21 @@ def _warn_of_norms(study: Study, stage: Stage, metadata: dict[str, Any]) -> None
     """Of M_O and M_R; of the many unlearned models their checkpoints tell."""
     if stage.method not in ("original", "retrain"):
         return
-    share = recalibration.share_left(study.config, len(study.splits.rows.source))
-    unit = study.dataset.label_unit if study.loss.name == "mae" else ""
-    study.run.warn(f"{stage.name} {stage.forget_name}".strip() + ": "
-                   + recalibration.in_words(share, unit, metadata["norms"]))
+    config, good = study.config, ~np.asarray(metadata["failed"], bool)
+    rows = [len(make_member(study, seed, stage.forget_set).retain) for seed in metadata["seeds"]]
+    steps = recalibration.steps_of(config, rows, metadata["epochs_trained"])[good]
+    planned = recalibration.share_left(config, len(study.splits.rows.source))
+    if "norms" in metadata:
+        unit = study.dataset.label_unit if study.loss.name == "mae" else ""
+        share = max(recalibration.shares_left(config, steps), default=planned)
+        text = recalibration.in_words(float(share), unit, metadata["norms"])
+    else:
+        # With 'off' and few planned steps it was said before training, if not of an early epoch.
+        early = (np.asarray(metadata["epochs_trained"])[good] < config.train.epochs).any()
+        unsaid = early or planned <= recalibration.LITTLE
+        text = recalibration.kept_in_words(config, steps) if unsaid else ""
+    if text:
+        study.run.warn(f"{stage.name} {stage.forget_name}".strip() + f": {text}")
 
 
 def join_prepared(parts: list[Prepared]) -> Prepared:
@@ -264,6 +275,7 @@ def settled(study: Study, stage: Stage, members: list[Member], layout: Layout,
     which = np.flatnonzero([len(member.retain) for member in members])
     samples = len(study.splits.rows.source)
     if not len(which) or not recalibration.recalibrates(study.config, samples):
+        _warn_of_norms(study, stage, metadata)
         return variables
     before = Preparation("norms", study.model, _for_as_many(layout, len(which)), study.resident,
                          [members[m] for m in which],
@@ -326,8 +338,7 @@ def record_reused(study: Study, stage: Stage) -> None:
     path = stage.directory(study.store) / "checkpoint"
     logging.info("%s %s: reused from %s", stage.name, stage.forget_name, path)
     metadata, _ = checkpoints.describe(path)
-    if "norms" in metadata:
-        _warn_of_norms(study, stage, metadata)
+    _warn_of_norms(study, stage, metadata)
     study.run.record_stage(stage.name, stage.forget_name, stage.key, "reused", 0.0,
                            int(np.sum(metadata["images"])), len(metadata["seeds"]), stage.epochs,
                            stage.from_seed)

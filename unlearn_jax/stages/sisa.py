@@ -31,6 +31,7 @@ import numpy as np
 from absl import logging
 
 from unlearn_jax.data.splits import ForgetSet, Rows
+from unlearn_jax.engine import recalibration
 from unlearn_jax.engine.layout import Layout, make_layout
 from unlearn_jax.engine.recipe import Recipe, Snapshot, Trained
 from unlearn_jax.engine.run import train_population
@@ -39,7 +40,7 @@ from unlearn_jax.members import Member, Pass
 from unlearn_jax.models import Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.results import Outcome
-from unlearn_jax.stages import shards
+from unlearn_jax.stages import shards as plans
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
 from unlearn_jax.stages.models import initial_variables
 from unlearn_jax.stages.outcomes import Models
@@ -88,7 +89,7 @@ class Sisa:
     study: Study
     aggregate: str
     slice_epochs: float
-    plans: tuple[shards.ShardPlan, ...]
+    plans: tuple[plans.ShardPlan, ...]
     training: tuple[Slice, ...]
     deletions: dict[str, tuple[Slice, ...]]
 
@@ -183,7 +184,7 @@ class Sisa:
         config = self.study.config
         settings = OptimizerSettings.from_config(config.train)
         optimizer = make_optimizer(settings)
-        shares = shards.epoch_shares(self.slice_epochs)
+        shares = plans.epoch_shares(self.slice_epochs)
 
         def passes(epoch: int) -> tuple[Pass, ...]:
             return (Pass("retain", share=shares[epoch]),)
@@ -235,8 +236,10 @@ class Sisa:
         """The ensembles of all seeds that slices `made` cost, with the states that `last` left."""
         study, every = self.study, np.arange(len(self.study.seeds) * self.shards)
         books = {k: np.zeros(len(study.seeds)) for k in ("images", "seconds", "flops", "step")}
+        steps = np.zeros(len(every), int)
         for m in made:
             metadata, _ = checkpoints.describe(m.stage.directory(study.store) / "checkpoint")
+            steps[m.positions] += np.asarray(metadata["step"])
             for k, sums in books.items():
                 np.add.at(sums, m.positions // self.shards, metadata[k])
         rows = len(study.splits.rows.source)
@@ -246,6 +249,8 @@ class Sisa:
         for m in last:
             metadata, _ = checkpoints.describe(m.stage.directory(study.store) / "checkpoint")
             failed[m.positions] = metadata["failed"]
+        if not forget_set:
+            self._warn_of_norms(steps[~failed])
         # Passes over the data, as constituents have no epochs in common.
         books |= {"images": books["images"].astype(int), "step": books["step"].astype(int),
                   "epochs_trained": books["images"] / rows,
@@ -254,12 +259,21 @@ class Sisa:
         return Models(made[-1].stage, forget_set, lambda: restore(study, last, every)[0], books,
                       self.combine, self.aggregate, measures if forget_set else None)
 
+    def _warn_of_norms(self, steps: np.ndarray) -> None:
+        """Of constituents, whose steps `[K]` are far fewer than those that M_O is planned for."""
+        config, rows = self.study.config, len(self.study.splits.rows.source)
+        # Few steps of M_O are recalibrated, or with 'off' warned of before training.
+        text = recalibration.kept_in_words(config, steps)
+        if text and not recalibration.recalibrates(config, rows) \
+                and recalibration.share_left(config, rows) <= recalibration.LITTLE:
+            self.study.run.warn(f"sisa_original: {text}")
+
     def combine(self, outputs: np.ndarray) -> np.ndarray:
         """Outputs of the constituents `[M S, N, ...]` as those of the ensembles `[M, N, ...]`."""
         outputs = outputs.reshape(-1, self.shards, *outputs.shape[1:])
         if self.aggregate == "vote":
-            return shards.vote(outputs)
-        return shards.mean_output(outputs, self.study.dataset.num_classes > 0)
+            return plans.vote(outputs)
+        return plans.mean_output(outputs, self.study.dataset.num_classes > 0)
 
     def speedups(self, forget_set: ForgetSet, own: Outcome,
                  retrained: Outcome) -> dict[str, np.ndarray]:
@@ -269,9 +283,9 @@ class Sisa:
         for plan in self.plans:
             weights = np.bincount(np.searchsorted(plan.samples, rows.source),
                                   minlength=len(plan.samples))
-            expected.append(shards.expected_speedup(plan, weights, len(forget_set.train),
+            expected.append(plans.expected_speedup(plan, weights, len(forget_set.train),
                                                    self.slice_epochs, config.train.epochs))
-        nominal = shards.nominal_speedup(self.shards, self.slices)
+        nominal = plans.nominal_speedup(self.shards, self.slices)
         seconds, images = (np.where(own.failed | retrained.failed, np.nan, cost)
                            for cost in (own.seconds, own.images))
         return {"sisa_speedup_measured_wall": retrained.seconds / seconds,
@@ -292,12 +306,12 @@ def make_scheme(study: Study, original: Stage, options: ml_collections.ConfigDic
       InputError: more slices than samples, or a forget set that leaves a shard empty.
     """
     shards, slices = options.shards, options.slices
-    epochs = options.slice_epochs or shards.epochs_per_slice(study.config.train.epochs, slices)
-    made = tuple(shards.make_plan(study.splits.train, shards, slices, s) for s in study.seeds)
+    epochs = options.slice_epochs or plans.epochs_per_slice(study.config.train.epochs, slices)
+    made = tuple(plans.make_plan(study.splits.train, shards, slices, s) for s in study.seeds)
     parts = {**original.parts,
              "train": {k: v for k, v in original.parts["train"].items() if k not in _NOT_READ},
              "sisa": {"shards": shards, "slices": slices, "slice_epochs": float(epochs)}}
-    budget = round(shards.passes_over_all(epochs, slices))
+    budget = round(plans.passes_over_all(epochs, slices))
     every = np.arange(len(made) * shards)
     training: list[Slice] = []
     for r in range(slices):
