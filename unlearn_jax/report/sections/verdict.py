@@ -13,7 +13,7 @@ from unlearn_jax.report.tables.stats import Estimate, estimate
 
 
 @dataclasses.dataclass(frozen=True)
-class Gap:
+class ErrorGap:
     """How M_O, M_R and M_e differ on D_f; all differences are within a seed, then averaged.
 
     M_O is the one that M_e started from: that of its seed, or where all M_e started from one
@@ -53,7 +53,7 @@ def _error_before(run: Run, evaluated: ModelKey, forget_set: str) -> pd.Series:
     return errors if seed < 0 else pd.Series(errors.get(seed), errors.index, dtype=float)
 
 
-def gap(run: Run, forget_set: str, evaluated: ModelKey) -> Gap:
+def gap(run: Run, forget_set: str, evaluated: ModelKey) -> ErrorGap:
     """Compares an unlearned model with M_O and M_R; seeds with a failed member are left out."""
     errors = {"o": _error_before(run, evaluated, forget_set),
               "r": error_on_forget(run, run.only(forget_set, "retrain"), forget_set),
@@ -63,8 +63,8 @@ def gap(run: Run, forget_set: str, evaluated: ModelKey) -> Gap:
     both = paired[["o", "r"]].dropna()
     whole = paired.dropna()
     shift, rest = whole.e - whole.o, whole.r - whole.e
-    return Gap(estimate(both.r - both.o), estimate(shift), estimate(rest),
-               estimate(share_closed(run, forget_set, evaluated)))
+    return ErrorGap(estimate(both.r - both.o), estimate(shift), estimate(rest),
+                    estimate(share_closed(run, forget_set, evaluated)))
 
 
 def share_closed(run: Run, forget_set: str, evaluated: ModelKey) -> pd.Series:
@@ -137,7 +137,7 @@ def on_start(run: Run, *models: ModelKey) -> str:
                ", and of the M_Rs that seed's alone began with its weights."))
 
 
-def _standing(each: Gap, ensemble: bool) -> str:
+def _standing(each: ErrorGap, ensemble: bool) -> str:
     if each.shift.n == 1:
         return "has one seed with finite values, so nothing is established"
     if not each.gap.above_zero:
