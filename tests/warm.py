@@ -19,12 +19,14 @@ ROOT = Path(__file__).parent.parent
 ENV = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device, as users have
 
 
-def run(arguments: list[str], timeout: float = 300) -> subprocess.CompletedProcess:
-    """Runs `python -m unlearn_jax...` in the root of the checkout, with `ENV`.
+def run(arguments: list[str], timeout: float = 300,
+        cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    """Runs `python -m unlearn_jax...` with `ENV`.
 
     Args:
       arguments: the command line, from the interpreter on.
       timeout: seconds until the process is killed.
+      cwd: its working directory; default: the root of the checkout.
 
     Returns:
       its exit code, -N after signal N, and the text that it wrote.
@@ -39,7 +41,7 @@ def run(arguments: list[str], timeout: float = 300) -> subprocess.CompletedProce
         paths = [str(Path(directory) / name) for name in ("stdout", "stderr")]
         template = _template()
         line = json.dumps({"module": module, "arguments": rest, "paths": paths,
-                           "timeout": timeout})
+                           "timeout": timeout, "cwd": str(cwd)})
         template.stdin.write(line + "\n")
         template.stdin.flush()
         code = json.loads(template.stdout.readline())
@@ -89,7 +91,8 @@ def _code(child: int, timeout: float) -> int | None:
     return None if late else os.waitstatus_to_exitcode(status)
 
 
-def _become(module: str, arguments: list[str], paths: list[str], timeout: float) -> None:
+def _become(module: str, arguments: list[str], paths: list[str], timeout: float,
+            cwd: str) -> None:
     """Runs a module as `python -m` does, and ends the process; what it raises ends it, too."""
     del timeout  # of the process that waits for this one
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -97,7 +100,8 @@ def _become(module: str, arguments: list[str], paths: list[str], timeout: float)
     for number, path in enumerate(paths, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), number)
     sys.argv = [module, *arguments]
-    sys.path[0] = ""
+    os.chdir(cwd)
+    sys.path[0] = cwd
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     sys.exit()
 
