@@ -11,10 +11,14 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 COMPILED := $(VENV)/.compiled
 NATIVE := setup.py $(wildcard unlearn_jax/native/*.cc unlearn_jax/native/*.h)
 
-.PHONY: help demo test lint setup clean
+# The files start in the order of tests/conftest.py, the slowest first.
+PYTEST := $(VENV_PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+.PHONY: help demo test quick lint setup clean
 help:
 	@echo "make demo    set up $(VENV) and run configs/ft.py on synthetic faces"
 	@echo "make test    set up $(VENV) and run all tests; PYTEST_ARGS='-k store' runs some"
+	@echo "make quick   the tests without the slow ones, which it names: for the edit loop"
 	@echo "make lint    check the style"
 	@echo "make setup   only set up $(VENV); PYTHON=python3.12 chooses the interpreter"
 	@echo "make clean   remove caches; $(VENV), results and the store stay"
@@ -24,7 +28,10 @@ demo: setup
 	@echo "Report: $(CURDIR)/runs/ft/report.html"
 
 test: setup
-	$(VENV_PYTHON) -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
+
+quick: setup
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 lint: $(INSTALLED_DEV)
 	$(VENV_PYTHON) -m ruff check .

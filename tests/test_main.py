@@ -1,14 +1,13 @@
 """The command line refuses what cannot work: one or two lines, exit code not 0, nothing done."""
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+import warm
 from PIL import Image
+from warm import ROOT
 
-ROOT = Path(__file__).parent.parent
 VECTOR = """
 def vector(setting):
     def step(key, state, batch, rate, context):
@@ -31,8 +30,7 @@ def write_faces(folder):
 def run(*flags, config="configs/ft.py", cwd=ROOT, workdir="w"):
     args = [sys.executable, "-m", "unlearn_jax.main", *([f"--config={config}"] if config else []),
             f"--workdir={workdir}", *flags]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(args, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+    return warm.run(args, cwd=cwd)
 
 
 @pytest.mark.parametrize("flags, words", [
@@ -106,3 +104,20 @@ def test_help_explains_the_flags():
     done = run("--help")
     for word in ("--config", "--workdir", "--store"):
         assert word in done.stdout
+
+
+def test_a_new_process_refuses_as_a_forked_one():
+    args = [sys.executable, "-m", "unlearn_jax.main", "--config=configs/ft.py",
+            "--config.train.epochs=0"]
+    new = subprocess.run(args, cwd=ROOT, env=warm.ENV, capture_output=True, text=True, timeout=120)
+    forked = warm.run(args)
+    assert (new.returncode, new.stdout, new.stderr) == (
+        forked.returncode, forked.stdout, forked.stderr)
+    assert new.returncode == 1 and "config.train.epochs is 0" in new.stderr
+
+
+def test_a_forked_process_that_takes_too_long_is_killed():
+    with pytest.raises(subprocess.TimeoutExpired):
+        warm.run([sys.executable, "-m", "unlearn_jax.main", "--config=configs/ft.py"], timeout=0.3)
+    # and the next is not
+    assert warm.run([sys.executable, "-m", "unlearn_jax.inspect", "missing"]).returncode == 2

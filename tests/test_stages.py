@@ -2,25 +2,21 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 from readme import method_template
+from warm import ENV, ROOT
 
-ROOT = Path(__file__).parent.parent
 TINY = ["--config.data.size=150", "--config.data.image_size=8", "--config.model.width=2",
         "--config.model.name=resnet4", "--config.model.stem=small", "--config.train.epochs=3",
         "--config.train.batch_size=16", "--config.unlearn.batch_size=16", "--config.seeds=(0,1)",
         "--config.eval.batch_size=50", "--config.train.recalibrate_norms=off"]
 pytestmark = pytest.mark.slow
-
-
-ENV = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device, as users have
 
 
 def command(config, workdir, store, *flags, budgets="(1,2)"):
@@ -42,8 +38,7 @@ def run_as_typed(*args):
 
 
 def finish(arguments):
-    return subprocess.run(arguments, cwd=ROOT, env=ENV, capture_output=True, text=True,
-                          timeout=300)
+    return warm.run(arguments)
 
 
 def table(path):
