@@ -5,6 +5,7 @@ The process that is forked has run nothing, so that a command finds what it find
 no flags, no devices, no compiled programs.
 """
 
+import atexit
 import functools
 import json
 import os
@@ -53,10 +54,12 @@ def run(arguments: list[str], timeout: float = 300,
 
 @functools.cache
 def _template() -> subprocess.Popen:
-    """The process that is forked; it ends with this one, whose end closes its stdin."""
-    return subprocess.Popen([sys.executable, __file__], cwd=ROOT,
-                            env={**ENV, "PYTHONPATH": str(ROOT)}, text=True,
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    """The process that is forked; it ends with this one, or when that is killed: with its stdin."""
+    template = subprocess.Popen([sys.executable, __file__], cwd=ROOT,
+                                env={**ENV, "PYTHONPATH": str(ROOT)}, text=True,
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    atexit.register(template.communicate)
+    return template
 
 
 def _serve() -> None:
