@@ -9,10 +9,9 @@ from typing import Any
 
 import ml_collections
 
-from unlearn_jax.config import default_config
 from unlearn_jax.errors import InputError
 from unlearn_jax.stages.graph import Stage, Study
-from unlearn_jax.stages.workdir import RESULTS, RUN
+from unlearn_jax.stages.workdir import RESULTS, RUN, config_of
 from unlearn_jax.storage import manifest
 from unlearn_jax.storage.store import Store, StoreError, read_marker
 
@@ -148,18 +147,3 @@ def _method_of(store: Store, key: str) -> str | None:
                 name.startswith("checkpoint/") for name in marker["files"]):
             return folder.name
     return None
-
-
-def config_of(stored: dict[str, Any]) -> ml_collections.ConfigDict:
-    """The config of a run.json or a checkpoint; keys that it is too old for get their defaults."""
-    config = default_config()
-    with config.unlocked():
-        config.update(_tuples(stored))
-    return config
-
-
-def _tuples(value: Any) -> Any:
-    """JSON knows lists only, where the config has tuples."""
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

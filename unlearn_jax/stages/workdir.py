@@ -16,6 +16,7 @@ import jax
 import ml_collections
 from absl import logging
 
+from unlearn_jax.config import default_config
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.splits import Splits
 from unlearn_jax.errors import InputError
@@ -330,3 +331,18 @@ def _label_rows(dataset: Dataset, splits: Splits) -> Iterator[dict[str, Any]]:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     disk.write_file(path, json.dumps(content, indent=1) + "\n")
+
+
+def config_of(stored: dict[str, Any]) -> ml_collections.ConfigDict:
+    """The config of a run.json or a checkpoint; keys that it is too old for get their defaults."""
+    config = default_config()
+    with config.unlocked():
+        config.update(_tuples(stored))
+    return config
+
+
+def _tuples(value: Any) -> Any:
+    """JSON knows lists only, where the config has tuples."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -193,7 +193,7 @@ def compare_data(settings: dict[str, Any], fingerprint: str) -> str:
 @functools.cache  # the runs of a sweep have the same
 def _compare_data(settings: str, fingerprint: str) -> str:
     from unlearn_jax import data
-    from unlearn_jax.explain.finished import config_of
+    from unlearn_jax.stages.workdir import config_of
 
     try:
         section = config_of({"data": json.loads(settings)}).data
