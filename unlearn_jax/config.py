@@ -14,6 +14,7 @@ from unlearn_jax.attribution.attribution import BASELINES
 from unlearn_jax.engine.recalibration import SETTINGS
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS, find_method
+from unlearn_jax.metrics.catalogue import AUDITS
 from unlearn_jax.models import DEPTHS
 from unlearn_jax.networks import conv
 from unlearn_jax.requests import check_requests
@@ -22,8 +23,6 @@ from unlearn_jax.system.nested import flat
 from unlearn_jax.units import check_units, in_label_units
 
 TASKS = ("regression", "classification")
-# Of audits.py, which takes a while to import.
-AUDITS = ("mia", "lira", "challenge", "distances", "confusion", "injection")
 
 
 def default_config() -> ml_collections.ConfigDict:
