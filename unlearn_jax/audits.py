@@ -3,6 +3,9 @@
 `config.eval.audits` names which. A value of a member is a row of results.csv like any other;
 what only a whole population has (an attack over all models) is one row of seed -1, with the
 prefix `population:`.
+
+A new audit is a function here, with `@_audit(NAME)` above it, and in `metrics/catalogue.py` a
+record of each metric that it yields.
 """
 
 import dataclasses
@@ -16,6 +19,7 @@ import numpy as np
 from unlearn_jax.data.inject import Injection
 from unlearn_jax.metrics import (
     attacks,
+    catalogue,
     challenge,
     confidence,
     confusion,
@@ -27,11 +31,7 @@ from unlearn_jax.metrics import (
 from unlearn_jax.metrics.shapes import Refused
 from unlearn_jax.results import Outcome, Targets
 
-POPULATION = "population:"
-POPULATION_SEED = -1
-
 Values = Iterator[tuple[str, np.ndarray | float]]
-
 
 # Random halvings of the seeds over which what is said of two populations is averaged.
 _HALVINGS = 20
@@ -114,6 +114,18 @@ class Audit:
         return 1 / np.asarray(errors.mean_error(errors.absolute_errors(outputs, labels)))
 
 
+AUDITS: dict[str, Callable[[Audit], Values]] = {}
+
+
+def _audit(name: str):
+    """Puts a function into `AUDITS`."""
+    def add(function: Callable[[Audit], Values]):
+        AUDITS[name] = function
+        return function
+    return add
+
+
+@_audit("mia")
 def _mia(audit: Audit) -> Values:
     """Can losses of D_f, as far as it was trained on, be told from those of test samples like it?
 
@@ -128,6 +140,7 @@ def _mia(audit: Audit) -> Values:
                 yield f"{name}_tpr@{rate:g}", tpr
 
 
+@_audit("lira")
 def _lira(audit: Audit) -> Values:
     """Is a model one of those that forgot a sample, or one that never saw it?
 
@@ -143,6 +156,7 @@ def _lira(audit: Audit) -> Values:
     yield "population:lira_accuracy_worst", float(np.mean(accuracies.max(axis=1)))
 
 
+@_audit("challenge")
 def _challenge(audit: Audit) -> Values:
     """The 2023 challenge's forgetting quality and score."""
     retrained = _finite(audit.scores(audit.reference, audit.members))
@@ -176,6 +190,7 @@ def _challenge(audit: Audit) -> Values:
     yield "population:challenge_accepted", float(result.accepted)
 
 
+@_audit("confusion")
 def _confusion(audit: Audit) -> Values:
     """Are the two groups whose labels were exchanged taken for each other?"""
     if not audit.injection or audit.injection.kind != "confusion":
@@ -197,6 +212,7 @@ def _confusion(audit: Audit) -> Values:
             yield f"{name}_{split}", np.asarray(count(outputs, labels, **bins)) / asked
 
 
+@_audit("injection")
 def _injection(audit: Audit) -> Values:
     """How far does the injected patch move the outputs on test images?"""
     if not audit.injection or audit.injection.kind != "patch":
@@ -209,6 +225,7 @@ def _injection(audit: Audit) -> Values:
     yield "injection_effect", np.asarray(injection.output_change(plain, stamped))
 
 
+@_audit("distances")
 def _distances(audit: Audit) -> Values:
     """How far are the outputs on D_f from those of M_R, seed by seed and as populations?
 
@@ -228,12 +245,6 @@ def _distances(audit: Audit) -> Values:
     for name, distance in (("w1", distributions.wasserstein),
                            ("js", distributions.jensen_shannon), ("klom", klom)):
         yield f"population:{name}", float(np.mean([distance(*pair) for pair in halves]))
-
-
-AUDITS: dict[str, Callable[[Audit], Values]] = {
-    "mia": _mia, "lira": _lira, "challenge": _challenge, "confusion": _confusion,
-    "distances": _distances, "injection": _injection,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,8 +302,8 @@ def audit_rows(audit: Audit,
     for name in names:
         try:
             for metric, value in AUDITS[name](audit):
-                whole = metric.startswith(POPULATION)
-                seeds, values = ((POPULATION_SEED,), [value]) if whole else (o.seeds, value)
+                whole = catalogue.has_no_seed(metric)
+                seeds, values = ((catalogue.NO_SEED,), [value]) if whole else (o.seeds, value)
                 rows += [{"method": o.method, "forget_set": o.forget_set, "epochs": o.epochs,
                           "seed": seed, "metric": metric, "value": float(v), "stage": o.stage}
                          for seed, v in zip(seeds, np.asarray(values), strict=True)]

@@ -11,6 +11,7 @@ import ml_collections
 
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS, find_method
+from unlearn_jax.metrics.catalogue import AUDITS
 from unlearn_jax.models import DEPTHS
 from unlearn_jax.networks import conv
 from unlearn_jax.requests import check_requests
@@ -19,8 +20,6 @@ from unlearn_jax.units import check_units, in_label_units
 from unlearn_jax.variants import arm_config, check_arms, make_trials, method_config
 
 TASKS = ("regression", "classification")
-# Of audits.py, which takes a while to import.
-AUDITS = ("mia", "lira", "challenge", "distances", "confusion", "injection")
 
 
 def default_config() -> ml_collections.ConfigDict:

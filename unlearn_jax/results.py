@@ -11,12 +11,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from unlearn_jax.metrics import catalogue
 from unlearn_jax.metrics import errors as metrics
 from unlearn_jax.system import disk
 
 COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value", "stage")
-AVERAGED = "averaged:"
-AVERAGED_SEED = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +123,8 @@ def result_rows(outcomes: Iterable[Outcome], reference: Outcome, targets: Target
         averaged = _average(outcome, classification)
         values = _values(averaged, _average(reference, classification), targets, cfg,
                          classification)
-        rows += _rows(averaged, ((AVERAGED + name, value) for name, value in values
-                                 if not name.startswith(_COSTS)))
+        rows += _rows(averaged, ((catalogue.AVERAGED + name, value) for name, value in values
+                                 if catalogue.is_averaged(name)))
     rows += _rows(dataclasses.replace(reference, method="median", epochs=0, stage=""),
                   _baseline_values(reference, targets, baseline, cfg, classification))
     return rows
@@ -141,9 +140,6 @@ def uncounted(rows: Iterable[dict[str, Any]]) -> list[str]:
         elif r["metric"] == "images" and not math.isnan(r["value"]):
             alive.add(member)
     return list(dict.fromkeys(name for member, name in unknown.items() if member in alive))
-
-
-_COSTS = ("images", "wall", "flops", "steps", "epochs_trained")
 
 
 def _rows(outcome: Outcome, values: Iterable[tuple[str, np.ndarray]]) -> list[dict[str, Any]]:
@@ -234,7 +230,7 @@ def _average(outcome: Outcome, classification: bool) -> Outcome:
             averaged[split] = np.log(np.maximum(p.mean(0, keepdims=True), 1e-30))
         else:
             averaged[split] = outputs[good].mean(0, keepdims=True)
-    return dataclasses.replace(outcome, seeds=(AVERAGED_SEED,), outputs=averaged,
+    return dataclasses.replace(outcome, seeds=(catalogue.NO_SEED,), outputs=averaged,
                                images=outcome.images[:1], seconds=outcome.seconds[:1],
                                epochs_trained=outcome.epochs_trained[:1],
                                failed=outcome.failed[:1], flops=outcome.flops[:1],

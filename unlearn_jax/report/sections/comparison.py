@@ -27,7 +27,7 @@ from unlearn_jax.report.tables.stats import Estimate, estimate, pareto
 
 PREFIX = "pareto-"  # of the figures' files
 _COSTS = ("images_vs_retrain", "wall_vs_retrain", "flops_vs_retrain")
-_P = Metric("p", "p", "p", 3)
+_P = Metric(name="p", header="p", definition="p")
 
 
 def section(run: Run, figures: list[Figure]) -> Section:

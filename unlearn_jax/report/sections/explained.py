@@ -22,7 +22,7 @@ _COLUMNS = ("method", "forget_set", "epochs", "seed", "set", "map", "measure", "
             "value", "samples")
 _MAPS = {"ig": "integrated gradients", "gradcam": "Grad-CAM"}
 _SETS = {"forget": "D_f", "retain": "D_r", "forget-retain": "D_f − D_r"}
-_NUMBER, _SHARE = Metric("", "", "", 2), Metric("", "", "", 1, True)
+_NUMBER, _SHARE = Metric(decimals=2), Metric(decimals=1, percent=True)
 _FEW = 16  # places of a map
 # (against, seeds) of the columns that tables show, and their titles
 _AGAINST = {("retrain", "other"): "M_R of other seeds", ("retrain", "same"): "M_R",

@@ -1,14 +1,12 @@
 """The tables of results: the numbers of results.csv over seeds, arranged to be read."""
 
-import re
-
-from unlearn_jax.report.audit_names import AUDIT_METRICS, is_audit
+from unlearn_jax.metrics import catalogue
 from unlearn_jax.report.render.document import Cell, Table
 from unlearn_jax.report.tables.files import ReportError
-from unlearn_jax.report.tables.inputs import AVERAGED, POPULATION, ModelKey, Run
-from unlearn_jax.report.tables.names import SPEEDUP, Metric, describe, model_title
+from unlearn_jax.report.tables.inputs import ModelKey, Run
+from unlearn_jax.report.tables.names import Metric, describe, model_title
 from unlearn_jax.report.tables.origins import trace
-from unlearn_jax.report.tables.stats import Estimate, estimate_metric, timed_once
+from unlearn_jax.report.tables.stats import Estimate, estimate_metric
 
 NONE = Cell("–", sort=float("nan"))
 ROUGH = ("mean ± half the width of its 95 % interval (Student's t over seeds; of what is a mean "
@@ -42,11 +40,7 @@ def headline(run: Run, forget_set: str) -> Table:
 
 
 def headline_metrics(run: Run) -> list[str]:
-    alpha = f"{run.alpha:g}"
-    kind = "accuracy" if run.classification else "mae"
-    return [f"{kind}_test", f"{kind}_forget", f"{kind}_retain", "utility",
-            f"forgetting@{alpha}", f"forgetting_across@{alpha}", f"ceiling@{alpha}", f"F@{alpha}",
-            "images_vs_retrain", "wall_vs_retrain"]
+    return catalogue.columns(catalogue.HEADLINE, run.classification, run.alpha)
 
 
 def by_alpha(run: Run, forget_set: str) -> Table | None:
@@ -58,7 +52,7 @@ def by_alpha(run: Run, forget_set: str) -> Table | None:
     columns = [MODEL_COLUMN, EPOCHS_COLUMN]
     columns += [(f"α = {a}", f"Forgetting with α = {a}{unit}: "
                  "mean over D_f of exp(−|r − e| / α)") for a in alphas]
-    rows, plain = [], Metric("", "", "")
+    rows, plain = [], Metric()
     for model in run.models(forget_set):
         found = [_estimate(run, model, forget_set, f"forgetting@{a}") for a in alphas]
         if any(e is not None for e in found):
@@ -83,24 +77,24 @@ def by_alpha(run: Run, forget_set: str) -> Table | None:
 
 def averaged(run: Run, forget_set: str) -> Table | None:
     """The same numbers for the seeds' mean prediction; None where results.csv has none."""
-    names = [n for n in headline_metrics(run) if _present(run, forget_set, AVERAGED + n)]
+    names = [n for n in headline_metrics(run) if _present(run, forget_set, catalogue.AVERAGED + n)]
     if not names:
         return None
     models = [m for m in run.models(forget_set)
-              if any(len(run.values(m, forget_set, AVERAGED + n)) for n in names)]
+              if any(len(run.values(m, forget_set, catalogue.AVERAGED + n)) for n in names)]
     what = "class probabilities" if run.classification else "predictions"
     return _model_table(
         run, forget_set, names, models,
         f"Averaged prediction, forget set {forget_set}: the seeds' {what} are averaged first and "
         "the mean is measured as if it were one model. One value, so no interval. Metrics at "
         "other α and the remaining splits stand in summary.csv, with the prefix “averaged:”.",
-        prefix=AVERAGED)
+        prefix=catalogue.AVERAGED)
 
 
 def speedups(run: Run, forget_set: str) -> Table | None:
     """How many times cheaper than retraining SISA's deletion was; None where there is none."""
     names = [n for n in run.results.metric.unique().tolist()
-             if n.startswith(SPEEDUP) and _present(run, forget_set, n)]
+             if catalogue.shown_in(n, "speedups") and _present(run, forget_set, n)]
     if not names:
         return None
     models = [m for m in run.models(forget_set) if len(run.values(m, forget_set, names[0]))]
@@ -114,11 +108,8 @@ def others(run: Run, forget_set: str) -> Table | None:
     """Every metric that the headline and the table by alpha do not show."""
     shown = set(headline_metrics(run))
     rows = run.results[run.results.forget_set == forget_set]
-    names = [n for n in rows.metric.unique().tolist() if n not in shown
-             and not n.startswith((
-                 AVERAGED, POPULATION, "forgetting@", "forgetting_across@", "ceiling@", "F@",
-                 SPEEDUP))
-             and not is_audit(n)]
+    names = [n for n in rows.metric.unique().tolist()
+             if n not in shown and catalogue.shown_in(n, "further")]
     if not names:
         return None
     return _model_table(run, forget_set, names, run.models(forget_set),
@@ -129,10 +120,11 @@ def audits(run: Run, forget_set: str) -> list[Table]:
     """What attacks and distances say: a table of members' values, one of whole populations'."""
     rows = run.results[run.results.forget_set == forget_set]
     found = rows.metric.unique().tolist()
-    names = [n for pattern in AUDIT_METRICS for n in found if re.fullmatch(pattern, n)]
+    names = [n for record in catalogue.RECORDS if record.table == "audits"
+             for n in found if catalogue.find(n) is record]
     models = [m for m in run.models(forget_set) if m.method != "median"]
-    own = [n for n in names if not n.startswith(POPULATION)]
-    whole = [n for n in names if n.startswith(POPULATION)]
+    own = [n for n in names if not catalogue.has_no_seed(n)]
+    whole = [n for n in names if catalogue.has_no_seed(n)]
     captions = ((own, f"Audits, forget set {forget_set}: {ROUGH}. M_R's row is what is reached "
                       f"without any memory of D_f{NOT_W1 * ('w1_forget' in own)}. {ATTACKED}"
                       + (TPR if any(n.startswith("mia") for n in own) else "")),
@@ -156,7 +148,7 @@ def failures(run: Run) -> Table | None:
     for key, group in bad.groupby(identity, sort=False):
         method, forget_set, epochs, seed = key
         names = "every metric" if len(group) == totals[key] else ", ".join(group.metric)
-        who = "averaged prediction" if seed == -1 else str(seed)
+        who = "averaged prediction" if seed == catalogue.NO_SEED else str(seed)
         rows.append((Cell(model_title(run, ModelKey(method, epochs))), Cell(forget_set),
                      epochs_cell(epochs), Cell(who, sort=seed), Cell(names)))
     return Table(
@@ -206,7 +198,7 @@ def number(metric: Metric, e: Estimate | None, fixed: bool = False) -> Cell:
         return Cell("nan", "(n=0)", float("nan"))
     if e.infinite:
         return Cell(metric.infinite, f"in {e.infinite} of {e.n}", e.mean)
-    if fixed or timed_once(metric.name):
+    if fixed or catalogue.timed_once(metric.name):
         return Cell(metric.text(e.mean), "", e.mean)
     if not e.has_interval:
         return Cell(metric.text(e.mean), f"(n={e.n}, no interval)", e.mean)
@@ -222,7 +214,7 @@ def _model_table(run: Run, forget_set: str, names: list[str], models: list[Model
         for metric in metrics:
             # the ceiling is a property of M_R, and stands beside every Forgetting value
             source, name = model, prefix + metric.name
-            if metric.name.startswith("ceiling@") and model.method not in ("median", "retrain"):
+            if catalogue.of_reference(metric.name) and model.method not in ("median", "retrain"):
                 source, name = run.only(forget_set, "retrain"), metric.name
             cell = number(metric, _estimate(run, source, forget_set, name),
                           fixed=whole or bool(prefix) or model.method == "median")

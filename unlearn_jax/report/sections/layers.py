@@ -17,7 +17,7 @@ FILE = "layers.csv"
 KIND = "layers"
 _NUMBERS = ("to_original", "to_retrain", "norm", "floor")
 _COLUMNS = ("method", "forget_set", "epochs", "seed", "layer", *_NUMBERS)
-_SHARE = Metric("", "", "", 1, True)
+_SHARE = Metric(decimals=1, percent=True)
 _LINEAR = 1.0  # per cent, below which the scale of the picture is linear
 
 

@@ -13,8 +13,8 @@ from unlearn_jax.report.tables.stats import estimate
 FILE = "touched.csv"
 _COLUMNS = ("method", "forget_set", "epochs", "seed", "layer", "touched", "of")
 _MOST = 5  # layers per method
-_SHARE = Metric("", "", "", 1, True)
-_COUNT = Metric("", "", "", 1)
+_SHARE = Metric(decimals=1, percent=True)
+_COUNT = Metric(decimals=1)
 
 
 def section(run: Run, forget_set: str) -> Section | None:

@@ -110,7 +110,7 @@ def sets_with_gap(run: Run) -> list[str]:
 
 def on_model(run: Run, forget_set: str, model: ModelKey) -> str:
     """In words: where an unlearned model stands between M_O and M_R."""
-    metric, share = _metric(run), Metric("", "", "", 0, True)
+    metric, share = _metric(run), Metric(decimals=0, percent=True)
     each = gap(run, forget_set, model)
     name = model_symbol(model)
     if each.shift.n == 0:
@@ -157,7 +157,7 @@ def _standing(each: ErrorGap, ensemble: bool) -> str:
 
 def table(run: Run) -> Table | None:
     """All forget sets and unlearned models in one table; None if nothing was unlearned."""
-    metric, share = _metric(run), Metric("", "", "", 0, True)
+    metric, share = _metric(run), Metric(decimals=0, percent=True)
     what = "1 − accuracy" if run.classification else "the MAE"
     rows = []
     for forget_set in run.forget_sets:
@@ -201,8 +201,8 @@ def _marked(cell: Cell, difference: Estimate | None) -> Cell:
 
 def _metric(run: Run) -> Metric:
     if run.classification:
-        return Metric("", "points", "", 1, True)
-    return Metric("", run.unit, "", 2)
+        return Metric(header="points", decimals=1, percent=True)
+    return Metric(header=run.unit, decimals=2)
 
 
 def _on_use(run: Run, forget_set: str, original: ModelKey) -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from unlearn_jax.metrics import catalogue
 from unlearn_jax.report.tables.predictions import Prediction, read_prediction
 
-METRICS = ("ceiling@", "forgetting_across@")
 _MODEL = ["method", "forget_set", "epochs"]
 
 
@@ -27,7 +27,7 @@ def of_whole_runs(rows: pd.DataFrame) -> pd.DataFrame:
     own = single.groupby([*_MODEL, "run"]).seed.nunique()
     short = [tuple(key) for key in zip(*(rows[c] for c in (*_MODEL, "run")))]
     lacks = np.array([own.get(key, 0) < seeds.get(key[:-1], 0) for key in short], bool)
-    return rows[~(rows.metric.str.startswith(METRICS) & lacks)]
+    return rows[~(rows.metric.map(catalogue.over_pairs).astype(bool) & lacks)]
 
 
 def over_all_pairs(rows: pd.DataFrame, workdir: Path, classification: bool,
@@ -49,7 +49,7 @@ def over_all_pairs(rows: pd.DataFrame, workdir: Path, classification: bool,
     for (method, forget_set, epochs), mine in rows.groupby(_MODEL, sort=False):
         of_set = rows[rows.forget_set == forget_set]
         budgets = of_set.epochs[of_set.method == "retrain"].unique()
-        if (method == "median" or mine.metric.str.startswith(METRICS).any()
+        if (method == "median" or mine.metric.map(catalogue.over_pairs).any()
                 or mine.run.nunique() < 2 or len(budgets) != 1):
             continue
         own = _on_forget(workdir, method, forget_set, epochs, classification)
@@ -79,8 +79,8 @@ def _on_forget(workdir: Path, method: str, forget_set: str, epochs: str,
 
 
 def _alphas(metrics: pd.Series) -> list[str]:
-    found = metrics[metrics.str.startswith(("forgetting@", *METRICS))]
-    return found.str.partition("@")[2].unique().tolist()
+    found = [name for name in metrics.unique() if catalogue.shown_in(name, "alphas")]
+    return list(dict.fromkeys(name.partition("@")[2] for name in found))
 
 
 def forgetting_across(reference_MN: np.ndarray, evaluated_MN: np.ndarray, alpha: float,

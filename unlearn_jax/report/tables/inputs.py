@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from unlearn_jax.labels import find_class, find_range
+from unlearn_jax.metrics.catalogue import has_no_seed
 from unlearn_jax.report.tables.files import (
     ReportError,
     checked,
@@ -23,8 +24,6 @@ from unlearn_jax.report.tables.files import (
 from unlearn_jax.report.tables.predictions import Prediction, read_prediction
 
 TASKS = ("regression", "classification")
-AVERAGED = "averaged:"
-POPULATION = "population:"  # of all seeds together; seed -1, like AVERAGED
 REFERENCES = ("original", "retrain")  # what every verdict needs
 
 _RESULT_COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value")
@@ -115,7 +114,7 @@ class Run:
 
     @functools.cached_property
     def seeds(self) -> tuple[int, ...]:
-        whole = self.results.metric.str.startswith((AVERAGED, POPULATION))
+        whole = self.results.metric.map(has_no_seed).astype(bool)
         column = self.results.loc[~whole, "seed"]
         return tuple(sorted(column.unique().tolist()))
 
@@ -125,7 +124,7 @@ class Run:
 
     @functools.cached_property
     def _seeds(self) -> dict[tuple, tuple[int, ...]]:
-        own = self.results[~self.results.metric.str.startswith((AVERAGED, POPULATION))
+        own = self.results[~self.results.metric.map(has_no_seed).astype(bool)
                            & (self.results.method != "median")]
         return {key: tuple(sorted(column.unique().tolist())) for key, column in
                 own.groupby(["method", "epochs", "forget_set"])["seed"]}

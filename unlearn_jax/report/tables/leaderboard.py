@@ -12,11 +12,12 @@ import shlex
 import numpy as np
 import pandas as pd
 
+from unlearn_jax.metrics import catalogue
 from unlearn_jax.report.sections import verdict
 from unlearn_jax.report.tables import stats
 from unlearn_jax.report.tables.files import ReportError
 from unlearn_jax.report.tables.inputs import REFERENCES, ModelKey, Run
-from unlearn_jax.report.tables.names import Metric, describe
+from unlearn_jax.report.tables.names import Metric, describe, shown
 from unlearn_jax.report.tables.stats import Estimate, estimate, estimate_metric
 
 BASELINE = "ft"  # what every method is tested against
@@ -76,16 +77,9 @@ def boards(run: Run) -> tuple[Board, ...]:
 
 def metrics(run: Run) -> tuple[Metric, ...]:
     """The columns, from the one that ranks to what it cost."""
-    alpha, kind = f"{run.alpha:g}", "accuracy" if run.classification else "mae"
-    names = [f"F@{alpha}", "utility", f"forgetting@{alpha}", f"forgetting_across@{alpha}",
-             "gap_closed", f"{kind}_test", f"{kind}_forget", "images_vs_retrain", "wall_vs_retrain",
-             "flops_vs_retrain"]
-    return tuple(_GAP if n == "gap_closed" else describe(run, n) for n in names)
-
-
-_GAP = Metric("gap_closed", "gap closed (%)", "(M_e − M_O) / (M_R − M_O) of the error on D_f per "
-              "seed, in %: 0 is M_O, 100 is M_R; over the forget sets where a gap is established",
-              0, True)
+    names = catalogue.columns(catalogue.LEADERBOARD, run.classification, run.alpha)
+    gap = catalogue.GAP_CLOSED
+    return tuple(shown(run, gap, n) if n == gap.name else describe(run, n) for n in names)
 
 
 def ranked_by(run: Run) -> str:
@@ -133,16 +127,17 @@ def model(run: Run, method: str, forget_set: str) -> ModelKey:
 def by_seed(run: Run, method: str, forget_set: str, metric: str) -> pd.Series:
     """A metric's values by seed."""
     evaluated = model(run, method, forget_set)
-    if metric == "gap_closed":
+    if metric == catalogue.GAP_CLOSED.name:
         return verdict.share_closed(run, forget_set, evaluated)
     return run.values(evaluated, forget_set, measured(method, metric))
 
 
 def measured(method: str, metric: str) -> str:
     """What results.csv calls it: of M_R, Forgetting is the ceiling, and F the ceiling as well."""
-    if method == CEILING and metric.startswith(("forgetting@", "forgetting_across@", "F@")):
-        return "ceiling@" + metric.partition("@")[2]  # its utility is 1
-    return metric
+    record = catalogue.find(metric)
+    if method != CEILING or record is None or not record.for_reference:
+        return metric
+    return record.for_reference.format(**catalogue.parameters(record, metric))
 
 
 def _board(run: Run, forget_sets: tuple[str, ...], name: str) -> Board:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unlearn_jax.metrics import catalogue
 from unlearn_jax.report.tables import across, inputs
 from unlearn_jax.report.tables.files import ReportError, checked, read_arrays, read_csv
 from unlearn_jax.report.tables.predictions import parse_prediction_name
@@ -32,8 +33,6 @@ _TABLES = {"history.csv": ("stage", ["stage", "forget_set", "seed", "epoch"]),
 _DATA = ("dropped.csv", "labels.csv")
 # About one run alone: its choice among its own trials, its own samples.
 _LEFT_OUT = ("trials.csv", "explain.csv", "channels.csv", "explanations", "sisa_history.csv")
-# A clock tells each run something else of the same models.
-_CLOCK = ("wall", "sisa_speedup_measured_wall")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,14 +142,14 @@ def _results(sources: Sequence[MergedRun]) -> pd.DataFrame:
     merged = pd.concat(tables, ignore_index=True).fillna("")
     # A clock is a run's own, and so are the other seeds' M_Rs that a model is held against: the
     # first one stands, of what is over pairs if it has all seeds.
-    own = merged.metric.str.startswith((*_CLOCK, *across.METRICS)) | (
-        (merged.method == "retrain") & (merged.metric == "w1_forget"))
+    own = (merged.metric.map(catalogue.timed_once) | merged.metric.map(catalogue.over_pairs)
+           | (merged.method == "retrain") & merged.metric.map(catalogue.reference_apart))
     compared = merged[merged.duplicated(_IDENTITY, keep=False) & ~own]
     spread = compared.assign(value=compared.value.astype(float)).groupby(_IDENTITY).value
     differs = spread.transform(lambda v: float(not np.allclose(v, v.iloc[0], rtol=1e-6,
                                                                equal_nan=True))) == 1
     # Of all seeds of a run together: of several sets of seeds there is none.
-    whole = compared.metric.str.startswith((inputs.AVERAGED, inputs.POPULATION))
+    whole = compared.metric.map(catalogue.has_no_seed).astype(bool)
     merged = merged.drop(index=compared.index[differs & whole])
     if (differs & ~whole).any():
         raise ReportError(_disagreement(compared, compared[differs & ~whole]))

@@ -2,8 +2,10 @@
 
 import dataclasses
 import re
+import string
+from collections.abc import Callable
 
-from unlearn_jax.report.audit_names import AUDIT_METRICS
+from unlearn_jax.metrics import catalogue
 from unlearn_jax.report.tables.files import field
 from unlearn_jax.report.tables.inputs import ModelKey, Run
 
@@ -21,7 +23,6 @@ _TITLES = {
 # plural.
 SYMBOL = re.compile(r"\b([MD])_([A-Z0-9]+(?:[_+-]+[A-Z0-9]+)*|[a-z]+)(s?)(?!\w)")
 ENSEMBLES = ("sisa_original", "sisa")  # trained on their own: they do not start from M_O
-SPEEDUP = "sisa_speedup_"
 SPLIT_NAMES = {
     "test": "the test set",
     "forget": "D_f, the forget set (training and validation samples that are to be forgotten)",
@@ -30,22 +31,22 @@ SPLIT_NAMES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Metric:
-    """How a metric is shown.
+    """How a metric of a run is shown, or any other number.
 
     Attributes:
-      name: as in results.csv.
-      header: column title.
+      name: as in results.csv; '': it is not of results.csv.
+      header: column title, with the unit.
       definition: formula, unit and how to read it.
       decimals: digits after the point.
       percent: whether the value is shown times 100.
       infinite: what stands for an infinite value.
     """
 
-    name: str
-    header: str
-    definition: str
+    name: str = ""
+    header: str = ""
+    definition: str = ""
     decimals: int = 3
     percent: bool = False
     infinite: str = "∞"
@@ -77,51 +78,24 @@ def model_symbol(model: ModelKey) -> str:
 
 def describe(run: Run, name: str) -> Metric:
     """How a metric of results.csv is shown; one it does not know is shown under its own name."""
-    unit, error = run.unit, _error_formula(run)
-    if match := re.fullmatch(r"mae_(\w+)", name):
-        return Metric(name, f"MAE {match[1]} ({unit})",
-                      f"mean of |predicted − true| over {_split(match[1])}, in {unit}; "
-                      "lower is closer to the truth", 2)
-    if match := re.fullmatch(r"accuracy_(\w+)@(.+)", name):
-        return Metric(name, f"within ±{match[2]} {match[1]} (%)",
-                      f"share of {_split(match[1])} with |predicted − true| ≤ {match[2]} {unit}, "
-                      "in %", 1, True)
-    if match := re.fullmatch(r"accuracy_(\w+)", name):
-        return Metric(name, f"accuracy {match[1]} (%)",
-                      f"share of {_split(match[1])} whose largest output is the true class, in %",
-                      1, True)
-    if match := re.fullmatch(r"error_(\w+)", name):
-        return Metric(name, f"1 − p {match[1]}",
-                      f"mean of 1 − p(true class) over {_split(match[1])}")
-    if match := re.fullmatch(r"forgetting@(.+)", name):
-        return Metric(name, f"Forgetting@{match[1]}",
-                      f"mean over D_f of exp(−|r − e| / α) with α = {match[1]}{_alpha_unit(run)}, "
-                      f"where r and e are {error} of M_R and of the model on the same sample; "
-                      "1: errs exactly as M_R. M_R of the same seed: both grew from the same "
-                      "initial weights, and may agree more than M_Rs of two seeds do")
-    if match := re.fullmatch(r"forgetting_across@(.+)", name):
-        return Metric(name, f"Forgetting@{match[1]} across seeds",
-                      f"the same mean (α = {match[1]}{_alpha_unit(run)}) against the M_Rs of every "
-                      f"other seed, which {start_of_others(run)}: to be compared with the "
-                      "ceiling. Interval: jackknife over seeds, from three on")
-    if match := re.fullmatch(r"ceiling@(.+)", name):
-        return Metric(name, f"ceiling@{match[1]}",
-                      f"the same mean (α = {match[1]}{_alpha_unit(run)}) for M_R against the M_R "
-                      f"of every other seed, which {start_of_others(run)}: what a perfect method "
-                      "reaches across seeds, given the noise of training. No "
-                      "bound of Forgetting against the M_R of the same seed. Interval: jackknife "
-                      "over seeds, from three on")
-    if match := re.fullmatch(r"F@(.+)", name):
-        return Metric(name, f"F@{match[1]}", f"utility × Forgetting@{match[1]}")
-    for pattern, (header, definition, decimals, percent) in AUDIT_METRICS.items():
-        if match := re.fullmatch(pattern, name):
-            found = Metric(name, match.expand(header), match.expand(definition), decimals, percent)
-            if name != "relearn_epochs":
-                return found
-            return dataclasses.replace(found, infinite=_longer(run))
-    if name in _fixed(run):
-        return Metric(name, *_fixed(run)[name])
-    return Metric(name, name, f"the metric {name!r} of results.csv")
+    record = catalogue.find(name)
+    if record is None:
+        return Metric(name=name, header=name, definition=f"the metric {name!r} of results.csv")
+    return shown(run, record, name)
+
+
+def shown(run: Run, record: catalogue.MetricRecord, name: str) -> Metric:
+    """How a metric that a record is of is shown."""
+    parameters = catalogue.parameters(record, name)
+
+    def filled(text: str) -> str:
+        words = [word for _, word, _, _ in string.Formatter().parse(text) if word]
+        return text.format(**{word: parameters[word] if word in parameters
+                              else _WORDS[word](run, parameters) for word in words})
+
+    return Metric(name=name, header=filled(record.title + f" ({record.unit})" * bool(record.unit)),
+                  definition=filled(record.definition), decimals=record.decimals,
+                  percent=record.percent, infinite=filled(record.infinite))
 
 
 def pretrained(run: Run) -> str:
@@ -146,44 +120,10 @@ def _longer(run: Run) -> str:
     return f"> {made.pop()}" if len(made) == 1 else "∞"
 
 
-def _fixed(run: Run) -> dict[str, tuple]:
-    utility = ("accuracy_test(M_e) / accuracy_test(M_R), M_e being the model of the row"
-               if run.classification else
-               "MAE_test(M_R) / MAE_test(M_e), M_e being the model of the row")
-    return {
-        "utility": ("utility", f"{utility}; above 1: better on the test set than M_R"),
-        "images_vs_retrain": ("images (% of M_R)", "images trained on (each epoch counts, and so "
-                              "do passes of preparation), in % of those of M_R with the same seed. "
-                              "A further pass of the same image through a teacher is not counted: "
-                              "FLOPs do", 1, True),
-        "flops_vs_retrain": ("FLOPs (% of M_R)", "floating-point operations of preparation and "
-                             "steps, in % of those of M_R with the same seed", 1, True),
-        "flops": ("FLOPs", "floating-point operations of preparation and steps", 0),
-        "wall_vs_retrain": ("time (% of M_R)", "training time, in % of that of M_R with the same "
-                            "seed; timed once for all seeds together, so no interval", 1, True),
-        "images": ("images", "images trained on, each epoch counted", 0),
-        "steps": ("steps", "updates of the weights, those of other models in preparation "
-                  "included", 0),
-        "steps_vs_retrain": ("steps (% of M_R)", "updates of the weights, those of other models "
-                             "in preparation included, in % of those of M_R with the same seed", 1,
-                             True),
-        "wall_seconds": ("time (s)", "training time in seconds: the member's share of its "
-                         "population, compilation excluded; timed once, so no interval", 1),
-        "epochs_trained": ("epochs trained", "epochs behind the weights that were kept", 1),
-        f"{SPEEDUP}measured_wall": (
-            "measured, time", "training time of M_R over that of the deletion, compilation "
-            "excluded; the times are of different runs if a model came from the store, and timed "
-            "once for all seeds, so no interval", 2),
-        f"{SPEEDUP}measured_images": (
-            "measured, images", "images that M_R trained on over those that the deletion trained "
-            "on again", 2),
-        f"{SPEEDUP}expected": (
-            "expected", "by counting: the images that M_R is to train on, over the mean of those "
-            "that deleting as many samples trains on again, over all choices of the samples", 2),
-        f"{SPEEDUP}nominal": (
-            "nominal", "(R + 1) · S, with R slices in each of S shards, as the reference study "
-            "gives it; it counts checkpoints and not images, and knows no forget set", 1),
-    }
+def _utility(run: Run) -> str:
+    return ("accuracy_test(M_e) / accuracy_test(M_R), M_e being the model of the row"
+            if run.classification else
+            "MAE_test(M_R) / MAE_test(M_e), M_e being the model of the row")
 
 
 def _error_formula(run: Run) -> str:
@@ -196,3 +136,15 @@ def _alpha_unit(run: Run) -> str:
 
 def _split(split: str) -> str:
     return SPLIT_NAMES.get(split, f"the samples of {split!r}")
+
+
+# Words of the run that records may use; made only where they are, as a run may lack what one needs.
+_WORDS: dict[str, Callable[[Run, dict[str, str]], str]] = {
+    "unit": lambda run, _: run.unit,
+    "split": lambda _, parameters: _split(parameters["SPLIT"]),
+    "errors": lambda run, _: _error_formula(run),
+    "alpha_unit": lambda run, _: _alpha_unit(run),
+    "others": lambda run, _: start_of_others(run),
+    "utility": lambda run, _: _utility(run),
+    "longer": lambda run, _: _longer(run),
+}

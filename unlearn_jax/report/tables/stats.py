@@ -7,11 +7,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from unlearn_jax.metrics.catalogue import over_pairs, timed_once
+
 CONFIDENCE = 0.95
-# Metrics whose value of a seed is its mean over pairs with the other seeds.
-_OVER_PAIRS = ("ceiling@", "forgetting_across@")
-# Times are taken once for a whole population: each of its seeds has an equal share.
-_TIMED_ONCE = ("wall_", "sisa_speedup_measured_wall")
 GROUP = ["method", "forget_set", "epochs", "metric"]
 
 
@@ -114,12 +112,7 @@ def pseudo_values(values):
 
 def independent(metric: str, values):
     """Values of a metric by seed, as an interval or a test may take them for independent."""
-    return pseudo_values(values) if metric.startswith(_OVER_PAIRS) else values
-
-
-def timed_once(metric: str) -> bool:
-    """Whether the seeds' values of a metric of results.csv are shares of one measurement."""
-    return metric.startswith(_TIMED_ONCE)
+    return pseudo_values(values) if over_pairs(metric) else values
 
 
 def estimate_metric(metric: str, values) -> Estimate:
@@ -129,7 +122,7 @@ def estimate_metric(metric: str, values) -> Estimate:
     """
     if timed_once(metric):
         return dataclasses.replace(estimate(values), std=math.nan, low=math.nan, high=math.nan)
-    return (estimate_pairs if metric.startswith(_OVER_PAIRS) else estimate)(values)
+    return (estimate_pairs if over_pairs(metric) else estimate)(values)
 
 
 def paired_p(differences) -> float:

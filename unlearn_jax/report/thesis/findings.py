@@ -16,8 +16,8 @@ from unlearn_jax.report.thesis.tables import chosen_epochs, column_title
 
 _FORGETTING = f"forgetting@{ALPHA:g}"
 _ACROSS = f"forgetting_across@{ALPHA:g}"
-_YEARS = Metric("", "", "", 1)
-_SHARE = Metric("", "", "", 1, True)
+_YEARS = Metric(decimals=1)
+_SHARE = Metric(decimals=1, percent=True)
 
 
 def all_pairs_forgetting(reference_N: np.ndarray, evaluated_N: np.ndarray, labels_N: np.ndarray,
@@ -139,7 +139,7 @@ def _pairs(run: Run) -> tuple[Block, ...]:
 
 
 def _ceiling(run: Run) -> Table:
-    metric, share = describe(run, _ACROSS), Metric("", "", "", 0, True)
+    metric, share = describe(run, _ACROSS), Metric(decimals=0, percent=True)
     rows = []
     for name in run.forget_sets:
         top = run.values(run.only(name, "retrain"), name, f"ceiling@{ALPHA:g}")

@@ -17,7 +17,7 @@ from unlearn_jax.report.thesis.verdicts import ABSENT, FAILS, HOLDS, OPEN, Verdi
 from unlearn_jax.system import disk
 
 FOLDER = "tables"
-_CHANGE = Metric("", "", "", 3)
+_CHANGE = Metric(decimals=3)
 
 
 def section(run: Run) -> Section:

@@ -6,9 +6,10 @@ import functools
 import numpy as np
 import pandas as pd
 
+from unlearn_jax.metrics import catalogue
 from unlearn_jax.report.render.document import Cell, Table
 from unlearn_jax.report.sections import headline
-from unlearn_jax.report.tables.inputs import AVERAGED, ModelKey, Run
+from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import Metric, describe, start_of_others, symbol
 from unlearn_jax.report.tables.origins import trace
 from unlearn_jax.report.tables.stats import Estimate, estimate_metric
@@ -95,7 +96,7 @@ def entry(run: Run, table: int, method: str, epochs: int, forget_set: str, metri
     """The value of a table at one place."""
     model = (run.only(forget_set, method) if method in ("original", "retrain")
              else ModelKey(method, epochs)) or ModelKey(method, 0)
-    averaged = run.values(model, forget_set, AVERAGED + metric)
+    averaged = run.values(model, forget_set, catalogue.AVERAGED + metric)
     return Entry(model, forget_set, metric,
                  printed(table, study_model(run, method), epochs, forget_set, metric),
                  estimate_metric(metric, run.values(model, forget_set, metric)),

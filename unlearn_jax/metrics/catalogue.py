@@ -1,0 +1,318 @@
+"""Every metric of results.csv: one record each says how it is averaged, named and shown.
+
+A new metric is a function that yields its values and a record here. An audit's function stands
+in `audits.py`, and its records name it. This file imports no JAX: the config's checks and the
+report read it.
+
+A name holds its parameters in capitals (`forgetting@ALPHA`). Titles, units and definitions may
+use them in braces, and words of the run (`report/tables/names.py` lists those) in small letters.
+"""
+
+import dataclasses
+import functools
+import re
+from typing import Literal
+
+AVERAGED = "averaged:"  # before the name: the metric of the seeds' mean prediction
+POPULATION = "population:"  # begins the name of what only all seeds together have
+NO_SEED = -1  # in the column seed of both
+# What a parameter in a name may be.
+_PARAMETERS = {"SPLIT": "[A-Za-z0-9]+", "ALPHA": ".+", "WITHIN": ".+", "RATE": ".+",
+               "END": "low|high"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MetricRecord:
+    """What is known of a metric, whatever the run.
+
+    Attributes:
+      name: as in results.csv, its parameters in capitals.
+      title: of a column, without the unit.
+      unit: behind the title, in brackets; '': none is shown.
+      definition: formula and how to read it.
+      better: which values are; 'M_R': those near M_R's; '': neither.
+      decimals: digits after the point.
+      percent: whether the value is shown times 100.
+      infinite: what stands for an infinite value.
+      over: what the value of a seed is. 'seeds': its own; 'pairs': the mean over its pairs with
+        the other seeds; 'clock': its equal share of a time that was taken once for all seeds.
+      averaged: whether the seeds' mean prediction has the metric, too.
+      table: where the report shows it. `HEADLINE` and `LEADERBOARD` show some besides.
+      audit: the audit that yields it; '': another part of the run does.
+      of_reference: M_R alone has it, and it stands in the rows of all models.
+      for_reference: the metric that stands for this one in the leaderboard's row of M_R.
+      reference_apart: M_R's value is against the M_R of another seed of the run.
+    """
+
+    name: str
+    title: str
+    unit: str = ""
+    definition: str
+    better: Literal["higher", "lower", "M_R", ""] = ""
+    decimals: int = 3
+    percent: bool = False
+    infinite: str = "∞"
+    over: Literal["seeds", "pairs", "clock"] = "seeds"
+    averaged: bool = True
+    table: Literal["further", "alphas", "speedups", "audits"] = "further"
+    audit: str = ""
+    of_reference: bool = False
+    for_reference: str = ""
+    reference_apart: bool = False
+
+
+_cost = functools.partial(MetricRecord, better="lower", averaged=False)
+_alpha = functools.partial(MetricRecord, better="higher", table="alphas")
+_speedup = functools.partial(MetricRecord, better="higher", table="speedups", decimals=2)
+_audit = functools.partial(MetricRecord, better="M_R", table="audits")
+_share = functools.partial(_audit, unit="%", decimals=1, percent=True)
+
+RECORDS: tuple[MetricRecord, ...] = (
+    MetricRecord(
+        name="mae_SPLIT", title="MAE {SPLIT}", unit="{unit}", better="lower", decimals=2,
+        definition="mean of |predicted − true| over {split}, in {unit}; lower is closer to the "
+        "truth"),
+    MetricRecord(
+        name="accuracy_SPLIT@WITHIN", title="within ±{WITHIN} {SPLIT}", unit="%",
+        better="higher", decimals=1, percent=True,
+        definition="share of {split} with |predicted − true| ≤ {WITHIN} {unit}, in %"),
+    MetricRecord(
+        name="accuracy_SPLIT", title="accuracy {SPLIT}", unit="%", better="higher", decimals=1,
+        percent=True,
+        definition="share of {split} whose largest output is the true class, in %"),
+    MetricRecord(
+        name="error_SPLIT", title="1 − p {SPLIT}", better="lower",
+        definition="mean of 1 − p(true class) over {split}"),
+    MetricRecord(
+        name="utility", title="utility", better="higher",
+        definition="{utility}; above 1: better on the test set than M_R"),
+    _alpha(name="forgetting@ALPHA", title="Forgetting@{ALPHA}", for_reference="ceiling@{ALPHA}",
+           definition="mean over D_f of exp(−|r − e| / α) with α = {ALPHA}{alpha_unit}, where r "
+           "and e are {errors} of M_R and of the model on the same sample; 1: errs exactly as M_R. "
+           "M_R of the same seed: both grew from the same initial weights, and may agree more than "
+           "M_Rs of two seeds do"),
+    _alpha(name="forgetting_across@ALPHA", title="Forgetting@{ALPHA} across seeds", over="pairs",
+           for_reference="ceiling@{ALPHA}",
+           definition="the same mean (α = {ALPHA}{alpha_unit}) against the M_Rs of every other "
+           "seed, which {others}: to be compared with the ceiling. Interval: jackknife over "
+           "seeds, from three on"),
+    _alpha(name="ceiling@ALPHA", title="ceiling@{ALPHA}", over="pairs", of_reference=True,
+           definition="the same mean (α = {ALPHA}{alpha_unit}) for M_R against the M_R of every "
+           "other seed, which {others}: what a perfect method reaches across seeds, given the "
+           "noise of training. No bound of Forgetting against the M_R of the same seed. Interval: "
+           "jackknife over seeds, from three on"),
+    _alpha(name="F@ALPHA", title="F@{ALPHA}", for_reference="ceiling@{ALPHA}",  # M_R's utility is 1
+           definition="utility × Forgetting@{ALPHA}"),
+    _cost(name="images", title="images", decimals=0,
+          definition="images trained on, each epoch counted"),
+    _cost(name="wall_seconds", title="time", unit="s", decimals=1, over="clock",
+          definition="training time in seconds: the member's share of its population, compilation "
+          "excluded; timed once, so no interval"),
+    _cost(name="flops", title="FLOPs", decimals=0,
+          definition="floating-point operations of preparation and steps"),
+    _cost(name="steps", title="steps", decimals=0,
+          definition="updates of the weights, those of other models in preparation included"),
+    _cost(name="epochs_trained", title="epochs trained", decimals=1,
+          definition="epochs behind the weights that were kept"),
+    _cost(name="images_vs_retrain", title="images", unit="% of M_R", decimals=1, percent=True,
+          definition="images trained on (each epoch counts, and so do passes of preparation), in % "
+          "of those of M_R with the same seed. A further pass of the same image through a teacher "
+          "is not counted: FLOPs do"),
+    _cost(name="wall_vs_retrain", title="time", unit="% of M_R", decimals=1, percent=True,
+          over="clock",
+          definition="training time, in % of that of M_R with the same seed; timed once for all "
+          "seeds together, so no interval"),
+    _cost(name="flops_vs_retrain", title="FLOPs", unit="% of M_R", decimals=1, percent=True,
+          definition="floating-point operations of preparation and steps, in % of those of M_R "
+          "with the same seed"),
+    _cost(name="steps_vs_retrain", title="steps", unit="% of M_R", decimals=1, percent=True,
+          definition="updates of the weights, those of other models in preparation included, in % "
+          "of those of M_R with the same seed"),
+    _speedup(name="sisa_speedup_measured_wall", title="measured, time", over="clock",
+             definition="training time of M_R over that of the deletion, compilation excluded; "
+             "the times are of different runs if a model came from the store, and timed once for "
+             "all seeds, so no interval"),
+    _speedup(name="sisa_speedup_measured_images", title="measured, images",
+             definition="images that M_R trained on over those that the deletion trained on again"),
+    _speedup(name="sisa_speedup_expected", title="expected",
+             definition="by counting: the images that M_R is to train on, over the mean of those "
+             "that deleting as many samples trains on again, over all choices of the samples"),
+    _speedup(name="sisa_speedup_nominal", title="nominal", decimals=1,
+             definition="(R + 1) · S, with R slices in each of S shards, as the reference study "
+             "gives it; it counts checkpoints and not images, and knows no forget set"),
+    _audit(name="mia_auc", title="MIA AUC", audit="mia",
+           definition="chance that a training sample of D_f has a lower loss than a test sample of "
+           "its kind; 0.5: an attack on the loss learns nothing. M_R's value is what is reached "
+           "without any memory of D_f"),
+    _share(name="mia_accuracy", title="MIA accuracy", audit="mia",
+           definition="share of samples that the best threshold on the loss tells right, "
+           "cross-validated, those of D_f and of the test set weighing the same"),
+    _share(name="mia_tpr@RATE", title="MIA TPR@{RATE}", audit="mia",
+           definition="share of D_f's training samples recognised where at most a share of {RATE} "
+           "of the test samples is taken for D_f"),
+    _audit(name="mia_logistic_auc", title="logistic MIA AUC", audit="mia",
+           definition="the same attack by logistic regression, AUC over held-out folds"),
+    _share(name="mia_logistic_accuracy", title="logistic MIA accuracy", audit="mia",
+           definition="accuracy of logistic regression on held-out folds"),
+    _share(name="mia_logistic_tpr@RATE", title="logistic MIA TPR@{RATE}", audit="mia",
+           definition="TPR of logistic regression"),
+    _share(name="population:lira_accuracy", title="U-LiRA", audit="lira",
+           definition="share of models that a likelihood-ratio attack tells right, half of the "
+           "unlearned from the retrained of the other seeds, mean over D_f and over random halves; "
+           "50: they cannot be told apart. In M_R's row the attack is on M_Rs of some seeds "
+           "against those of others"),
+    _share(name="population:lira_accuracy_worst", title="U-LiRA, largest", audit="lira",
+           definition="the largest of the same values of single samples, mean over random halves. "
+           "A maximum of many noisy values is far above 50 by chance alone, the more so the fewer "
+           "the models: to be read beside M_R's, never by itself"),
+    _audit(name="population:challenge_quality", title="forgetting quality", audit="challenge",
+           better="higher", decimals=4,
+           definition="of the 2023 challenge: mean of 2 / 2^n over D_f, n from the ε of the best "
+           "attack; higher is better, and the perfect value stands in M_R's row"),
+    _audit(name="population:challenge_quality_END", title="quality, {END}", audit="challenge",
+           better="higher", decimals=4,
+           definition="{END} end of its 95 % interval over models (bootstrap)"),
+    _audit(name="population:challenge_quality_halves", title="quality, M_R against M_R",
+           audit="challenge", better="", decimals=4,
+           definition="forgetting quality of one half of the retrained models against the other"),
+    _audit(name="population:challenge_quality_perfect", title="quality, perfect",
+           audit="challenge", better="", decimals=4,
+           definition="what unlearned models get that are as good as retrained ones, for this "
+           "number of models"),
+    _audit(name="population:challenge_epsilon_median", title="ε, median", unit="nats",
+           audit="challenge", better="lower", decimals=2,
+           definition="of the best attack, over D_f"),
+    _audit(name="population:challenge_score", title="challenge score", audit="challenge",
+           better="higher", decimals=4,
+           definition="quality × utility ratios on D_r and test; 0 where unlearning takes over "
+           "20 % of retraining's time"),
+    _audit(name="population:challenge_accepted", title="within 20 % of the time",
+           audit="challenge", better="higher", decimals=0, definition="1: yes"),
+    _audit(name="w1_forget", title="W1 on D_f", audit="distances", better="lower",
+           reference_apart=True,
+           definition="Wasserstein-1 distance between the outputs on D_f of the model and of M_R "
+           "with the same seed, which grew from the same weights. Of M_R: with that of another "
+           "seed, so that models may be nearer to M_R than it is without having forgotten"),
+    _audit(name="population:w1", title="W1 over models", audit="distances",
+           definition="Wasserstein-1 distance between what half of the models and the M_Rs of the "
+           "other seeds say of a sample, mean over D_f and over random halves (of M_R: M_Rs of "
+           "some seeds and of others). The fewer the models, the larger: to be read beside M_R's"),
+    _audit(name="population:js", title="JS", unit="nats", audit="distances",
+           definition="Jensen–Shannon divergence of the same"),
+    _audit(name="population:klom", title="KLoM", unit="nats", audit="distances",
+           definition="KL divergence of margins, the same"),
+    _audit(name="confusion_SPLIT", title="confusion {SPLIT}", audit="confusion",
+           definition="share of the two groups' samples that are taken for the other group; for "
+           "regression, predicted within its range"),
+    _audit(name="confusion_nearer_SPLIT", title="nearer to the wrong group, {SPLIT}",
+           audit="confusion",
+           definition="share of the two groups' samples whose predicted label is nearer to the "
+           "other group's range than to their own. A model that was taught both answers with "
+           "something between them, which may lie in neither range"),
+    _audit(name="injection_effect", title="effect of the patch", audit="injection",
+           definition="change of the outputs on test images when the injected patch is stamped on "
+           "them"),
+    _audit(name="ain", title="AIN", decimals=2,
+           definition="anamnesis index: epochs to relearn D_f, over those of M_R; 1: like a model "
+           "that never saw it, near 0: it had only hidden it. “–” where it is not known for every "
+           "seed, as some loss did not come down in the epochs made, or neither the model nor M_R "
+           "had anything to relearn, their losses being at M_O's from the start: then the bounds "
+           "beside it say what is known"),
+    _audit(name="ain_low", title="AIN, at least", decimals=2,
+           definition="lower bound of the anamnesis index, a loss that did not come down in the "
+           "epochs made counting as one that needs one epoch more; 0 where that is M_R's, and "
+           "where neither had anything to relearn"),
+    _audit(name="ain_high", title="AIN, at most", decimals=2,
+           definition="upper bound of the anamnesis index; infinite where the model's loss did not "
+           "come down in the epochs made, or M_R had nothing to relearn"),
+    _audit(name="relearn_epochs", title="epochs to relearn", decimals=1, infinite="{longer}",
+           definition="epochs of training on D_f until the loss on its training samples is within "
+           "5 % of M_O's. Where that took longer than the epochs made in some seeds, the cell says "
+           "in how many; there is no mean"),
+    _audit(name="relearn_censored", title="not relearned", unit="% of seeds", decimals=0,
+           percent=True,
+           definition="share of seeds whose loss did not come down to M_O's in the epochs made"),
+)
+
+# Audits by name, as `eval.audits` may list them.
+AUDITS = tuple(dict.fromkeys(record.audit for record in RECORDS if record.audit))
+
+# Columns of the two tables of chosen metrics, from left to right. {kind}: accuracy or mae.
+HEADLINE = ("{kind}_test", "{kind}_forget", "{kind}_retain", "utility", "forgetting@{alpha:g}",
+            "forgetting_across@{alpha:g}", "ceiling@{alpha:g}", "F@{alpha:g}", "images_vs_retrain",
+            "wall_vs_retrain")
+# The leaderboard computes the gap closed from errors on D_f; results.csv does not have it.
+GAP_CLOSED = MetricRecord(
+    name="gap_closed", title="gap closed", unit="%", better="higher", decimals=0, percent=True,
+    definition="(M_e − M_O) / (M_R − M_O) of the error on D_f per seed, in %: 0 is M_O, 100 is "
+    "M_R; over the forget sets where a gap is established")
+LEADERBOARD = ("F@{alpha:g}", "utility", "forgetting@{alpha:g}", "forgetting_across@{alpha:g}",
+               GAP_CLOSED.name, "{kind}_test", "{kind}_forget", "images_vs_retrain",
+               "wall_vs_retrain", "flops_vs_retrain")
+
+
+def columns(table: tuple[str, ...], classification: bool, alpha: float) -> list[str]:
+    """The names of `HEADLINE` or `LEADERBOARD` as results.csv has them."""
+    kind = "accuracy" if classification else "mae"
+    return [name.format(kind=kind, alpha=alpha) for name in table]
+
+
+@functools.cache
+def find(name: str) -> MetricRecord | None:
+    """The record of a metric of results.csv; None: it has none, as `averaged:` ones."""
+    return next((record for record in RECORDS if _pattern(record.name).fullmatch(name)), None)
+
+
+def parameters(record: MetricRecord, name: str) -> dict[str, str]:
+    """What stands for the capitals of the record's name in that of a metric that it is of."""
+    return _pattern(record.name).fullmatch(name).groupdict()
+
+
+def has_no_seed(name: str) -> bool:
+    """Whether the value is of all seeds together."""
+    return name.startswith((AVERAGED, POPULATION))
+
+
+def over_pairs(name: str) -> bool:
+    """Whether a seed's value is the mean over its pairs with the other seeds."""
+    return _is(name, "over", "pairs")
+
+
+def reference_apart(name: str) -> bool:
+    """Whether M_R's value is against the M_R of another seed of the run."""
+    return _is(name, "reference_apart", True)
+
+
+def of_reference(name: str) -> bool:
+    """Whether M_R alone has the metric."""
+    return _is(name, "of_reference", True)
+
+
+def is_averaged(name: str) -> bool:
+    """Whether the seeds' mean prediction has the metric, too."""
+    return _is(name, "averaged", True)
+
+
+def timed_once(name: str) -> bool:
+    """Whether the seeds' values are shares of one measurement."""
+    return _is(name, "over", "clock")
+
+
+def shown_in(name: str, table: str) -> bool:
+    """Whether the report shows a metric in a table; one without a record is a further measure."""
+    if not has_no_seed(name) and find(name) is None:
+        return table == "further"
+    return _is(name, "table", table)
+
+
+def _is(name: str, attribute: str, value: str | bool) -> bool:
+    record = find(name)
+    return record is not None and getattr(record, attribute) == value
+
+
+@functools.cache
+def _pattern(name: str) -> re.Pattern:
+    """Of a record's name."""
+    parts = re.split(f"({'|'.join(_PARAMETERS)})", name)
+    return re.compile("".join(f"(?P<{part}>{_PARAMETERS[part]})" if part in _PARAMETERS
+                              else re.escape(part) for part in parts))
