@@ -4,6 +4,7 @@ Topics: methods, metrics, audits, networks, data, configs.
 """
 
 import ast
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from unlearn_jax.commandline import CONFIGS
 from unlearn_jax.data import SOURCES
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import METHODS
+from unlearn_jax.metrics import catalogue
 from unlearn_jax.startup import run
 
 
@@ -21,6 +23,21 @@ def methods() -> dict[str, str]:
     """Values of `--config.unlearn.method`."""
     folder = Path(__file__).with_name("methods")
     return {name: first_line(folder / f"{name}.py") for name in METHODS}
+
+
+def metrics() -> dict[str, str]:
+    """Values of the column `metric` of results.csv, parameters in capitals."""
+    return {record.name: _without_words_of_a_run(record) for record in catalogue.RECORDS}
+
+
+def _without_words_of_a_run(record: catalogue.MetricRecord) -> str:
+    """Title and definition; the title alone where the definition needs a run to be written."""
+    text = f"{record.title}: {record.definition}"
+    if set(re.findall(r"\{(\w+)\}", text)) - {"SPLIT", "ALPHA", "WITHIN", "RATE", "END", "split",
+                                               "unit"}:
+        text = record.title
+    return re.sub(r"\{(\w+)\}", lambda part: {"unit": "label units"}.get(
+        part[1], part[1].upper()), text)
 
 
 def audits() -> dict[str, str]:
@@ -50,7 +67,8 @@ def configs() -> dict[str, str]:
 
 
 TOPICS: dict[str, Callable[[], dict[str, str]]] = {
-    "methods": methods, "audits": audits, "networks": networks, "data": data, "configs": configs,
+    "methods": methods, "metrics": metrics, "audits": audits, "networks": networks, "data": data,
+    "configs": configs,
 }
 
 
