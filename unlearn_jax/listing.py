@@ -25,19 +25,20 @@ def methods() -> dict[str, str]:
     return {name: first_line(folder / f"{name}.py") for name in METHODS}
 
 
+# What stands for words that a report takes from its run (`report/tables/names.py`).
+_WORDS_OF_A_RUN = {
+    "split": "SPLIT", "unit": "label units", "alpha_unit": " label units",
+    "errors": "the errors", "others": "start from other weights",
+    "utility": "MAE of M_R / MAE of the model, or accuracy of the model / accuracy of M_R",
+}
+
+
 def metrics() -> dict[str, str]:
     """Values of the column `metric` of results.csv, parameters in capitals."""
-    return {record.name: _without_words_of_a_run(record) for record in catalogue.RECORDS}
-
-
-def _without_words_of_a_run(record: catalogue.MetricRecord) -> str:
-    """Title and definition; the title alone where the definition needs a run to be written."""
-    text = f"{record.title}: {record.definition}"
-    if set(re.findall(r"\{(\w+)\}", text)) - {"SPLIT", "ALPHA", "WITHIN", "RATE", "END", "split",
-                                               "unit"}:
-        text = record.title
-    return re.sub(r"\{(\w+)\}", lambda part: {"unit": "label units"}.get(
-        part[1], part[1].upper()), text)
+    return {record.name: re.sub(
+                r"\{(\w+)\}", lambda part: _WORDS_OF_A_RUN.get(part[1], part[1]),
+                f"{record.title}: {record.definition}")
+            for record in catalogue.RECORDS}
 
 
 def audits() -> dict[str, str]:
