@@ -1,6 +1,6 @@
 """A population: its members, what they share, and what training leaves of them.
 
-A member is one model, a (seed, forget set) pair. `engine.py` trains them.
+A member is one model, a (seed, forget set) pair. `engine/run.py` trains them.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
 Members share the images and the program; each has its own weights, samples, order, learning
 rate, early stop and failure. The host only hands out index arrays; batches are gathered from the
-resident images inside the program, or read ahead of it on the host (`feed.py`).
+resident images inside the program, or read ahead of it on the host (`batches.py`).
 
 One call of the program trains a group of members (`Layout.groups`): all of them on a GPU that
 has room, one on a CPU. A group whose members are all done is not called any more, and those who

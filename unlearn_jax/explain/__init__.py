@@ -9,5 +9,5 @@ explanations on.
     channels.py      which channels changed by more than the seeds differ
     __main__.py      the command
 
-`stages/explain.py` writes the results, `report/explained.py` draws and tells them.
+`stages/explain.py` writes the results, `report/sections/explained.py` draws and tells them.
 """

@@ -1,4 +1,4 @@
-"""What inspect.py says of a checkpoint: its members, its tree with norms, and differences."""
+"""What __main__.py says of a checkpoint: its members, its tree with norms, and differences."""
 
 import dataclasses
 import math

@@ -171,7 +171,7 @@ def forgetting_across(reference_MN: jax.Array, evaluated_MN: jax.Array, alphas_A
     weights, with which all seeds begin). The value of a seed is
     the mean over the pairs that it takes part in, its M_e against the other seeds' M_R and their
     M_e against its M_R: so the mean over seeds is that over all pairs, and the seeds' values say
-    how much it depends on each seed, as its interval needs to know (`report/stats.py`). A seed of
+    how much it depends on each seed, as its interval needs to know (`tables/stats.py`). A seed of
     which either model failed (NaN) is NaN and left out of the others'.
 
     Args:

@@ -3,7 +3,7 @@
 Every process runs the same code on the same data and hands its own devices their part of the work,
 in the same order as all others. What only one may do (write a file, hold a lock) or may answer
 differently (read a clock, look at a directory) process 0 does alone, in `agreed`; the others wait
-for what it found. Arrays over several processes are in `spread.py`. In a single process all of
+for what it found. Arrays over several processes are in `arrays.py`. In a single process all of
 this is what one would write without it.
 
 A process that fails says so, and the others end at once with its message. One that dies without a

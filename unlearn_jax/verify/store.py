@@ -1,4 +1,4 @@
-"""What is wrong with a store; the command is verify.py."""
+"""What is wrong with a store; the command is __main__.py."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""The pictures of the report; those drawn from saved predictions stand in `sample_figures.py`."""
+"""The pictures of the report; those drawn from saved predictions stand in `samples.py`."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
