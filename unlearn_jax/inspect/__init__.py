@@ -1,0 +1,1 @@
+"""Looks into checkpoints: `python -m unlearn_jax.inspect PATH`. No JAX."""

@@ -1,4 +1,4 @@
-"""The tables and the JSON that __main__.py prints."""
+"""The tables and the JSON that `python -m unlearn_jax.inspect` prints."""
 
 import json
 import math
@@ -14,7 +14,7 @@ _SHOWN = ("stage", "forget_set", "epochs", "seeds", "config", "config_name", "da
 
 
 def text_of(report: dict[str, Any], config: bool = False) -> str:
-    """The text of a report of __main__.py.
+    """The text of a report, for a terminal.
 
     Args:
       report: of the kinds 'list', 'checkpoint' and 'diff'.

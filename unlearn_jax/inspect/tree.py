@@ -1,4 +1,4 @@
-"""What __main__.py says of a checkpoint: its members, its tree with norms, and differences."""
+"""What is in a checkpoint: its members, its tree with norms, and differences of two."""
 
 import dataclasses
 import math

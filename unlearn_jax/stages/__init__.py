@@ -3,17 +3,22 @@
 Each model stage lives in the store under a key that hashes exactly what determines it, so it
 is computed once and shared by every run that needs it.
 
-    graph.py      what a stage is, and its key
-    models.py     what models start from, and their recipes
+    graph.py        what a stage is, and its key
+    models.py       what models start from, and their recipes
     populations.py  trains and stores the missing ones
-    variants.py   several configs on the same M_O
-    sisa.py       the one training scheme with stages of its own
-    outcomes.py   predictions and results
-    layers.py     distances of weights
-    explain.py    explanations
-    compare.py    many methods at one budget, each searched alike
-    rehearsal.py  a method from outside, tried before any training
-    room.py       whether the disk has room for what a run will write
+    progress.py     half-finished populations
+    variants.py     several configs on the same M_O, and the arms of a study
+    sisa.py         the one training scheme with stages of its own; shards.py: which sample is where
+    outcomes.py     predictions and results
+    relearn.py      how fast D_f is learned again
+    layers.py       distances of weights
+    explain.py      explanations
+    compare.py      many methods at one budget, each searched alike
+    rehearsal.py    a method from outside, tried before any training
+    belonging.py    whether published weights and network belong together
+    plan.py         what a run will train and cost
+    workdir.py      the files of a work directory
+    room.py         whether the disk has room for what a run will write
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What is wrong with a store; the command is __main__.py."""
+"""What is wrong with a store."""
 
 import contextlib
 import dataclasses

@@ -1,0 +1,1 @@
+"""The report's document, and what turns it into HTML, Markdown and LaTeX."""

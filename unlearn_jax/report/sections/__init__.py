@@ -1,0 +1,1 @@
+"""The parts of the page, each from a run to tables, texts and figures."""

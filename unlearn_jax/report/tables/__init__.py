@@ -1,0 +1,1 @@
+"""Reads the tables of a work directory: statistics, names, leaderboard, merged runs."""

@@ -1,0 +1,1 @@
+"""All that belongs to the reference study: its tables, figures, claims and printed values."""
