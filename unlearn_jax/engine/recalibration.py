@@ -28,7 +28,6 @@ from unlearn_jax.engine.preparation import Preparation
 from unlearn_jax.models import VARIANTS, Model, Variables
 from unlearn_jax.train import Batch, weighted_mean
 
-SETTINGS = ("auto", "on", "off")
 # Share of the first running statistics that training may leave without a word.
 LITTLE = 0.01
 
