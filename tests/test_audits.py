@@ -284,7 +284,3 @@ def test_what_cannot_be_audited_is_said_and_gives_no_rows():
     assert not rows and len(refused) == 2
     assert refused[0].startswith("audit confusion of retrain at 2 epochs on 20-28: it needs "
                                  "config.data.inject='confusion:A:B:N'")
-
-
-def test_the_configs_names_are_those_of_the_audits():
-    assert set(config.AUDITS) == set(audits.AUDITS)

@@ -1,65 +1,188 @@
-"""One record a metric: found by name, shown in the report, complete."""
+"""Results, audits, summary and report show each metric as its record in the catalogue says."""
 
-import csv
+import dataclasses
+import re
+import string
+import subprocess
+import sys
 
+import numpy as np
 import pytest
-from fake_workdir import write_workdir
+import test_audits
+import test_results
+from fake_workdir import change_json, text_report, write_workdir
 
-from unlearn_jax import audits
+from unlearn_jax import audits, config
+from unlearn_jax.data.inject import InjectedGroup, Injection
 from unlearn_jax.metrics import catalogue
-from unlearn_jax.report import write_report
+from unlearn_jax.metrics.catalogue import MetricRecord
+from unlearn_jax.report.tables import leaderboard, names
 from unlearn_jax.report.tables.inputs import read_run
-from unlearn_jax.report.tables.names import describe
+from unlearn_jax.report.tables.stats import estimate_metric, summarise
+from unlearn_jax.results import COLUMNS
 
-NEW = catalogue.MetricRecord(name="bias_SPLIT", title="bias {SPLIT}", unit="{unit}", decimals=2,
-                             definition="mean of predicted − true over {split}")
+EXAMPLES = {"SPLIT": "test", "ALPHA": "2.5", "WITHIN": "5", "RATE": "0.01", "END": "low"}
+
+
+def example(record):
+    return re.sub("|".join(EXAMPLES), lambda found: EXAMPLES[found[0]], record.name)
 
 
 @pytest.fixture
-def with_a_new_metric(monkeypatch):
-    monkeypatch.setattr(catalogue, "RECORDS", (NEW, *catalogue.RECORDS))
-    catalogue.find.cache_clear()
-    yield
+def add(monkeypatch):
+    """Adds records for the time of a test."""
+    def put(*records):
+        monkeypatch.setattr(catalogue, "RECORDS", (*catalogue.RECORDS, *records))
+        catalogue.find.cache_clear()
+    yield put
+    monkeypatch.undo()
     catalogue.find.cache_clear()
 
 
-def test_names_stand_once_and_audits_are_those_that_run():
-    names = [record.name for record in catalogue.RECORDS]
-    assert len(names) == len(set(names))
-    assert set(catalogue.AUDITS) == set(audits.AUDITS)
+def append(path, rows):
+    with (path / "results.csv").open("a", newline="") as file:
+        file.writelines(",".join(str(row[c]) for c in COLUMNS) + "\n" for row in rows)
+
+
+def renamed(rows, **changes):
+    """Rows of 'ft' and 'retrain' as the models of the fake work directory have them."""
+    budgets = {"ft": 2, "retrain": 12}
+    return [{**r, "epochs": budgets[r["method"]], "stage": "key", **changes} for r in rows]
+
+
+def test_a_metric_is_a_value_and_a_record(tmp_path, add):
+    add(MetricRecord(name="fog_SPLIT", title="fog {SPLIT}", unit="dB", better="lower", decimals=2,
+                     definition="how dim the model is on {split}"))
+    ft = dataclasses.replace(test_results.TUNED, measures={"fog_test": np.array([1.0, 2.0])})
+    rows = [r for r in test_results.rows_of((ft,)) if r["metric"] == "fog_test"]
+    assert [(r["method"], r["seed"], r["value"]) for r in rows] == [("ft", 7, 1), ("ft", 8, 2)]
+
+    path = write_workdir(tmp_path, samples=12, seeds=(7, 8), history=False)
+    append(path, renamed(rows))
+    summary = summarise(read_run(path).results).set_index(["method", "metric"])
+    assert summary.loc[("ft", "fog_test"), ["mean", "n"]].tolist() == [1.5, 2]
+    text = text_report(path)
+    further = text[text.index("Further measures"):]
+    assert "| fog test (dB) |" in further and "1.50 ± 6.35 (2)" in further
+    assert "how dim the model is on the test set" in text
+    assert "fog_test" not in text
+
+
+# t(0.975, 2) / sqrt(3); over pairs the jackknife's is 2 (n - 1) / (n - 2) = 4 times wider
+@pytest.mark.parametrize("over, half", [("seeds", 2.48414), ("pairs", 9.93655), ("clock", np.nan)])
+def test_the_record_says_how_the_interval_is_made(add, over, half):
+    add(MetricRecord(name="fog", title="fog", definition="", over=over))
+    assert estimate_metric("fog", [1, 2, 3]).half == pytest.approx(half, nan_ok=True, abs=1e-4)
+
+
+def test_an_audit_is_a_function_and_its_records(tmp_path, add, monkeypatch):
+    monkeypatch.setattr(audits, "AUDITS", dict(audits.AUDITS))
+    add(MetricRecord(name="smell_RATE", title="smell@{RATE}", unit="%", decimals=1, percent=True,
+                     table="audits", audit="nose", definition="what a nose says at {RATE}"),
+        MetricRecord(name="population:smell", title="smell of all", unit="nats", table="audits",
+                     audit="nose", definition="what it says of all"))
+
+    @audits._audit("nose")
+    def nose(audit):
+        yield "smell_0.1", np.arange(len(audit.outcome.seeds)) / 100
+        yield "population:smell", 0.625
+
+    o = test_audits.some(test_audits.outcome("ft", 0.5), 3)
+    reference = test_audits.some(test_audits.outcome("retrain", 0), 3)
+    rows, refused = audits.audit_rows(test_audits.audit(o, reference), ("nose",))
+    assert not refused
+    assert [(r["metric"], r["seed"], r["value"]) for r in rows] == [
+        ("smell_0.1", 0, 0), ("smell_0.1", 1, 0.01), ("smell_0.1", 2, 0.02),
+        ("population:smell", -1, 0.625)]
+
+    path = write_workdir(tmp_path, samples=12, history=False)
+    append(path, renamed(rows))
+    assert read_run(path).seeds == (0, 1, 2)
+    text = text_report(path)
+    own = text[text.index("Audits, forget set"):]
+    assert "| model | epochs | smell@0.1 (%) |" in own and "1.0 ± 2.5 (3)" in own
+    whole = text[text.index("Audits over all seeds together"):]
+    assert "| model | epochs | smell of all (nats) |" in whole and "| 0.625 |" in whole
+    assert "what a nose says at 0.1" in text and "what it says of all" in text
+
+
+def test_each_name_is_of_one_record():
     for record in catalogue.RECORDS:
-        assert record.title and record.definition, record.name
-        assert (record.table == "audits") >= bool(record.audit), record.name
+        name = example(record)
+        found = [r.name for r in catalogue.RECORDS if catalogue._pattern(r.name).fullmatch(name)]
+        assert found == [record.name]
+        assert catalogue.find(name) is record
+    assert catalogue.find("averaged:utility") is None
 
 
-@pytest.mark.parametrize("name, title", [
-    ("mae_forget", "MAE forget (years)"), ("forgetting@15", "Forgetting@15"),
-    ("accuracy_test@5", None), ("flops_vs_retrain", None)])
-def test_a_name_with_its_parameters_finds_its_record(name, title, tmp_path):
-    record = catalogue.find(name)
-    assert record is not None and set(catalogue.parameters(record, name)) == {
-        part for part in ("SPLIT", "ALPHA", "WITHIN") if part in record.name}
-    if title:
-        assert describe(read_run(write_workdir(tmp_path)), name).header == title
+def test_parameters_are_read_from_the_name():
+    record = catalogue.find("accuracy_forget@2.5")
+    assert catalogue.parameters(record, "accuracy_forget@2.5") == {"SPLIT": "forget",
+                                                                   "WITHIN": "2.5"}
 
 
-def test_of_averaged_and_population_values_no_seed_is_named():
-    assert catalogue.has_no_seed("averaged:mae_test") and not catalogue.has_no_seed("mae_test")
-    assert catalogue.find("averaged:mae_test") is None and catalogue.find("nonsense") is None
+def test_records_use_words_that_the_report_has():
+    for record in catalogue.RECORDS:
+        known = {*re.findall("|".join(EXAMPLES), record.name), *names._WORDS}
+        for text in (record.title, record.unit, record.definition, record.infinite):
+            used = {word for _, word, _, _ in string.Formatter().parse(text) if word}
+            assert used <= known, (record.name, used - known)
 
 
-def test_a_function_and_a_record_bring_a_metric_into_the_report(with_a_new_metric, tmp_path):
-    directory = write_workdir(tmp_path)
-    with open(directory / "results.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    added = [{**row, "metric": "bias_test", "value": "1.25"} for row in rows
-             if row["metric"] == "mae_test"]
-    assert added
-    with open(directory / "results.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows + added)
-    write_report(directory)
-    text = (directory / "report.md").read_text(encoding="utf-8")
-    assert "bias test (years)" in text and "mean of predicted − true over" in text
-    assert "bias_test" in (directory / "summary.csv").read_text(encoding="utf-8")
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_every_record_can_be_shown(tmp_path, task):
+    path = write_workdir(tmp_path, samples=12, history=False, task=task)
+    change_json(path / "run.json", lambda run: run["config"]["eval"].update(relearn_epochs=7))
+    run = read_run(path)
+    for record in catalogue.RECORDS:
+        shown = names.describe(run, example(record))
+        assert shown.header and shown.definition and not re.search("[{}]", repr(shown))
+        assert (shown.decimals, shown.percent) == (record.decimals, record.percent)
+    assert names.describe(run, "relearn_epochs").infinite == "> 7"
+
+
+def test_every_metric_of_the_results_has_a_record():
+    found = {r["metric"].removeprefix("averaged:") for r in test_results.rows_of()}
+    assert len(found) > 20
+    assert [name for name in found if catalogue.find(name) is None] == []
+
+
+@pytest.mark.parametrize("labels, kind", [
+    (labels, kind) for labels in (test_audits.LABELS, test_audits.CLASS_LABELS)
+    for kind in ("confusion", "patch")])
+def test_every_metric_of_an_audit_has_a_record_that_names_the_audit(labels, kind):
+    o, reference = (test_audits.outcome(*args, labels=labels)
+                    for args in (("ft", 0.5), ("retrain", 0, 1)))
+    groups = [(20, 30), (31, 40)] if labels is test_audits.LABELS else [(0, 0), (1, 1)]
+    injection = Injection(kind, tuple(InjectedGroup(*g) for g in groups), np.zeros(0, np.int32),
+                          np.zeros(0))
+    for name in catalogue.AUDITS:
+        for judged in (o, reference):
+            rows, refused = audits.audit_rows(
+                test_audits.audit(judged, reference, labels, injection), (name,))
+            assert bool(rows) != bool(refused)
+            assert {catalogue.find(r["metric"]).audit for r in rows} <= {name}
+
+
+def test_the_configs_audits_are_those_that_have_a_function():
+    assert set(config.AUDITS) == set(audits.AUDITS) == set(catalogue.AUDITS)
+
+
+def test_boards_rank_by_what_is_better_when_higher(tmp_path):
+    for name in config._CHOICES["compare.rank_by"]:
+        assert catalogue.find(f"{name}@15").better == "higher"
+    assert catalogue.GAP_CLOSED.name in catalogue.LEADERBOARD
+    assert leaderboard.measured("retrain", "F@15") == "ceiling@15"
+    assert leaderboard.measured("ft", "F@15") == "F@15"
+
+
+def test_a_record_is_written_with_names():
+    with pytest.raises(TypeError, match="positional"):
+        MetricRecord("fog", "fog", "", "")
+    with pytest.raises(TypeError, match="positional"):
+        names.Metric("", "", "", 1, True)
+
+
+def test_the_catalogue_needs_no_jax():
+    program = "import sys, unlearn_jax.metrics.catalogue; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
