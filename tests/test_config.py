@@ -1,5 +1,7 @@
 import pytest
 
+from unlearn_jax import config
+from unlearn_jax.attribution.attribution import BASELINES
 from unlearn_jax.config import ConfigError, check_config, default_config, get
 
 
@@ -130,3 +132,7 @@ def test_a_method_without_steps_has_no_budgets(method, epochs):
     c.unlearn.epochs = epochs
     with pytest.raises(ConfigError, match="config.unlearn.epochs is .*sisa trains as config.train"):
         check_config(c)
+
+
+def test_the_baselines_allowed_are_those_that_there_are():
+    assert config._CHOICES["eval.explain_baseline"] == tuple(BASELINES)

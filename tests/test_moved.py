@@ -38,6 +38,13 @@ def test_names_of_the_engine():
         _ = engine.no_such_name
 
 
+def test_a_module_of_the_engine_is_imported_alone():
+    code = ("import sys; from unlearn_jax.engine import flops; "
+            "sys.exit('unlearn_jax.engine.run' in sys.modules)")
+    subprocess.run([sys.executable, "-c", code], check=True,
+                   cwd=str(moved.__file__).rpartition("/unlearn_jax/")[0])
+
+
 def test_the_imports_of_a_method_file_of_the_release_before(tmp_path):
     (tmp_path / "method.py").write_text(METHOD)
     subprocess.run([sys.executable, tmp_path / "method.py"], check=True,

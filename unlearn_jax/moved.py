@@ -7,6 +7,7 @@
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import sys
 import warnings
 from collections.abc import Callable
@@ -71,7 +72,8 @@ def names_from(package: str, module: str) -> Callable[[str], Any]:
     """
 
     def find(name: str) -> Any:
-        if name.startswith("__"):
+        # Python asks here for its modules, too, before it imports them.
+        if name.startswith("__") or importlib.util.find_spec(f"{package}.{name}"):
             raise AttributeError(name)
         found = getattr(importlib.import_module(f"{package}.{module}"), name)
         warnings.warn(f"{package}.{name} is now {package}.{module}.{name}; the old name goes with "
