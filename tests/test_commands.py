@@ -46,6 +46,8 @@ def test_every_command_is_explained_and_is_there(capsys, monkeypatch):
 
 
 def test_a_command_runs_from_any_folder_and_an_unknown_one_is_refused(tmp_path):
+    done = ran("list", "networks", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.split()[0] == "resnet4", done.stderr
     done = ran("verify", str(tmp_path / "nothing"), cwd=tmp_path)
     assert done.returncode in (1, 2) and str(tmp_path / "nothing") in done.stderr + done.stdout
     done = ran("train", cwd=tmp_path)
