@@ -22,7 +22,7 @@ import yaml
 
 from unlearn_jax import commandline
 from unlearn_jax.config import KEYS, completed, get
-from unlearn_jax.config.keys import Elements
+from unlearn_jax.config.records import Elements
 from unlearn_jax.errors import InputError
 from unlearn_jax.storage.store import canonical_json
 from unlearn_jax.system.nested import flat

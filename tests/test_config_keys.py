@@ -3,7 +3,7 @@
 import pytest
 
 from unlearn_jax.config import KEYS, default_config, get
-from unlearn_jax.config.keys import Elements, Range
+from unlearn_jax.config.records import Elements, Range
 from unlearn_jax.config.values import allowed_text
 from unlearn_jax.methods import METHODS
 from unlearn_jax.system.nested import flat

@@ -3,7 +3,7 @@ import pytest
 from launch import points
 from launch.points import grid, make_points, parse_axis, read_file, split_values
 from unlearn_jax.config import KEYS
-from unlearn_jax.config.keys import Elements
+from unlearn_jax.config.records import Elements
 from unlearn_jax.errors import InputError
 from unlearn_jax.storage.store import canonical_json
 

@@ -10,12 +10,12 @@ from typing import Any
 import ml_collections
 
 from unlearn_jax.config.keys import KEYS, TASKS
+from unlearn_jax.config.label_units import check_units, in_label_units
 from unlearn_jax.config.relations import check_relations
 from unlearn_jax.config.values import check_values, get, require
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS, find_method
 from unlearn_jax.requests import check_requests
-from unlearn_jax.units import check_units, in_label_units
 from unlearn_jax.variants import arm_config, check_arms, make_trials, method_config
 
 __all__ = ["KEYS", "TASKS", "ConfigError", "check_config", "completed", "default_config", "get"]
@@ -36,7 +36,7 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def completed(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config as it runs: what is not set follows the range of labels (units.py)."""
+    """The config as it runs: what is not set follows the range of labels (label_units.py)."""
     return in_label_units(c, default_config())
 
 

@@ -1,14 +1,11 @@
 """The table of the config: each key with its default, its allowed values and its meaning.
 
-A new key is a line here. `build` makes the config of it, `check_values` its checks, and
-`unlearn-jax list keys` prints it. What two keys allow together is in `relations.py`. The options
-of a method, `unlearn.METHOD.KEY`, are in the method's own file.
+A new key is an entry here: `default_config` and `check_values` read the table. What two keys allow
+together is in `relations.py`. The options of a method, `unlearn.METHOD.KEY`, are in the method's
+own file.
 """
 
-import dataclasses
-import math
-from typing import Any
-
+from unlearn_jax.config.records import Elements, Key, LabelShare, Range
 from unlearn_jax.metrics.catalogue import AUDITS
 from unlearn_jax.models import DEPTHS, STEMS, VARIANTS
 from unlearn_jax.networks import conv
@@ -19,55 +16,10 @@ TASKS = ("regression", "classification")
 MOST = 2**31 - 1
 MOST_EPOCHS = 10**6  # a plan counts them one by one
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Range:
-    """Numbers from `low` to `high`, both included; an open end is an infinity."""
-
-    low: float
-    high: float = math.inf
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Elements:
-    """Tuples.
-
-    Attributes:
-      kind: type of the elements; a float may be a whole number, too.
-      length: number of elements; None: any.
-      low, high: the smallest and the largest element; None: any.
-      filled: whether there must be an element.
-      choices: what an element may be; (): anything.
-      different: what the elements are called, if no two may be equal; '': two may be.
-    """
-
-    kind: type
-    length: int | None = None
-    low: float | None = None
-    high: int | None = None
-    filled: bool = False
-    choices: tuple[str, ...] = ()
-    different: str = ""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Key:
-    """A key of the config.
-
-    Attributes:
-      default: its value in `default_config`; a dict makes an open section.
-      meaning: one line.
-      allowed: a tuple of choices, a range, or the elements of a tuple; None: whatever has the type
-        of the default, as far as `relations.py` allows it.
-    """
-
-    default: Any
-    meaning: str
-    allowed: tuple[str, ...] | Range | Elements | None = None
-
-
 _OPTIMIZERS, _SCHEDULES = ("adam", "sgd"), ("constant", "cosine", "onecycle")
 _SHARE, _COUNT, _POSITIVE = Range(low=0, high=1), Range(low=0), Range(low=1)
+_ALPHAS = LabelShare(
+    low=1e-4, high=1, otherwise="Forgetting would be near 0, or above 0.36, for every model")
 
 _DATA = {
     "source": Key(
@@ -255,12 +207,16 @@ _UNLEARN = {
         meaning="rnd, salun: how the random labels are drawn"),
     "offset": Key(
         default=(3, 6), allowed=Elements(kind=float, length=2, low=0, filled=True),
+        share=LabelShare(
+            low=0, high=1, otherwise="every drawn label would be an end of the range"),
         meaning="rnd, salun: smallest and largest offset, label units"),
     "label_units": Key(
         default="years", allowed=("years", "as_published"),
         meaning="rnd: as_published repeats the unit error of the reference study"),
     "spread": Key(
         default=5.0, allowed=Range(low=1e-6),
+        share=LabelShare(
+            low=1 / 160, high=1, otherwise="a Gaussian of that width tells no labels apart"),
         meaning="regression: standard deviation, label units, of the Gaussian that stands for a "
         "model's class probabilities"),
 }
@@ -269,13 +225,14 @@ _EVAL = {
     "batch_size": Key(default=250, allowed=_POSITIVE, meaning="samples per step of prediction"),
     "alphas": Key(
         default=(2.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0),
-        allowed=Elements(kind=float, low=1e-12, filled=True, different="values"),
+        allowed=Elements(kind=float, low=1e-12, filled=True, different="values"), share=_ALPHAS,
         meaning="values of alpha in Forgetting@alpha, label units"),
     "alpha": Key(
-        default=15.0, allowed=Range(low=1e-12),
+        default=15.0, allowed=Range(low=1e-12), share=_ALPHAS,
         meaning="the one of eval.alphas that the headline table shows"),
     "within": Key(
         default=(5.0,), allowed=Elements(kind=float, low=0, different="values"),
+        share=LabelShare(low=0, high=1, otherwise="every answer within the range would be right"),
         meaning="regression: largest errors that accuracy counts as right, label units"),
     "audits": Key(
         default=("mia",), allowed=Elements(kind=str, choices=AUDITS, different="audits"),

@@ -5,7 +5,8 @@ from typing import Any
 
 import ml_collections
 
-from unlearn_jax.config.keys import KEYS, MOST, Elements, Key, Range
+from unlearn_jax.config.keys import KEYS, MOST
+from unlearn_jax.config.records import Elements, Key, Range
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.system.nested import flat
 
