@@ -10,8 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from unlearn_jax.metrics.shapes import Array
-
 Tree = Any
 
 
@@ -113,11 +111,12 @@ def _square_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(difference @ difference)
 
 
-def _pairs(evaluated: Tree, reference: Tree) -> Iterator[tuple[str, Array, Array]]:
+def _pairs(evaluated: Tree, reference: Tree) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """(path, array, array of the reference) for each leaf, on the host."""
-    if jax.tree.structure(evaluated) != jax.tree.structure(reference):
-        raise ValueError(f"the trees must have the same structure, not "
-                         f"{jax.tree.structure(evaluated)} and {jax.tree.structure(reference)}")
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (evaluated, reference)]
+    if structures[0] != structures[1]:
+        raise ValueError("the trees must have the same structure, not "
+                         f"{structures[0]} and {structures[1]}")
     leaves = jax.tree_util.tree_leaves_with_path(evaluated)
     for (path, a), b in zip(leaves, jax.tree.leaves(reference), strict=True):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
