@@ -36,6 +36,7 @@ from unlearn_jax.models import DEPTHS, VARIANTS, Model, Variables, build_model
 from unlearn_jax.networks.pretrained import PREPROCESS_OF
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.stages.belonging import SAMPLES, alternatives, doubt_of
+from unlearn_jax.system.cpu import divide_cores, keep_freed_memory
 from unlearn_jax.train import make_loss, make_train_step
 
 KINDS = ("faces", "digits")
@@ -53,6 +54,8 @@ class Images:
 
 def main() -> None:
     """Prints the table; see `--help`."""
+    keep_freed_memory()
+    divide_cores()
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--network", nargs="+", choices=[*DEPTHS], default=["resnet10", "resnet50"],
@@ -103,7 +106,7 @@ def trained(args: argparse.Namespace, network: str, variant: str, kind: str,
       Their network; and what gives, for a kind of images, each net's variables and `SAMPLES` images
       that it was not trained on.
     """
-    kinds = {k: _load(k, args.image_size) for k in KINDS}
+    kinds = {k: load(k, args.image_size) for k in KINDS}
     own, seeds = kinds[kind], range(args.first, args.first + args.n)
     cfg = default_config().model
     with cfg.unlocked():
@@ -137,7 +140,7 @@ def trained(args: argparse.Namespace, network: str, variant: str, kind: str,
 
 
 @functools.cache
-def _load(kind: str, image_size: int) -> Images:
+def load(kind: str, image_size: int) -> Images:
     """Ages from 1 to 100, and digits with their ten classes."""
     if kind == "faces":
         faces = load_synthetic(POOL, image_size, 7, 2.0)
