@@ -9,7 +9,6 @@ distributions     Wasserstein-1, Jensen-Shannon, KLoM between outputs of two pop
 confusion         interclass confusion test, for classes and label bins
 injection         feature injection test, for linear and logistic models and for images
 relearn           relearn time and AIN
-min_k             Min-K % Prob of token sequences
-layers            distance and CKA of two models, layer by layer
+layers            distance of two models' weights, layer by layer
 shapes            the checks that all of them share
 """
