@@ -1,6 +1,7 @@
 """Metrics: pure functions of arrays with a leading member axis M; no model, no I/O.
 
 errors            absolute and class errors, accuracy, utility, forgetting, the retrain ceiling
+pairs             Forgetting against the M_Rs of other seeds, without JAX
 confidence        scores of single samples that attacks use: losses, confidences, entropies
 attacks           membership inference on losses: threshold and logistic regression
 likelihood_ratio  U-LiRA: is a model of those that forgot a sample or that never saw it?
