@@ -12,7 +12,7 @@ from unlearn_jax.system.nested import flat
 def test_the_default_config_is_the_table_and_the_methods_options():
     c = default_config()
     options = {f"unlearn.{name}.{key}" for name, method in METHODS.items()
-               for key in method.options or ()}
+               for key in method.options}
     sections = {name for name, key in KEYS.items() if key.default == {}}
     assert set(flat(c.to_dict())) == (set(KEYS) - sections) | options
     for name, key in KEYS.items():
