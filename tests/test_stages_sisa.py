@@ -159,9 +159,10 @@ def test_a_deletion_costs_what_the_plan_says(done, request_):
 
 
 def outcome(method, images, seconds):
-    return Outcome(method, "one", 3, "key", SEEDS, {}, np.array(images), np.array(seconds),
-                   np.array([3, 3]), np.array([False, False]), np.array([1.0, 1.0]),
-                   np.array([9, 9]))
+    return Outcome(method=method, forget_set="one", epochs=3, stage="key", seeds=SEEDS, outputs={},
+                   images=np.array(images), seconds=np.array(seconds),
+                   epochs_trained=np.array([3, 3]), failed=np.array([False, False]),
+                   flops=np.array([1.0, 1.0]), steps=np.array([9, 9]))
 
 
 def test_speedups_by_hand(done):
