@@ -1,17 +1,18 @@
 """Forgetting quality and score of the NeurIPS 2023 Machine Unlearning Challenge.
 
-For each forget sample an attacker who sees one number f of a model, guesses whether the model
-was unlearned or retrained: by one threshold on f, or by two (inside or outside of an interval).
-The better the best guess, the larger epsilon of the sample, and the lower its score.
+For each forget sample, an attack guesses from one number f of a model whether the model was
+unlearned or retrained: by one threshold on f, or by two (inside or outside an interval). The better
+the best attack, the larger the epsilon of the sample, and the lower its score.
 
 Source: Triantafillou et al. 2023, "Evaluation for the NeurIPS Machine Unlearning Competition",
-and Triantafillou et al. 2024, "Are we making progress in unlearning?". There thresholds are
-tried on a grid, which misses the best one; here all are, with both sides of each.
-The challenge's code knows a rule that its description does not: where the range of f over one kind
-of models is below 1 % of that over the other, epsilon is 50, as a narrow population among wide ones
-is told by any interval around it. Attacks miss that where the interval holds no model of the other
-kind and exactly one rate is 0. The rule is an option here, `narrow=0.01`; without it such a sample
-counts by the attacks that are left.
+and Triantafillou et al. 2024, "Are we making progress in unlearning?". There
+thresholds are tried on a grid, which misses the best one. Here all are tried, with both sides of
+each.
+The challenge's code has a rule that its description lacks. If the range of f over one kind of
+models is below 1 % of the range over the other kind, epsilon is 50, because an interval around the
+narrow population separates it. Attacks do not count that case if the interval holds no model of the
+other kind and exactly one rate is 0. The rule is an option here, `narrow=0.01`. Without it, the
+remaining attacks decide the epsilon of such a sample.
 f is `confidence.logit_scaled_confidences`; for regression the output itself.
 """
 
