@@ -1,4 +1,4 @@
-"""Where in the network two models differ: distances of weights and likeness of features.
+"""Where in the network two models differ: distances of weights, layer by layer.
 
 On the host, summed in float64: two models that began at the same weights differ by little, and
 float32 loses little differences in sums of large squares.
@@ -64,45 +64,6 @@ def independent_distances(models: Tree) -> dict[str, np.ndarray]:
         apart = np.sqrt(square + square.T)
         found[layer] = apart.sum(1) / (count - 1) if count > 1 else np.full(count, np.nan)
     return found
-
-
-def linear_cka(evaluated: Tree, reference: Tree) -> dict[str, np.ndarray]:
-    """Linear CKA `[M]` between features of the same N samples, for each entry of the trees.
-
-    1: the same up to rotation and scale. With fewer samples than features it tends to 1 for any
-    two models, so N should be the larger. NaN where features do not vary.
-
-    Args:
-      evaluated, reference: features `[M, N, ...]`, as nested dicts of the same structure; the
-        axes after N are taken for features and may differ between the two.
-
-    Raises:
-      ValueError: trees that differ in structure, in M or in N.
-
-    Source: Kornblith et al. 2019, "Similarity of Neural Network Representations Revisited".
-    """
-    found = {}
-    for path, a, b in _pairs(evaluated, reference):
-        if min(a.ndim, b.ndim) < 2 or a.shape[:2] != b.shape[:2]:
-            raise ValueError(f"features {path} have shape {a.shape} and in the reference "
-                             f"{b.shape}; both must be [M, N, ...] of the same members and samples")
-        found[path] = np.array([_cka(x, y) for x, y in zip(a, b)])
-    return found
-
-
-def _cka(a_N: np.ndarray, b_N: np.ndarray) -> float:
-    """Of one member's features `[N, ...]` in both models."""
-    a_ND, b_NE = (x.reshape(len(x), -1).astype(np.float64) for x in (a_N, b_N))
-    # The mean of equal float32 values is exact in float64, so that what does not vary becomes 0.
-    a_ND, b_NE = a_ND - a_ND.mean(0), b_NE - b_NE.mean(0)
-    # Both forms are the same number; the smaller matrices are the cheaper.
-    if len(a_ND) < max(a_ND.shape[1], b_NE.shape[1]):
-        a_NN, b_NN = a_ND @ a_ND.T, b_NE @ b_NE.T
-        both, within = np.sum(a_NN * b_NN), np.linalg.norm(a_NN) * np.linalg.norm(b_NN)
-    else:
-        both = np.sum((a_ND.T @ b_NE)**2)
-        within = np.linalg.norm(a_ND.T @ a_ND) * np.linalg.norm(b_NE.T @ b_NE)
-    return both / within if within else np.nan
 
 
 def _square_distance(a: np.ndarray, b: np.ndarray) -> float:
