@@ -13,6 +13,7 @@ import numpy as np
 
 from unlearn_jax.metrics import catalogue
 from unlearn_jax.metrics import errors as metrics
+from unlearn_jax.metrics.shapes import Array
 from unlearn_jax.system import disk
 
 COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value", "stage")
@@ -142,7 +143,7 @@ def uncounted(rows: Iterable[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for member, name in unknown.items() if member in alive))
 
 
-def _rows(outcome: Outcome, values: Iterable[tuple[str, np.ndarray]]) -> list[dict[str, Any]]:
+def _rows(outcome: Outcome, values: Iterable[tuple[str, Array]]) -> list[dict[str, Any]]:
     return [{"method": outcome.method, "forget_set": outcome.forget_set,
              "epochs": outcome.epochs, "seed": seed, "metric": metric, "value": float(value),
              "stage": outcome.stage}
@@ -152,7 +153,7 @@ def _rows(outcome: Outcome, values: Iterable[tuple[str, np.ndarray]]) -> list[di
 
 def _values(outcome: Outcome, reference: Outcome, targets: Targets,
             cfg: ml_collections.ConfigDict, classification: bool,
-            ) -> Iterator[tuple[str, np.ndarray]]:
+            ) -> Iterator[tuple[str, Array]]:
     """(metric, `[M]`) of one outcome."""
     for split, outputs in outcome.outputs.items():
         yield from _split_values(split, outputs, targets.labels[split], cfg, classification)
