@@ -13,7 +13,6 @@ import numpy as np
 
 from unlearn_jax.metrics import catalogue
 from unlearn_jax.metrics import errors as metrics
-from unlearn_jax.metrics.shapes import Array
 from unlearn_jax.system import disk
 
 COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value", "stage")
@@ -143,7 +142,7 @@ def uncounted(rows: Iterable[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for member, name in unknown.items() if member in alive))
 
 
-def _rows(outcome: Outcome, values: Iterable[tuple[str, Array]]) -> list[dict[str, Any]]:
+def _rows(outcome: Outcome, values: Iterable[tuple[str, np.ndarray]]) -> list[dict[str, Any]]:
     return [{"method": outcome.method, "forget_set": outcome.forget_set,
              "epochs": outcome.epochs, "seed": seed, "metric": metric, "value": float(value),
              "stage": outcome.stage}
@@ -153,7 +152,7 @@ def _rows(outcome: Outcome, values: Iterable[tuple[str, Array]]) -> list[dict[st
 
 def _values(outcome: Outcome, reference: Outcome, targets: Targets,
             cfg: ml_collections.ConfigDict, classification: bool,
-            ) -> Iterator[tuple[str, Array]]:
+            ) -> Iterator[tuple[str, np.ndarray]]:
     """(metric, `[M]`) of one outcome."""
     for split, outputs in outcome.outputs.items():
         yield from _split_values(split, outputs, targets.labels[split], cfg, classification)
@@ -164,6 +163,7 @@ def _values(outcome: Outcome, reference: Outcome, targets: Targets,
         ideal, evaluated)
     yield "utility", utility
     alphas = jnp.array(cfg.alphas, jnp.float32)
+    value: Any  # JAX's `[M]`, which `_rows` makes NumPy's
     mine, theirs = (_errors(o.outputs["forget"], targets.labels["forget"], classification)
                     for o in (outcome, reference))
     if not is_reference:
