@@ -163,6 +163,7 @@ def _values(outcome: Outcome, reference: Outcome, targets: Targets,
         ideal, evaluated)
     yield "utility", utility
     alphas = jnp.array(cfg.alphas, jnp.float32)
+    value: Any  # JAX's `[M]`, which `_rows` makes NumPy's
     mine, theirs = (_errors(o.outputs["forget"], targets.labels["forget"], classification)
                     for o in (outcome, reference))
     if not is_reference:

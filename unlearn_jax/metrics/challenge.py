@@ -275,7 +275,9 @@ def _order(f_PN):
 @functools.partial(jax.jit, static_argnames="bins")
 def _qualities(order_PN, edges_EN, unlearned_BP, retrained_BP, ratios_N, delta, narrower_N, bins):
     def quality(weights):
-        ratio, separate = _best_ratios(order_PN, edges_EN, *weights, ratios_N, delta)
+        unlearned_P, retrained_P = weights
+        ratio, separate = _best_ratios(order_PN, edges_EN, unlearned_P, retrained_P, ratios_N,
+                                       delta)
         found = jnp.where(separate | narrower_N, LARGEST_EPSILON, jnp.log(ratio))
         return jnp.mean(sample_scores(found, bins))
 
@@ -327,8 +329,8 @@ def _best_ratios(order_PN, edges_EN, unlearned_P, retrained_P, start_N, delta):
             value = inner_weight * inner - outer_weight * outer
             # g > 0: a start is ready once a model of the outer kind has followed it.
             followed = edge & (outer > outer_before)
-            ready = _lower(ready, *waiting, followed)
-            ready_late = _lower(ready_late, *waiting_late, followed)
+            ready = _lower(ready, waiting, followed)
+            ready_late = _lower(ready_late, waiting_late, followed)
             waiting, waiting_late = (
                 (jnp.where(followed, jnp.inf, low), at) for low, at in (waiting, waiting_late))
             # m > 0: an interval that goes past the last of the inner kind starts after the first.
@@ -338,8 +340,8 @@ def _best_ratios(order_PN, edges_EN, unlearned_P, retrained_P, start_N, delta):
             better = edge & (value - low > best)
             best = jnp.where(better, value - low, best)
             start, end = jnp.where(better, low_at, start), jnp.where(better, index, end)
-            waiting = _lower(waiting, value, index, edge)
-            waiting_late = _lower(waiting_late, value, index, edge & (inner > 0))
+            waiting = _lower(waiting, (value, index), edge)
+            waiting_late = _lower(waiting_late, (value, index), edge & (inner > 0))
             outer_before = jnp.where(edge, outer, outer_before)
             return (ready, waiting, ready_late, waiting_late, outer_before, best, start, end), None
 
@@ -373,8 +375,9 @@ def _best_ratios(order_PN, edges_EN, unlearned_P, retrained_P, start_N, delta):
 _ratios = jax.jit(_best_ratios)
 
 
-def _lower(kept, value, index, where):
+def _lower(kept, other, where):
     """The lower of two (value, gap) pairs, where allowed."""
+    value, index = other
     take = where & (value < kept[0])
     return jnp.where(take, value, kept[0]), jnp.where(take, index, kept[1])
 
