@@ -1,7 +1,10 @@
 """A comparison: many methods at one budget, each searched alike, the best trial of each measured.
 
-Every trial is an ordinary stage of all seeds, the very one that a run of its method alone would
-make, so that the store shares them and one command repeats each result.
+Every trial is an ordinary stage of all seeds, with the key that a run of its method alone would
+give it. So the store shares trials between runs, and one command repeats each result.
+
+Trials of a method that differ in traced values (the learning rate, fractional options) are members
+of one population, trained by one compiled program.
 """
 
 import dataclasses
@@ -22,8 +25,9 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.outside import Found
 from unlearn_jax.stages.graph import Stage, Study, forget_parts, unlearn_stages, with_epochs
-from unlearn_jax.stages.models import make_unlearning, unlearn_missing
+from unlearn_jax.stages.models import Variant, make_unlearning, unlearn_missing
 from unlearn_jax.stages.populations import make_member
+from unlearn_jax.stages.variants import unlearn_variants
 from unlearn_jax.storage import checkpoints, store
 from unlearn_jax.storage.store import stage_key
 
@@ -104,7 +108,7 @@ def run_comparison(study: Study, original: Stage, retrained: list[Stage],
         logging.info("comparison: %s, method %d of %d, %d trials", contender.found.name, number,
                      len(contenders), len(contender.trials))
         budgets = {r.forget_name: _budget(study, original, r, contender) for r in retrained}
-        stages = [_run_trial(study, original, trial, budgets) for trial in contender.trials]
+        stages = _run_trials(study, original, contender, budgets)
         for retrain in retrained:
             name = retrain.forget_name
             mine = [by_set[name] for by_set in stages]
@@ -125,16 +129,22 @@ def run_comparison(study: Study, original: Stage, retrained: list[Stage],
     return chosen
 
 
-def _run_trial(study: Study, original: Stage, trial: variants.Trial,
-               budgets: dict[str, variants.Budget]) -> dict[str, Stage]:
-    """The trial's finished stage of each forget set."""
-    stages = {}
+def _run_trials(study: Study, original: Stage, contender: Contender,
+                budgets: dict[str, variants.Budget]) -> list[dict[str, Stage]]:
+    """The finished stages of each trial, by forget set.
+
+    The budget is part of the program, so the forget sets of each budget are trained apart.
+    """
+    stages: list[dict[str, Stage]] = [{} for _ in contender.trials]
     for epochs in sorted({b.epochs for b in budgets.values()}):
-        own = with_epochs(study, trial.config, (epochs,))
-        group = [unlearn_stages(own, original, f)[0] for f in study.splits.forget_sets
-                 if budgets[f.name].epochs == epochs]
-        unlearn_missing(own, original, group, make_unlearning(own))
-        stages |= {s.forget_name: s for s in group}
+        forget_sets = [f for f in study.splits.forget_sets if budgets[f.name].epochs == epochs]
+        wanted = []
+        for by_set, trial in zip(stages, contender.trials):
+            own = with_epochs(study, trial.config, (epochs,))
+            group = [unlearn_stages(own, original, f)[0] for f in forget_sets]
+            wanted.append(Variant(own, group, make_unlearning(own)))
+            by_set |= {s.forget_name: s for s in group}
+        unlearn_variants(wanted, original)
     return stages
 
 
