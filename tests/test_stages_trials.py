@@ -17,7 +17,7 @@ FORGET_SETS = (forget("few", range(0, 60, 6)), forget("other", range(1, 60, 4)))
 
 def one_by_one(wanted, original):
     for variant in wanted:
-        models.unlearn_missing(variant.study, original, variant.stages, variant.unlearning)
+        models.unlearn_missing([variant], original)
 
 
 def run_trials(store, monkeypatch, method, epochs=(1, 1), apart=False):

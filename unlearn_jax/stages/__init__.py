@@ -49,19 +49,21 @@ from unlearn_jax.report import write_report
 from unlearn_jax.stages import belonging, sisa, workdir
 from unlearn_jax.stages.compare import make_contenders, run_comparison
 from unlearn_jax.stages.explain import explain_stages
-from unlearn_jax.stages.graph import Stage, Study, original_stage, retrain_stage, unlearn_stages
-from unlearn_jax.stages.layers import write_layers
-from unlearn_jax.stages.models import (
+from unlearn_jax.stages.graph import (
+    Stage,
+    Study,
     Variant,
-    make_unlearning,
-    train_missing,
-    unlearn_missing,
+    original_stage,
+    retrain_stage,
+    unlearn_stages,
 )
+from unlearn_jax.stages.layers import write_layers
+from unlearn_jax.stages.models import make_unlearning, train_missing, unlearn_missing
 from unlearn_jax.stages.outcomes import Models, write_results
-from unlearn_jax.stages.populations import record_reused
 from unlearn_jax.stages.progress import clean
 from unlearn_jax.stages.room import require_room
-from unlearn_jax.stages.variants import make_parts, plan_parts, run_parts, unlearn_variants
+from unlearn_jax.stages.stored import record_reused
+from unlearn_jax.stages.variants import make_arms, plan_variants, run_arms, unlearn_variants
 from unlearn_jax.storage.store import Store
 from unlearn_jax.system import processes
 from unlearn_jax.train import balanced_weights, make_loss
@@ -221,7 +223,7 @@ def _one_method(study: Study, original: Stage) -> _Unlearn:
               for stage in unlearn_stages(study, original, f)]
 
     def unlearn():
-        unlearn_missing(study, original, stages, unlearning)
+        unlearn_missing([Variant(study, stages, unlearning)], original)
         return stages, scheme.run() if scheme else ()
 
     return _Unlearn(unlearn, stages, scheme.models if scheme else 0)
@@ -240,13 +242,13 @@ def _comparison(study: Study, original: Stage, retrained: list[Stage],
 
 def _arms(study: Study, original: Stage, retrained: list[Stage]) -> _Unlearn:
     """The arms of a study; their plan is printed."""
-    parts = make_parts(study, original)
-    plan = plan_parts(study, original, retrained, parts)
+    arms = make_arms(study, original)
+    plan = plan_variants(study, original, retrained, arms)
     study.run.record_plan(plan.record())
     if processes.leads():
         print(plan.text(), flush=True)
-    return _Unlearn(lambda: (run_parts(original, parts), ()),
-                    [stage for part in parts for stage in part.stages])
+    return _Unlearn(lambda: (run_arms(original, arms), ()),
+                    [stage for variant in arms for stage in variant.stages])
 
 
 def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,

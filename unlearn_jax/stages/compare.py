@@ -24,9 +24,16 @@ from unlearn_jax.engine.recipe import epoch_batches
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.outside import Found
-from unlearn_jax.stages.graph import Stage, Study, forget_parts, unlearn_stages, with_epochs
-from unlearn_jax.stages.models import Variant, make_unlearning, unlearn_missing
-from unlearn_jax.stages.populations import make_member
+from unlearn_jax.stages.graph import (
+    Stage,
+    Study,
+    Variant,
+    forget_parts,
+    make_member,
+    unlearn_stages,
+    with_epochs,
+)
+from unlearn_jax.stages.models import make_unlearning, unlearn_missing
 from unlearn_jax.stages.variants import unlearn_variants
 from unlearn_jax.storage import checkpoints, store
 from unlearn_jax.storage.store import stage_key
@@ -160,7 +167,7 @@ def _budget(study: Study, original: Stage, retrain: Stage, contender: Contender)
         # The weakest trial, which is run in any case, stands for all: they prepare alike.
         own = with_epochs(study, contender.trials[0].config, (0,))
         (probe,) = unlearn_stages(own, original, retrain.forget_set)
-        unlearn_missing(own, original, [probe], make_unlearning(own))
+        unlearn_missing([Variant(own, [probe], make_unlearning(own))], original)
         return variants.no_epochs(study.config.compare.fraction, _cost(study, probe, unit) / whole)
     # What the first epoch takes is measured on the method as configured; of images we know it.
     measured = (0, 1) if unit != "images" else (0,) if method.prepare else ()
@@ -170,7 +177,7 @@ def _budget(study: Study, original: Stage, retrain: Stage, contender: Contender)
     spent = [0.0]
     if measured:
         probes = unlearn_stages(own, original, retrain.forget_set)
-        unlearn_missing(own, original, probes, unlearning)
+        unlearn_missing([Variant(own, probes, unlearning)], original)
         spent = [_cost(study, probe, unit) for probe in probes]
     member = make_member(study, study.seeds[0], retrain.forget_set)
 

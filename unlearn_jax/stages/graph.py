@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ from unlearn_jax.data.resident import Resident, RowIndex, Streamed
 from unlearn_jax.data.splits import ForgetSet, Splits
 from unlearn_jax.engine.recalibration import recalibrates
 from unlearn_jax.errors import InputError
+from unlearn_jax.members import Member
 from unlearn_jax.methods import find_method
+from unlearn_jax.methods.method import Setting
 from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import Model
 from unlearn_jax.results import started
 from unlearn_jax.stages import workdir
 from unlearn_jax.storage.store import Store, stage_key
-from unlearn_jax.train import Loss
+from unlearn_jax.train import Loss, Step
 from unlearn_jax.units import label_step
 
 # Part of every model's key. Raise it when the same config starts to give other models (the
@@ -126,6 +128,44 @@ class Study:
         return injection.trained_labels(self.dataset.labels) if injection else self.dataset.labels
 
 
+@dataclasses.dataclass(frozen=True)
+class Unlearning:
+    """The method of a config, made ready.
+
+    Attributes:
+      found: the method and its name.
+      setting: what the method is given.
+      step: its step for one member; None where the method trains nothing.
+    """
+
+    found: Found
+    setting: Setting
+    step: Step | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """Models that one config wants. One population trains those of one or several variants.
+
+    Attributes:
+      study: of the run that wants them; its config decides.
+      stages: of these models, each once.
+      unlearning: the config's method, made ready; None for M_O and the M_Rs, which are trained.
+      arm: what the plan and the log call it; `''` where the run has one method once.
+      name: tells its members from those of other variants in the population; `''` for the only
+        variant.
+      dials: options that the compiled step reads from the member, because their values differ
+        between the variants of the population. All other options are part of the program.
+    """
+
+    study: Study
+    stages: Sequence[Stage]
+    unlearning: Unlearning | None = None
+    arm: str = ""
+    name: str = ""
+    dials: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
 def original_stage(study: Study) -> Stage:
     """M_O of all seeds."""
     config = study.config
@@ -210,6 +250,15 @@ def forget_parts(study: Study, forget_set: ForgetSet) -> dict[str, str]:
     rows = np.concatenate([forget_set.train, forget_set.validation]).astype(np.int64)
     ids = "\n".join(study.dataset.ids[rows].tolist())
     return {"name": forget_set.name, "ids": hashlib.blake2b(ids.encode()).hexdigest()[:16]}
+
+
+def make_member(study: Study, seed: int, forget_set: ForgetSet | None) -> Member:
+    """What the model of a seed and forget set walks over; None: the original."""
+    splits, index = study.splits, study.index
+    if forget_set is None:
+        return Member(seed, "", index(splits.rows), splits.validation, np.zeros(0, np.int32))
+    return Member(seed, forget_set.name, index(splits.retain_rows(forget_set)),
+                  splits.retain_validation(forget_set), index(splits.forget_rows(forget_set)))
 
 
 def _file_digest(path: str) -> str:

@@ -7,7 +7,7 @@ several configs that differ in what members may differ in.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
@@ -20,13 +20,12 @@ from unlearn_jax.errors import ConfigError
 from unlearn_jax.members import Pass
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.method import LabelSpace, Setting
-from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import Variables
 from unlearn_jax.networks.pretrained import load_members
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.results import started
-from unlearn_jax.stages.graph import Stage, Study, method_options
-from unlearn_jax.stages.populations import Share, run_missing
+from unlearn_jax.stages.graph import Stage, Study, Unlearning, Variant, method_options
+from unlearn_jax.stages.populations import train_variants
 from unlearn_jax.stages.rehearsal import rehearse
 from unlearn_jax.storage import checkpoints
 from unlearn_jax.train import Step, make_train_step
@@ -46,27 +45,7 @@ def train_recipe(study: Study) -> Recipe:
 
 def train_missing(study: Study, stages: list[Stage]) -> None:
     """Trains the originals and the retrained models that the store lacks, as one population."""
-
-    def start(missing: list[Stage], layout: Layout) -> tuple[Variables, np.ndarray]:
-        seeds = [s for _ in missing for s in study.seeds]
-        return initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
-
-    run_missing([Share(study, stages, start)], train_recipe(study))
-
-
-@dataclasses.dataclass(frozen=True)
-class Unlearning:
-    """The config's method, made ready.
-
-    Attributes:
-      found: the method and its name.
-      setting: what it is given.
-      step: its single-member step; None where it trains nothing.
-    """
-
-    found: Found
-    setting: Setting
-    step: Step | None
+    train_variants([Variant(study, stages)], train_recipe(study), _start_anew)
 
 
 def make_unlearning(study: Study) -> Unlearning:
@@ -94,13 +73,13 @@ def make_unlearning(study: Study) -> Unlearning:
     return Unlearning(found, setting, step)
 
 
-def unlearn_recipes(study: Study, stages: list[Stage],
-                    unlearning: Unlearning) -> list[tuple[Recipe, list[Stage]]]:
+def unlearn_recipes(variant: Variant) -> list[tuple[Recipe, list[Stage]]]:
     """The runs that unlearning takes, each with the stages that it makes.
 
     At a constant learning rate the budgets are snapshots of one run, as a longer run begins
     like a shorter one. Any other schedule depends on the length, so each budget is a run.
     """
+    study, unlearning, stages = variant.study, variant.unlearning, variant.stages
     section, method = study.config.unlearn, unlearning.found.method
     settings = OptimizerSettings.from_config(section)
     optimizer = unlearning.setting.optimizer
@@ -109,6 +88,8 @@ def unlearn_recipes(study: Study, stages: list[Stage],
         return method.passes(unlearning.setting, epoch)
 
     step = unlearning.step or make_train_step(study.model, optimizer, study.loss)
+    if variant.dials:
+        step = dialled(method.make_step, unlearning.setting)
     budgets = sorted({s.epochs for s in stages})
     apart = settings.schedule != "constant" or method.own_runs
     runs = [[b] for b in budgets] if apart else [budgets] if budgets else []
@@ -118,66 +99,39 @@ def unlearn_recipes(study: Study, stages: list[Stage],
              [s for s in stages if s.epochs in run]) for run in runs]
 
 
-def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
-                    unlearning: Unlearning) -> None:
-    """Unlearns for all forget sets, seeds and budgets that the store lacks."""
-    if stages:
-        unlearn_in_one_program([Variant(study, stages, unlearning)], original)
-
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """What one config asks of a method.
-
-    Attributes:
-      study: of the run that asks; its config decides.
-      stages: at least one.
-      unlearning: the method of the study's config.
-      name: tells its members from those of the other variants; '' for the only one.
-      dials: options that the compiled step reads from the member, as other variants have other
-        values; all others are part of the program.
-    """
-
-    study: Study
-    stages: list[Stage]
-    unlearning: Unlearning
-    name: str = ""
-    dials: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-
-def unlearn_in_one_program(variants: list[Variant], original: Stage) -> None:
-    """Like `unlearn_missing`, for configs that differ in nothing but what members may differ in.
+def unlearn_missing(variants: Sequence[Variant], original: Stage) -> None:
+    """Unlearns for all forget sets, seeds and budgets that the store lacks.
 
     Args:
-      variants: their configs differ in the learning rate and in options of the method;
-        `variants.programs` finds those that may be brought together.
-      original: finished; of all of them.
+      variants: one, or several whose configs differ only in the learning rate and in options of
+        the method that members may differ in; `variants.programs` finds these.
+      original: M_O of all variants, finished.
     """
     first = variants[0]
-    section, method = first.study.config.unlearn, first.unlearning.found.method
-
-    def start(missing: list[Stage], layout: Layout) -> tuple[Variables, np.ndarray]:
-        study = first.study
-        sets = len({s.forget_name for s in missing})
-        if method.start == "initial":
-            seeds = list(study.seeds) * sets
-            return initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
-        variables, metadata = checkpoints.restore(original.directory(study.store) / "checkpoint")
-        which = np.tile(started(study.seeds, section.from_seed), sets)
-        # What starts from a failed model is no unlearned model, however well it trains.
-        return (jax.tree.map(lambda x: np.asarray(x)[which], variables),
-                np.asarray(metadata["failed"])[which])
-
     every = [stage for v in variants for stage in v.stages]
-    for recipe, made in unlearn_recipes(first.study, every, first.unlearning):
-        if first.dials:
-            step = dialled(method.make_step, first.unlearning.setting)
-            recipe = dataclasses.replace(recipe, step=step)
-        run_missing([Share(v.study, [s for s in v.stages if s in made], start,
-                           functools.partial(method.prepare, v.unlearning.setting)
-                           if method.prepare else None,
-                           v.name, v.study.config.unlearn.learning_rate, v.dials)
-                     for v in variants], recipe)
+    for recipe, made in unlearn_recipes(dataclasses.replace(first, stages=every)):
+        train_variants([dataclasses.replace(v, stages=[s for s in v.stages if s in made])
+                        for v in variants], recipe, functools.partial(_start_from, original))
+
+
+def _start_anew(variant: Variant, layout: Layout) -> tuple[Variables, np.ndarray]:
+    """Initial weights, one model for each seed and forget set; none has failed."""
+    seeds = list(variant.study.seeds) * len({s.forget_name for s in variant.stages})
+    return initial_variables(variant.study, layout, seeds), np.zeros(len(seeds), bool)
+
+
+def _start_from(original: Stage, variant: Variant,
+                layout: Layout) -> tuple[Variables, np.ndarray]:
+    """M_O's weights, or initial ones where the method trains from them."""
+    if variant.unlearning.found.method.start == "initial":
+        return _start_anew(variant, layout)
+    study = variant.study
+    variables, metadata = checkpoints.restore(original.directory(study.store) / "checkpoint")
+    which = np.tile(started(study.seeds, study.config.unlearn.from_seed),
+                    len({s.forget_name for s in variant.stages}))
+    # What starts from a failed model is no unlearned model, however well it trains.
+    return (jax.tree.map(lambda x: np.asarray(x)[which], variables),
+            np.asarray(metadata["failed"])[which])
 
 
 def dialled(make_step: Callable[[Setting], Step], setting: Setting) -> Step:

@@ -17,9 +17,9 @@ from unlearn_jax.engine.memory import tree_bytes
 from unlearn_jax.engine.recipe import Recipe, init_members
 from unlearn_jax.engine.run import Rate, measure_rate
 from unlearn_jax.stages import workdir
-from unlearn_jax.stages.graph import Stage, Study
+from unlearn_jax.stages.graph import Stage, Study, make_member
 from unlearn_jax.stages.outcomes import predictions_key, split_rows
-from unlearn_jax.stages.populations import make_member, shortened
+from unlearn_jax.stages.populations import shortened
 from unlearn_jax.storage import checkpoints
 from unlearn_jax.storage.metadata import CheckpointError
 

@@ -21,8 +21,7 @@ from unlearn_jax.methods.method import Setting
 from unlearn_jax.methods.outside import Found, named
 from unlearn_jax.models import Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
-from unlearn_jax.stages.graph import Study
-from unlearn_jax.stages.populations import make_member
+from unlearn_jax.stages.graph import Study, make_member
 from unlearn_jax.train import Batch, Step, init_state
 
 

@@ -28,13 +28,11 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from absl import logging
 
 from unlearn_jax.data.splits import ForgetSet, Rows
 from unlearn_jax.engine import recalibration
-from unlearn_jax.engine.layout import Layout, make_layout
+from unlearn_jax.engine.layout import Layout
 from unlearn_jax.engine.recipe import Recipe, Snapshot, Trained
-from unlearn_jax.engine.run import train_population
 from unlearn_jax.errors import InputError
 from unlearn_jax.members import Member, Pass
 from unlearn_jax.models import Variables
@@ -44,10 +42,13 @@ from unlearn_jax.stages import shards as plans
 from unlearn_jax.stages.graph import Stage, Study, forget_parts
 from unlearn_jax.stages.models import initial_variables
 from unlearn_jax.stages.outcomes import Models
-from unlearn_jax.stages.populations import missing_of, record_reused, settled, stage_metadata
-from unlearn_jax.stages.progress import CheckpointSaver
+from unlearn_jax.stages.populations import (
+    Population,
+    Started,
+    train_and_store,
+)
+from unlearn_jax.stages.stored import record_reused, settled, stage_metadata
 from unlearn_jax.storage import checkpoints, store
-from unlearn_jax.system import interrupt
 from unlearn_jax.train import make_train_step
 
 HISTORY_COLUMNS = ("stage", "forget_set", "seed", "shard", "slice", "epoch", "steps", "train_loss",
@@ -127,54 +128,46 @@ class Sisa:
                   for name, made in self.deletions.items())]
 
     def _train_missing(self, made: list[Slice]) -> None:
-        stages = [m.stage for m in made]
-        with missing_of(self.study.store, stages, all_at_once=True) as (missing, _):
-            for stage in stages:
-                if stage not in missing:
-                    record_reused(self.study, stage)
-            made = [m for m in made if m.stage in missing]
-            if made:
-                interrupt.leave_if_requested()  # what came before is stored
-                self._train(made)
+        by_key = {m.stage.key: m for m in made}
+        train_and_store(self.study.store, [m.stage for m in made],
+                        lambda missing: self._population([by_key[s.key] for s in missing]),
+                        functools.partial(record_reused, self.study), all_at_once=True)
 
-    def _train(self, made: list[Slice]) -> None:
-        """Trains one slice of the given stages' constituents, together, and stores each stage."""
+    def _population(self, made: list[Slice]) -> Population:
+        """The constituents of one slice of the given stages, all missing."""
         study, recipe = self.study, self._recipe(made[0].number)
         members = [self._member(m, p) for m in made for p in m.positions]
-        layout = make_layout(study.config.parallel, len(members))
-        if made[0].before:
-            states = [restore(study, m.before, m.positions) for m in made]
-            variables = jax.tree.map(lambda *x: np.concatenate(x), *(v for v, _ in states))
-            failed = np.concatenate([f for _, f in states])
-        else:
-            variables = initial_variables(study, layout, [m.seed for m in members])
-            failed = np.zeros(len(members), bool)
-        stages = [m.stage for m in made]
-        saver = CheckpointSaver(study.store, recipe, stages, study.config.train.checkpoint_seconds)
-        logging.info("%s: %d constituents (%d seeds x %d shards), %.3g epochs of %d to %d images",
-                     recipe.name, len(members), len(study.seeds), self.shards, self.slice_epochs,
-                     *(f(len(m.retain) for m in members) for f in (min, max)))
+        images = [len(m.retain) for m in members]
         # A deletion may leave nothing of the first slices: there is nothing to train on yet.
-        busy = np.array([len(m.retain) > 0 for m in members])
-        trained = Trained({}, [], 0.0)
-        if busy.any():
-            trained = train_population(
-                recipe, study.model, layout, study.resident,
-                [m for m, b in zip(members, busy) if b],
-                jax.tree.map(lambda x: np.asarray(x)[busy], variables), saver, study.bar)
-        snapshot = _among(trained.snapshots.get(recipe.epochs), variables, busy, failed)
-        status = "resumed" if saver.resumed else "computed"
-        first = 0
-        for m in made:
-            mine = list(range(first, first + len(m.positions)))
-            first += len(mine)
-            metadata = self._store(m, snapshot, mine, [members[i] for i in mine], layout,
-                                   trained.history)
-            study.run.record_stage(m.stage.method, m.stage.forget_name, m.stage.key, status,
-                                   float(np.sum(metadata["seconds"])),
-                                   int(np.sum(metadata["images"])), len(mine), m.stage.epochs)
-        saver.finish()
-        study.run.record_start(recipe.name, trained.compile_seconds, trained.first_step_seconds)
+        busy = np.array(images) > 0
+        text = (f"{len(members)} constituents ({len(study.seeds)} seeds x {self.shards} shards), "
+                f"{self.slice_epochs:.3g} epochs of {min(images)} to {max(images)} images")
+
+        def start(layout: Layout) -> Started:
+            if made[0].before:
+                states = [restore(study, m.before, m.positions) for m in made]
+                variables = jax.tree.map(lambda *x: np.concatenate(x), *(v for v, _ in states))
+                failed = np.concatenate([f for _, f in states])
+            else:
+                variables = initial_variables(study, layout, [m.seed for m in members])
+                failed = np.zeros(len(members), bool)
+
+            def store(trained: Trained, status: str, _: float) -> None:
+                snapshot = _among(trained.snapshots.get(recipe.epochs), variables, busy, failed)
+                first = 0
+                for m in made:
+                    mine = list(range(first, first + len(m.positions)))
+                    first += len(mine)
+                    metadata = self._store(m, snapshot, mine, [members[i] for i in mine], layout,
+                                           trained.history)
+                    study.run.record_stage(
+                        m.stage.method, m.stage.forget_name, m.stage.key, status,
+                        float(np.sum(metadata["seconds"])), int(np.sum(metadata["images"])),
+                        len(mine), m.stage.epochs)
+
+            return Started(jax.tree.map(lambda x: np.asarray(x)[busy], variables), store)
+
+        return Population(study, recipe, [m for m, b in zip(members, busy) if b], text, start)
 
     def _recipe(self, number: int) -> Recipe:
         """The settings of `config.train` for one slice.

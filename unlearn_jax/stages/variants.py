@@ -15,14 +15,10 @@ from typing import Any
 import jax
 from absl import logging
 
-from unlearn_jax.engine.recipe import Recipe
-from unlearn_jax.stages.graph import Stage, Study, unlearn_stages, with_epochs
+from unlearn_jax.stages.graph import Stage, Study, Variant, unlearn_stages, with_epochs
 from unlearn_jax.stages.models import (
-    Unlearning,
-    Variant,
     make_unlearning,
     train_recipe,
-    unlearn_in_one_program,
     unlearn_missing,
     unlearn_recipes,
 )
@@ -51,16 +47,16 @@ def unlearn_variants(variants: Sequence[Variant], original: Stage) -> None:
         repeated.append([s for s in variant.stages if s not in own])
     for program in programs([v for v in wanted if v.stages]):
         try:
-            unlearn_in_one_program(program, original)
+            unlearn_missing(program, original)
         except _NEEDS_NUMBER:
             if len(program) == 1:
                 raise
             logging.warning("%s needs %s as part of the program: one program for each value",
                             program[0].unlearning.found.name, ", ".join(program[0].dials))
             for variant in program:
-                unlearn_missing(variant.study, original, variant.stages, variant.unlearning)
+                unlearn_missing([dataclasses.replace(variant, name="", dials={})], original)
     for variant, stages in zip(variants, repeated):  # in the store by now
-        unlearn_missing(variant.study, original, stages, variant.unlearning)
+        unlearn_missing([dataclasses.replace(variant, stages=stages)], original)
 
 
 def programs(variants: Sequence[Variant]) -> list[list[Variant]]:
@@ -113,34 +109,16 @@ def _is_dial(value: Any) -> bool:
     return isinstance(value, float)
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """An arm on the forget sets that share its budgets: what one population can train.
-
-    Attributes:
-      arm: what results call it.
-      study: with the arm's config and these budgets.
-      unlearning: its method, made ready.
-      stages: of all these forget sets and budgets.
-    """
-
-    arm: str
-    study: Study
-    unlearning: Unlearning
-    stages: tuple[Stage, ...]
-
-    def recipes(self) -> list[tuple[Recipe, list[Stage]]]:
-        """The runs that it takes, each with the stages that it makes."""
-        return unlearn_recipes(self.study, list(self.stages), self.unlearning)
-
-
-def make_parts(study: Study, original: Stage) -> list[Part]:
+def make_arms(study: Study, original: Stage) -> list[Variant]:
     """The arms of `thesis.arms`, each checked before any training.
+
+    Forget sets with the same budgets are trained together: an arm has a variant for each choice of
+    budgets.
 
     Raises:
       InputError: a method refuses its setting.
     """
-    parts = []
+    found = []
     for arm in study.config.thesis.arms:
         by_set = budgets(study.config, arm, [f.name for f in study.splits.forget_sets])
         for epochs in dict.fromkeys(by_set.values()):
@@ -149,26 +127,26 @@ def make_parts(study: Study, original: Stage) -> list[Part]:
             own = with_epochs(study, arm_config(study.config, arm), epochs)
             stages = [dataclasses.replace(stage, arm=arm) for f in study.splits.forget_sets
                       if by_set[f.name] == epochs for stage in unlearn_stages(own, original, f)]
-            parts.append(Part(arm, own, make_unlearning(own), tuple(stages)))
-    return parts
+            found.append(Variant(own, stages, make_unlearning(own), arm))
+    return found
 
 
-def plan_parts(study: Study, original: Stage, retrained: Sequence[Stage],
-               parts: Sequence[Part]) -> Plan:
-    """What it takes to train and to predict M_O, the M_Rs and all parts; see `make_plan`."""
+def plan_variants(study: Study, original: Stage, retrained: Sequence[Stage],
+                  variants: Sequence[Variant]) -> Plan:
+    """What it takes to train and to predict M_O, the M_Rs and all variants; see `make_plan`."""
     runs = [("M_O and M_R", train_recipe(study), [original, *retrained])]
-    runs += [(f"{part.arm} on {', '.join(dict.fromkeys(s.forget_name for s in made))}", recipe,
-              made) for part in parts for recipe, made in part.recipes()]
-    own = [stage for part in parts for stage in part.stages]
+    runs += [(f"{variant.arm} on {', '.join(dict.fromkeys(s.forget_name for s in made))}", recipe,
+              made) for variant in variants for recipe, made in unlearn_recipes(variant)]
+    own = [stage for variant in variants for stage in variant.stages]
     return make_plan(study, runs, [(original, study.splits.forget_sets),
                                    *((s, [s.forget_set]) for s in (*retrained, *own))])
 
 
-def run_parts(original: Stage, parts: list[Part]) -> list[Stage]:
+def run_arms(original: Stage, arms: Sequence[Variant]) -> list[Stage]:
     """Trains what the store lacks; returns the stages of all arms."""
-    for number, part in enumerate(parts, 1):
-        logging.info("arm %s on %s, part %d of %d", part.arm,
-                     ", ".join(dict.fromkeys(s.forget_name for s in part.stages)), number,
-                     len(parts))
-        unlearn_missing(part.study, original, list(part.stages), part.unlearning)
-    return [stage for part in parts for stage in part.stages]
+    for number, variant in enumerate(arms, 1):
+        logging.info("arm %s on %s, part %d of %d", variant.arm,
+                     ", ".join(dict.fromkeys(s.forget_name for s in variant.stages)), number,
+                     len(arms))
+        unlearn_missing([variant], original)
+    return [stage for variant in arms for stage in variant.stages]

@@ -1,0 +1,134 @@
+"""Trained models as the store keeps them: checkpoint, history, and what their method touched."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from unlearn_jax.engine import recalibration
+from unlearn_jax.engine.layout import MEMBER, Layout
+from unlearn_jax.engine.preparation import Preparation
+from unlearn_jax.engine.recipe import Snapshot
+from unlearn_jax.members import Member
+from unlearn_jax.models import Variables
+from unlearn_jax.stages import workdir
+from unlearn_jax.stages.graph import Stage, Study, make_member
+from unlearn_jax.storage import checkpoints
+
+_MOST_NAMED = 1000  # indices of touched channels or weights that are written down, per layer
+
+
+def store_stage(study: Study, stage: Stage, snapshot: Snapshot, mine: list[int],
+                 members: list[Member], layout: Layout, history: list[dict[str, Any]],
+                 touched: Mapping[str, np.ndarray], variant: str = "") -> dict[str, Any]:
+    metadata = stage_metadata(study, stage, snapshot, mine)
+    rows = [{"stage": stage.method, **{k: v for k, v in row.items() if k != "variant"}}
+            for row in history
+            if row["forget_set"] == stage.forget_name and row.get("variant", "") == variant
+            and (stage.method in ("original", "retrain") or row["epoch"] <= stage.epochs)]
+    variables = jax.tree.map(lambda x: np.asarray(x)[np.array(mine)], snapshot.variables)
+    variables = settled(study, stage, [members[m] for m in mine], layout, variables, metadata)
+    with study.store.write(stage.method, stage.key, stage.parts) as directory:
+        checkpoints.save(directory / "checkpoint", variables, metadata)
+        (directory / "history.json").write_text(json.dumps(rows))
+        (directory / "touched.json").write_text(json.dumps(_touched_rows(study, touched, mine)))
+    return metadata
+
+
+def settled(study: Study, stage: Stage, members: list[Member], layout: Layout,
+            variables: Variables, metadata: dict[str, Any]) -> Variables:
+    """Trained models as they are stored: where they are to, with their data's batch statistics.
+
+    Args:
+      study: says whether (`train.recalibrate_norms`).
+      stage, members, variables: `[M, ...]` of a stage; a member without samples stays.
+      layout: of the population.
+      metadata: of the stage; gets what that changed, as `norms`.
+    """
+    which = np.flatnonzero([len(member.retain) for member in members])
+    samples = len(study.splits.rows.source)
+    if not len(which) or not recalibration.recalibrates(study.config, samples):
+        _warn_of_norms(study, stage, metadata)
+        return variables
+    before = Preparation("norms", study.model, for_as_many(layout, len(which)), study.resident,
+                         [members[m] for m in which],
+                         jax.tree.map(lambda x: x[which], variables), study.loss,
+                         study.config.train.batch_size)
+    after, found = recalibration.recalibrated(before, np.asarray(metadata["failed"])[which])
+    metadata["norms"] = found
+    _warn_of_norms(study, stage, metadata)
+
+    def filled(whole: np.ndarray, part: np.ndarray) -> np.ndarray:
+        whole = np.array(whole)
+        whole[which] = part
+        return whole
+
+    return {**variables, "batch_stats": jax.tree.map(filled, variables["batch_stats"],
+                                                     after["batch_stats"])}
+
+
+def stage_metadata(study: Study, stage: Stage, snapshot: Snapshot,
+                   mine: list[int]) -> dict[str, Any]:
+    """What a stage's checkpoint says of its members, those at the positions `mine`."""
+    # Members run side by side; a member's share of the clock is its share of the images.
+    share = snapshot.images / max(snapshot.images.sum(), 1)
+    return {
+        "stage": stage.method, "forget_set": stage.forget_name, "epochs": stage.epochs,
+        "seeds": study.seeds, "config_name": study.config_name,
+        "config": study.config.to_dict(), "data_fingerprint": study.dataset.fingerprint,
+        "device": workdir.device(),
+        "step": snapshot.steps[mine], "epochs_trained": snapshot.epochs[mine],
+        "metric": {"validation_loss": snapshot.validation_loss[mine]},
+        "failed": snapshot.failed[mine], "images": snapshot.images[mine],
+        "seconds": snapshot.seconds * share[mine], "flops": snapshot.flops[mine],
+    }
+
+
+def _touched_rows(study: Study, touched: Mapping[str, np.ndarray],
+                  mine: list[int]) -> list[dict[str, Any]]:
+    """Per layer and seed: how many channels or weights, of how many, and the first of them."""
+    return [{"seed": seed, "layer": layer, "touched": int(mask[m].sum()), "of": mask[m].size,
+             "which": np.flatnonzero(mask[m])[:_MOST_NAMED].tolist()}
+            for layer, mask in touched.items() for seed, m in zip(study.seeds, mine)]
+
+
+def record_reused(study: Study, stage: Stage) -> None:
+    """Notes a stage that the store had."""
+    path = stage.directory(study.store) / "checkpoint"
+    logging.info("%s %s: reused from %s", stage.name, stage.forget_name, path)
+    metadata, _ = checkpoints.describe(path)
+    _warn_of_norms(study, stage, metadata)
+    study.run.record_stage(stage.name, stage.forget_name, stage.key, "reused", 0.0,
+                           int(np.sum(metadata["images"])), len(metadata["seeds"]), stage.epochs,
+                           stage.from_seed)
+
+
+def _warn_of_norms(study: Study, stage: Stage, metadata: dict[str, Any]) -> None:
+    """Of M_O and M_R; of the many unlearned models their checkpoints tell."""
+    if stage.method not in ("original", "retrain"):
+        return
+    config, good = study.config, ~np.asarray(metadata["failed"], bool)
+    rows = [len(make_member(study, seed, stage.forget_set).retain) for seed in metadata["seeds"]]
+    steps = recalibration.steps_of(config, rows, metadata["epochs_trained"])[good]
+    planned = recalibration.share_left(config, len(study.splits.rows.source))
+    if "norms" in metadata:
+        unit = study.dataset.label_unit if study.loss.name == "mae" else ""
+        share = max(recalibration.shares_left(config, steps), default=planned)
+        text = recalibration.in_words(float(share), unit, metadata["norms"])
+    else:
+        # With 'off' and few planned steps it was said before training, if not of an early epoch.
+        early = (np.asarray(metadata["epochs_trained"])[good] < config.train.epochs).any()
+        unsaid = early or planned <= recalibration.LITTLE
+        text = recalibration.kept_in_words(config, steps) if unsaid else ""
+    if text:
+        study.run.warn(f"{stage.name} {stage.forget_name}".strip() + f": {text}")
+
+
+def for_as_many(layout: Layout, members: int) -> Layout:
+    """The same devices as the whole population, and no more members in a call than there are."""
+    return dataclasses.replace(layout, members_per_device=min(
+        layout.members_per_device, -(-members // layout.mesh.shape[MEMBER])))
