@@ -22,16 +22,16 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.networks.conv import convolutions
 from unlearn_jax.stages import workdir
+from unlearn_jax.stages.evaluate import predictions_key
 from unlearn_jax.stages.graph import (
+    RunContext,
     Stage,
-    Study,
     Variant,
     original_stage,
     retrain_stage,
     unlearn_stages,
 )
 from unlearn_jax.stages.models import make_unlearning
-from unlearn_jax.stages.outcomes import predictions_key
 from unlearn_jax.stages.plan import Plan as StudyPlan
 from unlearn_jax.stages.plan import duration
 from unlearn_jax.stages.variants import make_arms, plan_variants
@@ -156,7 +156,7 @@ def plan_job(job: Job, store: Store, made: set[tuple[str, str]] | None = None) -
     return planned
 
 
-def _variants(study: Study, original: Stage, name: str, planned: set[str]) -> list[Variant]:
+def _variants(study: RunContext, original: Stage, name: str, planned: set[str]) -> list[Variant]:
     if study.config.thesis.arms:
         return make_arms(study, original)
     if not _countable(study.config):

@@ -10,7 +10,7 @@ from test_explain_main import config, run_study, table
 from unlearn_jax.data.inject import InjectedGroup, Injection
 from unlearn_jax.data.splits import ForgetSet, Rows, Splits
 from unlearn_jax.stages import populations, relearn
-from unlearn_jax.stages.graph import Stage, Study
+from unlearn_jax.stages.graph import RunContext, Stage
 from unlearn_jax.storage.store import Store
 from unlearn_jax.system import interrupt
 from unlearn_jax.train import make_loss
@@ -30,7 +30,7 @@ def study(injection=None, epochs=4):
     dataset = types.SimpleNamespace(labels=LABELS)
     made = types.SimpleNamespace(splits=splits, dataset=dataset, loss=make_loss("mae", 1.0),
                                  seeds=(0, 1))
-    made.trained_labels = Study.trained_labels.fget(made)
+    made.trained_labels = RunContext.trained_labels.fget(made)
     return made
 
 

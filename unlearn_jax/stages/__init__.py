@@ -9,7 +9,7 @@ is computed once and shared by every run that needs it.
     progress.py     half-finished populations
     variants.py     several configs on the same M_O, and the arms of a study
     sisa.py         the one training scheme with stages of its own; shards.py: which sample is where
-    outcomes.py     predictions and results
+    evaluate.py     predictions and results
     relearn.py      how fast D_f is learned again
     layers.py       distances of weights
     explain.py      explanations
@@ -48,10 +48,11 @@ from unlearn_jax.models import build_model
 from unlearn_jax.report import write_report
 from unlearn_jax.stages import belonging, sisa, workdir
 from unlearn_jax.stages.compare import make_contenders, run_comparison
+from unlearn_jax.stages.evaluate import Models, write_results
 from unlearn_jax.stages.explain import explain_stages
 from unlearn_jax.stages.graph import (
+    RunContext,
     Stage,
-    Study,
     Variant,
     original_stage,
     retrain_stage,
@@ -59,7 +60,6 @@ from unlearn_jax.stages.graph import (
 )
 from unlearn_jax.stages.layers import write_layers
 from unlearn_jax.stages.models import make_unlearning, train_missing, unlearn_missing
-from unlearn_jax.stages.outcomes import Models, write_results
 from unlearn_jax.stages.progress import clean
 from unlearn_jax.stages.room import require_room
 from unlearn_jax.stages.stored import record_reused
@@ -189,7 +189,7 @@ class Request:
     command: str
 
 
-def _evaluate(study: Study, original: Stage, retrained: list[Stage], unlearned: list[Stage],
+def _evaluate(study: RunContext, original: Stage, retrained: list[Stage], unlearned: list[Stage],
               ensembles: Sequence[Models] = ()) -> None:
     """Everything that a work directory holds of finished models, except the report."""
     write_results(study, original, retrained, unlearned, ensembles)
@@ -214,7 +214,7 @@ class _Unlearn:
     models: int = 0
 
 
-def _one_method(study: Study, original: Stage) -> _Unlearn:
+def _one_method(study: RunContext, original: Stage) -> _Unlearn:
     """The config's method."""
     unlearning = make_unlearning(study)
     make = SCHEMES.get(unlearning.found.method.scheme)
@@ -229,7 +229,7 @@ def _one_method(study: Study, original: Stage) -> _Unlearn:
     return _Unlearn(unlearn, stages, scheme.models if scheme else 0)
 
 
-def _comparison(study: Study, original: Stage, retrained: list[Stage],
+def _comparison(study: RunContext, original: Stage, retrained: list[Stage],
                 config_file: str) -> _Unlearn:
     """The methods of a comparison; those chosen are returned."""
     contenders = make_contenders(study, config_file)
@@ -240,7 +240,7 @@ def _comparison(study: Study, original: Stage, retrained: list[Stage],
                     trials * len(retrained) * len(study.seeds))
 
 
-def _arms(study: Study, original: Stage, retrained: list[Stage]) -> _Unlearn:
+def _arms(study: RunContext, original: Stage, retrained: list[Stage]) -> _Unlearn:
     """The arms of a study; their plan is printed."""
     arms = make_arms(study, original)
     plan = plan_variants(study, original, retrained, arms)
@@ -252,7 +252,7 @@ def _arms(study: Study, original: Stage, retrained: list[Stage]) -> _Unlearn:
 
 
 def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,
-            run: workdir.RunRecord, bar: Callable[..., Any] | None) -> Study:
+            run: workdir.RunRecord, bar: Callable[..., Any] | None) -> RunContext:
     """Loads the data, splits it and lays it on the device, if that has room for the images."""
     study = load(config, config_name, store, run, bar)
     record_data(study)
@@ -260,7 +260,7 @@ def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,
 
 
 def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
-         run: workdir.RunRecord, bar: Callable[..., Any] | None) -> Study:
+         run: workdir.RunRecord, bar: Callable[..., Any] | None) -> RunContext:
     """The study of a config, with nothing noted yet; see `prepare`."""
     began = time.monotonic()
     dataset = data.load(config.data, store.root / "data")
@@ -296,12 +296,12 @@ def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
     if config.train.class_weights == "balanced":
         weights = balanced_weights(trained.labels[splits.rows.source], dataset.num_classes)
     loss = make_loss(config.train.loss, config.model.output_scale, weights)
-    return Study(config, config_name, store, run, dataset, splits, resident, index, model, loss,
-                 bar, stamped, seconds,
-                 belonging.notes(config.model, model, dataset.images, splits.train))
+    notes = belonging.notes(config.model, model, dataset.images, splits.train)
+    return RunContext(config, config_name, store, run, dataset, splits, resident, index, model,
+                      loss, bar, stamped, seconds, notes)
 
 
-def record_data(study: Study) -> None:
+def record_data(study: RunContext) -> None:
     """Notes the data, and what a reader must know of them, in the study's run."""
     for warning in (lost_unasked(study.config.data, study.dataset),
                     asked_by_number(study.config),

@@ -25,8 +25,8 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.outside import Found
 from unlearn_jax.stages.graph import (
+    RunContext,
     Stage,
-    Study,
     Variant,
     forget_parts,
     make_member,
@@ -62,7 +62,7 @@ class Contender:
     file: str
 
 
-def make_contenders(study: Study, config_file: str) -> list[Contender]:
+def make_contenders(study: RunContext, config_file: str) -> list[Contender]:
     """The methods of `compare.methods` with their trials, each checked before any training.
 
     Args:
@@ -95,7 +95,7 @@ def make_contenders(study: Study, config_file: str) -> list[Contender]:
     return contenders
 
 
-def run_comparison(study: Study, original: Stage, retrained: list[Stage],
+def run_comparison(study: RunContext, original: Stage, retrained: list[Stage],
                    contenders: list[Contender]) -> list[Stage]:
     """Runs every trial of every method and chooses; writes trials.csv.
 
@@ -136,7 +136,7 @@ def run_comparison(study: Study, original: Stage, retrained: list[Stage],
     return chosen
 
 
-def _run_trials(study: Study, original: Stage, contender: Contender,
+def _run_trials(study: RunContext, original: Stage, contender: Contender,
                 budgets: dict[str, variants.Budget]) -> list[dict[str, Stage]]:
     """The finished stages of each trial, by forget set.
 
@@ -155,7 +155,8 @@ def _run_trials(study: Study, original: Stage, contender: Contender,
     return stages
 
 
-def _budget(study: Study, original: Stage, retrain: Stage, contender: Contender) -> variants.Budget:
+def _budget(study: RunContext, original: Stage, retrain: Stage,
+            contender: Contender) -> variants.Budget:
     """How many epochs a method gets on a forget set."""
     method, unit = contender.found.method, study.config.compare.budget
     least = 0 if method.make_step is None else 1
@@ -196,7 +197,7 @@ def _budget(study: Study, original: Stage, retrain: Stage, contender: Contender)
                              lambda epoch: images(epoch) * per_image / whole)
 
 
-def _cost(study: Study, stage: Stage, unit: str) -> float:
+def _cost(study: RunContext, stage: Stage, unit: str) -> float:
     """What a model of a stage cost, mean over the seeds that did not fail; NaN where all did."""
     metadata, _ = checkpoints.describe(stage.directory(study.store) / "checkpoint")
     good = ~np.array(metadata["failed"])
@@ -209,7 +210,7 @@ class _Judge:
     Of stages in the store; each is computed once and kept there.
     """
 
-    def __init__(self, study: Study):
+    def __init__(self, study: RunContext):
         layout = make_layout(study.config.parallel, len(study.seeds))
         self._predictor = make_predictor(study.model, layout)
         self._study = dataclasses.replace(study, resident=Feed(layout, study.resident).data)
@@ -239,7 +240,7 @@ class _Judge:
         return outputs
 
 
-def validation_errors(study: Study, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def validation_errors(study: RunContext, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """What trials are chosen by: the mean loss `[M]` in the loss's unit, or 1 − accuracy.
 
     Args:
@@ -255,7 +256,7 @@ def validation_errors(study: Study, outputs: np.ndarray, labels: np.ndarray) -> 
 
 
 def _rows(contender: Contender, budget: variants.Budget, stages: list[Stage],
-          selection: variants.Selection, study: Study) -> list[dict]:
+          selection: variants.Selection, study: RunContext) -> list[dict]:
     """The rows of trials.csv of one method and forget set."""
     base, rows = variants.load_config(contender.file), []
     for i, (trial, stage) in enumerate(zip(contender.trials, stages)):
@@ -275,7 +276,7 @@ def _rows(contender: Contender, budget: variants.Budget, stages: list[Stage],
     return rows
 
 
-def _warn(study: Study, contender: Contender, forget_name: str, budget: variants.Budget,
+def _warn(study: RunContext, contender: Contender, forget_name: str, budget: variants.Budget,
           selection: variants.Selection) -> None:
     who = f"comparison: {contender.found.name} on {forget_name}"
     if budget.exceeded:

@@ -19,7 +19,7 @@ from unlearn_jax.attribution.population import Explainer, ExplainSettings, Expla
 from unlearn_jax.data.resident import Streamed
 from unlearn_jax.data.splits import ForgetSet
 from unlearn_jax.engine.layout import make_layout
-from unlearn_jax.stages.graph import Stage, Study, forget_parts
+from unlearn_jax.stages.graph import RunContext, Stage, forget_parts
 from unlearn_jax.storage import checkpoints, store
 from unlearn_jax.storage.store import stage_key
 from unlearn_jax.system import disk, interrupt, processes
@@ -45,7 +45,7 @@ class _Explained:
     found: Explanation
 
 
-def explain_stages(study: Study, stages: Sequence[Stage], sets: Sequence[str] = SETS) -> None:
+def explain_stages(study: RunContext, stages: Sequence[Stage], sets: Sequence[str] = SETS) -> None:
     """Explains models and writes what there is to compare.
 
     Args:
@@ -102,13 +102,14 @@ def choose(ids: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     return ordered[np.random.default_rng(_STREAM).choice(len(ordered), count, replace=False)]
 
 
-def _set_rows(study: Study, forget_set: ForgetSet, sets: Sequence[str]) -> dict[str, np.ndarray]:
+def _set_rows(study: RunContext, forget_set: ForgetSet,
+              sets: Sequence[str]) -> dict[str, np.ndarray]:
     every = {"forget": study.splits.forget(forget_set),
              "retain": study.splits.retain_train(forget_set)}
     return {name: every[name] for name in sets}
 
 
-def _explained(study: Study, explainer: Explainer, stage: Stage, forget_set: ForgetSet,
+def _explained(study: RunContext, explainer: Explainer, stage: Stage, forget_set: ForgetSet,
                rows_of: dict[str, np.ndarray], samples: dict[str, np.ndarray]) -> _Explained:
     """From the store, or computed."""
     matched = stage.method == "retrain"
@@ -166,7 +167,7 @@ def _slices(samples: dict[str, np.ndarray]) -> dict[str, slice]:
     return {name: slice(a, b) for name, a, b in zip(samples, ends[:-1], ends[1:])}
 
 
-def _map_rows(study: Study, forget_set: ForgetSet, explained: list[_Explained],
+def _map_rows(study: RunContext, forget_set: ForgetSet, explained: list[_Explained],
               samples: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
     """Likeness of maps, of the mean difference between D_f and D_r, and completeness."""
     where = _slices(samples)
@@ -197,7 +198,7 @@ def _contrast(maps_MNHW: np.ndarray, where: dict[str, slice]) -> np.ndarray:
             - maps_MNHW[:, where["retain"]].mean(1, dtype=np.float64))
 
 
-def _likeness_rows(study: Study, forget_set: ForgetSet, explained: list[_Explained],
+def _likeness_rows(study: RunContext, forget_set: ForgetSet, explained: list[_Explained],
                    units: list[np.ndarray], name: str, map_name: str,
                    kind: str) -> Iterator[dict[str, Any]]:
     for e, mine in zip(explained, units):
@@ -214,7 +215,7 @@ def _likeness_rows(study: Study, forget_set: ForgetSet, explained: list[_Explain
                                  measure=kind, against=reference.stage.method, seeds=seeds)
 
 
-def _channel_rows(study: Study, forget_set: ForgetSet, explained: list[_Explained],
+def _channel_rows(study: RunContext, forget_set: ForgetSet, explained: list[_Explained],
                   rows_of: dict[str, np.ndarray]) -> tuple[list[dict], list[dict]]:
     """Rows of channels.csv, and the shares of channels that changed for explain.csv."""
     references = {e.stage.method: e.found for e in explained if e.stage.method in REFERENCES}
@@ -247,7 +248,7 @@ def _channel_rows(study: Study, forget_set: ForgetSet, explained: list[_Explaine
     return rows, shares
 
 
-def _own(study: Study, stage: Stage, reference: str) -> np.ndarray:
+def _own(study: RunContext, stage: Stage, reference: str) -> np.ndarray:
     """`[M]`: which of the M_Os each member started from; of the M_Rs that of its seed."""
     return stage.started(study.seeds) if reference == "original" else np.arange(len(study.seeds))
 
@@ -259,7 +260,7 @@ def _share_above(change_MC: np.ndarray, floor: float) -> np.ndarray:
     return share
 
 
-def _rows(study: Study, forget_set: ForgetSet, stage: Stage, values_M: np.ndarray,
+def _rows(study: RunContext, forget_set: ForgetSet, stage: Stage, values_M: np.ndarray,
           samples: int | np.ndarray, **names: str) -> list[dict[str, Any]]:
     counts = np.broadcast_to(samples, values_M.shape)
     return [{"method": stage.name, "forget_set": forget_set.name, "epochs": stage.epochs,
@@ -268,7 +269,7 @@ def _rows(study: Study, forget_set: ForgetSet, stage: Stage, values_M: np.ndarra
             for seed, value, count in zip(study.seeds, values_M, counts, strict=True)]
 
 
-def _pictures(study: Study, explained: list[_Explained],
+def _pictures(study: RunContext, explained: list[_Explained],
               samples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the report draws: some images with their maps, and mean maps; means over seeds.
 

@@ -9,6 +9,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from unlearn_jax import moved
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.resident import Resident, RowIndex, Streamed
 from unlearn_jax.data.splits import ForgetSet, Splits
@@ -32,6 +33,8 @@ _NUMBERS = 2
 # What passes walk over, for methods of one's own, which may walk over anything: raised when a name
 # comes to mean other samples (2: half of the validation samples).
 _WALKS = 2
+
+__getattr__ = moved.renamed(__name__, {"Study": "RunContext"})
 
 # Keys of `data` that a trained model depends on beyond the fingerprint of what was loaded.
 _DATA_KEYS = ("task", "split", "seed", "balance")
@@ -91,7 +94,7 @@ class Stage:
 
 
 @dataclasses.dataclass
-class Study:
+class RunContext:
     """What the stages of one run share.
 
     Attributes:
@@ -158,7 +161,7 @@ class Variant:
         between the variants of the population. All other options are part of the program.
     """
 
-    study: Study
+    study: RunContext
     stages: Sequence[Stage]
     unlearning: Unlearning | None = None
     arm: str = ""
@@ -166,7 +169,7 @@ class Variant:
     dials: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
-def original_stage(study: Study) -> Stage:
+def original_stage(study: RunContext) -> Stage:
     """M_O of all seeds."""
     config = study.config
     data_keys = (*_DATA_KEYS, *(_COPY_KEYS if config.data.balance else ()),
@@ -185,13 +188,13 @@ def original_stage(study: Study) -> Stage:
     return Stage("original", None, 0, parts)
 
 
-def retrain_stage(study: Study, original: Stage, forget_set: ForgetSet) -> Stage:
+def retrain_stage(study: RunContext, original: Stage, forget_set: ForgetSet) -> Stage:
     """M_R of all seeds for one forget set."""
     return Stage("retrain", forget_set, study.config.train.epochs,
                  {**original.parts, "forget": forget_parts(study, forget_set)})
 
 
-def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list[Stage]:
+def unlearn_stages(study: RunContext, original: Stage, forget_set: ForgetSet) -> list[Stage]:
     """The unlearned models of all seeds for one forget set, one stage per budget."""
     section = study.config.unlearn
     found = find_method(section.method)
@@ -216,7 +219,7 @@ def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list
             for epochs in sorted(section.epochs)]
 
 
-def _label_step(study: Study) -> dict[str, float]:
+def _label_step(study: RunContext) -> dict[str, float]:
     """Of labels that are no years: by it strata, bins and random labels are told apart."""
     step = 1.0 if study.dataset.num_classes else label_step(study.config.data)
     return {} if step == 1 else {"label_step": step}
@@ -229,8 +232,8 @@ def _decay(section: ml_collections.ConfigDict) -> dict[str, str]:
     return {}
 
 
-def with_epochs(study: Study, config: ml_collections.ConfigDict,
-                epochs: tuple[int, ...]) -> Study:
+def with_epochs(study: RunContext, config: ml_collections.ConfigDict,
+                epochs: tuple[int, ...]) -> RunContext:
     """The study with another config, and these budgets in it."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
@@ -245,14 +248,14 @@ def method_options(section: ml_collections.ConfigDict, found: Found) -> ml_colle
     return ml_collections.ConfigDict(dict(found.method.options))
 
 
-def forget_parts(study: Study, forget_set: ForgetSet) -> dict[str, str]:
+def forget_parts(study: RunContext, forget_set: ForgetSet) -> dict[str, str]:
     """What identifies a forget set: its name and who is in it."""
     rows = np.concatenate([forget_set.train, forget_set.validation]).astype(np.int64)
     ids = "\n".join(study.dataset.ids[rows].tolist())
     return {"name": forget_set.name, "ids": hashlib.blake2b(ids.encode()).hexdigest()[:16]}
 
 
-def make_member(study: Study, seed: int, forget_set: ForgetSet | None) -> Member:
+def make_member(study: RunContext, seed: int, forget_set: ForgetSet | None) -> Member:
     """What the model of a seed and forget set walks over; None: the original."""
     splits, index = study.splits, study.index
     if forget_set is None:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from unlearn_jax.metrics.layers import independent_distances, layer_distances
-from unlearn_jax.stages.graph import Stage, Study
+from unlearn_jax.stages.graph import RunContext, Stage
 from unlearn_jax.storage import checkpoints
 
 LAYERS = "layers.csv"
@@ -16,7 +16,7 @@ _PARTS = ("stem", "stage", "projection", "head", "output")  # from the images to
 _PREFIX = "params/"
 
 
-def write_layers(study: Study, original: Stage, retrained: Sequence[Stage],
+def write_layers(study: RunContext, original: Stage, retrained: Sequence[Stage],
                  unlearned: Sequence[Stage]) -> None:
     """Writes layers.csv: L2 distances of weights, without running statistics.
 
@@ -47,7 +47,7 @@ def write_layers(study: Study, original: Stage, retrained: Sequence[Stage],
     study.run.write_table(LAYERS, rows, LAYER_COLUMNS)
 
 
-def _weights(study: Study, stage: Stage) -> dict[str, np.ndarray]:
+def _weights(study: RunContext, stage: Stage) -> dict[str, np.ndarray]:
     """Parameters `[M, ...]` by path."""
     path = stage.directory(study.store) / "checkpoint"
     metadata, leaves = checkpoints.describe(path)

@@ -24,7 +24,7 @@ from unlearn_jax.models import Variables
 from unlearn_jax.networks.pretrained import load_members
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.results import started
-from unlearn_jax.stages.graph import Stage, Study, Unlearning, Variant, method_options
+from unlearn_jax.stages.graph import RunContext, Stage, Unlearning, Variant, method_options
 from unlearn_jax.stages.populations import train_variants
 from unlearn_jax.stages.rehearsal import rehearse
 from unlearn_jax.storage import checkpoints
@@ -32,7 +32,7 @@ from unlearn_jax.train import Step, make_train_step
 from unlearn_jax.units import label_step
 
 
-def train_recipe(study: Study) -> Recipe:
+def train_recipe(study: RunContext) -> Recipe:
     """How originals and retrained models are trained."""
     config = study.config
     settings = OptimizerSettings.from_config(config.train)
@@ -43,12 +43,12 @@ def train_recipe(study: Study) -> Recipe:
                   keep=config.train.keep)
 
 
-def train_missing(study: Study, stages: list[Stage]) -> None:
+def train_missing(study: RunContext, stages: list[Stage]) -> None:
     """Trains the originals and the retrained models that the store lacks, as one population."""
     train_variants([Variant(study, stages)], train_recipe(study), _start_anew)
 
 
-def make_unlearning(study: Study) -> Unlearning:
+def make_unlearning(study: RunContext) -> Unlearning:
     """The config's method with its step.
 
     Raises:
@@ -154,7 +154,7 @@ def dialled(make_step: Callable[[Setting], Step], setting: Setting) -> Step:
     return step
 
 
-def initial_variables(study: Study, layout: Layout, seeds: list[int]) -> Variables:
+def initial_variables(study: RunContext, layout: Layout, seeds: list[int]) -> Variables:
     """Where training starts, `[M, ...]`: fresh weights, or the pretrained ones."""
     variables = init_members(study.model, layout, seeds)
     path = study.config.model.pretrained
@@ -165,7 +165,7 @@ def initial_variables(study: Study, layout: Layout, seeds: list[int]) -> Variabl
     return variables
 
 
-def _label_space(study: Study) -> LabelSpace:
+def _label_space(study: RunContext) -> LabelSpace:
     d, labels = study.config.data, study.dataset.labels[study.splits.train]
     classes = study.dataset.num_classes
     counts = np.bincount(labels, minlength=classes) if classes else np.zeros(0)

@@ -17,8 +17,8 @@ from unlearn_jax.engine.memory import tree_bytes
 from unlearn_jax.engine.recipe import Recipe, init_members
 from unlearn_jax.engine.run import Rate, measure_rate
 from unlearn_jax.stages import workdir
-from unlearn_jax.stages.graph import Stage, Study, make_member
-from unlearn_jax.stages.outcomes import predictions_key, split_rows
+from unlearn_jax.stages.evaluate import predictions_key, split_rows
+from unlearn_jax.stages.graph import RunContext, Stage, make_member
 from unlearn_jax.stages.populations import shortened
 from unlearn_jax.storage import checkpoints
 from unlearn_jax.storage.metadata import CheckpointError
@@ -134,7 +134,7 @@ class Plan:
         return "\n".join(lines)
 
 
-def make_plan(study: Study, runs: Sequence[tuple[str, Recipe, Sequence[Stage]]],
+def make_plan(study: RunContext, runs: Sequence[tuple[str, Recipe, Sequence[Stage]]],
               evaluated: Sequence[tuple[Stage, Sequence]]) -> Plan:
     """Counts what is to be done, and measures a few steps unless all is done.
 
@@ -157,7 +157,7 @@ def make_plan(study: Study, runs: Sequence[tuple[str, Recipe, Sequence[Stage]]],
                 study.config.train.patience > 0)
 
 
-def _job(study: Study, name: str, recipe: Recipe, stages: Sequence[Stage]):
+def _job(study: RunContext, name: str, recipe: Recipe, stages: Sequence[Stage]):
     missing = [s for s in stages if not study.store.complete(s.method, s.key)]
     sets = {s.forget_name: s.forget_set for s in missing}
     members = [make_member(study, seed, f) for f in sets.values() for seed in study.seeds]
@@ -169,7 +169,7 @@ def _job(study: Study, name: str, recipe: Recipe, stages: Sequence[Stage]):
                sum(recipe.epochs * len(m.validation) for m in members)), members
 
 
-def _measured(study: Study, recipe: Recipe, members: list) -> Rate:
+def _measured(study: RunContext, recipe: Recipe, members: list) -> Rate:
     layout = make_layout(study.config.parallel, len(members))
     together = [members[m] for m in np.unique(layout.groups(len(members))[0])]
     # Fresh weights: how long a step takes does not depend on them.
@@ -178,7 +178,7 @@ def _measured(study: Study, recipe: Recipe, members: list) -> Rate:
                         _MEASURE_SECONDS)
 
 
-def recorded_rate(study: Study) -> float | None:
+def recorded_rate(study: RunContext) -> float | None:
     """Images/s of the finished originals and retrained models of this network and device."""
     config, images, seconds = study.config, 0.0, 0.0
     for method in ("original", "retrain"):

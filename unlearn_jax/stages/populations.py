@@ -25,7 +25,7 @@ from unlearn_jax.engine.run import train_population
 from unlearn_jax.members import Member
 from unlearn_jax.methods.method import Prepared
 from unlearn_jax.models import Variables
-from unlearn_jax.stages.graph import Stage, Study, Variant, make_member
+from unlearn_jax.stages.graph import RunContext, Stage, Variant, make_member
 from unlearn_jax.stages.progress import CheckpointSaver, parts_as_saved
 from unlearn_jax.stages.stored import for_as_many, record_reused, store_stage
 from unlearn_jax.storage.store import Store
@@ -68,7 +68,7 @@ class Population:
       start: makes it ready, on the devices of a layout.
     """
 
-    study: Study
+    study: RunContext
     recipe: Recipe
     members: list[Member]
     text: str

@@ -21,11 +21,11 @@ from unlearn_jax.methods.method import Setting
 from unlearn_jax.methods.outside import Found, named
 from unlearn_jax.models import Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
-from unlearn_jax.stages.graph import Study, make_member
+from unlearn_jax.stages.graph import RunContext, make_member
 from unlearn_jax.train import Batch, Step, init_state
 
 
-def rehearse(study: Study, found: Found, setting: Setting, step: Step | None) -> None:
+def rehearse(study: RunContext, found: Found, setting: Setting, step: Step | None) -> None:
     """Walks through a method as a run would.
 
     Args:
@@ -89,7 +89,7 @@ def _refused(request: str, what: str, allowed: str) -> ConfigError:
     return ConfigError(f"config.unlearn.method is {request!r}: {what}; allowed: {allowed}")
 
 
-def _context(study: Study, found: Found, setting: Setting) -> Any:
+def _context(study: RunContext, found: Found, setting: Setting) -> Any:
     """The shapes of what a member's steps read."""
     if found.method.prepare is None:
         return None

@@ -18,7 +18,7 @@ from unlearn_jax.members import Member
 from unlearn_jax.metrics.relearn import ain
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.results import Outcome
-from unlearn_jax.stages.graph import Stage, Study, forget_parts
+from unlearn_jax.stages.graph import RunContext, Stage, forget_parts
 from unlearn_jax.stages.populations import Population, Started, train_and_store
 from unlearn_jax.storage import checkpoints, store
 from unlearn_jax.train import make_train_step
@@ -28,7 +28,7 @@ _WITHIN = 0.05  # of M_O's forget loss, as in the source
 MEASURES = ("relearn_epochs", "relearn_censored", "ain", "ain_low", "ain_high")
 
 
-def relearn_losses(study: Study, stages: Sequence[Stage],
+def relearn_losses(study: RunContext, stages: Sequence[Stage],
                    forget_set: ForgetSet) -> list[np.ndarray]:
     """Mean loss `[M, K]` of each stage on D_f after 1 to K epochs of training on D_f alone.
 
@@ -57,7 +57,7 @@ def relearn_losses(study: Study, stages: Sequence[Stage],
             for s in stages]
 
 
-def relearn_measures(study: Study, stages: Sequence[Stage],
+def relearn_measures(study: RunContext, stages: Sequence[Stage],
                      outcomes: Sequence[Outcome]) -> list[dict[str, np.ndarray]]:
     """Relearn time of every stage on one forget set.
 
@@ -100,7 +100,7 @@ def _measures(mine: np.ndarray, reference: np.ndarray,
     return {**found, "ain": np.asarray(index.value)} if known.all() else found
 
 
-def relearn_stage(study: Study, stage: Stage, forget_set: ForgetSet) -> Stage:
+def relearn_stage(study: RunContext, stage: Stage, forget_set: ForgetSet) -> Stage:
     """The relearning of a stage's models, as the store knows it."""
     cfg, train = study.config.eval, study.config.train
     return Stage("relearn", forget_set, cfg.relearn_epochs, {
@@ -109,13 +109,13 @@ def relearn_stage(study: Study, stage: Stage, forget_set: ForgetSet) -> Stage:
         "batch_size": train.batch_size, "loss_over": "training samples"})
 
 
-def _record(study: Study, stage: Stage, status: str, seconds: float) -> None:
+def _record(study: RunContext, stage: Stage, status: str, seconds: float) -> None:
     walked = len(study.splits.forget_rows(stage.forget_set).source)
     study.run.record_stage(stage.method, stage.forget_name, stage.key, status, seconds,
                            len(study.seeds) * stage.epochs * walked, len(study.seeds), stage.epochs)
 
 
-def _population(study: Study, models: Mapping[str, Stage], missing: Sequence[Stage],
+def _population(study: RunContext, models: Mapping[str, Stage], missing: Sequence[Stage],
                 forget_set: ForgetSet) -> Population:
     """The relearning of some models, all missing.
 

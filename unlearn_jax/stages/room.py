@@ -9,8 +9,8 @@ from absl import logging
 from unlearn_jax.data.splits import ForgetSet
 from unlearn_jax.engine.memory import tree_bytes
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
-from unlearn_jax.stages.graph import Stage, Study
-from unlearn_jax.stages.outcomes import predictions_key, split_rows
+from unlearn_jax.stages.evaluate import predictions_key, split_rows
+from unlearn_jax.stages.graph import RunContext, Stage
 from unlearn_jax.system import disk, processes
 from unlearn_jax.train import init_carry
 
@@ -18,7 +18,7 @@ _FLOAT = 4  # bytes of an output
 _KEPT = 3  # checkpoints of a half-finished population, the one being written included
 
 
-def require_room(studies: Sequence[tuple[Study, Sequence[Stage], int]], original: Stage,
+def require_room(studies: Sequence[tuple[RunContext, Sequence[Stage], int]], original: Stage,
                  retrained: Sequence[Stage]) -> None:
     """Refuses a run whose models and predictions have no room on the disks that they go to.
 
@@ -66,7 +66,7 @@ def require_room(studies: Sequence[tuple[Study, Sequence[Stage], int]], original
             logging.warning("training may not be able to save its progress: %s", e)
 
 
-def _outputs(study: Study, forget_set: ForgetSet) -> int:
+def _outputs(study: RunContext, forget_set: ForgetSet) -> int:
     """Bytes of what the models of a stage predict on a forget set's splits."""
     samples = sum(map(len, split_rows(study, forget_set).values()))
     return len(study.seeds) * samples * max(study.dataset.num_classes, 1) * _FLOAT

@@ -39,9 +39,9 @@ from unlearn_jax.models import Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.results import Outcome
 from unlearn_jax.stages import shards as plans
-from unlearn_jax.stages.graph import Stage, Study, forget_parts
+from unlearn_jax.stages.evaluate import Models
+from unlearn_jax.stages.graph import RunContext, Stage, forget_parts
 from unlearn_jax.stages.models import initial_variables
-from unlearn_jax.stages.outcomes import Models
 from unlearn_jax.stages.populations import (
     Population,
     Started,
@@ -87,7 +87,7 @@ class Sisa:
       deletions: by forget set, the slices that are trained again, up to the last.
     """
 
-    study: Study
+    study: RunContext
     aggregate: str
     slice_epochs: float
     plans: tuple[plans.ShardPlan, ...]
@@ -287,7 +287,7 @@ class Sisa:
                 "sisa_speedup_nominal": np.full(len(expected), nominal)}
 
 
-def make_scheme(study: Study, original: Stage, options: ml_collections.ConfigDict) -> Sisa:
+def make_scheme(study: RunContext, original: Stage, options: ml_collections.ConfigDict) -> Sisa:
     """Plans SISA; trains nothing.
 
     Args:
@@ -328,7 +328,7 @@ def make_scheme(study: Study, original: Stage, options: ml_collections.ConfigDic
     return Sisa(study, options.aggregate, epochs, made, tuple(training), deletions)
 
 
-def restore(study: Study, made: Sequence[Slice],
+def restore(study: RunContext, made: Sequence[Slice],
             positions: np.ndarray) -> tuple[Variables, np.ndarray]:
     """The states of some constituents, each as the last of the slices that has it left it.
 

@@ -16,13 +16,13 @@ from unlearn_jax.engine.recipe import Snapshot
 from unlearn_jax.members import Member
 from unlearn_jax.models import Variables
 from unlearn_jax.stages import workdir
-from unlearn_jax.stages.graph import Stage, Study, make_member
+from unlearn_jax.stages.graph import RunContext, Stage, make_member
 from unlearn_jax.storage import checkpoints
 
 _MOST_NAMED = 1000  # indices of touched channels or weights that are written down, per layer
 
 
-def store_stage(study: Study, stage: Stage, snapshot: Snapshot, mine: list[int],
+def store_stage(study: RunContext, stage: Stage, snapshot: Snapshot, mine: list[int],
                  members: list[Member], layout: Layout, history: list[dict[str, Any]],
                  touched: Mapping[str, np.ndarray], variant: str = "") -> dict[str, Any]:
     metadata = stage_metadata(study, stage, snapshot, mine)
@@ -39,7 +39,7 @@ def store_stage(study: Study, stage: Stage, snapshot: Snapshot, mine: list[int],
     return metadata
 
 
-def settled(study: Study, stage: Stage, members: list[Member], layout: Layout,
+def settled(study: RunContext, stage: Stage, members: list[Member], layout: Layout,
             variables: Variables, metadata: dict[str, Any]) -> Variables:
     """Trained models as they are stored: where they are to, with their data's batch statistics.
 
@@ -71,7 +71,7 @@ def settled(study: Study, stage: Stage, members: list[Member], layout: Layout,
                                                      after["batch_stats"])}
 
 
-def stage_metadata(study: Study, stage: Stage, snapshot: Snapshot,
+def stage_metadata(study: RunContext, stage: Stage, snapshot: Snapshot,
                    mine: list[int]) -> dict[str, Any]:
     """What a stage's checkpoint says of its members, those at the positions `mine`."""
     # Members run side by side; a member's share of the clock is its share of the images.
@@ -88,7 +88,7 @@ def stage_metadata(study: Study, stage: Stage, snapshot: Snapshot,
     }
 
 
-def _touched_rows(study: Study, touched: Mapping[str, np.ndarray],
+def _touched_rows(study: RunContext, touched: Mapping[str, np.ndarray],
                   mine: list[int]) -> list[dict[str, Any]]:
     """Per layer and seed: how many channels or weights, of how many, and the first of them."""
     return [{"seed": seed, "layer": layer, "touched": int(mask[m].sum()), "of": mask[m].size,
@@ -96,7 +96,7 @@ def _touched_rows(study: Study, touched: Mapping[str, np.ndarray],
             for layer, mask in touched.items() for seed, m in zip(study.seeds, mine)]
 
 
-def record_reused(study: Study, stage: Stage) -> None:
+def record_reused(study: RunContext, stage: Stage) -> None:
     """Notes a stage that the store had."""
     path = stage.directory(study.store) / "checkpoint"
     logging.info("%s %s: reused from %s", stage.name, stage.forget_name, path)
@@ -107,7 +107,7 @@ def record_reused(study: Study, stage: Stage) -> None:
                            stage.from_seed)
 
 
-def _warn_of_norms(study: Study, stage: Stage, metadata: dict[str, Any]) -> None:
+def _warn_of_norms(study: RunContext, stage: Stage, metadata: dict[str, Any]) -> None:
     """Of M_O and M_R; of the many unlearned models their checkpoints tell."""
     if stage.method not in ("original", "retrain"):
         return

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from unlearn_jax.stages.graph import Stage, Study, Variant, unlearn_stages, with_epochs
+from unlearn_jax.stages.graph import RunContext, Stage, Variant, unlearn_stages, with_epochs
 from unlearn_jax.stages.models import (
     make_unlearning,
     train_recipe,
@@ -109,7 +109,7 @@ def _is_dial(value: Any) -> bool:
     return isinstance(value, float)
 
 
-def make_arms(study: Study, original: Stage) -> list[Variant]:
+def make_arms(study: RunContext, original: Stage) -> list[Variant]:
     """The arms of `thesis.arms`, each checked before any training.
 
     Forget sets with the same budgets are trained together: an arm has a variant for each choice of
@@ -131,7 +131,7 @@ def make_arms(study: Study, original: Stage) -> list[Variant]:
     return found
 
 
-def plan_variants(study: Study, original: Stage, retrained: Sequence[Stage],
+def plan_variants(study: RunContext, original: Stage, retrained: Sequence[Stage],
                   variants: Sequence[Variant]) -> Plan:
     """What it takes to train and to predict M_O, the M_Rs and all variants; see `make_plan`."""
     runs = [("M_O and M_R", train_recipe(study), [original, *retrained])]

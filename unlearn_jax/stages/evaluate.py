@@ -15,7 +15,7 @@ from unlearn_jax.engine.layout import make_layout
 from unlearn_jax.engine.predict import Predictor, make_predictor, predict
 from unlearn_jax.models import Variables
 from unlearn_jax.stages import workdir
-from unlearn_jax.stages.graph import Stage, Study, forget_parts
+from unlearn_jax.stages.graph import RunContext, Stage, forget_parts
 from unlearn_jax.stages.relearn import MEASURES, relearn_measures, relearn_stage
 from unlearn_jax.storage import checkpoints, store
 from unlearn_jax.storage.store import stage_key
@@ -46,15 +46,15 @@ class Models:
     measures: Callable[[results.Outcome, results.Outcome], dict[str, np.ndarray]] | None = None
 
 
-def stored(study: Study, stage: Stage) -> Models:
+def stored(study: RunContext, stage: Stage) -> Models:
     """The models of one stage."""
     checkpoint = stage.directory(study.store) / "checkpoint"
     books, _ = checkpoints.describe(checkpoint)
     return Models(stage, stage.forget_name, lambda: checkpoints.restore(checkpoint)[0], books)
 
 
-def write_results(study: Study, original: Stage, retrained: list[Stage], unlearned: list[Stage],
-                  ensembles: Sequence[Models] = ()) -> None:
+def write_results(study: RunContext, original: Stage, retrained: list[Stage],
+                  unlearned: list[Stage], ensembles: Sequence[Models] = ()) -> None:
     """Predictions of every model on every split, and results.csv, history.csv, touched.csv."""
     rows, refused = [], []
     layout = make_layout(study.config.parallel, len(study.seeds))
@@ -113,7 +113,7 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
         study.run.write_tensorboard(history)
 
 
-def _with_relearning(study: Study, models: Sequence[Models],
+def _with_relearning(study: RunContext, models: Sequence[Models],
                      outcomes: Sequence[results.Outcome]) -> list[results.Outcome]:
     """The outcomes with relearn times, but for ensembles."""
     single = [i for i, m in enumerate(models) if m.combine is None]
@@ -125,7 +125,7 @@ def _with_relearning(study: Study, models: Sequence[Models],
     return found
 
 
-def _by_relearning(study: Study, models: Sequence[Models], rows: list[dict[str, Any]],
+def _by_relearning(study: RunContext, models: Sequence[Models], rows: list[dict[str, Any]],
                    forget_set: ForgetSet) -> list[dict[str, Any]]:
     """The rows, those of relearn times with the key of the relearning and not of the models."""
     keys = {m.stage.key: relearn_stage(study, m.stage, forget_set).key for m in models}
@@ -133,7 +133,7 @@ def _by_relearning(study: Study, models: Sequence[Models], rows: list[dict[str, 
             for row in rows]
 
 
-def _touched_rows(study: Study, stage: Stage) -> list[dict[str, Any]]:
+def _touched_rows(study: RunContext, stage: Stage) -> list[dict[str, Any]]:
     """Rows of touched.csv; none for a stage stored before there was such a file."""
     directory = stage.directory(study.store)
     if "touched.json" not in store.read_marker(directory)["files"]:
@@ -143,7 +143,7 @@ def _touched_rows(study: Study, stage: Stage) -> list[dict[str, Any]]:
             for row in store.load_json(directory, "touched.json")]
 
 
-def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
+def _audit(study: RunContext, outcome: results.Outcome, reference: results.Outcome,
            targets: results.Targets, forget_set: ForgetSet) -> tuple[list[dict[str, Any]], list]:
     """Rows of results.csv, and the audits that could not be made."""
     from unlearn_jax import audits  # scikit-learn takes a second to import
@@ -164,14 +164,14 @@ def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
     return audits.audit_rows(audit, study.config.eval.audits)
 
 
-def _warn_of(study: Study, refused: list) -> None:
+def _warn_of(study: RunContext, refused: list) -> None:
     from unlearn_jax import audits
 
     for message in audits.refusals_in_words(refused):
         study.run.warn(message)
 
 
-def _outcome(study: Study, predictor: Predictor, models: Models,
+def _outcome(study: RunContext, predictor: Predictor, models: Models,
              forget_set: ForgetSet, rows_of: dict[str, np.ndarray]) -> results.Outcome:
     """The models' predictions, from the store or computed, and their costs."""
     stage = models.stage
@@ -231,18 +231,18 @@ def _largest(models: Models, m: int) -> str:
     return f"; the largest number in the model is {size:.2g}, in {path}"
 
 
-def predictions_key(study: Study, stage: Stage, forget_set: ForgetSet) -> str:
+def predictions_key(study: RunContext, stage: Stage, forget_set: ForgetSet) -> str:
     """Where the store keeps what a stage's models predict on a forget set's splits."""
     return stage_key("predictions", _predictions_parts(study, stage, forget_set))
 
 
-def _predictions_parts(study: Study, stage: Stage, forget_set: ForgetSet,
+def _predictions_parts(study: RunContext, stage: Stage, forget_set: ForgetSet,
                        combined: str = "") -> dict[str, Any]:
     parts = {"model": stage.key, "forget": forget_parts(study, forget_set)}
     return {**parts, "combined": combined} if combined else parts
 
 
-def split_rows(study: Study, forget_set: ForgetSet) -> dict[str, np.ndarray]:
+def split_rows(study: RunContext, forget_set: ForgetSet) -> dict[str, np.ndarray]:
     """Resident rows of each split; one without samples is left out."""
     splits = study.splits
     rows = {"test": splits.test, "forget": splits.forget(forget_set),
