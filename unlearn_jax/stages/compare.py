@@ -1,4 +1,4 @@
-"""A comparison: many methods at one budget, each searched alike, the best trial of each measured.
+"""A comparison: many methods at one budget, with equal searches; it measures the best trials.
 
 Every trial is an ordinary stage of all seeds, with the key that a run of its method alone would
 give it. So the store shares trials between runs, and one command repeats each result.
@@ -50,10 +50,10 @@ class Contender:
     """A method of a comparison.
 
     Attributes:
-      request: as in the config.
+      request: the method as the config names it.
       found: the method and its name.
       trials: from weak to strong.
-      file: FILE:SCALE of its own config, for the commands.
+      file: FILE:SCALE of the method's own config, for the commands.
     """
 
     request: str
@@ -67,11 +67,11 @@ def make_contenders(study: RunContext, config_file: str) -> list[Contender]:
 
     Args:
       study: of the comparison.
-      config_file: FILE:SCALE of its config; those of the methods lie beside it.
+      config_file: FILE:SCALE of its config. The configs of the methods are in the same folder.
 
     Raises:
       InputError: a method refuses one of its trials, a config is missing, a forget set leaves
-        too few validation samples to choose by, or nothing counts the FLOPs that are the budget.
+        too few validation samples to choose by, or the budget is FLOPs and they cannot be counted.
     """
     if study.config.compare.budget == "flops" and not flops.countable():
         raise InputError("config.compare.budget is 'flops', which jax counts on a CPU, and "
@@ -121,7 +121,7 @@ def run_comparison(study: RunContext, original: Stage, retrained: list[Stage],
             mine = [by_set[name] for by_set in stages]
             selection = variants.select(
                 np.stack([judge.errors(stage, retrain.forget_set) for stage in mine]),
-                # what a trial may lose, it may lose of the M_O that it started from
+                # the error is limited by that of the M_O that the trial started from
                 limits[name][mine[0].started(study.seeds)],
                 study.config.compare.tolerance, study.dataset.num_classes > 0)
             chosen.append(mine[selection.chosen])
@@ -165,12 +165,12 @@ def _budget(study: RunContext, original: Stage, retrain: Stage,
         return variants.Budget(least, f"retraining has no finite cost in {unit}, so that there is "
                                       "no budget" + "; one epoch" * least, True)
     if not least:
-        # The weakest trial, which is run in any case, stands for all: they prepare alike.
+        # All trials prepare alike. The weakest one, which is run in any case, is measured.
         own = with_epochs(study, contender.trials[0].config, (0,))
         (probe,) = unlearn_stages(own, original, retrain.forget_set)
         unlearn_missing([Variant(own, [probe], make_unlearning(own))], original)
         return variants.no_epochs(study.config.compare.fraction, _cost(study, probe, unit) / whole)
-    # What the first epoch takes is measured on the method as configured; of images we know it.
+    # The cost of the first epoch is measured on the method as configured. Its images are known.
     measured = (0, 1) if unit != "images" else (0,) if method.prepare else ()
     own = with_epochs(study, variants.method_config(study.config, contender.request),
                        measured or (1,))
@@ -189,7 +189,7 @@ def _budget(study: RunContext, original: Stage, retrain: Stage,
 
     per_image = 1.0
     if unit != "images":
-        # A clock may say that nothing took time; then an image takes what it took M_R.
+        # A coarse clock may measure no time. Then an image costs as much as an image of M_R.
         per_image = (spent[1] - spent[0]) / max(images(0), 1)
         if not per_image > 0:
             per_image = whole / _cost(study, retrain, "images")
@@ -198,16 +198,16 @@ def _budget(study: RunContext, original: Stage, retrain: Stage,
 
 
 def _cost(study: RunContext, stage: Stage, unit: str) -> float:
-    """What a model of a stage cost, mean over the seeds that did not fail; NaN where all did."""
+    """Cost of a model of a stage: mean over the seeds that did not fail; NaN if all failed."""
     metadata, _ = checkpoints.describe(stage.directory(study.store) / "checkpoint")
     good = ~np.array(metadata["failed"])
     return float(np.mean(np.array(metadata[_COSTS[unit]])[good])) if good.any() else np.nan
 
 
 class _Judge:
-    """Errors on the half of D_r's validation samples that no method trains on.
+    """Errors of stored stages on the half of D_r's validation samples that no method trains on.
 
-    Of stages in the store; each is computed once and kept there.
+    Each is computed once and kept in the store.
     """
 
     def __init__(self, study: RunContext):
@@ -216,7 +216,7 @@ class _Judge:
         self._study = dataclasses.replace(study, resident=Feed(layout, study.resident).data)
 
     def errors(self, stage: Stage, forget_set: ForgetSet) -> np.ndarray:
-        """`[M]` mean losses, or 1 − accuracy; NaN where one failed."""
+        """`[M]` mean losses, or 1 − accuracy; NaN for a member that failed."""
         study = self._study
         parts = {"model": stage.key, "forget": forget_parts(study, forget_set), "half": True}
         key = stage_key("validation", parts)
@@ -241,11 +241,11 @@ class _Judge:
 
 
 def validation_errors(study: RunContext, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """What trials are chosen by: the mean loss `[M]` in the loss's unit, or 1 − accuracy.
+    """The errors `[M]` that choose between trials: mean loss in its unit, or 1 − accuracy.
 
     Args:
       study: for its loss and task.
-      outputs: `[M, N]` label units, or logits `[M, N, C]`; NaN where a member failed.
+      outputs: `[M, N]` label units, or logits `[M, N, C]`; NaN for a member that failed.
       labels: `[N]`.
     """
     if study.dataset.num_classes:

@@ -20,9 +20,10 @@ def write_layers(study: RunContext, original: Stage, retrained: Sequence[Stage],
                  unlearned: Sequence[Stage]) -> None:
     """Writes layers.csv: L2 distances of weights, without running statistics.
 
-    `to_original` is from the M_O that a model started from (or would have: that of its seed),
-    `to_retrain` from the M_R of the same seed, `norm` is from zero, and
-    `floor` is the mean distance of M_R from the M_Rs of the other seeds. A failed member's are NaN.
+    `to_original` is the distance to the M_O that a model started from; for M_O and M_R, to the M_O
+    of the same seed. `to_retrain` is the distance to the M_R of the same seed, `norm` the distance
+    to zero, and `floor` the mean distance of M_R to the M_Rs of the other seeds. The values of a
+    failed member are NaN.
     """
     first = _weights(study, original)
     rows = []

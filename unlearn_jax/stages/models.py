@@ -1,8 +1,8 @@
-"""Model stages: what M_O, the M_Rs and a method's models start from, and the recipes of both.
+"""Where M_O, the M_Rs and a method's models start, and the recipes of their training.
 
-Missing originals and retrained models of all seeds and forget sets are members of one
-population, trained by one compiled program; so are all unlearned models of a method, also of
-several configs that differ in what members may differ in.
+One compiled program trains the missing M_O and M_Rs of all seeds and forget sets as one population.
+Another one trains all unlearned models of a method, also those of several configs that differ only
+in values which members may differ in.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ def make_unlearning(study: RunContext) -> Unlearning:
 
     Raises:
       InputError: the method cannot work as configured.
-      Exception: whatever the code of a method from outside raises.
+      Exception: any exception that the code of an outside method raises.
     """
     section = study.config.unlearn
     found = find_method(section.method)
@@ -74,10 +74,10 @@ def make_unlearning(study: RunContext) -> Unlearning:
 
 
 def unlearn_recipes(variant: Variant) -> list[tuple[Recipe, list[Stage]]]:
-    """The runs that unlearning takes, each with the stages that it makes.
+    """The runs of an unlearning, each with the stages that it makes.
 
-    At a constant learning rate the budgets are snapshots of one run, as a longer run begins
-    like a shorter one. Any other schedule depends on the length, so each budget is a run.
+    At a constant learning rate a longer run begins like a shorter one, so the budgets are snapshots
+    of one run. Other schedules depend on the number of epochs, so each budget is a run.
     """
     study, unlearning, stages = variant.study, variant.unlearning, variant.stages
     section, method = study.config.unlearn, unlearning.found.method
@@ -129,7 +129,7 @@ def _start_from(original: Stage, variant: Variant,
     variables, metadata = checkpoints.restore(original.directory(study.store) / "checkpoint")
     which = np.tile(started(study.seeds, study.config.unlearn.from_seed),
                     len({s.forget_name for s in variant.stages}))
-    # What starts from a failed model is no unlearned model, however well it trains.
+    # A model that starts from a failed M_O counts as failed, even if it trains well.
     return (jax.tree.map(lambda x: np.asarray(x)[which], variables),
             np.asarray(metadata["failed"])[which])
 
@@ -139,7 +139,7 @@ def dialled(make_step: Callable[[Setting], Step], setting: Setting) -> Step:
 
     Args:
       make_step: of the method.
-      setting: with all options.
+      setting: has all options.
 
     Returns:
       A step whose context is `(the method's context, {option: value})`.
@@ -155,7 +155,7 @@ def dialled(make_step: Callable[[Setting], Step], setting: Setting) -> Step:
 
 
 def initial_variables(study: RunContext, layout: Layout, seeds: list[int]) -> Variables:
-    """Where training starts, `[M, ...]`: fresh weights, or the pretrained ones."""
+    """The variables `[M, ...]` before training: random weights, or pretrained ones."""
     variables = init_members(study.model, layout, seeds)
     path = study.config.model.pretrained
     if not path:

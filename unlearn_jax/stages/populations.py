@@ -153,7 +153,7 @@ def train_variants(variants: Sequence[Variant], recipe: Recipe, start: Start) ->
 
 
 def shortened(recipe: Recipe, missing: list[Stage]) -> Recipe:
-    """The recipe with the snapshots that these stages need, and no epoch after the last of them."""
+    """The recipe with the snapshots that these stages need; it ends with the last of them."""
     if recipe.keep == "best":
         return recipe
     snapshots = tuple(sorted({snapshot_of(s, recipe) for s in missing}))
@@ -161,9 +161,9 @@ def shortened(recipe: Recipe, missing: list[Stage]) -> Recipe:
 
 
 def snapshot_of(stage: Stage, recipe: Recipe) -> int:
-    """After how many epochs of a recipe the stage's models are taken; the best one's is the last.
+    """The number of epochs after which a stage's models are taken from the run of a recipe.
 
-    An original has the budget 0, as nothing is unlearned, but is trained all the same.
+    The best models, and originals (whose budget is 0), are taken after the last epoch.
     """
     whole = recipe.keep == "best" or stage.method == "original"
     return recipe.epochs if whole else stage.epochs
@@ -172,17 +172,17 @@ def snapshot_of(stage: Stage, recipe: Recipe) -> int:
 @contextlib.contextmanager
 def missing_of(store: Store, stages: list[Stage],
                all_at_once: bool = False) -> Iterator[tuple[list[Stage], list[Stage]]]:
-    """The stages that the store lacks, held against other processes.
+    """Holds the stages that the store lacks, so that no other process trains them.
 
     Args:
       store: of the stages.
       stages: each once.
-      all_at_once: wait for other processes until all that are missing are held.
+      all_at_once: wait for other processes until all missing stages are held.
 
     Yields:
-      Those held, and those that other processes are computing. Where there is any of the first,
-      nobody is waited for: several processes that want the same M_O and an M_R each train the
-      M_Rs side by side.
+      The stages held, and those that other processes are computing. If any stage is held, there is
+      no waiting. So several processes that want the same M_O and an M_R each train their M_Rs at
+      the same time.
     """
     with contextlib.ExitStack() as locks:
         held, busy = [], []
@@ -276,7 +276,7 @@ def _prepare(variant: Variant, members: list[Member], recipe: Recipe, layout: La
 
 
 def join_prepared(parts: list[Prepared]) -> Prepared:
-    """What several shares prepared, as one population's."""
+    """The preparations of several variants, joined for one population."""
     if len(parts) == 1:
         return parts[0]
 

@@ -1,4 +1,4 @@
-"""Relearn time: how fast models take the forget set up again.
+"""Relearn time: how fast models learn the forget set again.
 
 A model that still holds the forgotten data relearns it faster than one that never saw it. Every
 unlearned model and M_R trains on D_f alone, in the same way; `metrics/relearn.py` turns the
@@ -32,18 +32,18 @@ def relearn_losses(study: RunContext, stages: Sequence[Stage],
                    forget_set: ForgetSet) -> list[np.ndarray]:
     """Mean loss `[M, K]` of each stage on D_f after 1 to K epochs of training on D_f alone.
 
-    What the store lacks is trained as one population.
+    Relearning that the store lacks is trained as one population.
 
     Args:
       study: what the run shares; `eval.relearn_epochs` is K, `eval.relearn_rate` the rate of the
         optimiser that M_O was trained with.
-      stages: whose models relearn.
-      forget_set: D_f. Training walks over its training samples and their copies; the loss is over
-        the training samples alone, with the labels that models are trained on, as what M_O made of
-        validation samples is no memory.
+      stages: of the models that relearn.
+      forget_set: D_f. Training walks over its training samples and their copies. The loss is over
+        the training samples alone, with the labels that models are trained with: M_O never trained
+        on validation samples, so its outputs for them are no memory.
 
     Returns:
-      In the loss's unit, NaN from where a member failed.
+      In the loss's unit; NaN from the epoch in which a member failed.
 
     Raises:
       Interrupted: a signal asked for it.
@@ -67,10 +67,10 @@ def relearn_measures(study: RunContext, stages: Sequence[Stage],
       outcomes: of the same, on that forget set.
 
     Returns:
-      For each stage metrics `[M]`: nothing for M_O; `relearn_epochs`, infinite where the loss did
-      not come down in the epochs made, and `relearn_censored`, 1 there; but for M_R the bounds
-      `ain_low` and `ain_high`, and `ain` where it is known for every member that has not failed:
-      the mean of those that are known would be of the fast ones only.
+      For each stage metrics `[M]`; none for M_O. `relearn_epochs` is infinite if the loss did not
+      come down in the epochs made; then `relearn_censored` is 1. Unlearned models have the bounds
+      `ain_low` and `ain_high`, too, and `ain` if it is known for every member that has not failed:
+      a mean over the known ones would describe the fast ones only.
     """
     forget_set = stages[-1].forget_set
     labels = study.trained_labels[forget_set.train]
@@ -101,7 +101,7 @@ def _measures(mine: np.ndarray, reference: np.ndarray,
 
 
 def relearn_stage(study: RunContext, stage: Stage, forget_set: ForgetSet) -> Stage:
-    """The relearning of a stage's models, as the store knows it."""
+    """The relearning of a stage's models, as a stage of the store."""
     cfg, train = study.config.eval, study.config.train
     return Stage("relearn", forget_set, cfg.relearn_epochs, {
         "model": stage.key, "forget": forget_parts(study, forget_set),
@@ -151,7 +151,7 @@ def _population(study: RunContext, models: Mapping[str, Stage], missing: Sequenc
         for key, stage in zip(keys, missing):
             with study.store.write(stage.method, stage.key, stage.parts) as directory:
                 (directory / "losses.json").write_text(json.dumps(losses[key].tolist()))
-            # All walk over as many images.
+            # All walk over equally many images, so they share the time equally.
             _record(study, stage, status, seconds / len(missing))
 
     return Population(study, recipe, members,

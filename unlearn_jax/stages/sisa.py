@@ -3,20 +3,19 @@
     sisa_original/KEY   the constituents of all seeds and shards after one slice
     sisa/KEY            those that a forget set touches, trained again, after one slice
 
-Each slice is a stage: the checkpoint that a finished slice leaves is the one before the next.
-(Before the first slice there are only the weights that the seed or the pretrained file gives.)
-So a killed run goes on with its slice, a finished training serves any number of deletions, and a
-deletion costs what it retrains. All constituents of a slice, of all seeds, shards and forget sets,
-are members of one population.
+Each slice is a stage. The next slice starts from the checkpoint of a finished slice; the first one
+starts from the weights of the seed or of the pretrained file. So a killed run continues with its
+slice, one training serves any number of deletions, and a deletion costs only what it trains again.
+All constituents of a slice, of all seeds, shards and forget sets, are members of one population.
 
-A slice is a training of its own with the settings of `config.train`: the optimiser starts anew and
-the schedule runs once over the steps of the slice, as the checkpoint holds weights and batch
-statistics and nothing else. Then a checkpoint determines all that follows from it, and retraining
-from it is, to the bit, training from scratch without what was deleted. There is no validation: a
-constituent's last weights are kept.
+A slice is a training of its own with the settings of `config.train`. The optimiser starts anew and
+the schedule runs once over the steps of the slice, because a checkpoint holds only weights and
+batch statistics. So a checkpoint determines all later slices, and training again from it equals, to
+the bit, training from scratch without the deleted samples. There is no validation: the last weights
+of a constituent are kept.
 
-A constituent is known by its position: those of a seed stand side by side, shard by shard. Its
-random streams, initial weights included, are its own.
+A constituent is known by its position: the constituents of a seed are adjacent, in the order of
+their shards. Each has its own random streams, also for its initial weights.
 """
 
 import dataclasses
@@ -64,8 +63,8 @@ class Slice:
     Attributes:
       stage: its place in the store.
       number: of the slice, from zero.
-      positions: `[K]` of the constituents.
-      before: the slices that left the states this one starts from; a later one has precedence.
+      positions: `[K]`, the constituents.
+      before: the slices whose states this one starts from; a later slice has precedence.
     """
 
     stage: Stage
@@ -79,10 +78,10 @@ class Sisa:
     """SISA for a study.
 
     Attributes:
-      study: with its seeds and forget sets.
+      study: what the run shares, its seeds and forget sets among it.
       aggregate: `mean` or `vote`.
-      slice_epochs: of every slice.
-      plans: of each seed.
+      slice_epochs: epochs of every slice.
+      plans: one for each seed.
       training: the R slices of training.
       deletions: by forget set, the slices that are trained again, up to the last.
     """
@@ -106,7 +105,7 @@ class Sisa:
 
     @property
     def models(self) -> int:
-        """How many checkpoints of a constituent the store lacks."""
+        """The number of constituents' checkpoints that the store lacks."""
         made = [*self.training, *(m for deletion in self.deletions.values() for m in deletion)]
         return sum(len(m.positions) for m in made
                    if not self.study.store.complete(m.stage.method, m.stage.key))
@@ -115,7 +114,7 @@ class Sisa:
         """Trains and deletes what the store lacks.
 
         Returns:
-          The ensembles before any deletion, then those after each forget set's.
+          The ensembles before any deletion, then those after the deletion of each forget set.
         """
         for made in self.training:
             self._train_missing([made])
@@ -138,7 +137,7 @@ class Sisa:
         study, recipe = self.study, self._recipe(made[0].number)
         members = [self._member(m, p) for m in made for p in m.positions]
         images = [len(m.retain) for m in members]
-        # A deletion may leave nothing of the first slices: there is nothing to train on yet.
+        # A deletion may take all samples of the first slices; then nothing is trained there.
         busy = np.array(images) > 0
         text = (f"{len(members)} constituents ({len(study.seeds)} seeds x {self.shards} shards), "
                 f"{self.slice_epochs:.3g} epochs of {min(images)} to {max(images)} images")
@@ -182,7 +181,7 @@ class Sisa:
         def passes(epoch: int) -> tuple[Pass, ...]:
             return (Pass("retain", share=shares[epoch]),)
 
-        # The engine closes each epoch with a validation; of nobody, it costs one sample.
+        # The engine ends each epoch with a validation. Without samples it costs one sample.
         return Recipe(f"sisa/slice-{number + 1}",
                       make_train_step(self.study.model, optimizer, self.study.loss), optimizer,
                       settings, self.study.loss, len(shares), config.train.batch_size,
@@ -226,7 +225,7 @@ class Sisa:
 
     def _ensembles(self, forget_set: str, made: Sequence[Slice],
                    last: tuple[Slice, ...]) -> Models:
-        """The ensembles of all seeds that slices `made` cost, with the states that `last` left."""
+        """The ensembles of all seeds, with the cost of slices `made` and the states of `last`."""
         study, every = self.study, np.arange(len(self.study.seeds) * self.shards)
         books = {k: np.zeros(len(study.seeds)) for k in ("images", "seconds", "flops", "step")}
         steps = np.zeros(len(every), int)
@@ -244,7 +243,7 @@ class Sisa:
             failed[m.positions] = metadata["failed"]
         if not forget_set:
             self._warn_of_norms(steps[~failed])
-        # Passes over the data, as constituents have no epochs in common.
+        # In passes over the data, because constituents have no common epochs.
         books |= {"images": books["images"].astype(int), "step": books["step"].astype(int),
                   "epochs_trained": books["images"] / rows,
                   "failed": failed.reshape(-1, self.shards).any(1)}
@@ -253,9 +252,9 @@ class Sisa:
                       self.combine, self.aggregate, measures if forget_set else None)
 
     def _warn_of_norms(self, steps: np.ndarray) -> None:
-        """Of constituents, whose steps `[K]` are far fewer than those that M_O is planned for."""
+        """Warns if the constituents take far fewer steps `[K]` than are planned for M_O."""
         config, rows = self.study.config, len(self.study.splits.rows.source)
-        # Few steps of M_O are recalibrated, or with 'off' warned of before training.
+        # An M_O of few steps is recalibrated; with 'off', a warning was given before training.
         text = recalibration.kept_in_words(config, steps)
         if text and not recalibration.recalibrates(config, rows) \
                 and recalibration.share_left(config, rows) <= recalibration.LITTLE:
@@ -270,7 +269,7 @@ class Sisa:
 
     def speedups(self, forget_set: ForgetSet, own: Outcome,
                  retrained: Outcome) -> dict[str, np.ndarray]:
-        """How many times cheaper than M_R a deletion is, `[M]`: measured, nominal and expected."""
+        """Cost of M_R divided by the cost of a deletion, `[M]`: measured, nominal and expected."""
         config, rows = self.study.config, self.study.splits.rows
         expected = []
         for plan in self.plans:
@@ -292,7 +291,7 @@ def make_scheme(study: RunContext, original: Stage, options: ml_collections.Conf
 
     Args:
       study: loaded and split.
-      original: the stage of M_O, which has the data, the model and the settings in its key.
+      original: the stage of M_O; its key holds the data, the model and the settings.
       options: `config.unlearn.sisa`.
 
     Raises:
@@ -330,7 +329,7 @@ def make_scheme(study: RunContext, original: Stage, options: ml_collections.Conf
 
 def restore(study: RunContext, made: Sequence[Slice],
             positions: np.ndarray) -> tuple[Variables, np.ndarray]:
-    """The states of some constituents, each as the last of the slices that has it left it.
+    """The states of some constituents, each from the last of the slices that trained it.
 
     Returns:
       Variables `[K, ...]` and whether each constituent had failed, `[K]` bool.
@@ -348,7 +347,7 @@ def restore(study: RunContext, made: Sequence[Slice],
 
 def _among(trained: Snapshot | None, start: Variables, busy: np.ndarray,
            failed: np.ndarray) -> Snapshot:
-    """A snapshot of all constituents: those that had nothing to train on are as they were."""
+    """A snapshot of all constituents. Those without samples to train on are unchanged."""
     count = len(busy)
     if trained is None:
         nothing = np.zeros(count, int)
@@ -376,5 +375,5 @@ def _forgotten(forget_set: ForgetSet | None) -> np.ndarray:
 
 
 def _constituent_seed(seed: int, shard: int) -> int:
-    """A seed of its own for each constituent, of 31 bits."""
+    """The seed of a constituent: 31 bits, from the seed and the shard."""
     return int(np.random.SeedSequence([seed, shard]).generate_state(1)[0] >> 1)

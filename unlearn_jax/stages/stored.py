@@ -1,4 +1,4 @@
-"""Trained models as the store keeps them: checkpoint, history, and what their method touched."""
+"""Trained models as the store keeps them: checkpoint, history, and the touched weights."""
 
 import dataclasses
 import json
@@ -41,13 +41,13 @@ def store_stage(study: RunContext, stage: Stage, snapshot: Snapshot, mine: list[
 
 def settled(study: RunContext, stage: Stage, members: list[Member], layout: Layout,
             variables: Variables, metadata: dict[str, Any]) -> Variables:
-    """Trained models as they are stored: where they are to, with their data's batch statistics.
+    """The variables to store; with batch statistics of the members' data if the config says so.
 
     Args:
-      study: says whether (`train.recalibrate_norms`).
-      stage, members, variables: `[M, ...]` of a stage; a member without samples stays.
+      study: its config decides (`train.recalibrate_norms`).
+      stage, members, variables: `[M, ...]` of a stage; a member without samples is unchanged.
       layout: of the population.
-      metadata: of the stage; gets what that changed, as `norms`.
+      metadata: of the stage; `norms` is added to it, which describes the change.
     """
     which = np.flatnonzero([len(member.retain) for member in members])
     samples = len(study.splits.rows.source)
@@ -73,8 +73,8 @@ def settled(study: RunContext, stage: Stage, members: list[Member], layout: Layo
 
 def stage_metadata(study: RunContext, stage: Stage, snapshot: Snapshot,
                    mine: list[int]) -> dict[str, Any]:
-    """What a stage's checkpoint says of its members, those at the positions `mine`."""
-    # Members run side by side; a member's share of the clock is its share of the images.
+    """The metadata of a stage's checkpoint; its members are at the positions `mine`."""
+    # Members train at the same time. A member's share of the time is its share of the images.
     share = snapshot.images / max(snapshot.images.sum(), 1)
     return {
         "stage": stage.method, "forget_set": stage.forget_name, "epochs": stage.epochs,
@@ -90,14 +90,14 @@ def stage_metadata(study: RunContext, stage: Stage, snapshot: Snapshot,
 
 def _touched_rows(study: RunContext, touched: Mapping[str, np.ndarray],
                   mine: list[int]) -> list[dict[str, Any]]:
-    """Per layer and seed: how many channels or weights, of how many, and the first of them."""
+    """For each layer and seed: touched channels or weights, their number and the first of them."""
     return [{"seed": seed, "layer": layer, "touched": int(mask[m].sum()), "of": mask[m].size,
              "which": np.flatnonzero(mask[m])[:_MOST_NAMED].tolist()}
             for layer, mask in touched.items() for seed, m in zip(study.seeds, mine)]
 
 
 def record_reused(study: RunContext, stage: Stage) -> None:
-    """Notes a stage that the store had."""
+    """Notes in the run that the store had a stage."""
     path = stage.directory(study.store) / "checkpoint"
     logging.info("%s %s: reused from %s", stage.name, stage.forget_name, path)
     metadata, _ = checkpoints.describe(path)
@@ -108,7 +108,7 @@ def record_reused(study: RunContext, stage: Stage) -> None:
 
 
 def _warn_of_norms(study: RunContext, stage: Stage, metadata: dict[str, Any]) -> None:
-    """Of M_O and M_R; of the many unlearned models their checkpoints tell."""
+    """Warns about M_O and M_R; for the many unlearned models their checkpoints hold it."""
     if stage.method not in ("original", "retrain"):
         return
     config, good = study.config, ~np.asarray(metadata["failed"], bool)
@@ -120,7 +120,8 @@ def _warn_of_norms(study: RunContext, stage: Stage, metadata: dict[str, Any]) ->
         share = max(recalibration.shares_left(config, steps), default=planned)
         text = recalibration.in_words(float(share), unit, metadata["norms"])
     else:
-        # With 'off' and few planned steps it was said before training, if not of an early epoch.
+        # With 'off' and few planned steps the warning was given before training, unless an early
+        # epoch is kept.
         early = (np.asarray(metadata["epochs_trained"])[good] < config.train.epochs).any()
         unsaid = early or planned <= recalibration.LITTLE
         text = recalibration.kept_in_words(config, steps) if unsaid else ""
@@ -129,6 +130,6 @@ def _warn_of_norms(study: RunContext, stage: Stage, metadata: dict[str, Any]) ->
 
 
 def for_as_many(layout: Layout, members: int) -> Layout:
-    """The same devices as the whole population, and no more members in a call than there are."""
+    """The layout of the whole population, for calls of at most as many members."""
     return dataclasses.replace(layout, members_per_device=min(
         layout.members_per_device, -(-members // layout.mesh.shape[MEMBER])))

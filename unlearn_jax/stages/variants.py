@@ -1,11 +1,11 @@
-"""Several configs on the same M_O and M_R: one study each, and common populations where they can.
+"""Several configs on the same M_O and M_R: one study each, and common populations if possible.
 
-The configs differ in `unlearn` and `eval` alone. Of these, members of one compiled program may
-differ in the learning rate and in options of the method that are fractional numbers. All
-else is part of the program; such configs still share the process, the data and the models.
+The configs differ only in `unlearn` and `eval`. Members of one compiled program may differ in the
+learning rate and in fractional options of the method. All other keys are part of the program;
+configs that differ in them still share the process, the data and the models.
 
-The methods of `thesis.arms` are trained here too, each as it is given, with budgets of its own on
-every forget set. Their stages are those of a run of the method alone, so the store shares them.
+The arms of `thesis.arms` are trained here too, each as configured, with its own budgets on every
+forget set. Their stages are those of a run of the method alone, so the store shares them.
 """
 
 import dataclasses
@@ -26,16 +26,16 @@ from unlearn_jax.stages.plan import Plan, make_plan
 from unlearn_jax.storage.store import canonical_json
 from unlearn_jax.variants import arm_config, budgets
 
-# What a method's step raises when it asks Python for a number that differs between members.
+# Raised by a method's step that needs a Python number where the value differs between members.
 _NEEDS_NUMBER = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError,
                  jax.errors.TracerIntegerConversionError)
 
 
 def unlearn_variants(variants: Sequence[Variant], original: Stage) -> None:
-    """Trains what all variants lack, in as few programs as it takes.
+    """Trains what the store lacks of all variants, in as few programs as possible.
 
     Args:
-      variants: with their stages, which may be none or also another's.
+      variants: may have no stages, or stages that another variant has, too.
       original: finished.
     """
     seen: set[str] = set()
@@ -60,7 +60,7 @@ def unlearn_variants(variants: Sequence[Variant], original: Stage) -> None:
 
 
 def programs(variants: Sequence[Variant]) -> list[list[Variant]]:
-    """The variants by compiled program, each named by what tells it from its companions.
+    """The variants by compiled program, each named by the values that differ within its program.
 
     Args:
       variants: of the same M_O.
@@ -72,10 +72,10 @@ def programs(variants: Sequence[Variant]) -> list[list[Variant]]:
 
 
 def _common(variant: Variant) -> str:
-    """What the members of one program have in common.
+    """Everything that the members of one program have in common, as text.
 
-    An option at 0 may switch off a part of the method and what it prepares for it, so that members
-    share which ones are.
+    An option at 0 may switch off a part of the method and its preparation. So the members of a
+    program have the same options at 0.
     """
     setting, method = variant.unlearning.setting, variant.unlearning.found
     section = setting.config.to_dict()
@@ -96,7 +96,7 @@ def _named(group: list[Variant]) -> list[Variant]:
     numbers = [{k: v for k, v in variant.unlearning.setting.options.to_dict().items()
                 if _is_dial(v)} for variant in group]
     differ = [k for k in numbers[0] if len({own[k] for own in numbers}) > 1]
-    # A method that trains nothing has no step to read them.
+    # A method that trains nothing has no step that could read them.
     read = differ if group[0].unlearning.step else []
     return [dataclasses.replace(
         variant, dials={k: own[k] for k in read},
