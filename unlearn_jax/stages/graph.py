@@ -36,6 +36,9 @@ _WALKS = 2
 
 __getattr__ = moved.renamed(__name__, {"Study": "RunContext"})
 
+# The name among `Variant.dials` of `Setting.config.learning_rate`; no option has a dot in its name.
+PEAK_RATE = "config.learning_rate"
+
 # Keys of `data` that a trained model depends on beyond the fingerprint of what was loaded.
 _DATA_KEYS = ("task", "split", "seed", "balance")
 _MODEL_EXCEPT = ("own_preprocess",)  # allows what another key says
@@ -158,7 +161,8 @@ class Variant:
       name: tells its members from those of other variants in the population; `''` for the only
         variant.
       dials: options that the compiled step reads from the member, because their values differ
-        between the variants of the population. All other options are part of the program.
+        between the variants of the population, and `PEAK_RATE` for an outside method, whose step
+        may read the rate of the config. All other options are part of the program.
     """
 
     study: RunContext

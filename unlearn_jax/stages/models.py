@@ -24,7 +24,14 @@ from unlearn_jax.models import Variables
 from unlearn_jax.networks.pretrained import load_members
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.results import started
-from unlearn_jax.stages.graph import RunContext, Stage, Unlearning, Variant, method_options
+from unlearn_jax.stages.graph import (
+    PEAK_RATE,
+    RunContext,
+    Stage,
+    Unlearning,
+    Variant,
+    method_options,
+)
 from unlearn_jax.stages.populations import train_variants
 from unlearn_jax.stages.rehearsal import rehearse
 from unlearn_jax.storage import checkpoints
@@ -147,8 +154,11 @@ def dialled(make_step: Callable[[Setting], Step], setting: Setting) -> Step:
     @functools.wraps(make_step(setting))
     def step(key, state, batch, learning_rate, context):
         context, dials = context
-        options = ml_collections.ConfigDict({**setting.options.to_dict(), **dials})
-        own = make_step(dataclasses.replace(setting, options=options))
+        rate = {"learning_rate": dials[PEAK_RATE]} if PEAK_RATE in dials else {}
+        options = {k: v for k, v in dials.items() if k != PEAK_RATE}
+        own = make_step(dataclasses.replace(
+            setting, config=ml_collections.ConfigDict({**setting.config.to_dict(), **rate}),
+            options=ml_collections.ConfigDict({**setting.options.to_dict(), **options})))
         return own(key, state, batch, learning_rate, context)
 
     return step

@@ -15,7 +15,14 @@ from typing import Any
 import jax
 from absl import logging
 
-from unlearn_jax.stages.graph import RunContext, Stage, Variant, unlearn_stages, with_epochs
+from unlearn_jax.stages.graph import (
+    PEAK_RATE,
+    RunContext,
+    Stage,
+    Variant,
+    unlearn_stages,
+    with_epochs,
+)
 from unlearn_jax.stages.models import (
     make_unlearning,
     train_recipe,
@@ -98,11 +105,16 @@ def _named(group: list[Variant]) -> list[Variant]:
     differ = [k for k in numbers[0] if len({own[k] for own in numbers}) > 1]
     # A method that trains nothing has no step that could read them.
     read = differ if group[0].unlearning.step else []
+    rates = [variant.study.config.unlearn.learning_rate for variant in group]
+    # The package's own steps take the learning rate as an argument alone.
+    from_config = bool(group[0].unlearning.step and group[0].unlearning.found.code
+                       and len(set(rates)) > 1)
     return [dataclasses.replace(
-        variant, dials={k: own[k] for k in read},
-        name=", ".join([f"learning_rate={variant.study.config.unlearn.learning_rate!r}",
+        variant,
+        dials={k: own[k] for k in read} | ({PEAK_RATE: rate} if from_config else {}),
+        name=", ".join([f"learning_rate={rate!r}",
                         *(f"{k}={own[k]!r}" for k in differ)]))
-        for variant, own in zip(group, numbers)]
+        for variant, own, rate in zip(group, numbers, rates)]
 
 
 def _is_dial(value: Any) -> bool:
