@@ -18,7 +18,15 @@ from unlearn_jax.report.render.document import (
     Table,
     Text,
 )
-from unlearn_jax.report.sections import comparison, explained, headline, layers, touched, verdict
+from unlearn_jax.report.sections import (
+    comparison,
+    explained,
+    headline,
+    layers,
+    scored,
+    touched,
+    verdict,
+)
 from unlearn_jax.report.tables import origins
 from unlearn_jax.report.tables.files import ReportError
 from unlearn_jax.report.tables.inputs import ModelKey, Run
@@ -101,6 +109,8 @@ def _introduction(run: Run) -> tuple[Block, ...]:
            "and every ") + "number is computed per seed, then averaged"
         + ("." if len(run.seeds) > 1 else ": with one seed there are no intervals.")
         + _start(run))
+    if "scored" in run.run:
+        text = scored.introduction(run)
     blocks: list[Block] = [Text(text)]
     failed = headline.failed_members(run)
     notes = len(_notes(run))
