@@ -121,5 +121,5 @@ def _run_settings(args: argparse.Namespace):
 
 if __name__ == "__main__":
     # Arrays of this size need no GPU, and a job that runs there must not be disturbed.
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     sys.exit(main())

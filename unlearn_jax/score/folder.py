@@ -103,7 +103,7 @@ def _scored_set(name: str, files: list[PredictionFile]) -> ScoredSet:
     _check_budgets(models)
     _check_splits(models)
     _check_samples(files)
-    first = files[0]
+    first = next(iter(next(iter(models.values())).values()))  # M_O's, where there is one
     for file in files:
         if sorted(file.seeds) != sorted(first.seeds):
             raise ScoreError(f"{file.path} has the seeds {list(file.seeds)}, {first.path.name} "

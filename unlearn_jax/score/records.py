@@ -15,7 +15,8 @@ import numpy as np
 
 from unlearn_jax import audits, results
 from unlearn_jax.config import default_config
-from unlearn_jax.labels import find_range, histogram
+from unlearn_jax.data.inject import InjectedGroup, Injection
+from unlearn_jax.labels import find_class, find_range, histogram
 from unlearn_jax.score.files import ScoreError
 from unlearn_jax.score.folder import ModelId, ScoredSet
 from unlearn_jax.stages.workdir import device, versions
@@ -24,7 +25,7 @@ from unlearn_jax.system import disk
 from unlearn_jax.system.cells import rows_text
 from unlearn_jax.units import in_label_units, label_step
 
-# Made without being asked for: what needs no injection of training samples.
+# What a folder of files can be audited by: the others need to know which samples were changed.
 AUDITS = ("mia", "lira", "challenge", "distances")
 _COSTS = ("Predictions do not say what training cost: there are no times, images, FLOPs and steps, "
           "and no challenge score")
@@ -84,8 +85,8 @@ def make_config(sets: Sequence[ScoredSet], label_unit: str = "", **evaluation: A
         raise ScoreError(f"--alpha is {e.alpha:g}, and --alphas has {', '.join(map(str, e.alphas))}"
                          "\nallowed: one of these")
     for name in e.audits:
-        if name not in audits.AUDITS:
-            raise ScoreError(f"--audits has {name!r}\nallowed: {', '.join(audits.AUDITS)}")
+        if name not in AUDITS:
+            raise ScoreError(f"--audits has {name!r}\nallowed: {', '.join(AUDITS)}")
     return config
 
 
@@ -163,11 +164,26 @@ def _rows(scored: ScoredSet, settings: Settings) -> tuple[list[dict[str, Any]], 
     refused = []
     for outcome in outcomes:
         audit = audits.Audit(outcome, reference, targets, members, others, classification,
-                             config.eval, step=step)
+                             config.eval, _injection(settings), step)
         found, why = audits.audit_rows(audit, config.eval.audits)
         rows += found
         refused += why
     return rows, refused
+
+
+def _injection(settings: Settings) -> Injection | None:
+    """The groups of `data.inject`, of a run's own predictions; whose samples they are is unknown.
+    """
+    kind, *parts = settings.config.data.inject.split(":")
+    if not kind:
+        return None
+    groups = []
+    for part in parts[:-1]:
+        number = find_class(part, settings.class_names)
+        bounds = (number, number) if number is not None else find_range(part)
+        groups.append(InjectedGroup(*bounds))
+    nothing = np.zeros(0, np.int32)
+    return Injection(kind, tuple(groups), nothing, nothing)
 
 
 def _outcome(scored: ScoredSet, model: ModelId) -> results.Outcome:
