@@ -26,7 +26,7 @@ SLOW = {
     "methods": 160, "stages": 150, "launch_slurm_study": 122, "stages_compare": 108, "conv": 98,
     "stages_arms": 80, "explain_main": 74, "faults": 65, "stages_protocols": 59,
     "launch_distributed": 55, "report": 44, "main": 40, "benchmarks": 37, "processes": 34,
-    "audits": 33, "score": 60, "score_runs": 45, "score_docs": 12,
+    "audits": 33, "score": 60, "score_runs": 45, "score_docs": 12, "export": 28, "export_torch": 30,
     "launch_estimate": 28, "manifest": 27, "launch_slurm": 26,
     "stages_variants": 26, "norms": 23, "methods_kgltop1": 22, "programs": 22, "engine": 20,
     "norm": 20, "metrics_challenge": 19, "report_study": 18, "configs": 17,

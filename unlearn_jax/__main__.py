@@ -6,6 +6,7 @@
     report    write a report anew, or merge runs     unlearn-jax report WORKDIR...
     explain   what the models of a run look at       unlearn-jax explain WORKDIR
     inspect   look into checkpoints                  unlearn-jax inspect STORE
+    export    take a model out of the store          unlearn-jax export STORE/METHOD/KEY --to=FILE
     verify    read a store or work directory back    unlearn-jax verify DIR
     list      what there is                          unlearn-jax list methods
 
@@ -23,6 +24,7 @@ COMMANDS = {
     "report": "unlearn_jax.report",
     "explain": "unlearn_jax.explain",
     "inspect": "unlearn_jax.inspect",
+    "export": "unlearn_jax.export",
     "verify": "unlearn_jax.verify",
     "list": "unlearn_jax.listing",
 }
