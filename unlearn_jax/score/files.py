@@ -247,7 +247,8 @@ def _read_npz(path: Path, name: Name) -> dict[str, np.ndarray]:
     del name
 
     def read() -> dict[str, np.ndarray]:
-        with np.load(path, allow_pickle=False) as file:
+        # NumPy leaves a file open that it cannot read.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
 
     return _loaded(path, read)
@@ -256,7 +257,11 @@ def _read_npz(path: Path, name: Name) -> dict[str, np.ndarray]:
 def _read_npy(path: Path, name: Name) -> dict[str, np.ndarray]:
     """Outputs alone; their labels and ids stand in samples.FORGETSET.SPLIT.csv, seeds are 0 to M-1.
     """
-    outputs = _loaded(path, lambda: np.load(path, allow_pickle=False))
+    def read() -> np.ndarray:
+        with path.open("rb") as stream:
+            return np.load(stream, allow_pickle=False)
+
+    outputs = _loaded(path, read)
     beside = path.with_name(f"{SAMPLES}.{name.forget_set}.{name.split}.csv")
     if not beside.is_file():
         raise ScoreError(f"{path} holds outputs alone, and {beside} is missing\nit must have the "
@@ -333,6 +338,6 @@ def _loaded(path: Path, read: Callable[[], T]) -> T:
     except Exception as error:  # for damaged files NumPy, zipfile and pandas raise a dozen types
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "allow_pickle" in str(error) or "pickle" in str(error):
-            said = "it holds Python objects (dtype object, pickled), which are never read"
+            said = "it is no file of arrays, or holds Python objects (pickled), which are not read"
         raise ScoreError(f"{path} cannot be read: {said}\nallowed: arrays of numbers, and ids as "
                          "text (ids.astype(str))") from None

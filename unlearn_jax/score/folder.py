@@ -97,13 +97,14 @@ def read_folder(directory: Path, task: str = "") -> list[ScoredSet]:
 
 
 def _scored_set(name: str, files: list[PredictionFile]) -> ScoredSet:
+    files = sorted(files, key=_rank)  # M_O's first: what differs from them is named
     models: dict[ModelId, dict[str, PredictionFile]] = {}
-    for file in sorted(files, key=_rank):
+    for file in files:
         models.setdefault((file.name.method, file.name.epochs), {})[file.name.split] = file
     _check_budgets(models)
     _check_splits(models)
     _check_samples(files)
-    first = next(iter(next(iter(models.values())).values()))  # M_O's, where there is one
+    first = files[0]
     for file in files:
         if sorted(file.seeds) != sorted(first.seeds):
             raise ScoreError(f"{file.path} has the seeds {list(file.seeds)}, {first.path.name} "
