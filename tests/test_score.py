@@ -68,6 +68,12 @@ def fails(capsys, folder, *flags):
     return said
 
 
+@pytest.fixture
+def no_report(monkeypatch):
+    """Figures take ten times as long as scores."""
+    monkeypatch.setattr("unlearn_jax.report.write_report", lambda workdir: None)
+
+
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_a_folder_of_files_becomes_a_work_directory(tmp_path, capsys, task):
     folder, out = write_folder(tmp_path / "in", task), tmp_path / "out"
@@ -93,7 +99,7 @@ def test_a_folder_of_files_becomes_a_work_directory(tmp_path, capsys, task):
     assert "no times, images, FLOPs and steps" in report(out)
 
 
-def test_npy_and_csv_say_the_same_as_npz(tmp_path):
+def test_npy_and_csv_say_the_same_as_npz(tmp_path, no_report):
     first = write_folder(tmp_path / "npz", splits=("test", "forget"), member=False)
     arrays, table = tmp_path / "npy", tmp_path / "csv"
     arrays.mkdir(), table.mkdir()
@@ -145,7 +151,7 @@ def test_without_m_o_retain_or_a_second_seed_the_report_says_so(tmp_path):
     assert not any(key[0] == "median" for key in rows(out))
 
 
-def test_attacks_judge_what_member_and_peers_name(tmp_path):
+def test_attacks_judge_what_member_and_peers_name(tmp_path, no_report):
     folder, outs = write_folder(tmp_path / "in"), [tmp_path / "a", tmp_path / "b", tmp_path / "c"]
     seeds = np.ones((3, 30), int)
     seeds[1, 20:] = 2  # of seed 1 the last ten only chose the weights: no seed is judged by them
@@ -171,7 +177,7 @@ def test_attacks_judge_what_member_and_peers_name(tmp_path):
     assert [one["ft", "mine", 2, s, "mia_auc"] for s in (0, 1, 2)] == by_hand.tolist()
 
 
-def test_a_failed_member_is_left_out_and_named(tmp_path):
+def test_a_failed_member_is_left_out_and_named(tmp_path, no_report):
     folder, out = write_folder(tmp_path / "in"), tmp_path / "out"
     for path in folder.glob("ft.*"):
         with np.load(path) as file:
@@ -183,7 +189,7 @@ def test_a_failed_member_is_left_out_and_named(tmp_path):
     assert np.isnan(rows(out)["ft", "mine", 2, 1, "accuracy_test"])
 
 
-def test_seeds_may_stand_in_another_order(tmp_path):
+def test_seeds_may_stand_in_another_order(tmp_path, no_report):
     folder = write_folder(tmp_path / "in")
     assert main([str(folder), f"--out={tmp_path / 'a'}", "--audits=mia"]) == 0
     for path in folder.glob("ft.*"):
@@ -268,7 +274,7 @@ def test_wrong_calls_are_refused(tmp_path, capsys):
     assert main([str(folder)]) == 2 and "--out" in capsys.readouterr().err
 
 
-def test_a_model_of_several_forget_sets_and_the_records(tmp_path):
+def test_a_model_of_several_forget_sets_and_the_records(tmp_path, no_report):
     folder = write_folder(tmp_path / "in")
     write_folder(folder, forget_set="class-1.b")
     out = tmp_path / "out"
