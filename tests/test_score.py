@@ -218,6 +218,7 @@ FT = "ft.mine.2.test.npz"
     (FT, {"seeds": np.array([0, 1, 5])}, "the same seeds in all files"),
     (FT, {"seeds": np.array([0, 1, 1])}, "each once"),
     (FT, {"labels": np.zeros(40, int)}, "have other labels"),
+    (FT, {"from_seed": np.array(7)}, "one of the seeds [0, 1, 2]"),
     (FT, {"member": np.full(40, 3)}, "1 (trained on), 2 (validation), 0 (unseen)"),
     (FT, {"peers": np.array([40])}, "no list of places in the 40 samples"),
     ("original.mine.0.forget.npz", {"member": np.zeros(30, int)}, "names no sample of D_f"),

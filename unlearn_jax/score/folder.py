@@ -113,6 +113,7 @@ def _scored_set(name: str, files: list[PredictionFile]) -> ScoredSet:
     aligned = {model: {split: _aligned(found[split], first.seeds)
                        for split in _in_order(found)} for model, found in models.items()}
     _check_failures(aligned)
+    _check_starts(files)
     scored = ScoredSet(name, first.seeds, aligned)
     if not len(scored.trained_places()):
         file = scored.first_with("forget", "member")
@@ -205,3 +206,11 @@ def _check_failures(models: Mapping[ModelId, Mapping[str, PredictionFile]]) -> N
                 raise ScoreError(f"{bad.path}: all outputs of seed {file.seeds[apart[0]]} are nan, "
                                  f"and in {good.path.name} they are not\nallowed: nan in all files "
                                  "of a member that failed in training, or in none")
+
+
+def _check_starts(files: list[PredictionFile]) -> None:
+    for file in files:
+        start = file.further.get("from_seed")
+        if start is not None and (start.shape != (1,) or start[0] not in file.seeds):
+            raise ScoreError(f"{file.path}: the array 'from_seed' holds {start.tolist()}\nallowed: "
+                             f"one of the seeds {list(file.seeds)}")
