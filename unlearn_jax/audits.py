@@ -61,7 +61,7 @@ class Audit:
 
     Attributes:
       outcome: the models that are judged.
-      reference: M_R of the same forget set.
+      reference: M_R of the same forget set; None: there is none.
       targets: labels by split.
       members: the samples of D_f that were trained on. Attacks use only these: no model has learned
         the validation samples in D_f.
@@ -73,7 +73,7 @@ class Audit:
     """
 
     outcome: Outcome
-    reference: Outcome
+    reference: Outcome | None
     targets: Targets
     members: AuditedSamples
     others: AuditedSamples
@@ -85,7 +85,18 @@ class Audit:
     @property
     def is_reference(self) -> bool:
         """Whether M_R itself is judged."""
-        return self.outcome.method == self.reference.method
+        return self.reference is not None and self.outcome.method == self.reference.method
+
+    @property
+    def retrained(self) -> Outcome:
+        """M_R, for audits that compare with it.
+
+        Raises:
+          Refused: there is none.
+        """
+        if self.reference is None:
+            raise Refused("it compares with M_R, and there is none")
+        return self.reference
 
     @property
     def forget(self) -> AuditedSamples:
@@ -159,7 +170,7 @@ def _lira(audit: Audit) -> Values:
 @_audit("challenge")
 def _challenge(audit: Audit) -> Values:
     """The 2023 challenge's forgetting quality and score."""
-    retrained = _finite(audit.scores(audit.reference, audit.members))
+    retrained = _finite(audit.scores(audit.retrained, audit.members))
     rules = dict(bins=audit.config.challenge_bins, narrow=audit.config.challenge_narrow)
     if audit.is_reference:
         yield "population:challenge_quality_perfect", challenge.perfect_quality(
@@ -178,7 +189,12 @@ def _challenge(audit: Audit) -> Values:
     yield "population:challenge_quality_low", found.low
     yield "population:challenge_quality_high", found.high
     yield "population:challenge_epsilon_median", float(np.median(found.epsilons))
-    o, r = audit.outcome, audit.reference
+    o, r = audit.outcome, audit.retrained
+    if not o.costed:
+        raise Refused("the score needs the times of training, which predictions do not hold; the "
+                      "forgetting quality is there")
+    if "retain" not in o.outputs:
+        raise Refused("the score needs predictions on the split 'retain'")
     utilities = {f"{split}_{kind}": _finite(audit.utilities(of, split)[:, None])[:, 0]
                  for split in ("retain", "test")
                  for kind, of in (("unlearned_U", o), ("retrained_R", r))}
@@ -232,7 +248,7 @@ def _distances(audit: Audit) -> Values:
     The two populations are half of the models and the M_Rs of the other seeds. These distances are
     larger for fewer models, so M_R's own distance is computed from equally many.
     """
-    mine, theirs = (audit.scores(o, audit.forget) for o in (audit.outcome, audit.reference))
+    mine, theirs = (audit.scores(o, audit.forget) for o in (audit.outcome, audit.retrained))
     if audit.is_reference:
         theirs = np.roll(theirs, 1, axis=0)  # the M_R of another seed
     if len(mine) < 2:
@@ -324,7 +340,7 @@ def _halves(audit: Audit, samples: AuditedSamples,
     Raises:
       Refused: a half has fewer than `least` models.
     """
-    mine, theirs = (audit.scores(o, samples) for o in (audit.outcome, audit.reference))
+    mine, theirs = (audit.scores(o, samples) for o in (audit.outcome, audit.retrained))
     seeds = np.flatnonzero(np.isfinite(mine).all(1) & np.isfinite(theirs).all(1))
     half = len(seeds) // 2
     if half < least:

@@ -222,6 +222,11 @@ def _head_part_serves(module: str, sources: dict[str, str], flat: dict,
         for ours, name in sources.items())
 
 
+def torchvision_name(ours: str) -> str | None:
+    """torchvision's and timm's name of our 'collection/module/.../leaf'; None: they have none."""
+    return _source_name(ours, "torchvision")
+
+
 def _source_name(ours: str, layout: str) -> str | None:
     """The file's name of our 'collection/module/.../leaf'; None where layouts have none."""
     collection, *module, leaf = ours.split("/")

@@ -16,6 +16,7 @@ from unlearn_jax.engine.predict import Predictor, make_predictor, predict
 from unlearn_jax.models import Variables
 from unlearn_jax.stages import workdir
 from unlearn_jax.stages.graph import RunContext, Stage, forget_parts
+from unlearn_jax.stages.membership import further_arrays, peer_samples, trained_samples
 from unlearn_jax.stages.relearn import MEASURES, relearn_measures, relearn_stage
 from unlearn_jax.storage import checkpoints, store
 from unlearn_jax.storage.store import stage_key
@@ -70,7 +71,8 @@ def write_results(study: RunContext, original: Stage, retrained: list[Stage],
         sources = {**rows_of, **({"stamped": study.splits.test} if len(study.stamped) else {})}
         targets = results.Targets(
             {name: study.dataset.labels[r] for name, r in sources.items()},
-            {name: study.dataset.ids[r] for name, r in sources.items()})
+            {name: study.dataset.ids[r] for name, r in sources.items()},
+            further_arrays(study, retrain.forget_set, sources))
         name = retrain.forget_name
         models = [*(stored(study, s) for s in (original, *unlearned)), *ensembles,
                   stored(study, retrain)]
@@ -148,15 +150,10 @@ def _audit(study: RunContext, outcome: results.Outcome, reference: results.Outco
     """Rows of results.csv, and the refused audits."""
     from unlearn_jax import audits  # scikit-learn takes a second to import
 
-    trained, test = study.trained_labels, study.splits.test
-    members = audits.AuditedSamples("forget", study.splits.trained_places(forget_set),
-                             trained[forget_set.train])
-    others = audits.AuditedSamples("test", np.searchsorted(test, forget_set.peers),
-                            trained[forget_set.peers])
-    if forget_set.request == "injected":
-        split = "stamped" if len(study.stamped) else "test"
-        others = audits.AuditedSamples(split,
-                                *study.splits.injection.like_injected(study.dataset.labels[test]))
+    members, others = (
+        audits.AuditedSamples(split=split, places=places, labels=labels)
+        for split, places, labels in (trained_samples(study, forget_set),
+                                      peer_samples(study, forget_set)))
     classification = study.dataset.num_classes > 0
     audit = audits.Audit(
         outcome=outcome, reference=reference, targets=targets, members=members, others=others,

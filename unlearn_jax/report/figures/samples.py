@@ -83,7 +83,8 @@ def balance(run: Run, forget_set: str) -> Made | None:
     at, heights, width = bars(run, before)
     ax.bar(at, heights, width, color="#7d7d7d", lw=0,
            label="before balancing" if after else "training set")
-    labels = run.prediction(run.only(forget_set, "original"), forget_set, "forget").labels
+    of = run.only(forget_set, "original") or drawn(run, forget_set)[0]
+    labels = run.prediction(of, forget_set, "forget").labels
     counts = {f"{v:g}": int(n) for v, n in zip(*np.unique(labels, return_counts=True))}
     if run.classification or len(counts) <= 150:
         at = np.array([float(k) for k in counts])
@@ -159,7 +160,8 @@ def sorted_errors(run: Run, forget_set: str) -> Made:
     """The same errors on all samples, each model's in ascending order."""
     figure, axes = canvas(8.4, 3.9, 1, 2, sharey=True)
     for ax, split in zip(axes[0], ("forget", "test")):
-        models = [run.only(forget_set, m) for m in REFERENCES] + foremost(run, forget_set)
+        references = (run.only(forget_set, m) for m in REFERENCES)
+        models = [m for m in references if m] + foremost(run, forget_set)
         for model, p in predictions(run, forget_set, split, models).items():
             style = look(run, model)
             # as many points as the picture can show

@@ -23,6 +23,7 @@ from unlearn_jax.report.sections import (
     explained,
     headline,
     layers,
+    scored,
     summary,
     touched,
     verdict,
@@ -110,6 +111,8 @@ def _introduction(run: Run) -> tuple[Block, ...]:
            "and every ") + "number is computed per seed, then averaged"
         + ("." if len(run.seeds) > 1 else ": with one seed there are no intervals.")
         + _start(run))
+    if "scored" in run.run:
+        text = scored.introduction(run)
     blocks: list[Block] = [Text(text)]
     failed = headline.failed_members(run)
     notes = len(_notes(run))

@@ -7,7 +7,14 @@ import pandas as pd
 from unlearn_jax.report.render.document import Cell, Table
 from unlearn_jax.report.sections.headline import ROUGH, ceiling, headline_metrics, number
 from unlearn_jax.report.tables.inputs import ModelKey, Run
-from unlearn_jax.report.tables.names import ENSEMBLES, Metric, describe, model_symbol, pretrained
+from unlearn_jax.report.tables.names import (
+    ENSEMBLES,
+    Metric,
+    describe,
+    model_symbol,
+    pretrained,
+    symbol,
+)
 from unlearn_jax.report.tables.origins import trace
 from unlearn_jax.report.tables.stats import Estimate, estimate
 
@@ -83,6 +90,10 @@ def on_gap(run: Run, forget_set: str) -> str:
     """In words: has M_O learned, and does leaving the forget set out show?"""
     original = run.only(forget_set, "original")
     metric = _metric(run)
+    if missing := run.without(forget_set):
+        names = " and ".join(f"predictions of {symbol(method)}" for method in missing)
+        return (f"{_on_use(run, forget_set, original)}There are no {names}, so it is not known "
+                "whether there is anything to forget.")
     g = gap(run, forget_set, original).gap
     what = "share of wrong answers" if run.classification else "MAE"
     text = _on_use(run, forget_set, original)
@@ -113,6 +124,8 @@ def on_model(run: Run, forget_set: str, model: ModelKey) -> str:
     metric, share = _metric(run), Metric(decimals=0, percent=True)
     each = gap(run, forget_set, model)
     name = model_symbol(model)
+    if missing := run.without(forget_set):
+        return f"{name} cannot be judged without {' and '.join(map(symbol, missing))}."
     if each.shift.n == 0:
         return f"{name} cannot be judged: no seed has finite values for M_O, M_R and it."
     detail = (f"on D_f it errs {_distance(metric, each.shift.mean, 'more', 'less')} than M_O"
@@ -156,12 +169,12 @@ def _standing(each: ErrorGap, ensemble: bool) -> str:
 
 
 def table(run: Run) -> Table | None:
-    """All forget sets and unlearned models in one table; None if nothing was unlearned."""
+    """All forget sets and unlearned models in one table; None if nothing can be compared."""
     metric, share = _metric(run), Metric(decimals=0, percent=True)
     what = "1 − accuracy" if run.classification else "the MAE"
     rows = []
     for forget_set in run.forget_sets:
-        for model in run.unlearned(forget_set):
+        for model in () if run.without(forget_set) else run.unlearned(forget_set):
             g = gap(run, forget_set, model)
             reference = run.only(forget_set, "retrain")
             cells = ((metric, g.gap, reference), (metric, g.shift, model), (metric, g.rest, model),

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +146,15 @@ class Run:
         return [m for m in self.models(forget_set) if m.method not in ("median", *REFERENCES)]
 
     def only(self, forget_set: str, method: str) -> ModelKey | None:
-        """The first population of a method, None where there is none."""
+        """The first population of a method, None where there is none.
+
+        Predictions that were scored may lack M_O or M_R (`without`); a run of its own has both.
+        """
         return next((m for m in self.models(forget_set) if m.method == method), None)
+
+    def without(self, forget_set: str) -> tuple[str, ...]:
+        """Which of `REFERENCES` a forget set lacks; of predictions that were scored alone."""
+        return _without(self.run).get(forget_set, ())
 
     @functools.cached_property
     def _models(self) -> dict[str, list[ModelKey]]:
@@ -162,8 +170,10 @@ class Run:
         return {key: rows.set_index("seed")["value"].sort_index()
                 for key, rows in self.results.groupby(keys)}
 
-    def values(self, model: ModelKey, forget_set: str, metric: str) -> pd.Series:
-        """The values of one metric by seed; empty where there is none."""
+    def values(self, model: ModelKey | None, forget_set: str, metric: str) -> pd.Series:
+        """The values of one metric by seed; empty where there is none, or no model."""
+        if model is None:
+            return pd.Series(dtype=float)
         key = (model.method, model.epochs, forget_set, metric)
         return self._groups.get(key, pd.Series(dtype=float))
 
@@ -180,8 +190,10 @@ class Run:
     def _stages(self) -> dict[str, dict[str, Any]]:
         return {stage["key"]: stage for stage in reversed(self.run["stages"])}
 
-    def origin(self, model: ModelKey, forget_set: str, metric: str) -> str:
+    def origin(self, model: ModelKey | None, forget_set: str, metric: str) -> str:
         """The key of the stage that made what a metric measures; '' where it is not known."""
+        if model is None:
+            return ""
         key = self._origins.get((model.method, model.epochs, forget_set, metric), "")
         if model.method == "median":  # which the data alone decides
             key = self.data["fingerprint"]
@@ -249,7 +261,7 @@ def read_run(workdir: Path) -> Run:
             field(stage, f"run.json, stages[{i}]", key, str)
     if not run.get("finished", True):
         run["warnings"] = [UNFINISHED.format(workdir), *run["warnings"]]
-    results = _read_results(workdir, tuple(data["forget_sets"]))
+    results = _read_results(workdir, tuple(data["forget_sets"]), _without(run))
     return Run(workdir, results, _read_history(workdir), data, run,
                _read_trials(workdir, results, run))
 
@@ -287,7 +299,16 @@ def _read_data(workdir: Path) -> dict[str, Any]:
     return data
 
 
-def _read_results(workdir: Path, forget_sets: tuple[str, ...]) -> pd.DataFrame:
+def _without(run: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """By forget set, which of `REFERENCES` scored predictions lack, as their run.json says."""
+    if "scored" not in run:
+        return {}
+    found = field(run, "run.json", "scored.without", dict)
+    return {name: tuple(methods) for name, methods in found.items()}
+
+
+def _read_results(workdir: Path, forget_sets: tuple[str, ...],
+                  without: Mapping[str, tuple[str, ...]]) -> pd.DataFrame:
     table = read_csv(workdir, "results.csv", _RESULT_COLUMNS)
     if table.empty:
         raise ReportError(f"{workdir / 'results.csv'} has no rows")
@@ -304,7 +325,8 @@ def _read_results(workdir: Path, forget_sets: tuple[str, ...]) -> pd.DataFrame:
     refuse_repeats(table, "results.csv", ["method", "forget_set", "epochs", "seed", "metric"])
     for name in forget_sets:
         for method in REFERENCES:
-            if not ((table.forget_set == name) & (table.method == method)).any():
+            if method not in without.get(name, ()) and not (
+                    (table.forget_set == name) & (table.method == method)).any():
                 raise ReportError(f"results.csv: no rows with method={method!r} and "
                                   f"forget_set={name!r}")
     return table

@@ -221,8 +221,12 @@ def _joined(paths: Sequence[Path]) -> dict[str, np.ndarray]:
                 seen.add(seed)
                 seeds.append(seed)
                 outputs.append(part["outputs"][m])
+    # What is of the samples alone, such as `member`; of an array that runs differ in there is none.
+    further = {key: value for key, value in first.items()
+               if key not in ("outputs", "labels", "ids", "seeds")
+               and all(np.array_equal(part.get(key), value) for part in parts)}
     return {"outputs": np.stack(outputs), "labels": first["labels"], "ids": first["ids"],
-            "seeds": np.array(seeds)}
+            "seeds": np.array(seeds), **further}
 
 
 def _data(runs: Sequence[inputs.Run]) -> dict[str, Any]:
