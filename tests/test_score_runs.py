@@ -39,6 +39,12 @@ def workdir(tmp_path_factory):
     return path / "run"
 
 
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch):
+    """Figures take ten times as long as scores."""
+    monkeypatch.setattr("unlearn_jax.report.write_report", lambda workdir: None)
+
+
 def test_scores_of_a_run_equal_its_results_to_the_bit(workdir, tmp_path):
     own, scored = rows(workdir), score(workdir, tmp_path / "out")
     assert any(key[-1] == "confusion_test" for key in scored)
