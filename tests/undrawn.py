@@ -5,6 +5,7 @@ kind draws those of real models. Other runs make the same figures, but their fil
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -14,6 +15,11 @@ from PIL import Image
 
 from unlearn_jax.report.render import picture, vector
 from unlearn_jax.system import disk
+
+_HERE = Path(__file__).parent
+# PYTHONPATH of processes that a test starts, and of those that they start, whose reports are not
+# drawn either; see at_start/sitecustomize.py.
+PATH = os.pathsep.join((str(_HERE / "at_start"), str(_HERE)))
 
 
 @contextlib.contextmanager
