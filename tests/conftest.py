@@ -4,6 +4,7 @@ The slowest files run first, so that no process is left with one of them at the 
 """
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -54,12 +55,28 @@ def slurm_cluster(tmp_path_factory):
         yield
 
 
+@pytest.fixture
+def undrawn_figures():
+    """Reports make their figures, but do not draw them."""
+    import undrawn
+
+    with undrawn.figures():
+        yield
+
+
 @pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
 def pytest_collection_modifyitems(items):
     for item in items:
         if _seconds(item):
             item.add_marker(pytest.mark.slow)
     items.sort(key=_seconds, reverse=True)  # stable: within a file, as it is written
+
+
+def pytest_collection_finish():
+    """Tracing makes much garbage: collections are rarer, and leave out what was imported."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def _seconds(item):

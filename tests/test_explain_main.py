@@ -1,5 +1,6 @@
 """The command on a real, tiny run: real checkpoints in a real store."""
 
+import contextlib
 import csv
 import errno
 import json
@@ -12,6 +13,7 @@ import ml_collections
 import numpy as np
 import pytest
 import tiny_population as tiny
+import undrawn
 
 from unlearn_jax import stages, startup
 from unlearn_jax.attribution.likeness import unit_maps
@@ -39,12 +41,12 @@ def config(**evaluated):
     return c
 
 
-def run_study(c, base, name, folder="run"):
+def run_study(c, base, name, folder="run", drawn=False):
     """The work directory of a finished run."""
     check_config(c)
     store = Store(base / "store")
     store.create()
-    with tiny.quick:
+    with tiny.quick, contextlib.nullcontext() if drawn else undrawn.figures():
         stages.run_study(c, name, base / folder, store, "python -m unlearn_jax.main")
     return base / folder
 
@@ -52,7 +54,7 @@ def run_study(c, base, name, folder="run"):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The work directory of a run with explanations."""
-    return run_study(config(), tmp_path_factory.mktemp("explain"), "ft")
+    return run_study(config(), tmp_path_factory.mktemp("explain"), "ft", drawn=True)
 
 
 ARMS = {"ft": dict(method="ft"), "rnd": dict(method="rnd", labels="uniform"),
@@ -79,7 +81,7 @@ def run(monkeypatch, capsys):
     monkeypatch.setattr(startup, "set_up", lambda config, store: None)
 
     def call(*args):
-        with tiny.quick:
+        with tiny.quick, undrawn.figures():
             status = command.main([str(a) for a in args])
         written = capsys.readouterr()
         return status, written.out, written.err

@@ -339,7 +339,7 @@ def test_stages_data_and_command(regression):
     assert "\nseeds = [0, 1, 2]\n" in text and "\ndata.source = \"synthetic\"\n" in text
 
 
-def test_audits_stand_in_tables_of_their_own(tmp_path):
+def test_audits_stand_in_tables_of_their_own(tmp_path, undrawn_figures):
     workdir = write_workdir(tmp_path)
     with (workdir / "results.csv").open("a", newline="") as file:
         for seed in (0, 1, 2):
@@ -378,7 +378,7 @@ def test_a_loss_that_does_not_come_down_is_no_failure_and_has_no_mean(tmp_path):
     assert 'data-sort="Infinity"' in page and 'data-sort="inf"' not in page
 
 
-def test_flops_that_nobody_counted_are_no_failure(tmp_path, coarse):
+def test_flops_that_nobody_counted_are_no_failure(tmp_path, undrawn_figures):
     path = write_workdir(tmp_path / "run")
     rows = pd.read_csv(path / "results.csv", dtype=str, keep_default_na=False)
     rows.loc[rows.metric.str.startswith("flops"), "value"] = "nan"
@@ -388,7 +388,7 @@ def test_flops_that_nobody_counted_are_no_failure(tmp_path, coarse):
     assert "failed in training" not in (path / "report.md").read_text()
 
 
-def test_the_report_of_an_unfinished_run_says_so(tmp_path, capsys):
+def test_the_report_of_an_unfinished_run_says_so(tmp_path, undrawn_figures, capsys):
     workdir = write_workdir(tmp_path / "w")
     assert main([str(workdir)]) == 0 and "not finished" not in capsys.readouterr().err
     change_json(workdir / "run.json", lambda run: run.update(finished=False))
