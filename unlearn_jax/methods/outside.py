@@ -55,6 +55,7 @@ def load(request: str, known: tuple[str, ...]) -> Found:
     except OSError as e:
         raise ConfigError(f"config.unlearn.method is {request!r}: {file}: {e.strerror}") from e
     spec = importlib.util.spec_from_file_location(f"unlearn_jax_outside_{file.stem}", file)
+    assert spec is not None and spec.loader is not None, "the file's name ends with .py"
     module = importlib.util.module_from_spec(spec)
     named(spec.loader.exec_module, request)(module)
     found = vars(module).get(name)
@@ -66,7 +67,8 @@ def load(request: str, known: tuple[str, ...]) -> Found:
     if not callable(found) and method is not found:
         raise ConfigError(f"config.unlearn.method is {request!r}: {name!r} is neither a Method nor "
                           "a function make_step(setting)")
-    wrapped = {f: named(getattr(method, f), request) for f in _FUNCTIONS if getattr(method, f)}
+    wrapped: dict[str, Any] = {
+        f: named(getattr(method, f), request) for f in _FUNCTIONS if getattr(method, f)}
     method = dataclasses.replace(method, **wrapped)
     short = re.sub(r"[^A-Za-z0-9_+-]", "-", f"{file.stem}-{name}").lstrip("-_+")
     if len(short) > _LONGEST:
@@ -82,7 +84,7 @@ def named(function: Callable[..., Any], request: str) -> Callable[..., Any]:
     """
 
     @functools.wraps(function)
-    def call(*args, **kwargs):
+    def call(*args: Any, **kwargs: Any) -> Any:
         try:
             result = function(*args, **kwargs)
         except Interrupted:

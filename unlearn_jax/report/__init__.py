@@ -14,7 +14,7 @@ __all__ = ["ReportError", "write_report"]
 
 
 def write_report(workdir: Path) -> Run:
-    """Writes summary.csv, report.md, report.html, figures/*.png and tables/*.tex.
+    """Writes summary.csv, verdict.csv, report.md, report.html, figures/*.png and tables/*.tex.
 
     A comparison also gets leaderboard.csv and leaderboard.tex, a run of the reference study
     tables/table3.csv to table8.csv and tables/claims.csv. Reads results.csv, data.json, run.json,

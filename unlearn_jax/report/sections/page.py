@@ -29,7 +29,7 @@ def build(run: Run, output: Output = _NOWHERE) -> Document:
     sections = (
         comparison.section(run, output),
         thesis.section(run, output),
-        verdict.section(run),
+        verdict.section(run, output),
         *(forget_set.section(run, name, output) for name in run.forget_sets),
         warnings.section(run),
         data.section(run, output),

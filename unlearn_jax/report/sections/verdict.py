@@ -3,21 +3,27 @@
 import dataclasses
 from collections.abc import Sequence
 
+from unlearn_jax.report.output import Output
 from unlearn_jax.report.render.document import Block, Cell, Items, Section, Table, Text
+from unlearn_jax.report.sections import summary
 from unlearn_jax.report.sections.headline import headline_metrics
-from unlearn_jax.report.tables import origins
+from unlearn_jax.report.tables import judgement, origins
 from unlearn_jax.report.tables.cells import ROUGH, number
 from unlearn_jax.report.tables.forgetting import ceiling
 from unlearn_jax.report.tables.gap import ErrorGap, error_gap, error_metric
 from unlearn_jax.report.tables.inputs import ModelKey, Run
+from unlearn_jax.report.tables.judgement import judge_all
 from unlearn_jax.report.tables.names import ENSEMBLES, Metric, describe, model_symbol, pretrained
 from unlearn_jax.report.tables.origins import trace
 from unlearn_jax.report.tables.stats import Estimate, estimate
 
 
-def section(run: Run) -> Section:
-    """In words for each forget set and model, then all differences in one table."""
-    blocks: list[Block] = []
+def section(run: Run, output: Output) -> Section:
+    """The verdicts, also as verdict.csv; then the differences in words and in one table."""
+    judgements = judge_all(run)
+    output.write("verdict.csv", judgement.table(judgements))
+    judged = summary.table(run, judgements)
+    blocks: list[Block] = [judged] if judged else []
     for forget_set in run.forget_sets:
         lead = f"Forget set {forget_set}. " if len(run.forget_sets) > 1 else ""
         references = [run.only(forget_set, m) for m in ("original", "retrain")]
