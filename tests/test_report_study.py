@@ -103,7 +103,13 @@ def test_every_number_of_the_tables_leads_to_its_stage(run):
                 assert cell.text == "–" or (cell.link in stages and cell.tip), cell
 
 
-def test_files_of_the_tables(run, workdir):
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Sections write their files and draw nothing."""
+    monkeypatch.setattr(Output, "draw", lambda *_, **__: ())
+
+
+def test_files_of_the_tables(run, workdir, no_pictures):
     section.section(run, Output(run.workdir))
     with open(workdir / "tables" / "table6.csv", newline="") as file:
         rows = {(r["method"], r["epochs"], r["metric"]): r for r in csv.DictReader(file)}
@@ -150,7 +156,7 @@ def test_what_was_not_run_is_not_measured(tmp_path):
     markdown.render(study_document(run))
 
 
-def test_a_study_without_the_first_set_is_reported(tmp_path):
+def test_a_study_without_the_first_set_is_reported(tmp_path, no_pictures):
     run = read_run(write_thesis(tmp_path / "w", sets=("28-36",), samples=20, budgets=(2, 8)))
     section.section(run, Output(run.workdir))
     text = markdown.render(study_document(run))

