@@ -58,9 +58,11 @@ def read(labels, original, retrained, found, *, audits=("mia", "distances"), cla
     def outcome(method, epochs, outputs):
         seeds = tuple(range(len(outputs["test"])))
         cost = np.ones(len(seeds))
-        return Outcome(method, "set", epochs, "", seeds, outputs, cost, cost, cost,
-                       ~np.isfinite(outputs["test"]).reshape(len(seeds), -1).all(1), cost, cost,
-                       {name: of[method] for name, of in measures})
+        failed = ~np.isfinite(outputs["test"]).reshape(len(seeds), -1).all(1)
+        return Outcome(
+            method=method, forget_set="set", epochs=epochs, stage="", seeds=seeds, outputs=outputs,
+            images=cost, seconds=cost, epochs_trained=cost, failed=failed, flops=cost, steps=cost,
+            measures={name: of[method] for name, of in measures})
 
     targets = Targets(labels, {split: np.arange(len(x)).astype(str) for split, x in labels.items()})
     reference = outcome("retrain", 9, retrained)
@@ -70,8 +72,10 @@ def read(labels, original, retrained, found, *, audits=("mia", "distances"), cla
     every = np.arange(N)
     for model in (*models, reference):
         rows += audit_rows(Audit(
-            model, reference, targets, AuditedSamples("forget", every, labels["forget"]),
-            AuditedSamples("test", every, labels["test"]), classification, CONFIG), audits)[0]
+            outcome=model, reference=reference, targets=targets,
+            members=AuditedSamples("forget", every, labels["forget"]),
+            others=AuditedSamples("test", every, labels["test"]), classification=classification,
+            config=CONFIG), audits)[0]
     return Run(None, pd.DataFrame(rows), None, {
         "task": "classification" if classification else "regression", "label_unit": "years",
         "forget_sets": {"set": {}}}, {"config": {"eval": {"alpha": 15.0}}})

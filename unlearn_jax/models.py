@@ -104,8 +104,8 @@ def preprocess(images_BHWC: jax.Array, kind: str) -> jax.Array:
     x = images_BHWC.astype(jnp.float32)
     if reverse:
         x = x[..., ::-1]
-    mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3) for v in (mean, std))
-    return (x - mean) / std
+    mean_C, std_C = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3) for v in (mean, std))
+    return (x - mean_C) / std_C
 
 
 class _Layers(nn.Module):
@@ -141,11 +141,11 @@ class ResidualBlock(_Layers):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         # (kernel, stride, features) of each convolution on the main path
         if not self.bottleneck:
-            path = ((3, self.stride, self.features), (3, 1, self.features))
+            path = [(3, self.stride, self.features), (3, 1, self.features)]
         else:
             strides = (1, self.stride) if self.variant.stride_at_3x3 else (self.stride, 1)
-            path = ((1, strides[0], self.features), (3, strides[1], self.features),
-                    (1, 1, 4 * self.features))
+            path = [(1, strides[0], self.features), (3, strides[1], self.features),
+                    (1, 1, 4 * self.features)]
         y = x
         for i, (kernel, stride, features) in enumerate(path, start=1):
             padding = ((kernel // 2, kernel // 2),) * 2
@@ -276,7 +276,8 @@ class Model:
             raise ValueError(f"images have shape {images_BHWC.shape}; this model takes "
                              f"[B, {size}, {size}, 3]")
         if not train:
-            return self.module.apply(variables, images_BHWC, train=False), variables["batch_stats"]
+            predicted: Any = self.module.apply(variables, images_BHWC, train=False)
+            return predicted, variables["batch_stats"]
         if key is None and any(rate > 0 for _, rate in self.module.head):
             raise ValueError("apply(train=True) needs a key: the head has dropout "
                              f"{tuple(rate for _, rate in self.module.head)}")
@@ -330,7 +331,7 @@ class Model:
             output = call(*args, **kwargs)
             if not isinstance(context.module, ResidualBlock) or context.method_name != "__call__":
                 return output
-            shift = shifts.get(context.module.name)
+            shift = shifts.get(context.module.name or "")
             return output if shift is None else output + shift.astype(output.dtype)
 
         with nn.intercept_methods(add):

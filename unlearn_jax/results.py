@@ -20,10 +20,10 @@ COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value", "stage")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A method at one budget on one forget set: what its members say and what they cost.
+    """Predictions and costs of the members of one method, at one budget and on one forget set.
 
     Attributes:
-      method, forget_set, epochs: which.
+      method, forget_set, epochs: which method, forget set and budget.
       stage: key of the stage that made the models.
       seeds: `[M]`.
       outputs: by split, `[M, N]` label units or logits `[M, N, C]`; NaN where a member failed.
@@ -33,8 +33,8 @@ class Outcome:
       failed: `[M]` bool; such a member has no values, costs included.
       flops: `[M]` floating-point operations of preparation and steps.
       steps: `[M]` updates of the weights, those of models trained in preparation included.
-      measures: further metrics `[M]` that its training brings along, by name.
-      from_seed: the seed whose M_O all members started from; -1: each from that of its own.
+      measures: further metrics `[M]` that the training yields, by name.
+      from_seed: all members started from the M_O of this seed; -1: each from that of its own seed.
     """
 
     method: str
@@ -66,9 +66,9 @@ def started(seeds: tuple[int, ...], from_seed: int) -> np.ndarray:
 
 
 def unusable(outputs: np.ndarray) -> np.ndarray:
-    """`[M]`: how many samples have an output that is no number to compute with.
+    """`[M]`: the number of samples with an output that metrics cannot use.
 
-    It is not finite, or so large that the sum of the errors over all samples is not.
+    Such an output is not finite, or so large that the sum of the errors over all samples is not.
 
     Args:
       outputs: `[M, N]` label units, or logits `[M, N, C]`.
@@ -153,7 +153,7 @@ def _rows(outcome: Outcome, values: Iterable[tuple[str, np.ndarray]]) -> list[di
 def _values(outcome: Outcome, reference: Outcome, targets: Targets,
             cfg: ml_collections.ConfigDict, classification: bool,
             ) -> Iterator[tuple[str, np.ndarray]]:
-    """(metric, `[M]`) of one outcome."""
+    """Pairs of a metric and its values `[M]`, for one outcome."""
     for split, outputs in outcome.outputs.items():
         yield from _split_values(split, outputs, targets.labels[split], cfg, classification)
     is_reference = outcome.method == reference.method
@@ -163,6 +163,7 @@ def _values(outcome: Outcome, reference: Outcome, targets: Targets,
         ideal, evaluated)
     yield "utility", utility
     alphas = jnp.array(cfg.alphas, jnp.float32)
+    value: Any  # JAX's `[M]`, which `_rows` makes NumPy's
     mine, theirs = (_errors(o.outputs["forget"], targets.labels["forget"], classification)
                     for o in (outcome, reference))
     if not is_reference:
@@ -191,7 +192,7 @@ def _values(outcome: Outcome, reference: Outcome, targets: Targets,
 
 
 def _counted(outcome: Outcome) -> np.ndarray:
-    """FLOPs `[M]`; NaN where none were counted, as earlier versions did on a GPU, and wrote 0."""
+    """FLOPs `[M]`; NaN where none were counted: earlier versions wrote 0 for them on a GPU."""
     return np.where((outcome.flops == 0) & (outcome.images > 0), np.nan, outcome.flops)
 
 
@@ -218,7 +219,7 @@ def _utility_base(outcome: Outcome, targets: Targets, classification: bool):
 
 
 def _average(outcome: Outcome, classification: bool) -> Outcome:
-    """One member that says what the seeds say on average; failed seeds are left out."""
+    """One member whose prediction is the mean over the seeds, failed seeds left out."""
     averaged = {}
     for split, outputs in outcome.outputs.items():
         good = np.isfinite(outputs).all(axis=tuple(range(1, outputs.ndim)))
@@ -238,7 +239,7 @@ def _average(outcome: Outcome, classification: bool) -> Outcome:
 
 
 def _baseline_values(reference: Outcome, targets: Targets, baseline, cfg, classification):
-    """What always predicting the median (or the most frequent class) would give."""
+    """The values of a model that always predicts the median, or the most frequent class."""
     members = len(reference.seeds)
     for split, outputs in reference.outputs.items():
         constant = np.zeros((members, *outputs.shape[1:]), np.float32)
