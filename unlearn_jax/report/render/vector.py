@@ -98,7 +98,8 @@ def _strip(node: ET.Element) -> None:
     """Removes metadata. Matplotlib draws a formula letter by letter; it becomes one text."""
     source = ""
     for child in list(node):
-        if child.tag is ET.Comment:
+        tag: object = child.tag  # of a comment it is a function, whatever its type says
+        if tag is ET.Comment:
             source = (child.text or "").strip()
             node.remove(child)
         elif _tag(child) == "metadata" or (_tag(child) == "defs" and len(child)
