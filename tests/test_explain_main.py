@@ -19,6 +19,7 @@ from unlearn_jax import stages, startup
 from unlearn_jax.attribution.likeness import unit_maps
 from unlearn_jax.config import check_config, default_config
 from unlearn_jax.explain import __main__ as command
+from unlearn_jax.report.output import Output
 from unlearn_jax.report.sections import layers
 from unlearn_jax.report.tables.inputs import read_run
 from unlearn_jax.storage.store import Store
@@ -194,7 +195,7 @@ def test_arms_of_one_method_are_apart(arms):
     named = {(r["method"], r["forget_set"]): r["stage"] for r in table(arms / "results.csv")}
     for r in table(arms / "explain.csv"):
         assert r["stage"] == named[r["method"], r["forget_set"]]
-    section = layers.section(read_run(arms), "20-28", ())
+    section = layers.section(read_run(arms), "20-28", Output())
     assert len({row[0].text for row in section.blocks[0].rows}) == 2 + len(ARMS)
 
 

@@ -117,8 +117,8 @@ def _scored_set(name: str, files: list[PredictionFile]) -> ScoredSet:
     scored = ScoredSet(name, first.seeds, aligned)
     if not len(scored.trained_places()):
         raise ScoreError(f"{_named(scored, 'forget')}: the array 'member' names no sample "
-                         f"of D_f that the models of all seeds were trained on\nat least one must be {TRAINED} in all "
-                         "seeds")
+                         "of D_f that the models of all seeds were trained on\nat least one must "
+                         f"be {TRAINED} in all seeds")
     member = scored.member("test")
     if member is not None and not np.any(member == UNSEEN):
         raise ScoreError(f"{_named(scored, 'test')}: the array 'member' names no test sample "

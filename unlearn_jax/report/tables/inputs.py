@@ -1,4 +1,4 @@
-"""Reads a work directory: every file the report needs, checked, and nothing else."""
+"""Reads the files of a work directory that the report needs, and checks them."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ from unlearn_jax.report.tables.files import (
 from unlearn_jax.report.tables.predictions import Prediction, read_prediction
 
 TASKS = ("regression", "classification")
-REFERENCES = ("original", "retrain")  # what every verdict needs
+REFERENCES = ("original", "retrain")  # every verdict needs both
 
 _RESULT_COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value")
 _HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "train_loss", "validation_loss",
@@ -101,7 +101,7 @@ class Run:
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """The methods of a run of the reference study (`thesis.arms`); () for any other run."""
+        """The variants of methods that the config lists in `thesis.arms`; () for none."""
         return tuple(self._thesis.get("arms", ()))
 
     def arm_setting(self, arm: str) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class Run:
         return tuple(sorted(column.unique().tolist()))
 
     def seeds_of(self, model: "ModelKey", forget_set: str) -> tuple[int, ...]:
-        """The seeds that a population's means are over; () for the median, which knows none."""
+        """The seeds over which a population is averaged; () for the median, which has none."""
         return self._seeds.get((model.method, model.epochs, forget_set), ())
 
     @functools.cached_property
@@ -156,6 +156,18 @@ class Run:
         """Which of `REFERENCES` a forget set lacks; of predictions that were scored alone."""
         return _without(self.run).get(forget_set, ())
 
+    def reference(self, forget_set: str, method: str) -> ModelKey:
+        """The population of 'original' or 'retrain', which every forget set has.
+
+        Raises:
+          ReportError: results.csv has no row of it.
+        """
+        found = self.only(forget_set, method)
+        if found is None:
+            raise ReportError(f"results.csv: no rows with method={method!r} and "
+                              f"forget_set={forget_set!r}")
+        return found
+
     @functools.cached_property
     def _models(self) -> dict[str, list[ModelKey]]:
         found: dict[str, set[ModelKey]] = {}
@@ -179,7 +191,7 @@ class Run:
 
     @functools.cached_property
     def _origins(self) -> dict[tuple, str]:
-        """The stage of each mean: '' where its values are of several."""
+        """The stage of each mean; '' where its values come from several stages."""
         if "stage" not in self.results:
             return {}
         keys = ["method", "epochs", "forget_set", "metric"]
@@ -191,7 +203,7 @@ class Run:
         return {stage["key"]: stage for stage in reversed(self.run["stages"])}
 
     def origin(self, model: ModelKey | None, forget_set: str, metric: str) -> str:
-        """The key of the stage that made what a metric measures; '' where it is not known."""
+        """The key of the stage whose result a metric measures; '' if it is not known."""
         if model is None:
             return ""
         key = self._origins.get((model.method, model.epochs, forget_set, metric), "")
@@ -199,7 +211,7 @@ class Run:
             key = self.data["fingerprint"]
         return key if key in self._stages else ""
 
-    def from_seed(self, model: ModelKey, forget_set: str, metric: str) -> int:
+    def from_seed(self, model: ModelKey | None, forget_set: str, metric: str) -> int:
         """The seed whose M_O all members of a model started from; -1: each from its own seed's."""
         key = self.origin(model, forget_set, metric)
         return int(self._stages[key].get("from_seed", -1)) if key else -1
