@@ -57,9 +57,6 @@ _B = Member(1, "b", np.arange(20, dtype=np.int32), np.arange(30, 37, dtype=np.in
 MEMBERS = (_A, _B)
 OTHER_KEY = dataclasses.replace(_A, seed=5)
 
-# The tests compile much and compute little.
-_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
 
 def resident(task: str, count: int = 37) -> Resident:
     """Random images; labels, years or one of `CLASSES`, that brightness tells."""
@@ -128,7 +125,7 @@ class Walked:
     after: Any
 
 
-@mock.patch.object(layout, "_CPU_COMPILER_OPTIONS", _QUICK)
+@mock.patch.object(layout, "_CPU_COMPILER_OPTIONS", toy.QUICK)
 def walk(setting: Setting, members: tuple[Member, ...] = MEMBERS, epochs: int = 1,
          per_device: int = 0, method: Method | None = None, starts: tuple[int, ...] = (),
          name: str = "") -> Walked:

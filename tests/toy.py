@@ -19,6 +19,11 @@ from unlearn_jax.train import make_loss, make_train_step
 
 SIZE = 2
 
+# Options of XLA's compiler for tests that compile much and compute little. Without the newer way of
+# making loops a program compiles in half the time.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True,
+         "xla_cpu_use_fusion_emitters": False}
+
 
 @dataclasses.dataclass(frozen=True)
 class LinearModel:
