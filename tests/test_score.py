@@ -56,7 +56,7 @@ def rows(out):
 
 
 def report(out):
-    return markdown.render(build(read_run(out), []))
+    return markdown.render(build(read_run(out)))
 
 
 def fails(capsys, folder, *flags):
