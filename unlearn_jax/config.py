@@ -12,7 +12,6 @@ import ml_collections
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS, find_method
 from unlearn_jax.metrics.catalogue import AUDITS
-from unlearn_jax.models import DEPTHS
 from unlearn_jax.networks import conv
 from unlearn_jax.requests import check_requests
 from unlearn_jax.system.nested import flat
@@ -57,7 +56,8 @@ def default_config() -> ml_collections.ConfigDict:
         inject="",                # confusion:A:B:N | patch:A:N: see data/inject.py
     ))
     c.model = ml_collections.ConfigDict(dict(
-        name="resnet10",          # resnet4 (for trying things out) | resnet10 | 18 | 50
+        name="resnet10",          # resnet4 (for trying things out) | resnet10 | 18 | 50; or
+                                  # FILE.py:NAME, one's own (networks/own.py)
         variant="torchvision",    # torchvision | keras | vggface2 (models.py says how they differ)
         width=16,                 # channels of the first stage; 64 is the published width
         stem="strided",           # imagenet (7x7/2, max-pool) | strided (5x5/2) | small (3x3)
@@ -169,7 +169,6 @@ _CHOICES = {
     "data.task": TASKS,
     "data.repeats": ("keep", "drop"),
     "data.quality": ("off", "on"),
-    "model.name": ("resnet4", "resnet10", "resnet18", "resnet50"),
     "model.variant": ("torchvision", "keras", "vggface2"),
     "model.stem": ("imagenet", "strided", "small"),
     "model.output": ("sigmoid", "linear"),
@@ -363,9 +362,6 @@ def _check_relations(c: ml_collections.ConfigDict) -> None:
     for key in ("alphas", "within"):
         names = [f"{value:g}" for value in c.eval[key]]
         _require(len(set(names)) == len(names), c, f"eval.{key}", "different values")
-    stages = len(DEPTHS[c.model.name][0])
-    _require(0 <= c.eval.explain_stage <= stages, c, "eval.explain_stage",
-             f"0 (the last) to {stages}, the stages of {c.model.name}")
     _require(c.eval.alpha in c.eval.alphas, c, "eval.alpha",
              f"one of eval.alphas {tuple(c.eval.alphas)}")
     if c.data.task == "classification":
