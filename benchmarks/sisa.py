@@ -107,9 +107,10 @@ def _retrain(study: Study) -> Outcome:
 
 
 def _outcome(method: str, books: dict[str, Any], seeds: tuple[int, ...]) -> Outcome:
-    return Outcome(method, "", 0, "", seeds, {}, *(
-        np.array(books[k])
-        for k in ("images", "seconds", "epochs_trained", "failed", "flops", "step")))
+    costs = {name: np.array(books[name])
+             for name in ("images", "seconds", "epochs_trained", "failed", "flops")}
+    return Outcome(method=method, forget_set="", epochs=0, stage="", seeds=seeds, outputs={},
+                   steps=np.array(books["step"]), **costs)
 
 
 def _figures(ensemble: Models, retrained: Outcome, deleted: list[Models]) -> dict[str, float]:

@@ -21,7 +21,8 @@ import ml_collections
 import yaml
 
 from unlearn_jax import commandline
-from unlearn_jax.config import TUPLES, completed, get
+from unlearn_jax.config import KEYS, completed, get
+from unlearn_jax.config.records import Elements
 from unlearn_jax.errors import InputError
 from unlearn_jax.storage.store import canonical_json
 from unlearn_jax.system.nested import flat
@@ -254,7 +255,8 @@ def _as_flag(config: ml_collections.ConfigDict, key: str, value: Any) -> str:
     if isinstance(value, str) and value[:1] in (*_OPEN, "'", '"'):
         value = _literal(key, value)
     elements = value if isinstance(value, list | tuple) else (value,)
-    kind = TUPLES[key][0] if key in TUPLES else type(held[0]) if held else None
+    allowed = KEYS[key].allowed if key in KEYS else None
+    kind = allowed.kind if isinstance(allowed, Elements) else type(held[0]) if held else None
     return "(" + "".join(f"{str(e)!r}," if kind is str else f"{e}," for e in elements) + ")"
 
 

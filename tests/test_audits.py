@@ -40,18 +40,20 @@ def outcome(method, known, seed=0, labels=LABELS, patch=0.0, failed=()):
             array[m] = np.nan
     seconds = np.full(MODELS, 10.0 if method == "retrain" else 1.0)
     bad = np.isin(np.arange(MODELS), failed)
-    return Outcome(method, "20-28", 2, f"key-{method}", tuple(range(MODELS)), outputs,
-                   np.full(MODELS, 100), seconds, np.full(MODELS, 2), bad, np.full(MODELS, 1e9),
-                   np.full(MODELS, 10))
+    return Outcome(method=method, forget_set="20-28", epochs=2, stage=f"key-{method}",
+                   seeds=tuple(range(MODELS)), outputs=outputs, images=np.full(MODELS, 100),
+                   seconds=seconds, epochs_trained=np.full(MODELS, 2), failed=bad,
+                   flops=np.full(MODELS, 1e9), steps=np.full(MODELS, 10))
 
 
 def audit(judged, reference, labels=LABELS, injection=None, members=None):
     cfg = config.default_config().eval
     members = np.arange(SAMPLES) if members is None else members
-    return audits.Audit(judged, reference, Targets(labels, NAMES),
-                        audits.AuditedSamples("forget", members, labels["forget"][members]),
-                        audits.AuditedSamples("test", np.arange(SAMPLES), labels["test"]),
-                        labels["test"].dtype == np.int32, cfg, injection)
+    return audits.Audit(
+        outcome=judged, reference=reference, targets=Targets(labels, NAMES),
+        members=audits.AuditedSamples("forget", members, labels["forget"][members]),
+        others=audits.AuditedSamples("test", np.arange(SAMPLES), labels["test"]),
+        classification=labels["test"].dtype == np.int32, config=cfg, injection=injection)
 
 
 def some(o, count):

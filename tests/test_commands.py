@@ -9,8 +9,10 @@ import pytest
 
 from unlearn_jax import __main__ as commands
 from unlearn_jax import commandline, listing
+from unlearn_jax.config import KEYS, default_config
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import METHODS
+from unlearn_jax.system.nested import flat
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -34,6 +36,11 @@ def test_the_lists_are_those_of_the_code(capsys):
     assert list(listing.methods()) == list(METHODS)
     assert {"ft", "compare", "thesis"} <= set(listing.configs()) and "common" not in \
         listing.configs()
+    assert list(listing.keys())[:len(KEYS)] == list(KEYS)
+    assert listing.keys()["train.momentum"] == \
+        "sgd: momentum [default: 0.9; allowed: from 0 to 1]"
+    options = {key for key in flat(default_config().to_dict()) if key not in KEYS}
+    assert set(listing.keys()) == {*KEYS, *options}
     with pytest.raises(InputError, match="list takes one of .*methods.*, not 'things'"):
         listing.main(["things"])
 

@@ -1,8 +1,7 @@
 import pytest
 
-from unlearn_jax import config
 from unlearn_jax.attribution.attribution import BASELINES
-from unlearn_jax.config import ConfigError, check_config, default_config, get
+from unlearn_jax.config import KEYS, ConfigError, check_config, default_config, get
 
 
 def with_value(key, value):
@@ -135,4 +134,4 @@ def test_a_method_without_steps_has_no_budgets(method, epochs):
 
 
 def test_the_baselines_allowed_are_those_that_there_are():
-    assert config._CHOICES["eval.explain_baseline"] == tuple(BASELINES)
+    assert KEYS["eval.explain_baseline"].allowed == tuple(BASELINES)

@@ -28,7 +28,6 @@ from unlearn_jax.metrics import (
     errors,
     injection,
     likelihood_ratio,
-    min_k,
     relearn,
 )
 from unlearn_jax.models import build_model
@@ -168,8 +167,7 @@ AUDITS = {
     "absolute_errors": (errors.absolute_errors, (OUTPUTS, LABELS), {}),
     "accuracy": (errors.accuracy, (LOGITS, CLASS_LABELS), {}),
     "study_metrics": (errors.study_metrics, (*(OUTPUTS,) * 4, ALPHAS, SCALAR), {}),
-    "forgetting_across": (errors.forgetting_across, (OUTPUTS, OUTPUTS, ALPHAS, COUNTS), {}),
-    "retrain_ceiling": (errors.retrain_ceiling, (OUTPUTS, ALPHAS), {}),
+    "forgetting": (errors.forgetting, (OUTPUTS, OUTPUTS, ALPHAS), {}),
     "auc": (attacks.auc, (OUTPUTS, OUTPUTS), {}),
     "tpr_at": (attacks.tpr_at, (OUTPUTS, OUTPUTS, ALPHAS), {}),
     "best_threshold": (attacks.best_threshold, (OUTPUTS, OUTPUTS), {}),
@@ -185,10 +183,8 @@ AUDITS = {
     "confusion": (confusion.interclass_confusion, (LOGITS, CLASS_LABELS),
                   {"class_a": 0, "class_b": 1}),
     "confidences": (confidence.logit_scaled_confidences, (LOGITS, CLASS_LABELS), {}),
-    "modified_entropies": (confidence.modified_entropies, (LOGITS, CLASS_LABELS), {}),
     "remaining": (injection.remaining, (PER_MODEL, PER_MODEL), {}),
     "relearn_steps": (relearn.relearn_steps, (OUTPUTS, PER_MODEL, SCALAR), {}),
-    "min_k_prob": (min_k.min_k_prob, (LOGITS, shape(N, CLASSES, dtype=bool), SCALAR), {}),
 }
 
 

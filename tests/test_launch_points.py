@@ -2,7 +2,8 @@ import pytest
 
 from launch import points
 from launch.points import grid, make_points, parse_axis, read_file, split_values
-from unlearn_jax.config import TUPLES
+from unlearn_jax.config import KEYS
+from unlearn_jax.config.records import Elements
 from unlearn_jax.errors import InputError
 from unlearn_jax.storage.store import canonical_json
 
@@ -58,8 +59,8 @@ def test_points_hold_values_as_the_config_does():
 
 
 def test_every_tuple_of_text_takes_words():
-    for key, (kind, *_) in TUPLES.items():
-        if kind is str:
+    for key, record in KEYS.items():
+        if isinstance(record.allowed, Elements) and record.allowed.kind is str:
             (made,) = make_points([{key: "ft"}], FT, ())
             assert made.values == {key: ("ft",)}
 

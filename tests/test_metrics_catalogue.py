@@ -165,11 +165,12 @@ def test_every_metric_of_an_audit_has_a_record_that_names_the_audit(labels, kind
 
 
 def test_the_configs_audits_are_those_that_have_a_function():
-    assert set(config.AUDITS) == set(audits.AUDITS) == set(catalogue.AUDITS)
+    allowed = config.KEYS["eval.audits"].allowed.choices
+    assert set(allowed) == set(audits.AUDITS) == set(catalogue.AUDITS)
 
 
 def test_boards_rank_by_what_is_better_when_higher(tmp_path):
-    for name in config._CHOICES["compare.rank_by"]:
+    for name in config.KEYS["compare.rank_by"].allowed:
         assert catalogue.find(f"{name}@15").better == "higher"
     assert catalogue.GAP_CLOSED.name in catalogue.LEADERBOARD
     assert leaderboard.measured("retrain", "F@15") == "ceiling@15"

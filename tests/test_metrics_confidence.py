@@ -43,32 +43,11 @@ def test_losses_of_sure_models_keep_their_order_and_digits():
                                rtol=1e-5)
 
 
-def test_modified_entropy_uses_one_minus_p_along_the_classes():
-    # Public copies of this attack have log p in place of log(1 - p), and sum over samples.
-    p = probabilities(LOGITS)
-    expected = np.zeros((2, 7))
-    for m in range(2):
-        for n in range(7):
-            for i in range(4):
-                expected[m, n] -= ((1 - p[m, n, i]) * np.log(p[m, n, i]) if i == LABELS[n]
-                                   else p[m, n, i] * np.log(1 - p[m, n, i]))
-    np.testing.assert_allclose(confidence.modified_entropies(LOGITS, LABELS), expected, rtol=1e-4)
-
-
-def test_modified_entropy_tells_right_from_wrong_where_entropy_does_not():
-    logits = jnp.array([[[9.0, 0.0, 0.0], [9.0, 0.0, 0.0]]])
-    right, wrong = np.asarray(confidence.modified_entropies(logits, jnp.array([0, 1])))[0]
-    assert right < 1e-5 and wrong > 8
-    np.testing.assert_allclose(*np.asarray(confidence.entropies(logits))[0])
-
-
 def test_finite_where_probabilities_round_to_zero_and_one():
     logits = jnp.array([[[200.0, 0.0, 0.0], [200.0, 0.0, 0.0]]])
     labels = jnp.array([0, 1])
     np.testing.assert_allclose(confidence.logit_scaled_confidences(logits, labels),
                                [[200 - np.log(2), -200]], rtol=1e-6)
-    np.testing.assert_allclose(confidence.modified_entropies(logits, labels),
-                               [[0, 200 + 200 - np.log(2)]], rtol=1e-6, atol=1e-6)
 
 
 def test_two_classes_give_the_difference_of_logits():
@@ -86,13 +65,12 @@ def test_residuals_keep_their_sign():
 
 def test_an_unknown_class_gives_nan():
     labels = np.array([0, 4, 0, 0, 0, 0, 0])
-    for score in (confidence.logit_scaled_confidences, confidence.cross_entropies,
-                  confidence.modified_entropies):
+    for score in (confidence.logit_scaled_confidences, confidence.cross_entropies):
         assert np.isnan(np.asarray(score(LOGITS, labels))).sum(0).tolist() == [0, 2, 0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("score", [confidence.logit_scaled_confidences,
-                                   confidence.cross_entropies, confidence.modified_entropies])
+                                   confidence.cross_entropies])
 @pytest.mark.parametrize("logits, labels, words", [
     (np.zeros((5, 3)), np.zeros(5, int), r"\[M, N, C\]"),
     (np.zeros((2, 5, 1)), np.zeros(5, int), "two classes"),

@@ -6,12 +6,11 @@ import pandas as pd
 import pytest
 from fake_workdir import write_comparison, write_csv, write_workdir
 
-from unlearn_jax.metrics import errors
+from unlearn_jax.metrics import errors, pairs
 from unlearn_jax.report import write_report
 from unlearn_jax.report.__main__ import main
 from unlearn_jax.report.render import markdown
 from unlearn_jax.report.sections.page import build
-from unlearn_jax.report.tables import across
 from unlearn_jax.report.tables.files import ReportError
 from unlearn_jax.report.tables.inputs import read_run
 from unlearn_jax.report.tables.merge import MergedRun, merge_runs, parse_source
@@ -243,10 +242,10 @@ def test_runs_whose_retrained_have_different_budgets_have_no_pairs(tmp_path):
 def test_pairs_of_models_are_those_of_the_metric(started):
     reference, evaluated = np.random.default_rng(0).gamma(2, 4, (2, 4, 9)).astype(np.float32)
     evaluated[3, 4] = np.nan
-    seeds = [10, 11, 12, 13]
-    found = across.forgetting_across(reference, evaluated, 5.0, seeds, [seeds[s] for s in started])
-    expected = errors.forgetting_across(reference, evaluated, np.array([5.0], np.float32),
-                                        np.array(started))[0]
+    alphas = np.array([5.0, 15.0])
+    found = pairs.forgetting_across(reference, evaluated, alphas, np.array(started))
+    expected = errors.forgetting_across(reference, evaluated, alphas.astype(np.float32),
+                                        np.array(started))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 

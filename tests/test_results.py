@@ -20,10 +20,11 @@ TARGETS = Targets(LABELS, {k: np.array([f"{k}-{i}" for i in range(len(v))])
 
 
 def outcome(method, test, forget, **changes):
-    base = Outcome(method, "20-28", 2, f"key-{method}", (7, 8),
-                   {"test": np.array(test, np.float32), "forget": np.array(forget, np.float32)},
-                   np.array([100, 100]), np.array([2.0, 4.0]), np.array([2, 2]),
-                   np.array([False, False]), np.array([1e9, 2e9]), np.array([10, 20]))
+    base = Outcome(
+        method=method, forget_set="20-28", epochs=2, stage=f"key-{method}", seeds=(7, 8),
+        outputs={"test": np.array(test, np.float32), "forget": np.array(forget, np.float32)},
+        images=np.array([100, 100]), seconds=np.array([2.0, 4.0]), epochs_trained=np.array([2, 2]),
+        failed=np.array([False, False]), flops=np.array([1e9, 2e9]), steps=np.array([10, 20]))
     return dataclasses.replace(base, **changes)
 
 

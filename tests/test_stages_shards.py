@@ -15,7 +15,6 @@ from unlearn_jax.stages.shards import (
     mean_output,
     nominal_speedup,
     passes_over_all,
-    training_visits,
     visits,
     vote,
 )
@@ -82,15 +81,12 @@ def test_slices_take_as_many_epochs_as_make_the_cost_that_of_plain_training():
     assert epoch_shares(0.4) == (0.4,)
     # 4 x 5 + 4, 4 x 10 + 8, 4 x 15 + 12, 4 x 20 + 16: 240 of 20 samples are 12 passes
     assert [visits(n, epoch_shares(4.8)) for n in (5, 10, 15, 20)] == [24, 48, 72, 96]
-    plan = make_plan(np.arange(100), 5, 4, seed=0)
-    assert training_visits(plan, np.ones(100, int), epoch_shares(4.8)) == 12 * 100
     # where the last epoch is no whole number of samples, it takes one more
     assert visits(7, (1.0, 0.8)) == 7 + 6
 
 
 def test_what_a_deletion_costs_by_hand():
     # shard 0 has 1, 2 and 6 rows in its slices so far; shard 1 has 2, 4 and 5
-    assert training_visits(PLAN, WEIGHTS, (1.0,)) == (1 + 2 + 6) + (2 + 4 + 5)
     cost = lambda *forgotten: deletion_visits(PLAN, WEIGHTS, np.array(forgotten, int), (1.0, 1.0))
     assert cost() == 0
     assert cost(12) == 2 * 5

@@ -35,7 +35,7 @@ from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.results import Outcome
 from unlearn_jax.stages import sisa
 from unlearn_jax.stages.outcomes import _outcome
-from unlearn_jax.stages.shards import deletion_visits, training_visits
+from unlearn_jax.stages.shards import deletion_visits, visits
 from unlearn_jax.storage import checkpoints
 from unlearn_jax.system import interrupt
 from unlearn_jax.train import make_train_step
@@ -149,7 +149,8 @@ def test_a_deletion_costs_what_the_plan_says(done, request_):
     forgotten = next(r.train for r in REQUESTS if r.name == request_)
     expected = [deletion_visits(plan, WEIGHTS, forgotten, (1.0, 1.0)) for plan in made.plans]
     assert books["images"].tolist() == expected
-    whole = [training_visits(plan, WEIGHTS, (1.0, 1.0)) for plan in made.plans]
+    whole = [sum(visits(WEIGHTS[(plan.shard == s) & (plan.slice <= r)].sum(), (1.0, 1.0))
+                 for s in range(plan.shards) for r in range(plan.slices)) for plan in made.plans]
     assert models[0].books["images"].tolist() == whole
     assert min(whole) > max(expected) > 0 and (books["seconds"] > 0).all()
     assert (books["flops"] > 0).all() and not books["failed"].any()
@@ -158,9 +159,10 @@ def test_a_deletion_costs_what_the_plan_says(done, request_):
 
 
 def outcome(method, images, seconds):
-    return Outcome(method, "one", 3, "key", SEEDS, {}, np.array(images), np.array(seconds),
-                   np.array([3, 3]), np.array([False, False]), np.array([1.0, 1.0]),
-                   np.array([9, 9]))
+    return Outcome(method=method, forget_set="one", epochs=3, stage="key", seeds=SEEDS, outputs={},
+                   images=np.array(images), seconds=np.array(seconds),
+                   epochs_trained=np.array([3, 3]), failed=np.array([False, False]),
+                   flops=np.array([1.0, 1.0]), steps=np.array([9, 9]))
 
 
 def test_speedups_by_hand(done):

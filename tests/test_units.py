@@ -144,11 +144,15 @@ def test_a_share_of_the_samples_is_stratified_in_any_unit(tmp_path):
 
 
 def audit(outputs, labels, step, injection=None):
-    of = Outcome("ft", "f", 2, "k", tuple(range(len(outputs))),
-                 {"test": outputs, "forget": outputs}, *np.ones((6, len(outputs))))
-    return audits.Audit(of, dataclasses.replace(of, method="retrain"),
-                        Targets({"test": labels, "forget": labels}, {}), None, None, False,
-                        default_config().eval, injection, step)
+    costs = dict.fromkeys(("images", "seconds", "epochs_trained", "failed", "flops", "steps"),
+                          np.ones(len(outputs)))
+    of = Outcome(method="ft", forget_set="f", epochs=2, stage="k",
+                 seeds=tuple(range(len(outputs))), outputs={"test": outputs, "forget": outputs},
+                 **costs)
+    return audits.Audit(outcome=of, reference=dataclasses.replace(of, method="retrain"),
+                        targets=Targets({"test": labels, "forget": labels}, {}), members=None,
+                        others=None, classification=False, config=default_config().eval,
+                        injection=injection, step=step)
 
 
 def test_confused_groups_are_as_wide_as_their_unit_asks():

@@ -55,7 +55,7 @@ class AuditedSamples:
     labels: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Audit:
     """What an audit looks at.
 
@@ -247,7 +247,7 @@ def _distances(audit: Audit) -> Values:
         yield f"population:{name}", float(np.mean([distance(*pair) for pair in halves]))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Refusal:
     """Why an audit gave no value, or not all, of some models.
 
@@ -308,7 +308,8 @@ def audit_rows(audit: Audit,
                           "seed": seed, "metric": metric, "value": float(v), "stage": o.stage}
                          for seed, v in zip(seeds, np.asarray(values), strict=True)]
         except Refused as e:
-            refused.append(Refusal(name, o.method, o.epochs, o.forget_set, str(e)))
+            refused.append(Refusal(audit=name, method=o.method, epochs=o.epochs,
+                                   forget_set=o.forget_set, reason=str(e)))
     return rows, refused
 
 

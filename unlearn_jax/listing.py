@@ -1,6 +1,6 @@
 """What there is, a line each:  python -m unlearn_jax.listing TOPIC
 
-Topics: methods, metrics, audits, networks, data, configs.
+Topics: methods, metrics, audits, networks, data, configs, keys.
 """
 
 import ast
@@ -12,6 +12,8 @@ from pathlib import Path
 from unlearn_jax import models
 from unlearn_jax.audits import AUDITS
 from unlearn_jax.commandline import CONFIGS
+from unlearn_jax.config.keys import KEYS
+from unlearn_jax.config.values import allowed_text
 from unlearn_jax.data import SOURCES
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import METHODS
@@ -67,9 +69,20 @@ def configs() -> dict[str, str]:
             if "def get_config" in file.read_text(encoding="utf-8")}
 
 
+def keys() -> dict[str, str]:
+    """Keys of the config, as `--config.KEY=VALUE` takes them: meaning, default, allowed values."""
+    found = {name: f"{key.meaning} [default: {key.default!r}; allowed: {allowed_text(key)}]"
+             for name, key in KEYS.items()}
+    for name, method in METHODS.items():
+        for option, default in method.options.items():
+            found[f"unlearn.{name}.{option}"] = (
+                f"an option of this method (methods/{name}.py) [default: {default!r}]")
+    return found
+
+
 TOPICS: dict[str, Callable[[], dict[str, str]]] = {
     "methods": methods, "metrics": metrics, "audits": audits, "networks": networks, "data": data,
-    "configs": configs,
+    "configs": configs, "keys": keys,
 }
 
 

@@ -16,6 +16,9 @@ from ml_collections import config_flags
 from unlearn_jax import commandline, stages
 from unlearn_jax.config import check_config, completed
 from unlearn_jax.networks.conv import convolutions
+from unlearn_jax.report.sections import summary
+from unlearn_jax.report.tables.inputs import read_run
+from unlearn_jax.report.tables.judgement import judge_all
 from unlearn_jax.startup import run, use_devices, use_store, work_bar
 from unlearn_jax.storage.store import Store
 from unlearn_jax.system import processes, slurm
@@ -23,6 +26,8 @@ from unlearn_jax.system import processes, slurm
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with a scale after a colon: configs/ft.py:utkface")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; default: runs/CONFIG")
+_PRINT_REPORT = flags.DEFINE_bool(
+    "print_report", False, "Also print the whole report, report.md")
 _STORE = flags.DEFINE_string("store", "runs/store", "Where finished stages are kept")
 
 
@@ -53,7 +58,10 @@ def _run(config: ml_collections.ConfigDict) -> None:
         stages.run_study(config, name, directory, store, command,
                          work_bar() if processes.leads() else None, config_file)
     if processes.leads():
-        print((directory / "report.md").read_text())
+        if _PRINT_REPORT.value:
+            print((directory / "report.md").read_text())
+        found = read_run(directory)
+        print("\n".join(summary.lines(found, judge_all(found), Path(_STORE.value))))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ class Pass:
     share: float = 1.0
     fill: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.over not in WALKS:
             raise ConfigError(f"a pass over {self.over!r}; allowed: {', '.join(WALKS)}")
         if not 0 < self.share <= 1:

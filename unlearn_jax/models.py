@@ -18,6 +18,7 @@ from flax import traverse_util
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.networks import own
 from unlearn_jax.networks.anatomy import Anatomy, add_map, anatomy, as_map
+from unlearn_jax.networks.ends import PREPROCESS as PREPROCESS
 from unlearn_jax.networks.ends import preprocess as preprocess
 from unlearn_jax.networks.network import Network
 from unlearn_jax.networks.resnet import DEPTHS, FEATURES, VARIANTS, ResidualBlock, ResNet

@@ -86,7 +86,8 @@ def names_from(package: str, module: str) -> Callable[[str], Any]:
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Asked last, for modules that nothing else has found."""
 
-    def find_spec(self, name: str, path: Any, target: Any = None):
+    def find_spec(self, name: str, path: Any,
+                  target: Any = None) -> importlib.machinery.ModuleSpec | None:
         if name.startswith(_PACKAGE) and name.removeprefix(_PACKAGE) in MOVED:
             return importlib.machinery.ModuleSpec(name, self)
         return None
@@ -104,7 +105,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
                     return getattr(module, name)
             raise AttributeError(f"module {spec.name!r} has no attribute {name!r}")
 
-        alias.__getattr__ = find
+        vars(alias)["__getattr__"] = find  # for names that the module itself lacks
         return alias
 
     def exec_module(self, module: ModuleType) -> None:

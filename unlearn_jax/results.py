@@ -18,7 +18,7 @@ from unlearn_jax.system import disk
 COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value", "stage")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
     """A method at one budget on one forget set: what its members say and what they cost.
 

@@ -284,6 +284,8 @@ def load_config(config_file: str) -> ml_collections.ConfigDict:
         raise InputError(f"a comparison reads each method's config beside its own, and {file} is "
                          "no file")
     spec = importlib.util.spec_from_file_location(f"unlearn_jax_config_{Path(file).stem}", file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{file} is no file of Python; its name must end with .py")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -44,7 +44,7 @@ def likeness(a_MNP: np.ndarray, b_MNP: np.ndarray,
       other: `[M, N]`, NaN with one seed. Where each shares its first weights with that of its
         seed, the mean over the pairs that a seed takes part in: its `a` with the other seeds' `b`,
         and theirs with its `b`. So the mean over seeds is that over all pairs, and their values
-        say how much it depends on each seed, as `metrics.errors.forgetting_across` has it; a seed
+        say how much it depends on each seed, as `metrics.pairs.forgetting_across` has it; a seed
         of which either map has no direction is NaN and left out of the others'. Else, where there
         are no such pairs, of each of `a` the mean over the others of `b`. For a model with itself
         this is how alike independent models are: what no other can be asked to exceed.

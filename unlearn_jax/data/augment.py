@@ -41,23 +41,6 @@ def augmentation(data_cfg) -> Augmentation:
                         bool(data_cfg.flip))
 
 
-def augment_image(key: jax.Array, image_HWC: jax.Array, settings: Augmentation) -> jax.Array:
-    """One random copy of one image.
-
-    Args:
-      key: a typed random key.
-      image_HWC: [H, W, C] uint8.
-      settings: ranges of the random changes.
-
-    Returns:
-      [H, W, C] uint8.
-
-    Raises:
-      ValueError: another dtype or shape.
-    """
-    return _augment(key, image_HWC, *_spreads(settings))
-
-
 def _spreads(settings: Augmentation) -> tuple[np.ndarray, np.ndarray]:
     """Largest change of (degrees, shift y, shift x, zoom y, zoom x), and whether to flip."""
     s = settings

@@ -18,7 +18,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import threadpoolctl
@@ -129,8 +129,8 @@ def _build_index(part: Path, name: str, walk: Walk, attributes: tuple[str, ...],
         if one == next_one:
             raise InputError(f"source {name!r} has two samples of the id {one!r}; "
                              "ids must be unique")
-    columns = {f"attribute_{a}": np.array(column, np.int32)
-               for a, column in zip(attributes, zip(*values))}
+    columns: dict[str, Any] = {f"attribute_{a}": np.array(column, np.int32)
+                               for a, column in zip(attributes, zip(*values))}
     rows = sorted(dataclasses.astuple(d) for d in dropped)
     np.savez(part / "columns.npz", ids=np.array(ids), labels=np.array(labels, np.float64),
              dropped=np.array(rows, str).reshape(-1, 3), **columns)
@@ -153,7 +153,7 @@ def _build_pixels(part: Path, name: str, walk: Walk, ids: np.ndarray, image_size
     chunk_size = max(1, min(_CHUNK, _CHUNK_BYTES // (3 * image_size**2)))
     wanted = set(ids.tolist())
 
-    def decode(chunk: list[tuple[Sample, Any]]):
+    def decode(chunk: list[tuple[Sample, Any]]) -> tuple[np.ndarray, np.ndarray, list[str]]:
         images = np.stack([decode_image(content, image_size, min_side) for _, content in chunk])
         reasons = refuse.reasons(images) if refuse else [""] * len(images)
         images = images[[not reason for reason in reasons]]
@@ -207,7 +207,7 @@ def _in_threads(samples: Iterator[Sample], work: Callable[[list], Any], chunk_si
     interpreter lock, so threads do it side by side.
     """
     workers = _workers()
-    pending = collections.deque()
+    pending: collections.deque[tuple[list, concurrent.futures.Future]] = collections.deque()
     # One thread each for numpy's own products: its threads would fight with these.
     with threadpoolctl.threadpool_limits(1, "blas"), \
             concurrent.futures.ThreadPoolExecutor(workers) as pool, \
@@ -280,7 +280,7 @@ def _workers() -> int:
     return min(len(os.sched_getaffinity(0)), 16)
 
 
-def _write_header(f, shape: tuple[int, ...]) -> None:
+def _write_header(f: IO[bytes], shape: tuple[int, ...]) -> None:
     # numpy leaves room for a longer first axis, so that this header can be written again
     np.lib.format.write_array_header_1_0(
         f, {"descr": "|u1", "fortran_order": False, "shape": shape})

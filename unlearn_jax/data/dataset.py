@@ -41,7 +41,7 @@ class Dataset:
     # [N] int32: the first row with the same pixels, its own in most cases; () makes it so in all
     twins: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         n = len(self.labels)
         if not len(self.twins):
             object.__setattr__(self, "twins", np.arange(n, dtype=np.int32))
@@ -62,7 +62,7 @@ class Dataset:
         values, counts = np.unique(self.ids, return_counts=True)
         if len(values) != n:
             raise ValueError(f"id {str(values[counts > 1][0])!r} of {self.name!r} occurs "
-                             f"{counts.max()} times; ids must be unique")
+                             f"{np.max(counts)} times; ids must be unique")
         for key, column in self.attributes.items():
             _check_column(self.name, f"attribute {key!r}", column, n, np.int32)
         if self.task == "regression":
@@ -89,7 +89,7 @@ class Dataset:
 
 def image_digests(images: np.ndarray) -> np.ndarray:
     """[N, 16] uint8: the first 16 bytes of each image's SHA-256, from [N, H, W, C] uint8."""
-    digests = [hashlib.sha256(np.ascontiguousarray(image)).digest()[:16] for image in images]
+    digests = [hashlib.sha256(np.ascontiguousarray(image).data).digest()[:16] for image in images]
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
 
 

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 MIN_SIDE = 32  # pixels: smaller photographs show too little
 MAX_PIXELS = 64_000_000  # a small file can claim to be a huge image
@@ -75,7 +75,8 @@ def decode_image(content: bytes | np.ndarray, image_size: int,
         side = min(height, width)
         left, top = (width - side) / 2, (height - side) / 2
         image = np.asarray(Image.fromarray(image).resize(
-            (image_size, image_size), Image.BILINEAR, box=(left, top, left + side, top + side)))
+            (image_size, image_size), Image.Resampling.BILINEAR,
+            box=(left, top, left + side, top + side)))
     # Of the square, as the central one stays the same however the picture is turned.
     return np.ascontiguousarray(_UPRIGHT[orientation](image)) if orientation > 1 else image
 
@@ -143,7 +144,9 @@ def _rgb(image: Image.Image) -> np.ndarray:
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         # Grey of more than 8 bits, which `convert` would clip; of colours of 16 bits Pillow itself
         # takes the higher byte. In a PNG or PPM 'I' holds 16 bits, elsewhere 32.
-        bits = image.tag_v2.get(_BITS, (16,)) if image.format == "TIFF" else (16,)
+        bits = (16,)
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            bits = image.tag_v2.get(_BITS, (16,))
         if image.mode == "F" or bits != (16,) or (
                 image.mode == "I" and image.format not in ("PNG", "PPM")):
             raise UnusableImage("neither 8 nor 16 bits a channel")

@@ -234,7 +234,7 @@ def _heights(t: Faces) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return t.feature_height, nose, nose + 0.45 * (t.head_length - nose)
 
 
-def _paint(planes: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> None:
+def _paint(planes: np.ndarray, cover: np.ndarray, colour: np.ndarray | np.float32) -> None:
     planes += cover * (colour - planes)
 
 

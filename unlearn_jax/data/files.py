@@ -6,6 +6,7 @@ archive or a device cannot touch the disk; each is handed on with its problem na
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import os
@@ -152,9 +153,11 @@ def _folder_paths(root: Path) -> list[tuple[str, str]]:
     so that a file has its own path rather than a link's. What leads to a folder that is read
     already, or to a hidden one, is in the list with that problem, '/' at its end.
     """
-    found, known, tops = [], {}, [str(root)]
+    found: list[tuple[str, str]] = []
+    known: dict[str, str] = {}  # the path of each folder that was read, by the folder itself
+    tops = [str(root)]
 
-    def fail(error: OSError):
+    def fail(error: OSError) -> None:
         raise InputError(f"folder {error.filename!r} cannot be read: {error.strerror}")
 
     for top in tops:  # links are added meanwhile
@@ -230,7 +233,7 @@ def _walk_zip(source: Path) -> Iterator[SourceFile]:
             kind = stat.S_IFMT(member.external_attr >> 16)
             problem = "" if kind in (0, stat.S_IFREG) else "link or device in the archive"
             yield _member(source, member.filename, member.file_size, problem,
-                          lambda m=member: archive.read(m))
+                          functools.partial(archive.read, member))
 
 
 def _walk_tar(source: Path) -> Iterator[SourceFile]:
@@ -245,7 +248,7 @@ def _walk_tar(source: Path) -> Iterator[SourceFile]:
                 continue
             problem = "" if member.isreg() else "link or device in the archive"
             yield _member(source, member.name, member.size, problem,
-                          lambda m=member: archive.extractfile(m).read())
+                          functools.partial(_read_tar, archive, member))
         # Reading on to the end checks the sum behind compressed data; plain data must hold the
         # archive's closing block.
         while archive.fileobj.read(2**20):
@@ -253,6 +256,12 @@ def _walk_tar(source: Path) -> Iterator[SourceFile]:
         if isinstance(archive.fileobj, io.BufferedReader) \
                 and source.stat().st_size < archive.offset + tarfile.BLOCKSIZE:
             raise EOFError("it ends before its closing block")
+
+
+def _read_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    assert file is not None, "a plain file has content"
+    return file.read()
 
 
 def _member(source: Path, path: str, size: int, problem: str,

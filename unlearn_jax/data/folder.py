@@ -89,7 +89,9 @@ def _folders(files: Iterable[SourceFile]) -> tuple[str, ...]:
 
 
 def _load_csv(path: Path, settings, cache: Path) -> Source:
-    table, names = read_table(path), ()
+    table = read_table(path)
+    names: tuple[str, ...] = ()
+    labels: list[float]
     if settings.task == "classification":
         names = class_names(path, table)
         numbers = {name: number for number, name in enumerate(names)}

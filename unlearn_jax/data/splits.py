@@ -154,7 +154,7 @@ def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
         if not len(part):
             raise InputError(f"config.data.split is {tuple(shares)!r}, which leaves no {name} "
                              f"sample of {n}; use more samples or other shares")
-    by_step = ()
+    by_step: tuple[float, ...] = ()
     if data_cfg.balance and dataset.task == "regression":
         by_step = data_cfg.label_min, label_step(data_cfg)
     rows = balanced_rows(strata(dataset.labels, *by_step), train, data_cfg.balance, data_cfg.seed)

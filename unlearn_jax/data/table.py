@@ -74,7 +74,8 @@ def read_table(path: Path) -> CsvTable:
     if reserved := set(attributes) & set(RESERVED):
         raise InputError(f"{str(path)!r} has a column {sorted(reserved)[0]!r}, a name that forget "
                          "sets use otherwise; rename it")
-    rows, first = [], {}
+    rows: list[CsvRow] = []
+    first: dict[str, tuple[int, str]] = {}  # by the file itself: line and path
     for line, fields in lines:
         if not fields:
             continue
@@ -104,12 +105,14 @@ def label_numbers(path: Path, table: CsvTable) -> list[float]:
     Raises:
       InputError: one is no number; names the line.
     """
-    found = [find_number(row.label) for row in table.rows]
-    for row, value in zip(table.rows, found):
+    found: list[float] = []
+    for row in table.rows:
+        value = find_number(row.label)
         if value is None:
             raise _wrong(path, row.line, f"has the label {row.label!r}, which is no number such as "
                          "-2, 30.5 or 1e2; for names of classes set config.data.task to "
                          "'classification'")
+        found.append(value)
     return found
 
 

@@ -45,10 +45,15 @@ def parse_name(name: str) -> Label | None:
     The image may have been saved in another format, as .png or .jpeg. Nothing is guessed: a missing
     field or dot, or an age above MAX_AGE, gives None.
     """
+    found = _parse(name)
+    return found and found[1]
+
+
+def _parse(name: str) -> tuple[re.Match[str], Label] | None:
     match = _NAME.fullmatch(name)
     if not match or int(match[2]) > MAX_AGE:
         return None
-    return Label(int(match[2]), int(match[3]), int(match[4]))
+    return match, Label(int(match[2]), int(match[3]), int(match[4]))
 
 
 def faces(source: Path) -> Iterator[tuple[SourceFile, Label] | Dropped]:
@@ -64,30 +69,31 @@ def faces(source: Path) -> Iterator[tuple[SourceFile, Label] | Dropped]:
     best: dict[str, tuple[bool, str]] = {}  # of each face, (whether it is no crop, name)
     for file in walk(source):
         name = PurePosixPath(file.path).name
-        if not file.problem and parse_name(name):
-            match = _NAME.fullmatch(name)
+        if not file.problem and (found := _parse(name)):
+            match, _ = found
             version = not match["crop"], name
             best[match["face"]] = min(best.get(match["face"], version), version)
-    seen, others = set(), []
+    seen: set[str] = set()
+    others: list[str] = []
     for file in walk(source):
         name = PurePosixPath(file.path).name
         if file.hidden or file.path.endswith("/"):
             yield Dropped(file.path, "read", file.problem)
         elif file.problem:
             yield Dropped(name, "read", file.problem)
-        elif (label := parse_name(name)) is None:
+        elif (found := _parse(name)) is None:
             others.append(file.path)
             if has_image_name(name):
                 yield Dropped(name, "read", f"malformed name: not {_PATTERN}")
             else:
                 yield Dropped(file.path, "read", "not an image, by its name")
-        elif (used := best[_NAME.fullmatch(name)["face"]][1]) != name:
+        elif (used := best[found[0]["face"]][1]) != name:
             yield Dropped(file.path, "read", f"another version: {used} is used")
         elif name in seen:
             yield Dropped(file.path, "read", "repeated: another folder has a file of this name")
         else:
             seen.add(name)
-            yield file, label
+            yield file, found[1]
     if not seen:
         held = f"it holds {', '.join(map(repr, others[:3]))}" if others else "it is empty"
         raise InputError(f"{str(source)!r} has no usable file of UTKFace, named {_PATTERN}; {held}"

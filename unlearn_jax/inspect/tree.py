@@ -163,9 +163,9 @@ def diff(a: Checkpoint, b: Checkpoint, members: tuple[int, ...] | None = None,
         xs, ys = _select(a, name, x, firsts), _select(b, name, y, seconds)
         with np.errstate(invalid="ignore"):  # inf - inf of a failed member is nan
             distances = [_square(_wide(v) - _wide(u)) for u, v in zip(xs, ys, strict=True)]
-        for row in (_layer(name, depth), "/" + _top(name)):
-            distance.add(row, distances)
-            norm.add(row, [_square(u) for u in xs])
+        for key in (_layer(name, depth), "/" + _top(name)):
+            distance.add(key, distances)
+            norm.add(key, [_square(u) for u in xs])
     names = list(dict.fromkeys(_layer(name, depth) for name in a.specs))
 
     def row(key: str) -> dict[str, list[float]]:
@@ -244,7 +244,7 @@ def _select(c: Checkpoint, name: str, array: np.ndarray, chosen: list[int]) -> l
 class _Sums:
     """Sums of squares per row and member."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._sums: dict[str, list[float]] = {}
 
     def add(self, row: str, squares: list[float]) -> None:

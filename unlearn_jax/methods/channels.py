@@ -36,7 +36,7 @@ OPTIONS = dict(share=0.1, perturb="noise", strength=1.0)
 _PERTURBATIONS = ("noise", "reset")
 
 # By layer, `[C]`: scores of channels, or which of them are chosen.
-Channels = dict[str, jax.Array]
+Channels = dict[str, Any]  # arrays, by layer
 
 
 def check_options(name: str, setting: Setting) -> None:

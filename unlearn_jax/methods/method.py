@@ -147,7 +147,7 @@ class Method:
     source: str = ""
     scheme: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.strength and self.strength not in self.options:
             raise ValueError(f"strength={self.strength!r} is none of the method's options: "
                              + (", ".join(self.options) or "it has none"))

@@ -45,7 +45,8 @@ def load(request: str, known: tuple[str, ...]) -> Found:
     if not callable(value) and method is not value:
         raise ConfigError(f"{_KEY} is {request!r}: {request.rpartition(':')[2]!r} is neither a "
                           "Method nor a function make_step(setting)")
-    wrapped = {f: named(getattr(method, f), request) for f in _FUNCTIONS if getattr(method, f)}
+    wrapped: dict[str, Any] = {
+        f: named(getattr(method, f), request) for f in _FUNCTIONS if getattr(method, f)}
     return Found(found.name, dataclasses.replace(method, **wrapped), found.code)
 
 

@@ -1,6 +1,7 @@
 """Metrics: pure functions of arrays with a leading member axis M; no model, no I/O.
 
 errors            absolute and class errors, accuracy, utility, forgetting, the retrain ceiling
+pairs             Forgetting against the M_Rs of other seeds, without JAX
 confidence        scores of single samples that attacks use: losses, confidences, entropies
 attacks           membership inference on losses: threshold and logistic regression
 likelihood_ratio  U-LiRA: is a model of those that forgot a sample or that never saw it?
@@ -9,7 +10,6 @@ distributions     Wasserstein-1, Jensen-Shannon, KLoM between outputs of two pop
 confusion         interclass confusion test, for classes and label bins
 injection         feature injection test, for linear and logistic models and for images
 relearn           relearn time and AIN
-min_k             Min-K % Prob of token sequences
-layers            distance and CKA of two models, layer by layer
+layers            distance of two models' weights, layer by layer
 shapes            the checks that all of them share
 """

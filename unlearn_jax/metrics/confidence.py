@@ -66,34 +66,6 @@ def entropies(logits_MNC: jax.Array) -> jax.Array:
     return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
 
 
-@jax.jit
-def modified_entropies(logits_MNC: jax.Array, labels_N: jax.Array) -> jax.Array:
-    """`-(1 - p_y) log p_y - sum_{i != y} p_i log(1 - p_i)` `[M, N]`, in nats.
-
-    Low only where the model is sure *and right*; unbounded where it is sure and wrong.
-    NaN for a label that is not among the classes.
-
-    Raises:
-      ValueError: the shapes are not `[M, N, C]`, C > 1, and `[N]` of integers.
-
-    Source: Song and Mittal 2021, "Systematic Evaluation of Privacy Risks of Machine Learning
-    Models".
-    """
-    check_classes(logits_MNC, labels_N)
-    total = jax.nn.logsumexp(logits_MNC, axis=-1)
-    log_p = logits_MNC - total[..., None]
-    p = jnp.exp(log_p)
-    # Only the largest p can come near 1, where 1 - p has to be summed up from the others.
-    top = jnp.argmax(logits_MNC, axis=-1)
-    is_top = jax.nn.one_hot(top, logits_MNC.shape[-1], dtype=bool)
-    log_rest = jnp.where(is_top, (_logsumexp_but(logits_MNC, top) - total)[..., None],
-                         jnp.log1p(-jnp.where(is_top, 0, p)))
-    is_label = jax.nn.one_hot(labels_N, logits_MNC.shape[-1], dtype=bool)[None]
-    others = jnp.sum(jnp.where(is_label, 0, p * log_rest), axis=-1)
-    log_label = _of_label(log_p, labels_N)
-    return -jnp.exp(_of_label(log_rest, labels_N)) * log_label - others
-
-
 def _of_label(values_MNC: jax.Array, labels_N: jax.Array) -> jax.Array:
     return jnp.take_along_axis(values_MNC, labels_N[None, :, None], axis=-1, mode="fill")[..., 0]
 

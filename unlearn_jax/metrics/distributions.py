@@ -84,8 +84,8 @@ def klom(unlearned_UN: jax.Array, retrained_RN: jax.Array, *, over: Over = "mode
     Source: Georgiev et al. 2024, "Attribute-to-Delete: Machine Unlearning via Datamodel
     Matching". The authors' code leaves the largest output out of the histogram; here it is in.
     """
-    rows = (jnp.clip(x, -limit, limit) for x in _rows(unlearned_UN, retrained_RN, over))
-    p, q = _histograms(*rows, bins)
+    first, second = (jnp.clip(x, -limit, limit) for x in _rows(unlearned_UN, retrained_RN, over))
+    p, q = _histograms(first, second, bins)
     return jnp.sum(_relative_entropy(p, jnp.maximum(q, _FLOOR)), axis=1)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from unlearn_jax.metrics import pairs
 from unlearn_jax.metrics.shapes import check_equal, check_labels, check_rank
 
 
@@ -161,61 +162,21 @@ def study_metrics(reference_test_MK: jax.Array, evaluated_test_MK: jax.Array,
         utility=better, forgetting=forgetting_AM, f=better[None] * forgetting_AM)
 
 
-@jax.jit
 def forgetting_across(reference_MN: jax.Array, evaluated_MN: jax.Array, alphas_A: jax.Array,
                       started_M: jax.Array) -> jax.Array:
-    """Forgetting `[A, M]` of models against M_Rs that started from other weights than they did.
-
-    A model and the M_R of its own seed grew from the same initial weights, and err alike for that
-    alone; here, as in the retrain ceiling, no pair has a start in common (but for pretrained
-    weights, with which all seeds begin). The value of a seed is
-    the mean over the pairs that it takes part in, its M_e against the other seeds' M_R and their
-    M_e against its M_R: so the mean over seeds is that over all pairs, and the seeds' values say
-    how much it depends on each seed, as its interval needs to know (`tables/stats.py`). A seed of
-    which either model failed (NaN) is NaN and left out of the others'.
-
-    Args:
-      reference_MN: errors of M_R on the forget set.
-      evaluated_MN: errors of the evaluated models on the same samples.
-      alphas_A: in the unit of the errors.
-      started_M: the position of the seed whose initial weights an evaluated model grew from;
-        `arange(M)` but where all unlearned models came from one M_O.
-
-    Raises:
-      ValueError: other shapes, or fewer than two members.
-    """
-    check_rank("the reference's errors", reference_MN, 2, "[M, N]")
-    check_equal(reference_MN, evaluated_MN)
-    check_rank("alphas", alphas_A, 1, "[A]")
-    check_rank("the positions", started_M, 1, "[M]")
-    check_equal(started_M, reference_MN[:, 0])
-    members = reference_MN.shape[0]
-    if members < 2:
-        raise ValueError(f"models of other seeds need two seeds, there is {members}")
-    failed_M = ~(jnp.isfinite(reference_MN) & jnp.isfinite(evaluated_MN)).all(1)
-    reference_MN, evaluated_MN = (jnp.where(failed_M[:, None], jnp.nan, x)
-                                  for x in (reference_MN, evaluated_MN))
-
-    def shifted(shift):
-        # Each model against the M_R `shift` places before its own, and what that M_R gets of it.
-        value_AM = forgetting(jnp.roll(reference_MN, shift, axis=0), evaluated_MN, alphas_A)
-        apart_M = started_M != (jnp.arange(members) - shift) % members
-        value_AM = jnp.where(apart_M[None], value_AM, jnp.nan)
-        return value_AM, jnp.roll(value_AM, -shift, axis=1)
-
-    # One partner at a time: all pairs at once would take A x M x M x N numbers.
-    pairs = jax.lax.map(shifted, jnp.arange(1, members))
-    return jnp.nanmean(jnp.concatenate(pairs), axis=0)
+    """`pairs.forgetting_across` `[A, M]` of `forgetting`, on the device."""
+    return pairs.forgetting_across(
+        reference_MN, evaluated_MN, alphas_A, started_M, forgetting=forgetting,
+        mean=lambda values: jnp.nanmean(jnp.asarray(values), axis=0))
 
 
-@jax.jit
 def retrain_ceiling(reference_MN: jax.Array, alphas_A: jax.Array) -> jax.Array:
     """Forgetting `[A, M]` of each M_R against the M_R of every other seed, averaged over those.
 
-    What models have in common that share the task, pretrained weights if there are any, and
-    nothing else: two independent retrainings do not reach 1. It is what `forgetting_across` of a
-    perfect method would be; Forgetting itself can exceed it, as there model and M_R share a seed.
-    A reference that failed (NaN) is left out of the others'.
+    Such models have in common the task and, if there are any, the pretrained weights: two
+    independent retrainings do not reach 1. A perfect method has this value in `forgetting_across`.
+    Forgetting itself can exceed it, because there the model and M_R share a seed.
+    A reference that failed (NaN) is left out of the others' means.
 
     Raises:
       ValueError: other shapes, or fewer than two members.

@@ -1,4 +1,4 @@
-"""Where in the network two models differ: distances of weights and likeness of features.
+"""Where in the network two models differ: distances of weights, layer by layer.
 
 On the host, summed in float64: two models that began at the same weights differ by little, and
 float32 loses little differences in sums of large squares.
@@ -9,8 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-
-from unlearn_jax.metrics.shapes import Array
 
 Tree = Any
 
@@ -68,56 +66,18 @@ def independent_distances(models: Tree) -> dict[str, np.ndarray]:
     return found
 
 
-def linear_cka(evaluated: Tree, reference: Tree) -> dict[str, np.ndarray]:
-    """Linear CKA `[M]` between features of the same N samples, for each entry of the trees.
-
-    1: the same up to rotation and scale. With fewer samples than features it tends to 1 for any
-    two models, so N should be the larger. NaN where features do not vary.
-
-    Args:
-      evaluated, reference: features `[M, N, ...]`, as nested dicts of the same structure; the
-        axes after N are taken for features and may differ between the two.
-
-    Raises:
-      ValueError: trees that differ in structure, in M or in N.
-
-    Source: Kornblith et al. 2019, "Similarity of Neural Network Representations Revisited".
-    """
-    found = {}
-    for path, a, b in _pairs(evaluated, reference):
-        if min(a.ndim, b.ndim) < 2 or a.shape[:2] != b.shape[:2]:
-            raise ValueError(f"features {path} have shape {a.shape} and in the reference "
-                             f"{b.shape}; both must be [M, N, ...] of the same members and samples")
-        found[path] = np.array([_cka(x, y) for x, y in zip(a, b)])
-    return found
-
-
-def _cka(a_N: np.ndarray, b_N: np.ndarray) -> float:
-    """Of one member's features `[N, ...]` in both models."""
-    a_ND, b_NE = (x.reshape(len(x), -1).astype(np.float64) for x in (a_N, b_N))
-    # The mean of equal float32 values is exact in float64, so that what does not vary becomes 0.
-    a_ND, b_NE = a_ND - a_ND.mean(0), b_NE - b_NE.mean(0)
-    # Both forms are the same number; the smaller matrices are the cheaper.
-    if len(a_ND) < max(a_ND.shape[1], b_NE.shape[1]):
-        a_NN, b_NN = a_ND @ a_ND.T, b_NE @ b_NE.T
-        both, within = np.sum(a_NN * b_NN), np.linalg.norm(a_NN) * np.linalg.norm(b_NN)
-    else:
-        both = np.sum((a_ND.T @ b_NE)**2)
-        within = np.linalg.norm(a_ND.T @ a_ND) * np.linalg.norm(b_NE.T @ b_NE)
-    return both / within if within else np.nan
-
-
 def _square_distance(a: np.ndarray, b: np.ndarray) -> float:
     """The sum of squared differences of two arrays of one shape, in float64."""
     difference = np.subtract(a, b, dtype=np.float64).ravel()
     return float(difference @ difference)
 
 
-def _pairs(evaluated: Tree, reference: Tree) -> Iterator[tuple[str, Array, Array]]:
+def _pairs(evaluated: Tree, reference: Tree) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """(path, array, array of the reference) for each leaf, on the host."""
-    if jax.tree.structure(evaluated) != jax.tree.structure(reference):
-        raise ValueError(f"the trees must have the same structure, not "
-                         f"{jax.tree.structure(evaluated)} and {jax.tree.structure(reference)}")
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (evaluated, reference)]
+    if structures[0] != structures[1]:
+        raise ValueError("the trees must have the same structure, not "
+                         f"{structures[0]} and {structures[1]}")
     leaves = jax.tree_util.tree_leaves_with_path(evaluated)
     for (path, a), b in zip(leaves, jax.tree.leaves(reference), strict=True):
         name = jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,10 +1,13 @@
 """Checks that all metrics share: a shape that does not fit is refused, never broadcast."""
 
-import jax
-import jax.numpy as jnp
+from typing import TYPE_CHECKING, TypeAlias
+
 import numpy as np
 
-Array = jax.Array | np.ndarray
+if TYPE_CHECKING:  # the report, which loads no JAX, checks shapes, too
+    import jax
+
+Array: TypeAlias = "jax.Array | np.ndarray"
 
 
 class Refused(ValueError):
@@ -40,7 +43,7 @@ def check_classes(logits: Array, labels: Array) -> None:
     if logits.shape[2] < 2:
         raise ValueError(f"logits must have at least two classes, not shape {logits.shape}")
     check_labels(logits, labels)
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
+    if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels must be class numbers (integers), not {labels.dtype}")
 
 

@@ -16,6 +16,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 PHASES = ("forward", "input_grad", "weight_grad")
 
@@ -47,7 +48,7 @@ def unavailable() -> str:
     return ""
 
 
-def takes(dtype: jnp.dtype) -> bool:
+def takes(dtype: DTypeLike) -> bool:
     """Whether the calls are there for arrays of this type."""
     return not unavailable() and dtype in (jnp.float32, jnp.bfloat16)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from unlearn_jax.report.figures.results import draw_all
 from unlearn_jax.report.render import html, latex, markdown
 from unlearn_jax.report.sections.page import build
-from unlearn_jax.report.tables import leaderboard
+from unlearn_jax.report.tables import judgement, leaderboard
 from unlearn_jax.report.tables.files import ReportError, write_table
 from unlearn_jax.report.tables.inputs import Run, read_run
 from unlearn_jax.report.tables.stats import summarise
@@ -17,7 +17,7 @@ __all__ = ["ReportError", "write_report"]
 
 
 def write_report(workdir: Path) -> Run:
-    """Writes summary.csv, report.md, report.html and figures/*.png into a work directory.
+    """Writes summary.csv, verdict.csv, report.md, report.html, figures/*.png into a folder.
 
     Of a comparison also leaderboard.csv and leaderboard.tex; of a run of the reference study also
     tables/. Reads results.csv, data.json, run.json, predictions/*.npz and, where there are any,
@@ -39,6 +39,7 @@ def write_report(workdir: Path) -> Run:
     run = read_run(workdir)
     manifest.begin_report(workdir)
     write_table(workdir / "summary.csv", summarise(run.results))
+    write_table(workdir / "verdict.csv", judgement.table(judgement.judge_all(run)))
     if run.trials is not None:
         boards = leaderboard.boards(run)
         write_table(workdir / "leaderboard.csv", leaderboard.table(run, boards))

@@ -13,8 +13,8 @@ from unlearn_jax.report.tables.merge import merge_runs, parse_source
 def main(arguments: list[str]) -> int:
     """Writes the report; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m unlearn_jax.report", description=(
-        "Writes summary.csv, report.md, report.html and figures/ from the results, predictions "
-        "and records of a finished run; of several, into a folder of its own."))
+        "Writes summary.csv, verdict.csv, report.md, report.html and figures/ from the results, "
+        "predictions and records of a finished run; of several, into a folder of its own."))
     parser.add_argument("workdirs", nargs="+", metavar="DIR[=LABEL]", help=(
         "work directories of finished runs; a label is put behind the names of a run's methods"))
     parser.add_argument("--out", type=Path, help="where several runs are merged")

@@ -157,10 +157,12 @@ def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
         split = "stamped" if len(study.stamped) else "test"
         others = audits.AuditedSamples(split,
                                 *study.splits.injection.like_injected(study.dataset.labels[test]))
-    audit = audits.Audit(outcome, reference, targets, members, others,
-                         study.dataset.num_classes > 0, study.config.eval,
-                         study.splits.injection,
-                         1.0 if study.dataset.num_classes else label_step(study.config.data))
+    classification = study.dataset.num_classes > 0
+    audit = audits.Audit(
+        outcome=outcome, reference=reference, targets=targets, members=members, others=others,
+        classification=classification, config=study.config.eval,
+        injection=study.splits.injection,
+        step=1.0 if classification else label_step(study.config.data))
     return audits.audit_rows(audit, study.config.eval.audits)
 
 
@@ -212,12 +214,13 @@ def _outcome(study: Study, predictor: Predictor, models: Models,
     study.run.record_stage("predictions", forget_set.name, key, status, time.monotonic() - began,
                            len(study.seeds) * sum(len(r) for r in rows_of.values()),
                            len(study.seeds), stage.epochs)
-    return results.Outcome(stage.name, forget_set.name, stage.epochs, stage.key, study.seeds,
-                           outputs, *(np.array(models.books[k])
-                                      for k in ("images", "seconds", "epochs_trained")),
-                           failed | overflowed, *(np.array(models.books[k])
-                                                  for k in ("flops", "step")),
-                           from_seed=stage.from_seed)
+    books = {name: np.array(models.books[name])
+             for name in ("images", "seconds", "epochs_trained", "flops", "step")}
+    return results.Outcome(
+        method=stage.name, forget_set=forget_set.name, epochs=stage.epochs, stage=stage.key,
+        seeds=study.seeds, outputs=outputs, images=books["images"], seconds=books["seconds"],
+        epochs_trained=books["epochs_trained"], failed=failed | overflowed, flops=books["flops"],
+        steps=books["step"], from_seed=stage.from_seed)
 
 
 def _largest(models: Models, m: int) -> str:

@@ -113,12 +113,6 @@ def visits(rows: int, shares: tuple[float, ...]) -> int:
     return sum(math.ceil(round(share * rows, 6)) for share in shares)
 
 
-def training_visits(plan: ShardPlan, weights: np.ndarray, shares: tuple[float, ...]) -> int:
-    """Samples that training all constituents visits; `weights` as for `deletion_visits`."""
-    return sum(visits(int(weights[(plan.shard == s) & (plan.slice <= r)].sum()), shares)
-               for s in range(plan.shards) for r in range(plan.slices))
-
-
 def deletion_visits(plan: ShardPlan, weights: np.ndarray, forgotten: np.ndarray,
                     shares: tuple[float, ...]) -> int:
     """Samples that a deletion visits: the touched shards, from their first touched slice on.

@@ -383,7 +383,7 @@ def _nest(leaves: dict[str, Any]) -> dict[str, Any]:
 def _digest(a: np.ndarray) -> str:
     """Of the bytes in row-major order; shape and dtype are compared on their own."""
     data = np.ascontiguousarray(a).reshape(-1).view(np.uint8)
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+    return hashlib.blake2b(data.data, digest_size=16).hexdigest()
 
 
 def _spec(leaf: dict[str, Any]) -> str:

@@ -20,8 +20,8 @@ FILE = "manifest.json"
 # In a work directory, with all that is below; `explain` is a work directory of its own.
 FOLDERS = ("predictions", "explanations", "tensorboard", "figures", "tables")
 # What reports write; they are made of the rest.
-REPORTS = ("summary.csv", "leaderboard.csv", "leaderboard.tex", "report.md", "report.html",
-           "explain.md", "explain.html", "figures/", "tables/")
+REPORTS = ("summary.csv", "verdict.csv", "leaderboard.csv", "leaderboard.tex", "report.md",
+           "report.html", "explain.md", "explain.html", "figures/", "tables/")
 _TABLES = (".csv", ".json")
 _FORMAT = 1
 

@@ -196,13 +196,13 @@ class Store:
         started = time.time()
         with disk.temporary_directory(path) as temp:
             yield temp
-            marker = {
-                "format": _FORMAT, "stage": stage, "key": key, "parts": parts,
-                "files": {n: (temp / n).stat().st_size for n in disk.files_below(temp)},
+            sizes = {n: (temp / n).stat().st_size for n in disk.files_below(temp)}
+            marker: dict[str, Any] = {
+                "format": _FORMAT, "stage": stage, "key": key, "parts": parts, "files": sizes,
                 "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.time() - started, 3),
             }
-            marker["digests"] = {n: disk.digest(temp / n) for n in marker["files"]}
+            marker["digests"] = {n: disk.digest(temp / n) for n in sizes}
             marker["digest"] = _digest(marker)
             (temp / MARKER).write_text(json.dumps(marker, indent=1, sort_keys=True) + "\n")
             self._put_in_place(temp, stage, key)

@@ -6,7 +6,7 @@ from typing import Any
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested dict as {dotted key: value}; empty sections leave nothing."""
-    leaves = {}
+    leaves: dict[str, Any] = {}
     for key, value in tree.items():
         leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {
             f"{prefix}{key}": value}

@@ -64,6 +64,7 @@ def load(request: str, place: CodeKey, serves: Callable[[Any], bool]) -> OwnCode
     except OSError as e:
         raise ConfigError(f"{place.key} is {request!r}: {file}: {e.strerror}") from e
     spec = importlib.util.spec_from_file_location(f"unlearn_jax_outside_{file.stem}", file)
+    assert spec is not None and spec.loader is not None, "the file's name ends with .py"
     module = importlib.util.module_from_spec(spec)
     named(spec.loader.exec_module, request, place)(module)
     found = vars(module).get(name)
@@ -98,7 +99,7 @@ def named(function: Callable[..., Any], request: str, place: CodeKey) -> Callabl
     """
 
     @functools.wraps(function)
-    def call(*args, **kwargs):
+    def call(*args: Any, **kwargs: Any) -> Any:
         try:
             result = function(*args, **kwargs)
         except Interrupted:

@@ -55,7 +55,7 @@ class Place:
     index: int
     gpus: tuple[int, ...] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         host, _, port = self.coordinator.rpartition(":")
         if not host or not port.isdecimal():
             raise ConfigError(f"--coordinator is {self.coordinator!r}; allowed: HOST:PORT of "
@@ -76,6 +76,7 @@ class _Group:
     def __init__(self, place: Place, timeout: float):
         from jax._src.distributed import global_state
 
+        assert global_state.client is not None, "jax.distributed is initialized before"
         self.client, self.place, self.timeout = global_state.client, place, timeout
         self.calls, self.alone = 0, False
         self._stop = threading.Event()

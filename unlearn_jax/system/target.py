@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from unlearn_jax import native
 
@@ -29,7 +30,7 @@ class Target:
     platform: str
     threads: int = 0
 
-    def has_native(self, dtype: jnp.dtype = jnp.float32) -> bool:
+    def has_native(self, dtype: DTypeLike = jnp.float32) -> bool:
         """Whether our own calls may be made, on arrays of this type."""
         return self.platform == "cpu" and self.threads > 0 and native.takes(dtype)
 

@@ -105,7 +105,7 @@ def verify_workdir(directory: Path) -> Iterator[Finding]:
             if disk.digest(directory / name) != digest:
                 yield Finding(DAMAGED, directory / name, "it does not match its digest")
         except OSError as e:
-            yield Finding(MISSING, directory / name, e.strerror)
+            yield Finding(MISSING, directory / name, e.strerror or str(e))
     reported = manifest.is_reported(directory)
     for name in manifest.files(directory):
         inside = name.startswith(manifest.FOLDERS)

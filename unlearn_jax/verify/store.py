@@ -116,7 +116,7 @@ def _files_of(directory: Path, marker: dict[str, Any]) -> Iterator[Finding]:
             else:
                 continue
         except OSError as e:
-            yield Finding(MISSING, path, e.strerror)
+            yield Finding(MISSING, path, e.strerror or str(e))
         bad = True
     if "digests" not in marker and not bad:
         yield from _earlier(directory, marker)

@@ -18,10 +18,19 @@ from unlearn_jax.report.render.document import (
     Table,
     Text,
 )
-from unlearn_jax.report.sections import comparison, explained, headline, layers, touched, verdict
+from unlearn_jax.report.sections import (
+    comparison,
+    explained,
+    headline,
+    layers,
+    summary,
+    touched,
+    verdict,
+)
 from unlearn_jax.report.tables import origins
 from unlearn_jax.report.tables.files import ReportError
 from unlearn_jax.report.tables.inputs import ModelKey, Run
+from unlearn_jax.report.tables.judgement import judge_all
 from unlearn_jax.report.tables.names import ENSEMBLES, model_symbol, pretrained, symbol
 from unlearn_jax.report.tables.predictions import parse_prediction_name
 from unlearn_jax.report.thesis import figures as study_figures
@@ -131,7 +140,8 @@ def _source(run: Run) -> str:
 
 
 def _verdict(run: Run) -> tuple[Block, ...]:
-    blocks: list[Block] = []
+    judged = summary.table(run, judge_all(run))
+    blocks: list[Block] = [judged] if judged else []
     for forget_set in run.forget_sets:
         lead = f"Forget set {forget_set}. " if len(run.forget_sets) > 1 else ""
         references = [run.only(forget_set, m) for m in ("original", "retrain")]

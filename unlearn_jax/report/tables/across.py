@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from unlearn_jax.metrics import catalogue
+from unlearn_jax.metrics import catalogue, pairs
 from unlearn_jax.report.tables.predictions import Prediction, read_prediction
 
 _MODEL = ["method", "forget_set", "epochs"]
@@ -61,10 +61,12 @@ def over_all_pairs(rows: pd.DataFrame, workdir: Path, classification: bool,
         models = mine[mine.metric == error]
         stages = dict(zip(models.seed.astype(int), models.get("stage", models.method)))
         starts = [from_seeds.get(stages[seed], seed) for seed in seeds]
+        started = np.array([seeds.index(seed) if seed in seeds else -1 for seed in starts])
         theirs = ideal.errors[[ideal.seeds.tolist().index(seed) for seed in seeds]]
         name = "ceiling" if method == "retrain" else "forgetting_across"
-        for alpha in _alphas(of_set.metric):
-            values = forgetting_across(theirs, own.errors, float(alpha), seeds, starts)
+        alphas = _alphas(of_set.metric)
+        across = pairs.forgetting_across(theirs, own.errors, np.array(alphas, float), started)
+        for alpha, values in zip(alphas, across):
             added += [{"method": method, "forget_set": forget_set, "epochs": epochs,
                        "seed": str(seed), "metric": f"{name}@{alpha}", "value": repr(float(value)),
                        "stage": stages[seed]} for seed, value in zip(seeds, values)]
@@ -81,25 +83,3 @@ def _on_forget(workdir: Path, method: str, forget_set: str, epochs: str,
 def _alphas(metrics: pd.Series) -> list[str]:
     found = [name for name in metrics.unique() if catalogue.shown_in(name, "alphas")]
     return list(dict.fromkeys(name.partition("@")[2] for name in found))
-
-
-def forgetting_across(reference_MN: np.ndarray, evaluated_MN: np.ndarray, alpha: float,
-                      seeds: list[int], starts: list[int]) -> np.ndarray:
-    """`metrics.errors.forgetting_across` `[M]` for one alpha, without JAX.
-
-    Args:
-      reference_MN, evaluated_MN: errors of M_R and of the models on the forget set.
-      alpha: in the unit of the errors.
-      seeds: of the members.
-      starts: the seed whose initial weights each evaluated model grew from.
-    """
-    failed = ~(np.isfinite(reference_MN) & np.isfinite(evaluated_MN)).all(1)
-    pairs = np.full((len(seeds), len(seeds)), np.nan)
-    for m in np.flatnonzero(~failed):
-        for k in np.flatnonzero(~failed):
-            if k != m and seeds[k] != starts[m]:
-                distance = np.abs(reference_MN[k] - evaluated_MN[m])
-                pairs[m, k] = np.exp(-distance / alpha).mean()
-    both = np.concatenate([pairs, pairs.T], axis=1)
-    count = np.isfinite(both).sum(1)
-    return np.divide(np.nansum(both, 1), count, out=np.full(len(seeds), np.nan), where=count > 0)

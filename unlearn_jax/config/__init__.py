@@ -1,0 +1,77 @@
+"""The configuration: every key with its default, and the checks that run before any work.
+
+A file in `configs/` calls `default_config()` and sets what it changes. `check_config`
+refuses impossible values with a message naming the key, the value and what is allowed.
+The table of the keys is `keys.py`.
+"""
+
+from typing import Any
+
+import ml_collections
+
+from unlearn_jax.config.keys import KEYS, TASKS
+from unlearn_jax.config.label_units import check_units, in_label_units
+from unlearn_jax.config.relations import check_relations
+from unlearn_jax.config.values import check_values, get, require
+from unlearn_jax.errors import ConfigError
+from unlearn_jax.methods import METHODS, find_method
+from unlearn_jax.requests import check_requests
+from unlearn_jax.variants import arm_config, check_arms, make_trials, method_config
+
+__all__ = ["KEYS", "TASKS", "ConfigError", "check_config", "completed", "default_config", "get"]
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """The embedded default: synthetic faces, a narrow ResNet, three seeds, two CPU cores."""
+    tree: dict[str, Any] = {}
+    for name, key in KEYS.items():
+        section, _, last = name.rpartition(".")
+        (tree.setdefault(section, {}) if section else tree)[last] = key.default
+    for name, method in METHODS.items():  # unlearn.METHOD.KEY; each method's file explains its own
+        if method.options:
+            tree["unlearn"][name] = dict(method.options)
+    c = ml_collections.ConfigDict(tree)
+    c.lock()
+    return c
+
+
+def completed(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config as it runs: what is not set follows the range of labels (label_units.py)."""
+    return in_label_units(c, default_config())
+
+
+def check_config(c: ml_collections.ConfigDict) -> None:
+    """Refuse a config that cannot run.
+
+    Args:
+      c: the whole config; what is not set may still be as in `default_config`.
+
+    Raises:
+      InputError: names the key, the value and what is allowed.
+    """
+    c = completed(c)
+    check_values(c)
+    check_relations(c)
+    check_units(c, default_config())
+    check_requests(c)
+    if c.compare.methods:
+        _check_comparison(c)
+    if c.thesis.arms:
+        check_arms(c)
+        for arm in c.thesis.arms:
+            check_config(arm_config(c, arm))
+
+
+def _check_comparison(c: ml_collections.ConfigDict) -> None:
+    found = [find_method(request) for request in c.compare.methods]
+    names = [f.name for f in found]
+    require(c.compare.rates[0] <= c.compare.rates[1], c, "compare.rates", "(weakest, strongest)")
+    require("retrain" not in names, c, "compare.methods", "methods other than 'retrain', which "
+            "every comparison holds them to")
+    require(not any(f.method.scheme for f in found), c, "compare.methods",
+            "methods that unlearn M_O: a training scheme makes other models, at its own cost")
+    require(len(set(names)) == len(names), c, "compare.methods", "different methods")
+    for request in c.compare.methods:
+        check_config(method_config(c, request))
+        for trial in make_trials(c, request):
+            check_config(trial.config)

@@ -1,0 +1,60 @@
+"""What two keys of the config allow only together."""
+
+import ml_collections
+
+from unlearn_jax.config.values import names, require
+from unlearn_jax.methods import find_method
+
+
+def check_relations(c: ml_collections.ConfigDict) -> None:
+    found = find_method(c.unlearn.method)
+    require(found.method.make_step is not None or set(c.unlearn.epochs) == {0}, c,
+            "unlearn.epochs", f"(0,): {found.name} " + (
+                "trains as config.train says" if found.method.scheme
+                else "changes weights once and trains nothing"))
+    require(c.unlearn.from_seed in (-1, *c.seeds), c, "unlearn.from_seed",
+            f"-1, or one of seeds {tuple(c.seeds)}")
+    require(c.train.class_weights == "none" or c.data.task == "classification", c,
+            "train.class_weights", "'none' for data.task='regression'")
+    require(c.train.keep == "best" or not c.train.patience, c, "train.patience",
+            "0 for train.keep='last': stopping early goes by the best epoch")
+    require(abs(sum(c.data.split) - 1) < 1e-6 and min(c.data.split) > 0, c, "data.split",
+            "three positive shares that add up to 1")
+    require(c.data.label_min < c.data.label_max, c, "data.label_min",
+            f"below data.label_max ({c.data.label_max:g})")
+    _check_groups(c)
+    require(len(c.model.head_dropout) == len(c.model.head_widths), c, "model.head_dropout",
+            "one rate for each of model.head_widths")
+    require(all(p < 1 for p in c.model.head_dropout), c, "model.head_dropout", "rates below 1")
+    require(c.unlearn.offset[0] <= c.unlearn.offset[1], c, "unlearn.offset",
+            "(smallest, largest)")
+    require(c.data.quality_brightness[0] < c.data.quality_brightness[1], c,
+            "data.quality_brightness", "(darkest, brightest)")
+    for section in ("train", "unlearn", "eval"):
+        require(c[section].batch_size % c.parallel.batch == 0, c, f"{section}.batch_size",
+                f"a multiple of parallel.batch ({c.parallel.batch})")
+    losses = ("mae", "mse") if c.data.task == "regression" else ("cross_entropy",)
+    require(c.train.loss in losses, c, "train.loss",
+            f"one of {names(losses)} for data.task={c.data.task!r}")
+    require(c.eval.alpha in c.eval.alphas, c, "eval.alpha",
+            f"one of eval.alphas {tuple(c.eval.alphas)}")
+    if c.data.task == "classification":
+        require(max(c.eval.alphas) <= 1, c, "eval.alphas",
+                "values up to 1 for data.task='classification', whose errors are from 0 to 1")
+    elif c.model.output == "sigmoid":
+        low, high = c.model.output_offset, c.model.output_offset + c.model.output_scale
+        require(low <= c.data.label_min and c.data.label_max <= high, c, "model.output_scale",
+                f"what covers the labels from {c.data.label_min:g} to {c.data.label_max:g}: with "
+                f"model.output_offset={low:g} the sigmoid reaches from {low:g} to {high:g}")
+
+
+def _check_groups(c: ml_collections.ConfigDict) -> None:
+    groups = c.data.groups
+    if groups:
+        require(c.data.task == "classification", c, "data.groups",
+                "() for data.task='regression'")
+        require(len(groups) > 1 and all(a < b for a, b in zip(groups, groups[1:])), c,
+                "data.groups", "at least two lower ends, ascending")
+        require(groups[0] == c.data.label_min and groups[-1] <= c.data.label_max, c,
+                "data.groups", f"lower ends from data.label_min ({c.data.label_min:g}) up to at "
+                f"most data.label_max ({c.data.label_max:g})")

@@ -1,0 +1,109 @@
+"""The answer first: each unlearned model's verdict with the three numbers that it weighs."""
+
+import textwrap
+from pathlib import Path
+
+from unlearn_jax.report.render.document import Cell, Table
+from unlearn_jax.report.sections.headline import number
+from unlearn_jax.report.tables.inputs import Run
+from unlearn_jax.report.tables.judgement import (
+    DAMAGED,
+    FORGOTTEN,
+    LEVEL,
+    NOT_FORGOTTEN,
+    OF_AUC,
+    OF_ERROR,
+    OF_THE_GAP,
+    UNDECIDED,
+    Judgement,
+)
+from unlearn_jax.report.tables.names import describe, model_symbol
+from unlearn_jax.report.tables.origins import trace
+from unlearn_jax.report.tables.stats import estimate
+
+MOST_LINES = 12  # of the terminal
+_WIDTH = 100
+_MEANS = (
+    (FORGOTTEN, "no check tells it from M_R, and all intervals are narrow enough to say so"),
+    (NOT_FORGOTTEN, "a check finds a memory of D_f"),
+    (DAMAGED, "it differs from M_R otherwise: further from the data, or less useful"),
+    (UNDECIDED, "the intervals are too wide, or a check is missing"))
+
+
+def table(run: Run, judgements: list[Judgement]) -> Table | None:
+    """One row per forget set and model; None where nothing was unlearned."""
+    if not judgements:
+        return None
+    metrics = [describe(run, name) for name in _numbers(run)]
+    rows = []
+    for j in judgements:
+        cells = []
+        for metric in metrics:
+            for model in (j.model, run.only(j.forget_set, "retrain")):
+                values = run.values(model, j.forget_set, metric.name)
+                cell = number(metric, estimate(values) if len(values) else None)
+                cells.append(trace(run, cell, model, j.forget_set, metric.name,
+                                   100 if metric.percent else 1))
+        rows.append((Cell(j.forget_set), Cell(model_symbol(j.model)), Cell(j.word), *cells,
+                     Cell(_because(j))))
+    return Table(
+        "Verdict: " + "; ".join(f"*{word}*: {meaning}" for word, meaning in _MEANS) + ". "
+        f"Each check compares M_e with M_R seed by seed. It passes where the 90 % interval of the "
+        f"difference is within a margin: {OF_THE_GAP:.0%} of what M_O and M_R differ by (error on "
+        f"D_f), {OF_AUC} (attack, Forgetting), {OF_ERROR:.0%} of M_R's error (test and retain "
+        "set), or M_R's standard deviation over seeds where that is larger. It fails where the "
+        f"difference is not 0 at {LEVEL:.0%}, corrected after Holm for the model's checks. "
+        "verdict.csv has all checks.",
+        (("forget set", "which D_f"), ("M_e", "the unlearned model and its budget"),
+         ("verdict", "the word"),
+         *((f"{m.header}, {of}", f"{m.definition}; of {of}") for m in metrics
+           for of in ("M_e", "M_R")),
+         ("because", "the checks that decided, or how many seeds would")), tuple(rows), key=1)
+
+
+def lines(run: Run, judgements: list[Judgement], store: Path) -> list[str]:
+    """What the terminal says at the end: at most `MOST_LINES` lines.
+
+    Args:
+      run: the work directory.
+      judgements: of all its models.
+      store: where the models are.
+    """
+    where = [f"Report:  {run.workdir / 'report.html'}",
+             f"Results: {run.workdir / 'results.csv'}, verdict.csv     Models: {store}"]
+    room = MOST_LINES - len(where)
+    full = [_model_lines(run, j) for j in judgements]
+    if sum(map(len, full)) > room:
+        full = [found[:1] for found in full]
+    if len(full) > room:
+        left = len(full) - (room - 1)
+        full = [*full[:room - 1], [f"... and {left} more models: verdict.csv"]]
+    found = [line for entry in full for line in entry]
+    return (found or ["Nothing was unlearned."]) + where
+
+
+def _model_lines(run: Run, j: Judgement) -> list[str]:
+    several = f"{j.forget_set}, " if len(run.forget_sets) > 1 else ""
+    said = f"{several}{model_symbol(j.model)}: {j.word}. {_because(j)}"
+    numbers = []
+    for metric in (describe(run, name) for name in _numbers(run)):
+        mine, theirs = (run.values(m, j.forget_set, metric.name)
+                        for m in (j.model, run.only(j.forget_set, "retrain")))
+        if mine.notna().any() and theirs.notna().any():
+            numbers.append(f"{metric.header} {metric.text(mine.mean())} "
+                           f"(M_R {metric.text(theirs.mean())})")
+    return [textwrap.shorten(said, _WIDTH, placeholder=" ..."),
+            *(["    " + "; ".join(numbers)] if numbers else [])]
+
+
+def _because(j: Judgement) -> str:
+    text = f"{j.reason[:1].upper()}{j.reason[1:]}."
+    if j.word == UNDECIDED and j.seeds_needed > j.seeds:
+        text += f" About {j.seeds_needed} seeds would decide, there are {j.seeds}."
+    return text
+
+
+def _numbers(run: Run) -> tuple[str, str, str]:
+    """One metric for each question: error, attack, utility."""
+    kind = "accuracy" if run.classification else "mae"
+    return f"{kind}_forget", "mia_auc", f"{kind}_test"
