@@ -1,6 +1,9 @@
 """Networks of one's own: what the program finds in them, and how it says what is wrong."""
 
 import functools
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -228,3 +231,15 @@ def test_a_module_of_ones_own_may_hold_its_convolution():
     with member_layers():
         jax.eval_shape(lambda: layer.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3))))
     assert used and layer.conv_general_dilated is mine
+
+
+def test_a_check_starts_no_device():
+    code = (f"from unlearn_jax.config import check_config, default_config; c = default_config(); "
+            f"c.model.name = '{FILE}:Cnn'; c.model.frozen = ('norm',); check_config(c); "
+            f"c.model.frozen = (); c.model.name = '{FILE}:Tokens'; "
+            "check_config(c); import jax; jax.config.update('jax_num_cpu_devices', 2); "
+            "print(jax.device_count())")
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=FILE.parent.parent, env=env,
+                          capture_output=True, text=True)
+    assert done.stdout.strip() == "2", done.stderr[-2000:]

@@ -197,19 +197,20 @@ class FlaxModel(Model):
     @property
     def anatomy(self) -> Anatomy:
         """The parts of the network."""
-        return anatomy(self.module.clone(frozen_norms=()), self.image_size)
+        return anatomy(self.module.inner, self.image_size)
 
     def init(self, key: jax.Array) -> Variables:
         """Fresh variables of one member: {'params': tree, 'batch_stats': tree}, float32."""
-        images = jnp.zeros((1, self.image_size, self.image_size, 3), jnp.uint8)
+        images = jnp.zeros((1, self.image_size, self.image_size, 3), jnp.float32)
         keys = dict(zip(("params", "dropout"), jax.random.split(key)))
-        variables = self.module.init(keys, images, train=False)
+        # Without the ends and the members' layers, which hold no variables and ask for a device.
+        variables = self.module.inner.init(keys, images, False)
         return {"params": variables.get("params", {}),
                 "batch_stats": variables.get("batch_stats", {})}
 
     def shapes(self) -> Variables:
         """The tree of `init` as `jax.ShapeDtypeStruct`s; nothing is computed."""
-        return jax.eval_shape(self.init, jax.random.key(0))
+        return jax.eval_shape(lambda: self.init(jax.random.key(0)))
 
     def apply(self, variables: Variables, images_BHWC: jax.Array, *, train: bool,
               key: jax.Array | None = None) -> tuple[jax.Array, Any]:

@@ -74,7 +74,7 @@ def anatomy(module: nn.Module, image_size: int) -> Anatomy:
     """The parts of a network.
 
     Args:
-      module: takes images `[B, H, W, 3]` and `train`.
+      module: takes preprocessed images `[B, H, W, 3]` and `train`.
       image_size: pixels.
     """
     calls: list[_Call] = []
@@ -90,10 +90,10 @@ def anatomy(module: nn.Module, image_size: int) -> Anatomy:
     def trace(images: jax.Array) -> Any:
         with nn.intercept_methods(note):
             return module.init({name: jax.random.key(0) for name in ("params", "dropout")},
-                               images, train=False)
+                               images, False)
 
     shapes = jax.eval_shape(
-        trace, jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.uint8))
+        trace, jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32))
     owned = {path.rpartition("/")[0]
              for path in traverse_util.flatten_dict(shapes["params"], sep="/")}
     paths = [call.path for call in calls]

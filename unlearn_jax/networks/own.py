@@ -104,13 +104,17 @@ def check_traces(module: Network, request: str, image_size: int) -> None:
     wanted = module.num_classes or 1
     images = jax.ShapeDtypeStruct((2, image_size, image_size, 3), jnp.float32)
     inner = jax.eval_shape  # no numbers are computed anywhere below
-    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+
+    # Keys are made where they are traced: a concrete one would start JAX's devices, which a config
+    # is checked before.
+    def keys():
+        return {"params": jax.random.key(0), "dropout": jax.random.key(1)}
 
     def init(x):
-        return module.inner.init(keys, x, False)
+        return module.inner.init(keys(), x, False)
 
     def forward(train, variables, x):
-        return module.inner.apply(variables, x, train, rngs=keys,
+        return module.inner.apply(variables, x, train, rngs=keys(),
                                   mutable=["batch_stats"] if train else False)
 
     variables = _traced(request, "its initialisation", inner, init, images)
