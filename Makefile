@@ -19,7 +19,7 @@ help:
 	@echo "make demo    set up $(VENV) and run configs/ft.py on synthetic faces"
 	@echo "make test    set up $(VENV) and run all tests; PYTEST_ARGS='-k store' runs some"
 	@echo "make quick   the tests without the slow ones, which it names: for the edit loop"
-	@echo "make lint    check the style"
+	@echo "make lint    check the style and the types"
 	@echo "make setup   only set up $(VENV); PYTHON=python3.12 chooses the interpreter"
 	@echo "make clean   remove caches; $(VENV), results and the store stay"
 
@@ -35,6 +35,7 @@ quick: setup
 
 lint: $(INSTALLED_DEV)
 	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m mypy
 
 setup: $(INSTALLED) $(COMPILED)
 
@@ -61,6 +62,6 @@ $(INSTALLED_DEV): requirements-dev.txt $(INSTALLED)
 	@touch $@
 
 clean:
-	rm -rf .pytest_cache .ruff_cache build ./*.egg-info unlearn_jax/native/*.so $(COMPILED)
+	rm -rf .pytest_cache .ruff_cache .mypy_cache build ./*.egg-info unlearn_jax/native/*.so $(COMPILED)
 	find . -path ./$(VENV) -prune -o -name __pycache__ -prune -exec rm -rf {} +
 	@echo "Kept: $(VENV), and runs/ with all results and the store."

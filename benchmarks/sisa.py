@@ -24,9 +24,9 @@ from unlearn_jax.config import check_config
 from unlearn_jax.data.splits import make_splits
 from unlearn_jax.results import Outcome
 from unlearn_jax.stages import prepare, sisa, workdir
-from unlearn_jax.stages.graph import Study, original_stage, retrain_stage
+from unlearn_jax.stages.evaluate import Models
+from unlearn_jax.stages.graph import RunContext, original_stage, retrain_stage
 from unlearn_jax.stages.models import train_missing
-from unlearn_jax.stages.outcomes import Models
 from unlearn_jax.storage import checkpoints
 from unlearn_jax.storage.store import Store
 
@@ -97,7 +97,7 @@ def _single(c: ml_collections.ConfigDict, store: Store, folder: Path, count: int
     return paths
 
 
-def _retrain(study: Study) -> Outcome:
+def _retrain(study: RunContext) -> Outcome:
     """What M_R of all seeds cost; its predictions are not asked for."""
     (forget_set,) = study.splits.forget_sets
     stage = retrain_stage(study, original_stage(study), forget_set)

@@ -1,4 +1,4 @@
-"""Activation values: M_O with the channels perturbed that D_f activates most, then fine-tuned.
+"""Activation values: perturbs the channels of M_O that D_f activates most, then fine-tunes.
 
     python -m unlearn_jax.main --config=configs/activation.py
 
@@ -7,7 +7,7 @@ describes the method and gives no values; at its scale noise has the size of the
 the others: a tenth of the channels, noise of ten times their size (`unlearn.activation.strength`).
 At the default scale 6 epochs as ft follow. With the one walk over the training set that is as many
 images as ft's 8. Of strengths 1, 3, 10 and 30, ten is the largest that keeps the retain set's
-validation error there within 5 % of M_O's; no forget and no test sample was looked at. With fewer
+validation error there within 5 % of M_O's; no forget or test sample was used. With fewer
 epochs less noise is possible: a comparison searches from 1 to 30.
 `--config.unlearn.activation.perturb=reset` re-initialises the channels.
 """

@@ -7,7 +7,7 @@ Published: a proxy of 2 epochs on D_r at rate 0.01, then one epoch over everythi
 1e-3, attention weighed with 50. At the default scale one epoch or three at rate 4e-3, which with
 the proxy are fewer images than ft's 8 epochs. With three epochs the rates 1e-3, 2e-3, 4e-3 and
 8e-3 all keep the retain set's validation error within 5 % of M_O's, the last one barely; no
-forget and no test sample was looked at.
+forget or test sample was used.
 """
 
 import ml_collections

@@ -1,4 +1,4 @@
-"""What the configs of this folder share: the scales after the colon of `--config=FILE:SCALE`."""
+"""The scales that the configs of this folder share: SCALE in `--config=FILE:SCALE`."""
 
 from typing import Any
 

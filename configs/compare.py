@@ -4,9 +4,9 @@
     python -m unlearn_jax.main --config=configs/compare.py:digits         classification
     python -m unlearn_jax.main --config=configs/compare.py:utkface_small --config.data.path=UTKFace
 
-`--config.compare.methods="('ft','rnd','my.py:METHOD')"` compares these alone. The values of a
+`--config.compare.methods="('ft','rnd','my.py:METHOD')"` compares only these. The values of a
 method's own config are in `compare.unlearn.METHOD`, together with every other key that the method
-reads. Such a key follows `unlearn` until it is given for this method, as in
+reads. Such a key has the value in `unlearn` unless it is set for this method, as in
 `--config.compare.unlearn.ft.learning_rate=1e-3`.
 """
 

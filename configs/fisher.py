@@ -1,4 +1,4 @@
-"""Fisher forgetting: M_O with noise on the weights that D_r does not need, then fine-tuned on D_r.
+"""Fisher forgetting: noise on the weights of M_O that D_r does not need, then fine-tuning on D_r.
 
     python -m unlearn_jax.main --config=configs/fisher.py
 
@@ -6,7 +6,7 @@ The scales are those of configs/ft.py, with which it shares M_O and M_R through 
 Published: alpha 1e-6, caps 1e3 and, in the last layer, 1e2. At the default scale alpha is 3e-5,
 then 7 epochs as ft, which with the one walk over the retain set are as many images as ft's 8. Of
 1e-6, 1e-5, 3e-5, 1e-4 and 1e-3 it is the largest that keeps the retain set's validation error
-within 5 % of M_O's; no forget and no test sample was looked at.
+within 5 % of M_O's; no forget or test sample was used.
 """
 
 import ml_collections

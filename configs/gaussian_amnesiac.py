@@ -1,12 +1,12 @@
-"""D_f is learnt anew with labels drawn from those of all training.
+"""M_O learns D_f with labels drawn from the labels of all training samples.
 
     python -m unlearn_jax.main --config=configs/gaussian_amnesiac.py
 
 The scales are those of configs/ft.py, with which it shares M_O and M_R through the store.
 Published: one epoch of Adam, rate 1e-3, batches of 256; the study's scale takes these.
-At the default scale the rate of configs/ft.py and about its images: rates from 5e-4 to 8e-3 all
-kept the retain set's validation error within 5 % of M_O's (configs/compare.py).
-No forget and no test sample was looked at.
+The default scale has the rate of configs/ft.py and about as many images: rates from 5e-4 to 8e-3
+all kept the retain set's validation error within 5 % of M_O's (configs/compare.py).
+No forget or test sample was used.
 """
 
 import ml_collections

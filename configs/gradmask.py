@@ -1,4 +1,4 @@
-"""GradMask: M_O with the channels perturbed on which the loss of D_f depends most, then fine-tuned.
+"""GradMask: perturbs the channels that the loss of D_f depends on most, then fine-tunes.
 
     python -m unlearn_jax.main --config=configs/gradmask.py
 
@@ -7,7 +7,7 @@ describes the method and gives no values; at its scale noise has the size of the
 the others: a tenth of the channels, noise of ten times their size (`unlearn.gradmask.strength`). At
 the default scale 7 epochs as ft follow, which with the one walk over the forget set is about as
 many images as ft's 8. Of strengths 1, 3, 10 and 30, ten is the largest that keeps the retain set's
-validation error there within 5 % of M_O's; no forget and no test sample was looked at. With fewer
+validation error there within 5 % of M_O's; no forget or test sample was used. With fewer
 epochs less noise is possible: a comparison searches from 1 to 30.
 `--config.unlearn.gradmask.perturb=reset` re-initialises the channels.
 """

@@ -7,7 +7,7 @@ Published: 10 epochs of SGD, rate 0.01, batches of 256; the study's scale takes 
 1e-4 is ours; a comparison searches from 2.5e-5 to 1.6e-3.
 At the default scale the budgets and the rate of configs/ft.py: rates from 5e-4 to 8e-3 all kept the
 retain set's validation error within 5 % of M_O's at this alpha (configs/compare.py).
-No forget and no test sample was looked at.
+No forget or test sample was used.
 """
 
 import ml_collections

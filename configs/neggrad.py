@@ -9,7 +9,7 @@ M_O's (configs/compare.py): batch norm's running statistics alone, which follow 
 code, spoil the network (at 1e-5 7.37 years after 5 epochs, M_O's being 5.25). So they stay those of
 M_O here (`unlearn.neggrad.forget_statistics`). Of the rates 5e-6, 2e-5, 5e-5, 7e-5 and 1e-4 for 5
 epochs, 7e-5 is then the highest that keeps within 5 % (5.07 years; at 1e-4 5.72).
-No forget and no test sample was looked at.
+No forget or test sample was used.
 """
 
 import ml_collections

@@ -9,7 +9,7 @@ M_O's (configs/compare.py) while batch norm's running statistics followed D_f as
 So they follow D_r alone here (`unlearn.neggrad_plus.forget_statistics`): with that, the rate of
 configs/ft.py ends at 4.97 years after one epoch and at 4.49 after four, which are about the images
 of ft's eight; M_O has 5.25.
-No forget and no test sample was looked at.
+No forget or test sample was used.
 """
 
 import ml_collections

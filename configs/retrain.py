@@ -1,4 +1,4 @@
-"""The reference alone: M_O, M_R and the retrain ceiling, no other unlearning.
+"""Only the reference: M_O, M_R and the retrain ceiling; no unlearning method.
 
     python -m unlearn_jax.main --config=configs/retrain.py
 """

@@ -1,4 +1,4 @@
-"""SCRUB: a student of M_O disobeys it on the forget set and obeys it on the retain set.
+"""SCRUB: a student moves away from M_O on the forget set and follows it on the retain set.
 
     python -m unlearn_jax.main --config=configs/scrub.py
 
@@ -16,8 +16,8 @@ The scales are those of configs/ft.py, with which it shares M_O and M_R through 
 The study's scale takes the published values. Those of the default scale were chosen on the
 retained validation samples alone, of rates of 2e-3 and 6e-3: 2e-3 is the highest whose error there
 stays within 5 % of M_O's (4.79 years against 5.25; at 6e-3 5.75). Six epochs take no more images
-than ft's eight. With one optimiser state for both kinds of passes, as published, Adam did not come
-back from the climb at 2e-4, 5e-4 and 2e-3 (8.2, 15.8 and 19.2 years).
+than ft's eight. With one optimiser state for both kinds of passes, as published, Adam did not
+recover from the ascent at 2e-4, 5e-4 and 2e-3 (8.2, 15.8 and 19.2 years).
 """
 
 import ml_collections

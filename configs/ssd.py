@@ -1,4 +1,4 @@
-"""Selective synaptic dampening: M_O with the weights shrunk that D_f needs; nothing is trained.
+"""Selective synaptic dampening: shrinks the weights of M_O that D_f needs; trains nothing.
 
     python -m unlearn_jax.main --config=configs/ssd.py
 
@@ -7,9 +7,10 @@ Published: alpha 10, lambda 1 (`unlearn.ssd.dampening`), for small forget sets. 
 tenth of the training set or more, as the forget sets of these scales are, alpha 10 can select no
 weight, and a warning says so. Here alpha is 1 and lambda 0.5. Of alpha 1, 1.2, 1.5 and 2 with
 lambda 1, 0.5, 0.2 and 0 this is the strongest pair tried that keeps the retain set's validation
-error, at the default scale, within 5 % of M_O's; no forget and no test sample was looked at. A few
-samples, as `random:0.02`, want a larger alpha. So a comparison searches the share of the weights
-that is selected (`unlearn.ssd.share`), from 0.1 % to 10 %, and with it lambda, from 1 to 0.25.
+error, at the default scale, within 5 % of M_O's; no forget or test sample was used. A small
+forget set, such as `random:0.02`, needs a larger alpha. So a comparison searches the
+share of the weights that is selected (`unlearn.ssd.share`), from 0.1 % to 10 %, and with it lambda,
+from 1 to 0.25.
 """
 
 import ml_collections

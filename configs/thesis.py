@@ -1,4 +1,4 @@
-"""The reference study, reproduced by one command: its tables 3 to 8, and what became of its claims.
+"""The reference study, reproduced by one command: its tables 3 to 8, and a check of its claims.
 
     python -m unlearn_jax.main --config=configs/thesis.py --config.data.path=UTKFace \\
         --config.model.pretrained=vggface2_resnet50.h5        its own scale: for a GPU
@@ -9,7 +9,7 @@ Three seeds of M_O, of an M_R for each of five forget sets, and of four arms: `f
 D_r; random labels for D_f, `rnd` of a uniform age and `rnd_offset` of 3 to 6 years off, both in
 years; and `rnd_units`, the offsets with the unit error of the published code. On the first forget
 set all have 2, 4, 8 and 16 epochs; on the others `ft` has 8, random labels 2, as in the study.
-After an interruption the same command goes on.
+After an interruption, the same command continues the study.
 """
 
 import ml_collections

@@ -22,12 +22,19 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.networks.conv import convolutions
 from unlearn_jax.stages import workdir
-from unlearn_jax.stages.graph import Stage, Study, original_stage, retrain_stage, unlearn_stages
+from unlearn_jax.stages.evaluate import predictions_key
+from unlearn_jax.stages.graph import (
+    RunContext,
+    Stage,
+    Variant,
+    original_stage,
+    retrain_stage,
+    unlearn_stages,
+)
 from unlearn_jax.stages.models import make_unlearning
-from unlearn_jax.stages.outcomes import predictions_key
 from unlearn_jax.stages.plan import Plan as StudyPlan
 from unlearn_jax.stages.plan import duration
-from unlearn_jax.stages.variants import Part, make_parts, plan_parts
+from unlearn_jax.stages.variants import make_arms, plan_variants
 from unlearn_jax.startup import use_devices
 from unlearn_jax.storage.store import Store
 from unlearn_jax.system import interrupt
@@ -136,28 +143,28 @@ def plan_job(job: Job, store: Store, made: set[tuple[str, str]] | None = None) -
         study = stages.load(first.config, first.config_name, store, run, None)
         original = original_stage(study)
         retrained = [retrain_stage(study, original, f) for f in study.splits.forget_sets]
-        parts: list[Part] = []
+        variants: list[Variant] = []
         for own in job.runs:
-            parts += _parts(dataclasses.replace(study, config=own.config), original, own.name,
-                            {s.key for part in parts for s in part.stages})
+            variants += _variants(dataclasses.replace(study, config=own.config), original,
+                                  own.name, {s.key for v in variants for s in v.stages})
         with convolutions(first.config.parallel.convolution):
-            planned = plan_parts(study, original, retrained, parts)
-    own = [(s, [s.forget_set]) for s in (*retrained, *(s for p in parts for s in p.stages))]
+            planned = plan_variants(study, original, retrained, variants)
+    own = [(s, [s.forget_set]) for s in (*retrained, *(s for v in variants for s in v.stages))]
     for stage, forget_sets in ((original, study.splits.forget_sets), *own):
         made |= {(stage.method, stage.key),
                  *(("predictions", predictions_key(study, stage, f)) for f in forget_sets)}
     return planned
 
 
-def _parts(study: Study, original: Stage, name: str, planned: set[str]) -> list[Part]:
+def _variants(study: RunContext, original: Stage, name: str, planned: set[str]) -> list[Variant]:
     if study.config.thesis.arms:
-        return make_parts(study, original)
+        return make_arms(study, original)
     if not _countable(study.config):
         return []
     # Runs of a sweep may share models, which are trained once.
-    made = tuple(s for f in study.splits.forget_sets for s in unlearn_stages(study, original, f)
-                 if s.key not in planned)
-    return [Part(name, study, make_unlearning(study), made)]
+    made = [s for f in study.splits.forget_sets for s in unlearn_stages(study, original, f)
+            if s.key not in planned]
+    return [Variant(study, made, make_unlearning(study), name)]
 
 
 def _countable(config: ml_collections.ConfigDict) -> bool:

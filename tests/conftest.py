@@ -4,6 +4,7 @@ The slowest files run first, so that no process is left with one of them at the 
 """
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -26,7 +27,8 @@ SLOW = {
     "methods": 160, "stages": 150, "launch_slurm_study": 122, "stages_compare": 108, "conv": 98,
     "stages_arms": 80, "explain_main": 74, "faults": 65, "stages_protocols": 59,
     "launch_distributed": 55, "report": 44, "main": 40, "benchmarks": 37, "processes": 34,
-    "audits": 33, "launch_estimate": 28, "manifest": 27, "launch_slurm": 26,
+    "audits": 33, "score": 60, "score_runs": 45, "score_docs": 12, "export": 28, "export_torch": 30,
+    "launch_estimate": 28, "manifest": 27, "launch_slurm": 26,
     "stages_variants": 26, "norms": 23, "methods_kgltop1": 22, "programs": 22, "engine": 20,
     "norm": 20, "metrics_challenge": 19, "report_study": 18, "configs": 17,
     "methods_blindspot": 17, "metrics_attacks": 17, "methods_neggrad_plus": 16,
@@ -54,12 +56,28 @@ def slurm_cluster(tmp_path_factory):
         yield
 
 
+@pytest.fixture
+def undrawn_figures():
+    """Reports make their figures, but do not draw them."""
+    import undrawn
+
+    with undrawn.figures():
+        yield
+
+
 @pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
 def pytest_collection_modifyitems(items):
     for item in items:
         if _seconds(item):
             item.add_marker(pytest.mark.slow)
     items.sort(key=_seconds, reverse=True)  # stable: within a file, as it is written
+
+
+def pytest_collection_finish():
+    """Tracing makes much garbage: collections are rarer, and leave out what was imported."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def _seconds(item):

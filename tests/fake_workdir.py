@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from unlearn_jax.report.render import markdown
+from unlearn_jax.report.render.document import Document, Figure
 from unlearn_jax.report.sections.page import build
 from unlearn_jax.report.tables.inputs import read_run
 
@@ -296,6 +297,16 @@ def change_json(path: Path, change) -> None:
     write_json(path, value)
 
 
+def figures_of(document: Document) -> list[str]:
+    """The files of a report's figures, in its order."""
+    def of(sections):
+        for s in sections:
+            yield from (block.file for block in s.blocks if isinstance(block, Figure))
+            yield from of(s.sections)
+
+    return list(of(document.sections))
+
+
 def text_report(workdir: Path) -> str:
     """The report in Markdown, without pictures."""
-    return markdown.render(build(read_run(workdir), []))
+    return markdown.render(build(read_run(workdir)))

@@ -19,7 +19,7 @@ from unlearn_jax.data.resident import RowIndex
 from unlearn_jax.data.splits import ForgetSet, Rows, Splits
 from unlearn_jax.engine import run as engine
 from unlearn_jax.stages import sisa
-from unlearn_jax.stages.graph import Study, original_stage
+from unlearn_jax.stages.graph import RunContext, original_stage
 from unlearn_jax.storage.store import Store
 from unlearn_jax.train import make_loss
 
@@ -59,7 +59,7 @@ def forget(name, rows) -> ForgetSet:
     return ForgetSet(name, name, np.sort(np.array(rows, np.int32)), VALIDATION[:1])
 
 
-def make_study(store, *forget_sets, **changes) -> Study:
+def make_study(store, *forget_sets, **changes) -> RunContext:
     """The study; `changes` are keys of the config, such as `train__epochs`."""
     config = default_config()
     defaults = dict(seeds=SEEDS, train__epochs=3, train__batch_size=8, train__optimizer="sgd",
@@ -71,11 +71,11 @@ def make_study(store, *forget_sets, **changes) -> Study:
     dataset = types.SimpleNamespace(fingerprint="f" * 32, num_classes=0,
                                     ids=np.array([f"id-{i}" for i in range(80)]))
     splits = Splits(TRAIN, VALIDATION, TEST, ROWS, forget_sets)
-    return Study(config, "sisa", Store(store), Log(), dataset, splits, DATA, INDEX, MODEL,
-                 make_loss("mse", 10.0), None)
+    return RunContext(config, "sisa", Store(store), Log(), dataset, splits, DATA, INDEX, MODEL,
+                      make_loss("mse", 10.0), None)
 
 
-def make_sisa(study: Study) -> sisa.Sisa:
+def make_sisa(study: RunContext) -> sisa.Sisa:
     """SISA for it, planned and not trained."""
     return sisa.make_scheme(study, original_stage(study), study.config.unlearn.sisa)
 

@@ -1,5 +1,6 @@
 """The command on a real, tiny run: real checkpoints in a real store."""
 
+import contextlib
 import csv
 import errno
 import json
@@ -12,11 +13,13 @@ import ml_collections
 import numpy as np
 import pytest
 import tiny_population as tiny
+import undrawn
 
 from unlearn_jax import stages, startup
 from unlearn_jax.attribution.likeness import unit_maps
 from unlearn_jax.config import check_config, default_config
 from unlearn_jax.explain import __main__ as command
+from unlearn_jax.report.output import Output
 from unlearn_jax.report.sections import layers
 from unlearn_jax.report.tables.inputs import read_run
 from unlearn_jax.storage.store import Store
@@ -39,12 +42,12 @@ def config(**evaluated):
     return c
 
 
-def run_study(c, base, name, folder="run"):
+def run_study(c, base, name, folder="run", drawn=False):
     """The work directory of a finished run."""
     check_config(c)
     store = Store(base / "store")
     store.create()
-    with tiny.quick:
+    with tiny.quick, contextlib.nullcontext() if drawn else undrawn.figures():
         stages.run_study(c, name, base / folder, store, "python -m unlearn_jax.main")
     return base / folder
 
@@ -52,7 +55,7 @@ def run_study(c, base, name, folder="run"):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The work directory of a run with explanations."""
-    return run_study(config(), tmp_path_factory.mktemp("explain"), "ft")
+    return run_study(config(), tmp_path_factory.mktemp("explain"), "ft", drawn=True)
 
 
 ARMS = {"ft": dict(method="ft"), "rnd": dict(method="rnd", labels="uniform"),
@@ -79,7 +82,7 @@ def run(monkeypatch, capsys):
     monkeypatch.setattr(startup, "set_up", lambda config, store: None)
 
     def call(*args):
-        with tiny.quick:
+        with tiny.quick, undrawn.figures():
             status = command.main([str(a) for a in args])
         written = capsys.readouterr()
         return status, written.out, written.err
@@ -192,7 +195,7 @@ def test_arms_of_one_method_are_apart(arms):
     named = {(r["method"], r["forget_set"]): r["stage"] for r in table(arms / "results.csv")}
     for r in table(arms / "explain.csv"):
         assert r["stage"] == named[r["method"], r["forget_set"]]
-    section = layers.section(read_run(arms), "20-28", ())
+    section = layers.section(read_run(arms), "20-28", Output())
     assert len({row[0].text for row in section.blocks[0].rows}) == 2 + len(ARMS)
 
 

@@ -11,13 +11,20 @@ import pytest
 from benchmarks import faults
 
 ROOT = Path(__file__).parents[1]
+UNDRAWN = """
+import runpy, sys
+sys.path.append("tests")
+import undrawn
+with undrawn.figures():
+    runpy.run_module("benchmarks.faults", run_name="__main__", alter_sys=True)
+"""
 
 
 @pytest.mark.slow
 def test_kills_and_changed_bytes_end_with_the_same_bits_or_a_refusal():
     env = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.faults", "--of=ft,report", "--kills=4", "--changes=8",
+        [sys.executable, "-c", UNDRAWN, "--of=ft,report", "--kills=4", "--changes=8",
          "--seconds=30"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     last = done.stdout.splitlines()[-1]

@@ -86,9 +86,9 @@ def test_no_thread_outlives_its_batches():
 
 def test_a_call_takes_no_more_images_than_hide_it(monkeypatch):
     monkeypatch.setattr(feed_module, "_CALL_BYTES", 5 * 8 * 12)  # images of 12 bytes
-    assert Feed(layout(), streamed()).most_batches(8) == 5
-    assert Feed(layout(), streamed()).most_batches(1000) == 1
-    assert Feed(layout(), resident()).most_batches(1000) == np.inf
+    assert Feed(layout(), streamed()).most_batches(8, 9) == 5
+    assert Feed(layout(), streamed()).most_batches(1000, 9) == 1
+    assert Feed(layout(), resident()).most_batches(1000, 9) == 9
 
 
 def test_a_queue_waits_for_all_but_the_last_calls():

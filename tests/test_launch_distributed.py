@@ -12,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_stages import ENV, ROOT, TINY, command
+import undrawn
+import warm
+from test_stages import ROOT, TINY, command
 from two_hosts import ADDRESSES, NAMES, name_hosts, on_host, two_hosts
 
 from launch import distributed
 from launch.distributed import divide_gpus, free_port
 
+ENV = {**warm.ENV, "PYTHONPATH": undrawn.PATH}
 FLAGS = ["--config=configs/retrain.py", *TINY]
 
 

@@ -80,7 +80,7 @@ def test_the_devices_and_the_convolutions_are_those_of_a_run(tmp_path, monkeypat
     seen = []
     monkeypatch.setattr(estimate, "use_devices", lambda c: (seen.append(c.parallel.cpu_devices),
                                                             interrupt.listen()))
-    monkeypatch.setattr(estimate, "plan_parts", lambda *_: seen.append(_setting.get()))
+    monkeypatch.setattr(estimate, "plan_variants", lambda *_: seen.append(_setting.get()))
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     plan = sweep(tmp_path, [{"train.momentum": 0.8}], more=(
         "--config.parallel.cpu_devices=3", "--config.parallel.convolution=loop"))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import undrawn
 from real_slurm import ROOT, ask, start_again, until
 from test_stages import TINY, table
 
@@ -65,6 +66,13 @@ def resumed(base):
     (record,) = base.glob("sweep/runs/*/run.json")
     stages = json.loads(record.read_text())["stages"]
     return {s["stage"] for s in stages if s["status"] == "resumed"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undrawn_processes():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", undrawn.PATH)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,15 @@ def test_names_of_the_engine():
         _ = engine.no_such_name
 
 
+def test_a_record_of_the_stages_has_a_new_name():
+    graph = importlib.import_module("unlearn_jax.stages.graph")
+    with pytest.warns(DeprecationWarning, match="graph.RunContext"):
+        found = graph.Study
+    assert found is graph.RunContext
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = graph.no_such_name
+
+
 def test_a_module_of_the_engine_is_imported_alone():
     code = ("import sys; from unlearn_jax.engine import flops; "
             "sys.exit('unlearn_jax.engine.run' in sys.modules)")

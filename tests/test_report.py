@@ -21,7 +21,7 @@ from fake_workdir import (
 
 from unlearn_jax.report import ReportError, write_report
 from unlearn_jax.report.__main__ import main
-from unlearn_jax.report.figures import results
+from unlearn_jax.report.figures import style
 from unlearn_jax.report.render import html, markdown, picture
 from unlearn_jax.report.render.document import Cell, Table
 from unlearn_jax.report.sections.page import build
@@ -229,7 +229,7 @@ def test_every_model_may_fail(tmp_path, coarse):
 
 
 def test_many_forget_sets_say_which_are_drawn(tmp_path, coarse, monkeypatch):
-    monkeypatch.setattr(results, "MOST_SETS", 1)
+    monkeypatch.setattr(style, "MOST_SETS", 1)
     monkeypatch.setattr("unlearn_jax.report.sections.page.MOST_SETS", 1)
     path = write_workdir(tmp_path, samples=12, sets=("20-28", "28-36"))
     write_report(path)
@@ -339,7 +339,7 @@ def test_stages_data_and_command(regression):
     assert "\nseeds = [0, 1, 2]\n" in text and "\ndata.source = \"synthetic\"\n" in text
 
 
-def test_audits_stand_in_tables_of_their_own(tmp_path):
+def test_audits_stand_in_tables_of_their_own(tmp_path, undrawn_figures):
     workdir = write_workdir(tmp_path)
     with (workdir / "results.csv").open("a", newline="") as file:
         for seed in (0, 1, 2):
@@ -374,11 +374,11 @@ def test_a_loss_that_does_not_come_down_is_no_failure_and_has_no_mean(tmp_path):
     assert "No member failed" in text and "failed in training" not in text
     summary = summarise(read_run(workdir).results).set_index("metric")
     assert summary.loc["relearn_epochs"].query("method == 'retrain'")["mean"].tolist() == [np.inf]
-    page = html.render(build(read_run(workdir), []), workdir)
+    page = html.render(build(read_run(workdir)), workdir)
     assert 'data-sort="Infinity"' in page and 'data-sort="inf"' not in page
 
 
-def test_flops_that_nobody_counted_are_no_failure(tmp_path, coarse):
+def test_flops_that_nobody_counted_are_no_failure(tmp_path, undrawn_figures):
     path = write_workdir(tmp_path / "run")
     rows = pd.read_csv(path / "results.csv", dtype=str, keep_default_na=False)
     rows.loc[rows.metric.str.startswith("flops"), "value"] = "nan"
@@ -388,7 +388,7 @@ def test_flops_that_nobody_counted_are_no_failure(tmp_path, coarse):
     assert "failed in training" not in (path / "report.md").read_text()
 
 
-def test_the_report_of_an_unfinished_run_says_so(tmp_path, capsys):
+def test_the_report_of_an_unfinished_run_says_so(tmp_path, undrawn_figures, capsys):
     workdir = write_workdir(tmp_path / "w")
     assert main([str(workdir)]) == 0 and "not finished" not in capsys.readouterr().err
     change_json(workdir / "run.json", lambda run: run.update(finished=False))

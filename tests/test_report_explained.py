@@ -18,5 +18,5 @@ def test_means_over_pairs_of_seeds_have_the_jackknifes_interval(tmp_path, pair, 
         ("ft", "20-28", 2, seed, "forget", "ig", "rank_correlation", *pair, value, 4)
         for seed, value in enumerate(VALUES)])
     run = read_run(path)
-    table = explained._likeness(run, explained.read(run, "20-28"))
+    table = explained._likeness(run, "20-28", explained.read(run, "20-28"))
     assert table.rows[0][-1].note == f"± {expected.half:.2f} (3)"

@@ -4,14 +4,16 @@ import re
 
 import numpy as np
 import pytest
-from fake_workdir import change_json, write_workdir
+from fake_workdir import change_json, figures_of, write_workdir
 from PIL import Image
 
 from unlearn_jax.report import ReportError
-from unlearn_jax.report.figures import reference, samples
-from unlearn_jax.report.figures.results import draw_all, histograms
+from unlearn_jax.report.figures import classes, reference, samples
+from unlearn_jax.report.figures.results import histograms
 from unlearn_jax.report.figures.style import bars, look
+from unlearn_jax.report.output import Output
 from unlearn_jax.report.render import hover
+from unlearn_jax.report.sections.page import build
 from unlearn_jax.report.tables.inputs import ModelKey, read_run
 from unlearn_jax.report.tables.predictions import Prediction
 from unlearn_jax.report.tables.stats import estimate
@@ -25,7 +27,7 @@ COMMON = {"training", "forgetting", "plane", "balance", "sample-errors", "sorted
 ])
 def test_figures(tmp_path, task, forget_set, kinds):
     path = write_workdir(tmp_path, task=task, sets=(forget_set,), budgets=(2, 4), samples=300)
-    drawn = [figure.file for _, figure in draw_all(read_run(path))]
+    drawn = figures_of(build(read_run(path), Output(path)))
     assert set(drawn) == {f"{k}-{forget_set}.png" for k in kinds} | {"labels-by-step.png"}
     assert {p.name for p in path.glob("figures/*")} == set(drawn)
     for name in drawn:
@@ -39,7 +41,7 @@ def test_figures(tmp_path, task, forget_set, kinds):
 def test_the_palette_survives_in_the_files(tmp_path):
     path = write_workdir(tmp_path, samples=50)
     run = read_run(path)
-    list(draw_all(run))
+    build(run, Output(path))
     image = np.asarray(Image.open(path / "figures" / "error-by-label-20-28.png").convert("RGB"))
     for model in run.models("20-28")[1:]:
         color = np.array(look(run, model).color) * 255
@@ -86,14 +88,14 @@ def test_classes_have_their_names_in_pictures(tmp_path):
     change_json(path / "data.json", name)
     run = read_run(path)
     shown = ["cat", "dog", "horse", "automobile on a…", "ship"]
-    for made in (samples.accuracy_by_class, samples.confusion,
+    for made in (classes.accuracy_by_class, classes.confusion,
                  samples.balance):
         figure, *_ = made(run, "class-3")
         figure.canvas.draw()
         assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == shown
         points = [p for s in hover.panels(figure)[0].series for p in s.points]
         assert {p.x for p in points} == set(shown)
-    assert [t.get_text() for t in samples.confusion(run, "class-3")[0]
+    assert [t.get_text() for t in classes.confusion(run, "class-3")[0]
             .axes[0].get_yticklabels()] == shown
     at, heights, _ = bars(run, run.data["histograms"]["train"])
     assert at.tolist() == [0, 2, 3, 4] and len(heights) == 4  # where the forget set is drawn
@@ -136,7 +138,7 @@ def test_sample_arithmetic_by_hand():
     logits = np.log(np.array([[[0.2, 0.8], [0.6, 0.4]]]))
     p = Prediction(logits, np.array([1, 1]), ids, np.array([0]))
     np.testing.assert_allclose(p.errors, [[0.2, 0.6]])
-    np.testing.assert_array_equal(samples.confusions(p), [[[np.nan] * 2, [0.5, 0.5]]])
+    np.testing.assert_array_equal(classes.confusions(p), [[[np.nan] * 2, [0.5, 0.5]]])
     edges = samples.bin_edges(np.array([20.0, 60.0]))
     assert (edges[0], edges[1]) == (19.5, 21.5) and edges[-1] > 60
     labels, values = np.array([20, 21, 22, 60.0]), np.array([1, 3, 5, 7.0])
@@ -145,11 +147,11 @@ def test_sample_arithmetic_by_hand():
 
 
 def test_bars_reach_from_the_smallest_to_the_largest_and_never_backwards():
-    found = samples.reach(np.array([[1.0, 5.0], [2.0, 5.0], [6.0, 5.0]]))
+    found = classes.reach(np.array([[1.0, 5.0], [2.0, 5.0], [6.0, 5.0]]))
     np.testing.assert_allclose(found, [[2, 0], [3, 0]])
     equal = np.full((3, 1), 100 / 9)
     assert equal.mean(axis=0) < equal.min()  # which matplotlib refuses to draw
-    assert samples.reach(equal).min() == 0
+    assert classes.reach(equal).min() == 0
 
 
 def test_the_drawn_samples_do_not_depend_on_their_order():

@@ -5,7 +5,7 @@ import pytest
 from fake_workdir import write_csv, write_workdir
 
 from unlearn_jax.report import ReportError
-from unlearn_jax.report.figures.results import draw_all
+from unlearn_jax.report.output import Output
 from unlearn_jax.report.render import markdown
 from unlearn_jax.report.sections.layers import section
 from unlearn_jax.report.sections.page import build
@@ -31,7 +31,7 @@ def write(workdir, failed=()):
 
 
 def cells(workdir):
-    found = section(read_run(workdir), "20-28", ())
+    found = section(read_run(workdir), "20-28", Output())
     return {row[0].text: [c.text for c in row[2:]] for row in found.blocks[0].rows}
 
 
@@ -45,7 +45,7 @@ def test_distances_of_whole_models_by_hand(workdir):
 
 def test_the_original_was_given_no_epochs(workdir):
     write(workdir)
-    found = section(read_run(workdir), "20-28", ())
+    found = section(read_run(workdir), "20-28", Output())
     assert [row[1].text for row in found.blocks[0].rows] == ["–", "12", "2"]
 
 
@@ -54,7 +54,7 @@ def test_the_interval_between_independent_models_is_the_jackknifes(tmp_path):
     far = (30, 31, 32)
     write_csv(workdir / "layers.csv", COLUMNS, [
         (m, "20-28", e, s, "head", 5, 5, 100, far[s]) for m, e in MODELS for s in (0, 1, 2)])
-    found = section(read_run(workdir), "20-28", ())
+    found = section(read_run(workdir), "20-28", Output())
     e = estimate_pairs([0.30, 0.31, 0.32])
     assert found.blocks[0].rows[0][-1].note == f"± {100 * e.half:.1f} (3)" != "± 2.5 (3)"
 
@@ -62,19 +62,18 @@ def test_the_interval_between_independent_models_is_the_jackknifes(tmp_path):
 def test_a_failed_member_does_not_count(workdir):
     write(workdir, failed={("ft", 1)})
     run = read_run(workdir)
-    row = section(run, "20-28", ()).blocks[0].rows[-1]
+    row = section(run, "20-28", Output()).blocks[0].rows[-1]
     assert (row[2].text, row[2].note) == ("50.0", "(n=1, no interval)")
 
 
 def test_it_stands_in_the_report_with_its_picture(workdir):
     run = read_run(workdir)
-    assert "Distances of weights" not in markdown.render(build(run, []))
+    assert "Distances of weights" not in markdown.render(build(run))
     write(workdir)
-    drawn = list(draw_all(run))
-    text = markdown.render(build(run, drawn))
-    assert "Distances of weights" in text and text.count("figures/layers-20-28.png") == 1
+    assert "Distances of weights" in markdown.render(build(run))
+    _, figure = section(run, "20-28", Output(workdir)).blocks
+    assert figure.file == "layers-20-28.png"
     assert (workdir / "figures" / "layers-20-28.png").stat().st_size > 0
-    [figure] = [f for _, f in drawn if f.file == "layers-20-28.png"]
     upper, lower = figure.plot.panels
     points = {s.name: [(p.x, p.y) for p in s.points] for s in lower.series}
     # norms of M_R are twice the distance, and in the second seed both are twice as large
@@ -87,10 +86,10 @@ def test_two_rows_of_one_layer_are_refused(workdir):
     write_csv(workdir / "layers.csv", COLUMNS, [row, row[:4] + ("b",) + row[5:], row])
     with pytest.raises(ReportError, match="layers.csv, line 4: a second row for method=ft, "
                                           "forget_set=20-28, epochs=2, seed=0, layer=a"):
-        section(read_run(workdir), "20-28", ())
+        section(read_run(workdir), "20-28", Output())
 
 
 def test_a_malformed_file_is_refused(workdir):
     write_csv(workdir / "layers.csv", COLUMNS, [("ft", "20-28", 2, 0, "a", "x", 1, 1, 1)])
     with pytest.raises(ReportError, match="line 2: the column 'to_original' holds 'x'"):
-        section(read_run(workdir), "20-28", ())
+        section(read_run(workdir), "20-28", Output())

@@ -11,6 +11,7 @@ from fake_workdir import change_json, write_comparison
 from unlearn_jax.report import ReportError, write_report
 from unlearn_jax.report.render import html, latex, markdown, picture
 from unlearn_jax.report.render.document import Code, Text
+from unlearn_jax.report.sections import leaderboard_latex
 from unlearn_jax.report.sections.page import build
 from unlearn_jax.report.tables import leaderboard
 from unlearn_jax.report.tables.inputs import read_run
@@ -86,7 +87,7 @@ def test_ranks_in_every_block(run):
 
 
 def outcome(path):
-    [text] = [block.text for block in build(read_run(path), []).sections[0].blocks
+    [text] = [block.text for block in build(read_run(path)).sections[0].blocks
               if isinstance(block, Text) and block.strong]
     return text
 
@@ -114,7 +115,7 @@ def test_it_opens_with_the_gaps_and_with_who_lies_below_the_original(tmp_path):
     said = outcome(path)
     assert said.startswith("On no forget set (20-28, random-0.02) is it established that M_R errs")
     assert said.endswith("no method lies below M_O, untouched.")
-    text = markdown.render(build(read_run(path), []))
+    text = markdown.render(build(read_run(path)))
     assert "| – | M_O, untouched | – |" in text and "floor" not in text
 
 
@@ -208,7 +209,7 @@ def test_a_row_is_repeated_with_the_store_of_the_comparison(tmp_path, flags, add
     command = f"python -m unlearn_jax.main --config=configs/ft.py --config.x=1{added}"
     rows = leaderboard.table(run, leaderboard.boards(run)).set_index("method")
     assert rows.command["ft"] == command
-    codes = [b.text for s in build(run, []).sections[0].sections for b in s.blocks
+    codes = [b.text for s in build(run).sections[0].sections for b in s.blocks
              if isinstance(b, Code)]
     assert command in codes[0].splitlines()
 
@@ -218,14 +219,14 @@ def test_without_ft_nothing_is_tested(tmp_path):
     run = read_run(path)
     (board,) = leaderboard.boards(run)
     assert all(np.isnan(r.p) for r in board.rows)
-    text = markdown.render(build(run, []))
+    text = markdown.render(build(run))
     assert "Nothing is tested, as ft is not among the methods" in text
     # one seed has no ceiling
     assert board.rows[0].values["forgetting@15"].n == 0
 
 
 def test_every_column_of_numbers_can_be_sorted(run):
-    page = html.render(build(run, []), run.workdir)
+    page = html.render(build(run), run.workdir)
     keys = re.findall('data-sort="([^"]*)"', page)
     assert len(keys) > 100 and "1.0" in keys
     assert not [key for key in keys if not re.fullmatch(
@@ -237,16 +238,16 @@ def test_classes(tmp_path):
     run = read_run(path)
     (board,) = leaderboard.boards(run)
     assert {"accuracy_test", "accuracy_forget"} <= board.rows[0].values.keys()
-    text = markdown.render(build(run, []))
+    text = markdown.render(build(run))
     assert ("whose accuracy on half of the validation samples of D_r, averaged over seeds, "
             "falls by") in text
-    assert r"accuracy test (\%)" in latex.render(run, (board,))
+    assert r"accuracy test (\%)" in leaderboard_latex.render(run, (board,))
 
 
 def test_a_run_without_trials_has_no_leaderboard(tmp_path):
     path = write_comparison(tmp_path, samples=12)
     (path / "trials.csv").unlink()
-    assert "Leaderboard" not in markdown.render(build(read_run(path), []))
+    assert "Leaderboard" not in markdown.render(build(read_run(path)))
 
 
 @pytest.mark.parametrize("pattern, new, message", [
@@ -284,7 +285,7 @@ def test_latex_escapes(text, escaped):
 
 
 def test_latex_table(run):
-    text = latex.render(run, leaderboard.boards(run))
+    text = leaderboard_latex.render(run, leaderboard.boards(run))
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
     for table in text.split(r"\begin{table}")[1:]:
         head, *lines = [line for line in table.splitlines() if line.endswith(r" \\")]

@@ -111,7 +111,7 @@ def test_the_command_merges_names_its_sources_and_reports(runs, tmp_path, capsys
     assert main([str(p) for p in runs]) == 1 and "--out=DIR" in capsys.readouterr().err
 
 
-def test_a_merger_that_was_killed_is_made_again(runs, tmp_path, monkeypatch):
+def test_a_merger_that_was_killed_is_made_again(runs, tmp_path, undrawn_figures, monkeypatch):
     out, sources = tmp_path / "out", [MergedRun(p) for p in runs]
 
     def killed(*_):
@@ -289,7 +289,7 @@ def test_the_report_has_the_whole_command_and_the_keys_that_differ(runs, tmp_pat
     change(runs[1], "run.json", config={**config, "train": {**config["train"], "epochs": 13}})
     out = tmp_path / "a and b"
     merge_runs([MergedRun(runs[0]), MergedRun(runs[1], "more")], out)
-    report = markdown.render(build(read_run(out), []))
+    report = markdown.render(build(read_run(out)))
     assert f"python -m unlearn_jax.report {runs[0]} {runs[1]}=more '--out={out}'" in report
     rows = [line for line in report.splitlines() if line.startswith("| train.epochs |")]
     assert len(rows) == 2 and "12" in rows[0] and "13" in rows[1] and "more" in rows[1]
@@ -297,11 +297,11 @@ def test_the_report_has_the_whole_command_and_the_keys_that_differ(runs, tmp_pat
 
 
 def test_models_of_different_seeds_are_told_apart(runs):
-    report = markdown.render(build(read_run(runs[1]), []))
+    report = markdown.render(build(read_run(runs[1])))
     assert "trained with 3 seeds (0, 1, 2)" in report and "different seeds" not in report
     rows = table(runs[1])
     rows[(rows.method != "rnd") | (rows.seed != "2")].to_csv(runs[1] / "results.csv", index=False)
-    report = markdown.render(build(read_run(runs[1]), []))
+    report = markdown.render(build(read_run(runs[1])))
     assert "3 seeds (0" not in report and "trained with different seeds (see Warnings)" in report
     assert "means over different seeds (M_O, M_R, M_FT, 2 epochs: 0, 1, 2; M_RND, 2 epochs: 0, 1)" \
         in report.replace("\\_", "_")
@@ -310,7 +310,7 @@ def test_models_of_different_seeds_are_told_apart(runs):
 def test_the_report_says_where_files_of_ones_own_are(runs):
     config = json.loads((runs[0] / "run.json").read_text())["config"]
     change(runs[0], "run.json", config={**config, "data": {"path": "/my/faces"}})
-    report = markdown.render(build(read_run(runs[0]), []))
+    report = markdown.render(build(read_run(runs[0])))
     assert report.count("(/my/faces)") == 2
 
 

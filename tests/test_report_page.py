@@ -225,7 +225,7 @@ def test_a_phone_scrolls_tables_and_pictures_but_not_the_page(page, width):
 
 def test_the_name_of_a_row_stays_when_a_table_is_scrolled(browser, tmp_path):
     path = write_comparison(tmp_path, samples=12)
-    (path / "report.html").write_text(html.render(build(read_run(path), []), path))
+    (path / "report.html").write_text(html.render(build(read_run(path)), path))
     look(browser, path / "report.html", width=400, height=800, touch=True)
     left, widths = browser.execute_script(
         "const t = [...document.querySelectorAll('table')].find(t => "

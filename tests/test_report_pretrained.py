@@ -4,6 +4,7 @@ import pytest
 from fake_workdir import change_json, text_report, write_csv, write_thesis, write_workdir
 from test_report_layers import COLUMNS, MODELS
 
+from unlearn_jax.report.output import Output
 from unlearn_jax.report.sections.layers import section
 from unlearn_jax.report.sections.verdict import on_start
 from unlearn_jax.report.tables.inputs import read_run
@@ -34,7 +35,7 @@ def test_definitions_across_seeds_say_what_they_have_in_common(tmp_path, merged)
         (m, "20-28", e, s, "head", 5, 5, 100, 30) for m, e in MODELS for s in (0, 1, 2)])
 
     def said(run):
-        distances = section(run, "20-28", ()).blocks[0].columns[-1][1]
+        distances = section(run, "20-28", Output()).blocks[0].columns[-1][1]
         return [*(describe(run, f"{name}@15").definition
                   for name in ("ceiling", "forgetting_across")), distances]
 
@@ -57,7 +58,7 @@ def test_no_seed_alone_began_with_pretrained_weights(tmp_path):
                                                 if s["stage"] == "ft"])
     run = read_run(path)
     ft = run.only("20-28", "ft")
-    assert "that seed's alone began with its weights" in on_start(run, ft)
+    assert "only the M_R of that seed started from the weights" in on_start(run, ft)
     assert "alone began" not in on_start(began(path), ft)
 
 

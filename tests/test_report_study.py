@@ -10,6 +10,7 @@ from fake_workdir import write_thesis, write_workdir
 from scipy.stats import t
 
 from unlearn_jax.metrics.errors import forgetting
+from unlearn_jax.report.output import Output
 from unlearn_jax.report.render import markdown
 from unlearn_jax.report.tables.inputs import ModelKey, read_run
 from unlearn_jax.report.thesis import findings, section, tables
@@ -60,7 +61,7 @@ def test_printed_numbers_as_the_study_has_them():
 
 def test_what_is_averaged_is_the_seeds_of_the_run(tmp_path):
     run = read_run(write_thesis(tmp_path, samples=5, seeds=(0, 1)))
-    [mean] = [s for s in section.section(run).sections if "mean prediction" in s.title]
+    [mean] = [s for s in section.section(run, Output()).sections if "mean prediction" in s.title]
     text, *made = mean.blocks
     assert "those of all seeds (2)" in text.text and "three M_R" not in text.text
     assert len(made) == 6 and not any("three" in table.caption for table in made)
@@ -102,8 +103,14 @@ def test_every_number_of_the_tables_leads_to_its_stage(run):
                 assert cell.text == "–" or (cell.link in stages and cell.tip), cell
 
 
-def test_files_of_the_tables(run, workdir):
-    section.write_tables(run)
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Sections write their files and draw nothing."""
+    monkeypatch.setattr(Output, "draw", lambda *_, **__: ())
+
+
+def test_files_of_the_tables(run, workdir, no_pictures):
+    section.section(run, Output(run.workdir))
     with open(workdir / "tables" / "table6.csv", newline="") as file:
         rows = {(r["method"], r["epochs"], r["metric"]): r for r in csv.DictReader(file)}
     assert rows["ft", "16", "forgetting@15"]["printed"] == "0.79"
@@ -149,9 +156,9 @@ def test_what_was_not_run_is_not_measured(tmp_path):
     markdown.render(study_document(run))
 
 
-def test_a_study_without_the_first_set_is_reported(tmp_path):
+def test_a_study_without_the_first_set_is_reported(tmp_path, no_pictures):
     run = read_run(write_thesis(tmp_path / "w", sets=("28-36",), samples=20, budgets=(2, 8)))
-    section.write_tables(run)
+    section.section(run, Output(run.workdir))
     text = markdown.render(study_document(run))
     assert text.count(f"the run has no forget set {FIRST}") == 2 and "28-36" in text
 
@@ -159,7 +166,7 @@ def test_a_study_without_the_first_set_is_reported(tmp_path):
 def study_document(run):
     from unlearn_jax.report.render.document import Document
 
-    return Document("x", (), (section.section(run),))
+    return Document("x", (), (section.section(run, Output()),))
 
 
 def test_the_studys_own_numbers_satisfy_most_of_its_claims(run):
@@ -240,7 +247,7 @@ def test_conclusions_follow_from_the_verdicts(workdir, tmp_path):
         (a, FIRST, e, "F@15"): low for a in ("rnd", "rnd_offset") for e in (2, 4, 8, 16)})
     good = changed(workdir, tmp_path / "good", values | {
         (a, FIRST, e, "F@15"): high for a in ("rnd", "rnd_offset") for e in (2, 4, 8, 16)})
-    for run, status, words in ((bad, HOLDS, "does not hang on the units"),
+    for run, status, words in ((bad, HOLDS, "does not depend on the units"),
                                (good, FAILS, "is about its units, and not about random labels")):
         found = verdicts(run)
         assert status_of(found, "rnd-f-below-original", "rnd_units") == HOLDS

@@ -9,12 +9,12 @@ from PIL import Image
 
 from unlearn_jax import models
 from unlearn_jax.report.figures import reference as reference_figures
-from unlearn_jax.report.figures import results
+from unlearn_jax.report.output import Output
 from unlearn_jax.report.render import markdown, picture
 from unlearn_jax.report.sections.page import build
 from unlearn_jax.report.tables.inputs import ModelKey, read_run
 from unlearn_jax.report.thesis import figures as study_figures
-from unlearn_jax.report.thesis import network
+from unlearn_jax.report.thesis import network, section
 
 NAMES = ["01-model", "02-full", "03-reduced", "04-filtered", "05-split", "06-split-shares",
          "07-balanced", "08-balanced-split", "09-alpha", "10-groups", "11-errors-2-epochs",
@@ -42,11 +42,9 @@ def change(run, edit):
 @pytest.fixture(scope="module")
 def drawn(run):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "MOST_SETS", 0)  # the study's figures alone
         patch.setattr(picture, "DPI", 40)
-        found = list(results.draw_all(run))
-    return {f.file.removeprefix("study-").removesuffix(".png"): f
-            for tag, f in found if tag == results.STUDY}
+        found = list(study_figures.draw(run, Output(run.workdir)))
+    return {f.file.removeprefix("study-").removesuffix(".png"): f for f in found}
 
 
 def values(figure, panel=0, series=0):
@@ -60,9 +58,7 @@ def test_all_twelve_are_drawn_and_stand_in_their_order(run, drawn):
         assert image.std() > 5, name
         assert figure.caption.startswith(f"Figure {int(name[:2])} of the study. ")
         assert all(p.x and p.y for p in figure.plot.panels), "every axis has a label"
-    text = markdown.render(build(run, [(results.STUDY, f) for f in drawn.values()]))
-    places = [text.index(f"figures/study-{name}.png") for name in NAMES]
-    assert places == sorted(places) and "## The study's figures" in text
+    assert section.section(run, Output()).sections[-1].title == "The study's figures"
 
 
 def test_histograms_are_those_of_the_data(run, drawn):
@@ -109,11 +105,13 @@ def test_errors_are_those_of_the_predictions_in_the_order_of_the_reference(run, 
                                        p.errors.mean(axis=0)[rows][order], rtol=1e-3)
 
 
-def test_steps_that_the_data_skipped_are_not_drawn(run):
+def test_steps_that_the_data_skipped_are_not_drawn(run, monkeypatch):
+    monkeypatch.setattr(picture, "DPI", 40)
     for step in ("fraction", "quality", "validation"):
         run.data["histograms"][f"_{step}"] = run.data["histograms"].pop(step)
     try:
-        names = [name for name, *_ in study_figures.draw(run)]
+        names = [f.file.removesuffix(".png")
+                 for f in study_figures.draw(run, Output(run.workdir))]
         skipped = {"03-reduced", "05-split", "06-split-shares", "08-balanced-split"}
         assert names == [f"study-{n}" for n in NAMES if n not in skipped]
     finally:
@@ -124,7 +122,7 @@ def test_steps_that_the_data_skipped_are_not_drawn(run):
 def test_another_run_has_none(tmp_path):
     run = read_run(write_workdir(tmp_path, samples=20))
     assert run.arms == ()
-    assert "The study's figures" not in markdown.render(build(run, []))
+    assert "The study's figures" not in markdown.render(build(run))
 
 
 def test_the_model_is_that_of_the_config(run):

@@ -23,7 +23,7 @@ def text(tmp_path_factory):
         csv.writer(file).writerows(
             ("sisa", "20-28", 12, seed, f"sisa_speedup_{name}", value, "key")
             for name, values in SPEEDUPS.items() for seed, value in enumerate(values))
-    return markdown.render(build(read_run(path), []))
+    return markdown.render(build(read_run(path)))
 
 
 def test_times_are_of_all_seeds_together_and_have_no_interval(tmp_path):
@@ -31,7 +31,7 @@ def test_times_are_of_all_seeds_together_and_have_no_interval(tmp_path):
     change_results(path, {("ft", "wall_seconds"): (17.2,) * 3,
                           ("ft", "wall_vs_retrain"): (0.25,) * 3})
     run = read_run(path)
-    row = [line for line in markdown.render(build(run, [])).splitlines()
+    row = [line for line in markdown.render(build(run)).splitlines()
            if line.startswith("| fine-tuned M_FT | 2 |")]
     assert row[0].endswith("| 25.0 |") and any("| 17.2 |" in line for line in row[1:])
     times = summarise(run.results).set_index(["method", "metric"]).loc[("ft", "wall_seconds")]

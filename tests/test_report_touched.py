@@ -59,10 +59,10 @@ def test_a_method_that_touches_everything_has_one_row_and_none_has_six(workdir):
 
 def test_it_stands_in_the_report_where_there_is_something(workdir):
     rows(workdir, ("ssd", "20-28", 0, 0, "stem_conv/kernel", 3, 9))
-    text = markdown.render(build(read_run(workdir), []))
+    text = markdown.render(build(read_run(workdir)))
     assert text.count("What was touched") == 1 and "stem_conv/kernel" in text
     (workdir / "touched.csv").unlink()
-    assert "What was touched" not in markdown.render(build(read_run(workdir), []))
+    assert "What was touched" not in markdown.render(build(read_run(workdir)))
 
 
 @pytest.mark.parametrize("touched, of, words", [

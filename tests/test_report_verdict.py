@@ -4,6 +4,7 @@ import pytest
 from fake_workdir import change_json, change_results, text_report, write_workdir
 
 from unlearn_jax.report.sections import verdict
+from unlearn_jax.report.tables import gap
 from unlearn_jax.report.tables.inputs import read_run
 from unlearn_jax.report.tables.stats import estimate
 
@@ -48,11 +49,11 @@ def test_models_of_one_original_are_compared_with_that_one(tmp_path):
                                                 if s["stage"] == "ft"])
     run = read_run(path)
     ft, original = run.only("20-28", "ft"), run.only("20-28", "original")
-    found = verdict.gap(run, "20-28", ft)
+    found = gap.error_gap(run, "20-28", ft)
     # M_O of seed 1 errs 6 years: gaps 4, 6, 8 and shifts 2, 3, 4
     assert (found.gap, found.shift) == (estimate([4, 6, 8]), estimate([2, 3, 4]))
-    assert verdict.share_closed(run, "20-28", ft).tolist() == [0.5, 0.5, 0.5]
-    assert verdict.gap(run, "20-28", original).gap == estimate([5, 6, 7])
+    assert gap.share_closed(run, "20-28", ft).tolist() == [0.5, 0.5, 0.5]
+    assert gap.error_gap(run, "20-28", original).gap == estimate([5, 6, 7])
     said = "started from the M_O of seed 1"
     assert said in verdict.on_model(run, "20-28", ft) and said in verdict.table(run).caption
     assert said not in text_report(write_workdir(tmp_path / "usual", samples=12))

@@ -29,16 +29,16 @@ def as_typed(config, workdir, store, *flags):
             f"--workdir={workdir}", f"--store={store}", *flags]
 
 
-def run(*args, **kwargs):
-    return finish(command(*args, **kwargs))
+def run(*args, drawn=False, **kwargs):
+    return finish(command(*args, **kwargs), drawn)
 
 
-def run_as_typed(*args):
-    return finish(as_typed(*args))
+def run_as_typed(*args, drawn=False):
+    return finish(as_typed(*args), drawn)
 
 
-def finish(arguments):
-    return warm.run(arguments)
+def finish(arguments, drawn=False):
+    return warm.run(arguments, drawn=drawn)
 
 
 def table(path):
@@ -64,7 +64,7 @@ def finished(tmp_path_factory):
     """A finished ft run with two forget sets: (work directory, store, its process)."""
     base = tmp_path_factory.mktemp("study")
     flags = ("--config.forget.sets=('20-28','random:0.2')",)
-    done = run("ft.py", base / "ft", base / "store", *flags)
+    done = run("ft.py", base / "ft", base / "store", *flags, drawn=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return base / "ft", base / "store", done
 
@@ -87,7 +87,8 @@ def test_the_contract_of_the_work_directory(finished):
     for name in ("report.md", "report.html", "run.json", "history.csv", "data.json",
                  "dropped.csv", "labels.csv"):
         assert (workdir / name).stat().st_size > 0, name
-    assert len(list((workdir / "figures").glob("*.png"))) >= 5
+    pictures = list((workdir / "figures").glob("*.png"))
+    assert len(pictures) >= 5 and all(p.stat().st_size > 1000 for p in pictures)
     assert "MAE test" in done.stdout
 
 
@@ -254,7 +255,7 @@ def test_classification_and_a_file_of_ids(tmp_path):
         "# deletion requests\n" + "\n".join(f"digits-{i:04d}" for i in range(0, 400, 3)))
     done = run("rnd.py:digits", tmp_path / "rnd", tmp_path / "store",
                f"--config.forget.sets=('class:3','ids:{tmp_path / 'requests.txt'}')",
-               budgets="(1,)")
+               budgets="(1,)", drawn=True)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = table(tmp_path / "rnd" / "results.csv")
     assert {r["forget_set"] for r in rows} == {"class-3", "ids-requests"}

@@ -13,9 +13,9 @@ from unlearn_jax.data.resident import make_resident
 from unlearn_jax.data.splits import make_splits
 from unlearn_jax.methods import METHODS
 from unlearn_jax.models import build_model
-from unlearn_jax.stages.graph import Stage
+from unlearn_jax.stages.graph import Stage, make_member
 from unlearn_jax.stages.models import _label_space, make_unlearning, train_recipe
-from unlearn_jax.stages.populations import make_member, shortened, snapshot_of
+from unlearn_jax.stages.populations import shortened, snapshot_of
 from unlearn_jax.train import make_loss
 
 FORGET_SETS = ("20-28", "gender:1")

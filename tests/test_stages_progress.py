@@ -130,15 +130,18 @@ def test_populations_are_those_that_were_saved(tmp_path, monkeypatch):
     for stages in ([ORIGINAL, RETRAINED[0]], [RETRAINED[1]]):
         CheckpointSaver(store, recipe(), stages, 0).save(3, TREE, {})
 
-    def run(shares, shortened):
-        trained.append([s.forget_name for share in shares for s in share.stages])
-        for share in shares:
-            for stage in share.stages:
-                finish(store, stage)
+    def train(stages, population):
+        assert population.made_for == stages
+        trained.append([s.forget_name for s in stages])
+        for stage in stages:
+            finish(store, stage)
 
-    monkeypatch.setattr(populations, "_run_population", run)
-    study = types.SimpleNamespace(store=store)
-    populations.run_missing([populations.Share(study, [ORIGINAL, RETRAINED[1]], None)], recipe())
-    assert trained == [[""], ["30-35"]]
-    populations.run_missing([populations.Share(study, [RETRAINED[0]], None)], recipe())
-    assert trained[2:] == [["20-28"]]
+    def make(stages):
+        return types.SimpleNamespace(recipe=recipe(), made_for=stages)
+
+    reused = []
+    monkeypatch.setattr(populations, "_train", train)
+    populations.train_and_store(store, [ORIGINAL, RETRAINED[1]], make, reused.append)
+    assert (trained, reused) == ([[""], ["30-35"]], [])
+    populations.train_and_store(store, [ORIGINAL, RETRAINED[0]], make, reused.append)
+    assert (trained[2:], reused) == ([["20-28"]], [ORIGINAL])

@@ -14,7 +14,7 @@ from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import build_model
-from unlearn_jax.stages.graph import Study
+from unlearn_jax.stages.graph import RunContext
 from unlearn_jax.stages.models import make_unlearning
 from unlearn_jax.stages.rehearsal import rehearse
 from unlearn_jax.train import make_loss
@@ -50,9 +50,9 @@ def make_study(cache, task="regression"):
     data = load(c.data, cache)
     splits = make_splits(data, c.data, c.forget)
     resident, index = make_resident(data, splits.rows, augmentation(c.data), 0)
-    return Study(c, "ft", None, None, data, splits, resident, index,
-                 build_model(c.model, 8, data.num_classes),
-                 make_loss(c.train.loss, c.model.output_scale), None)
+    return RunContext(c, "ft", None, None, data, splits, resident, index,
+                      build_model(c.model, 8, data.num_classes),
+                      make_loss(c.train.loss, c.model.output_scale), None)
 
 
 @pytest.fixture(scope="module", params=["regression", "classification"])

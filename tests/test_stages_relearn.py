@@ -9,8 +9,8 @@ from test_explain_main import config, run_study, table
 
 from unlearn_jax.data.inject import InjectedGroup, Injection
 from unlearn_jax.data.splits import ForgetSet, Rows, Splits
-from unlearn_jax.stages import relearn
-from unlearn_jax.stages.graph import Stage, Study
+from unlearn_jax.stages import populations, relearn
+from unlearn_jax.stages.graph import RunContext, Stage
 from unlearn_jax.storage.store import Store
 from unlearn_jax.system import interrupt
 from unlearn_jax.train import make_loss
@@ -30,7 +30,7 @@ def study(injection=None, epochs=4):
     dataset = types.SimpleNamespace(labels=LABELS)
     made = types.SimpleNamespace(splits=splits, dataset=dataset, loss=make_loss("mae", 1.0),
                                  seeds=(0, 1))
-    made.trained_labels = Study.trained_labels.fget(made)
+    made.trained_labels = RunContext.trained_labels.fget(made)
     return made
 
 
@@ -110,14 +110,21 @@ def test_what_the_store_lacks_is_trained_together_and_once(monkeypatch, tmp_path
     monkeypatch.setattr(relearn, "forget_parts", lambda *_: {"name": "f"})
     trained = []
 
-    def train(study, stages, missing, forget_set):
-        trained.append(set(missing))
-        for key, stage in missing.items():
-            with study.store.write(stage.method, stage.key, stage.parts) as directory:
-                (directory / "losses.json").write_text(f"[[{stages[key].parts['a']}]]")
-        return "computed", 6.0
+    def population(study, models, missing, forget_set):
+        return types.SimpleNamespace(
+            recipe=types.SimpleNamespace(name="relearn", epochs=4),
+            models={s.key: models[s.parts["model"]] for s in missing})
 
-    monkeypatch.setattr(relearn, "_train", train)
+    def train(stages, population):
+        trained.append({m.key for m in population.models.values()})
+        for stage in stages:
+            with made.store.write(stage.method, stage.key, stage.parts) as directory:
+                (directory / "losses.json").write_text(
+                    f"[[{population.models[stage.key].parts['a']}]]")
+            relearn._record(made, stage, "computed", 6.0 / len(stages))
+
+    monkeypatch.setattr(relearn, "_population", population)
+    monkeypatch.setattr(populations, "_train", train)
     assert relearn.relearn_losses(made, STAGES[2:], FORGET) == [[[3]]]
     assert relearn.relearn_losses(made, STAGES, FORGET) == [[[1]], [[2]], [[3]]]
     assert trained == [{STAGES[2].key}, {s.key for s in STAGES[:2]}]

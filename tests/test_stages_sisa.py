@@ -34,7 +34,7 @@ from unlearn_jax.members import Member, Pass
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.results import Outcome
 from unlearn_jax.stages import sisa
-from unlearn_jax.stages.outcomes import _outcome
+from unlearn_jax.stages.evaluate import _outcome
 from unlearn_jax.stages.shards import deletion_visits, visits
 from unlearn_jax.storage import checkpoints
 from unlearn_jax.system import interrupt

@@ -13,7 +13,7 @@ import pytest
 
 from unlearn_jax import stages
 from unlearn_jax.config import default_config
-from unlearn_jax.stages import models, variants
+from unlearn_jax.stages import graph, variants
 from unlearn_jax.storage.store import Store
 
 pytestmark = pytest.mark.slow
@@ -111,8 +111,8 @@ def variant(**unlearn):
     import ml_collections
     setting = Setting(None, None, None, None, c.unlearn, options or ml_collections.ConfigDict(),
                       c.train)
-    unlearning = models.Unlearning(found, setting, found.method.make_step and (lambda: None))
-    return models.Variant(Study(c), [], unlearning)
+    unlearning = graph.Unlearning(found, setting, found.method.make_step and (lambda: None))
+    return graph.Variant(Study(c), [], unlearning)
 
 
 def test_what_is_part_of_the_program_sets_programs_apart():

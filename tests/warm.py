@@ -6,7 +6,9 @@ no flags, no devices, no compiled programs.
 """
 
 import atexit
+import contextlib
 import functools
+import gc
 import json
 import os
 import runpy
@@ -20,14 +22,15 @@ ROOT = Path(__file__).parent.parent
 ENV = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device, as users have
 
 
-def run(arguments: list[str], timeout: float = 300,
-        cwd: Path = ROOT) -> subprocess.CompletedProcess:
+def run(arguments: list[str], timeout: float = 300, cwd: Path = ROOT,
+        drawn: bool = False) -> subprocess.CompletedProcess:
     """Runs `python -m unlearn_jax...` with `ENV`.
 
     Args:
       arguments: the command line, from the interpreter on.
       timeout: seconds until the process is killed.
       cwd: its working directory; default: the root of the checkout.
+      drawn: the report's figures are drawn; otherwise they are made alone (tests/undrawn.py).
 
     Returns:
       its exit code, -N after signal N, and the text that it wrote.
@@ -42,7 +45,7 @@ def run(arguments: list[str], timeout: float = 300,
         paths = [str(Path(directory) / name) for name in ("stdout", "stderr")]
         template = _template()
         line = json.dumps({"module": module, "arguments": rest, "paths": paths,
-                           "timeout": timeout, "cwd": str(cwd)})
+                           "timeout": timeout, "cwd": str(cwd), "drawn": drawn})
         template.stdin.write(line + "\n")
         template.stdin.flush()
         code = json.loads(template.stdout.readline())
@@ -65,10 +68,14 @@ def _template() -> subprocess.Popen:
 def _serve() -> None:
     import matplotlib.pyplot  # noqa: F401
     import sklearn.linear_model  # noqa: F401
+    import undrawn  # noqa: F401
 
     import unlearn_jax.stages
     import unlearn_jax.startup  # noqa: F401
 
+    gc.collect()
+    gc.freeze()  # tracing makes much garbage: collections are rarer, without what was imported
+    gc.set_threshold(50_000, 20, 20)
     replies = os.dup(1)
     for line in sys.stdin:
         request = json.loads(line)
@@ -95,8 +102,10 @@ def _code(child: int, timeout: float) -> int | None:
 
 
 def _become(module: str, arguments: list[str], paths: list[str], timeout: float,
-            cwd: str) -> None:
+            cwd: str, drawn: bool) -> None:
     """Runs a module as `python -m` does, and ends the process; what it raises ends it, too."""
+    import undrawn
+
     del timeout  # of the process that waits for this one
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -105,7 +114,8 @@ def _become(module: str, arguments: list[str], paths: list[str], timeout: float,
     sys.argv = [module, *arguments]
     os.chdir(cwd)
     sys.path[0] = cwd
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    with contextlib.nullcontext() if drawn else undrawn.figures():
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     sys.exit()
 
 

@@ -2,9 +2,11 @@
 
     run       train, unlearn, measure, report        unlearn-jax run --config=ft
     sweep     many settings from one command         unlearn-jax sweep --config=ft --sweep ...
+    score     measure predictions of any framework   unlearn-jax score DIR --out=DIR2
     report    write a report anew, or merge runs     unlearn-jax report WORKDIR...
     explain   what the models of a run look at       unlearn-jax explain WORKDIR
     inspect   look into checkpoints                  unlearn-jax inspect STORE
+    export    take a model out of the store          unlearn-jax export STORE/METHOD/KEY --to=FILE
     verify    read a store or work directory back    unlearn-jax verify DIR
     list      what there is                          unlearn-jax list methods
 
@@ -18,9 +20,11 @@ import sys
 COMMANDS = {
     "run": "unlearn_jax.main",
     "sweep": "launch.sweep",
+    "score": "unlearn_jax.score",
     "report": "unlearn_jax.report",
     "explain": "unlearn_jax.explain",
     "inspect": "unlearn_jax.inspect",
+    "export": "unlearn_jax.export",
     "verify": "unlearn_jax.verify",
     "list": "unlearn_jax.listing",
 }

@@ -1,11 +1,11 @@
-"""Audits: what attacks and distances say of saved predictions. No model, no training.
+"""Audits: attacks and distances, computed from saved predictions. No model, no training.
 
-`config.eval.audits` names which. A value of a member is a row of results.csv like any other;
-what only a whole population has (an attack over all models) is one row of seed -1, with the
-prefix `population:`.
+`config.eval.audits` names the audits of a run. A value of one member is a row of results.csv like
+any other. A value of a whole population (an attack over all models) is one row with seed -1, and
+its metric has the prefix `population:`.
 
-A new audit is a function here, with `@_audit(NAME)` above it, and in `metrics/catalogue.py` a
-record of each metric that it yields.
+A new audit is a function here, with `@_audit(NAME)` above it, and a record in
+`metrics/catalogue.py` for each metric that it yields.
 """
 
 import dataclasses
@@ -33,21 +33,21 @@ from unlearn_jax.results import Outcome, Targets
 
 Values = Iterator[tuple[str, np.ndarray | float]]
 
-# Random halvings of the seeds over which what is said of two populations is averaged.
+# Comparisons of two populations are means over this many random halvings of the seeds.
 _HALVINGS = 20
-# Models of a kind in a half. Of three a likelihood-ratio attack would judge one by the variance of
-# the two others, of a single degree of freedom; and of one model there is no distribution.
+# Least number of models of a kind in a half. With three, a likelihood-ratio attack would judge one
+# by the variance of the two others, which has a single degree of freedom. One has no distribution.
 _LEAST_LIRA, _LEAST_DISTANCES, _LEAST_CHALLENGE = 4, 2, 2
 
 
 @dataclasses.dataclass(frozen=True)
 class AuditedSamples:
-    """Some samples of a split, with the labels by which attacks judge them.
+    """Some samples of a split, with the labels that attacks compare predictions with.
 
     Attributes:
       split: as in `Outcome.outputs`.
-      places: `[n]` in the split.
-      labels: `[n]` that models are trained on, or would be.
+      places: `[n]` positions in the split.
+      labels: `[n]` the labels for training, whether the samples were trained on or not.
     """
 
     split: str
@@ -57,23 +57,23 @@ class AuditedSamples:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Audit:
-    """What an audit looks at.
+    """The input of an audit.
 
     Attributes:
       outcome: the models that are judged.
-      reference: M_R of the same forget set.
+      reference: M_R of the same forget set; None: there is none.
       targets: labels by split.
-      members: the samples of D_f that were trained on. Attacks judge them alone: what is in D_f
-        as a validation sample no model ever learned.
-      others: samples like them that no model has seen.
+      members: the samples of D_f that were trained on. Attacks use only these: no model has learned
+        the validation samples in D_f.
+      others: similar samples that no model was trained on.
       classification: outputs are logits.
       config: the section `eval` of the config.
-      injection: of the training samples, if any.
+      injection: the injection into the training samples, if there is one.
       step: label units that stand for a year (`units.label_step`; regression).
     """
 
     outcome: Outcome
-    reference: Outcome
+    reference: Outcome | None
     targets: Targets
     members: AuditedSamples
     others: AuditedSamples
@@ -85,7 +85,18 @@ class Audit:
     @property
     def is_reference(self) -> bool:
         """Whether M_R itself is judged."""
-        return self.outcome.method == self.reference.method
+        return self.reference is not None and self.outcome.method == self.reference.method
+
+    @property
+    def retrained(self) -> Outcome:
+        """M_R, for audits that compare with it.
+
+        Raises:
+          Refused: there is none.
+        """
+        if self.reference is None:
+            raise Refused("it compares with M_R, and there is none")
+        return self.reference
 
     @property
     def forget(self) -> AuditedSamples:
@@ -127,9 +138,9 @@ def _audit(name: str):
 
 @_audit("mia")
 def _mia(audit: Audit) -> Values:
-    """Can losses of D_f, as far as it was trained on, be told from those of test samples like it?
+    """Can an attack tell losses of D_f's training samples from losses of similar test samples?
 
-    There is no row for a rate of less than one of these test samples.
+    A false positive rate that allows less than one of these test samples has no row.
     """
     found = attacks.mia(audit.losses(audit.members), audit.losses(audit.others), seed=0)
     for name, attack in (("mia", found.threshold), ("mia_logistic", found.logistic)):
@@ -142,24 +153,24 @@ def _mia(audit: Audit) -> Values:
 
 @_audit("lira")
 def _lira(audit: Audit) -> Values:
-    """Is a model one of those that forgot a sample, or one that never saw it?
+    """Can an attack tell models that forgot a sample from models that never saw it?
 
-    Half of the models are set against the M_Rs of the other seeds, so that M_R itself can be
-    judged in the same way: what attacks on models that are no different come to.
+    Half of the models are compared with the M_Rs of the other seeds. So M_R itself can be judged in
+    the same way: its value is what the attack reaches on models that do not differ.
     """
     accuracies = np.stack([
         likelihood_ratio.attack_accuracy(*likelihood_ratio.u_lira_leave_pair_out(mine, theirs))
         for mine, theirs in _halves(audit, audit.members, _LEAST_LIRA)])
     yield "population:lira_accuracy", float(np.mean(accuracies))
-    # The largest of each halving: over means of halvings it would be smaller for M_R, whose models
-    # all come to stand on both sides.
+    # The maximum is taken in each halving. The maximum of the means over halvings would be smaller
+    # for M_R, because over the halvings all of its models are on both sides.
     yield "population:lira_accuracy_worst", float(np.mean(accuracies.max(axis=1)))
 
 
 @_audit("challenge")
 def _challenge(audit: Audit) -> Values:
     """The 2023 challenge's forgetting quality and score."""
-    retrained = _finite(audit.scores(audit.reference, audit.members))
+    retrained = _finite(audit.scores(audit.retrained, audit.members))
     rules = dict(bins=audit.config.challenge_bins, narrow=audit.config.challenge_narrow)
     if audit.is_reference:
         yield "population:challenge_quality_perfect", challenge.perfect_quality(
@@ -178,11 +189,16 @@ def _challenge(audit: Audit) -> Values:
     yield "population:challenge_quality_low", found.low
     yield "population:challenge_quality_high", found.high
     yield "population:challenge_epsilon_median", float(np.median(found.epsilons))
-    o, r = audit.outcome, audit.reference
+    o, r = audit.outcome, audit.retrained
+    if not o.costed:
+        raise Refused("the score needs the times of training, which predictions do not hold; the "
+                      "forgetting quality is there")
+    if "retain" not in o.outputs:
+        raise Refused("the score needs predictions on the split 'retain'")
     utilities = {f"{split}_{kind}": _finite(audit.utilities(of, split)[:, None])[:, 0]
                  for split in ("retain", "test")
                  for kind, of in (("unlearned_U", o), ("retrained_R", r))}
-    # M_O has cost next to nothing beyond the training that there was anyway.
+    # M_O needs almost no time beyond its training, which every method starts from.
     seconds = 1e-9 if o.method == "original" else float(np.mean(o.seconds[~o.failed]))
     result = challenge.score(found.value, **utilities, seconds=seconds,
                              retrain_seconds=float(np.mean(r.seconds[~r.failed])))
@@ -192,7 +208,7 @@ def _challenge(audit: Audit) -> Values:
 
 @_audit("confusion")
 def _confusion(audit: Audit) -> Values:
-    """Are the two groups whose labels were exchanged taken for each other?"""
+    """How often does a model take one of the two groups with exchanged labels for the other?"""
     if not audit.injection or audit.injection.kind != "confusion":
         raise Refused("it needs config.data.inject='confusion:A:B:N'")
     a, b = audit.injection.groups
@@ -214,7 +230,7 @@ def _confusion(audit: Audit) -> Values:
 
 @_audit("injection")
 def _injection(audit: Audit) -> Values:
-    """How far does the injected patch move the outputs on test images?"""
+    """How much does the injected patch change the outputs on test images?"""
     if not audit.injection or audit.injection.kind != "patch":
         raise Refused("it needs config.data.inject='patch:A:N'")
     plain, stamped = (audit.outcome.outputs[split] for split in ("test", "stamped"))
@@ -229,17 +245,17 @@ def _injection(audit: Audit) -> Values:
 def _distances(audit: Audit) -> Values:
     """How far are the outputs on D_f from those of M_R, seed by seed and as populations?
 
-    As populations, half of the models and the M_Rs of the other seeds: the fewer the models, the
-    larger all of these distances are, so that M_R's own is to be of as many.
+    The two populations are half of the models and the M_Rs of the other seeds. These distances are
+    larger for fewer models, so M_R's own distance is computed from equally many.
     """
-    mine, theirs = (audit.scores(o, audit.forget) for o in (audit.outcome, audit.reference))
+    mine, theirs = (audit.scores(o, audit.forget) for o in (audit.outcome, audit.retrained))
     if audit.is_reference:
         theirs = np.roll(theirs, 1, axis=0)  # the M_R of another seed
     if len(mine) < 2:
         raise Refused(f"it needs two seeds, there is {len(mine)}")
     yield "w1_forget", np.asarray(distributions.wasserstein(mine, theirs, over="samples"))
     halves = _halves(audit, audit.forget, _LEAST_DISTANCES)
-    # Margins are cut off as in the source; labels may have any unit.
+    # Margins are clipped as in the source. Labels are not: they may have any unit.
     klom = functools.partial(distributions.klom,
                              **({} if audit.classification else {"limit": np.inf}))
     for name, distance in (("w1", distributions.wasserstein),
@@ -249,12 +265,12 @@ def _distances(audit: Audit) -> Values:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """Why an audit gave no value, or not all, of some models.
+    """Why an audit gave no values, or only some, for certain models.
 
     Attributes:
       audit: a key of `AUDITS`.
-      method, epochs, forget_set: of the models.
-      reason: what it lacks.
+      method, epochs, forget_set: which models.
+      reason: what is missing.
     """
 
     audit: str
@@ -265,7 +281,7 @@ class Refusal:
 
 
 def refusals_in_words(refusals: list[Refusal]) -> list[str]:
-    """A sentence for each audit and reason, that one reason for all models stands there once."""
+    """One sentence for each pair of audit and reason, whatever the number of models."""
     alike: dict[tuple[str, str], list[Refusal]] = {}
     for refusal in refusals:
         alike.setdefault((refusal.audit, refusal.reason), []).append(refusal)
@@ -284,18 +300,18 @@ def _who(refusals: list[Refusal]) -> str:
 
 def audit_rows(audit: Audit,
                names: tuple[str, ...]) -> tuple[list[dict[str, Any]], list[Refusal]]:
-    """Rows of results.csv, and why an audit gave none or not all.
+    """Rows of results.csv, and the reasons for missing ones.
 
     Args:
-      audit: what they look at.
+      audit: the input of all audits.
       names: keys of `AUDITS`.
 
     Returns:
-      One dict per value, with the columns of results.csv; and the audits that could not be made
-      (too few models or samples), which the report shows as warnings.
+      One dict for each value, with the columns of results.csv; and the audits that were not
+      possible (too few models or samples), which the report shows as warnings.
 
     Raises:
-      ValueError: a metric was given what does not fit, which is a bug.
+      ValueError: arguments of a metric do not fit together, which is a bug.
     """
     rows, refused = [], []
     o = audit.outcome
@@ -317,13 +333,14 @@ def _halves(audit: Audit, samples: AuditedSamples,
             least: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Scores `[n / 2, N]` of half of the models and of the M_Rs of other seeds, several times.
 
-    No seed is on both sides, as models of one seed resemble each other: where M_R is judged there
-    could be none. All of n seeds whose models have not failed take their turn on either side.
+    No seed is on both sides, because models of one seed resemble each other, and M_R would be
+    compared with itself. n counts the seeds whose models did not fail. Each of
+    them is on one side in some halvings and on the other side in others.
 
     Raises:
-      Refused: fewer than `least` in a half.
+      Refused: a half has fewer than `least` models.
     """
-    mine, theirs = (audit.scores(o, samples) for o in (audit.outcome, audit.reference))
+    mine, theirs = (audit.scores(o, samples) for o in (audit.outcome, audit.retrained))
     seeds = np.flatnonzero(np.isfinite(mine).all(1) & np.isfinite(theirs).all(1))
     half = len(seeds) // 2
     if half < least:
@@ -336,6 +353,6 @@ def _halves(audit: Audit, samples: AuditedSamples,
 
 
 def _finite(values_MN: np.ndarray) -> np.ndarray:
-    """The models without NaN, whose number the attacks check."""
+    """The models without NaN. The attacks check how many there are."""
     values_MN = np.asarray(values_MN)
     return values_MN[np.isfinite(values_MN).all(axis=1)]

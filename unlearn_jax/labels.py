@@ -1,6 +1,6 @@
-"""What text says of labels (a number, a class, a range), and how many samples have each.
+"""Labels in texts (a number, a class, a range), and the number of samples with each label.
 
-Needs numpy alone, as the report reads requests too.
+It needs NumPy alone, because the report reads requests, too.
 """
 
 import math
@@ -9,28 +9,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# ASCII digits alone: Python's own float() and int() also take '2_0' and the digits of every script.
+# ASCII digits only: Python's float() and int() also accept '2_0' and the digits of other scripts.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"[+-]?0*[0-9]{1,18}")
 _RANGE = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)-(-?[0-9]+(?:\.[0-9]+)?)")
 
 
 def find_number(text: str) -> float | None:
-    """The finite number that a text is, such as -2, 30.5 or 1e2; None for any other text."""
+    """The finite number that a text states, such as -2, 30.5 or 1e2; None for any other text."""
     value = float(text) if _NUMBER.fullmatch(text) else math.inf
     return value if math.isfinite(value) else None
 
 
 def find_integer(text: str) -> int | None:
-    """The whole number that a text is, such as 12 or -7; None for any other text."""
+    """The whole number that a text states, such as 12 or -7; None for any other text."""
     return int(text) if _INTEGER.fullmatch(text) else None
 
 
 def find_class(given: str, names: Sequence[str]) -> int | None:
     """The number of a class given by name or, where no name is a number itself, by number.
 
-    Among folders 1 to 12 the text '0' could only mean folder 1, which '1' means too: it is no
-    class there.
+    With folders named 1 to 12, '0' is no class: as a number it would mean folder 1, whose name
+    is '1'.
     """
     if given in names:
         return names.index(given)
@@ -41,7 +41,7 @@ def find_class(given: str, names: Sequence[str]) -> int | None:
 
 
 def some_classes(names: Sequence[str]) -> str:
-    """The first class names, for a message on what is allowed."""
+    """The first class names, for an error message."""
     return ", ".join(names[:12]) + (f", ... ({len(names)})" if len(names) > 12 else "")
 
 
@@ -52,23 +52,23 @@ def find_range(given: str) -> tuple[float, float] | None:
 
 
 def strata(labels: np.ndarray, low: float = 0.0, step: float = 1.0) -> np.ndarray:
-    """Which stratum each label is in, `[N]` whole numbers: its integer part, or its step.
+    """The stratum of each label, `[N]` whole numbers: its integer part, or its step.
 
     Args:
       labels: `[N]`, label units or classes.
-      low, step: where steps other than 1 begin, and how long they are (`units.label_step`).
+      low, step: start and length of the steps, if they are not 1 long (`units.label_step`).
     """
     if step == 1:
         return np.floor(labels)
-    # Labels such as 0.3 may lie a rounding below their step.
+    # Rounding may put labels such as 0.3 just below their step.
     return np.floor(np.round((labels.astype(np.float64) - low) / step, 4))
 
 
 def histogram(labels: np.ndarray) -> dict[str, int]:
     """{label: samples}, ascending; the counts add up to the N of `labels` `[N]`.
 
-    A label is written as the shortest number that is it and no other in float32, in which models
-    learn it: '20', '30.000123', '1234567'.
+    A label is written as the shortest number that float32 tells from all others ('20',
+    '30.000123', '1234567'), because models learn labels in float32.
     """
     values, counts = np.unique(np.asarray(labels, np.float32), return_counts=True)
     return {np.format_float_positional(v, trim="-"): int(n) for v, n in zip(values, counts)}

@@ -92,7 +92,8 @@ class Model:
             raise ValueError(f"images have shape {images_BHWC.shape}; this model takes "
                              f"[B, {size}, {size}, 3]")
         if not train:
-            return self.module.apply(variables, images_BHWC, train=False), variables["batch_stats"]
+            predicted: Any = self.module.apply(variables, images_BHWC, train=False)
+            return predicted, variables["batch_stats"]
         if key is None and any(rate > 0 for _, rate in self.module.head):
             raise ValueError("apply(train=True) needs a key: the head has dropout "
                              f"{tuple(rate for _, rate in self.module.head)}")
@@ -172,7 +173,7 @@ class Model:
             output = call(*args, **kwargs)
             if not isinstance(context.module, ResidualBlock) or context.method_name != "__call__":
                 return output
-            shift = shifts.get(context.module.name)
+            shift = shifts.get(context.module.name or "")
             return output if shift is None else output + shift.astype(output.dtype)
 
         with nn.intercept_methods(add):

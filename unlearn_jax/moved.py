@@ -10,7 +10,7 @@ import importlib.machinery
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -51,6 +51,7 @@ MOVED = {
     "slurm": "system.slurm",
     "splits": "data.splits",
     "spread": "system.arrays",
+    "stages.outcomes": "stages.evaluate",
     "store": "storage.store",
     "target": "system.target",
     "workdir": "stages.workdir",
@@ -61,6 +62,24 @@ def install() -> None:
     """Makes Python find the old names."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())
+
+
+def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """`__getattr__` of a module whose names have changed: the old ones still work.
+
+    Args:
+      module: as `__name__`.
+      names: the new name by the old one.
+    """
+
+    def find(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warnings.warn(f"{module}.{name} is now {module}.{names[name]}; the old name goes with the "
+                      "next release", DeprecationWarning, stacklevel=2)
+        return getattr(sys.modules[module], names[name])
+
+    return find
 
 
 def names_from(package: str, module: str) -> Callable[[str], Any]:

@@ -1,4 +1,4 @@
-"""What a config asks for in words and files: all that can be said of it without the data."""
+"""Checks of the config's requests (source, injection, forget sets, files) without the data."""
 
 import os
 
@@ -13,7 +13,7 @@ from unlearn_jax.networks.pretrained import PREPROCESS_OF
 
 
 def check_requests(c: ml_collections.ConfigDict) -> None:
-    """Refuses sources, injections, forget sets and files that no data could make possible.
+    """Refuses sources, injections, forget sets and files that are impossible whatever the data.
 
     Raises:
       ConfigError: names the key, the value and what is allowed.

@@ -16,14 +16,17 @@ from unlearn_jax.metrics import errors as metrics
 from unlearn_jax.system import disk
 
 COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value", "stage")
+# The array `member` of a file of predictions: what the models have seen of a sample.
+UNSEEN, TRAINED, VALIDATED = 0, 1, 2
+WITHOUT_FORGET = ("retrain", "sisa")  # methods whose models never trained on D_f
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A method at one budget on one forget set: what its members say and what they cost.
+    """Predictions and costs of the members of one method, at one budget and on one forget set.
 
     Attributes:
-      method, forget_set, epochs: which.
+      method, forget_set, epochs: which method, forget set and budget.
       stage: key of the stage that made the models.
       seeds: `[M]`.
       outputs: by split, `[M, N]` label units or logits `[M, N, C]`; NaN where a member failed.
@@ -33,8 +36,10 @@ class Outcome:
       failed: `[M]` bool; such a member has no values, costs included.
       flops: `[M]` floating-point operations of preparation and steps.
       steps: `[M]` updates of the weights, those of models trained in preparation included.
-      measures: further metrics `[M]` that its training brings along, by name.
-      from_seed: the seed whose M_O all members started from; -1: each from that of its own.
+      measures: further metrics `[M]` that the training yields, by name.
+      from_seed: all members started from the M_O of this seed; -1: each from that of its own seed.
+      costed: whether the costs are known; predictions alone say nothing of them, and then there
+        are no rows of them.
     """
 
     method: str
@@ -51,6 +56,7 @@ class Outcome:
     steps: np.ndarray
     measures: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     from_seed: int = -1
+    costed: bool = True
 
     @property
     def started(self) -> np.ndarray:
@@ -66,9 +72,9 @@ def started(seeds: tuple[int, ...], from_seed: int) -> np.ndarray:
 
 
 def unusable(outputs: np.ndarray) -> np.ndarray:
-    """`[M]`: how many samples have an output that is no number to compute with.
+    """`[M]`: the number of samples with an output that metrics cannot use.
 
-    It is not finite, or so large that the sum of the errors over all samples is not.
+    Such an output is not finite, or so large that the sum of the errors over all samples is not.
 
     Args:
       outputs: `[M, N]` label units, or logits `[M, N, C]`.
@@ -85,10 +91,13 @@ class Targets:
     Attributes:
       labels: by split, `[N]` label units or classes.
       ids: by split, `[N]` strings.
+      further: by split, further arrays of its files of predictions: `member` and what attacks
+        take besides (docs/score.md).
     """
 
     labels: dict[str, np.ndarray]
     ids: dict[str, np.ndarray]
+    further: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)
 
 
 def save_predictions(directory: Path, outcome: Outcome, targets: Targets) -> None:
@@ -96,37 +105,44 @@ def save_predictions(directory: Path, outcome: Outcome, targets: Targets) -> Non
     directory.mkdir(parents=True, exist_ok=True)
     for split, outputs in outcome.outputs.items():
         name = f"{outcome.method}.{outcome.forget_set}.{outcome.epochs}.{split}.npz"
+        further: dict[str, Any] = dict(targets.further.get(split, {}))
+        if outcome.from_seed >= 0:
+            further["from_seed"] = np.array(outcome.from_seed)
+        if split == "forget" and "member" in further and outcome.method in WITHOUT_FORGET:
+            further["member"] = np.full_like(further["member"], UNSEEN)
         disk.write_file(directory / name, functools.partial(
             np.savez, outputs=outputs, labels=targets.labels[split], ids=targets.ids[split],
-            seeds=np.array(outcome.seeds)))
+            seeds=np.array(outcome.seeds), **further))
 
 
-def result_rows(outcomes: Iterable[Outcome], reference: Outcome, targets: Targets,
-                baseline: float | int, cfg: ml_collections.ConfigDict,
+def result_rows(outcomes: Iterable[Outcome], reference: Outcome | None, targets: Targets,
+                baseline: float | int | None, cfg: ml_collections.ConfigDict,
                 classification: bool) -> list[dict[str, Any]]:
     """The rows of one forget set.
 
     Args:
-      outcomes: original and unlearned models, each with the seeds of the reference.
-      reference: M_R.
+      outcomes: original and unlearned models, each with the seeds of the reference; at least one
+        where there is no reference.
+      reference: M_R; None: there is none, and no row of what compares with it.
       targets: labels by split.
-      baseline: the training set's median label, or most frequent class.
+      baseline: the training set's median label, or most frequent class; None: it is not known.
       cfg: the section `eval` of the config.
       classification: whether outputs are logits.
 
     Returns:
       One dict per value, with the columns of results.csv.
     """
-    rows = []
-    for outcome in (*outcomes, reference):
+    rows, models = [], (*outcomes, *((reference,) if reference else ()))
+    mean_reference = _average(reference, classification) if reference else None
+    for outcome in models:
         rows += _rows(outcome, _values(outcome, reference, targets, cfg, classification))
         averaged = _average(outcome, classification)
-        values = _values(averaged, _average(reference, classification), targets, cfg,
-                         classification)
+        values = _values(averaged, mean_reference, targets, cfg, classification)
         rows += _rows(averaged, ((catalogue.AVERAGED + name, value) for name, value in values
                                  if catalogue.is_averaged(name)))
-    rows += _rows(dataclasses.replace(reference, method="median", epochs=0, stage=""),
-                  _baseline_values(reference, targets, baseline, cfg, classification))
+    if baseline is not None:
+        rows += _rows(dataclasses.replace(models[-1], method="median", epochs=0, stage=""),
+                      _baseline_values(models[-1], targets, baseline, cfg, classification))
     return rows
 
 
@@ -150,12 +166,24 @@ def _rows(outcome: Outcome, values: Iterable[tuple[str, np.ndarray]]) -> list[di
             for seed, value in zip(outcome.seeds, np.asarray(value_M), strict=True)]
 
 
-def _values(outcome: Outcome, reference: Outcome, targets: Targets,
+def _values(outcome: Outcome, reference: Outcome | None, targets: Targets,
             cfg: ml_collections.ConfigDict, classification: bool,
             ) -> Iterator[tuple[str, np.ndarray]]:
-    """(metric, `[M]`) of one outcome."""
+    """Pairs of a metric and its values `[M]`, for one outcome."""
     for split, outputs in outcome.outputs.items():
         yield from _split_values(split, outputs, targets.labels[split], cfg, classification)
+    if reference is not None:
+        yield from _against(outcome, reference, targets, cfg, classification)
+    if outcome.costed:
+        yield from _costs(outcome, reference)
+    for name, measure in outcome.measures.items():
+        yield name, np.where(outcome.failed, np.nan, measure)
+
+
+def _against(outcome: Outcome, reference: Outcome, targets: Targets,
+             cfg: ml_collections.ConfigDict, classification: bool,
+             ) -> Iterator[tuple[str, np.ndarray]]:
+    """(metric, `[M]`) of what compares predictions with those of M_R."""
     is_reference = outcome.method == reference.method
     evaluated, ideal = (_utility_base(o, targets, classification) for o in (outcome, reference))
     # Accuracy is better when higher, MAE when lower: above 1 is better than M_R either way.
@@ -163,6 +191,7 @@ def _values(outcome: Outcome, reference: Outcome, targets: Targets,
         ideal, evaluated)
     yield "utility", utility
     alphas = jnp.array(cfg.alphas, jnp.float32)
+    value: Any  # JAX's `[M]`, which `_rows` makes NumPy's
     mine, theirs = (_errors(o.outputs["forget"], targets.labels["forget"], classification)
                     for o in (outcome, reference))
     if not is_reference:
@@ -176,22 +205,26 @@ def _values(outcome: Outcome, reference: Outcome, targets: Targets,
     elif len(theirs) > 1:
         for alpha, value in zip(cfg.alphas, metrics.retrain_ceiling(theirs, alphas)):
             yield f"ceiling@{alpha:g}", value
-    costs, ideal_costs = (
-        {name: np.where(o.failed, np.nan, cost) for name, cost in (
-            ("images", o.images), ("wall_seconds", o.seconds), ("flops", _counted(o)),
-            ("steps", o.steps))}
-        for o in (outcome, reference))
+
+
+def _costs(outcome: Outcome, reference: Outcome | None) -> Iterator[tuple[str, np.ndarray]]:
+    costs = _costs_by_name(outcome)
     yield from costs.items()
     yield "epochs_trained", np.where(outcome.failed, np.nan, outcome.epochs_trained)
-    if outcome.method != "original":
+    if outcome.method != "original" and reference is not None:
+        ideal_costs = _costs_by_name(reference)
         for name, cost in costs.items():
             yield f"{name.removesuffix('_seconds')}_vs_retrain", cost / ideal_costs[name]
-    for name, measure in outcome.measures.items():
-        yield name, np.where(outcome.failed, np.nan, measure)
+
+
+def _costs_by_name(o: Outcome) -> dict[str, np.ndarray]:
+    return {name: np.where(o.failed, np.nan, cost) for name, cost in (
+        ("images", o.images), ("wall_seconds", o.seconds), ("flops", _counted(o)),
+        ("steps", o.steps))}
 
 
 def _counted(outcome: Outcome) -> np.ndarray:
-    """FLOPs `[M]`; NaN where none were counted, as earlier versions did on a GPU, and wrote 0."""
+    """FLOPs `[M]`; NaN where none were counted: earlier versions wrote 0 for them on a GPU."""
     return np.where((outcome.flops == 0) & (outcome.images > 0), np.nan, outcome.flops)
 
 
@@ -218,7 +251,7 @@ def _utility_base(outcome: Outcome, targets: Targets, classification: bool):
 
 
 def _average(outcome: Outcome, classification: bool) -> Outcome:
-    """One member that says what the seeds say on average; failed seeds are left out."""
+    """One member whose prediction is the mean over the seeds, failed seeds left out."""
     averaged = {}
     for split, outputs in outcome.outputs.items():
         good = np.isfinite(outputs).all(axis=tuple(range(1, outputs.ndim)))
@@ -238,7 +271,7 @@ def _average(outcome: Outcome, classification: bool) -> Outcome:
 
 
 def _baseline_values(reference: Outcome, targets: Targets, baseline, cfg, classification):
-    """What always predicting the median (or the most frequent class) would give."""
+    """The values of a model that always predicts the median, or the most frequent class."""
     members = len(reference.seeds)
     for split, outputs in reference.outputs.items():
         constant = np.zeros((members, *outputs.shape[1:]), np.float32)

@@ -166,11 +166,12 @@ def make_step(model: Model, optimizer: optax.GradientTransformation, objective: 
             lambda p, u, trains: p - learning_rate * u if trains else p,
             params, updates, model.trainable(params))
         if target.platform() in JUDGED_EARLY:
+            finite: jax.Array | bool = True
             if isinstance(optimizer, optim.Bounded):
                 evidence = optim.decisive(optimizer, grads, params)
                 finite = jnp.abs(learning_rate) <= optim.LARGEST_RATE
             else:
-                evidence, finite = new_params, True
+                evidence = new_params
             finite &= jnp.isfinite(reported) & _all_finite((new_stats, evidence))
             reported = jnp.where(finite, reported, jnp.nan)
         variables = {"params": new_params, "batch_stats": new_stats}
@@ -186,7 +187,7 @@ def vouched(step: Step) -> Step:
     step moves. A step that wraps such a one and leaves its results alone keeps the mark by
     `functools.wraps`; one without the mark is judged by all that it returns.
     """
-    step.vouched = True
+    vars(step)["vouched"] = True
     return step
 
 
@@ -378,6 +379,7 @@ def find_images(resident: Resident, batch: Batches) -> jax.Array:
     """Images `[B, H, W, 3]` of a single batch: as the host sent them, or gathered."""
     if batch.images is not None:
         return batch.images
+    assert resident.images is not None, "images are resident, or the host sends them"
     return resident.images[decode_rows(batch.rows)[0]]
 
 

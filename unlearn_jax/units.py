@@ -5,7 +5,7 @@ study: years, for ages from 20 to 60. Labels that count years keep them. Labels 
 get the same shares of their range, a fortieth for each year. So a data set with its labels divided
 by a hundred gives the same experiment. `config/label_units.py` does the same for the config.
 
-Years are the labels of the sources of faces, or what `data.label_unit='years'` says.
+Labels are years where the source holds faces or the config says `data.label_unit='years'`.
 """
 
 import ml_collections
@@ -25,7 +25,7 @@ def label_step(data: ml_collections.ConfigDict) -> float:
     """The label units that stand for a year: 1, or a fortieth of the range of labels.
 
     Args:
-      data: the section of the config; of a regression's labels.
+      data: the section of the config, for a regression.
     """
     return 1.0 if in_years(data) else (data.label_max - data.label_min) / _YEARS
 

@@ -1,8 +1,8 @@
 """The configuration: every key with its default, and the checks that run before any work.
 
-A file in `configs/` calls `default_config()` and sets what it changes. `check_config`
-refuses impossible values with a message naming the key, the value and what is allowed.
-The table of the keys is `keys.py`.
+A file in `configs/` calls `default_config()` and sets what it changes. `check_config` refuses
+impossible values with a message that names the key, the value and what is allowed. The table of
+the keys is in `keys.py`.
 """
 
 from typing import Any
@@ -36,18 +36,18 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def completed(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config as it runs: what is not set follows the range of labels (label_units.py)."""
+    """The config of the run: keys in label units get defaults for its labels (label_units.py)."""
     return in_label_units(c, default_config())
 
 
 def check_config(c: ml_collections.ConfigDict) -> None:
-    """Refuse a config that cannot run.
+    """Refuses a config that cannot run.
 
     Args:
-      c: the whole config; what is not set may still be as in `default_config`.
+      c: the whole config; `completed` is applied first.
 
     Raises:
-      InputError: names the key, the value and what is allowed.
+      ConfigError: names the key, the value and what is allowed.
     """
     c = completed(c)
     check_values(c)

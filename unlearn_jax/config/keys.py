@@ -1,8 +1,8 @@
 """The table of the config: each key with its default, its allowed values and its meaning.
 
-A new key is an entry here: `default_config` and `check_values` read the table. What two keys allow
-together is in `relations.py`. The options of a method, `unlearn.METHOD.KEY`, are in the method's
-own file.
+A new key is an entry here: `default_config` and `check_values` read the table. Checks of several
+keys together are in `relations.py`. The options of a method, `unlearn.METHOD.KEY`, are in the
+method's own file.
 """
 
 from unlearn_jax.config.records import Elements, Key, LabelShare, Range

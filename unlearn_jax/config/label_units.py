@@ -18,11 +18,12 @@ def in_label_units(config: ml_collections.ConfigDict,
                    default: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The config with its defaults in years as the same shares of the range of labels.
 
-    A key counts as not set where it has the value of `default`. The outputs' scale and offset
-    become the range where neither is set. What is set stays, and so does a classification.
+    A key that has the value of `default` counts as not set. If neither the scale nor the offset of
+    the output is set, they become those of the range. Keys that are set stay as they are. The
+    config of a classification is returned unchanged.
 
     Args:
-      config: as read; stays as it is.
+      config: as read; it is not changed.
       default: `config.default_config()`.
     """
     d = config.data
@@ -43,7 +44,7 @@ def in_label_units(config: ml_collections.ConfigDict,
 
 
 def check_units(config: ml_collections.ConfigDict, default: ml_collections.ConfigDict) -> None:
-    """Refuses what is set by hand and makes no sense for the range of labels.
+    """Refuses values that were set and make no sense for the range of labels.
 
     Args:
       config, default: as for `in_label_units`.
@@ -69,5 +70,5 @@ def check_units(config: ml_collections.ConfigDict, default: ml_collections.Confi
 
 
 def _rounded(value: float) -> float:
-    """To six digits, as names of metrics write it."""
+    """Rounded to six digits, as in names of metrics."""
     return float(f"{value:.6g}")

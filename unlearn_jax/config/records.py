@@ -1,4 +1,4 @@
-"""What is known of a key of the config."""
+"""The records that the table of the config is made of."""
 
 import dataclasses
 import math

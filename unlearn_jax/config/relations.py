@@ -1,4 +1,4 @@
-"""What two keys of the config allow only together."""
+"""Checks of the config that involve more than one key."""
 
 import ml_collections
 
@@ -7,6 +7,11 @@ from unlearn_jax.methods import find_method
 
 
 def check_relations(c: ml_collections.ConfigDict) -> None:
+    """Refuses values that contradict each other, each of them allowed by the table.
+
+    Raises:
+      ConfigError: names one of the keys, its value and what the others allow.
+    """
     found = find_method(c.unlearn.method)
     require(found.method.make_step is not None or set(c.unlearn.epochs) == {0}, c,
             "unlearn.epochs", f"(0,): {found.name} " + (

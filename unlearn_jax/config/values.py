@@ -1,4 +1,4 @@
-"""What one key allows: the check of each value against the table, and the same in words."""
+"""The check of each value against the table, and the allowed values in words."""
 
 import math
 from typing import Any
@@ -94,7 +94,7 @@ def _check_tuple(c: ml_collections.ConfigDict, key: str, allowed: Elements) -> N
     if allowed.choices:
         require(set(value) <= set(allowed.choices), c, key, f"a tuple of {names(allowed.choices)}")
     if allowed.different:
-        # of reals those that names of metrics tell apart
+        # names of metrics hold numbers in this format, so their difference must show in it
         apart = {f"{v:g}" if kind is float else v for v in value}
         require(len(apart) == len(value), c, key, f"different {allowed.different}")
     if high is not None:

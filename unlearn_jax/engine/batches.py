@@ -8,6 +8,7 @@ import collections
 import concurrent.futures
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,16 +36,17 @@ class Feed:
 
     def __init__(self, layout: Layout, data: Resident | Streamed):
         self.layout = layout
+        self.data: Resident | Streamed = data
         if isinstance(data, Streamed):
-            self.data, self.resident = data, layout.put_shared(Resident(None, data.labels))
+            self.resident: Resident = layout.put_shared(Resident(None, data.labels))
         else:
             self.data = self.resident = layout.put_shared(data)
 
-    def most_batches(self, samples: int) -> float:
-        """How many batches of so many samples one call may take."""
+    def most_batches(self, samples: int, wanted: int) -> int:
+        """How many of the `wanted` batches, each of so many samples, one call may take."""
         if isinstance(self.data, Streamed):
-            return max(1, _CALL_BYTES // (samples * self.data.images[:1].nbytes))
-        return float("inf")
+            return min(wanted, max(1, _CALL_BYTES // (samples * self.data.images[:1].nbytes)))
+        return wanted
 
     def __call__(self, rows_GTB: np.ndarray, size: int = 1) -> Iterator[Batches]:
         """The batches on the devices, `size` of each member at a time: `[G, size, B, ...]`.
@@ -69,7 +71,7 @@ class Feed:
     def shapes(self, members: int, size: int, batch_size: int) -> Batches:
         """What a call takes, without the arrays."""
 
-        def shape(*more: int, dtype) -> jax.ShapeDtypeStruct:
+        def shape(*more: int, dtype: type) -> Any:  # stands for an array
             return jax.ShapeDtypeStruct((members, size, batch_size, *more), dtype,
                                         sharding=self.layout.of_batches)
 
@@ -88,10 +90,15 @@ class Feed:
         rows = self.layout.put_batches(rows_GKB)
         if not isinstance(self.data, Streamed):
             return Batches(rows)
+        data = self.data
+
+        def read(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None, "every part of the array has its place"
+            return data.read(rows_GKB[index[:3]])
+
         # Each part by itself: of several processes each reads what its own devices take.
         return Batches(rows, jax.make_array_from_callback(
-            (*rows_GKB.shape, *self.data.images.shape[1:]), self.layout.of_batches,
-            lambda index: self.data.read(rows_GKB[index[:3]])))
+            (*rows_GKB.shape, *data.images.shape[1:]), self.layout.of_batches, read))
 
 
 class Queue:
@@ -103,9 +110,9 @@ class Queue:
       finished: how many calls are known to have ended.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.finished = 0
-        self._pending: collections.deque = collections.deque()
+        self._pending: collections.deque[jax.Array] = collections.deque()
 
     def add(self, result: jax.Array) -> None:
         """Takes a result of a call (one that is donated to no other) and waits for an older one."""

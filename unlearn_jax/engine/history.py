@@ -85,7 +85,7 @@ class Books:
         """
         mine = [metadata["members"].index(m.digest) for m in self.members]
         images = np.array(metadata["books"]["images"])
-        share = images[mine].sum() / max(images.sum(), 1)
+        share = int(images[mine].sum()) / max(int(images.sum()), 1)
         self.epoch, self.seconds = metadata["epoch"], metadata["seconds"] * share
         who = {(m.forget_set, m.seed, m.variant) for m in self.members}
         self.history = [r for r in metadata["history"]

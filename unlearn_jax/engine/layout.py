@@ -133,7 +133,7 @@ class Layout:
         specs = tuple(P() if axis is None else P(MEMBER) for axis in in_axes)
 
         @functools.wraps(fun)
-        def members(*args):
+        def members(*args: Any) -> Any:
             with tracing_for(platform, self.target.threads):
                 return jax.vmap(fun, in_axes=in_axes)(*args)
 
@@ -158,20 +158,20 @@ class Program:
       compile_seconds: spent compiling so far, to be told apart from running.
     """
 
-    def __init__(self, jitted: Callable):
+    def __init__(self, jitted: jax.stages.Wrapped):
         self._jitted = jitted
         self._compiled: jax.stages.Compiled | None = None
         self.compile_seconds = 0.0
 
-    def __call__(self, *args):
+    def __call__(self, *args: Any) -> Any:
         self.compile(*args)
-        return self._compiled(*args)
+        return self.compiled(*args)
 
     def again(self) -> "Program":
         """The same program, not compiled yet: for arguments of other shapes."""
         return Program(self._jitted)
 
-    def compile(self, *args) -> None:
+    def compile(self, *args: Any) -> None:
         """Compiles for arguments of these shapes, unless it has been; runs nothing."""
         if self._compiled is None:
             began = time.monotonic()
@@ -179,7 +179,7 @@ class Program:
             self.compile_seconds = time.monotonic() - began
             processes.wait("compilation")  # who is early must not wait in a collective
 
-    def lower(self, *args) -> jax.stages.Lowered:
+    def lower(self, *args: Any) -> jax.stages.Lowered:
         """The program for arguments of these shapes, as XLA's compiler takes it."""
         return self._jitted.lower(*args)
 

@@ -45,7 +45,7 @@ def image_bytes(cfg: ml_collections.ConfigDict, device: jax.Device) -> float:
 
 def tree_bytes(tree: Any) -> int:
     """Bytes of a tree of arrays or of their shapes, random keys among them."""
-    def size(x) -> int:
+    def size(x: Any) -> int:
         keys = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
         return math.prod(x.shape) * (8 if keys else x.dtype.itemsize)
 
@@ -55,6 +55,7 @@ def tree_bytes(tree: Any) -> int:
 def call_bytes(program: Program) -> int:
     """Bytes on each device while a compiled program runs, its arguments included."""
     found = program.compiled.memory_analysis()
+    assert found is not None, "XLA analyses the memory of what it compiles for CPUs and GPUs"
     return (found.argument_size_in_bytes + found.temp_size_in_bytes + found.output_size_in_bytes
             - found.alias_size_in_bytes + found.generated_code_size_in_bytes)
 

@@ -1,5 +1,6 @@
 """States times samples to outputs: the seam between training and metrics."""
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -68,10 +69,12 @@ class Predictor:
             return fitted(here, members, self.name, lambda tried: self._needs(
                 tried, variables_M, feed, batch_size, shared))
 
+        def call(variables: Variables, batches: Batches) -> Any:
+            return self._program(variables, feed.resident, batches, *shared)
+
         def every(here: Layout) -> list[T]:
             self._adopt(here)
-            return [work(group, lambda batches, v=variables: self._program(
-                        v, feed.resident, batches, *shared))
+            return [work(group, functools.partial(call, variables))
                     for group, variables in here.over_groups(variables_M, members)]
 
         if not self._fitted:

@@ -56,7 +56,7 @@ class Preparation:
     loss: Loss
     batch_size: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._feed = Feed(self.layout, self.resident)
         self.resident = self._feed.data
         self.images = np.zeros(len(self.members), int)
@@ -215,10 +215,15 @@ class Preparation:
     def _batch(self, batch_size: int) -> Batch:
         """The shapes of a member's batch."""
         size = self.model.image_size
-        return Batch(jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8),
-                     *(jax.ShapeDtypeStruct((batch_size,), kind) for kind in (
-                         self.resident.labels.dtype, jnp.int32, jnp.bool_, jnp.float32)),
-                     jax.ShapeDtypeStruct((), jnp.int32))
+
+        def shape(dtype: Any, *axes: int) -> Any:  # stands for an array
+            return jax.ShapeDtypeStruct(axes, dtype)
+
+        return Batch(
+            images=shape(jnp.uint8, batch_size, size, size, 3),
+            labels=shape(self.resident.labels.dtype, batch_size),
+            rows=shape(jnp.int32, batch_size), forget=shape(jnp.bool_, batch_size),
+            weights=shape(jnp.float32, batch_size), epoch=shape(jnp.int32))
 
     def _book(self, program: Program, seconds: float) -> None:
         self.seconds += seconds

@@ -37,7 +37,7 @@ class Programs:
         self.recipe, self.feed, self.layout = recipe, feed, layout
         self.size = layout.groups(len(members)).shape[1]
         longest = max(1, *(recipe.longest_epoch(m) for m in members))
-        most = min(layout.steps_per_dispatch, feed.most_batches(self.size * recipe.batch_size))
+        most = feed.most_batches(self.size * recipe.batch_size, layout.steps_per_dispatch)
         cut_short = layout.target.platform == "cpu"
         # A call that can be cut short is the same program for epochs of any length, so that a
         # member's bits do not depend on the others. Else chunks are even, so that few steps idle.

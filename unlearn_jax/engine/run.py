@@ -10,7 +10,9 @@ still run are brought together (`groups.py`).
 """
 
 import dataclasses
+import functools
 import math
+import operator
 import time
 from collections.abc import Callable
 from typing import Any
@@ -147,7 +149,7 @@ def measure_rate(recipe: Recipe, model: Model, layout: Layout, resident: Residen
             ended = time.monotonic()
             rates.append(int((rows_GTB[group.slots, steps] >= 0).sum()) / (ended - began))
             end = min(end, ended + seconds)
-            if over := processes.agreed("enough steps", lambda t=ended, e=end: t >= e):
+            if over := processes.agreed("enough steps", functools.partial(operator.ge, ended, end)):
                 break
     # The median: somebody else may have had the machine for a while.
     return Rate(float(np.median(rates[1:])), len(rates) - 1,
@@ -183,12 +185,15 @@ class PopulationRun:
         self.programs, self._compile_seconds = fitted_programs(
             recipe, model, feed, layout, members, variables_M, self._inputs(np.array([0])))
         self.layout = self.programs.layout
-        self.groups = [self._group(which, self.programs.start(self.layout.put_members(
-            jax.tree.map(lambda x, w=which: x[w], variables_M))))
-            for which in self.layout.groups(self.count)]
+        self.groups = [self._group(which, self._started(variables_M, which))
+                       for which in self.layout.groups(self.count)]
         self.first_step_at: float | None = None
         self.snapshots: dict[int, Snapshot] = {}
         self._take_snapshot()
+
+    def _started(self, variables_M: Variables, which: np.ndarray) -> Carry:
+        own = jax.tree.map(lambda x: x[which], variables_M)
+        return self.programs.start(self.layout.put_members(own))
 
     def _group(self, which: np.ndarray, carry: Carry) -> Group:
         validation = stack_batches([in_batches(
@@ -201,12 +206,12 @@ class PopulationRun:
         forget = np.zeros((len(members), len(self.feed.resident.labels)), bool)
         for flags, member in zip(forget, members):
             flags[member.forget] = True
-        return Inputs(
-            key=member_keys(self.recipe.name, members),
+        on_host: dict[str, Any] = dict(  # NumPy's arrays, which `put_members` makes JAX's
             learning_rate=np.array([self.recipe.learning_rate(m) for m in members], np.float32),
             total_steps=self.books.total_steps[which].astype(np.int32),
-            epochs=np.full(len(members), self.recipe.epochs, np.int32), forget=forget,
-            context=jax.tree.map(lambda x: x[which], self._context))
+            epochs=np.full(len(members), self.recipe.epochs, np.int32), forget=forget)
+        return Inputs(key=member_keys(self.recipe.name, members), **on_host,
+                      context=jax.tree.map(lambda x: x[which], self._context))
 
     def train_epoch(self, progress_bar=None) -> None:
         """One epoch of every member that is not done, with its validation and its books."""
@@ -227,7 +232,7 @@ class PopulationRun:
         found = np.unique(np.concatenate([group.members for group in changed]))
         carries = joined(changed, lambda carry: carry)
         for group in changed:
-            group.carry = group.inputs = None  # room for the new ones
+            del group.carry, group.inputs  # room for the new ones
         for g, which in changes.items():
             place = np.searchsorted(found, which)
             self.groups[g] = self._group(which, self.layout.put_members(

@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 
 from unlearn_jax.errors import InputError
-from unlearn_jax.stages.graph import Stage, Study
+from unlearn_jax.stages.graph import RunContext, Stage
 from unlearn_jax.stages.workdir import RESULTS, RUN, config_of
 from unlearn_jax.storage import manifest
 from unlearn_jax.storage.store import Store, StoreError, read_marker
@@ -51,7 +51,7 @@ class FinishedRun:
     fingerprint: str
     models: dict[str, list[FinishedModels]]
 
-    def stages(self, study: Study, names: Sequence[str]) -> list[Stage]:
+    def stages(self, study: RunContext, names: Sequence[str]) -> list[Stage]:
         """The stages of some names.
 
         Args:

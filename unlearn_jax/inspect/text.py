@@ -176,7 +176,7 @@ def _plain(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.4g}" if not isinstance(value, float) or math.isfinite(value) else str(value)
+    return f"{value:.4g}" if math.isfinite(value) else str(value)
 
 
 def _table(head: list[str], rows: list[list[Any]], align: str) -> list[str]:

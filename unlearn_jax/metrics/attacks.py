@@ -1,8 +1,9 @@
 """Membership inference: can losses tell samples trained on from samples never seen?
 
-Members are the samples that were trained on (here: to be forgotten), others those that never
-were, and chose no model as validation samples do. A low loss speaks for a member. M_R has trained
-on neither, so its values are what an unlearned model is to be compared with.
+Members are the samples that were trained on (here: the forget set). Others are samples that were
+not trained on and, unlike validation samples, did not choose the weights that are kept. A low loss
+is a sign of a member. M_R was trained on neither group, so an unlearned model is compared with its
+values.
 """
 
 import dataclasses
@@ -23,13 +24,13 @@ FALSE_POSITIVE_RATES = (0.01, 0.001)
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
-    """How well an attack does; NaN for a model with losses that are not finite.
+    """Success of an attack; NaN for a model with losses that are not finite.
 
     Attributes:
       auc: `[M]`; 0.5 is chance, below 0.5 members have the *higher* losses.
       accuracy: `[M]` on held-out samples, both groups weighing the same; 0.5 is chance.
-      tpr: `[F, M]` share of members found where at most `FALSE_POSITIVE_RATES` of the others
-        are taken for members; NaN at a rate of less than one of the others (`resolves`).
+      tpr: `[F, M]` share of members found when at most `FALSE_POSITIVE_RATES` of the others
+        are taken for members; NaN at a rate that allows less than one other (`resolves`).
     """
 
     auc: np.ndarray
@@ -43,10 +44,10 @@ class MembershipInference:
 
     Attributes:
       threshold: one threshold on the loss, chosen on the other folds. Its AUC and TPR need no
-        choice and are those of all samples.
+        choice, so they are computed from all samples.
       logistic: logistic regression on the standardised loss, fitted on the other folds. Its AUC
-        is the mean over folds, its TPR that of all held-out log-odds together. Both groups weigh
-        the same in the fit.
+        is the mean over folds. Its TPR is computed from all held-out log-odds together. Both groups
+        weigh the same in the fit.
     """
 
     threshold: Attack
@@ -58,9 +59,9 @@ def mia(members_MN: Array, others_MK: Array, *, seed: int, folds: int = 5) -> Me
 
     Args:
       members_MN: losses on samples that were trained on, before they were forgotten.
-      others_MK: losses on samples that never were, of the same distribution.
-      seed: of the folds.
-      folds: of the stratified cross-validation.
+      others_MK: losses on samples of the same distribution that were not trained on.
+      seed: decides the folds.
+      folds: number of folds of the stratified cross-validation.
 
     Raises:
       ValueError: other shapes.
@@ -78,7 +79,7 @@ def mia(members_MN: Array, others_MK: Array, *, seed: int, folds: int = 5) -> Me
         raise Refused(f"cross-validation in {folds} folds needs as many samples in each group; "
                       f"there are {members} members (samples that were trained on) and {others} "
                       "others")
-    # float32 as in the compiled functions: a threshold must equal the loss that it was.
+    # float32 as in the compiled functions: a threshold must equal the loss that it was taken from.
     losses_MT = np.concatenate([members_MN, others_MK], axis=1, dtype=np.float32)
     is_member_T = np.arange(members + others) < members
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(
@@ -94,9 +95,9 @@ def mia(members_MN: Array, others_MK: Array, *, seed: int, folds: int = 5) -> Me
 
 
 def resolves(rate: float, others: int) -> bool:
-    """Whether a false positive rate allows one of so many others at least.
+    """Whether a false positive rate allows at least one false positive among so many others.
 
-    Below that all rates are the same attack, which may take nobody for a member by mistake.
+    All lower rates are the same attack: no false positive is allowed.
     """
     return rate * others >= 1 - 1e-7
 
@@ -105,8 +106,9 @@ def resolves(rate: float, others: int) -> bool:
 def auc(members_MN: jax.Array, others_MK: jax.Array) -> jax.Array:
     """Chance `[M]` that a member has a lower loss than one of the others; ties count a half.
 
-    Exact: the Mann-Whitney statistic, from counts, as the mean rank less its smallest value would
-    be the small difference of large numbers. NaN for a model with losses that are not finite.
+    It is the Mann-Whitney statistic, exact because it is computed from counts: the mean rank less
+    its smallest value would be a small difference of large numbers. NaN for a model with losses
+    that are not finite.
 
     Raises:
       ValueError: the groups are not `[M, N]` and `[M, K]`.
@@ -124,10 +126,10 @@ def auc(members_MN: jax.Array, others_MK: jax.Array) -> jax.Array:
 
 @jax.jit
 def tpr_at(members_MN: jax.Array, others_MK: jax.Array, rates_F: jax.Array) -> jax.Array:
-    """Share `[F, M]` of members below the largest threshold that few enough others are below.
+    """Share `[F, M]` of members up to the largest threshold that keeps to the false positive rate.
 
-    No interpolation: with K others no rate between 0 and 1 / K exists, and at a rate below 1 / K
-    not one of the others may be taken for a member.
+    No interpolation: with K others no rate between 0 and 1 / K exists. At a rate below 1 / K no
+    other may be taken for a member.
 
     Args:
       members_MN, others_MK: losses.
@@ -148,12 +150,12 @@ def tpr_at(members_MN: jax.Array, others_MK: jax.Array, rates_F: jax.Array) -> j
 @jax.jit
 def best_threshold(members_MN: jax.Array, others_MK: jax.Array,
                    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The threshold that separates the groups best, in either direction, of all there are.
+    """The threshold, of all possible ones, that separates the groups best, in either direction.
 
     Returns:
       `[M]` thresholds; `[M]` bool: whether losses up to the threshold (rather than above it)
-      are members; `[M]` accuracies with both groups weighing the same. On the samples that
-      the threshold was chosen with, so never below 0.5.
+      are members; `[M]` accuracies with both groups weighing the same. The accuracies are on the
+      samples that the threshold was chosen with, so never below 0.5.
 
     Raises:
       ValueError: the groups are not `[M, N]` and `[M, K]`.
@@ -169,9 +171,8 @@ def best_threshold(members_MN: jax.Array, others_MK: jax.Array,
 
 
 def _in_order(members_MN, others_MK):
-    """Of each sample in order of loss `[M, T]`: member?, first and last place of its ties.
-
-    And the array of losses in that order.
+    """For the samples in order of loss, `[M, T]` each: is it a member, the first and the last place
+    of its ties, and the loss.
     """
     losses = jnp.concatenate([members_MN, others_MK], axis=1)
     flags = jnp.broadcast_to(jnp.arange(losses.shape[1])[None] < members_MN.shape[1], losses.shape)
@@ -222,7 +223,7 @@ def _held_out_accuracy(losses_MT, is_member_T, splits) -> np.ndarray:
 
 
 def _balanced(right_MT, is_member_T) -> np.ndarray:
-    """Share `[M]` told right, both groups weighing the same, however large they are."""
+    """Share `[M]` of right guesses; both groups weigh the same, whatever their sizes."""
     return (right_MT[:, is_member_T].mean(1) + right_MT[:, ~is_member_T].mean(1)) / 2
 
 

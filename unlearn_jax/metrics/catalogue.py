@@ -1,8 +1,8 @@
-"""Every metric of results.csv: one record each says how it is averaged, named and shown.
+"""The metrics of results.csv. The record of a metric says how it is averaged, named and shown.
 
-A new metric is a function that yields its values and a record here. An audit's function stands
-in `audits.py`, and its records name it. This file imports no JAX: the config's checks and the
-report read it.
+A new metric is a function that yields its values and a record here. The function of an audit is
+in `audits.py`, and the records of its metrics name the audit. This file imports no JAX: the
+config's checks and the report read it.
 
 A name holds its parameters in capitals (`forgetting@ALPHA`). Titles, units and definitions may
 use them in braces, and words of the run (`report/tables/names.py` lists those) in small letters.
@@ -14,7 +14,7 @@ import re
 from typing import Literal
 
 AVERAGED = "averaged:"  # before the name: the metric of the seeds' mean prediction
-POPULATION = "population:"  # begins the name of what only all seeds together have
+POPULATION = "population:"  # before the name: a metric that only all seeds together have
 NO_SEED = -1  # in the column seed of both
 # What a parameter in a name may be.
 _PARAMETERS = {"SPLIT": "[A-Za-z0-9]+", "ALPHA": ".+", "WITHIN": ".+", "RATE": ".+",
@@ -23,23 +23,23 @@ _PARAMETERS = {"SPLIT": "[A-Za-z0-9]+", "ALPHA": ".+", "WITHIN": ".+", "RATE": "
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MetricRecord:
-    """What is known of a metric, whatever the run.
+    """The properties of a metric that are the same in every run.
 
     Attributes:
       name: as in results.csv, its parameters in capitals.
       title: of a column, without the unit.
       unit: behind the title, in brackets; '': none is shown.
       definition: formula and how to read it.
-      better: which values are; 'M_R': those near M_R's; '': neither.
+      better: which values are better; 'M_R': those near M_R's; '': none.
       decimals: digits after the point.
       percent: whether the value is shown times 100.
       infinite: what stands for an infinite value.
       over: what the value of a seed is. 'seeds': its own; 'pairs': the mean over its pairs with
-        the other seeds; 'clock': its equal share of a time that was taken once for all seeds.
-      averaged: whether the seeds' mean prediction has the metric, too.
+        the other seeds; 'clock': an equal share of a time that was measured once for all seeds.
+      averaged: whether the metric is also computed for the mean prediction of all seeds.
       table: where the report shows it. `HEADLINE` and `LEADERBOARD` show some besides.
-      audit: the audit that yields it; '': another part of the run does.
-      of_reference: M_R alone has it, and it stands in the rows of all models.
+      audit: the audit that yields it; '': another part of the run yields it.
+      of_reference: only M_R has it; tables show it in the rows of all models.
       for_reference: the metric that stands for this one in the leaderboard's row of M_R.
       reference_apart: M_R's value is against the M_R of another seed of the run.
     """
@@ -259,17 +259,17 @@ def columns(table: tuple[str, ...], classification: bool, alpha: float) -> list[
 
 @functools.cache
 def find(name: str) -> MetricRecord | None:
-    """The record of a metric of results.csv; None: it has none, as `averaged:` ones."""
+    """The record of a metric of results.csv; None: there is none, as for `averaged:` metrics."""
     return next((record for record in RECORDS if _pattern(record.name).fullmatch(name)), None)
 
 
 def parameters(record: MetricRecord, name: str) -> dict[str, str]:
-    """What stands for the capitals of the record's name in that of a metric that it is of."""
+    """The values in `name` of the parameters, which the record's name has in capitals."""
     return _pattern(record.name).fullmatch(name).groupdict()
 
 
 def has_no_seed(name: str) -> bool:
-    """Whether the value is of all seeds together."""
+    """Whether the value belongs to all seeds together."""
     return name.startswith((AVERAGED, POPULATION))
 
 
@@ -284,22 +284,22 @@ def reference_apart(name: str) -> bool:
 
 
 def of_reference(name: str) -> bool:
-    """Whether M_R alone has the metric."""
+    """Whether only M_R has the metric."""
     return _is(name, "of_reference", True)
 
 
 def is_averaged(name: str) -> bool:
-    """Whether the seeds' mean prediction has the metric, too."""
+    """Whether the metric is also computed for the mean prediction of all seeds."""
     return _is(name, "averaged", True)
 
 
 def timed_once(name: str) -> bool:
-    """Whether the seeds' values are shares of one measurement."""
+    """Whether the values of the seeds are shares of one measurement."""
     return _is(name, "over", "clock")
 
 
 def shown_in(name: str, table: str) -> bool:
-    """Whether the report shows a metric in a table; one without a record is a further measure."""
+    """Whether the report shows a metric in a table; metrics without a record are in 'further'."""
     if not has_no_seed(name) and find(name) is None:
         return table == "further"
     return _is(name, "table", table)
@@ -312,7 +312,7 @@ def _is(name: str, attribute: str, value: str | bool) -> bool:
 
 @functools.cache
 def _pattern(name: str) -> re.Pattern:
-    """Of a record's name."""
+    """The pattern of a record's name, one group for each parameter."""
     parts = re.split(f"({'|'.join(_PARAMETERS)})", name)
     return re.compile("".join(f"(?P<{part}>{_PARAMETERS[part]})" if part in _PARAMETERS
                               else re.escape(part) for part in parts))

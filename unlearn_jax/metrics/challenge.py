@@ -1,17 +1,18 @@
 """Forgetting quality and score of the NeurIPS 2023 Machine Unlearning Challenge.
 
-For each forget sample an attacker who sees one number f of a model, guesses whether the model
-was unlearned or retrained: by one threshold on f, or by two (inside or outside of an interval).
-The better the best guess, the larger epsilon of the sample, and the lower its score.
+For each forget sample, an attack guesses from one number f of a model whether the model was
+unlearned or retrained: by one threshold on f, or by two (inside or outside an interval). The better
+the best attack, the larger the epsilon of the sample, and the lower its score.
 
 Source: Triantafillou et al. 2023, "Evaluation for the NeurIPS Machine Unlearning Competition",
-and Triantafillou et al. 2024, "Are we making progress in unlearning?". There thresholds are
-tried on a grid, which misses the best one; here all are, with both sides of each.
-The challenge's code knows a rule that its description does not: where the range of f over one kind
-of models is below 1 % of that over the other, epsilon is 50, as a narrow population among wide ones
-is told by any interval around it. Attacks miss that where the interval holds no model of the other
-kind and exactly one rate is 0. The rule is an option here, `narrow=0.01`; without it such a sample
-counts by the attacks that are left.
+and Triantafillou et al. 2024, "Are we making progress in unlearning?". There
+thresholds are tried on a grid, which misses the best one. Here all are tried, with both sides of
+each.
+The challenge's code has a rule that its description lacks. If the range of f over one kind of
+models is below 1 % of the range over the other kind, epsilon is 50, because an interval around the
+narrow population separates it. Attacks do not count that case if the interval holds no model of the
+other kind and exactly one rate is 0. The rule is an option here, `narrow=0.01`. Without it, the
+remaining attacks decide the epsilon of such a sample.
 f is `confidence.logit_scaled_confidences`; for regression the output itself.
 """
 
@@ -274,7 +275,9 @@ def _order(f_PN):
 @functools.partial(jax.jit, static_argnames="bins")
 def _qualities(order_PN, edges_EN, unlearned_BP, retrained_BP, ratios_N, delta, narrower_N, bins):
     def quality(weights):
-        ratio, separate = _best_ratios(order_PN, edges_EN, *weights, ratios_N, delta)
+        unlearned_P, retrained_P = weights
+        ratio, separate = _best_ratios(order_PN, edges_EN, unlearned_P, retrained_P, ratios_N,
+                                       delta)
         found = jnp.where(separate | narrower_N, LARGEST_EPSILON, jnp.log(ratio))
         return jnp.mean(sample_scores(found, bins))
 
@@ -326,8 +329,8 @@ def _best_ratios(order_PN, edges_EN, unlearned_P, retrained_P, start_N, delta):
             value = inner_weight * inner - outer_weight * outer
             # g > 0: a start is ready once a model of the outer kind has followed it.
             followed = edge & (outer > outer_before)
-            ready = _lower(ready, *waiting, followed)
-            ready_late = _lower(ready_late, *waiting_late, followed)
+            ready = _lower(ready, waiting, followed)
+            ready_late = _lower(ready_late, waiting_late, followed)
             waiting, waiting_late = (
                 (jnp.where(followed, jnp.inf, low), at) for low, at in (waiting, waiting_late))
             # m > 0: an interval that goes past the last of the inner kind starts after the first.
@@ -337,8 +340,8 @@ def _best_ratios(order_PN, edges_EN, unlearned_P, retrained_P, start_N, delta):
             better = edge & (value - low > best)
             best = jnp.where(better, value - low, best)
             start, end = jnp.where(better, low_at, start), jnp.where(better, index, end)
-            waiting = _lower(waiting, value, index, edge)
-            waiting_late = _lower(waiting_late, value, index, edge & (inner > 0))
+            waiting = _lower(waiting, (value, index), edge)
+            waiting_late = _lower(waiting_late, (value, index), edge & (inner > 0))
             outer_before = jnp.where(edge, outer, outer_before)
             return (ready, waiting, ready_late, waiting_late, outer_before, best, start, end), None
 
@@ -372,8 +375,9 @@ def _best_ratios(order_PN, edges_EN, unlearned_P, retrained_P, start_N, delta):
 _ratios = jax.jit(_best_ratios)
 
 
-def _lower(kept, value, index, where):
+def _lower(kept, other, where):
     """The lower of two (value, gap) pairs, where allowed."""
+    value, index = other
     take = where & (value < kept[0])
     return jnp.where(take, value, kept[0]), jnp.where(take, index, kept[1])
 

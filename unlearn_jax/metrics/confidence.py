@@ -1,6 +1,6 @@
 """Scores of single samples, [M, N], that attacks use.
 
-For regression the loss is `errors.absolute_errors`, and `residuals` plays the part of the
+For regression the loss is `errors.absolute_errors`, and `residuals` takes the place of the
 logit-scaled confidence.
 """
 
@@ -31,8 +31,9 @@ def logit_scaled_confidences(logits_MNC: jax.Array, labels_N: jax.Array) -> jax.
 def cross_entropies(logits_MNC: jax.Array, labels_N: jax.Array) -> jax.Array:
     """Losses `-log p_y` `[M, N]`, in nats; NaN for a label that is not among the classes.
 
-    `log(1 + exp(-c))` of the logit-scaled confidence c: as the difference of two logits, all
-    losses below 1e-6 or so would be 0, and equal for attacks that order them.
+    Computed as `log(1 + exp(-c))` from the logit-scaled confidence c. As the difference of two
+    logits, all losses below about 1e-6 would be 0, and attacks that order losses could not tell
+    them apart.
 
     Raises:
       ValueError: the shapes are not `[M, N, C]`, C > 1, and `[N]` of integers.

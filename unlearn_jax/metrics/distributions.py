@@ -1,11 +1,11 @@
 """Distances between the outputs of unlearned and retrained models on the forget set.
 
-`over="models"` compares, for each of N samples, what U unlearned and R retrained models say of
-it: `[U, N]` and `[R, N]` give `[N]`. `over="samples"` compares, for each of M pairs of models,
-what both say of N samples: `[M, N]` twice gives `[M]`. Outputs are predictions in label units,
-`confidence.logit_scaled_confidences` or losses, of the same images without augmentation: what
-random crops add is no part of the models. Two sets of retrained models have a distance too;
-report it beside.
+`over="models"` compares, for each of N samples, the outputs of U unlearned and R retrained models:
+`[U, N]` and `[R, N]` give `[N]`. `over="samples"` compares, for each of M pairs of models,
+the outputs of both for N samples: `[M, N]` twice gives `[M]`. Outputs are predictions in label
+units, `confidence.logit_scaled_confidences` or losses, for the same images without augmentation:
+the variation from random crops does not belong to the models. Two sets of retrained models have a
+distance, too; a report should show it for comparison.
 """
 
 import functools

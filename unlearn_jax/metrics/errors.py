@@ -5,13 +5,13 @@ never broadcast: labels of shape (N,) against outputs of shape (N, 1) would give
 Source: the reference study, section 4.3.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from unlearn_jax.metrics import pairs
-from unlearn_jax.metrics.shapes import check_equal, check_labels, check_rank
+from unlearn_jax.metrics.shapes import Array, check_equal, check_labels, check_rank
 
 
 @jax.jit
@@ -162,12 +162,13 @@ def study_metrics(reference_test_MK: jax.Array, evaluated_test_MK: jax.Array,
         utility=better, forgetting=forgetting_AM, f=better[None] * forgetting_AM)
 
 
-def forgetting_across(reference_MN: jax.Array, evaluated_MN: jax.Array, alphas_A: jax.Array,
-                      started_M: jax.Array) -> jax.Array:
+def forgetting_across(reference_MN: Array, evaluated_MN: Array, alphas_A: Array,
+                      started_M: Array) -> jax.Array:
     """`pairs.forgetting_across` `[A, M]` of `forgetting`, on the device."""
-    return pairs.forgetting_across(
+    found: Any = pairs.forgetting_across(  # JAX's, as `mean` makes it
         reference_MN, evaluated_MN, alphas_A, started_M, forgetting=forgetting,
         mean=lambda values: jnp.nanmean(jnp.asarray(values), axis=0))
+    return found
 
 
 def retrain_ceiling(reference_MN: jax.Array, alphas_A: jax.Array) -> jax.Array:

@@ -1,7 +1,7 @@
 """Where in the network two models differ: distances of weights, layer by layer.
 
-On the host, summed in float64: two models that began at the same weights differ by little, and
-float32 loses little differences in sums of large squares.
+The sums are in float64, on the host: two models that started from the same weights differ by
+little, and float32 loses small differences in sums of large squares.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ Tree = Any
 def layer_distances(evaluated: Tree, reference: Tree) -> dict[str, np.ndarray]:
     """L2 distance `[M]` between the weights of two models, for each layer.
 
-    A layer is what its arrays share a path with: kernel and bias of `stem/conv` are one vector.
+    The arrays of a layer share a path: kernel and bias of `stem/conv` are one vector.
 
     Args:
       evaluated, reference: variables with a leading member axis, as nested dicts; of the same
@@ -39,11 +39,12 @@ def layer_distances(evaluated: Tree, reference: Tree) -> dict[str, np.ndarray]:
 def independent_distances(models: Tree) -> dict[str, np.ndarray]:
     """Mean L2 distance `[M]` of each model's weights from those of the other M - 1, by layer.
 
-    Models of different seeds begin with different weights and number their channels differently,
-    so this is how far apart two are that have nothing but their task in common (and, with
-    `model.pretrained`, the weights that all of them begin with). NaN with M = 1.
+    Models of different seeds start from different weights and order their channels differently. So
+    this is the distance of two models that share only their task (and, with `model.pretrained`,
+    the weights that all of them start from). NaN with M = 1.
 
-    Each pair is subtracted: |a|² + |b|² - 2ab would be the small difference of large numbers.
+    The weights of each pair are subtracted: |a|² + |b|² - 2ab would be a small difference of large
+    numbers.
 
     Args:
       models: variables with a leading member axis, as for `layer_distances`.

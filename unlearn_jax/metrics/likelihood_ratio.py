@@ -56,11 +56,11 @@ def u_lira_leave_pair_out(forgot_KN: Array, never_KN: Array,
                           ddof: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """`u_lira` of the models themselves, `[K, N]` twice; pair k is left out when k is judged.
 
-    Both fits are of K - 1 models, and none has seen the model judged or its counterpart. Were
-    only the model itself left out, the other group's fit would be the better one, and would hold
-    its twin where both started from the same seed: attacks on models that are no different would
-    be right in less than half of the cases (40 % for three models of a kind, 30 % where twins
-    correlate at 0.7). Like this it is half of them, for any K.
+    Both fits are made from K - 1 models, without the judged model and its counterpart. If only the
+    model itself were left out, the other group's fit would be the better one, and would contain its
+    counterpart, which may have started from the same seed. Then attacks on models that do not
+    differ would be right in less than half of the cases (40 % for three models of a kind, 30 %
+    where counterparts correlate at 0.7). With the pair left out it is half of them, for any K.
 
     Args:
       forgot_KN, never_KN: as for `u_lira`; pair k is row k of either.
@@ -87,10 +87,10 @@ def u_lira_leave_pair_out(forgot_KN: Array, never_KN: Array,
 
 
 def attack_accuracy(forgot_KN: Array, never_LN: Array) -> np.ndarray:
-    """Share `[N]` of models told right, both groups weighing the same; 0.5 is chance.
+    """Share `[N]` of models classified correctly; both groups weigh the same; 0.5 is chance.
 
-    With few models its largest value over samples is far above that by chance alone: for models
-    that are no different 0.9 for four of a kind and 60 samples, 0.6 for 64.
+    With few models the largest value over samples is far above 0.5 by chance alone. For models that
+    do not differ and 60 samples it is 0.9 with four models of a kind and 0.6 with 64.
 
     Args:
       forgot_KN, never_LN: probabilities from `u_lira` or `u_lira_leave_pair_out`; exactly 0.5
@@ -132,7 +132,7 @@ def _fit(scores_KN, weights_K, ddof):
 
 
 def _compare(scores, forgot, never):
-    """From the logarithms: far from both means both densities are 0."""
+    """Computed from logarithms: far from both means, both densities would round to 0."""
     def log_density(fit):
         mean, variance = (jnp.broadcast_to(x, scores.shape) for x in fit)
         return -(scores - mean)**2 / (2 * variance) - jnp.log(variance) / 2

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from unlearn_jax.metrics.shapes import check_equal, check_rank
+from unlearn_jax.metrics.shapes import Array, check_equal, check_rank
 
 
 def forgetting(reference_MN: np.ndarray, evaluated_MN: np.ndarray,
@@ -21,8 +21,8 @@ def _mean(values: np.ndarray) -> np.ndarray:
                      where=count > 0)
 
 
-def forgetting_across(reference_MN: np.ndarray, evaluated_MN: np.ndarray, alphas_A: np.ndarray,
-                      started_M: np.ndarray, *, forgetting: Callable = forgetting,
+def forgetting_across(reference_MN: Array, evaluated_MN: Array, alphas_A: Array,
+                      started_M: Array, *, forgetting: Callable = forgetting,
                       mean: Callable = _mean) -> np.ndarray:
     """Forgetting `[A, M]` of models against M_Rs that started from other weights than they did.
 
@@ -56,10 +56,10 @@ def forgetting_across(reference_MN: np.ndarray, evaluated_MN: np.ndarray, alphas
     members = reference_MN.shape[0]
     if members < 2:
         raise ValueError(f"models of other seeds need two seeds, there is {members}")
-    reference_MN, evaluated_MN = np.asarray(reference_MN), np.asarray(evaluated_MN)
-    failed_M = ~(np.isfinite(reference_MN) & np.isfinite(evaluated_MN)).all(1)
+    errors = np.asarray(reference_MN), np.asarray(evaluated_MN)
+    failed_M = ~np.all(np.logical_and(*map(np.isfinite, errors)), axis=1)
     reference_MN, evaluated_MN = (np.where(failed_M[:, None], np.nan, x).astype(x.dtype)
-                                  for x in (reference_MN, evaluated_MN))
+                                  for x in errors)
     of_evaluated, of_reference = [], []
     # One partner at a time: all pairs at once would take A x M x M x N numbers.
     for shift in range(1, members):

@@ -1,11 +1,12 @@
-"""Relearn time: how soon a model that forgot learns the forgotten samples again.
+"""Relearn time: how soon an unlearned model learns the forgotten samples again.
 
-A step is what lies between two losses. The public code of the source (Tarun et al. 2022, functions
-`relearn_time` and `ain`) trains on all training data, takes the loss on the validation samples of
-the forget set after each batch, counts batches, and after 10 epochs counts those made as enough.
+A step is the training between two losses. The public code of the source (Tarun et al. 2022,
+functions `relearn_time` and `ain`) trains on all training data. It takes the loss on the validation
+samples of the forget set after each batch and counts batches. If 10 epochs were not enough, it
+takes their number of batches as the relearn time.
 `stages/relearn.py` trains on D_f alone and takes the loss on its training samples after each epoch,
-so that its steps are epochs; where they were not enough there are bounds. The criterion alone is
-the source's, within 5 % of M_O's loss: the two indices cannot be compared.
+so its steps are epochs. If they were not enough, it gives bounds. Only the criterion is the
+source's, within 5 % of M_O's loss. So the two indices cannot be compared.
 """
 
 from typing import NamedTuple
@@ -38,8 +39,8 @@ class Ain(NamedTuple):
 def relearn_steps(losses_MT: jax.Array, original_M: jax.Array, within: jax.Array) -> jax.Array:
     """Steps `[M]` until the forget loss is at most `(1 + within)` times M_O's.
 
-    inf where that did not happen in the T - 1 steps that were made (it takes T at least); NaN
-    for a member with NaN before.
+    inf where T - 1 steps, which were made, did not suffice (it takes at least T); NaN for a member
+    whose loss became NaN before.
 
     Args:
       losses_MT: forget loss before the first step, after one step, and so on.
@@ -65,9 +66,9 @@ def ain(unlearned_MT: jax.Array, retrained_MT: jax.Array, original_M: jax.Array,
         within: jax.Array) -> Ain:
     """Relearn time of the unlearned models over that of the retrained.
 
-    Where neither has anything to relearn (both take 0 steps) it says nothing: NaN, between 0 and
-    inf; where only M_R has not, it is inf. A loss that did not come down in the T - 1 steps made is
-    known to take T or more, which bounds the index.
+    If both take 0 steps, there is nothing to relearn: the value is NaN, with bounds 0 and inf. If
+    only M_R takes 0 steps, it is inf. A loss that did not come down in the T - 1 steps that were
+    made takes T or more, which bounds the index.
 
     Args:
       unlearned_MT, retrained_MT: forget loss before the first step, after one step, and so on,

@@ -11,9 +11,9 @@ Array: TypeAlias = "jax.Array | np.ndarray"
 
 
 class Refused(ValueError):
-    """What there is says too little for a measure: too few models or samples, no variance.
+    """The data do not allow the measure: too few models or samples, or no variance.
 
-    A ValueError of any other class is a mistake of the caller's.
+    A plain ValueError is a mistake of the calling code.
     """
 
 

@@ -23,7 +23,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -169,11 +169,12 @@ def member_conv(
     if lhs.dtype != rhs.dtype:
         raise ValueError(f"member_conv takes images and a kernel of one type, not {lhs.dtype} and "
                          f"{rhs.dtype}")
-    strides = tuple(int(s) for s in window_strides)
+    down, right = (int(s) for s in window_strides)
     if isinstance(padding, str):
-        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
-    padding = tuple((int(low), int(high)) for low, high in padding)
-    return _conv(Convolution(strides, padding, _setting.get(), target.current()), lhs, rhs)
+        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], (down, right), padding)
+    rows, columns = ((int(low), int(high)) for low, high in padding)
+    how = Convolution((down, right), (rows, columns), _setting.get(), target.current())
+    return _conv(how, lhs, rhs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -366,7 +367,8 @@ def _products(strides, padding, x, w):
     kernels = w.reshape(-1, *w.shape[2:])
     products = [jnp.matmul(window, kernels[k], preferred_element_type=jnp.float32)
                 for k, window in enumerate(_windows(strides, padding, x, w))]
-    return sum(products).astype(x.dtype)
+    total: Any = sum(products)
+    return total.astype(x.dtype)
 
 
 _FORWARD = {"direct": _direct, "patches": _patches, "products": _products}

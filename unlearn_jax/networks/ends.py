@@ -24,8 +24,8 @@ def preprocess(images_BHWC: jax.Array, kind: str) -> jax.Array:
     x = images_BHWC.astype(jnp.float32)
     if reverse:
         x = x[..., ::-1]
-    mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3) for v in (mean, std))
-    return (x - mean) / std
+    mean_C, std_C = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3) for v in (mean, std))
+    return (x - mean_C) / std_C
 
 
 def label_units(z: jax.Array, output: str, scale: float, offset: float) -> jax.Array:

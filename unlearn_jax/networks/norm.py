@@ -88,6 +88,7 @@ def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float,
 
 def _forward(x, scale, bias, epsilon, threads):
     wide, count = x.astype(jnp.float32), x.size // x.shape[-1]
+    sums: jax.Array | list[jax.Array]
     if threads:
         sums = native.sums(wide, wide, jnp.zeros_like(scale), threads)
     else:

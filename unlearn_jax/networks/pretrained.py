@@ -19,6 +19,7 @@ Nothing is ever unpickled.
 """
 
 import dataclasses
+import functools
 import pathlib
 import re
 from collections.abc import Callable
@@ -221,6 +222,11 @@ def _head_part_serves(module: str, sources: dict[str, str], flat: dict,
         for ours, name in sources.items())
 
 
+def torchvision_name(ours: str) -> str | None:
+    """torchvision's and timm's name of our 'collection/module/.../leaf'; None: they have none."""
+    return _source_name(ours, "torchvision")
+
+
 def _source_name(ours: str, layout: str) -> str | None:
     """The file's name of our 'collection/module/.../leaf'; None where layouts have none."""
     collection, *module, leaf = ours.split("/")
@@ -323,10 +329,14 @@ def _safetensors_tensors(file) -> dict[str, _Tensor]:
 def _h5_tensors(path: pathlib.Path, file: h5py.File, variables: Variables) -> dict[str, _Tensor]:
     """'layer/leaf' -> tensor, for each way in which Keras writes HDF5."""
     root = file.get("model_weights", file)
-    datasets = {}
+    datasets: dict[str, h5py.Dataset] = {}
+
+    def note(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            datasets[name] = item
+
     # visititems follows no links, so nothing outside the file is reached this way.
-    root.visititems(lambda name, item: datasets.update({name: item})
-                    if isinstance(item, h5py.Dataset) else None)
+    root.visititems(note)
     known = _known_layers(variables)
     tensors: dict[str, _Tensor] = {}
     for raw, dataset in datasets.items():
@@ -338,7 +348,7 @@ def _h5_tensors(path: pathlib.Path, file: h5py.File, variables: Variables) -> di
         if name in tensors:
             raise PretrainedError(f"{path} holds {name} twice (again at {raw})")
         kind = "F32" if dataset.dtype.kind == "f" else dataset.dtype.name
-        tensors[name] = _Tensor(dataset.shape, kind, lambda dataset=dataset: dataset[()])
+        tensors[name] = _Tensor(dataset.shape, kind, functools.partial(dataset.__getitem__, ()))
     return tensors
 
 
@@ -361,7 +371,7 @@ def _h5_name(path: pathlib.Path, raw: str, dataset: h5py.Dataset, known: set[str
 def _h5_layout(path: pathlib.Path, tensors: dict[str, _Tensor], variables: Variables) -> str:
     counts = {layout: len([name for name in _backbone_names(variables, layout) if name in tensors])
               for layout in ("keras", "vggface2")}
-    layout = max(counts, key=counts.get)
+    layout = max(counts, key=lambda name: counts[name])
     if not counts[layout]:
         raise PretrainedError(
             f"{path} holds no layer of keras.applications' ResNet50 (conv2_block1_1_conv) or of "

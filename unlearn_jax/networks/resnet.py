@@ -109,11 +109,11 @@ class ResidualBlock(_Layers):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         # (kernel, stride, features) of each convolution on the main path
         if not self.bottleneck:
-            path = ((3, self.stride, self.features), (3, 1, self.features))
+            path = [(3, self.stride, self.features), (3, 1, self.features)]
         else:
             strides = (1, self.stride) if self.variant.stride_at_3x3 else (self.stride, 1)
-            path = ((1, strides[0], self.features), (3, strides[1], self.features),
-                    (1, 1, 4 * self.features))
+            path = [(1, strides[0], self.features), (3, strides[1], self.features),
+                    (1, 1, 4 * self.features)]
         y = x
         for i, (kernel, stride, features) in enumerate(path, start=1):
             padding = ((kernel // 2, kernel // 2),) * 2

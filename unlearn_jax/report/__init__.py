@@ -1,31 +1,29 @@
-"""Reports: from the files of a work directory to tables, pictures and two documents. No JAX."""
+"""Reports: tables, pictures and two documents from the files of a work directory. No JAX."""
 
 from pathlib import Path
 
-from unlearn_jax.report.figures.results import draw_all
+from unlearn_jax.report.output import Output
 from unlearn_jax.report.render import html, latex, markdown
 from unlearn_jax.report.sections.page import build
-from unlearn_jax.report.tables import judgement, leaderboard
-from unlearn_jax.report.tables.files import ReportError, write_table
+from unlearn_jax.report.tables.files import ReportError
 from unlearn_jax.report.tables.inputs import Run, read_run
 from unlearn_jax.report.tables.stats import summarise
-from unlearn_jax.report.thesis import section
 from unlearn_jax.storage import manifest
-from unlearn_jax.system import disk
 
 __all__ = ["ReportError", "write_report"]
 
 
 def write_report(workdir: Path) -> Run:
-    """Writes summary.csv, verdict.csv, report.md, report.html, figures/*.png into a folder.
+    """Writes summary.csv, verdict.csv, report.md, report.html, figures/*.png and tables/*.tex.
 
-    Of a comparison also leaderboard.csv and leaderboard.tex; of a run of the reference study also
-    tables/. Reads results.csv, data.json, run.json, predictions/*.npz and, where there are any,
-    history.csv, trials.csv, touched.csv, layers.csv, explain.csv, channels.csv and
-    explanations/*.npz; the same files give the same report, byte for byte on the same versions.
+    A comparison also gets leaderboard.csv and leaderboard.tex, a run of the reference study
+    tables/table3.csv to table8.csv and tables/claims.csv. Reads results.csv, data.json, run.json,
+    predictions/*.npz and, where there are any, history.csv, trials.csv, touched.csv, layers.csv,
+    explain.csv, channels.csv and explanations/*.npz; the same files give the same report, byte for
+    byte on the same versions.
 
     Args:
-      workdir: the work directory of a finished run; of another one the report says so.
+      workdir: the work directory of a run. The report of an unfinished run has a warning.
 
     Returns:
       The run, as read.
@@ -38,16 +36,12 @@ def write_report(workdir: Path) -> Run:
     workdir = Path(workdir)
     run = read_run(workdir)
     manifest.begin_report(workdir)
-    write_table(workdir / "summary.csv", summarise(run.results))
-    write_table(workdir / "verdict.csv", judgement.table(judgement.judge_all(run)))
-    if run.trials is not None:
-        boards = leaderboard.boards(run)
-        write_table(workdir / "leaderboard.csv", leaderboard.table(run, boards))
-        disk.write_file(workdir / "leaderboard.tex", latex.render(run, boards))
-    if run.arms:
-        section.write_tables(run)
-    document = build(run, list(draw_all(run)))
-    disk.write_file(workdir / "report.md", markdown.render(document))
-    disk.write_file(workdir / "report.html", html.render(document, workdir))
+    output = Output(workdir)
+    output.write("summary.csv", summarise(run.results))
+    document = build(run, output)
+    for name, text in latex.tables(document).items():
+        output.write(f"tables/{name}.tex", text)
+    output.write("report.md", markdown.render(document))
+    output.write("report.html", html.render(document, workdir))
     manifest.end_report(workdir)
     return run

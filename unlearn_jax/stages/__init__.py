@@ -3,13 +3,14 @@
 Each model stage lives in the store under a key that hashes exactly what determines it, so it
 is computed once and shared by every run that needs it.
 
-    graph.py        what a stage is, and its key
+    graph.py        what a stage is and its key; the records of a run and of a variant
     models.py       what models start from, and their recipes
-    populations.py  trains and stores the missing ones
+    populations.py  the one loop: trains and stores the missing stages
+    stored.py       trained models as the store keeps them
     progress.py     half-finished populations
     variants.py     several configs on the same M_O, and the arms of a study
     sisa.py         the one training scheme with stages of its own; shards.py: which sample is where
-    outcomes.py     predictions and results
+    evaluate.py     predictions and results
     relearn.py      how fast D_f is learned again
     layers.py       distances of weights
     explain.py      explanations
@@ -48,28 +49,30 @@ from unlearn_jax.models import build_model
 from unlearn_jax.report import write_report
 from unlearn_jax.stages import belonging, sisa, workdir
 from unlearn_jax.stages.compare import make_contenders, run_comparison
+from unlearn_jax.stages.evaluate import Models, write_results
 from unlearn_jax.stages.explain import explain_stages
-from unlearn_jax.stages.graph import Stage, Study, original_stage, retrain_stage, unlearn_stages
-from unlearn_jax.stages.layers import write_layers
-from unlearn_jax.stages.models import (
+from unlearn_jax.stages.graph import (
+    RunContext,
+    Stage,
     Variant,
-    make_unlearning,
-    train_missing,
-    unlearn_missing,
+    original_stage,
+    retrain_stage,
+    unlearn_stages,
 )
-from unlearn_jax.stages.outcomes import Models, write_results
-from unlearn_jax.stages.populations import record_reused
+from unlearn_jax.stages.layers import write_layers
+from unlearn_jax.stages.models import make_unlearning, train_missing, unlearn_missing
 from unlearn_jax.stages.progress import clean
 from unlearn_jax.stages.room import require_room
-from unlearn_jax.stages.variants import make_parts, plan_parts, run_parts, unlearn_variants
+from unlearn_jax.stages.stored import record_reused
+from unlearn_jax.stages.variants import make_arms, plan_variants, run_arms, unlearn_variants
 from unlearn_jax.storage.store import Store
 from unlearn_jax.system import processes
 from unlearn_jax.train import balanced_weights, make_loss
 from unlearn_jax.units import FACES
 from unlearn_jax.variants import arm_config
 
-# By `Method.scheme`. Each makes, from a study, the stage of M_O and the method's options, what has
-# `run()`: it trains what the store lacks and returns the models to be evaluated.
+# By `Method.scheme`: functions of a study, the stage of M_O and the method's options. Each returns
+# an object whose `run()` trains what the store lacks and returns the models to be evaluated.
 SCHEMES = {"sisa": sisa.make_scheme}
 
 
@@ -81,7 +84,7 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
       config: checked and locked.
       config_name: `ft`, or `ft:utkface` with an argument.
       directory: the work directory.
-      store: of the stages.
+      store: where the stages are kept.
       command: as typed, for the report.
       bar: makes progress bars.
       config_file: FILE:SCALE as given; a comparison finds the methods' configs beside it.
@@ -97,7 +100,7 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         original = original_stage(study)
         retrained = [retrain_stage(study, original, f) for f in study.splits.forget_sets]
         _require_same_work(config, original, retrained)
-        # What a method refuses, it refuses before any training.
+        # A method refuses a setting here, before any training.
         if config.compare.methods:
             unlearn = _comparison(study, original, retrained, config_file)
         elif config.thesis.arms:
@@ -111,14 +114,14 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         run.finish()  # the report reads run.json with its final timings
 
         def report() -> None:
-            write_report(directory)  # what it returns is not for the other processes
+            write_report(directory)  # its result is not sent to the other processes
 
         processes.agreed("the report", report)
 
 
 def _require_same_work(config: ml_collections.ConfigDict, original: Stage,
                        retrained: list[Stage]) -> None:
-    """Refuses several processes that read other files or run other code than the first one."""
+    """Refuses processes that read other files or run other code than the first process."""
     methods = config.compare.methods or (
         *(arm_config(config, arm).unlearn.method for arm in config.thesis.arms),
         config.unlearn.method)
@@ -137,9 +140,9 @@ def run_studies(runs: Sequence["Request"], store: Store,
     Each gets the work directory that `run_study` would have given it.
 
     Args:
-      runs: at least one; their configs differ in nothing but `unlearn` and `eval`, and each has one
+      runs: at least one. Their configs differ only in `unlearn` and `eval`, and each has one
         method that unlearns M_O.
-      store: of the stages.
+      store: where the stages are kept.
       bar: makes progress bars.
 
     Raises:
@@ -187,7 +190,7 @@ class Request:
     command: str
 
 
-def _evaluate(study: Study, original: Stage, retrained: list[Stage], unlearned: list[Stage],
+def _evaluate(study: RunContext, original: Stage, retrained: list[Stage], unlearned: list[Stage],
               ensembles: Sequence[Models] = ()) -> None:
     """Everything that a work directory holds of finished models, except the report."""
     write_results(study, original, retrained, unlearned, ensembles)
@@ -199,12 +202,12 @@ def _evaluate(study: Study, original: Stage, retrained: list[Stage], unlearned: 
 
 @dataclasses.dataclass(frozen=True)
 class _Unlearn:
-    """What follows once M_O and the M_Rs are there, checked.
+    """The unlearning of a run, checked. It starts when M_O and the M_Rs are trained.
 
     Attributes:
       run: trains what the store lacks and returns the stages and ensembles to be evaluated.
-      stages: those that are known before.
-      models: how many more may be trained, at most.
+      stages: the stages that are known before any training.
+      models: the most models that may be trained beyond these stages.
     """
 
     run: Callable[[], tuple[list[Stage], Sequence[Models]]]
@@ -212,7 +215,7 @@ class _Unlearn:
     models: int = 0
 
 
-def _one_method(study: Study, original: Stage) -> _Unlearn:
+def _one_method(study: RunContext, original: Stage) -> _Unlearn:
     """The config's method."""
     unlearning = make_unlearning(study)
     make = SCHEMES.get(unlearning.found.method.scheme)
@@ -221,36 +224,36 @@ def _one_method(study: Study, original: Stage) -> _Unlearn:
               for stage in unlearn_stages(study, original, f)]
 
     def unlearn():
-        unlearn_missing(study, original, stages, unlearning)
+        unlearn_missing([Variant(study, stages, unlearning)], original)
         return stages, scheme.run() if scheme else ()
 
     return _Unlearn(unlearn, stages, scheme.models if scheme else 0)
 
 
-def _comparison(study: Study, original: Stage, retrained: list[Stage],
+def _comparison(study: RunContext, original: Stage, retrained: list[Stage],
                 config_file: str) -> _Unlearn:
-    """The methods of a comparison; those chosen are returned."""
+    """The methods of a comparison; running it returns the chosen stages."""
     contenders = make_contenders(study, config_file)
-    # What budget a trial gets, and so its stage, is known once the M_Rs are there.
+    # The budget of a trial, and so its stage, is known once the M_Rs are trained.
     known = all(study.store.complete(s.method, s.key) for s in (original, *retrained))
     trials = 0 if known else sum(len(c.trials) for c in contenders)
     return _Unlearn(lambda: (run_comparison(study, original, retrained, contenders), ()), [],
                     trials * len(retrained) * len(study.seeds))
 
 
-def _arms(study: Study, original: Stage, retrained: list[Stage]) -> _Unlearn:
+def _arms(study: RunContext, original: Stage, retrained: list[Stage]) -> _Unlearn:
     """The arms of a study; their plan is printed."""
-    parts = make_parts(study, original)
-    plan = plan_parts(study, original, retrained, parts)
+    arms = make_arms(study, original)
+    plan = plan_variants(study, original, retrained, arms)
     study.run.record_plan(plan.record())
     if processes.leads():
         print(plan.text(), flush=True)
-    return _Unlearn(lambda: (run_parts(original, parts), ()),
-                    [stage for part in parts for stage in part.stages])
+    return _Unlearn(lambda: (run_arms(original, arms), ()),
+                    [stage for variant in arms for stage in variant.stages])
 
 
 def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,
-            run: workdir.RunRecord, bar: Callable[..., Any] | None) -> Study:
+            run: workdir.RunRecord, bar: Callable[..., Any] | None) -> RunContext:
     """Loads the data, splits it and lays it on the device, if that has room for the images."""
     study = load(config, config_name, store, run, bar)
     record_data(study)
@@ -258,8 +261,8 @@ def prepare(config: ml_collections.ConfigDict, config_name: str, store: Store,
 
 
 def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
-         run: workdir.RunRecord, bar: Callable[..., Any] | None) -> Study:
-    """The study of a config, with nothing noted yet; see `prepare`."""
+         run: workdir.RunRecord, bar: Callable[..., Any] | None) -> RunContext:
+    """Like `prepare`, but notes nothing in the run."""
     began = time.monotonic()
     dataset = data.load(config.data, store.root / "data")
     splits = make_splits(dataset, config.data, config.forget)
@@ -294,13 +297,13 @@ def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
     if config.train.class_weights == "balanced":
         weights = balanced_weights(trained.labels[splits.rows.source], dataset.num_classes)
     loss = make_loss(config.train.loss, config.model.output_scale, weights)
-    return Study(config, config_name, store, run, dataset, splits, resident, index, model, loss,
-                 bar, stamped, seconds,
-                 belonging.notes(config.model, model, dataset.images, splits.train))
+    notes = belonging.notes(config.model, model, dataset.images, splits.train)
+    return RunContext(config, config_name, store, run, dataset, splits, resident, index, model,
+                      loss, bar, stamped, seconds, notes)
 
 
-def record_data(study: Study) -> None:
-    """Notes the data, and what a reader must know of them, in the study's run."""
+def record_data(study: RunContext) -> None:
+    """Notes the data, and warnings about them, in the record of the run."""
     for warning in (lost_unasked(study.config.data, study.dataset),
                     asked_by_number(study.config),
                     *without_labels(study.dataset, study.splits),
@@ -320,7 +323,7 @@ def record_data(study: Study) -> None:
 
 
 def asked_by_number(config: ml_collections.ConfigDict) -> str:
-    """A warning where samples are forgotten by ids that count in another order than their files."""
+    """Warns when forget sets name samples by numbers that differ from the order of the files."""
     if (not config.data.source.startswith("tfds:") or config.data.ids != "stored"
             or not any(request.startswith("ids:") for request in config.forget.sets)):
         return ""
@@ -330,7 +333,7 @@ def asked_by_number(config: ml_collections.ConfigDict) -> str:
 
 
 def only_label(dataset: Dataset, rows: np.ndarray) -> str | None:
-    """The label that all samples `rows` `[n]` have, in words; None where there are several."""
+    """The only label of the samples `rows` `[n]`, in words; None if there are several labels."""
     labels = dataset.labels[rows]
     if len(labels) and (labels != labels[0]).any():
         return None
@@ -339,7 +342,7 @@ def only_label(dataset: Dataset, rows: np.ndarray) -> str | None:
 
 
 def without_labels(dataset: Dataset, splits: Splits) -> Iterator[str]:
-    """Warnings of forget sets that leave samples of one label, of which M_R learns nothing."""
+    """Warns of forget sets that leave samples of one label only: M_R learns nothing from them."""
     for f in splits.forget_sets:
         if only := only_label(dataset, splits.retain_train(f)):
             yield (f"forget set {f.name}: all training samples that it leaves have the {only}; M_R "
@@ -347,7 +350,7 @@ def without_labels(dataset: Dataset, splits: Splits) -> Iterator[str]:
 
 
 def seen_elsewhere(dataset: Dataset, splits: Splits) -> Iterator[str]:
-    """Warnings of images that are in two splits, or both forgotten and retained."""
+    """Warns of images that are in two splits, or in D_f and in D_r."""
     advice = "config.data.repeats='drop' keeps one of each"
     if n := dataset.repeated(splits.test, splits.train):
         yield (f"{n} of {len(splits.test)} test samples have the same pixels as a training sample; "
@@ -360,14 +363,14 @@ def seen_elsewhere(dataset: Dataset, splits: Splits) -> Iterator[str]:
 
 
 def lost_unasked(settings: ml_collections.ConfigDict, dataset: Dataset) -> str:
-    """What a range of labels that nobody has set leaves out of other data than the faces.
+    """Warns when the default label range, meant for ages, drops samples of other data.
 
     Args:
       settings: the config's `data` section.
       dataset: as loaded.
 
     Returns:
-      A warning; '' where there is nothing to say.
+      A warning; '' if no sample was dropped.
     """
     default, steps = default_config().data, dataset.histograms
     bounds = settings.label_min, settings.label_max

@@ -1,7 +1,10 @@
-"""A comparison: many methods at one budget, each searched alike, the best trial of each measured.
+"""A comparison: many methods at one budget, with equal searches; it measures the best trials.
 
-Every trial is an ordinary stage of all seeds, the very one that a run of its method alone would
-make, so that the store shares them and one command repeats each result.
+Every trial is an ordinary stage of all seeds, with the key that a run of its method alone would
+give it. So the store shares trials between runs, and one command repeats each result.
+
+Trials of a method that differ in traced values (the learning rate, fractional options) are members
+of one population, trained by one compiled program.
 """
 
 import dataclasses
@@ -21,9 +24,17 @@ from unlearn_jax.engine.recipe import epoch_batches
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.outside import Found
-from unlearn_jax.stages.graph import Stage, Study, forget_parts, unlearn_stages, with_epochs
+from unlearn_jax.stages.graph import (
+    RunContext,
+    Stage,
+    Variant,
+    forget_parts,
+    make_member,
+    unlearn_stages,
+    with_epochs,
+)
 from unlearn_jax.stages.models import make_unlearning, unlearn_missing
-from unlearn_jax.stages.populations import make_member
+from unlearn_jax.stages.variants import unlearn_variants
 from unlearn_jax.storage import checkpoints, store
 from unlearn_jax.storage.store import stage_key
 
@@ -39,10 +50,10 @@ class Contender:
     """A method of a comparison.
 
     Attributes:
-      request: as in the config.
+      request: the method as the config names it.
       found: the method and its name.
       trials: from weak to strong.
-      file: FILE:SCALE of its own config, for the commands.
+      file: FILE:SCALE of the method's own config, for the commands.
     """
 
     request: str
@@ -51,16 +62,16 @@ class Contender:
     file: str
 
 
-def make_contenders(study: Study, config_file: str) -> list[Contender]:
+def make_contenders(study: RunContext, config_file: str) -> list[Contender]:
     """The methods of `compare.methods` with their trials, each checked before any training.
 
     Args:
       study: of the comparison.
-      config_file: FILE:SCALE of its config; those of the methods lie beside it.
+      config_file: FILE:SCALE of its config. The configs of the methods are in the same folder.
 
     Raises:
       InputError: a method refuses one of its trials, a config is missing, a forget set leaves
-        too few validation samples to choose by, or nothing counts the FLOPs that are the budget.
+        too few validation samples to choose by, or the budget is FLOPs and they cannot be counted.
     """
     if study.config.compare.budget == "flops" and not flops.countable():
         raise InputError("config.compare.budget is 'flops', which jax counts on a CPU, and "
@@ -84,7 +95,7 @@ def make_contenders(study: Study, config_file: str) -> list[Contender]:
     return contenders
 
 
-def run_comparison(study: Study, original: Stage, retrained: list[Stage],
+def run_comparison(study: RunContext, original: Stage, retrained: list[Stage],
                    contenders: list[Contender]) -> list[Stage]:
     """Runs every trial of every method and chooses; writes trials.csv.
 
@@ -104,13 +115,13 @@ def run_comparison(study: Study, original: Stage, retrained: list[Stage],
         logging.info("comparison: %s, method %d of %d, %d trials", contender.found.name, number,
                      len(contenders), len(contender.trials))
         budgets = {r.forget_name: _budget(study, original, r, contender) for r in retrained}
-        stages = [_run_trial(study, original, trial, budgets) for trial in contender.trials]
+        stages = _run_trials(study, original, contender, budgets)
         for retrain in retrained:
             name = retrain.forget_name
             mine = [by_set[name] for by_set in stages]
             selection = variants.select(
                 np.stack([judge.errors(stage, retrain.forget_set) for stage in mine]),
-                # what a trial may lose, it may lose of the M_O that it started from
+                # the error is limited by that of the M_O that the trial started from
                 limits[name][mine[0].started(study.seeds)],
                 study.config.compare.tolerance, study.dataset.num_classes > 0)
             chosen.append(mine[selection.chosen])
@@ -125,20 +136,27 @@ def run_comparison(study: Study, original: Stage, retrained: list[Stage],
     return chosen
 
 
-def _run_trial(study: Study, original: Stage, trial: variants.Trial,
-               budgets: dict[str, variants.Budget]) -> dict[str, Stage]:
-    """The trial's finished stage of each forget set."""
-    stages = {}
+def _run_trials(study: RunContext, original: Stage, contender: Contender,
+                budgets: dict[str, variants.Budget]) -> list[dict[str, Stage]]:
+    """The finished stages of each trial, by forget set.
+
+    The budget is part of the program, so the forget sets of each budget are trained apart.
+    """
+    stages: list[dict[str, Stage]] = [{} for _ in contender.trials]
     for epochs in sorted({b.epochs for b in budgets.values()}):
-        own = with_epochs(study, trial.config, (epochs,))
-        group = [unlearn_stages(own, original, f)[0] for f in study.splits.forget_sets
-                 if budgets[f.name].epochs == epochs]
-        unlearn_missing(own, original, group, make_unlearning(own))
-        stages |= {s.forget_name: s for s in group}
+        forget_sets = [f for f in study.splits.forget_sets if budgets[f.name].epochs == epochs]
+        wanted = []
+        for by_set, trial in zip(stages, contender.trials):
+            own = with_epochs(study, trial.config, (epochs,))
+            group = [unlearn_stages(own, original, f)[0] for f in forget_sets]
+            wanted.append(Variant(own, group, make_unlearning(own)))
+            by_set |= {s.forget_name: s for s in group}
+        unlearn_variants(wanted, original)
     return stages
 
 
-def _budget(study: Study, original: Stage, retrain: Stage, contender: Contender) -> variants.Budget:
+def _budget(study: RunContext, original: Stage, retrain: Stage,
+            contender: Contender) -> variants.Budget:
     """How many epochs a method gets on a forget set."""
     method, unit = contender.found.method, study.config.compare.budget
     least = 0 if method.make_step is None else 1
@@ -147,12 +165,12 @@ def _budget(study: Study, original: Stage, retrain: Stage, contender: Contender)
         return variants.Budget(least, f"retraining has no finite cost in {unit}, so that there is "
                                       "no budget" + "; one epoch" * least, True)
     if not least:
-        # The weakest trial, which is run in any case, stands for all: they prepare alike.
+        # All trials prepare alike. The weakest one, which is run in any case, is measured.
         own = with_epochs(study, contender.trials[0].config, (0,))
         (probe,) = unlearn_stages(own, original, retrain.forget_set)
-        unlearn_missing(own, original, [probe], make_unlearning(own))
+        unlearn_missing([Variant(own, [probe], make_unlearning(own))], original)
         return variants.no_epochs(study.config.compare.fraction, _cost(study, probe, unit) / whole)
-    # What the first epoch takes is measured on the method as configured; of images we know it.
+    # The cost of the first epoch is measured on the method as configured. Its images are known.
     measured = (0, 1) if unit != "images" else (0,) if method.prepare else ()
     own = with_epochs(study, variants.method_config(study.config, contender.request),
                        measured or (1,))
@@ -160,7 +178,7 @@ def _budget(study: Study, original: Stage, retrain: Stage, contender: Contender)
     spent = [0.0]
     if measured:
         probes = unlearn_stages(own, original, retrain.forget_set)
-        unlearn_missing(own, original, probes, unlearning)
+        unlearn_missing([Variant(own, probes, unlearning)], original)
         spent = [_cost(study, probe, unit) for probe in probes]
     member = make_member(study, study.seeds[0], retrain.forget_set)
 
@@ -171,7 +189,7 @@ def _budget(study: Study, original: Stage, retrain: Stage, contender: Contender)
 
     per_image = 1.0
     if unit != "images":
-        # A clock may say that nothing took time; then an image takes what it took M_R.
+        # A coarse clock may measure no time. Then an image costs as much as an image of M_R.
         per_image = (spent[1] - spent[0]) / max(images(0), 1)
         if not per_image > 0:
             per_image = whole / _cost(study, retrain, "images")
@@ -179,26 +197,26 @@ def _budget(study: Study, original: Stage, retrain: Stage, contender: Contender)
                              lambda epoch: images(epoch) * per_image / whole)
 
 
-def _cost(study: Study, stage: Stage, unit: str) -> float:
-    """What a model of a stage cost, mean over the seeds that did not fail; NaN where all did."""
+def _cost(study: RunContext, stage: Stage, unit: str) -> float:
+    """Cost of a model of a stage: mean over the seeds that did not fail; NaN if all failed."""
     metadata, _ = checkpoints.describe(stage.directory(study.store) / "checkpoint")
     good = ~np.array(metadata["failed"])
     return float(np.mean(np.array(metadata[_COSTS[unit]])[good])) if good.any() else np.nan
 
 
 class _Judge:
-    """Errors on the half of D_r's validation samples that no method trains on.
+    """Errors of stored stages on the half of D_r's validation samples that no method trains on.
 
-    Of stages in the store; each is computed once and kept there.
+    Each is computed once and kept in the store.
     """
 
-    def __init__(self, study: Study):
+    def __init__(self, study: RunContext):
         layout = make_layout(study.config.parallel, len(study.seeds))
         self._predictor = make_predictor(study.model, layout)
         self._study = dataclasses.replace(study, resident=Feed(layout, study.resident).data)
 
     def errors(self, stage: Stage, forget_set: ForgetSet) -> np.ndarray:
-        """`[M]` mean losses, or 1 − accuracy; NaN where one failed."""
+        """`[M]` mean losses, or 1 − accuracy; NaN for a member that failed."""
         study = self._study
         parts = {"model": stage.key, "forget": forget_parts(study, forget_set), "half": True}
         key = stage_key("validation", parts)
@@ -222,12 +240,12 @@ class _Judge:
         return outputs
 
 
-def validation_errors(study: Study, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """What trials are chosen by: the mean loss `[M]` in the loss's unit, or 1 − accuracy.
+def validation_errors(study: RunContext, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The errors `[M]` that choose between trials: mean loss in its unit, or 1 − accuracy.
 
     Args:
       study: for its loss and task.
-      outputs: `[M, N]` label units, or logits `[M, N, C]`; NaN where a member failed.
+      outputs: `[M, N]` label units, or logits `[M, N, C]`; NaN for a member that failed.
       labels: `[N]`.
     """
     if study.dataset.num_classes:
@@ -238,7 +256,7 @@ def validation_errors(study: Study, outputs: np.ndarray, labels: np.ndarray) -> 
 
 
 def _rows(contender: Contender, budget: variants.Budget, stages: list[Stage],
-          selection: variants.Selection, study: Study) -> list[dict]:
+          selection: variants.Selection, study: RunContext) -> list[dict]:
     """The rows of trials.csv of one method and forget set."""
     base, rows = variants.load_config(contender.file), []
     for i, (trial, stage) in enumerate(zip(contender.trials, stages)):
@@ -258,7 +276,7 @@ def _rows(contender: Contender, budget: variants.Budget, stages: list[Stage],
     return rows
 
 
-def _warn(study: Study, contender: Contender, forget_name: str, budget: variants.Budget,
+def _warn(study: RunContext, contender: Contender, forget_name: str, budget: variants.Budget,
           selection: variants.Selection) -> None:
     who = f"comparison: {contender.found.name} on {forget_name}"
     if budget.exceeded:

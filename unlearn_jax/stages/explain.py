@@ -1,7 +1,7 @@
 """Explanations of a run's models: explain.csv, channels.csv and explanations/FORGETSET.npz.
 
-What the models of a stage make of the samples is a stage of its own in the store; what follows
-from comparing models is computed anew.
+The explanations of a stage's models are a stage of their own in the store. Comparisons of models
+are computed anew in each run.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from unlearn_jax.attribution.population import Explainer, ExplainSettings, Expla
 from unlearn_jax.data.resident import Streamed
 from unlearn_jax.data.splits import ForgetSet
 from unlearn_jax.engine.layout import make_layout
-from unlearn_jax.stages.graph import Stage, Study, forget_parts
+from unlearn_jax.stages.graph import RunContext, Stage, forget_parts
 from unlearn_jax.storage import checkpoints, store
 from unlearn_jax.storage.store import stage_key
 from unlearn_jax.system import disk, interrupt, processes
@@ -33,29 +33,29 @@ SETS = ("forget", "retain")
 REFERENCES = ("original", "retrain")
 MAPS = {"ig": "pixels", "gradcam": "places"}  # as in explain.csv; of an `Explanation`
 CONTRAST = "forget-retain"
-_SHOWN = 4  # images of each set whose maps are kept to be drawn
-_STREAM = 0  # of the draw of samples: the same in every run, so that maps can be compared
+_SHOWN = 4  # images of each set whose maps are kept for the pictures
+_STREAM = 0  # seed of the draw of samples: equal in all runs, so that maps can be compared
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Explained:
-    """A stage and what its models make of the samples."""
+    """A stage and the explanations of its models."""
 
     stage: Stage
     found: Explanation
 
 
-def explain_stages(study: Study, stages: Sequence[Stage], sets: Sequence[str] = SETS) -> None:
-    """Explains models and writes what there is to compare.
+def explain_stages(study: RunContext, stages: Sequence[Stage], sets: Sequence[str] = SETS) -> None:
+    """Explains models and writes how their explanations differ.
 
     Args:
       study: what the run shares; `eval.explain_*` says how.
-      stages: M_O, M_R of the forget sets, unlearned models. Of a name with several budgets the
+      stages: M_O, M_R of the forget sets, unlearned models. If a name has several budgets, the
         largest is explained.
-      sets: of `SETS`, whose samples are explained.
+      sets: some of `SETS`: the sample sets to explain.
 
     Raises:
-      Interrupted: a signal asked for it (interrupt.py); what is explained is stored.
+      Interrupted: a signal asked for it (interrupt.py); finished explanations are stored.
     """
     ordered = sorted(stages, key=lambda s: (s.epochs, s.name))
     largest = {(s.name, s.forget_name): s for s in ordered}
@@ -77,7 +77,7 @@ def explain_stages(study: Study, stages: Sequence[Stage], sets: Sequence[str] = 
         explained = [_explained(study, explainer, stage, forget_set, whole, chosen)
                      for stage in largest.values() if stage.forget_name in ("", forget_set.name)]
         if not processes.leads():
-            continue  # what is left to do needs no other process
+            continue  # the first process does the rest
         rows += _map_rows(study, forget_set, explained, chosen)
         found, shares = _channel_rows(study, forget_set, explained, whole)
         rows += shares
@@ -90,7 +90,7 @@ def explain_stages(study: Study, stages: Sequence[Stage], sets: Sequence[str] = 
 
 
 def choose(ids: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """`count` of the rows at random, or all if there are fewer; the same for the same ids.
+    """`count` of the rows at random, or all if there are fewer. Equal ids give equal rows.
 
     Args:
       ids: `[N]` of the data set.
@@ -102,15 +102,16 @@ def choose(ids: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     return ordered[np.random.default_rng(_STREAM).choice(len(ordered), count, replace=False)]
 
 
-def _set_rows(study: Study, forget_set: ForgetSet, sets: Sequence[str]) -> dict[str, np.ndarray]:
+def _set_rows(study: RunContext, forget_set: ForgetSet,
+              sets: Sequence[str]) -> dict[str, np.ndarray]:
     every = {"forget": study.splits.forget(forget_set),
              "retain": study.splits.retain_train(forget_set)}
     return {name: every[name] for name in sets}
 
 
-def _explained(study: Study, explainer: Explainer, stage: Stage, forget_set: ForgetSet,
+def _explained(study: RunContext, explainer: Explainer, stage: Stage, forget_set: ForgetSet,
                rows_of: dict[str, np.ndarray], samples: dict[str, np.ndarray]) -> _Explained:
-    """From the store, or computed."""
+    """The explanation of a stage, from the store or computed."""
     matched = stage.method == "retrain"
     parts = {"model": stage.key, "forget": forget_parts(study, forget_set),
              "sets": tuple(rows_of), "settings": dataclasses.asdict(explainer.settings)}
@@ -148,7 +149,7 @@ def _flat(found: Explanation) -> dict[str, np.ndarray]:
 
 
 def _without_failed(found: dict[str, np.ndarray]) -> Explanation:
-    """As stored, with NaN for members that failed or whose outputs are not finite."""
+    """The stored explanation, with NaN for members that failed or whose outputs are not finite."""
     arrays: dict[str, Any] = {"channels": {}, "partners": {}}
     failed = found.pop("failed") | ~np.isfinite(found["values"]).all(1)
     for name, array in found.items():
@@ -166,9 +167,9 @@ def _slices(samples: dict[str, np.ndarray]) -> dict[str, slice]:
     return {name: slice(a, b) for name, a, b in zip(samples, ends[:-1], ends[1:])}
 
 
-def _map_rows(study: Study, forget_set: ForgetSet, explained: list[_Explained],
+def _map_rows(study: RunContext, forget_set: ForgetSet, explained: list[_Explained],
               samples: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
-    """Likeness of maps, of the mean difference between D_f and D_r, and completeness."""
+    """Rows of explain.csv: likeness of maps and of the difference D_f − D_r, and completeness."""
     where = _slices(samples)
     for map_name, field in MAPS.items():
         for kind in KINDS:
@@ -192,12 +193,12 @@ def _map_rows(study: Study, forget_set: ForgetSet, explained: list[_Explained],
 
 
 def _contrast(maps_MNHW: np.ndarray, where: dict[str, slice]) -> np.ndarray:
-    """The mean map over D_f less that over D_r, `[M, H, W]`."""
+    """The mean map over D_f minus the mean map over D_r, `[M, H, W]`."""
     return (maps_MNHW[:, where["forget"]].mean(1, dtype=np.float64)
             - maps_MNHW[:, where["retain"]].mean(1, dtype=np.float64))
 
 
-def _likeness_rows(study: Study, forget_set: ForgetSet, explained: list[_Explained],
+def _likeness_rows(study: RunContext, forget_set: ForgetSet, explained: list[_Explained],
                    units: list[np.ndarray], name: str, map_name: str,
                    kind: str) -> Iterator[dict[str, Any]]:
     for e, mine in zip(explained, units):
@@ -214,9 +215,9 @@ def _likeness_rows(study: Study, forget_set: ForgetSet, explained: list[_Explain
                                  measure=kind, against=reference.stage.method, seeds=seeds)
 
 
-def _channel_rows(study: Study, forget_set: ForgetSet, explained: list[_Explained],
+def _channel_rows(study: RunContext, forget_set: ForgetSet, explained: list[_Explained],
                   rows_of: dict[str, np.ndarray]) -> tuple[list[dict], list[dict]]:
-    """Rows of channels.csv, and the shares of channels that changed for explain.csv."""
+    """Rows of channels.csv, and for explain.csv the shares of channels that changed."""
     references = {e.stage.method: e.found for e in explained if e.stage.method in REFERENCES}
     retrained = references.get("retrain")
     rows, shares = [], []
@@ -247,19 +248,19 @@ def _channel_rows(study: Study, forget_set: ForgetSet, explained: list[_Explaine
     return rows, shares
 
 
-def _own(study: Study, stage: Stage, reference: str) -> np.ndarray:
-    """`[M]`: which of the M_Os each member started from; of the M_Rs that of its seed."""
+def _own(study: RunContext, stage: Stage, reference: str) -> np.ndarray:
+    """`[M]`: the reference of each member: the M_O of its start, or its seed's M_R."""
     return stage.started(study.seeds) if reference == "original" else np.arange(len(study.seeds))
 
 
 def _share_above(change_MC: np.ndarray, floor: float) -> np.ndarray:
-    """Share of channels `[M]` whose change exceeds the floor; NaN without one, or of a failure."""
+    """Share `[M]` of channels that changed beyond the floor; NaN without one, or if it failed."""
     share = (np.abs(change_MC) > floor).mean(1)
     share[~np.isfinite(change_MC).all(1) | ~np.isfinite(floor)] = np.nan
     return share
 
 
-def _rows(study: Study, forget_set: ForgetSet, stage: Stage, values_M: np.ndarray,
+def _rows(study: RunContext, forget_set: ForgetSet, stage: Stage, values_M: np.ndarray,
           samples: int | np.ndarray, **names: str) -> list[dict[str, Any]]:
     counts = np.broadcast_to(samples, values_M.shape)
     return [{"method": stage.name, "forget_set": forget_set.name, "epochs": stage.epochs,
@@ -268,9 +269,9 @@ def _rows(study: Study, forget_set: ForgetSet, stage: Stage, values_M: np.ndarra
             for seed, value, count in zip(study.seeds, values_M, counts, strict=True)]
 
 
-def _pictures(study: Study, explained: list[_Explained],
+def _pictures(study: RunContext, explained: list[_Explained],
               samples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What the report draws: some images with their maps, and mean maps; means over seeds.
+    """Arrays for the report's pictures: some images with their maps, and mean maps; seed means.
 
     Arrays: images `[n, H, W, 3]`, ids, labels, sets `[n]`; methods, epochs `[K]`; values `[K, n]`;
     set_names `[S]`; for each map MAP `[K, n, H', W']` and mean_MAP `[K, S, H', W']`.
@@ -280,7 +281,7 @@ def _pictures(study: Study, explained: list[_Explained],
                             for s in where.values()])
     rows = np.concatenate(list(samples.values()))[shown]
     resident = study.resident
-    # Of several processes each has all images on its own devices.
+    # Each process has all images on its own devices.
     images = (resident.read(rows) if isinstance(resident, Streamed)
               else resident.images.addressable_data(0)[rows])
     arrays = {

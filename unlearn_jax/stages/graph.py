@@ -1,35 +1,43 @@
-"""What a stage is, what a run shares, and the keys by which the store knows models."""
+"""Stages and their keys in the store, and the records that the stages of a run share."""
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 import numpy as np
 
+from unlearn_jax import moved
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.resident import Resident, RowIndex, Streamed
 from unlearn_jax.data.splits import ForgetSet, Splits
 from unlearn_jax.engine.recalibration import recalibrates
 from unlearn_jax.errors import InputError
+from unlearn_jax.members import Member
 from unlearn_jax.methods import find_method
+from unlearn_jax.methods.method import Setting
 from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import Model, network_parts
 from unlearn_jax.results import started
 from unlearn_jax.stages import workdir
 from unlearn_jax.storage.store import Store, stage_key
-from unlearn_jax.train import Loss
+from unlearn_jax.train import Loss, Step
 from unlearn_jax.units import label_step
 
-# Part of every model's key. Raise it when the same config starts to give other models (the
-# golden test says so), or a store would mix models of two versions. Where they are a single
-# method's, `Method.numbers` is raised.
+# Part of every model's key. Raise it when the same config gives other models than before (then the
+# golden test fails); otherwise a store would mix models of two versions. If only one method
+# changes, raise its `Method.numbers` instead.
 _NUMBERS = 2
-# What passes walk over, for methods of one's own, which may walk over anything: raised when a name
-# comes to mean other samples (2: half of the validation samples).
+# Version of the names in `Pass.over`, part of the keys of outside methods, which may use all names.
+# Raise it when a name means other samples than before (2: half of the validation samples).
 _WALKS = 2
+
+__getattr__ = moved.renamed(__name__, {"Study": "RunContext"})
+
+# The name among `Variant.dials` of `Setting.config.learning_rate`; no option has a dot in its name.
+PEAK_RATE = "config.learning_rate"
 
 # Keys of `data` that a trained model depends on beyond the fingerprint of what was loaded.
 _DATA_KEYS = ("task", "split", "seed", "balance")
@@ -49,8 +57,8 @@ class Stage:
       method: `original`, `retrain`, a method's name, or what a scheme trains (`sisa_original`).
       forget_set: None for the original.
       epochs: budget: 0 for the original, `train.epochs` for retraining.
-      parts: what determines it.
-      arm: what results call it where a run has one method several times; '': as `method`.
+      parts: everything that determines the models.
+      arm: its name in results if a run has one method several times; '': the name is `method`.
     """
 
     method: str
@@ -61,16 +69,16 @@ class Stage:
 
     @property
     def name(self) -> str:
-        """What results call it; the store knows it by `method`, whatever its arm."""
+        """Its name in results. In the store its name is `method`, whatever its arm."""
         return self.arm or self.method
 
     @property
     def from_seed(self) -> int:
-        """The seed whose M_O all its members started from; -1: each from that of its own."""
+        """The seed of the M_O that all members started from; -1: each from the M_O of its own."""
         return self.parts.get("unlearn", {}).get("from_seed", -1)
 
     def started(self, seeds: tuple[int, ...]) -> np.ndarray:
-        """`[M]` the position of the seed whose M_O each member started from."""
+        """`[M]`: the position of the seed of the M_O that each member started from."""
         return started(seeds, self.from_seed)
 
     @property
@@ -84,19 +92,19 @@ class Stage:
         return self.forget_set.name if self.forget_set else ""
 
     def directory(self, store: Store) -> Path:
-        """Where the store keeps it: `checkpoint/` and history.json."""
+        """Its directory in the store, with `checkpoint/` and history.json."""
         return store.path(self.method, self.key)
 
 
 @dataclasses.dataclass
-class Study:
-    """What the stages of one run share.
+class RunContext:
+    """Everything that the stages of one run share.
 
     Attributes:
       dataset: as loaded; the resident images and labels may hold an injection (data/inject.py).
       stamped: `[t]` resident rows of the test images with the injected patch; none without one.
-      load_seconds: what loading the data took.
-      notes: what a reader must know of the pretrained weights.
+      load_seconds: time to load the data.
+      notes: warnings about the pretrained weights.
     """
 
     config: ml_collections.ConfigDict
@@ -116,17 +124,56 @@ class Study:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Of every stage's members, in this order."""
+        """The seeds of the members of every stage, in this order."""
         return self.config.seeds
 
     @property
     def trained_labels(self) -> np.ndarray:
-        """`[N]`: what models are trained to answer, exchanged labels among them."""
+        """`[N]`: the labels that models are trained with, exchanged labels included."""
         injection = self.splits.injection
         return injection.trained_labels(self.dataset.labels) if injection else self.dataset.labels
 
 
-def original_stage(study: Study) -> Stage:
+@dataclasses.dataclass(frozen=True)
+class Unlearning:
+    """The method of a config, made ready.
+
+    Attributes:
+      found: the method and its name.
+      setting: what the method is given.
+      step: its step for one member; None where the method trains nothing.
+    """
+
+    found: Found
+    setting: Setting
+    step: Step | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """Models that one config wants. One population trains those of one or several variants.
+
+    Attributes:
+      study: of the run that wants them; its config decides.
+      stages: of these models, each once.
+      unlearning: the config's method, made ready; None for M_O and the M_Rs, which are trained.
+      arm: what the plan and the log call it; `''` where the run has one method once.
+      name: tells its members from those of other variants in the population; `''` for the only
+        variant.
+      dials: options that the compiled step reads from the member, because their values differ
+        between the variants of the population, and `PEAK_RATE` for an outside method, whose step
+        may read the rate of the config. All other options are part of the program.
+    """
+
+    study: RunContext
+    stages: Sequence[Stage]
+    unlearning: Unlearning | None = None
+    arm: str = ""
+    name: str = ""
+    dials: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def original_stage(study: RunContext) -> Stage:
     """M_O of all seeds."""
     config = study.config
     data_keys = (*_DATA_KEYS, *(_COPY_KEYS if config.data.balance else ()),
@@ -146,13 +193,13 @@ def original_stage(study: Study) -> Stage:
     return Stage("original", None, 0, parts)
 
 
-def retrain_stage(study: Study, original: Stage, forget_set: ForgetSet) -> Stage:
+def retrain_stage(study: RunContext, original: Stage, forget_set: ForgetSet) -> Stage:
     """M_R of all seeds for one forget set."""
     return Stage("retrain", forget_set, study.config.train.epochs,
                  {**original.parts, "forget": forget_parts(study, forget_set)})
 
 
-def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list[Stage]:
+def unlearn_stages(study: RunContext, original: Stage, forget_set: ForgetSet) -> list[Stage]:
     """The unlearned models of all seeds for one forget set, one stage per budget."""
     section = study.config.unlearn
     found = find_method(section.method)
@@ -177,22 +224,22 @@ def unlearn_stages(study: Study, original: Stage, forget_set: ForgetSet) -> list
             for epochs in sorted(section.epochs)]
 
 
-def _label_step(study: Study) -> dict[str, float]:
-    """Of labels that are no years: by it strata, bins and random labels are told apart."""
+def _label_step(study: RunContext) -> dict[str, float]:
+    """The step between labels, if it is not 1. It sets strata, bins and random labels."""
     step = 1.0 if study.dataset.num_classes else label_step(study.config.data)
     return {} if step == 1 else {"label_step": step}
 
 
 def _decay(section: ml_collections.ConfigDict) -> dict[str, str]:
-    """Tells models apart from those of versions whose `sgd` decayed weights beside its momentum."""
+    """Part of the key: `sgd` with decay and momentum was computed otherwise in earlier versions."""
     if section.optimizer == "sgd" and section.weight_decay and section.momentum:
         return {"decay": "through momentum"}
     return {}
 
 
-def with_epochs(study: Study, config: ml_collections.ConfigDict,
-                epochs: tuple[int, ...]) -> Study:
-    """The study with another config, and these budgets in it."""
+def with_epochs(study: RunContext, config: ml_collections.ConfigDict,
+                epochs: tuple[int, ...]) -> RunContext:
+    """The study with another config, which gets these budgets."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.unlearn.epochs = epochs
@@ -200,17 +247,26 @@ def with_epochs(study: Study, config: ml_collections.ConfigDict,
 
 
 def method_options(section: ml_collections.ConfigDict, found: Found) -> ml_collections.ConfigDict:
-    """A method's own options: from `config.unlearn.METHOD`, or as an outside file gives them."""
+    """The options of a method: `config.unlearn.METHOD`, or those of an outside method's file."""
     if found.name in section:
         return section[found.name]
     return ml_collections.ConfigDict(dict(found.method.options))
 
 
-def forget_parts(study: Study, forget_set: ForgetSet) -> dict[str, str]:
-    """What identifies a forget set: its name and who is in it."""
+def forget_parts(study: RunContext, forget_set: ForgetSet) -> dict[str, str]:
+    """The identity of a forget set: its name and a digest of its sample ids."""
     rows = np.concatenate([forget_set.train, forget_set.validation]).astype(np.int64)
     ids = "\n".join(study.dataset.ids[rows].tolist())
     return {"name": forget_set.name, "ids": hashlib.blake2b(ids.encode()).hexdigest()[:16]}
+
+
+def make_member(study: RunContext, seed: int, forget_set: ForgetSet | None) -> Member:
+    """The member of a seed and a forget set; None: of the original."""
+    splits, index = study.splits, study.index
+    if forget_set is None:
+        return Member(seed, "", index(splits.rows), splits.validation, np.zeros(0, np.int32))
+    return Member(seed, forget_set.name, index(splits.retain_rows(forget_set)),
+                  splits.retain_validation(forget_set), index(splits.forget_rows(forget_set)))
 
 
 def _file_digest(path: str) -> str:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from unlearn_jax.metrics.layers import independent_distances, layer_distances
-from unlearn_jax.stages.graph import Stage, Study
+from unlearn_jax.stages.graph import RunContext, Stage
 from unlearn_jax.storage import checkpoints
 
 LAYERS = "layers.csv"
@@ -17,13 +17,14 @@ _PARTS = ("stem", "stage", "projection", "head", "output")  # from the images to
 _PREFIX = "params/"
 
 
-def write_layers(study: Study, original: Stage, retrained: Sequence[Stage],
+def write_layers(study: RunContext, original: Stage, retrained: Sequence[Stage],
                  unlearned: Sequence[Stage]) -> None:
     """Writes layers.csv: L2 distances of weights, without running statistics.
 
-    `to_original` is from the M_O that a model started from (or would have: that of its seed),
-    `to_retrain` from the M_R of the same seed, `norm` is from zero, and
-    `floor` is the mean distance of M_R from the M_Rs of the other seeds. A failed member's are NaN.
+    `to_original` is the distance to the M_O that a model started from; for M_O and M_R, to the M_O
+    of the same seed. `to_retrain` is the distance to the M_R of the same seed, `norm` the distance
+    to zero, and `floor` the mean distance of M_R to the M_Rs of the other seeds. The values of a
+    failed member are NaN.
     """
     first = _weights(study, original)
     depth, rows = functools.partial(_depth, study.model.layers), []
@@ -48,7 +49,7 @@ def write_layers(study: Study, original: Stage, retrained: Sequence[Stage],
     study.run.write_table(LAYERS, rows, LAYER_COLUMNS)
 
 
-def _weights(study: Study, stage: Stage) -> dict[str, np.ndarray]:
+def _weights(study: RunContext, stage: Stage) -> dict[str, np.ndarray]:
     """Parameters `[M, ...]` by path."""
     path = stage.directory(study.store) / "checkpoint"
     metadata, leaves = checkpoints.describe(path)

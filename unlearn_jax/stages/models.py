@@ -1,13 +1,13 @@
-"""Model stages: what M_O, the M_Rs and a method's models start from, and the recipes of both.
+"""Where M_O, the M_Rs and a method's models start, and the recipes of their training.
 
-Missing originals and retrained models of all seeds and forget sets are members of one
-population, trained by one compiled program; so are all unlearned models of a method, also of
-several configs that differ in what members may differ in.
+One compiled program trains the missing M_O and M_Rs of all seeds and forget sets as one population.
+Another one trains all unlearned models of a method, also those of several configs that differ only
+in values which members may differ in.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
@@ -20,20 +20,26 @@ from unlearn_jax.errors import ConfigError
 from unlearn_jax.members import Pass
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.method import LabelSpace, Setting
-from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import Variables
 from unlearn_jax.networks.pretrained import load_members
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.results import started
-from unlearn_jax.stages.graph import Stage, Study, method_options
-from unlearn_jax.stages.populations import Share, run_missing
+from unlearn_jax.stages.graph import (
+    PEAK_RATE,
+    RunContext,
+    Stage,
+    Unlearning,
+    Variant,
+    method_options,
+)
+from unlearn_jax.stages.populations import train_variants
 from unlearn_jax.stages.rehearsal import rehearse
 from unlearn_jax.storage import checkpoints
 from unlearn_jax.train import Step, make_train_step
 from unlearn_jax.units import label_step
 
 
-def train_recipe(study: Study) -> Recipe:
+def train_recipe(study: RunContext) -> Recipe:
     """How originals and retrained models are trained."""
     config = study.config
     settings = OptimizerSettings.from_config(config.train)
@@ -44,37 +50,17 @@ def train_recipe(study: Study) -> Recipe:
                   keep=config.train.keep)
 
 
-def train_missing(study: Study, stages: list[Stage]) -> None:
+def train_missing(study: RunContext, stages: list[Stage]) -> None:
     """Trains the originals and the retrained models that the store lacks, as one population."""
-
-    def start(missing: list[Stage], layout: Layout) -> tuple[Variables, np.ndarray]:
-        seeds = [s for _ in missing for s in study.seeds]
-        return initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
-
-    run_missing([Share(study, stages, start)], train_recipe(study))
+    train_variants([Variant(study, stages)], train_recipe(study), _start_anew)
 
 
-@dataclasses.dataclass(frozen=True)
-class Unlearning:
-    """The config's method, made ready.
-
-    Attributes:
-      found: the method and its name.
-      setting: what it is given.
-      step: its single-member step; None where it trains nothing.
-    """
-
-    found: Found
-    setting: Setting
-    step: Step | None
-
-
-def make_unlearning(study: Study) -> Unlearning:
+def make_unlearning(study: RunContext) -> Unlearning:
     """The config's method with its step.
 
     Raises:
       InputError: the method cannot work as configured.
-      Exception: whatever the code of a method from outside raises.
+      Exception: any exception that the code of an outside method raises.
     """
     section = study.config.unlearn
     found = find_method(section.method)
@@ -94,13 +80,13 @@ def make_unlearning(study: Study) -> Unlearning:
     return Unlearning(found, setting, step)
 
 
-def unlearn_recipes(study: Study, stages: list[Stage],
-                    unlearning: Unlearning) -> list[tuple[Recipe, list[Stage]]]:
-    """The runs that unlearning takes, each with the stages that it makes.
+def unlearn_recipes(variant: Variant) -> list[tuple[Recipe, list[Stage]]]:
+    """The runs of an unlearning, each with the stages that it makes.
 
-    At a constant learning rate the budgets are snapshots of one run, as a longer run begins
-    like a shorter one. Any other schedule depends on the length, so each budget is a run.
+    At a constant learning rate a longer run begins like a shorter one, so the budgets are snapshots
+    of one run. Other schedules depend on the number of epochs, so each budget is a run.
     """
+    study, unlearning, stages = variant.study, variant.unlearning, variant.stages
     section, method = study.config.unlearn, unlearning.found.method
     settings = OptimizerSettings.from_config(section)
     optimizer = unlearning.setting.optimizer
@@ -109,6 +95,8 @@ def unlearn_recipes(study: Study, stages: list[Stage],
         return method.passes(unlearning.setting, epoch)
 
     step = unlearning.step or make_train_step(study.model, optimizer, study.loss)
+    if variant.dials:
+        step = dialled(method.make_step, unlearning.setting)
     budgets = sorted({s.epochs for s in stages})
     apart = settings.schedule != "constant" or method.own_runs
     runs = [[b] for b in budgets] if apart else [budgets] if budgets else []
@@ -118,66 +106,39 @@ def unlearn_recipes(study: Study, stages: list[Stage],
              [s for s in stages if s.epochs in run]) for run in runs]
 
 
-def unlearn_missing(study: Study, original: Stage, stages: list[Stage],
-                    unlearning: Unlearning) -> None:
-    """Unlearns for all forget sets, seeds and budgets that the store lacks."""
-    if stages:
-        unlearn_in_one_program([Variant(study, stages, unlearning)], original)
-
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """What one config asks of a method.
-
-    Attributes:
-      study: of the run that asks; its config decides.
-      stages: at least one.
-      unlearning: the method of the study's config.
-      name: tells its members from those of the other variants; '' for the only one.
-      dials: options that the compiled step reads from the member, as other variants have other
-        values; all others are part of the program.
-    """
-
-    study: Study
-    stages: list[Stage]
-    unlearning: Unlearning
-    name: str = ""
-    dials: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-
-def unlearn_in_one_program(variants: list[Variant], original: Stage) -> None:
-    """Like `unlearn_missing`, for configs that differ in nothing but what members may differ in.
+def unlearn_missing(variants: Sequence[Variant], original: Stage) -> None:
+    """Unlearns for all forget sets, seeds and budgets that the store lacks.
 
     Args:
-      variants: their configs differ in the learning rate and in options of the method;
-        `variants.programs` finds those that may be brought together.
-      original: finished; of all of them.
+      variants: one, or several whose configs differ only in the learning rate and in options of
+        the method that members may differ in; `variants.programs` finds these.
+      original: M_O of all variants, finished.
     """
     first = variants[0]
-    section, method = first.study.config.unlearn, first.unlearning.found.method
-
-    def start(missing: list[Stage], layout: Layout) -> tuple[Variables, np.ndarray]:
-        study = first.study
-        sets = len({s.forget_name for s in missing})
-        if method.start == "initial":
-            seeds = list(study.seeds) * sets
-            return initial_variables(study, layout, seeds), np.zeros(len(seeds), bool)
-        variables, metadata = checkpoints.restore(original.directory(study.store) / "checkpoint")
-        which = np.tile(started(study.seeds, section.from_seed), sets)
-        # What starts from a failed model is no unlearned model, however well it trains.
-        return (jax.tree.map(lambda x: np.asarray(x)[which], variables),
-                np.asarray(metadata["failed"])[which])
-
     every = [stage for v in variants for stage in v.stages]
-    for recipe, made in unlearn_recipes(first.study, every, first.unlearning):
-        if first.dials:
-            step = dialled(method.make_step, first.unlearning.setting)
-            recipe = dataclasses.replace(recipe, step=step)
-        run_missing([Share(v.study, [s for s in v.stages if s in made], start,
-                           functools.partial(method.prepare, v.unlearning.setting)
-                           if method.prepare else None,
-                           v.name, v.study.config.unlearn.learning_rate, v.dials)
-                     for v in variants], recipe)
+    for recipe, made in unlearn_recipes(dataclasses.replace(first, stages=every)):
+        train_variants([dataclasses.replace(v, stages=[s for s in v.stages if s in made])
+                        for v in variants], recipe, functools.partial(_start_from, original))
+
+
+def _start_anew(variant: Variant, layout: Layout) -> tuple[Variables, np.ndarray]:
+    """Initial weights, one model for each seed and forget set; none has failed."""
+    seeds = list(variant.study.seeds) * len({s.forget_name for s in variant.stages})
+    return initial_variables(variant.study, layout, seeds), np.zeros(len(seeds), bool)
+
+
+def _start_from(original: Stage, variant: Variant,
+                layout: Layout) -> tuple[Variables, np.ndarray]:
+    """M_O's weights, or initial ones where the method trains from them."""
+    if variant.unlearning.found.method.start == "initial":
+        return _start_anew(variant, layout)
+    study = variant.study
+    variables, metadata = checkpoints.restore(original.directory(study.store) / "checkpoint")
+    which = np.tile(started(study.seeds, study.config.unlearn.from_seed),
+                    len({s.forget_name for s in variant.stages}))
+    # A model that starts from a failed M_O counts as failed, even if it trains well.
+    return (jax.tree.map(lambda x: np.asarray(x)[which], variables),
+            np.asarray(metadata["failed"])[which])
 
 
 def dialled(make_step: Callable[[Setting], Step], setting: Setting) -> Step:
@@ -185,7 +146,7 @@ def dialled(make_step: Callable[[Setting], Step], setting: Setting) -> Step:
 
     Args:
       make_step: of the method.
-      setting: with all options.
+      setting: has all options.
 
     Returns:
       A step whose context is `(the method's context, {option: value})`.
@@ -193,15 +154,18 @@ def dialled(make_step: Callable[[Setting], Step], setting: Setting) -> Step:
     @functools.wraps(make_step(setting))
     def step(key, state, batch, learning_rate, context):
         context, dials = context
-        options = ml_collections.ConfigDict({**setting.options.to_dict(), **dials})
-        own = make_step(dataclasses.replace(setting, options=options))
+        rate = {"learning_rate": dials[PEAK_RATE]} if PEAK_RATE in dials else {}
+        options = {k: v for k, v in dials.items() if k != PEAK_RATE}
+        own = make_step(dataclasses.replace(
+            setting, config=ml_collections.ConfigDict({**setting.config.to_dict(), **rate}),
+            options=ml_collections.ConfigDict({**setting.options.to_dict(), **options})))
         return own(key, state, batch, learning_rate, context)
 
     return step
 
 
-def initial_variables(study: Study, layout: Layout, seeds: list[int]) -> Variables:
-    """Where training starts, `[M, ...]`: fresh weights, or the pretrained ones."""
+def initial_variables(study: RunContext, layout: Layout, seeds: list[int]) -> Variables:
+    """The variables `[M, ...]` before training: random weights, or pretrained ones."""
     variables = init_members(study.model, layout, seeds)
     path = study.config.model.pretrained
     if not path:
@@ -211,7 +175,7 @@ def initial_variables(study: Study, layout: Layout, seeds: list[int]) -> Variabl
     return variables
 
 
-def _label_space(study: Study) -> LabelSpace:
+def _label_space(study: RunContext) -> LabelSpace:
     d, labels = study.config.data, study.dataset.labels[study.splits.train]
     classes = study.dataset.num_classes
     counts = np.bincount(labels, minlength=classes) if classes else np.zeros(0)

@@ -1,8 +1,8 @@
-"""What a run has before it: models, steps, images, FLOPs, and what time and memory they may take.
+"""The plan of a run: models, steps, images and FLOPs, with an estimate of time and memory.
 
-Counted exactly: models, steps and images, as the engine will walk over them. Estimated: the time,
-from the rate at which this store's finished stages trained on this device, or else from a few steps
-that are taken to see; the memory, from the compiler's own analysis of the training step.
+Models, steps and images are counted exactly, as the engine will walk over them. The time is
+estimated from the rate at which this store's finished stages trained on this device, or else from a
+few measured steps. The memory comes from the compiler's analysis of the training step.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from unlearn_jax.engine.memory import tree_bytes
 from unlearn_jax.engine.recipe import Recipe, init_members
 from unlearn_jax.engine.run import Rate, measure_rate
 from unlearn_jax.stages import workdir
-from unlearn_jax.stages.graph import Stage, Study
-from unlearn_jax.stages.outcomes import predictions_key, split_rows
-from unlearn_jax.stages.populations import make_member, shortened
+from unlearn_jax.stages.evaluate import predictions_key, split_rows
+from unlearn_jax.stages.graph import RunContext, Stage, make_member
+from unlearn_jax.stages.populations import shortened
 from unlearn_jax.storage import checkpoints
 from unlearn_jax.storage.metadata import CheckpointError
 
-# A step is a forward and a backward pass, which costs two of those.
+# A step is a forward pass and a backward pass. The latter costs as much as two forward passes.
 _FORWARD = 1 / 3
 _MEASURE_SECONDS = 2.0
 
@@ -33,11 +33,11 @@ class Job:
     """A population that is to be trained.
 
     Attributes:
-      name: what is trained.
+      name: of the models.
       models: members that the store lacks.
-      reused: members that it has.
-      epochs: at most.
-      steps, images: of all members in all epochs; fewer where a member stops early.
+      reused: members that the store has.
+      epochs: the most epochs of a member.
+      steps, images: of all members in all epochs; fewer if a member stops early.
       validated: images of the validations after each epoch.
     """
 
@@ -56,11 +56,11 @@ class Plan:
 
     Attributes:
       jobs: in their order.
-      predicted: images to be predicted once all is trained.
-      measured: of a few steps of the first job; None where nothing is to be trained.
+      predicted: images to predict after training.
+      measured: rate of a few steps of the first job; None if nothing is to be trained.
       recorded: images/s of this store's finished stages of the same network on this device; None
-        where there are none.
-      image_bytes: of the resident images.
+        if there are none.
+      image_bytes: size of the resident images.
       early: whether members may stop before their last epoch.
     """
 
@@ -84,14 +84,14 @@ class Plan:
 
     @property
     def flops(self) -> float | None:
-        """Of all training steps, each as one of the first job; None: nothing counts them."""
+        """FLOPs of all training steps, each as one of the first job; None: not counted."""
         if self.measured is None:
             return 0.0
         flops = self.measured.flops_of_a_step * sum(j.steps for j in self.jobs)
         return None if math.isnan(flops) else flops
 
     def record(self) -> dict:
-        """For run.json."""
+        """The plan as run.json holds it."""
         m = self.measured
         return {
             "jobs": [dataclasses.asdict(j) for j in self.jobs], "predicted": self.predicted,
@@ -102,7 +102,7 @@ class Plan:
             "seconds": self.seconds and round(self.seconds, 1)}
 
     def text(self) -> str:
-        """The plan in words, with what each estimate rests on."""
+        """The plan in words, with the source of each estimate."""
         lines = ["Plan", f"  {'to train':44} {'models':>7} {'in store':>8} {'epochs':>7} "
                          f"{'steps':>12} {'images':>14}"]
         for j in self.jobs:
@@ -134,14 +134,14 @@ class Plan:
         return "\n".join(lines)
 
 
-def make_plan(study: Study, runs: Sequence[tuple[str, Recipe, Sequence[Stage]]],
+def make_plan(study: RunContext, runs: Sequence[tuple[str, Recipe, Sequence[Stage]]],
               evaluated: Sequence[tuple[Stage, Sequence]]) -> Plan:
-    """Counts what is to be done, and measures a few steps unless all is done.
+    """Counts the work of a run. Measures a few steps if anything is left to train.
 
     Args:
       study: of the run.
-      runs: of each population its name, its recipe, and the stages that it makes.
-      evaluated: each stage with the forget sets that it is evaluated on.
+      runs: the populations, each as its name, its recipe and the stages that it makes.
+      evaluated: the stages, each with the forget sets that it is evaluated on.
     """
     jobs, first = [], None
     for name, recipe, stages in runs:
@@ -157,7 +157,7 @@ def make_plan(study: Study, runs: Sequence[tuple[str, Recipe, Sequence[Stage]]],
                 study.config.train.patience > 0)
 
 
-def _job(study: Study, name: str, recipe: Recipe, stages: Sequence[Stage]):
+def _job(study: RunContext, name: str, recipe: Recipe, stages: Sequence[Stage]):
     missing = [s for s in stages if not study.store.complete(s.method, s.key)]
     sets = {s.forget_name: s.forget_set for s in missing}
     members = [make_member(study, seed, f) for f in sets.values() for seed in study.seeds]
@@ -169,16 +169,16 @@ def _job(study: Study, name: str, recipe: Recipe, stages: Sequence[Stage]):
                sum(recipe.epochs * len(m.validation) for m in members)), members
 
 
-def _measured(study: Study, recipe: Recipe, members: list) -> Rate:
+def _measured(study: RunContext, recipe: Recipe, members: list) -> Rate:
     layout = make_layout(study.config.parallel, len(members))
     together = [members[m] for m in np.unique(layout.groups(len(members))[0])]
-    # Fresh weights: how long a step takes does not depend on them.
+    # Random weights do: the time of a step does not depend on the weights.
     variables = init_members(study.model, layout, [m.seed for m in together])
     return measure_rate(recipe, study.model, layout, study.resident, together, variables,
                         _MEASURE_SECONDS)
 
 
-def recorded_rate(study: Study) -> float | None:
+def recorded_rate(study: RunContext) -> float | None:
     """Images/s of the finished originals and retrained models of this network and device."""
     config, images, seconds = study.config, 0.0, 0.0
     for method in ("original", "retrain"):
@@ -205,7 +205,7 @@ def _plain(section) -> dict:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that reads best."""
+    """Seconds in words, as seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""Where a half-finished population is kept, so that a killed run goes on and not back."""
+"""Saves half-finished populations, so that a killed run continues where it was saved."""
 
 import json
 import shutil
@@ -24,19 +24,19 @@ POPULATION = "population"  # the folder of the store
 class CheckpointSaver(Saver):
     """Keeps a population under `ROOT/population/COMMON/OWN`.
 
-    COMMON hashes what all its stages share (of several learning rates in one program, the first
-    one's), OWN which stages they are. A run that lacks fewer stages than an earlier one did (some
-    were stored before the disk was full, or are no longer asked for) takes its members out of the
-    earlier one's progress; each run writes to its own.
+    COMMON is a hash of the parts that all its stages share; if several learning rates share the
+    program, of the first one. OWN is a hash of the stages. A run that lacks fewer stages than an
+    earlier one did (some were stored before the disk was full, or are no longer wanted) takes its
+    members from the earlier run's progress. Each run writes to its own directory.
 
     Args:
       store: of the stages.
       recipe: of the population.
-      stages: those that it trains.
-      seconds: how often to save.
+      stages: the stages that it trains.
+      seconds: time between two saves.
 
     Attributes:
-      resumed: something was found and taken over.
+      resumed: whether earlier progress was found and used.
     """
 
     def __init__(self, store: Store, recipe: Recipe, stages: list[Stage], seconds: float):
@@ -75,26 +75,26 @@ class CheckpointSaver(Saver):
         return None
 
     def finish(self) -> None:
-        """Removes all progress of which every stage is in the store by now."""
+        """Removes all progress whose stages are all in the store."""
         processes.agreed("finished progress", self._finish)
 
     def _finish(self) -> None:
         for directory in self._directories():
-            # Our own we know, whatever has become of what says so there.
+            # The stages of this population are known here, even if its file is damaged.
             stages = self._stages if directory == self._own else saved_stages(directory)
             if stages and all(self._store.complete(*stage) for stage in stages):
                 shutil.rmtree(directory, ignore_errors=True)
 
     def _directories(self) -> Iterator[Path]:
-        """This population's own, then the others of its family."""
+        """The directory of this population, then the others of its family."""
         yield from (self._own, *sorted(d for d in self._family.glob("*") if d != self._own))
 
 
 def clean(store: Store) -> None:
-    """Removes what killed processes left in a store: half-written files, and finished progress.
+    """Removes files that killed processes left in a store: half-written ones, finished progress.
 
-    That is progress whose stages are all stored: its process was killed before it came to remove
-    it. What living processes write stays.
+    Finished progress has all its stages in the store; its process was killed before it removed the
+    progress. Files that a running process writes stay.
     """
     for folder in (store.root, *store.root.glob("*/"), *store.root.glob(f"{POPULATION}/*/*/")):
         disk.remove_stale(folder)
@@ -106,22 +106,22 @@ def clean(store: Store) -> None:
 
 
 def progress_directories(store: Store) -> list[Path]:
-    """Of all half-finished populations of a store, sorted."""
+    """The directories of all half-finished populations of a store, sorted."""
     return sorted(d for d in (store.root / POPULATION).glob("*/*/")
                   if not d.name.startswith(disk.TEMP))
 
 
 def parts_as_saved(store: Store, recipe: Recipe, stages: list[Stage]) -> list[list[Stage]]:
-    """The stages in parts, each of which one saved population holds; last those that none holds.
+    """The stages in parts: one for each saved population, and last the stages that were not saved.
 
-    Which stages a process trains together depends on what others hold at that moment. After all
-    were asked to leave, another one may get M_O: so that nobody's progress is lost, it trains as
-    populations what was saved as such.
+    The stages that a process trains together depend on those that other processes hold at that
+    moment. After all were stopped, the next process may hold other stages. So it continues the
+    populations as they were saved, and no progress is lost.
 
     Args:
       store: of the stages.
       recipe: of the population.
-      stages: to be trained; at least one.
+      stages: at least one, all to be trained.
     """
     return [[stages[i] for i in part] for part in processes.agreed(
         "which progress there is", lambda: _positions_as_saved(store, recipe, stages))]
@@ -147,11 +147,11 @@ def _family(store: Store, recipe: Recipe, stages: list[Stage]) -> Path:
 def saved_stages(directory: Path) -> list[list[str]]:
     """(method, key) of the stages of a saved population.
 
-    None where that cannot be read, or was changed: a population's directory has its name from it.
+    Empty if the file cannot be read or was changed: the directory's name is a hash of its content.
     """
     try:
         stages = json.loads((directory / STAGES).read_bytes())
         whole = stage_key(POPULATION, {"stages": stages}) == directory.name
-    except (OSError, ValueError, TypeError):  # or just removed by another process
+    except (OSError, ValueError, TypeError):  # another process may just have removed it
         return []
     return stages if whole else []

@@ -1,7 +1,7 @@
-"""A method from outside, tried before any training: what would fail after hours fails at once.
+"""Tries an outside method before any training, so that a mistake shows at once, not after hours.
 
 Nothing is computed: JAX traces the step with the shapes of a batch. A preparation runs with ones in
-place of every number that it asks for, which is enough to know the shapes of what steps read.
+place of all numbers that it computes. That gives the shapes of the context that steps read.
 """
 
 from collections.abc import Callable
@@ -21,23 +21,22 @@ from unlearn_jax.methods.method import Setting
 from unlearn_jax.methods.outside import Found, named
 from unlearn_jax.models import Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
-from unlearn_jax.stages.graph import Study
-from unlearn_jax.stages.populations import make_member
+from unlearn_jax.stages.graph import RunContext, make_member
 from unlearn_jax.train import Batch, Step, init_state
 
 
-def rehearse(study: Study, found: Found, setting: Setting, step: Step | None) -> None:
-    """Walks through a method as a run would.
+def rehearse(study: RunContext, found: Found, setting: Setting, step: Step | None) -> None:
+    """Calls the functions of a method as a run would.
 
     Args:
       study: loaded; its config has the budgets.
       found: the method.
-      setting: what it is given.
-      step: what its `make_step` has made; None: it only prepares.
+      setting: what the method is given.
+      step: the result of its `make_step`; None: it only prepares.
 
     Raises:
-      ConfigError: passes, or a step, that the engine cannot use; says what is allowed.
-      Exception: whatever the step itself raises, with the method's name noted.
+      ConfigError: the engine cannot use its passes or its step; says what is allowed.
+      Exception: any exception of the step, with the method's name noted.
     """
     request = setting.config.method
     _check_passes(request, found, setting)
@@ -45,7 +44,7 @@ def rehearse(study: Study, found: Found, setting: Setting, step: Step | None) ->
         return
     try:
         context = _context(study, found, setting)
-    except Exception as e:  # ones are not data: what they break may be as it should
+    except Exception as e:  # with real data in place of ones it may work
         logging.warning("the method %s could not be tried before training: with ones for data its "
                         "prepare raises %s: %s", request, type(e).__name__, e)
         return
@@ -90,8 +89,8 @@ def _refused(request: str, what: str, allowed: str) -> ConfigError:
     return ConfigError(f"config.unlearn.method is {request!r}: {what}; allowed: {allowed}")
 
 
-def _context(study: Study, found: Found, setting: Setting) -> Any:
-    """The shapes of what a member's steps read."""
+def _context(study: RunContext, found: Found, setting: Setting) -> Any:
+    """The shapes of the context that a member's steps read."""
     if found.method.prepare is None:
         return None
     member = make_member(study, study.seeds[0], study.splits.forget_sets[0])
@@ -105,7 +104,7 @@ def _context(study: Study, found: Found, setting: Setting) -> Any:
 
 
 class _Rehearsal(Preparation):
-    """One member before a method's first step; what is asked for is ones."""
+    """One member before a method's first step; every result is ones."""
 
     def __post_init__(self):
         self.images, self.steps = np.zeros(1, int), np.zeros(1, int)
@@ -133,7 +132,7 @@ class _Rehearsal(Preparation):
 
 
 def _batch(setting: Setting, size: int) -> Batch:
-    """The shapes of a batch, as a step sees it."""
+    """The shapes of a batch that a step gets."""
     side = setting.model.image_size
     labels = jnp.int32 if setting.labels.num_classes else jnp.float32
     columns = [jax.ShapeDtypeStruct((size,), kind)

@@ -1,4 +1,4 @@
-"""Whether what a run will write has its place on the disk; asked before any training."""
+"""Checks before any training that the disk has room for the files of a run."""
 
 import functools
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from absl import logging
 from unlearn_jax.data.splits import ForgetSet
 from unlearn_jax.engine.memory import tree_bytes
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
-from unlearn_jax.stages.graph import Stage, Study
-from unlearn_jax.stages.outcomes import predictions_key, split_rows
+from unlearn_jax.stages.evaluate import predictions_key, split_rows
+from unlearn_jax.stages.graph import RunContext, Stage
 from unlearn_jax.system import disk, processes
 from unlearn_jax.train import init_carry
 
@@ -18,18 +18,18 @@ _FLOAT = 4  # bytes of an output
 _KEPT = 3  # checkpoints of a half-finished population, the one being written included
 
 
-def require_room(studies: Sequence[tuple[Study, Sequence[Stage], int]], original: Stage,
+def require_room(studies: Sequence[tuple[RunContext, Sequence[Stage], int]], original: Stage,
                  retrained: Sequence[Stage]) -> None:
-    """Refuses a run whose models and predictions have no room on the disks that they go to.
+    """Refuses a run if the disks have no room for its models and predictions.
 
     Args:
-      studies: of one store; each with the stages that it makes beyond M_O and M_R, and how many
-        further models it may train whose stages are not known yet.
-      original, retrained: of all of them.
+      studies: of one store; each with the stages that it makes beyond M_O and M_R, and the number
+        of further models that it may train and whose stages are not known yet.
+      original, retrained: of all studies.
 
     Raises:
       DiskFullError: says how much is needed and how much is free.
-      DiskError: a file is in the place of one of the store's directories.
+      DiskError: the store needs a directory where there is a file.
     """
     first = studies[0][0]
     store = first.store
@@ -66,7 +66,7 @@ def require_room(studies: Sequence[tuple[Study, Sequence[Stage], int]], original
             logging.warning("training may not be able to save its progress: %s", e)
 
 
-def _outputs(study: Study, forget_set: ForgetSet) -> int:
-    """Bytes of what the models of a stage predict on a forget set's splits."""
+def _outputs(study: RunContext, forget_set: ForgetSet) -> int:
+    """Bytes of the predictions of a stage's models on a forget set's splits."""
     samples = sum(map(len, split_rows(study, forget_set).values()))
     return len(study.seeds) * samples * max(study.dataset.num_classes, 1) * _FLOAT

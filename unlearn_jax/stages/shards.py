@@ -1,9 +1,9 @@
-"""SISA on paper: who is in which shard and slice, what a deletion touches, what it costs.
+"""The arithmetic of SISA: the samples of each shard and slice, and what a deletion costs.
 
 The training set is divided at random into S shards, each with a constituent model of its own, and
 each shard into R slices. A constituent trains on the first slice, then on the first two, and so on
-to all R; before each slice its weights are kept. A deleted sample has influenced nothing before
-its own slice of its own shard, so that only this shard trains again, from that slice on.
+to all R; before each slice its weights are kept. A deleted sample has no influence before its own
+slice of its own shard. So only this shard trains again, from that slice on.
 
 Everything here is NumPy on index arrays; `stages/sisa.py` trains.
 
@@ -21,7 +21,7 @@ from unlearn_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ShardPlan:
-    """Which sample is where.
+    """The shard and the slice of each sample.
 
     Attributes:
       samples: `[n]` int32, data set rows of the training split, sorted.
@@ -39,7 +39,7 @@ class ShardPlan:
     def seen(self, shard: int, last: int, forgotten: np.ndarray) -> np.ndarray:
         """Data set rows `[m]` int32, sorted, that a constituent trains on in slice `last`.
 
-        Those of all slices up to this one, without `forgotten` (data set rows).
+        They are the rows of all slices up to this one, without `forgotten` (data set rows).
         """
         here = (self.shard == shard) & (self.slice <= last)
         return self.samples[here & ~np.isin(self.samples, forgotten)]
@@ -52,21 +52,21 @@ class ShardPlan:
         return first
 
     def emptied(self, forgotten: np.ndarray) -> np.ndarray:
-        """The shards that a deletion leaves without a sample."""
+        """The shards that have no sample left after a deletion."""
         stays = ~np.isin(self.samples, forgotten)
         return np.setdiff1d(np.arange(self.shards), self.shard[stays])
 
 
 def make_plan(samples: np.ndarray, shards: int, slices: int, seed: int) -> ShardPlan:
-    """Divides the training split at random, as evenly as can be.
+    """Divides the training split at random, as evenly as possible.
 
     Shards differ by one sample at most, and so do the slices of a shard. Augmented copies are not
-    known here: they go where their sample goes.
+    listed here: they follow their sample.
 
     Args:
       samples: `[n]` data set rows.
       shards, slices: S and R, at least one.
-      seed: decides who goes where.
+      seed: decides the order of the samples.
 
     Raises:
       InputError: fewer samples than S x R.
@@ -87,14 +87,14 @@ def make_plan(samples: np.ndarray, shards: int, slices: int, seed: int) -> Shard
 def epochs_per_slice(epochs: float, slices: int) -> float:
     """Epochs in each slice with which SISA visits as many samples as `epochs` epochs over all.
 
-    Slice j walks over j / R of a shard, so that e epochs in each of R slices are e (R + 1) / 2
-    passes over it.
+    Slice j walks over j / R of a shard. So e epochs in each of R slices are e (R + 1) / 2 passes
+    over the shard.
     """
     return 2 * epochs / (slices + 1)
 
 
 def passes_over_all(slice_epochs: float, slices: int) -> float:
-    """The passes over the training set that `slice_epochs` in every slice amount to."""
+    """Passes over the training set if every slice has `slice_epochs` epochs."""
     return slice_epochs * (slices + 1) / 2
 
 
@@ -108,7 +108,7 @@ def epoch_shares(slice_epochs: float) -> tuple[float, ...]:
 def visits(rows: int, shares: tuple[float, ...]) -> int:
     """Samples trained on in a slice that holds `rows`, each epoch counted.
 
-    A last, partial epoch takes one sample more rather than a fraction, as `population.Pass` does.
+    A last, partial epoch is rounded up to whole samples, like `members.Pass`.
     """
     return sum(math.ceil(round(share * rows, 6)) for share in shares)
 
@@ -118,10 +118,10 @@ def deletion_visits(plan: ShardPlan, weights: np.ndarray, forgotten: np.ndarray,
     """Samples that a deletion visits: the touched shards, from their first touched slice on.
 
     Args:
-      plan: who is where.
-      weights: `[n]` int, rows that stand for each sample of the plan: one and its copies.
+      plan: the shard and slice of each sample.
+      weights: `[n]` int, the rows of each sample of the plan: itself and its copies.
       forgotten: data set rows.
-      shares: of each epoch of a slice.
+      shares: share of the samples in each epoch of a slice.
     """
     stays = ~np.isin(plan.samples, forgotten)
     return sum(visits(int(weights[stays & (plan.shard == s) & (plan.slice <= r)].sum()), shares)
@@ -132,8 +132,8 @@ def deletion_visits(plan: ShardPlan, weights: np.ndarray, forgotten: np.ndarray,
 def nominal_speedup(shards: int, slices: int) -> float:
     """(R + 1) S, as the reference study gives it (section 2.2.3), for any deletion.
 
-    It counts the states that can be gone back to, not the samples that are trained on:
-    `expected_speedup` does.
+    It counts the states that a deletion can return to. `expected_speedup` counts the samples that
+    are trained on.
     """
     return float((slices + 1) * shards)
 
@@ -141,10 +141,10 @@ def nominal_speedup(shards: int, slices: int) -> float:
 def expected_visits(plan: ShardPlan, weights: np.ndarray, count: int, slice_epochs: float) -> float:
     """Mean over all sets of `count` samples of the samples that deleting them visits.
 
-    A slice of a shard, which walks over n of N samples that stand for w rows, is trained again
-    unless none of the deleted is among its n, which has the hypergeometric probability
-    p = C(N - n, count) / C(N, count); it then walks over its rows without the deleted ones. With
-    e epochs in each slice that is the sum over shards and slices of
+    A slice of a shard walks over n of N samples, with w rows. It is trained again if any deleted
+    sample is among its n samples. None is with the hypergeometric probability
+    p = C(N - n, count) / C(N, count). A slice that is trained again walks over its rows without
+    the deleted ones. With e epochs in each slice the mean is the sum over shards and slices of
     e (w (1 - p) - w count / N).
     """
     total = len(plan.samples)
@@ -160,10 +160,10 @@ def expected_visits(plan: ShardPlan, weights: np.ndarray, count: int, slice_epoc
 
 def expected_speedup(plan: ShardPlan, weights: np.ndarray, count: int, slice_epochs: float,
                      epochs: float) -> float:
-    """`epochs` passes over what stays, against `expected_visits`, for `count` random samples.
+    """`epochs` passes over D_r, divided by `expected_visits`, for `count` random samples.
 
-    With equal budgets and one sample this is 3 R S / (2 R + 1): slices save a third at most, the
-    rest is the work of the shards.
+    With equal budgets and one sample this is 3 R S / (2 R + 1): slices save a third at most, and
+    shards the rest.
     """
     stays = weights.sum() * (1 - count / len(plan.samples))
     return float(epochs * stays / expected_visits(plan, weights, count, slice_epochs))
@@ -192,7 +192,7 @@ def vote(logits: np.ndarray) -> np.ndarray:
 
     Returns:
       `[M, N, C]` float32: logarithms of the shares of the votes. The mean probability counts as
-      a thousandth of a vote, which decides between equal numbers of votes and nothing else.
+      a thousandth of a vote, so it decides only between equal numbers of votes.
     """
     logits = np.asarray(logits, np.float64)
     votes = (logits.argmax(-1)[..., None] == np.arange(logits.shape[-1])).sum(1)

@@ -3,20 +3,19 @@
     sisa_original/KEY   the constituents of all seeds and shards after one slice
     sisa/KEY            those that a forget set touches, trained again, after one slice
 
-Each slice is a stage: the checkpoint that a finished slice leaves is the one before the next.
-(Before the first slice there are only the weights that the seed or the pretrained file gives.)
-So a killed run goes on with its slice, a finished training serves any number of deletions, and a
-deletion costs what it retrains. All constituents of a slice, of all seeds, shards and forget sets,
-are members of one population.
+Each slice is a stage. The next slice starts from the checkpoint of a finished slice; the first one
+starts from the weights of the seed or of the pretrained file. So a killed run continues with its
+slice, one training serves any number of deletions, and a deletion costs only what it trains again.
+All constituents of a slice, of all seeds, shards and forget sets, are members of one population.
 
-A slice is a training of its own with the settings of `config.train`: the optimiser starts anew and
-the schedule runs once over the steps of the slice, as the checkpoint holds weights and batch
-statistics and nothing else. Then a checkpoint determines all that follows from it, and retraining
-from it is, to the bit, training from scratch without what was deleted. There is no validation: a
-constituent's last weights are kept.
+A slice is a training of its own with the settings of `config.train`. The optimiser starts anew and
+the schedule runs once over the steps of the slice, because a checkpoint holds only weights and
+batch statistics. So a checkpoint determines all later slices, and training again from it equals, to
+the bit, training from scratch without the deleted samples. There is no validation: the last weights
+of a constituent are kept.
 
-A constituent is known by its position: those of a seed stand side by side, shard by shard. Its
-random streams, initial weights included, are its own.
+A constituent is known by its position: the constituents of a seed are adjacent, in the order of
+their shards. Each has its own random streams, also for its initial weights.
 """
 
 import dataclasses
@@ -28,26 +27,27 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from absl import logging
 
 from unlearn_jax.data.splits import ForgetSet, Rows
 from unlearn_jax.engine import recalibration
-from unlearn_jax.engine.layout import Layout, make_layout
+from unlearn_jax.engine.layout import Layout
 from unlearn_jax.engine.recipe import Recipe, Snapshot, Trained
-from unlearn_jax.engine.run import train_population
 from unlearn_jax.errors import InputError
 from unlearn_jax.members import Member, Pass
 from unlearn_jax.models import Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.results import Outcome
 from unlearn_jax.stages import shards as plans
-from unlearn_jax.stages.graph import Stage, Study, forget_parts
+from unlearn_jax.stages.evaluate import Models
+from unlearn_jax.stages.graph import RunContext, Stage, forget_parts
 from unlearn_jax.stages.models import initial_variables
-from unlearn_jax.stages.outcomes import Models
-from unlearn_jax.stages.populations import missing_of, record_reused, settled, stage_metadata
-from unlearn_jax.stages.progress import CheckpointSaver
+from unlearn_jax.stages.populations import (
+    Population,
+    Started,
+    train_and_store,
+)
+from unlearn_jax.stages.stored import record_reused, settled, stage_metadata
 from unlearn_jax.storage import checkpoints, store
-from unlearn_jax.system import interrupt
 from unlearn_jax.train import make_train_step
 
 HISTORY_COLUMNS = ("stage", "forget_set", "seed", "shard", "slice", "epoch", "steps", "train_loss",
@@ -63,8 +63,8 @@ class Slice:
     Attributes:
       stage: its place in the store.
       number: of the slice, from zero.
-      positions: `[K]` of the constituents.
-      before: the slices that left the states this one starts from; a later one has precedence.
+      positions: `[K]`, the constituents.
+      before: the slices whose states this one starts from; a later slice has precedence.
     """
 
     stage: Stage
@@ -78,15 +78,15 @@ class Sisa:
     """SISA for a study.
 
     Attributes:
-      study: with its seeds and forget sets.
+      study: what the run shares, its seeds and forget sets among it.
       aggregate: `mean` or `vote`.
-      slice_epochs: of every slice.
-      plans: of each seed.
+      slice_epochs: epochs of every slice.
+      plans: one for each seed.
       training: the R slices of training.
       deletions: by forget set, the slices that are trained again, up to the last.
     """
 
-    study: Study
+    study: RunContext
     aggregate: str
     slice_epochs: float
     plans: tuple[plans.ShardPlan, ...]
@@ -105,7 +105,7 @@ class Sisa:
 
     @property
     def models(self) -> int:
-        """How many checkpoints of a constituent the store lacks."""
+        """The number of constituents' checkpoints that the store lacks."""
         made = [*self.training, *(m for deletion in self.deletions.values() for m in deletion)]
         return sum(len(m.positions) for m in made
                    if not self.study.store.complete(m.stage.method, m.stage.key))
@@ -114,7 +114,7 @@ class Sisa:
         """Trains and deletes what the store lacks.
 
         Returns:
-          The ensembles before any deletion, then those after each forget set's.
+          The ensembles before any deletion, then those after the deletion of each forget set.
         """
         for made in self.training:
             self._train_missing([made])
@@ -127,54 +127,46 @@ class Sisa:
                   for name, made in self.deletions.items())]
 
     def _train_missing(self, made: list[Slice]) -> None:
-        stages = [m.stage for m in made]
-        with missing_of(self.study.store, stages, all_at_once=True) as (missing, _):
-            for stage in stages:
-                if stage not in missing:
-                    record_reused(self.study, stage)
-            made = [m for m in made if m.stage in missing]
-            if made:
-                interrupt.leave_if_requested()  # what came before is stored
-                self._train(made)
+        by_key = {m.stage.key: m for m in made}
+        train_and_store(self.study.store, [m.stage for m in made],
+                        lambda missing: self._population([by_key[s.key] for s in missing]),
+                        functools.partial(record_reused, self.study), all_at_once=True)
 
-    def _train(self, made: list[Slice]) -> None:
-        """Trains one slice of the given stages' constituents, together, and stores each stage."""
+    def _population(self, made: list[Slice]) -> Population:
+        """The constituents of one slice of the given stages, all missing."""
         study, recipe = self.study, self._recipe(made[0].number)
         members = [self._member(m, p) for m in made for p in m.positions]
-        layout = make_layout(study.config.parallel, len(members))
-        if made[0].before:
-            states = [restore(study, m.before, m.positions) for m in made]
-            variables = jax.tree.map(lambda *x: np.concatenate(x), *(v for v, _ in states))
-            failed = np.concatenate([f for _, f in states])
-        else:
-            variables = initial_variables(study, layout, [m.seed for m in members])
-            failed = np.zeros(len(members), bool)
-        stages = [m.stage for m in made]
-        saver = CheckpointSaver(study.store, recipe, stages, study.config.train.checkpoint_seconds)
-        logging.info("%s: %d constituents (%d seeds x %d shards), %.3g epochs of %d to %d images",
-                     recipe.name, len(members), len(study.seeds), self.shards, self.slice_epochs,
-                     *(f(len(m.retain) for m in members) for f in (min, max)))
-        # A deletion may leave nothing of the first slices: there is nothing to train on yet.
-        busy = np.array([len(m.retain) > 0 for m in members])
-        trained = Trained({}, [], 0.0)
-        if busy.any():
-            trained = train_population(
-                recipe, study.model, layout, study.resident,
-                [m for m, b in zip(members, busy) if b],
-                jax.tree.map(lambda x: np.asarray(x)[busy], variables), saver, study.bar)
-        snapshot = _among(trained.snapshots.get(recipe.epochs), variables, busy, failed)
-        status = "resumed" if saver.resumed else "computed"
-        first = 0
-        for m in made:
-            mine = list(range(first, first + len(m.positions)))
-            first += len(mine)
-            metadata = self._store(m, snapshot, mine, [members[i] for i in mine], layout,
-                                   trained.history)
-            study.run.record_stage(m.stage.method, m.stage.forget_name, m.stage.key, status,
-                                   float(np.sum(metadata["seconds"])),
-                                   int(np.sum(metadata["images"])), len(mine), m.stage.epochs)
-        saver.finish()
-        study.run.record_start(recipe.name, trained.compile_seconds, trained.first_step_seconds)
+        images = [len(m.retain) for m in members]
+        # A deletion may take all samples of the first slices; then nothing is trained there.
+        busy = np.array(images) > 0
+        text = (f"{len(members)} constituents ({len(study.seeds)} seeds x {self.shards} shards), "
+                f"{self.slice_epochs:.3g} epochs of {min(images)} to {max(images)} images")
+
+        def start(layout: Layout) -> Started:
+            if made[0].before:
+                states = [restore(study, m.before, m.positions) for m in made]
+                variables = jax.tree.map(lambda *x: np.concatenate(x), *(v for v, _ in states))
+                failed = np.concatenate([f for _, f in states])
+            else:
+                variables = initial_variables(study, layout, [m.seed for m in members])
+                failed = np.zeros(len(members), bool)
+
+            def store(trained: Trained, status: str, _: float) -> None:
+                snapshot = _among(trained.snapshots.get(recipe.epochs), variables, busy, failed)
+                first = 0
+                for m in made:
+                    mine = list(range(first, first + len(m.positions)))
+                    first += len(mine)
+                    metadata = self._store(m, snapshot, mine, [members[i] for i in mine], layout,
+                                           trained.history)
+                    study.run.record_stage(
+                        m.stage.method, m.stage.forget_name, m.stage.key, status,
+                        float(np.sum(metadata["seconds"])), int(np.sum(metadata["images"])),
+                        len(mine), m.stage.epochs)
+
+            return Started(jax.tree.map(lambda x: np.asarray(x)[busy], variables), store)
+
+        return Population(study, recipe, [m for m, b in zip(members, busy) if b], text, start)
 
     def _recipe(self, number: int) -> Recipe:
         """The settings of `config.train` for one slice.
@@ -189,7 +181,7 @@ class Sisa:
         def passes(epoch: int) -> tuple[Pass, ...]:
             return (Pass("retain", share=shares[epoch]),)
 
-        # The engine closes each epoch with a validation; of nobody, it costs one sample.
+        # The engine ends each epoch with a validation. Without samples it costs one sample.
         return Recipe(f"sisa/slice-{number + 1}",
                       make_train_step(self.study.model, optimizer, self.study.loss), optimizer,
                       settings, self.study.loss, len(shares), config.train.batch_size,
@@ -233,7 +225,7 @@ class Sisa:
 
     def _ensembles(self, forget_set: str, made: Sequence[Slice],
                    last: tuple[Slice, ...]) -> Models:
-        """The ensembles of all seeds that slices `made` cost, with the states that `last` left."""
+        """The ensembles of all seeds, with the cost of slices `made` and the states of `last`."""
         study, every = self.study, np.arange(len(self.study.seeds) * self.shards)
         books = {k: np.zeros(len(study.seeds)) for k in ("images", "seconds", "flops", "step")}
         steps = np.zeros(len(every), int)
@@ -251,7 +243,7 @@ class Sisa:
             failed[m.positions] = metadata["failed"]
         if not forget_set:
             self._warn_of_norms(steps[~failed])
-        # Passes over the data, as constituents have no epochs in common.
+        # In passes over the data, because constituents have no common epochs.
         books |= {"images": books["images"].astype(int), "step": books["step"].astype(int),
                   "epochs_trained": books["images"] / rows,
                   "failed": failed.reshape(-1, self.shards).any(1)}
@@ -260,9 +252,9 @@ class Sisa:
                       self.combine, self.aggregate, measures if forget_set else None)
 
     def _warn_of_norms(self, steps: np.ndarray) -> None:
-        """Of constituents, whose steps `[K]` are far fewer than those that M_O is planned for."""
+        """Warns if the constituents take far fewer steps `[K]` than are planned for M_O."""
         config, rows = self.study.config, len(self.study.splits.rows.source)
-        # Few steps of M_O are recalibrated, or with 'off' warned of before training.
+        # An M_O of few steps is recalibrated; with 'off', a warning was given before training.
         text = recalibration.kept_in_words(config, steps)
         if text and not recalibration.recalibrates(config, rows) \
                 and recalibration.share_left(config, rows) <= recalibration.LITTLE:
@@ -277,7 +269,7 @@ class Sisa:
 
     def speedups(self, forget_set: ForgetSet, own: Outcome,
                  retrained: Outcome) -> dict[str, np.ndarray]:
-        """How many times cheaper than M_R a deletion is, `[M]`: measured, nominal and expected."""
+        """Cost of M_R divided by the cost of a deletion, `[M]`: measured, nominal and expected."""
         config, rows = self.study.config, self.study.splits.rows
         expected = []
         for plan in self.plans:
@@ -294,12 +286,12 @@ class Sisa:
                 "sisa_speedup_nominal": np.full(len(expected), nominal)}
 
 
-def make_scheme(study: Study, original: Stage, options: ml_collections.ConfigDict) -> Sisa:
+def make_scheme(study: RunContext, original: Stage, options: ml_collections.ConfigDict) -> Sisa:
     """Plans SISA; trains nothing.
 
     Args:
       study: loaded and split.
-      original: the stage of M_O, which has the data, the model and the settings in its key.
+      original: the stage of M_O; its key holds the data, the model and the settings.
       options: `config.unlearn.sisa`.
 
     Raises:
@@ -335,9 +327,9 @@ def make_scheme(study: Study, original: Stage, options: ml_collections.ConfigDic
     return Sisa(study, options.aggregate, epochs, made, tuple(training), deletions)
 
 
-def restore(study: Study, made: Sequence[Slice],
+def restore(study: RunContext, made: Sequence[Slice],
             positions: np.ndarray) -> tuple[Variables, np.ndarray]:
-    """The states of some constituents, each as the last of the slices that has it left it.
+    """The states of some constituents, each from the last of the slices that trained it.
 
     Returns:
       Variables `[K, ...]` and whether each constituent had failed, `[K]` bool.
@@ -355,7 +347,7 @@ def restore(study: Study, made: Sequence[Slice],
 
 def _among(trained: Snapshot | None, start: Variables, busy: np.ndarray,
            failed: np.ndarray) -> Snapshot:
-    """A snapshot of all constituents: those that had nothing to train on are as they were."""
+    """A snapshot of all constituents. Those without samples to train on are unchanged."""
     count = len(busy)
     if trained is None:
         nothing = np.zeros(count, int)
@@ -383,5 +375,5 @@ def _forgotten(forget_set: ForgetSet | None) -> np.ndarray:
 
 
 def _constituent_seed(seed: int, shard: int) -> int:
-    """A seed of its own for each constituent, of 31 bits."""
+    """The seed of a constituent: 31 bits, from the seed and the shard."""
     return int(np.random.SeedSequence([seed, shard]).generate_state(1)[0] >> 1)

@@ -1,11 +1,11 @@
-"""Several configs on the same M_O and M_R: one study each, and common populations where they can.
+"""Several configs on the same M_O and M_R: one study each, and common populations if possible.
 
-The configs differ in `unlearn` and `eval` alone. Of these, members of one compiled program may
-differ in the learning rate and in options of the method that are fractional numbers. All
-else is part of the program; such configs still share the process, the data and the models.
+The configs differ only in `unlearn` and `eval`. Members of one compiled program may differ in the
+learning rate and in fractional options of the method. All other keys are part of the program;
+configs that differ in them still share the process, the data and the models.
 
-The methods of `thesis.arms` are trained here too, each as it is given, with budgets of its own on
-every forget set. Their stages are those of a run of the method alone, so the store shares them.
+The arms of `thesis.arms` are trained here too, each as configured, with its own budgets on every
+forget set. Their stages are those of a run of the method alone, so the store shares them.
 """
 
 import dataclasses
@@ -15,14 +15,17 @@ from typing import Any
 import jax
 from absl import logging
 
-from unlearn_jax.engine.recipe import Recipe
-from unlearn_jax.stages.graph import Stage, Study, unlearn_stages, with_epochs
-from unlearn_jax.stages.models import (
-    Unlearning,
+from unlearn_jax.stages.graph import (
+    PEAK_RATE,
+    RunContext,
+    Stage,
     Variant,
+    unlearn_stages,
+    with_epochs,
+)
+from unlearn_jax.stages.models import (
     make_unlearning,
     train_recipe,
-    unlearn_in_one_program,
     unlearn_missing,
     unlearn_recipes,
 )
@@ -30,16 +33,16 @@ from unlearn_jax.stages.plan import Plan, make_plan
 from unlearn_jax.storage.store import canonical_json
 from unlearn_jax.variants import arm_config, budgets
 
-# What a method's step raises when it asks Python for a number that differs between members.
+# Raised by a method's step that needs a Python number where the value differs between members.
 _NEEDS_NUMBER = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError,
                  jax.errors.TracerIntegerConversionError)
 
 
 def unlearn_variants(variants: Sequence[Variant], original: Stage) -> None:
-    """Trains what all variants lack, in as few programs as it takes.
+    """Trains what the store lacks of all variants, in as few programs as possible.
 
     Args:
-      variants: with their stages, which may be none or also another's.
+      variants: may have no stages, or stages that another variant has, too.
       original: finished.
     """
     seen: set[str] = set()
@@ -51,20 +54,20 @@ def unlearn_variants(variants: Sequence[Variant], original: Stage) -> None:
         repeated.append([s for s in variant.stages if s not in own])
     for program in programs([v for v in wanted if v.stages]):
         try:
-            unlearn_in_one_program(program, original)
+            unlearn_missing(program, original)
         except _NEEDS_NUMBER:
             if len(program) == 1:
                 raise
             logging.warning("%s needs %s as part of the program: one program for each value",
                             program[0].unlearning.found.name, ", ".join(program[0].dials))
             for variant in program:
-                unlearn_missing(variant.study, original, variant.stages, variant.unlearning)
+                unlearn_missing([dataclasses.replace(variant, name="", dials={})], original)
     for variant, stages in zip(variants, repeated):  # in the store by now
-        unlearn_missing(variant.study, original, stages, variant.unlearning)
+        unlearn_missing([dataclasses.replace(variant, stages=stages)], original)
 
 
 def programs(variants: Sequence[Variant]) -> list[list[Variant]]:
-    """The variants by compiled program, each named by what tells it from its companions.
+    """The variants by compiled program, each named by the values that differ within its program.
 
     Args:
       variants: of the same M_O.
@@ -76,10 +79,10 @@ def programs(variants: Sequence[Variant]) -> list[list[Variant]]:
 
 
 def _common(variant: Variant) -> str:
-    """What the members of one program have in common.
+    """Everything that the members of one program have in common, as text.
 
-    An option at 0 may switch off a part of the method and what it prepares for it, so that members
-    share which ones are.
+    An option at 0 may switch off a part of the method and its preparation. So the members of a
+    program have the same options at 0.
     """
     setting, method = variant.unlearning.setting, variant.unlearning.found
     section = setting.config.to_dict()
@@ -100,47 +103,34 @@ def _named(group: list[Variant]) -> list[Variant]:
     numbers = [{k: v for k, v in variant.unlearning.setting.options.to_dict().items()
                 if _is_dial(v)} for variant in group]
     differ = [k for k in numbers[0] if len({own[k] for own in numbers}) > 1]
-    # A method that trains nothing has no step to read them.
+    # A method that trains nothing has no step that could read them.
     read = differ if group[0].unlearning.step else []
+    rates = [variant.study.config.unlearn.learning_rate for variant in group]
+    # The package's own steps take the learning rate as an argument alone.
+    from_config = bool(group[0].unlearning.step and group[0].unlearning.found.code
+                       and len(set(rates)) > 1)
     return [dataclasses.replace(
-        variant, dials={k: own[k] for k in read},
-        name=", ".join([f"learning_rate={variant.study.config.unlearn.learning_rate!r}",
+        variant,
+        dials={k: own[k] for k in read} | ({PEAK_RATE: rate} if from_config else {}),
+        name=", ".join([f"learning_rate={rate!r}",
                         *(f"{k}={own[k]!r}" for k in differ)]))
-        for variant, own in zip(group, numbers)]
+        for variant, own, rate in zip(group, numbers, rates)]
 
 
 def _is_dial(value: Any) -> bool:
     return isinstance(value, float)
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """An arm on the forget sets that share its budgets: what one population can train.
-
-    Attributes:
-      arm: what results call it.
-      study: with the arm's config and these budgets.
-      unlearning: its method, made ready.
-      stages: of all these forget sets and budgets.
-    """
-
-    arm: str
-    study: Study
-    unlearning: Unlearning
-    stages: tuple[Stage, ...]
-
-    def recipes(self) -> list[tuple[Recipe, list[Stage]]]:
-        """The runs that it takes, each with the stages that it makes."""
-        return unlearn_recipes(self.study, list(self.stages), self.unlearning)
-
-
-def make_parts(study: Study, original: Stage) -> list[Part]:
+def make_arms(study: RunContext, original: Stage) -> list[Variant]:
     """The arms of `thesis.arms`, each checked before any training.
+
+    Forget sets with the same budgets are trained together: an arm has a variant for each choice of
+    budgets.
 
     Raises:
       InputError: a method refuses its setting.
     """
-    parts = []
+    found = []
     for arm in study.config.thesis.arms:
         by_set = budgets(study.config, arm, [f.name for f in study.splits.forget_sets])
         for epochs in dict.fromkeys(by_set.values()):
@@ -149,26 +139,26 @@ def make_parts(study: Study, original: Stage) -> list[Part]:
             own = with_epochs(study, arm_config(study.config, arm), epochs)
             stages = [dataclasses.replace(stage, arm=arm) for f in study.splits.forget_sets
                       if by_set[f.name] == epochs for stage in unlearn_stages(own, original, f)]
-            parts.append(Part(arm, own, make_unlearning(own), tuple(stages)))
-    return parts
+            found.append(Variant(own, stages, make_unlearning(own), arm))
+    return found
 
 
-def plan_parts(study: Study, original: Stage, retrained: Sequence[Stage],
-               parts: Sequence[Part]) -> Plan:
-    """What it takes to train and to predict M_O, the M_Rs and all parts; see `make_plan`."""
+def plan_variants(study: RunContext, original: Stage, retrained: Sequence[Stage],
+                  variants: Sequence[Variant]) -> Plan:
+    """What it takes to train and to predict M_O, the M_Rs and all variants; see `make_plan`."""
     runs = [("M_O and M_R", train_recipe(study), [original, *retrained])]
-    runs += [(f"{part.arm} on {', '.join(dict.fromkeys(s.forget_name for s in made))}", recipe,
-              made) for part in parts for recipe, made in part.recipes()]
-    own = [stage for part in parts for stage in part.stages]
+    runs += [(f"{variant.arm} on {', '.join(dict.fromkeys(s.forget_name for s in made))}", recipe,
+              made) for variant in variants for recipe, made in unlearn_recipes(variant)]
+    own = [stage for variant in variants for stage in variant.stages]
     return make_plan(study, runs, [(original, study.splits.forget_sets),
                                    *((s, [s.forget_set]) for s in (*retrained, *own))])
 
 
-def run_parts(original: Stage, parts: list[Part]) -> list[Stage]:
+def run_arms(original: Stage, arms: Sequence[Variant]) -> list[Stage]:
     """Trains what the store lacks; returns the stages of all arms."""
-    for number, part in enumerate(parts, 1):
-        logging.info("arm %s on %s, part %d of %d", part.arm,
-                     ", ".join(dict.fromkeys(s.forget_name for s in part.stages)), number,
-                     len(parts))
-        unlearn_missing(part.study, original, list(part.stages), part.unlearning)
-    return [stage for part in parts for stage in part.stages]
+    for number, variant in enumerate(arms, 1):
+        logging.info("arm %s on %s, part %d of %d", variant.arm,
+                     ", ".join(dict.fromkeys(s.forget_name for s in variant.stages)), number,
+                     len(arms))
+        unlearn_missing([variant], original)
+    return [stage for variant in arms for stage in variant.stages]

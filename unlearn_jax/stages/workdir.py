@@ -1,4 +1,4 @@
-"""A work directory: who may write to it, and the files of the output contract."""
+"""The work directory of a run: its lock, and the files of the output contract."""
 
 import contextlib
 import datetime
@@ -31,7 +31,7 @@ RESULTS = "results.csv"
 _LOCK = ".lock"  # in the work directory; held while a run writes there
 _EARLIER_TEMP = re.compile(r"\.[a-z_]+\.(json|csv)\.tmp")  # as earlier versions wrote files
 _BEGINS = b'{\n "config_name": '  # every run.json
-ASIDE = "earlier-"  # begins the name of a folder of what a lost record leaves
+ASIDE = "earlier-"  # begins the name of a folder for the files of a run whose record is lost
 HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "steps", "train_loss",
                    "validation_loss", "best", "learning_rate", "images")
 LABEL_COLUMNS = ("step", "split", "label", "count")
@@ -41,7 +41,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-d
 
 
 class RunRecord:
-    """One run's records, written to run.json at every stage; of several processes by the first.
+    """The record of a run. The first process writes it to run.json at every stage.
 
     Attributes:
       directory: the work directory.
@@ -66,7 +66,8 @@ class RunRecord:
                      images: int, members: int = 0, epochs: int = 0, from_seed: int = -1) -> None:
         """Notes a stage: `computed`, `resumed` or `reused`; seconds without compilation.
 
-        `from_seed` is the seed whose M_O all members started from; -1: each from its own.
+        `from_seed` is the seed of the M_O that all members started from; -1: each started from the
+        M_O of its own seed.
         """
         if stage == "data":
             self._record["data_fingerprint"] = key
@@ -78,19 +79,19 @@ class RunRecord:
         self._write()
 
     def record_store(self, root: Path) -> None:
-        """Notes where the models are."""
+        """Notes the directory of the store."""
         self._record["store"] = str(root.absolute())
         self._write()
 
     def record_start(self, program: str, compile_seconds: float,
                      first_step_seconds: float | None) -> None:
-        """Notes what a population took before it was under way.
+        """Notes the time that a population took to start.
 
         Args:
-          program: its name. One that trains several times compiles as often; the seconds add up.
+          program: its name. The seconds of populations with the same name are added up.
           compile_seconds: spent compiling.
-          first_step_seconds: until its first training step had ended, compilation included; None:
-            it had none. The first time counts.
+          first_step_seconds: until the first training step had ended, with compilation; None: there
+            was no step. Of populations with the same name, the first counts.
         """
         total = self._record["compile_seconds"].get(program, 0.0) + compile_seconds
         self._record["compile_seconds"][program] = round(total, 3)
@@ -98,16 +99,16 @@ class RunRecord:
             self._record["first_step_seconds"].setdefault(program, round(first_step_seconds, 3))
 
     def record_plan(self, plan: dict[str, Any]) -> None:
-        """Notes what was to be done, as estimated before."""
+        """Notes the plan."""
         self._record["plan"] = plan
         self._write()
 
     def warn(self, message: str) -> None:
-        """Notes something that a reader of the report must know."""
+        """Notes a warning for the reader of the report."""
         self._record["warnings"].append(message)
 
     def finish(self) -> None:
-        """Closes the books, once, and writes the manifest of what stands in the directory."""
+        """Notes the end of the run, once, and writes the manifest of the directory."""
         if not self._record["finished"]:
             self._record["finished"] = True
             self._write()
@@ -116,13 +117,13 @@ class RunRecord:
 
     def write_table(self, name: str, rows: Iterable[dict[str, Any]],
                     columns: Sequence[str]) -> None:
-        """Writes a CSV file with exactly these columns; what a spreadsheet would run is marked."""
+        """Writes a CSV file with these columns; marks cells that a spreadsheet would run."""
         if not processes.leads():
             return
         disk.write_file(self.directory / name, rows_text(columns, rows))
 
     def write_tensorboard(self, history: Iterable[dict[str, Any]]) -> None:
-        """Writes the training curves as TensorBoard logs, one run per member, anew."""
+        """Writes the training curves as TensorBoard logs, one run per member; replaces old logs."""
         if not processes.leads():
             return
         from tensorboardX import SummaryWriter
@@ -188,14 +189,15 @@ class RunRecord:
 @contextlib.contextmanager
 def claim(directory: Path, config: ml_collections.ConfigDict, config_name: str,
           command: str) -> Iterator[RunRecord]:
-    """Takes a work directory: a new one, an empty one, or that of the same config.
+    """Takes a work directory: a new one, an empty one, or one with a run of the same config.
 
-    A run that ended before it had trained anything, at its data or in a method's mistake, holds
-    nothing that another config could spoil. Until the `with` ends, no other process can claim it;
-    of several processes the first holds the lock, which dies with it.
+    A directory whose run ended before any training may be taken with another config, too. Until the
+    `with` ends, no other process can take the directory. The lock is held by the first process of a
+    run and ends with it.
 
     Raises:
-      InputError: it holds something else, which is left as it is, or a run that is under way.
+      InputError: the directory holds other files, which stay as they are, or another process is
+        writing a run there.
     """
     with contextlib.ExitStack() as held:
         processes.agreed("the work directory", lambda: _take(directory, config, held))
@@ -236,13 +238,13 @@ def _take(directory: Path, config: ml_collections.ConfigDict, held: contextlib.E
 
 
 def _is_own(path: Path) -> bool:
-    """Whether a file is what any process leaves in a work directory before its first record."""
+    """Whether a process may leave this file in a work directory before its first record."""
     return path.name == _LOCK or path.name.startswith(disk.TEMP) or bool(
         _EARLIER_TEMP.fullmatch(path.name))
 
 
 def _remove_debris(directory: Path) -> None:
-    """Removes what processes left that were killed while they wrote here."""
+    """Removes files of processes that were killed while they wrote here."""
     manifest.remove_debris(directory)
     for path in directory.iterdir():
         if _EARLIER_TEMP.fullmatch(path.name):
@@ -250,7 +252,7 @@ def _remove_debris(directory: Path) -> None:
 
 
 def _is_cut(path: Path) -> bool:
-    """Whether a run.json is empty, cut off or zeros, as power cuts leave it."""
+    """Whether a run.json is empty, cut off or all zeros, as after a power cut."""
     try:
         text = path.read_bytes()
     except OSError:
@@ -261,7 +263,7 @@ def _is_cut(path: Path) -> bool:
 
 
 def _set_aside(directory: Path) -> None:
-    """Moves what a run left whose record is lost, so that nothing of it stands among the next's."""
+    """Moves the files of a run whose record is lost, apart from the files of the next run."""
     (directory / RUN).unlink()
     kept = [p for p in directory.iterdir() if p.name != _LOCK
             and not p.name.startswith(ASIDE)]
@@ -280,7 +282,7 @@ def _check_same_config(directory: Path, earlier: Path, config: ml_collections.Co
     try:
         record = json.loads(earlier.read_text())
         old, stages = record["config"], record["stages"]
-        # What it only took from the store is there for the next one, too.
+        # Stages that it only took from the store are there for the next run, too.
         own = [s["stage"] for s in stages if s["stage"] != "data" and (
             s["status"] != "reused" or record["finished"])]
     except (OSError, ValueError, KeyError, TypeError) as e:
@@ -298,7 +300,7 @@ def _check_same_config(directory: Path, earlier: Path, config: ml_collections.Co
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide the numbers."""
+    """The versions of Python and of the packages that decide the numbers."""
     return {"python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _PACKAGES}}
 
@@ -313,10 +315,10 @@ def device() -> str:
 
 
 def _label_rows(dataset: Dataset, splits: Splits) -> Iterator[dict[str, Any]]:
-    """Rows of labels.csv: how many samples have each label after each step of preparation.
+    """Rows of labels.csv: the number of samples with each label after each step of preparation.
 
-    The steps before the split have no split; `balanced` differs from `split` by the augmented
-    copies of the training set.
+    Steps before the split have an empty `split`. `balanced` has the augmented copies of the
+    training set, too.
     """
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     counts = [(step, "", found) for step, found in dataset.histograms.items()]
@@ -334,7 +336,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def config_of(stored: dict[str, Any]) -> ml_collections.ConfigDict:
-    """The config of a run.json or a checkpoint; keys that it is too old for get their defaults."""
+    """The config of a run.json or a checkpoint; keys that it lacks get their defaults."""
     config = default_config()
     with config.unlocked():
         config.update(_tuples(stored))
@@ -342,7 +344,7 @@ def config_of(stored: dict[str, Any]) -> ml_collections.ConfigDict:
 
 
 def _tuples(value: Any) -> Any:
-    """JSON knows lists only, where the config has tuples."""
+    """The value with tuples for lists, as JSON has no tuples."""
     if isinstance(value, dict):
         return {key: _tuples(item) for key, item in value.items()}
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

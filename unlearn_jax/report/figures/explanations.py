@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Canvas
 
 from unlearn_jax.report.figures.style import (
     INK,
-    RC,
+    Made,
     canvas,
     drawn,
     grid_shape,
@@ -19,46 +19,17 @@ from unlearn_jax.report.figures.style import (
     look,
     plain,
 )
-from unlearn_jax.report.render import hover, picture, vector
-from unlearn_jax.report.render.document import Figure, Plot
 from unlearn_jax.report.tables import files
 from unlearn_jax.report.tables.files import ReportError, numbers, read_csv
 from unlearn_jax.report.tables.inputs import ModelKey, Run
 
-KIND = "explained"
 _CHANNELS = ("method", "forget_set", "epochs", "seed", "set", "layer", "channel", "from_retrain",
              "floor")
-_TITLES = {"ig": "integrated gradients", "gradcam": "Grad-CAM"}
+TITLES = {"ig": "integrated gradients", "gradcam": "Grad-CAM"}
 _SETS = {"forget": "$D_f$", "retain": "$D_r$"}
 _ROWS = 3  # images of each set
 _COLORS = "RdBu_r"
-_LIMIT = 99.0  # per cent of a row's values that the colours tell apart
-Made = tuple[Canvas, str, str]
-
-
-def draw(run: Run, forget_set: str) -> list[Figure]:
-    """Writes every picture of a forget set into `figures/`.
-
-    Raises:
-      ReportError: channels.csv or explanations/FORGETSET.npz is missing or malformed.
-    """
-    arrays = read_arrays(run, forget_set)
-    figures = []
-    with matplotlib.rc_context(RC):
-        made = {f"{name}-samples": _samples(run, forget_set, arrays, name) for name in _TITLES}
-        made |= {f"{name}-means": _means(run, forget_set, arrays, name) for name in _TITLES}
-        made["channels"] = _channels(run, forget_set)
-        for name, found in made.items():
-            if found is None:
-                continue
-            figure, alt, caption = found
-            file = f"{KIND}-{name}-{forget_set}.png"
-            picture.save(figure, run.workdir / "figures" / file)
-            # maps are images; channels are lines, whose values can be pointed at
-            plot = (Plot(vector.render(figure, f"{KIND}-{name}-{forget_set}"),
-                         hover.panels(figure)) if name == "channels" else None)
-            figures.append(Figure(file, alt, caption, plot))
-    return figures
+_LIMIT = 99.0  # percentile of a row's values at which the colours end
 
 
 def read_arrays(run: Run, forget_set: str) -> dict[str, Any]:
@@ -80,7 +51,7 @@ def _shown(run: Run, forget_set: str, arrays: dict[str, Any]) -> list[tuple[int,
     return [(stored.index(m), m) for m in drawn(run, forget_set) if m in stored]
 
 
-def _samples(run: Run, forget_set: str, arrays: dict[str, Any], name: str) -> Made:
+def samples(run: Run, forget_set: str, arrays: dict[str, Any], name: str) -> Made:
     """Some images of each set, one to a row, with a map of each model."""
     models = _shown(run, forget_set, arrays)
     rows = [i for s in arrays["set_names"].tolist()
@@ -99,13 +70,13 @@ def _samples(run: Run, forget_set: str, arrays: dict[str, Any], name: str) -> Ma
                           fontsize=7.5, labelpad=1)
     _titles(axes[0], ["image", *(label(m) for _, m in models)])
     what = "the logit of the image's class" if run.classification else f"the predicted {run.label}"
-    return figure, f"{_TITLES[name]} of single images, forget set {forget_set}", (
-        f"{_TITLES[name][0].upper()}{_TITLES[name][1:]} of some images, mean over seeds. Red "
-        f"raises {what}, blue lowers it; colours are the same within a row. Below each map: what "
-        "the model says, mean over seeds.")
+    return figure, f"{TITLES[name]} of single images, forget set {forget_set}", (
+        f"{TITLES[name][0].upper()}{TITLES[name][1:]} of some images, mean over seeds. Red "
+        f"raises {what}, blue lowers it; colours are the same within a row. Below each map: the "
+        "output of the model, mean over seeds.")
 
 
-def _means(run: Run, forget_set: str, arrays: dict[str, Any], name: str) -> Made:
+def means(run: Run, forget_set: str, arrays: dict[str, Any], name: str) -> Made:
     """The mean map of each model over D_f and over D_r, and their difference."""
     models = _shown(run, forget_set, arrays)
     names = arrays["set_names"].tolist()
@@ -121,13 +92,13 @@ def _means(run: Run, forget_set: str, arrays: dict[str, Any], name: str) -> Made
             ax.imshow(maps[k], cmap=_COLORS, vmin=-limit, vmax=limit)
         ax_row[0].set_ylabel(title)
     _titles(axes[0], [label(m) for _, m in models])
-    return figure, f"Mean {_TITLES[name]} of each set, forget set {forget_set}", (
-        f"Mean {_TITLES[name]} over the images of a set and over seeds; the last row is what the "
-        "models see in D_f and not in D_r. To be read only where the images are aligned. Colours "
-        "are the same within a row.")
+    return figure, f"Mean {TITLES[name]} of each set, forget set {forget_set}", (
+        f"Mean {TITLES[name]} over the images of a set and over seeds; the last row is the "
+        "difference of the two. These maps are meaningful for aligned images only. Colours are the "
+        "same within a row.")
 
 
-def _channels(run: Run, forget_set: str) -> Made | None:
+def channels(run: Run, forget_set: str) -> Made | None:
     """Changes of channels from M_R, sorted; None without M_R or with one seed."""
     table = read_csv(run.workdir, "channels.csv", _CHANNELS)
     table = table[(table.forget_set == forget_set) & (table.method != "retrain")]
@@ -162,8 +133,8 @@ def _channels(run: Run, forget_set: str) -> Made | None:
     legend(axes[0, 0])
     return figure, f"Changes of channels, forget set {forget_set}", (
         "How far the mean activation of each channel of a stage is from that of M_R of the same "
-        "seed, largest first, mean over seeds; 1 (the line) is what 95 % of the matched channels "
-        "of independent M_Rs stay below. The scale is linear below 0.1.")
+        "seed, largest first, mean over seeds; 95 % of the matched channels of independent M_Rs "
+        "lie below 1 (the line). The scale is linear below 0.1.")
 
 
 def _sorted_changes(rows: pd.DataFrame) -> np.ndarray | None:
@@ -174,7 +145,7 @@ def _sorted_changes(rows: pd.DataFrame) -> np.ndarray | None:
 
 
 def _grid(rows: int, columns: int) -> tuple[Canvas, np.ndarray]:
-    """Square panels without ticks, as wide together as the other pictures at most."""
+    """Square panels without ticks, together at most as wide as the other pictures."""
     side = min(1.35, 8.2 / columns)
     figure, axes = canvas(0.45 + side * columns, 0.3 + (side + 0.12) * rows, rows, columns)
     for ax in axes.flat:
@@ -191,7 +162,7 @@ def _titles(axes: np.ndarray, titles: list[str]) -> None:
 
 
 def _limit(maps: np.ndarray) -> float:
-    """The value at which colours end; one that is not zero where there is nothing to see."""
+    """The value at which colours end; 1 for maps of zeros."""
     finite = np.abs(maps[np.isfinite(maps)])
     return float(np.percentile(finite, _LIMIT)) or 1.0 if finite.size else 1.0
 

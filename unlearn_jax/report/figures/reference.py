@@ -1,12 +1,13 @@
-"""How near a model comes to M_R, and at what price: what single numbers hide."""
+"""How near a model comes to M_R, sample by sample, and what that costs in utility."""
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from unlearn_jax.report.figures.samples import Made, chosen, predictions
+from unlearn_jax.report.figures.samples import chosen, predictions
 from unlearn_jax.report.figures.style import (
     INK,
     QUIET,
+    Made,
     axis_label,
     canvas,
     drawn,
@@ -18,7 +19,7 @@ from unlearn_jax.report.figures.style import (
     plain,
 )
 from unlearn_jax.report.render import hover
-from unlearn_jax.report.sections import headline
+from unlearn_jax.report.tables.forgetting import ceiling
 from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import describe
 from unlearn_jax.report.tables.predictions import Prediction
@@ -26,7 +27,7 @@ from unlearn_jax.report.tables.stats import Estimate, estimate, estimate_metric
 
 
 def agreement(run: Run, forget_set: str) -> Made | None:
-    """What each model predicts on D_f against what M_R of the same seed predicts there."""
+    """The predictions of each model on D_f against those of the M_R of the same seed."""
     models = drawn(run, forget_set)
     found = predictions(run, forget_set, "forget", models)
     reference = next((m for m in found if m.method == "retrain"), None)
@@ -55,12 +56,12 @@ def agreement(run: Run, forget_set: str) -> Made | None:
     figure.supxlabel(rf"{run.label} predicted by $M_\mathrm{{R}}$ " + plain(f"({run.unit})"),
                      fontsize=9)
     figure.supylabel(axis_label(run, "predicted "), fontsize=9)
-    floor = ("; the last panel is an M_R against the M_R of another seed, which no method can be "
-             "asked to beat" if len(theirs.seeds) > 1 else "")
+    floor = ("; the last panel compares an M_R with the M_R of another seed, which no method can "
+             "be expected to beat" if len(theirs.seeds) > 1 else "")
     return figure, f"Predictions on the forget set against M_R's, forget set {forget_set}", (
-        f"Each dot is a sample of D_f and a seed: what M_R predicts, and what the model predicts "
+        f"Each dot is a sample of D_f and a seed: the prediction of M_R, and that of the model "
         f"(at most {len(chosen(theirs.ids))} random samples, the same in each panel; methods at "
-        f"their largest budget). On the line, the model says what M_R says; Δ is the mean distance "
+        f"their largest budget). On the line both predictions are equal; Δ is the mean distance "
         f"over all of D_f{floor}.")
 
 
@@ -92,8 +93,8 @@ def plane(run: Run, forget_set: str) -> Made | None:
     Forgetting across seeds, which the ceiling bounds, where there is a ceiling.
     """
     alpha, original = f"{run.alpha:g}", run.only(forget_set, "original")
-    ceiling = headline.ceiling(run, forget_set, alpha)
-    across = bool(ceiling and ceiling.n) and _at(
+    top = ceiling(run, forget_set, alpha)
+    across = top is not None and top.n > 0 and _at(
         run, original, forget_set, f"forgetting_across@{alpha}") is not None
     metric = f"forgetting_across@{alpha}" if across else f"forgetting@{alpha}"
     start = _at(run, original, forget_set, metric)
@@ -102,7 +103,7 @@ def plane(run: Run, forget_set: str) -> Made | None:
         at = _at(run, model, forget_set, metric)
         if at:
             paths.setdefault(model.method, []).append((model, at))
-    if not start or not paths or run.trials is not None:
+    if original is None or not start or not paths or run.trials is not None:
         return None  # a comparison has such a picture of its own
     figure, axes = canvas(7.0, 4.4)
     ax = axes[0, 0]
@@ -117,37 +118,37 @@ def plane(run: Run, forget_set: str) -> Made | None:
         for model, (x, y) in points:
             ax.annotate(str(model.epochs), (x.mean, y.mean), xytext=(5, 4), fontsize=7.5,
                         textcoords="offset points", color=INK)
-    if across:
-        _cross(ax, [(estimate([1.0]), ceiling)], look(run, run.only(forget_set, "retrain")),
+    if across and top is not None:
+        _cross(ax, [(estimate([1.0]), top)], look(run, run.reference(forget_set, "retrain")),
                r"$M_\mathrm{R}$: ceiling")
     _levels(ax)
     ax.set_xlabel("utility (1: as good on the test set as $M_\\mathrm{R}$)")
     ax.set_ylabel(f"{describe(run, metric).header} (1: errs as $M_\\mathrm{{R}}$)")
     legend(ax)
     target = (
-        "Forgetting is against the M_Rs of other seeds, as the ceiling is: unlearning is to come "
-        "to M_R's mark, up to the ceiling, at utility 1." if across else
-        "Forgetting is against the M_R of the same seed; no ceiling is known that it could be held "
-        "against. Unlearning is to come up, to utility 1.")
+        "Forgetting is against the M_Rs of other seeds, as the ceiling is. Unlearning should reach "
+        "M_R's mark: the ceiling, at utility 1." if across else
+        "Forgetting is against the M_R of the same seed; no ceiling is known to compare it with. "
+        "Unlearning should go up, to utility 1.")
     return figure, f"Utility and Forgetting by budget, forget set {forget_set}", (
         f"{describe(run, metric).header} against utility: means over seeds with 95 % intervals, "
-        "joined from M_O through the budgets, whose epochs stand beside the marks. Grey curves "
-        "join equal utility × Forgetting, the number at their end: it can rise without any "
-        f"forgetting, to the right. {target}")
+        "joined from M_O through the budgets, whose epochs stand beside the marks. Along a "
+        "grey curve the product utility × Forgetting is constant; its value stands at the end. To "
+        f"the right the product rises without any forgetting. {target}")
 
 
-def _at(run: Run, model: ModelKey, forget_set: str,
+def _at(run: Run, model: ModelKey | None, forget_set: str,
         metric: str) -> tuple[Estimate, Estimate] | None:
-    at = tuple(estimate_metric(name, run.values(model, forget_set, name))
-               for name in ("utility", metric))
-    return at if all(e.n for e in at) else None
+    x, y = (estimate_metric(name, run.values(model, forget_set, name))
+            for name in ("utility", metric))
+    return (x, y) if x.n and y.n else None
 
 
 def _cross(ax: Axes, points, style, name: str, texts: list[str] | None = None) -> None:
     """Marks with intervals both ways."""
     x, y = (np.array([p[k].mean for p in points]) for k in (0, 1))
-    halves = (np.nan_to_num([p[k].half for p in points]) for k in (1, 0))
-    bars = ax.errorbar(x, y, *halves, fmt=style.marker, color=style.color, ms=6, elinewidth=0.8,
+    right, up = (np.nan_to_num([p[k].half for p in points]) for k in (0, 1))
+    bars = ax.errorbar(x, y, up, right, fmt=style.marker, color=style.color, ms=6, elinewidth=0.8,
                        ls="", zorder=3, label=name)
     hover.note(bars, name, texts or [""] * len(points))
 

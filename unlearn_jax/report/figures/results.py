@@ -1,20 +1,15 @@
-"""The pictures of the report; those drawn from saved predictions stand in `samples.py`."""
+"""The pictures of labels, of training and of Forgetting by α."""
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
-from unlearn_jax.report.figures import reference, samples
+from unlearn_jax.report.figures import style
 from unlearn_jax.report.figures.style import (
     INK,
     QUIET,
-    RC,
+    Made,
     axis_label,
     band,
     bars,
@@ -29,57 +24,13 @@ from unlearn_jax.report.figures.style import (
     plain,
     shade,
 )
-from unlearn_jax.report.render import hover, picture, vector
-from unlearn_jax.report.render.document import Figure, Plot
-from unlearn_jax.report.sections import comparison, explained, headline, layers
+from unlearn_jax.report.render import hover
+from unlearn_jax.report.tables.forgetting import alphas_of, ceiling
 from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.stats import estimate
-from unlearn_jax.report.thesis import figures
-
-STUDY = ":study"  # in place of a forget set: no forget set has such a name
-MOST_SETS = 5  # forget sets that get figures of their own
 
 
-def draw_all(run: Run) -> Iterator[tuple[str | None, Figure]]:
-    """Draws every figure into `figures/` and yields (forget set, figure).
-
-    In place of a forget set None stands for the data, '' for the leaderboard of a comparison, and
-    `STUDY` for the figures of the reference study.
-    """
-    folder = run.workdir / "figures"
-    folder.mkdir(exist_ok=True)
-    makers = (training, forgetting, reference.plane, layers.layers,
-              *samples.makers(run),
-              *(() if run.classification else (reference.agreement,)))
-    with matplotlib.rc_context(RC):
-        jobs = [(None, "labels-by-step", *histograms(run))] if run.data["histograms"] else []
-        yield from _save(folder, jobs)
-        if run.trials is not None:
-            yield from _save(folder, (("", *made) for made in comparison.draw(run, MOST_SETS)))
-        if run.arms:
-            yield from _save(folder, ((STUDY, *made) for made in figures.draw(run)))
-        for name in run.forget_sets[:MOST_SETS]:
-            jobs = ((name, f"{kind}-{name}", figure, alt, caption)
-                    for kind, figure, alt, caption in _make(run, name, makers))
-            yield from _save(folder, jobs)
-            yield from ((name, f) for f in explained.draw(run, name))
-
-
-def _make(run: Run, forget_set: str, makers: Iterable) -> Iterator[tuple]:
-    for maker in makers:
-        made = maker(run, forget_set)
-        if made is not None:
-            yield maker.__name__.replace("_", "-"), *made
-
-
-def _save(folder: Path, jobs: Iterable) -> Iterator[tuple[str | None, Figure]]:
-    for forget_set, name, figure, alt, caption in jobs:
-        picture.save(figure, folder / f"{name}.png")
-        plot = Plot(vector.render(figure, name), hover.panels(figure))
-        yield forget_set, Figure(f"{name}.png", alt, caption, plot)
-
-
-def histograms(run: Run) -> tuple[Canvas, str, str]:
+def histograms(run: Run) -> Made:
     """Labels by step, one panel each, over one label axis."""
     steps = run.data["histograms"]
     columns = 2 if len(steps) > 1 else 1
@@ -104,12 +55,12 @@ def histograms(run: Run) -> tuple[Canvas, str, str]:
         if ungrouped:
             continue  # the forget sets are of classes
         name_classes(run, ax.xaxis)
-        for name in run.forget_sets[:MOST_SETS]:
+        for name in run.forget_sets[:style.MOST_SETS]:
             shade(run, ax, name, text=False, over=True)
     for ax in axes[-1]:
         ax.set_xlabel(axis_label(run))
     figure.supylabel("images", fontsize=9)
-    shaded = [n for n in run.forget_sets[:MOST_SETS] if run.forget_range(n)]
+    shaded = [n for n in run.forget_sets[:style.MOST_SETS] if run.forget_range(n)]
     caption = f"How many images have each {run.label}, step by step of the data preparation."
     if shaded:
         caption += f" Shaded: forget set{'s' * (len(shaded) > 1)} {', '.join(shaded)}."
@@ -118,7 +69,7 @@ def histograms(run: Run) -> tuple[Canvas, str, str]:
     return figure, f"Histograms of the {run.label} by step", caption
 
 
-def training(run: Run, forget_set: str) -> tuple[Canvas, str, str] | None:
+def training(run: Run, forget_set: str) -> Made | None:
     """Losses by epoch: training from scratch on the left, unlearning on the right."""
     if run.history is None:
         return None
@@ -161,13 +112,13 @@ def _curve(run: Run, ax: Axes, rows: pd.DataFrame, stage: str, loss: str, mark: 
         return
     budget = max([m.epochs for fs in run.forget_sets for m in run.models(fs)
                   if m.method == stage], default=0)
-    style = look(run, ModelKey(stage, budget))
+    shape = look(run, ModelKey(stage, budget))
     name = label(ModelKey(stage, 0)).split(",")[0]
-    band(ax, table.index, table.mean(axis=1), table.min(axis=1), table.max(axis=1), style, 0.18,
-         style.marker if len(table) < 3 else "", ms=4, label=name)
+    band(ax, table.index, table.mean(axis=1), table.min(axis=1), table.max(axis=1), shape, 0.18,
+         shape.marker if len(table) < 3 else "", ms=4, label=name)
     if mark:
         best = rows[rows.best].sort_values("epoch").groupby("seed").last()
-        [marks] = ax.plot(best.epoch, best[loss], style.marker, color=style.color, ms=5,
+        [marks] = ax.plot(best.epoch, best[loss], shape.marker, color=shape.color, ms=5,
                           mec="white", mew=0.8, zorder=4)
         hover.note(marks, f"{name}, lowest", [f"seed {seed}" for seed in best.index])
 
@@ -180,9 +131,9 @@ def _loss_unit(run: Run) -> str:
     return f" ({plain(str(name))})" if name else ""
 
 
-def forgetting(run: Run, forget_set: str) -> tuple[Canvas, str, str] | None:
+def forgetting(run: Run, forget_set: str) -> Made | None:
     """Forgetting against alpha, with the band of the ceiling."""
-    alphas = headline.alphas_of(run, forget_set)
+    alphas = alphas_of(run, forget_set)
     if not alphas:
         return None
     figure, axes = canvas(8.4, 4.4)
@@ -192,11 +143,11 @@ def forgetting(run: Run, forget_set: str) -> tuple[Canvas, str, str] | None:
         values = [estimate(run.values(model, forget_set, f"forgetting@{a}")) for a in alphas]
         if not any(v.n for v in values):
             continue
-        style = look(run, model)
-        band(ax, x, *([getattr(v, part) for v in values] for part in ("mean", "low", "high")),
-             style, 0.13, style.marker, ms=4.5, label=label(model))
-    ceilings = [headline.ceiling(run, forget_set, a) for a in alphas]
-    if all(c is not None and c.n for c in ceilings):
+        shape = look(run, model)
+        band(ax, x, [v.mean for v in values], [v.low for v in values], [v.high for v in values],
+             shape, 0.13, shape.marker, ms=4.5, label=label(model))
+    ceilings = [c for a in alphas if (c := ceiling(run, forget_set, a)) is not None and c.n]
+    if len(ceilings) == len(alphas):
         low, high = ([getattr(c, end) if c.has_interval else c.mean for c in ceilings]
                      for end in ("low", "high"))
         ax.fill_between(x, low, high, color=QUIET, alpha=0.3, lw=0)
@@ -212,6 +163,6 @@ def forgetting(run: Run, forget_set: str) -> tuple[Canvas, str, str] | None:
     return figure, f"Forgetting against alpha, forget set {forget_set}", (
         "Forgetting = mean over D_f of exp(−|r − e| / α). Line: mean over seeds; band: 95 % "
         "interval, none with one seed; dotted with grey band: the ceiling, M_R against the M_R "
-        "of other seeds. A model is worth something here where it lies above M_O; it may lie above "
-        "the ceiling, as it is held against the M_R that started from the same weights. The "
-        f"vertical line marks the α of the headline table, {run.alpha:g}.")
+        "of other seeds. Unlearning has an effect where a model lies above M_O. A model may lie "
+        "above the ceiling, because it is compared with the M_R that started from the same "
+        f"weights. The vertical line marks the α of the headline table, {run.alpha:g}.")

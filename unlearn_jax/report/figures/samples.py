@@ -1,16 +1,14 @@
-"""The pictures drawn from saved predictions: errors sample by sample, by label, and by class."""
-
-from collections.abc import Callable
+"""The pictures drawn from saved predictions: errors sample by sample, and by label."""
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from unlearn_jax.report.figures.style import (
     INK,
     SHADE,
+    Made,
     axis_label,
     band,
     bars,
@@ -31,21 +29,13 @@ from unlearn_jax.report.tables.files import ReportError
 from unlearn_jax.report.tables.inputs import REFERENCES, ModelKey, Run
 from unlearn_jax.report.tables.predictions import Prediction
 
-SAMPLES = 100  # as many as in the study's figures 11 and 12
+SAMPLES = 100  # drawn one by one
 _SPLIT_TITLES = {"forget": "forget set $D_f$", "test": "test set"}
-Made = tuple[Canvas, str, str]
-
-
-def makers(run: Run) -> tuple[Callable[[Run, str], Made | None], ...]:
-    """The figures that make sense for the task, each `(run, forget_set) -> (figure, alt, text)`."""
-    if run.classification:
-        return balance, sample_errors, sorted_errors, accuracy_by_class, confusion
-    return balance, sample_errors, sorted_errors, predicted, error_by_label
 
 
 def predictions(run: Run, forget_set: str, split: str,
                 models: list[ModelKey]) -> dict[ModelKey, Prediction]:
-    """The finite members' predictions of some models on one split; none of a wholly failed one.
+    """The predictions of finite members on one split; a model without any is left out.
 
     Raises:
       ReportError: a file is missing or malformed, or two models saw other samples.
@@ -83,7 +73,8 @@ def balance(run: Run, forget_set: str) -> Made | None:
     at, heights, width = bars(run, before)
     ax.bar(at, heights, width, color="#7d7d7d", lw=0,
            label="before balancing" if after else "training set")
-    labels = run.prediction(run.only(forget_set, "original"), forget_set, "forget").labels
+    of = run.only(forget_set, "original") or drawn(run, forget_set)[0]
+    labels = run.prediction(of, forget_set, "forget").labels
     counts = {f"{v:g}": int(n) for v, n in zip(*np.unique(labels, return_counts=True))}
     if run.classification or len(counts) <= 150:
         at = np.array([float(k) for k in counts])
@@ -116,7 +107,7 @@ def _budget_groups(run: Run, forget_set: str) -> list[list[ModelKey]]:
 
 
 def sample_errors(run: Run, forget_set: str) -> Made:
-    """Errors on single samples, as in the study's figures 11 (two epochs) and 12 (sixteen)."""
+    """Errors on single samples of D_f and of the test set."""
     groups = _budget_groups(run, forget_set)
     figure, axes = canvas(8.4, 2.35 * 2 * len(groups), 2 * len(groups), 1)
     references = [m for m in run.models(forget_set) if m.method in ("original", "retrain")]
@@ -142,8 +133,8 @@ def sample_errors(run: Run, forget_set: str) -> Made:
     return figure, f"Errors on single samples, forget set {forget_set}", (
         f"{'1 − p(true class)' if run.classification else 'Absolute error'} of each model, mean "
         f"over seeds, on {used.get('forget', 0)} samples of D_f and {used.get('test', 0)} of the "
-        "test set, chosen at random once and the same for every model (the study's figures 11 "
-        f"and 12).{budgets} On D_f an unlearned model should leave M_O and join M_R.")
+        f"test set, chosen at random once and the same for every model.{budgets} On D_f an "
+        "unlearned model should move from M_O to M_R.")
 
 
 def _samples(run: Run, ax: Axes, model: ModelKey, errors: np.ndarray) -> None:
@@ -159,7 +150,8 @@ def sorted_errors(run: Run, forget_set: str) -> Made:
     """The same errors on all samples, each model's in ascending order."""
     figure, axes = canvas(8.4, 3.9, 1, 2, sharey=True)
     for ax, split in zip(axes[0], ("forget", "test")):
-        models = [run.only(forget_set, m) for m in REFERENCES] + foremost(run, forget_set)
+        references = (run.only(forget_set, m) for m in REFERENCES)
+        models = [m for m in references if m] + foremost(run, forget_set)
         for model, p in predictions(run, forget_set, split, models).items():
             style = look(run, model)
             # as many points as the picture can show
@@ -216,7 +208,8 @@ def predicted(run: Run, forget_set: str) -> Made:
     return figure, f"Predicted against true {run.label}, forget set {forget_set}", (
         f"Test set, all seeds; methods at their largest budget. Thin line: predicted = true; "
         f"thick line: mean prediction by true {run.label}; shaded: the forget set's range. A "
-        "model without the forget set pulls its predictions there towards what it knows.")
+        "model trained without the forget set predicts labels there that are nearer to those it "
+        "was trained on.")
 
 
 def error_by_label(run: Run, forget_set: str) -> Made:
@@ -258,84 +251,3 @@ def binned(values: np.ndarray, labels: np.ndarray, edges: np.ndarray) -> np.ndar
     count = np.bincount(index, minlength=len(edges) - 1)[:len(edges) - 1]
     total = np.bincount(index, values, minlength=len(edges) - 1)[:len(edges) - 1]
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def reach(values: np.ndarray) -> np.ndarray:
-    """How far the smallest and the largest of `[M, n]` lie from the mean of the M: `[2, n]`.
-
-    Never below 0, although the rounded mean of equal values may lie beside them.
-    """
-    mean = values.mean(axis=0)
-    return np.maximum([mean - values.min(axis=0), values.max(axis=0) - mean], 0)
-
-
-def accuracy_by_class(run: Run, forget_set: str) -> Made:
-    """Accuracy on the test set, class by class."""
-    figure, axes = canvas(7.0, 3.4 + name_height(run))
-    ax = axes[0, 0]
-    shade(run, ax, forget_set)
-    models = drawn(run, forget_set)
-    found = predictions(run, forget_set, "test", models)
-    for i, (model, p) in enumerate(found.items()):
-        matrices = confusions(p)
-        share = 100 * np.diagonal(matrices, axis1=1, axis2=2)
-        mean = share.mean(axis=0)
-        style = look(run, model)
-        at = np.arange(len(mean)) + 0.16 * (i - (len(found) - 1) / 2)
-        ax.errorbar(at, mean, reach(share), fmt="none", ecolor=style.color, elinewidth=1)
-        [marks] = ax.plot(at, mean, style.marker, color=style.color, ms=5, label=label(model))
-        hover.note(marks, texts=hover.interval(share.min(axis=0), share.max(axis=0)))
-    name_classes(run, ax.xaxis)
-    ax.grid(axis="x", visible=False)
-    ax.set_ylim(-3, 103)
-    ax.set_xlabel("class")
-    ax.set_ylabel("accuracy on the test set (%)")
-    legend(ax, "above")
-    return figure, f"Accuracy by class, forget set {forget_set}", (
-        "Share of each class's test samples that is classified rightly; methods at their largest "
-        "budget. Mark: mean over seeds; bar: smallest to largest seed; shaded: the forget set, "
-        "where it is a class.")
-
-
-def confusions(p: Prediction) -> np.ndarray:
-    """`[M, C, C]`: share of true class (row) that is given each class; NaN for an absent class."""
-    classes = p.outputs.shape[2]
-    given = p.outputs.argmax(axis=2)
-    counts = np.stack([np.bincount(p.labels * classes + g, minlength=classes ** 2)
-                       .reshape(classes, classes) for g in given]).astype(float)
-    total = counts.sum(axis=2, keepdims=True)
-    return np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
-
-
-def confusion(run: Run, forget_set: str) -> Made:
-    """Confusion matrices on the test set, one panel per model."""
-    found = predictions(run, forget_set, "test", drawn(run, forget_set))
-    rows, columns = grid_shape(len(found))
-    more = name_height(run, 12)  # on both sides
-    figure, axes = canvas(2.7 * columns + 0.8 + more, 2.75 * rows + 0.2 + more, rows, columns,
-                          sharex=True, sharey=True)
-    for ax in axes.flat[len(found):]:
-        ax.set_axis_off()
-    image = None
-    for ax, (model, p) in zip(axes.flat, found.items()):
-        mean = 100 * confusions(p).mean(axis=0)
-        ax.grid(False)
-        image = ax.pcolormesh(np.arange(len(mean) + 1) - 0.5, np.arange(len(mean) + 1) - 0.5, mean,
-                              cmap="Greys", vmin=0, vmax=100, rasterized=len(mean) > 20)
-        ax.set_aspect("equal")
-        ax.set_ylim(len(mean) - 0.5, -0.5)  # the first class on top
-        hover.note(image, label(model))
-        ax.set_title(label(model), color=look(run, model).color)
-        if len(mean) <= 12:
-            for (i, j), value in np.ndenumerate(mean):
-                if value >= 0.5:
-                    ax.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=6,
-                            color="white" if value > 50 else INK)
-        name_classes(run, ax.xaxis, ax.yaxis, most=12)
-    if image is not None:
-        figure.colorbar(image, ax=axes, label="share of the true class (%)", fraction=0.03)
-    figure.supxlabel("given class", fontsize=9)
-    figure.supylabel("true class", fontsize=9)
-    return figure, f"Confusion matrices, forget set {forget_set}", (
-        "Test set, mean over seeds; methods at their largest budget. A row is a true class and "
-        "adds up to 100 %.")

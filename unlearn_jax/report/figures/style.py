@@ -1,14 +1,15 @@
-"""How the pictures look: colours, lines, names and axes, the same in every figure.
+"""The look of all pictures: colours, lines, names and axes.
 
-Colours are those of Okabe and Ito (Color Universal Design, 2008): told apart with any of the
-common kinds of colour blindness, and helped by lines and markers where print is grey.
+The colours are those of Okabe and Ito (Color Universal Design, 2008), which can be told apart with
+the common kinds of colour blindness. Lines and markers differ too, for print in grey.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
@@ -18,10 +19,12 @@ from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import model_symbol
 from unlearn_jax.report.tables.stats import estimate
 
-_NAMED = 20  # classes that a picture names at most
-_LONGEST, _ROOM = 16, 24  # letters of a name of a class; of all names side by side
-MOST_METHODS = 6  # that one picture of single samples or of curves holds
+_NAMED = 20  # the most classes whose names a picture shows
+_LONGEST, _ROOM = 16, 24  # most letters: of the name of a class, of all names side by side
+MOST_METHODS = 6  # the most methods in a picture of single samples or of curves
+MOST_SETS = 5  # forget sets that get pictures of their own
 INK, QUIET, SHADE = "#222222", "#737373", "#e69f00"
+Made = tuple[Canvas, str, str]  # a drawing, its alternative text, its caption
 # method: colour, line, marker
 _LOOKS = {
     "original": ("#0072b2", "-", "o"),
@@ -35,7 +38,7 @@ _FURTHER = (("#56b4e9", "-.", "D"), ("#8c6d00", "-.", "P"), ("#5d3a9b", "-.", "X
             ("#aa4499", "-.", "8"), ("#661100", "-.", "s"), ("#3d7ab8", "-.", "o"),
             ("#b8860b", "-.", "v"), ("#2f4f4f", "-.", "^"), ("#cc6677", "-.", "H"))
 
-RC = {
+RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9.5,
     "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
     "axes.edgecolor": "#666666", "axes.grid": True, "axes.axisbelow": True,
@@ -65,8 +68,8 @@ def look(run: Run, model: ModelKey) -> Look:
     strength = 1.0
     if len(budgets) > 1:
         strength = 0.45 + 0.55 * budgets.index(model.epochs) / (len(budgets) - 1)
-    rgb = tuple(1 - strength * (1 - c) for c in to_rgb(color))
-    return Look(rgb, line, marker)
+    red, green, blue = (1 - strength * (1 - c) for c in to_rgb(color))
+    return Look((red, green, blue), line, marker)
 
 
 def label(model: ModelKey) -> str:
@@ -80,12 +83,12 @@ def label(model: ModelKey) -> str:
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib must not read as a formula."""
+    """Text in which matplotlib finds no formula."""
     return text.replace("$", r"\$")
 
 
 def foremost(run: Run, forget_set: str) -> list[ModelKey]:
-    """The unlearned models; of many methods, all budgets of those that forget best."""
+    """The unlearned models; with many methods, those of the methods of highest Forgetting."""
     models = run.unlearned(forget_set)
     largest = {m.method: m for m in models}  # ascending budgets
     if len(largest) <= MOST_METHODS:
@@ -98,7 +101,7 @@ def foremost(run: Run, forget_set: str) -> list[ModelKey]:
 
 
 def drawn(run: Run, forget_set: str) -> list[ModelKey]:
-    """M_O, M_R and each method at its largest budget: what fits one picture."""
+    """M_O, M_R and each method at its largest budget: as many as fit into one picture."""
     largest = {m.method: m for m in foremost(run, forget_set)}  # ascending budgets
     return [m for m in run.models(forget_set)
             if m.method in ("original", "retrain") or largest.get(m.method) == m]
@@ -119,7 +122,7 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1,
 
 def band(ax: Axes, x, middle, low, high, style: Look, shade: float = 0.15, marker: str = "",
          **options) -> None:
-    """A line within its band, whose ends are shown where the line is pointed at.
+    """A line with its band; the page shows the ends of the band when the line is pointed at.
 
     Args:
       x, middle, low, high: `[n]`.
@@ -132,7 +135,7 @@ def band(ax: Axes, x, middle, low, high, style: Look, shade: float = 0.15, marke
 
 
 def legend(ax: Axes, place: str = "below") -> None:
-    """A legend where it hides nothing, or none where nothing was drawn.
+    """A legend at a place where it hides nothing; none if nothing was drawn.
 
     Args:
       place: 'below' the whole figure, 'above' the axes (left or 'above right'), or 'inside'.
@@ -145,8 +148,9 @@ def legend(ax: Axes, place: str = "below") -> None:
     elif place == "inside":
         ax.legend()
     else:
-        side, x = ("right", 1) if place == "above right" else ("left", 0)
-        ax.legend(ncols=4, loc=f"lower {side}", bbox_to_anchor=(x, 1), borderaxespad=0.15)
+        right = place == "above right"
+        ax.legend(ncols=4, loc="lower right" if right else "lower left",
+                  bbox_to_anchor=(float(right), 1), borderaxespad=0.15)
 
 
 def shade(run: Run, ax: Axes, forget_set: str, text: bool = True, over: bool = False) -> None:
@@ -154,7 +158,7 @@ def shade(run: Run, ax: Axes, forget_set: str, text: bool = True, over: bool = F
 
     Args:
       text: whether the shade gets an entry in the legend.
-      over: whether it lies over what is drawn, for bars, which would hide it.
+      over: whether the shade lies in front, as bars would hide it.
     """
     ends = run.forget_range(forget_set)
     if ends:
@@ -172,7 +176,7 @@ def grid_shape(count: int) -> tuple[int, int]:
 def of_classes(run: Run, counts: dict[str, int]) -> bool:
     """Whether a histogram in data.json counts classes.
 
-    Steps before labels were grouped (`data.groups`) count numbers such as ages.
+    Before labels are grouped (`data.groups`), a step counts numbers such as ages.
     """
     classes = len(run.data["class_names"])
     return run.classification and all(k.isdecimal() and int(k) < classes for k in counts)
@@ -183,15 +187,12 @@ def name_classes(run: Run, *axes: Axis, most: int = _NAMED) -> None:
     names = _shown_names(run, most)
     for axis in axes if names else ():
         axis.set_ticks(np.arange(len(names)), names)
-        if axis.axis_name == "x" and name_height(run, most):
+        if isinstance(axis, XAxis) and name_height(run, most):
             axis.set_tick_params(rotation=90)
 
 
 def name_height(run: Run, most: int = _NAMED) -> float:
-    """What the names of classes below an axis add to the height of a figure, in inches.
-
-    0 where they stand side by side.
-    """
+    """The height in inches that the names of classes need below an axis; 0 if not rotated."""
     names = _shown_names(run, most)
     longest = max(map(len, names), default=0)
     return 0.07 * longest if len(names) * longest > _ROOM else 0

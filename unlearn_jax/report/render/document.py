@@ -8,13 +8,13 @@ class Cell:
     """A table cell.
 
     Attributes:
-      text: what stands in it.
-      note: an addition in a quieter voice, such as `± 0.31 (3)`.
-      sort: what the column is sorted by; None sorts by the text.
-      link: the anchor in the page that the text leads to, such as `stage-KEY` where a number
-        was made; '' for none.
+      text: its content.
+      note: an addition that is shown in grey, such as `± 0.31 (3)`.
+      sort: the number by which the column is sorted; None sorts by the text.
+      link: the anchor in the page that the text leads to, such as the `stage-KEY` that made a
+        number; '' for none.
       tip: lines that the page shows when the text is pointed at.
-      anchor: the anchor that others lead to.
+      anchor: the anchor by which links reach the cell; '' for none.
     """
 
     text: str
@@ -41,13 +41,14 @@ class Links:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table that explains itself.
+    """A table with a definition of each column.
 
     Attributes:
-      caption: what a row is and what the numbers are.
+      caption: the meaning of a row and of the numbers.
       columns: (title, definition) of each column, the definition with unit and formula.
       rows: one cell per column.
       key: the column that names a row: it stays in view where the table is wider than the window.
+      name: of its file `tables/NAME.tex`; '': it has none.
 
     Raises:
       ValueError: a column without a definition, or a row of another length.
@@ -57,6 +58,7 @@ class Table:
     columns: tuple[tuple[str, str], ...]
     rows: tuple[tuple[Cell | Links, ...], ...]
     key: int = 0
+    name: str = ""
 
     def __post_init__(self):
         for title, definition in self.columns:
@@ -73,8 +75,8 @@ class Text:
     """A paragraph of plain text.
 
     Attributes:
-      strong: for the sentence one must not miss.
-      links: (text, anchor) that the page shows behind it, such as the stages it speaks of.
+      strong: for a sentence that a reader must not miss.
+      links: (text, anchor) that the page shows after the text, such as its stages.
     """
 
     text: str
@@ -84,14 +86,14 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Items:
-    """A list; plain texts are as good as a `Text` without links."""
+    """A list. A plain string is an item without links."""
 
     items: tuple[str | Text, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Code:
-    """Text in a fixed-width face, kept as it is; `anchor` is where links lead."""
+    """Text in a fixed-width font, kept as it is; `anchor` is the target of links."""
 
     text: str
     anchor: str = ""
@@ -102,9 +104,9 @@ class Point:
     """A value in a picture.
 
     Attributes:
-      across, down: where, in points of 1/72 inch from the upper left corner.
+      across, down: position in points of 1/72 inch from the upper left corner.
       x, y: the values as text.
-      text: what else is said of it.
+      text: a further line, such as an interval.
     """
 
     across: float
@@ -135,7 +137,7 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """A picture as lines and text, and what can be pointed at in it.
+    """A picture as lines and text, with the values that can be pointed at.
 
     Attributes:
       svg: an `<svg>` element, whose colours are `var(--RRGGBB)`.
@@ -152,9 +154,9 @@ class Figure:
 
     Attributes:
       file: name within `figures/`.
-      alt: what a reader who cannot see it is told.
+      alt: a text in place of the picture.
       caption: how to read it.
-      plot: the same picture for the page; None: the page shows the file.
+      plot: the same picture as a vector drawing for the page; None: the page shows the file.
     """
 
     file: str
@@ -168,7 +170,7 @@ Block = Table | Text | Items | Code | Figure
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A title and what stands below it; `sections` are one level down."""
+    """A title with its blocks; `sections` are one level down."""
 
     title: str
     blocks: tuple[Block, ...]

@@ -1,4 +1,4 @@
-"""The values that a drawn figure shows, and where: what a reader points at in the page."""
+"""The values of a drawn figure and their positions, for pointing at them in the page."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,15 +13,15 @@ from matplotlib.ticker import FixedLocator
 
 from unlearn_jax.report.render.document import Panel, Point, Series
 
-MOST_POINTS = 250  # of one line: more cannot be told apart
+MOST_POINTS = 250  # of one line; a reader cannot tell more apart
 
 
 def note(artist, name: str = "", texts: Sequence[str] = ()) -> None:
-    """Says more of an artist than it knows itself.
+    """Gives an artist a name and texts that it does not have by itself.
 
     Args:
       artist: a line, bars, error bars, a scatter, a mesh or hexagons.
-      name: what it is called; by default its label in the legend. One that has neither is not
+      name: by default the label in the legend. An artist without a name and a label cannot be
         pointed at.
       texts: one for each point, shown below the values, such as an interval.
     """
@@ -33,7 +33,7 @@ def _note(artist) -> tuple[str, tuple[str, ...]]:
 
 
 def panels(figure: Canvas) -> tuple[Panel, ...]:
-    """What can be pointed at in each axes of a figure that has been drawn.
+    """The values that can be pointed at, for each axes of a figure.
 
     Args:
       figure: drawn; positions are in points of 1/72 inch from its upper left corner.
@@ -50,7 +50,7 @@ def panels(figure: Canvas) -> tuple[Panel, ...]:
 
 
 def interval(low: Sequence[float], high: Sequence[float], form: str = ".3g") -> list[str]:
-    """Texts for `note`: `0.61 to 0.64`, empty where there is none."""
+    """Texts for `note`: `0.61 to 0.64`, empty where there is no interval."""
     return [f"{a:{form}} to {b:{form}}" if np.isfinite([a, b]).all() else ""
             for a, b in zip(low, high)]
 
@@ -81,9 +81,9 @@ def _series(figure: Canvas, ax: Axes, artist, xy, color) -> Series:
     xy = np.asarray(np.ma.filled(np.ma.asarray(xy, float), np.nan))
     texts = _note(artist)[1]
     # beyond that every k-th, as a line of thousands of points has as many pixels at most
-    rows = np.arange(len(xy))[::max(1, -(-len(xy) // MOST_POINTS))] if len(xy) else []
+    step = max(1, -(-len(xy) // MOST_POINTS))
     points = []
-    for i in rows:
+    for i in range(0, len(xy), step):
         if np.isfinite(xy[i]).all():
             x, y = xy[i]
             points.append(Point(*_place(figure, ax, x, y), _value(ax.xaxis, x),
@@ -95,7 +95,8 @@ def _bars(figure: Canvas, ax: Axes, container: BarContainer) -> Series:
     _, texts = _note(container)
     across = container.orientation == "horizontal"
     points = []
-    for i, (patch, value) in enumerate(zip(container.patches, container.datavalues)):
+    values = np.asarray(container.datavalues, float)
+    for i, (patch, value) in enumerate(zip(container.patches, values)):
         x, y, w, h = patch.get_x(), patch.get_y(), patch.get_width(), patch.get_height()
         at = (x + w, y + h / 2) if across else (x + w / 2, y + h)
         names = (f"{value:,.6g}", _value(ax.yaxis, at[1])) if across else (
@@ -106,10 +107,11 @@ def _bars(figure: Canvas, ax: Axes, container: BarContainer) -> Series:
 
 
 def _cells(figure: Canvas, ax: Axes, mesh: QuadMesh) -> Series:
-    corners, values = mesh.get_coordinates(), mesh.get_array()
+    corners = np.asarray(mesh.get_coordinates(), float)
+    values: np.ndarray = np.ma.filled(np.ma.asarray(mesh.get_array(), float), np.nan)
     centres = (corners[:-1, :-1] + corners[1:, 1:]) / 2
     points = []
-    for at, value in zip(centres.reshape(-1, 2), np.ma.filled(values, np.nan).ravel()):
+    for at, value in zip(centres.reshape(-1, 2), values.ravel()):
         text = f"{value:.3g}" if np.isfinite(value) else "none"
         points.append(Point(*_place(figure, ax, *at), _value(ax.xaxis, at[0]),
                             _value(ax.yaxis, at[1]), text))

@@ -1,6 +1,6 @@
 """A document as one self-contained HTML file: pictures, style and script are all inside.
 
-The style is `page.css`; `page.js` sorts tables and shows the values that pictures are made of.
+The style is `page.css`; `page.js` sorts tables and shows the values of pictures.
 """
 
 import base64
@@ -35,7 +35,7 @@ _HINT = ('<p class="quiet">A number with a dotted line leads to the stage that m
 
 @dataclasses.dataclass(frozen=True)
 class _Page:
-    """What rendering carries along: the folder, the column definitions and pictures so far."""
+    """State of rendering: the folder, the column definitions and pictures so far."""
 
     workdir: Path
     defined: set[tuple[str, str]]

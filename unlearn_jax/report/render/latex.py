@@ -1,22 +1,22 @@
-"""The leaderboard as LaTeX tables, to be read by \\input; its first line names the packages."""
+"""Tables as LaTeX, to be read by \\input; the first line of a file names the packages."""
 
 import re
+from collections.abc import Iterator
 
-from unlearn_jax.report.tables import leaderboard
-from unlearn_jax.report.tables.inputs import Run
-from unlearn_jax.report.tables.leaderboard import Board, BoardRow
-from unlearn_jax.report.tables.names import SYMBOL, Metric
-from unlearn_jax.report.tables.stats import Estimate
+from unlearn_jax.report.render.document import Cell, Document, Links, Section, Table
+from unlearn_jax.report.tables.names import SYMBOL
 
 _SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
             "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
             '"': r"\textquotedbl{}", **{c: "\\" + c for c in "&%$#_{}"}}
 # Beyond ASCII, what headers of the report hold.
 _MATHS = {"α": r"$\alpha$", "−": "$-$", "±": r"$\pm$", "·": r"$\cdot$", "×": r"$\times$",
-          "≤": r"$\leq$", "–": "--"}
-
-# The tables have a dozen columns: they are made as wide as the text.
-_PACKAGES = "% Needs \\usepackage{booktabs} and \\usepackage{graphicx}; the file is UTF-8.\n"
+          "≤": r"$\leq$", "≥": r"$\geq$", "∞": r"$\infty$", "Δ": r"$\Delta$", "→": r"$\to$",
+          "–": "--"}
+_NUMBER = re.compile(r"−?\d[\d,]*(\.\d+)?")
+_HALF = re.compile(rf"± ({_NUMBER.pattern})")
+_LONG = 60  # letters of a cell that is broken into lines
+_FEW = 5  # columns of a table that is not scaled
 
 
 def escape(text: str) -> str:
@@ -38,60 +38,87 @@ def _plain(text: str) -> str:
     return "".join(_SPECIAL.get(c) or _MATHS.get(c, c) for c in text)
 
 
-def render(run: Run, boards: tuple[Board, ...]) -> str:
-    """One table for each board, the best method of the ranked metric in bold."""
-    return "\n".join([_PACKAGES, *(_table(run, board) for board in boards)])
+def needs(*packages: str) -> str:
+    """The first line of a file, a comment."""
+    return "% Needs " + " and ".join(rf"\usepackage{{{p}}}" for p in packages) + (
+        "; the file is UTF-8.")
 
 
-def _table(run: Run, board: Board) -> str:
-    metrics = leaderboard.metrics(run)
-    head = ["", "method", *(_header(m) for m in metrics), "$p$"]
-    lines = [r"\begin{table}", r"\centering",
-             rf"\caption{{{_caption(run, board)}}}", rf"\label{{tab:leaderboard-{board.name}}}",
-             r"\resizebox{\textwidth}{!}{\begin{tabular}{rl" + "r" * (len(metrics) + 1) + "}",
-             r"\toprule",
-             " & ".join(head) + r" \\", r"\midrule"]
-    for row in board.rows:
-        cells = [str(row.rank or ""), _name(row), *(
-            _number(m, row.values[m.name], row.rank == 1 and m.name == leaderboard.ranked_by(run))
-            for m in metrics), _p(row.p_holm)]
-        lines.append(" & ".join(cells) + r" \\")
-        if row.method == leaderboard.CEILING or row is board.rows[-2]:
-            lines.append(r"\midrule")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
-
-
-def _caption(run: Run, board: Board) -> str:
-    of = (f"all {len(board.forget_sets)} forget sets" if board.name == leaderboard.OVERALL
-          else f"forget set {board.name}")
-    return escape(
-        f"Comparison on {of}: mean ± half the 95 % interval over {len(run.seeds)} seeds; p is of "
-        f"the paired t-test against {leaderboard.BASELINE} on "
-        f"{leaderboard.ranked_by(run)}, corrected by Holm. A star marks a method of which no trial "
-        "kept the validation error within tolerance; it is ranked behind the others. First row: "
-        "the ceiling, M_R against the M_R of other seeds, which bounds Forgetting across seeds "
-        "alone; last row: M_O, untouched.")
-
-
-def _header(metric: Metric) -> str:
-    return escape(metric.header)
-
-
-def _name(row: BoardRow) -> str:
-    titles = {leaderboard.CEILING: "retrain (ceiling)", leaderboard.UNTOUCHED: "M_O, untouched"}
-    return escape(titles.get(row.method, row.method)) + ("" if row.within else "*")
-
-
-def _number(metric: Metric, e: Estimate, bold: bool) -> str:
-    if e.n == 0:
-        return "--"
-    text = metric.text(e.mean)
-    if e.has_interval:
-        text += f" \\pm {metric.text(e.half)}"
+def number(text: str) -> str:
+    """A number as the report shows it, such as `−1,234.5`, as a formula."""
     # Within $...$ a comma would get a space behind it.
-    text = text.replace("−", "-").replace(",", "{,}")
-    return rf"$\mathbf{{{text}}}$" if bold else f"${text}$"
+    return f"${text.replace('−', '-').replace(',', '{,}')}$"
 
 
-def _p(p: float) -> str:
-    return "" if p != p else "$<0.001$" if p < 0.001 else f"${p:.3f}$"
+def frame(caption: str, columns: str, head: list[str], lines: list[str], label: str = "",
+          wide: bool = False) -> str:
+    """A floating table between the rules of booktabs.
+
+    Args:
+      caption, label: as LaTeX; '': no label.
+      columns: the argument of `tabular`.
+      head: the titles of the columns.
+      lines: a row of cells as `row` gives it, or a rule.
+      wide: whether the table is scaled to the width of the text.
+    """
+    opening, closing = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
+    if wide:
+        opening, closing = rf"\resizebox{{\textwidth}}{{!}}{{{opening}", closing + "}"
+    return "\n".join([
+        r"\begin{table}", r"\centering", rf"\caption{{{caption}}}",
+        *([rf"\label{{{label}}}"] if label else []), opening, r"\toprule", row(head), r"\midrule",
+        *lines, r"\bottomrule", closing, r"\end{table}", ""])
+
+
+def row(cells: list[str]) -> str:
+    """A row of cells that are LaTeX."""
+    line = " & ".join(cells) + r" \\"
+    # Behind the end of a row, LaTeX takes a bracket or a star for an argument of that end.
+    return "{}" + line if line.startswith(("[", "*")) else line
+
+
+def render(table: Table) -> str:
+    """A table of the report, with the definitions of its columns as comments."""
+    columns = []
+    for i in range(len(table.columns)):
+        cells = [r[i] for r in table.rows]
+        long = any(len(c.text) > _LONG for c in cells)
+        numeric = any(c.sort is not None for c in cells)
+        columns.append(r"p{0.4\textwidth}" if long else "r" if numeric and i else "l")
+    wide = len(columns) > _FEW or any(c.startswith("p") for c in columns)
+    lines = [row([_cell(c) for c in cells]) for cells in table.rows]
+    definitions = [f"% {' '.join(f'{title}: {definition}'.split())}"
+                   for title, definition in table.columns]
+    return "\n".join([
+        needs("booktabs", *(["graphicx"] if wide else [])), *definitions,
+        frame(escape(table.caption), "".join(columns), [escape(t) for t, _ in table.columns],
+              lines, f"tab:{table.name}" if table.name else "", wide)])
+
+
+def tables(document: Document) -> dict[str, str]:
+    """Every named table of a document, by its name.
+
+    Raises:
+      ValueError: two tables have one name.
+    """
+    found: dict[str, str] = {}
+    for table in _tables(document.sections):
+        if table.name in found:
+            raise ValueError(f"two tables of the report are called {table.name!r}")
+        found[table.name] = render(table)
+    return found
+
+
+def _tables(sections: tuple[Section, ...]) -> Iterator[Table]:
+    for section in sections:
+        yield from (b for b in section.blocks if isinstance(b, Table) and b.name)
+        yield from _tables(section.sections)
+
+
+def _cell(cell: Cell | Links) -> str:
+    if isinstance(cell, Links) or cell.sort is None or not _NUMBER.fullmatch(cell.text):
+        return escape(f"{cell.text} {cell.note}".strip())
+    half = _HALF.match(cell.note)
+    if half is None:
+        return f"{number(cell.text)} {escape(cell.note)}".strip()
+    return number(rf"{cell.text} \pm {half[1]}") + escape(cell.note[half.end():])

@@ -1,7 +1,7 @@
-"""Matplotlib's SVG made fit to stand in a page: small, without its own fonts, with themed colours.
+"""Matplotlib's SVG, changed for use in a page: small, without own fonts, with themed colours.
 
-The page defines each colour `--RRGGBB` for light and for dark (`themes`), names of elements are
-made unique, and formulas become text.
+The page defines each colour `--RRGGBB` for light and for dark (`themes`). Names of elements become
+unique, and formulas become text.
 """
 
 import colorsys
@@ -55,19 +55,20 @@ def themes(svgs: list[str]) -> str:
 
 
 def dark(color: str) -> str:
-    """The colour that does on dark paper what this one does on white.
+    """The colour on dark paper that corresponds to this one on white paper.
 
-    Greys change places; a colour is lightened until it can be seen.
+    Light greys become dark greys and the reverse; a colour is lightened until it can be seen.
     """
     red, green, blue = to_rgb(color)
     _, _, saturation = colorsys.rgb_to_hsv(red, green, blue)
     if max(red, green, blue) - min(red, green, blue) < 0.04:
         level = 1 - (red + green + blue) / 3
         ink, paper = to_rgb("#f2f3f5"), to_rgb(PAPER["dark"])
-        return to_hex([p + (i - p) * level ** 0.85 for p, i in zip(paper, ink)])
+        red, green, blue = (p + (i - p) * level ** 0.85 for p, i in zip(paper, ink))
+        return to_hex((red, green, blue))
     ground = _luminance(to_rgb(PAPER["dark"]))
     for share in (i / 20 for i in range(20)):
-        mixed = [c + (1 - c) * share for c in (red, green, blue)]
+        mixed = (red + (1 - red) * share, green + (1 - green) * share, blue + (1 - blue) * share)
         if (_luminance(mixed) + 0.05) / (ground + 0.05) >= _CONTRAST:
             break
     return to_hex(mixed)
@@ -94,11 +95,12 @@ def _plain(text: str) -> str:
 
 
 def _strip(node: ET.Element) -> None:
-    """Removes metadata; a formula, of which matplotlib gives single letters, becomes a text."""
+    """Removes metadata. Matplotlib draws a formula letter by letter; it becomes one text."""
     source = ""
     for child in list(node):
-        if child.tag is ET.Comment:
-            source = child.text.strip()
+        tag: object = child.tag  # of a comment it is a function, whatever its type says
+        if tag is ET.Comment:
+            source = (child.text or "").strip()
             node.remove(child)
         elif _tag(child) == "metadata" or (_tag(child) == "defs" and len(child)
                                            and _tag(child[0]) == "style"):
@@ -153,13 +155,13 @@ def _rewrite(node: ET.Element, names: dict[str, str]) -> None:
 
 
 def _hoist(node: ET.Element) -> None:
-    """Says once what all marks of a line or all lines of a collection have in common."""
+    """Moves a style that all marks of a line or all lines of a collection share to their group."""
     if len(node) < 2 or any(_tag(child) not in ("use", "path") for child in node):
         return
     for key in ("style", "clip-path"):
-        values = {child.get(key) for child in node}
-        if key not in node.attrib and len(values) == 1 and None not in values:
-            # of a group, opacity would be that of all together, so that overlaps would not show
+        values = {child.get(key, "") for child in node}
+        if key not in node.attrib and len(values) == 1 and "" not in values:
+            # opacity of a group applies to all its shapes together, so overlaps would not show
             node.attrib[key] = re.sub(r"(?<![-a-z])opacity:([^;]*)",
                                       r"fill-opacity:\1;stroke-opacity:\1", values.pop())
             for child in node:

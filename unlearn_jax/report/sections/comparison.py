@@ -1,17 +1,17 @@
 """The leaderboard in the report: its tables, its pictures, and the commands that repeat it."""
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 
-from unlearn_jax.report.figures.style import INK, QUIET, canvas, look, plain
+from unlearn_jax.report.figures import leaderboard as figures
+from unlearn_jax.report.figures import style
+from unlearn_jax.report.output import Output
 from unlearn_jax.report.render.document import Block, Cell, Code, Figure, Section, Table, Text
-from unlearn_jax.report.sections import verdict
-from unlearn_jax.report.sections.headline import NONE, ROUGH, number
+from unlearn_jax.report.sections import leaderboard_latex, verdict
 from unlearn_jax.report.tables import leaderboard
+from unlearn_jax.report.tables.cells import NONE, ROUGH, number
+from unlearn_jax.report.tables.gap import sets_with_gap
 from unlearn_jax.report.tables.inputs import Run
 from unlearn_jax.report.tables.leaderboard import (
     BASELINE,
@@ -23,41 +23,40 @@ from unlearn_jax.report.tables.leaderboard import (
 )
 from unlearn_jax.report.tables.names import Metric, describe, model_title
 from unlearn_jax.report.tables.origins import linked, trace
-from unlearn_jax.report.tables.stats import Estimate, estimate, pareto
+from unlearn_jax.report.tables.stats import Estimate
 
-PREFIX = "pareto-"  # of the figures' files
-_COSTS = ("images_vs_retrain", "wall_vs_retrain", "flops_vs_retrain")
 _P = Metric(name="p", header="p", definition="p")
 
 
-def section(run: Run, figures: list[Figure]) -> Section:
-    """The leaderboard of a comparison.
+def section(run: Run, output: Output) -> Section | None:
+    """The leaderboard of a comparison, also as leaderboard.csv and leaderboard.tex.
 
-    Args:
-      run: with trials.
-      figures: those of `draw`.
+    None for another run.
     """
+    if run.trials is None:
+        return None
     found = leaderboard.boards(run)
-    inner = [Section(_title(board), (
-        _table(run, board), *(f for f in figures if f.file in _files(board)),
-        *_commands(run, board))) for board in found]
+    output.write("leaderboard.csv", leaderboard.table(run, found))
+    output.write("leaderboard.tex", leaderboard_latex.render(run, found))
+    inner = [Section(board.title, (_table(run, board), *_pictures(run, board, output, i),
+                                   *_commands(run, board))) for i, board in enumerate(found)]
     return Section("Leaderboard", (Text(_outcome(run, found[0]), strong=True),
                                    *_explanation(run)), (
         *inner, Section("What was chosen", (_chosen(run),)),
         Section("All trials", (_trials(run),))))
 
 
-def _title(board: Board) -> str:
-    return "All forget sets" if board.name == OVERALL else f"Leaderboard of {board.name}"
-
-
-def _files(board: Board) -> tuple[str, str]:
-    return f"{PREFIX}cost-{board.name}.png", f"{PREFIX}utility-{board.name}.png"
+def _pictures(run: Run, board: Board, output: Output, index: int) -> tuple[Figure, ...]:
+    """The two pictures of a board; of many boards only the first have any."""
+    if index > style.MOST_SETS:  # the board of all sets is not counted
+        return ()
+    return (*output.draw(f"pareto-cost-{board.name}", figures.cost, run, board),
+            *output.draw(f"pareto-utility-{board.name}", figures.utility, run, board))
 
 
 def _outcome(run: Run, board: Board) -> str:
-    """In words: whether there is something to forget, and who does worse than doing nothing."""
-    found = verdict.sets_with_gap(run)
+    """In words: whether there is something to forget, and which methods make M_O worse."""
+    found = sets_with_gap(run)
     missing = [name for name in run.forget_sets if name not in found]
     gaps = []
     if found:
@@ -68,12 +67,13 @@ def _outcome(run: Run, board: Board) -> str:
                     "on D_f than M_O")
         gaps[-1] += ": there these numbers cannot show whether anything was forgotten."
     metric = describe(run, leaderboard.ranked_by(run))
-    worse = [r for r in board.rows if r.gain is not None and r.gain.mean < 0]
-    names = "; ".join(f"{r.method} by {metric.text(-r.gain.mean)}"
-                      f"{verdict.interval(metric, _negative(r.gain))}" for r in worse)
+    worse = [(r.method, _negative(r.gain)) for r in board.rows
+             if r.gain is not None and r.gain.mean < 0]
+    names = "; ".join(f"{method} by {metric.text(loss.mean)}{verdict.interval(metric, loss)}"
+                      for method, loss in worse)
     over = ", averaged over the forget sets" if len(board.forget_sets) > 1 else ""
-    who = "every method lies" if len(worse) == len(board.rows) - 2 else "these methods lie"
-    below = (f"In {metric.header}{over}, {who} below M_O, untouched: {names}." if worse else
+    which = "every method lies" if len(worse) == len(board.rows) - 2 else "these methods lie"
+    below = (f"In {metric.header}{over}, {which} below M_O, untouched: {names}." if worse else
              f"In {metric.header}{over}, no method lies below M_O, untouched.")
     return " ".join([*gaps, below])
 
@@ -85,44 +85,44 @@ def _negative(e: Estimate) -> Estimate:
 def _explanation(run: Run) -> tuple[Block, ...]:
     c = run.run["config"]["compare"]
     unit = {"images": "images", "wall": "seconds", "flops": "floating-point operations"}
-    per_method = run.trials.groupby(["method", "forget_set"]).size()
+    per_method = leaderboard.trials(run).groupby(["method", "forget_set"]).size()
     fewer = sorted({m for (m, _), n in per_method.items() if n < c["trials"]})
     budget = (
         f"Each method may spend {100 * c['fraction']:g} % of what retraining took, counted in "
         f"{unit[c['budget']]}, its preparation included, as nearly as whole epochs allow. Each has "
         f"up to {c['trials']} trials, from weak to strong, with all seeds"
-        + (f" ({', '.join(fewer)}: fewer, as there is less to vary)" if fewer else "") + ".")
+        + (f" ({', '.join(fewer)}: fewer, because it has less to vary)" if fewer else "") + ".")
     error = "accuracy" if run.classification else "loss"
     change = "falls" if run.classification else "rises"
     choice = (
-        "Taken is, for each forget set, the strongest trial whose "
+        "Each forget set and method is shown with one trial: the strongest one whose "
         f"{error} on half of the validation samples of D_r, averaged over seeds, {change} by at "
-        f"most {100 * c['tolerance']:g} % of M_O's; where there is none, the one of lowest "
-        "validation error, marked with a star and ranked behind. No method trains on that half; "
-        "one that trains on validation samples (reset) has the other. No forget or test sample "
-        "takes part in the choice.")
+        f"most {100 * c['tolerance']:g} % of M_O's. If no trial keeps within that, the one of "
+        "lowest validation error is shown, marked with a star and ranked behind the others. No "
+        "method trains on that half; a method that trains on validation samples (reset) uses the "
+        "other half. The choice uses no forget or test sample.")
     tests = (
         f"Ranks are by {leaderboard.ranked_by(run)}. Tests compare it with {BASELINE}'s in a "
-        f"paired t-test over seeds (n = {len(run.seeds)}), each averaged over the forget sets "
-        "first, as those of a seed share M_O; corrected by Holm for the number of methods. The "
-        "test takes the differences for independent and normal.")
+        f"paired t-test over seeds (n = {len(run.seeds)}). Each seed is averaged over the forget "
+        "sets first, because they share its M_O. The p-values are corrected by Holm for the number "
+        "of methods. The test assumes that differences are independent and normally distributed.")
     if BASELINE not in leaderboard.methods(run):
         tests = (f"Ranks are by {leaderboard.ranked_by(run)}. Nothing is tested, as {BASELINE} is "
                  "not among the methods.")
     ends = (
-        "The first row is the ceiling, M_R: its Forgetting, across seeds or not, and its F are "
-        "those against the M_Rs of other seeds. Across seeds no method can be expected above it. "
-        "Against the M_R of its own seed, which grew from the same initial weights, a model can: "
-        "that Forgetting, and F made of it, compare methods with each other. The last row is "
-        "M_O, untouched. F and utility credit what M_O still knows of the forget set where "
-        "test samples are like it, so that they can exceed M_R's."
+        "The first row is the ceiling, M_R. Its Forgetting, across seeds or not, and its F are "
+        "measured against the M_Rs of other seeds. Across seeds no method can be expected above "
+        "the ceiling. Against the M_R of its own seed, which started from the same initial "
+        "weights, a model can lie above it: that Forgetting, and the F computed from it, compare "
+        "methods with each other. The last row is M_O, untouched. Where test samples resemble the "
+        "forget set, F and utility count what M_O still knows of it, so they can exceed M_R's."
         + verdict.on_start(run, *(leaderboard.model(run, m, fs) for m in leaderboard.methods(run)
                                   for fs in run.forget_sets)))
     costs = (
-        "Images count the samples that a method's passes, preparation included, show to the model "
-        "that learns. What else a step computes is not in them: a teacher's prediction of the same "
-        "image (scrub, reset, blindspot, bad_teacher) makes an image cost up to two thirds more. "
-        "FLOPs count all of it; compare.budget=flops makes them the budget.")
+        "Images count the samples on which the trained model is run in a method's passes, "
+        "preparation included. They leave out other work of a step: a teacher's prediction of the "
+        "same image (scrub, reset, blindspot, bad_teacher) makes an image cost up to two thirds "
+        "more. FLOPs count all work; compare.budget=flops makes them the budget.")
     return Text(budget), Text(choice), Text(tests), Text(ends), Text(costs)
 
 
@@ -146,18 +146,20 @@ def _table(run: Run, board: Board) -> Table:
         ("rank", f"by the mean of {ranked.header}; 1 is best; starred methods come last"),
         ("method", "as in results.csv; a star: no trial kept the validation error within "
          "tolerance"),
-        ("epochs", "what the budget came to" + (", by forget set" if several else "")),
+        ("epochs", "the budget in epochs" + (", by forget set" if several else "")),
         *((m.header, m.definition) for m in metrics),
-        ("mean rank", "mean of the ranks in each pair of forget set and seed; equal values share"),
+        ("mean rank", "mean of the ranks in each pair of forget set and seed; equal values share "
+         "a rank"),
         (f"{ranked.header} − {BASELINE}'s", f"difference from {BASELINE} within a seed"
          + (", averaged over the forget sets" if several else "") + "; in brackets the number of "
          "seeds"),
         ("p", f"of the paired t-test against {BASELINE}, two-sided"),
-        ("p (Holm)", "corrected for the number of methods tested")), tuple(rows), key=1)
+        ("p (Holm)", "corrected for the number of methods tested")), tuple(rows), key=1,
+        name="comparison" if several else f"comparison-{board.name}")
 
 
 def _traced(run: Run, board: Board, row: BoardRow, metric: Metric) -> Cell:
-    """A value, with its stage where it is of one forget set and a row of results.csv."""
+    """A value; on the board of one forget set with a link to its stage."""
     values = row.values[metric.name]
     cell = number(metric, values if values.n else None)
     if board.name == OVERALL:
@@ -185,13 +187,13 @@ def _commands(run: Run, board: Board) -> tuple[Block, ...]:
         return ()
     lines = [leaderboard.command(run, row.method, board.name) for row in board.rows
              if row.rank is not None]
-    return (Text("Each row again, best first; with the store of this run nothing is computed "
-                 "twice, with another --store all of it is. A file of a method of one's own must "
-                 "be where it was."), Code("\n".join(lines)))
+    return (Text("The command of each row, best first. With the store of this run nothing is "
+                 "computed twice; with another --store everything is computed. The file of your "
+                 "own method must be where it was."), Code("\n".join(lines)))
 
 
 def _chosen(run: Run) -> Table:
-    t = run.trials
+    t = leaderboard.trials(run)
     rows = []
     for method in leaderboard.methods(run):
         for forget_set in run.forget_sets:
@@ -203,36 +205,40 @@ def _chosen(run: Run) -> Table:
                 _value(own.images.sum(), ",.0f"), _value(own.seconds.sum(), ".1f"),
                 Cell(row.note or "–")))
     return Table(
-        "The trial taken of each method and forget set, and what its whole search took.",
+        "The trial chosen for each method and forget set, and the cost of the whole search.",
         (("method", "as in results.csv"), ("forget set", "which D_f"),
          ("trial", "its place among the trials, from weak to strong"),
          ("learning rate", "at its peak; “–”: nothing is trained"),
-         ("strength", "the method's own option that was searched with it"),
+         ("strength", "the method's own option that was varied with it"),
          ("epochs", "of unlearning"),
          ("search (images)", "images per seed in all trials together, preparation included"),
          ("search (s)", "seconds per seed in all trials together, compilation excluded"),
-         ("budget", "where it could not be used or had to be exceeded")), tuple(rows))
+         ("budget", "a note where the budget could not be used up or had to be exceeded")),
+        tuple(rows),
+        name="chosen")
 
 
 def _trials(run: Run) -> Table:
     error = "1 − accuracy" if run.classification else "mean loss"
+    trials = leaderboard.trials(run)
     rows = tuple((
         linked(run, Cell(r.method), r.stage), Cell(r.forget_set), Cell(str(r.trial), sort=r.trial),
         _value(r.learning_rate), _option(r), Cell(str(r.epochs), sort=r.epochs),
         _value(r.validation_error, ".4g"), _value(r.limit, ".4g"),
         Cell("yes" if r.within else "no"), Cell("taken" if r.chosen else "–"),
-        _value(r.images, ",.0f"), _value(r.seconds, ".1f")) for r in run.trials.itertuples())
+        _value(r.images, ",.0f"), _value(r.seconds, ".1f")) for r in trials.itertuples())
     return Table(
         "Every trial; trials.csv also has FLOPs, the key of the stage and the command.",
         (("method", "as in results.csv"), ("forget set", "which D_f"),
          ("trial", "from weak to strong"), ("learning rate", "at its peak"),
-         ("strength", "the method's own option that is searched"), ("epochs", "of unlearning"),
+         ("strength", "the method's own option that is varied"), ("epochs", "of unlearning"),
          ("validation error", f"{error} on the half of D_r's validation samples that no method "
           "trains on, mean over seeds; “–”: a member failed"),
-         ("limit", "the largest that is allowed: M_O's and the tolerance"),
-         ("within", "whether it keeps to the limit"), ("choice", "the strongest within the limit"),
+         ("limit", "the largest validation error that is allowed: M_O's plus the tolerance"),
+         ("within", "whether the validation error is within the limit"),
+         ("choice", "“taken”: the strongest within the limit"),
          ("images", "per seed, preparation included"),
-         ("time (s)", "per seed, compilation excluded")), rows)
+         ("time (s)", "per seed, compilation excluded")), rows, name="trials")
 
 
 def _value(value: float, form: str = "g") -> Cell:
@@ -243,90 +249,3 @@ def _option(row) -> Cell:
     if not row.option:
         return NONE
     return Cell(f"{row.option} = {row.strength:g}", sort=float(row.strength))
-
-
-def draw(run: Run, most_sets: int) -> Iterator[tuple[str, Canvas, str, str]]:
-    """(file name, figure, alternative text, caption) of the pictures of the leaderboard."""
-    for board in leaderboard.boards(run)[:most_sets + 1]:
-        cost, utility = (file.removesuffix(".png") for file in _files(board))
-        yield cost, *_draw_cost(run, board)
-        yield utility, *_draw_utility(run, board)
-
-
-def _draw_cost(run: Run, board: Board) -> tuple[Canvas, str, str]:
-    """F against each kind of cost."""
-    metric = describe(run, f"F@{run.alpha:g}")
-    figure, axes = canvas(8.4, 4.6, 1, len(_COSTS), sharey=True)
-    for ax, name in zip(axes[0], _COSTS):
-        _points(run, ax, board, name, metric.name)
-        _line(ax, _mean(board, CEILING, metric.name), "--", "ceiling: $M_\\mathrm{R}$")
-        _line(ax, _mean(board, UNTOUCHED, metric.name), ":", "$M_\\mathrm{O}$, untouched")
-        ax.set_xlabel(plain(describe(run, name).header.replace("M_R", "retraining")))
-        ax.margins(x=0.15)
-        ax.set_xlim(left=0)
-    axes[0, 0].set_ylabel(metric.header)
-    _shared_legend(axes[0, 0])
-    return figure, f"F against cost, {_title(board).lower()}", (
-        f"{metric.header} against what a method cost, in % of retraining: mean over seeds with "
-        "95 % intervals, numbered by rank. The line joins the methods that no other beats at once "
-        "in cost and in F.")
-
-
-def _draw_utility(run: Run, board: Board) -> tuple[Canvas, str, str]:
-    """Forgetting against utility."""
-    metric = describe(run, f"forgetting@{run.alpha:g}")
-    figure, axes = canvas(8.4, 5.4)
-    ax = axes[0, 0]
-    _points(run, ax, board, "utility", metric.name, cheap=False)
-    for method in (CEILING, UNTOUCHED):
-        row = next(r for r in board.rows if r.method == method)
-        style = look(run, leaderboard.model(run, method, board.forget_sets[0]))
-        x, y = row.values["utility"].mean, row.values[metric.name].mean
-        if np.isfinite([x, y]).all():
-            ax.plot(x, y, style.marker, color=style.color, ms=8, ls="", zorder=4, label=(
-                "ceiling: $M_\\mathrm{R}$" if method == CEILING else "$M_\\mathrm{O}$, untouched"))
-    ax.set_xlabel("utility (1: as good on the test set as $M_\\mathrm{R}$)")
-    ax.set_ylabel(f"{metric.header} (1: errs as $M_\\mathrm{{R}}$)")
-    _shared_legend(ax)
-    return figure, f"Forgetting against utility, {_title(board).lower()}", (
-        f"{metric.header} against utility: mean over seeds with 95 % intervals, numbered by rank. "
-        "The line joins the methods that no other beats in both.")
-
-
-def _points(run: Run, ax: Axes, board: Board, x_name: str, y_name: str, cheap: bool = True) -> None:
-    """One point per method, and the front; `cheap`: less of x is better."""
-    rows = [r for r in board.rows if r.rank is not None]
-    scale = 100 if x_name in _COSTS else 1
-    x = np.array([r.values[x_name].mean for r in rows]) * scale
-    y = np.array([r.values[y_name].mean for r in rows])
-    for row, at, height in zip(rows, x, y):
-        if not np.isfinite([at, height]).all():
-            continue
-        style = look(run, leaderboard.model(run, row.method, board.forget_sets[0]))
-        half_x, half_y = row.values[x_name].half * scale, row.values[y_name].half
-        ax.errorbar(at, height, np.nan_to_num(half_y), np.nan_to_num(half_x), fmt=style.marker,
-                    color=style.color, ms=5.5, elinewidth=0.8, alpha=0.9,
-                    label=plain(f"{row.rank} {row.method}{'' if row.within else ' *'}"))
-        ax.annotate(str(row.rank), (at, height), xytext=(4, 4), textcoords="offset points",
-                    fontsize=7.5, color=INK)
-    front = pareto(x if cheap else -x, y)
-    order = np.argsort(x[front])
-    ax.plot(x[front][order], y[front][order], "-", color=QUIET, lw=1, zorder=1)
-
-
-def _line(ax: Axes, height: float, line: str, text: str) -> None:
-    if np.isfinite(height):
-        ax.axhline(height, color=INK, lw=1, ls=line, zorder=1, label=text)
-
-
-def _mean(board: Board, method: str, metric: str) -> float:
-    row = next(r for r in board.rows if r.method == method)
-    return row.values.get(metric, estimate([])).mean
-
-
-def _shared_legend(ax: Axes) -> None:
-    """Below the figure, without the bars of the intervals."""
-    handles, names = ax.get_legend_handles_labels()
-    if handles:
-        ax.figure.legend([h[0] if hasattr(h, "has_yerr") else h for h in handles], names,
-                         loc="outside lower center", ncols=6)

@@ -1,15 +1,17 @@
-"""What explanations say, from explain.csv, channels.csv and explanations/FORGETSET.npz."""
+"""Explanations of models, from explain.csv, channels.csv and explanations/FORGETSET.npz."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from unlearn_jax.report.figures import explanations
+from unlearn_jax.report.output import Output
 from unlearn_jax.report.render import html, markdown
 from unlearn_jax.report.render.document import Cell, Code, Document, Figure, Section, Table, Text
-from unlearn_jax.report.sections import headline
+from unlearn_jax.report.tables.cells import MODEL_COLUMN, ROUGH, number
 from unlearn_jax.report.tables.files import read_json, refuse_repeats, rows_of
 from unlearn_jax.report.tables.inputs import ModelKey, Run, read_run
 from unlearn_jax.report.tables.names import Metric, model_title, pretrained
@@ -42,30 +44,38 @@ def read(run: Run, forget_set: str) -> pd.DataFrame | None:
     return rows
 
 
-def section(run: Run, forget_set: str, figures: tuple[Figure, ...]) -> Section | None:
+def section(run: Run, forget_set: str, output: Output) -> Section | None:
     """Everything on one forget set; None where nothing was explained."""
     rows = read(run, forget_set)
     if rows is None:
         return None
     counts = rows[rows.measure == "unexplained"].groupby("set").samples.max()
     images = ", ".join(f"{n} of {_SETS[name]}" for name, n in counts.items())
-    height, width = explanations.read_arrays(run, forget_set)["gradcam"].shape[2:]
-    text = (f"What is explained is {_value(run)}, on {images} (drawn at random, the same for every "
-            "model). Integrated gradients say how much each pixel adds to it, beginning with a "
-            f"{_baseline(run)} image; Grad-CAM says which of the {height} × {width} "
-            "places of a late layer do. "
-            "Independent models disagree in their maps: M_R's likeness to the M_Rs of other seeds "
-            "is what no model can be asked to exceed. ")
-    inner = [t for t in (_likeness(run, rows), _channels(run, rows)) if t]
+    arrays = explanations.read_arrays(run, forget_set)
+    height, width = arrays["gradcam"].shape[2:]
+    text = (f"The explanations are about {_value(run)}, on {images} (drawn at random, the same for "
+            "every model). Integrated gradients give the contribution of each pixel, starting from "
+            f"a {_baseline(run)} image; Grad-CAM gives that of each of the {height} × {width} "
+            "places of a late layer. "
+            "Maps of independent models differ, so no model can be expected to exceed the likeness "
+            "of M_R to the M_Rs of other seeds. ")
+    inner = [t for t in (_likeness(run, forget_set, rows), _channels(run, forget_set, rows)) if t]
     if height * width < _FEW:
-        text += ("Of so few places a rank correlation says little; an earlier stage has more "
-                 "(eval.explain_stage). ")
-    return Section("Explanations", (Text(text + _missing(run, rows)), *inner, *figures))
+        text += ("A rank correlation over so few places says little; an earlier stage has more "
+                 "places (eval.explain_stage). ")
+    return Section("Explanations", (Text(text + _missing(run, rows)), *inner,
+                                    *_pictures(run, forget_set, arrays, output)))
 
 
-def draw(run: Run, forget_set: str) -> list[Figure]:
-    """Draws the pictures of a forget set into `figures/`; nothing where there is none to draw."""
-    return explanations.draw(run, forget_set) if read(run, forget_set) is not None else []
+def _pictures(run: Run, forget_set: str, arrays: dict[str, Any],
+              output: Output) -> Iterator[Figure]:
+    """Maps are images; channels are lines, whose values can be pointed at."""
+    for kind, maker in (("samples", explanations.samples), ("means", explanations.means)):
+        for name in explanations.TITLES:
+            yield from output.draw(f"explained-{name}-{kind}-{forget_set}", maker, run, forget_set,
+                                   arrays, name, values=False)
+    yield from output.draw(f"explained-channels-{forget_set}", explanations.channels, run,
+                           forget_set)
 
 
 def write_explained(workdir: Path, out: Path) -> Path:
@@ -84,10 +94,9 @@ def write_explained(workdir: Path, out: Path) -> Path:
     record = read_json(out, "run.json")
     run = dataclasses.replace(read_run(workdir), workdir=out, run=record)
     manifest.begin_report(out)
-    (out / "figures").mkdir(exist_ok=True)
     parts = []
     for name in run.forget_sets:
-        found = section(run, name, tuple(draw(run, name)))
+        found = section(run, name, Output(out))
         if found:
             parts.append(dataclasses.replace(found, title=f"Forget set {name}"))
     document = Document(f"{record['config_name']}: what the models look at", (
@@ -113,8 +122,8 @@ def _missing(run: Run, rows: pd.DataFrame) -> str:
     """How complete integrated gradients are."""
     rows = rows[rows.measure == "unexplained"]
     unit = "" if run.classification else f" {run.unit}"
-    return (f"Integrated gradients leave {rows.value.mean():.2g}{unit} on average unexplained "
-            f"(the larger, the more of eval.explain_steps are needed); details stand in {FILE}.")
+    return (f"On average integrated gradients leave {rows.value.mean():.2g}{unit} unexplained "
+            f"(if this is large, eval.explain_steps should be larger); {FILE} has the details.")
 
 
 def _models(run: Run, rows: pd.DataFrame) -> list[ModelKey]:
@@ -122,7 +131,7 @@ def _models(run: Run, rows: pd.DataFrame) -> list[ModelKey]:
     return sorted(found, key=lambda model: (run.rank[model.method], model.epochs))
 
 
-def _likeness(run: Run, rows: pd.DataFrame) -> Table | None:
+def _likeness(run: Run, forget_set: str, rows: pd.DataFrame) -> Table | None:
     rows = rows[rows.measure == "rank_correlation"]
     sets = [s for s in _SETS if (rows.set == s).any()]
     keys = [(pair, s) for pair in _AGAINST for s in sets if _any(rows, pair)]
@@ -138,15 +147,15 @@ def _likeness(run: Run, rows: pd.DataFrame) -> Table | None:
                 for pair, s in keys)))
     return Table(
         "Likeness of maps: Spearman's rank correlation over the places of a map, mean over images; "
-        f"{headline.ROUGH}. A map that is the same everywhere has none and is left out. D_f − D_r: "
-        "of the mean map over the one less that over the other, which asks for images that are "
-        f"aligned. Cosines stand in {FILE}.",
-        (headline.MODEL_COLUMN, ("map", "what was compared"),
+        f"{ROUGH}. A constant map has no rank correlation and is left out. D_f − D_r: the "
+        "difference of the mean maps over D_f and over D_r, which is meaningful for aligned images "
+        f"only. Cosines stand in {FILE}.",
+        (MODEL_COLUMN, ("map", "what was compared"),
          *((f"{_AGAINST[pair]}, {_SETS[s]}", _definition(pair, s)) for pair, s in keys)),
-        tuple(cells))
+        tuple(cells), name=f"maps-{forget_set}")
 
 
-def _channels(run: Run, rows: pd.DataFrame) -> Table | None:
+def _channels(run: Run, forget_set: str, rows: pd.DataFrame) -> Table | None:
     rows = rows[rows.measure == "changed_channels"]
     sets = [s for s in _SETS if (rows.set == s).any()]
     keys = [(pair, s) for pair in _AGAINST for s in sets if _any(rows, pair)]
@@ -160,16 +169,16 @@ def _channels(run: Run, rows: pd.DataFrame) -> Table | None:
                 _cell(_SHARE, mine[mine["map"] == layer], pair, s) for pair, s in keys)))
     return Table(
         "Channels that changed: share of a stage's channels whose mean activation over the whole "
-        "set differs by more than 95 % of the channels of independent M_Rs do, after these were "
-        f"matched by correlation; {headline.ROUGH}. So {_AGAINST['retrain', 'other']} are at 5 % "
+        "set differs by more than that of 95 % of the channels of independent M_Rs, which are "
+        f"matched by correlation first; {ROUGH}. So {_AGAINST['retrain', 'other']} are at 5 % "
         "on average. " + (f"All models began with the weights of {pretrained(run)}, seeds but for "
                        "the head" if pretrained(run) else
                        "Models of one seed share their first weights")
-        + " and may stay below it. Every channel stands in channels.csv.",
-        (headline.MODEL_COLUMN, ("stage", "whose output"),
+        + " and may stay below it. channels.csv has every channel.",
+        (MODEL_COLUMN, ("stage", "whose output"),
          *((f"{_AGAINST[pair]}, {_SETS[s]} (%)", _definition(pair, s, "the next seed, matched"))
            for pair, s in keys)),
-        tuple(cells))
+        tuple(cells), name=f"channels-{forget_set}")
 
 
 def _any(rows: pd.DataFrame, pair: tuple[str, str]) -> bool:
@@ -187,7 +196,7 @@ def _head(run: Run, model: ModelKey) -> Cell:
 def _cell(metric: Metric, rows: pd.DataFrame, pair: tuple[str, str], name: str,
           of_seeds: Callable[[pd.Series], Estimate] = estimate) -> Cell:
     values = rows[(rows.against == pair[0]) & (rows.seeds == pair[1]) & (rows.set == name)].value
-    return headline.number(metric, of_seeds(values) if len(values) else None)
+    return number(metric, of_seeds(values) if len(values) else None)
 
 
 def _definition(pair: tuple[str, str], name: str,

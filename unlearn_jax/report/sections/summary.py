@@ -4,7 +4,7 @@ import textwrap
 from pathlib import Path
 
 from unlearn_jax.report.render.document import Cell, Table
-from unlearn_jax.report.sections.headline import number
+from unlearn_jax.report.tables.cells import number
 from unlearn_jax.report.tables.inputs import Run
 from unlearn_jax.report.tables.judgement import (
     DAMAGED,
@@ -58,7 +58,8 @@ def table(run: Run, judgements: list[Judgement]) -> Table | None:
          ("verdict", "the word"),
          *((f"{m.header}, {of}", f"{m.definition}; of {of}") for m in metrics
            for of in ("M_e", "M_R")),
-         ("because", "the checks that decided, or how many seeds would")), tuple(rows), key=1)
+         ("because", "the checks that decided, or how many seeds would")), tuple(rows), key=1,
+        name="verdict")
 
 
 def lines(run: Run, judgements: list[Judgement], store: Path) -> list[str]:

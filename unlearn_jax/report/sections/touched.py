@@ -3,7 +3,7 @@
 import pandas as pd
 
 from unlearn_jax.report.render.document import Cell, Section, Table
-from unlearn_jax.report.sections import headline
+from unlearn_jax.report.tables.cells import ROUGH, number
 from unlearn_jax.report.tables.files import numbers, read_csv, refuse
 from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import Metric, model_title
@@ -33,14 +33,15 @@ def section(run: Run, forget_set: str) -> Section | None:
     if not cells:
         return None
     return Section("What was touched", (Table(
-        f"Forget set {forget_set}: the layers of which each method perturbed, or set free to move, "
-        f"the largest share before its first step, at most {_MOST} for each; {headline.ROUGH}. "
-        f"Every layer and seed, with the numbers of the channels or weights, stands in {FILE}.",
-        (("model", "the model that the method gave"),
+        f"Forget set {forget_set}: for each method the layers, at most {_MOST}, with the largest "
+        "share of channels or weights that the method perturbed before its first step, or that it "
+        f"trained alone; {ROUGH}. {FILE} has every layer and seed, with the numbers of the "
+        "channels or weights.",
+        (("model", "the model that the method made"),
          ("layer", "a parameter, or the convolution whose channels were chosen"),
          ("touched (%)", "channels or weights touched, in % of those of the layer"),
          ("touched", "the same as a number"),
-         ("of", "channels or weights of the layer")), tuple(cells)),))
+         ("of", "channels or weights of the layer")), tuple(cells), name=f"touched-{forget_set}"),))
 
 
 def _method_rows(run: Run, method: str, rows: pd.DataFrame) -> list[tuple[Cell, ...]]:
@@ -51,12 +52,12 @@ def _method_rows(run: Run, method: str, rows: pd.DataFrame) -> list[tuple[Cell, 
     rows = rows.assign(share=rows.touched / rows.of)
     means = rows.groupby("layer", sort=False).share.mean().sort_values(ascending=False,
                                                                        kind="stable")
-    found = []
+    found: list[tuple[Cell, ...]] = []
     for layer in means[means > 0].index[:_MOST]:
         mine = rows[rows.layer == layer]
         size = int(mine.of.iloc[0])
-        found.append((model, Cell(layer), headline.number(_SHARE, estimate(mine.share)),
-                      headline.number(_COUNT, estimate(mine.touched)),
+        found.append((model, Cell(layer), number(_SHARE, estimate(mine.share)),
+                      number(_COUNT, estimate(mine.touched)),
                       Cell(f"{size:,}", sort=size)))
     return found
 

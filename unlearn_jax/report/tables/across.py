@@ -1,7 +1,7 @@
-"""Means over pairs of seeds, anew where runs with different seeds are merged.
+"""Means over pairs of seeds, computed again where runs with different seeds are merged.
 
-Each run knows the pairs of its own seeds alone. An interval over pairs takes its values for means
-over all pairs of all seeds (`stats.estimate_pairs`), which those of several runs together are not.
+A run has the pairs of its own seeds only. The interval of a mean over pairs needs values over all
+pairs of all seeds (`stats.estimate_pairs`), so the values of several runs cannot be put together.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,11 @@ _MODEL = ["method", "forget_set", "epochs"]
 
 
 def of_whole_runs(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows without those over pairs of runs that lack a seed of the model.
+    """The rows, without means over pairs from runs that lack a seed of the model.
 
     Args:
-      rows: results.csv of several runs, one after the other; the column `run` says whose.
+      rows: results.csv of several runs, one after the other; the column `run` names the run of
+        a row.
     """
     single = rows[rows.seed.astype(int) >= 0]
     seeds = single.groupby(_MODEL).seed.nunique()
@@ -34,7 +35,7 @@ def over_all_pairs(rows: pd.DataFrame, workdir: Path, classification: bool,
                    from_seeds: Mapping[str, int]) -> pd.DataFrame:
     """results.csv with the means over pairs that `of_whole_runs` left out, from predictions.
 
-    Where runs gave M_R different budgets there is no one M_R, and nothing is added.
+    If runs gave M_R different budgets, no single M_R exists, and nothing is added.
 
     Args:
       rows: as text, each once, with the column `run`, which is dropped.

@@ -1,8 +1,9 @@
-"""Reads a work directory: every file the report needs, checked, and nothing else."""
+"""Reads the files of a work directory that the report needs, and checks them."""
 
 import dataclasses
 import functools
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from unlearn_jax.report.tables.files import (
 from unlearn_jax.report.tables.predictions import Prediction, read_prediction
 
 TASKS = ("regression", "classification")
-REFERENCES = ("original", "retrain")  # what every verdict needs
+REFERENCES = ("original", "retrain")  # every verdict needs both
 
 _RESULT_COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value")
 _HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "train_loss", "validation_loss",
@@ -100,7 +101,7 @@ class Run:
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """The methods of a run of the reference study (`thesis.arms`); () for any other run."""
+        """The variants of methods that the config lists in `thesis.arms`; () for none."""
         return tuple(self._thesis.get("arms", ()))
 
     def arm_setting(self, arm: str) -> dict[str, Any]:
@@ -119,7 +120,7 @@ class Run:
         return tuple(sorted(column.unique().tolist()))
 
     def seeds_of(self, model: "ModelKey", forget_set: str) -> tuple[int, ...]:
-        """The seeds that a population's means are over; () for the median, which knows none."""
+        """The seeds over which a population is averaged; () for the median, which has none."""
         return self._seeds.get((model.method, model.epochs, forget_set), ())
 
     @functools.cached_property
@@ -145,8 +146,27 @@ class Run:
         return [m for m in self.models(forget_set) if m.method not in ("median", *REFERENCES)]
 
     def only(self, forget_set: str, method: str) -> ModelKey | None:
-        """The first population of a method, None where there is none."""
+        """The first population of a method, None where there is none.
+
+        Predictions that were scored may lack M_O or M_R (`without`); a run of its own has both.
+        """
         return next((m for m in self.models(forget_set) if m.method == method), None)
+
+    def without(self, forget_set: str) -> tuple[str, ...]:
+        """Which of `REFERENCES` a forget set lacks; of predictions that were scored alone."""
+        return _without(self.run).get(forget_set, ())
+
+    def reference(self, forget_set: str, method: str) -> ModelKey:
+        """The population of 'original' or 'retrain', which every forget set has.
+
+        Raises:
+          ReportError: results.csv has no row of it.
+        """
+        found = self.only(forget_set, method)
+        if found is None:
+            raise ReportError(f"results.csv: no rows with method={method!r} and "
+                              f"forget_set={forget_set!r}")
+        return found
 
     @functools.cached_property
     def _models(self) -> dict[str, list[ModelKey]]:
@@ -162,14 +182,16 @@ class Run:
         return {key: rows.set_index("seed")["value"].sort_index()
                 for key, rows in self.results.groupby(keys)}
 
-    def values(self, model: ModelKey, forget_set: str, metric: str) -> pd.Series:
-        """The values of one metric by seed; empty where there is none."""
+    def values(self, model: ModelKey | None, forget_set: str, metric: str) -> pd.Series:
+        """The values of one metric by seed; empty where there is none, or no model."""
+        if model is None:
+            return pd.Series(dtype=float)
         key = (model.method, model.epochs, forget_set, metric)
         return self._groups.get(key, pd.Series(dtype=float))
 
     @functools.cached_property
     def _origins(self) -> dict[tuple, str]:
-        """The stage of each mean: '' where its values are of several."""
+        """The stage of each mean; '' where its values come from several stages."""
         if "stage" not in self.results:
             return {}
         keys = ["method", "epochs", "forget_set", "metric"]
@@ -180,14 +202,16 @@ class Run:
     def _stages(self) -> dict[str, dict[str, Any]]:
         return {stage["key"]: stage for stage in reversed(self.run["stages"])}
 
-    def origin(self, model: ModelKey, forget_set: str, metric: str) -> str:
-        """The key of the stage that made what a metric measures; '' where it is not known."""
+    def origin(self, model: ModelKey | None, forget_set: str, metric: str) -> str:
+        """The key of the stage whose result a metric measures; '' if it is not known."""
+        if model is None:
+            return ""
         key = self._origins.get((model.method, model.epochs, forget_set, metric), "")
         if model.method == "median":  # which the data alone decides
             key = self.data["fingerprint"]
         return key if key in self._stages else ""
 
-    def from_seed(self, model: ModelKey, forget_set: str, metric: str) -> int:
+    def from_seed(self, model: ModelKey | None, forget_set: str, metric: str) -> int:
         """The seed whose M_O all members of a model started from; -1: each from its own seed's."""
         key = self.origin(model, forget_set, metric)
         return int(self._stages[key].get("from_seed", -1)) if key else -1
@@ -249,7 +273,7 @@ def read_run(workdir: Path) -> Run:
             field(stage, f"run.json, stages[{i}]", key, str)
     if not run.get("finished", True):
         run["warnings"] = [UNFINISHED.format(workdir), *run["warnings"]]
-    results = _read_results(workdir, tuple(data["forget_sets"]))
+    results = _read_results(workdir, tuple(data["forget_sets"]), _without(run))
     return Run(workdir, results, _read_history(workdir), data, run,
                _read_trials(workdir, results, run))
 
@@ -287,7 +311,16 @@ def _read_data(workdir: Path) -> dict[str, Any]:
     return data
 
 
-def _read_results(workdir: Path, forget_sets: tuple[str, ...]) -> pd.DataFrame:
+def _without(run: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """By forget set, which of `REFERENCES` scored predictions lack, as their run.json says."""
+    if "scored" not in run:
+        return {}
+    found = field(run, "run.json", "scored.without", dict)
+    return {name: tuple(methods) for name, methods in found.items()}
+
+
+def _read_results(workdir: Path, forget_sets: tuple[str, ...],
+                  without: Mapping[str, tuple[str, ...]]) -> pd.DataFrame:
     table = read_csv(workdir, "results.csv", _RESULT_COLUMNS)
     if table.empty:
         raise ReportError(f"{workdir / 'results.csv'} has no rows")
@@ -304,7 +337,8 @@ def _read_results(workdir: Path, forget_sets: tuple[str, ...]) -> pd.DataFrame:
     refuse_repeats(table, "results.csv", ["method", "forget_set", "epochs", "seed", "metric"])
     for name in forget_sets:
         for method in REFERENCES:
-            if not ((table.forget_set == name) & (table.method == method)).any():
+            if method not in without.get(name, ()) and not (
+                    (table.forget_set == name) & (table.method == method)).any():
                 raise ReportError(f"results.csv: no rows with method={method!r} and "
                                   f"forget_set={name!r}")
     return table

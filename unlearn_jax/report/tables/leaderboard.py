@@ -1,7 +1,7 @@
 """The leaderboard of a comparison: methods ranked, tested against ft, between M_R and M_O.
 
-The replicates are the seeds: whatever is tested or gets an interval is first averaged over forget
-sets within a seed, as the sets of one seed share M_O.
+The replicates are the seeds. Forget sets of one seed share M_O, so a value is averaged over the
+forget sets within a seed before it is tested or gets an interval.
 """
 
 import dataclasses
@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 
 from unlearn_jax.metrics import catalogue
-from unlearn_jax.report.sections import verdict
 from unlearn_jax.report.tables import stats
 from unlearn_jax.report.tables.files import ReportError
+from unlearn_jax.report.tables.gap import share_closed
 from unlearn_jax.report.tables.inputs import REFERENCES, ModelKey, Run
 from unlearn_jax.report.tables.names import Metric, describe, shown
 from unlearn_jax.report.tables.stats import Estimate, estimate, estimate_metric
 
-BASELINE = "ft"  # what every method is tested against
+BASELINE = "ft"  # every method is tested against it
 OVERALL = "all"
 CEILING, UNTOUCHED = "retrain", "original"
 
@@ -30,14 +30,14 @@ class BoardRow:
     """A method on a forget set, or on all of them.
 
     Attributes:
-      method: `retrain` is the ceiling, `original` was not touched.
+      method: `retrain` is the ceiling, `original` is M_O, untouched.
       epochs: the budget, by forget set.
       values: by metric; over seeds, each seed first averaged over the forget sets.
       rank: 1 is best, equal methods share the better rank, and those whose trials did not keep
         to the tolerance come behind the others; None for the references.
       mean_rank: the mean of its ranks in each (forget set, seed); NaN for the references.
       difference: of the ranked metric from ft's, over seeds, each averaged over the forget sets.
-      gain: likewise from M_O's; below 0 the method is worse than doing nothing.
+      gain: the same difference from M_O's value; below 0 the method makes M_O worse.
       p, p_holm: of the paired t-test, alone and corrected for the number of methods tested.
       within: whether its trials kept to the tolerance on every forget set.
     """
@@ -62,10 +62,14 @@ class Board:
     name: str
     rows: tuple[BoardRow, ...]
 
+    @property
+    def title(self) -> str:
+        return "All forget sets" if self.name == OVERALL else f"Leaderboard of {self.name}"
+
 
 @functools.lru_cache(maxsize=1)
 def boards(run: Run) -> tuple[Board, ...]:
-    """That of all forget sets together, where there are several, and one for each.
+    """One board for each forget set; with several sets, first one for all of them together.
 
     Args:
       run: of a comparison.
@@ -87,24 +91,36 @@ def ranked_by(run: Run) -> str:
     return f"{run.run['config']['compare']['rank_by']}@{run.alpha:g}"
 
 
+def trials(run: Run) -> pd.DataFrame:
+    """trials.csv, which every comparison has.
+
+    Raises:
+      ReportError: it is missing.
+    """
+    if run.trials is None:
+        raise ReportError(f"{run.workdir / 'trials.csv'} is missing: is {run.workdir} the work "
+                          "directory of a comparison?")
+    return run.trials
+
+
 def methods(run: Run) -> list[str]:
     """Those compared, in the order of the config."""
-    return run.trials.method.unique().tolist()
+    return trials(run).method.unique().tolist()
 
 
 def chosen(run: Run, method: str, forget_set: str) -> pd.Series:
-    """The row of trials.csv that was taken."""
-    t = run.trials
+    """The row of the chosen trial in trials.csv."""
+    t = trials(run)
     return t[(t.method == method) & (t.forget_set == forget_set) & t.chosen].iloc[0]
 
 
 def command(run: Run, method: str, forget_set: str) -> str:
-    """What repeats the trial that was taken, with the store that the comparison was given."""
+    """The command that repeats the chosen trial, with the store of the comparison."""
     return chosen(run, method, forget_set).command + _store(run)
 
 
 def _store(run: Run) -> str:
-    """The flag --store of the run's own command, after a space; '' where it took the default."""
+    """The flag --store of the run's own command, after a space; '' for the default store."""
     try:
         words = shlex.split(run.run["command"])
     except ValueError as e:
@@ -118,9 +134,9 @@ def _store(run: Run) -> str:
 
 
 def model(run: Run, method: str, forget_set: str) -> ModelKey:
-    """The population that stands for a method on a forget set."""
+    """The population of a method on a forget set, in the trial that was chosen."""
     if method in REFERENCES:
-        return run.only(forget_set, method)
+        return run.reference(forget_set, method)
     return ModelKey(method, int(chosen(run, method, forget_set).epochs))
 
 
@@ -128,12 +144,12 @@ def by_seed(run: Run, method: str, forget_set: str, metric: str) -> pd.Series:
     """A metric's values by seed."""
     evaluated = model(run, method, forget_set)
     if metric == catalogue.GAP_CLOSED.name:
-        return verdict.share_closed(run, forget_set, evaluated)
+        return share_closed(run, forget_set, evaluated)
     return run.values(evaluated, forget_set, measured(method, metric))
 
 
 def measured(method: str, metric: str) -> str:
-    """What results.csv calls it: of M_R, Forgetting is the ceiling, and F the ceiling as well."""
+    """The metric in results.csv: for M_R, Forgetting and F are read from the ceiling."""
     record = catalogue.find(metric)
     if method != CEILING or record is None or not record.for_reference:
         return metric
@@ -146,7 +162,7 @@ def _board(run: Run, forget_sets: tuple[str, ...], name: str) -> Board:
     seeds = pd.DataFrame({m: _by_seed(run, m, forget_sets, metric) for m in compared})
     within = [all(chosen(run, m, fs).within for fs in forget_sets) for m in compared]
     means = [estimate(seeds[m]).mean for m in compared]
-    # Seen from above; who forgets beyond what others were allowed is not ahead of them.
+    # A method that exceeded the tolerance is ranked behind all that kept within it.
     merits = [(kept, mean if np.isfinite(mean) else -np.inf) for kept, mean in zip(within, means)]
     places = [1 + sum(other > merit for other in merits) for merit in merits]
     mean_ranks = np.mean([stats.ranks(block) for block in blocks.to_numpy()], axis=0)
@@ -161,7 +177,8 @@ def _board(run: Run, forget_sets: tuple[str, ...], name: str) -> Board:
                 compared, places, mean_ranks, differences, ps, stats.holm(ps), within)]
     ceiling, original = (BoardRow(m, _epochs(run, m, forget_sets), _values(run, m, forget_sets))
                          for m in (CEILING, UNTOUCHED))
-    return Board(forget_sets, name, (ceiling, *sorted(rows, key=lambda r: r.rank), original))
+    ordered = [row for _, row in sorted(zip(places, rows), key=lambda pair: pair[0])]
+    return Board(forget_sets, name, (ceiling, *ordered, original))
 
 
 def _epochs(run: Run, method: str, forget_sets: tuple[str, ...]) -> tuple[int, ...]:
@@ -197,8 +214,8 @@ def table(run: Run, found: tuple[Board, ...]) -> pd.DataFrame:
 
     Returns:
       Columns forget_set, rank, mean_rank, method, epochs, then each metric with its ends of the
-      95 % interval, n, the difference from ft with its ends, p, p_holm, pairs, and what was
-      chosen (empty in the rows of all forget sets together, and of the references).
+      95 % interval, n, the difference from ft with its ends, p, p_holm, pairs, and the settings of
+      the chosen trial (empty in the rows of all forget sets together, and of the references).
     """
     rows = []
     for board in found:

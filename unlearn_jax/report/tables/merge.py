@@ -1,7 +1,7 @@
 """Many work directories as one: one table, one report.
 
-What several runs share (M_O, M_R, a seed that two of them trained) must agree and is kept once;
-what is new is added. Runs of other data are refused unless asked for.
+Results that several runs share (M_O, M_R, a seed that two of them trained) must agree and are kept
+once; all others are added. Runs on different data are refused, unless `other_data` allows them.
 """
 
 import dataclasses
@@ -41,8 +41,8 @@ class MergedRun:
 
     Attributes:
       directory: where it is.
-      label: put behind the names of its methods (`ft+LABEL`), but for M_O, M_R and the median, to
-        tell runs apart that differ in other things than method, forget set, budget and seed; ''
+      label: added to the names of its methods (`ft+LABEL`), except M_O, M_R and the median. It
+        tells runs apart that differ in other things than method, forget set, budget and seed; ''
         leaves the names.
     """
 
@@ -61,9 +61,9 @@ def _is_shared(method: str) -> bool:
 def merge_runs(sources: Sequence[MergedRun], out: Path, other_data: bool = False) -> None:
     """Writes results.csv, predictions, data.json, run.json and `_TABLES` of all runs together.
 
-    What is a mean over pairs of seeds is one over all pairs of the merged ones (`across.py`). Of
-    `_DATA` those stand that the runs agree on. Trials of comparisons and explanations are not
-    merged; a warning in run.json says so.
+    Means over pairs of seeds are computed again, over all pairs of the merged seeds (`across.py`).
+    A file of `_DATA` is kept if it is the same in all runs. Trials of comparisons and explanations
+    are not merged; a warning in run.json names them.
 
     Args:
       sources: finished runs, at least one.
@@ -71,13 +71,13 @@ def merge_runs(sources: Sequence[MergedRun], out: Path, other_data: bool = False
       other_data: allow runs with different data fingerprints, tasks being the same.
 
     Raises:
-      ReportError: a run is unfinished or cannot be read, two are of different data, two give
-        different values for one cell, or `out` holds something, but for the same merger without
-        its report.
+      ReportError: a run is unfinished or cannot be read, two runs are on different data, two runs
+        give different values for one cell, or `out` is not empty. A merger by the same command
+        whose report is missing may be in `out`; it is made again.
     """
     out, command = Path(out), _command(sources, out, other_data)
     again = out.exists() and any(out.iterdir())
-    # A merger without a whole report is what a kill left of the same command.
+    # A merger by the same command without a whole report was killed; it is made again.
     if again and (_merged_by(out) != command or manifest.is_reported(out)):
         raise ReportError(f"{out} is not empty; give a new folder as --out")
     runs = [inputs.read_run(s.directory) for s in sources]
@@ -126,13 +126,13 @@ def _check_alike(sources: Sequence[MergedRun], runs: Sequence[inputs.Run],
 
 
 def _from_seeds(runs: Sequence[inputs.Run]) -> dict[str, int]:
-    """Of the stages whose members all started from one M_O, that seed, by key."""
+    """By the key of a stage whose members all started from one M_O, the seed of that M_O."""
     return {s["key"]: int(s["from_seed"]) for run in runs for s in run.run["stages"]
             if "from_seed" in s}
 
 
 def _results(sources: Sequence[MergedRun]) -> pd.DataFrame:
-    """All rows, each once; the column `run` says whose."""
+    """All rows, each once; the column `run` names the run of a row."""
     tables = []
     for source in sources:
         table = read_csv(source.directory, "results.csv", tuple(_IDENTITY) + ("value",))
@@ -140,15 +140,15 @@ def _results(sources: Sequence[MergedRun]) -> pd.DataFrame:
         table["run"] = str(source.directory)
         tables.append(table)
     merged = pd.concat(tables, ignore_index=True).fillna("")
-    # A clock is a run's own, and so are the other seeds' M_Rs that a model is held against: the
-    # first one stands, of what is over pairs if it has all seeds.
+    # Runs differ in times, and in the M_Rs of other seeds that a model is compared with. The row of
+    # the first run is kept; one over pairs only if that run has all seeds.
     own = (merged.metric.map(catalogue.timed_once) | merged.metric.map(catalogue.over_pairs)
            | (merged.method == "retrain") & merged.metric.map(catalogue.reference_apart))
     compared = merged[merged.duplicated(_IDENTITY, keep=False) & ~own]
     spread = compared.assign(value=compared.value.astype(float)).groupby(_IDENTITY).value
     differs = spread.transform(lambda v: float(not np.allclose(v, v.iloc[0], rtol=1e-6,
                                                                equal_nan=True))) == 1
-    # Of all seeds of a run together: of several sets of seeds there is none.
+    # A value of all seeds of a run together does not exist for several sets of seeds.
     whole = compared.metric.map(catalogue.has_no_seed).astype(bool)
     merged = merged.drop(index=compared.index[differs & whole])
     if (differs & ~whole).any():
@@ -157,7 +157,7 @@ def _results(sources: Sequence[MergedRun]) -> pd.DataFrame:
 
 
 def _disagreement(compared: pd.DataFrame, differing: pd.DataFrame) -> str:
-    """What is wrong, of M_O, M_R or the median first: no label helps while they disagree."""
+    """The message. M_O, M_R and the median come first: labels cannot tell these apart."""
     shared = differing[differing.method.map(_is_shared)]
     key = (differing if shared.empty else shared).iloc[0][_IDENTITY]
     rows = compared[(compared[_IDENTITY] == key).all(axis=1)]
@@ -172,7 +172,7 @@ def _disagreement(compared: pd.DataFrame, differing: pd.DataFrame) -> str:
 
 def _write_table(sources: Sequence[MergedRun], out: Path, name: str, column: str,
                  identity: list[str]) -> None:
-    """The rows of a table that some of the runs have; of equal rows the first one stands."""
+    """The rows of a table that some of the runs have; the first of equal rows is kept."""
     tables = []
     for source in sources:
         if (source.directory / name).exists():
@@ -198,8 +198,8 @@ def _write_predictions(sources: Sequence[MergedRun], out: Path) -> None:
         if len(paths) == 1:
             shutil.copyfile(paths[0], out / "predictions" / name)
         else:
-            disk.write_file(out / "predictions" / name,
-                            functools.partial(np.savez, **_joined(paths)))
+            arrays: dict[str, Any] = _joined(paths)
+            disk.write_file(out / "predictions" / name, functools.partial(np.savez, **arrays))
 
 
 def _joined(paths: Sequence[Path]) -> dict[str, np.ndarray]:
@@ -221,8 +221,12 @@ def _joined(paths: Sequence[Path]) -> dict[str, np.ndarray]:
                 seen.add(seed)
                 seeds.append(seed)
                 outputs.append(part["outputs"][m])
+    # What is of the samples alone, such as `member`; of an array that runs differ in there is none.
+    further = {key: value for key, value in first.items()
+               if key not in ("outputs", "labels", "ids", "seeds")
+               and all(key in part and np.array_equal(part[key], value) for part in parts)}
     return {"outputs": np.stack(outputs), "labels": first["labels"], "ids": first["ids"],
-            "seeds": np.array(seeds)}
+            "seeds": np.array(seeds), **further}
 
 
 def _data(runs: Sequence[inputs.Run]) -> dict[str, Any]:

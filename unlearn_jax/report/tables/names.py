@@ -1,4 +1,4 @@
-"""What models and metrics are called in the report, and how each metric is defined."""
+"""The names of models and metrics in the report, and the definition of each metric."""
 
 import dataclasses
 import re
@@ -19,7 +19,7 @@ _TITLES = {
     "sisa_original": "SISA before deletion M_SISA_O",
     "sisa": "SISA after deletion M_SISA",
 }
-# M_O, D_f, M_RND_OFFSET, M_KGLTOP1, M_FT+B in a text: the letter, what is below it, and the s of a
+# M_O, D_f, M_RND_OFFSET, M_KGLTOP1, M_FT+B in a text: the letter, the subscript, and the s of a
 # plural.
 SYMBOL = re.compile(r"\b([MD])_([A-Z0-9]+(?:[_+-]+[A-Z0-9]+)*|[a-z]+)(s?)(?!\w)")
 ENSEMBLES = ("sisa_original", "sisa")  # trained on their own: they do not start from M_O
@@ -41,7 +41,7 @@ class Metric:
       definition: formula, unit and how to read it.
       decimals: digits after the point.
       percent: whether the value is shown times 100.
-      infinite: what stands for an infinite value.
+      infinite: the text shown for an infinite value.
     """
 
     name: str = ""
@@ -77,7 +77,7 @@ def model_symbol(model: ModelKey) -> str:
 
 
 def describe(run: Run, name: str) -> Metric:
-    """How a metric of results.csv is shown; one it does not know is shown under its own name."""
+    """How a metric of results.csv is shown; an unknown metric is shown under its own name."""
     record = catalogue.find(name)
     if record is None:
         return Metric(name=name, header=name, definition=f"the metric {name!r} of results.csv")
@@ -85,7 +85,7 @@ def describe(run: Run, name: str) -> Metric:
 
 
 def shown(run: Run, record: catalogue.MetricRecord, name: str) -> Metric:
-    """How a metric that a record is of is shown."""
+    """How a metric is shown, by its record in the catalogue."""
     parameters = catalogue.parameters(record, name)
 
     def filled(text: str) -> str:
@@ -114,7 +114,7 @@ def start_of_others(run: Run) -> str:
 
 
 def _longer(run: Run) -> str:
-    """What stands for more epochs of relearning than were made; merged runs may differ in them."""
+    """The text for more epochs of relearning than were made; merged runs may differ in them."""
     runs = run.run.get("merged") or [run.run]
     made = {field(r, "run.json", "config.eval.relearn_epochs", int) for r in runs} - {0}
     return f"> {made.pop()}" if len(made) == 1 else "∞"
@@ -138,7 +138,8 @@ def _split(split: str) -> str:
     return SPLIT_NAMES.get(split, f"the samples of {split!r}")
 
 
-# Words of the run that records may use; made only where they are, as a run may lack what one needs.
+# Words of the run that records may use. A word is made only where a record uses it, because a run
+# may lack the field that another word needs.
 _WORDS: dict[str, Callable[[Run, dict[str, str]], str]] = {
     "unit": lambda run, _: run.unit,
     "split": lambda _, parameters: _split(parameters["SPLIT"]),

@@ -1,13 +1,14 @@
 """Where a number comes from: the stage that made its model, and the config that decides it."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from unlearn_jax.report.render.document import Cell, Links
 from unlearn_jax.report.tables.inputs import ModelKey, Run
 
 MOST_SEEDS = 8  # whose values are listed
 _DATA, _ORIGINAL = ("data",), ("seeds", "data", "model", "train")
-_OF_MODELS = ("predictions", "explain", "relearn")  # stages that make no models of their own
+_OF_MODELS = ("predictions", "explain", "relearn")  # stages that make no models
 
 
 def stage_anchor(key: str) -> str:
@@ -20,20 +21,20 @@ def config_anchor(section: str) -> str:
     return f"config-{section}"
 
 
-def trace(run: Run, cell: Cell, model: ModelKey, forget_set: str, metric: str,
+def trace(run: Run, cell: Cell, model: ModelKey | None, forget_set: str, metric: str,
           scale: float = 1.0) -> Cell:
     """The cell with a link to the stage that made its model, and the values by seed.
 
     Args:
       cell: holds the mean of a metric.
       metric: as in results.csv.
-      scale: what the values are multiplied by to be shown.
+      scale: factor of the values that are listed.
 
     Returns:
       The cell as it is where results.csv names no stage, or one that run.json does not have.
     """
     key, values = run.origin(model, forget_set, metric), run.values(model, forget_set, metric)
-    if not key or not len(values):
+    if model is None or not key or not len(values):
         return cell
     listed = [f"seed {seed}: {scale * value:.6g}" if seed >= 0 else f"{scale * value:.6g}"
               for seed, value in list(values.items())[:MOST_SEEDS]]
@@ -44,7 +45,7 @@ def trace(run: Run, cell: Cell, model: ModelKey, forget_set: str, metric: str,
 
 
 def made_by(run: Run, cell: Cell, model: ModelKey, forget_set: str) -> Cell:
-    """The cell with a link to the stage of a model, for what is not in results.csv."""
+    """The cell with a link to the stage of a model, for values that are not in results.csv."""
     rows = run.results
     rows = rows[(rows.method == model.method) & (rows.epochs == model.epochs)
                 & (rows.forget_set == forget_set)]
@@ -68,15 +69,16 @@ def data_link(run: Run) -> str:
     return stage_anchor(key) if any(s["key"] == key for s in run.run["stages"]) else ""
 
 
-def stage_links(run: Run, models: list[ModelKey], forget_set: str,
+def stage_links(run: Run, models: Sequence[ModelKey | None], forget_set: str,
                 metric: str) -> tuple[tuple[str, str], ...]:
-    """(text, anchor) of the stages that made some models; none of what has no stage."""
+    """(text, anchor) of the stages that made some models; models without a stage are left out."""
     keys = {run.origin(m, forget_set, metric): None for m in models}
     return tuple((f"stage {key[:6]}", stage_anchor(key)) for key in keys if key)
 
 
 def config_sections(run: Run, stage: str) -> tuple[str, ...]:
     """The sections of the config that a stage depends on, among those the run has."""
+    wanted: tuple[str, ...]
     if stage == "data":
         wanted = _DATA
     elif stage == "original":

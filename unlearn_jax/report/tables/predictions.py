@@ -1,4 +1,4 @@
-"""Files of predictions: what one population says about one split of the data."""
+"""Files of predictions: the outputs of one population for one split of the data."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ _ARRAYS = ("outputs", "labels", "ids", "seeds")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prediction:
-    """What one population says about one split.
+    """The outputs of one population for one split.
 
     Attributes:
       outputs: `[M, N]` label units, or logits `[M, N, C]`; NaN where a member failed.

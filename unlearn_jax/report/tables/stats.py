@@ -71,11 +71,11 @@ def estimate(values) -> Estimate:
 
 
 def estimate_pairs(values) -> Estimate:
-    """Mean and 95 % interval of what is a mean over all pairs of seeds, as the ceiling is.
+    """Mean and 95 % interval of a mean over all pairs of seeds, such as the ceiling.
 
-    The values of two seeds share their pair, so that they lie too near to each other for
-    Student's interval, which would cover two thirds. The jackknife over seeds counts what
-    leaving out a seed with all its pairs changes: the interval of the mean is
+    The values of two seeds share their pair, so they vary too little for Student's interval,
+    which would cover about two thirds. The jackknife over seeds leaves out one seed with all its
+    pairs at a time. Its interval of the mean is
     `± t(0.975, n - 1) · 2 (n - 1) / (n - 2) · std / sqrt(n)`.
 
     Args:
@@ -92,14 +92,16 @@ def estimate_pairs(values) -> Estimate:
 
 
 def pseudo_values(values):
-    """The jackknife's pseudo-values of a mean over pairs: of the same mean, and to be taken for
-    independent, alone and in differences and means with other metrics of the same seeds.
+    """The jackknife's pseudo-values of a mean over pairs.
+
+    They have the same mean. Alone, and in differences and means with other metrics of the same
+    seeds, they can be treated as independent.
 
     Args:
       values: `[n]` as for `estimate_pairs`, an array or a Series.
 
     Returns:
-      `[n]` likewise; all NaN below three finite values.
+      `[n]`, an array or a Series as given; all NaN below three finite values.
     """
     values = values if isinstance(values, pd.Series) else np.asarray(values, np.float64)
     finite = np.isfinite(values)
@@ -111,14 +113,14 @@ def pseudo_values(values):
 
 
 def independent(metric: str, values):
-    """Values of a metric by seed, as an interval or a test may take them for independent."""
+    """Values of a metric by seed that an interval or a test may treat as independent."""
     return pseudo_values(values) if over_pairs(metric) else values
 
 
 def estimate_metric(metric: str, values) -> Estimate:
-    """`estimate`, or `estimate_pairs` of a metric of results.csv that is a mean over pairs.
+    """`estimate`, or `estimate_pairs` for a metric of results.csv that is a mean over pairs.
 
-    What was timed once for all seeds has no interval.
+    A time that was measured once for all seeds has no interval.
     """
     if timed_once(metric):
         return dataclasses.replace(estimate(values), std=math.nan, low=math.nan, high=math.nan)
@@ -128,7 +130,7 @@ def estimate_metric(metric: str, values) -> Estimate:
 def paired_p(differences) -> float:
     """Two-sided p of the paired t-test that the differences are zero on average.
 
-    It takes the differences for independent draws of one normal distribution.
+    The test assumes that differences are independent draws of one normal distribution.
 
     Args:
       differences: `[n]`; NaN is left out.
@@ -173,10 +175,13 @@ def ranks(values) -> np.ndarray:
 
 
 def pareto(cost, gain) -> np.ndarray:
-    """`[n]` bool: which points no other one beats, by less cost and more gain or one as good.
+    """`[n]` bool: the points that no other point dominates.
+
+    A point dominates another if its cost is no larger, its gain is no smaller, and one of the two
+    is strictly better.
 
     Args:
-      cost, gain: `[n]`; a point with a NaN is never among them.
+      cost, gain: `[n]`; a point with a NaN never counts as undominated.
     """
     cost, gain = np.asarray(cost, np.float64), np.asarray(gain, np.float64)
     no_worse = (cost[None] <= cost[:, None]) & (gain[None] >= gain[:, None])

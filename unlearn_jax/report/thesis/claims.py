@@ -1,7 +1,7 @@
 """The claims of the reference study, as data: each a set of comparisons that should all hold.
 
-A claim about random labels (`RND`) is tested for every arm of them. Source: the sections named
-with each claim. What is no statement about numbers (why something happened) is not listed.
+A claim about random labels (`RND`) is tested for every arm of random labels. Source: the sections
+named with each claim. Statements that are not about numbers, such as reasons, are not listed.
 """
 
 import dataclasses
@@ -39,12 +39,12 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """What the study says.
+    """A statement of the study.
 
     Attributes:
       name: short, for tables and files.
-      section: where it says so.
-      table: whose printed numbers the study rests it on; 0: none.
+      section: its place in the study.
+      table: the table that the study gives as evidence; 0: none.
       text: the claim in one sentence.
       comparisons: all must hold.
     """
@@ -57,7 +57,7 @@ class Claim:
 
     @property
     def of_random_labels(self) -> bool:
-        """Whether it speaks of random labels, and so is tested for each arm of them."""
+        """Whether it is about random labels, and so is tested for each arm of them."""
         return any(isinstance(t, Term) and t.model == RND
                    for c in self.comparisons for t in (c.larger, c.smaller))
 

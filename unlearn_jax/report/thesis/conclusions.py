@@ -1,13 +1,13 @@
-"""What follows for the study's conclusions, in plain words, from the verdicts on its claims."""
+"""The study's conclusions in plain words, derived from the verdicts on its claims."""
 
 import numpy as np
 
 from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import symbol
 from unlearn_jax.report.tables.stats import estimate, estimate_pairs
+from unlearn_jax.report.thesis.arms import random_arms
 from unlearn_jax.report.thesis.findings import pairs, predicted_on_forget
 from unlearn_jax.report.thesis.published import ALPHA, CHOSEN, EPOCHS, FIRST, PRINTED
-from unlearn_jax.report.thesis.tables import random_arms
 from unlearn_jax.report.thesis.verdicts import ABSENT, FAILS, HOLDS, OPEN, Verdict
 
 _OUTCOME = {HOLDS: "holds", FAILS: "is contradicted", OPEN: "is left open",
@@ -18,7 +18,7 @@ def conclusions(run: Run, found: tuple[Verdict, ...]) -> tuple[str, ...]:
     """One statement for each of the study's conclusions.
 
     Args:
-      run: with arms.
+      run: of the study (`arms.is_study`).
       found: all verdicts.
     """
     by_name = {(v.claim.name, v.arm): v for v in found}
@@ -49,7 +49,7 @@ def _fine_tuning(run: Run, found: _Found) -> str:
 
 
 def _random_labels(run: Run, found: _Found) -> str:
-    """Whether the verdict on random labels hangs on the units."""
+    """Whether the verdict on random labels depends on the units."""
     described, published = _arms(run, units=False), _arms(run, units=True)
     if not described or not published:
         return ""
@@ -65,7 +65,7 @@ def _random_labels(run: Run, found: _Found) -> str:
             text += (" So this conclusion of the study is about its units, and not about random "
                      "labels.")
         elif statuses == {HOLDS}:
-            text += " So it does not hang on the units here."
+            text += " So it does not depend on the units here."
         else:
             text += " So it is not shown for random labels as the study describes them."
     return text
@@ -83,7 +83,7 @@ def _nearest(run: Run, found: _Found) -> str:
     distances = {a: d for a, d in distances.items() if np.isfinite(d)}
     if not distances:
         return ""
-    order = sorted(distances, key=distances.get)
+    order = sorted(distances, key=lambda arm: distances[arm])
     listed = ", ".join(f"{distances[a]:.3f} from those of {symbol(a)}" for a in order)
     return (f"The {len(wanted)} numbers that the study prints for M_RND in tables 4, 6 and 7 are "
             f"on average {listed}. Nearest is {symbol(order[0])}.")
@@ -98,10 +98,10 @@ def _plateau(run: Run, found: _Found) -> str:
         model = ModelKey(arm, max(EPOCHS))
         if not len(run.values(model, FIRST, "mae_forget")):
             continue
-        texts.append(f"{predicted_on_forget(run, model).mean:.1f} years from {symbol(arm)}")
+        texts.append(f"{predicted_on_forget(run, model).mean:.1f} years for {symbol(arm)}")
     if not texts:
         return ""
-    return (f"After {max(EPOCHS)} epochs the people of {FIRST} are taken for "
+    return (f"After {max(EPOCHS)} epochs the mean prediction on {FIRST} is "
             + ", ".join(texts) + f"; the highest output is {top:g}.")
 
 
@@ -109,32 +109,32 @@ def _erased(run: Run, found: _Found) -> str:
     if FIRST not in run.forget_sets:
         return ""
     v = found["ft-never-erases-all", ""]
-    ceiling = estimate(run.values(run.only(FIRST, "retrain"), FIRST, f"ceiling@{ALPHA:g}"))
+    ceiling = estimate(run.values(run.reference(FIRST, "retrain"), FIRST, f"ceiling@{ALPHA:g}"))
     if not ceiling.n:
         return ""
     return (f"A retrained model reaches Forgetting {ceiling.mean:.3f} against one of another seed "
-            f"on {FIRST}, not 1; that fine-tuning, held against M_Rs of other seeds as well, stays "
-            f"below this ceiling {_outcome(v)}.")
+            f"on {FIRST}, not 1; that fine-tuning, compared with M_Rs of other seeds as well, "
+            f"stays below this ceiling {_outcome(v)}.")
 
 
 def _score(run: Run, found: _Found) -> str:
-    """Whether F prefers a model to a perfect one."""
+    """Whether F ranks a model above a perfect one."""
     del found
     if FIRST not in run.forget_sets:
         return ""
-    ceiling = run.values(run.only(FIRST, "retrain"), FIRST, f"ceiling@{ALPHA:g}")
+    ceiling = run.values(run.reference(FIRST, "retrain"), FIRST, f"ceiling@{ALPHA:g}")
     tuned = ModelKey("ft", CHOSEN["ft"])
     own = (run.values(tuned, FIRST, "utility")
            * run.values(tuned, FIRST, f"forgetting_across@{ALPHA:g}"))
     difference = estimate_pairs(own - ceiling)
     if not difference.n:
         return ""
-    text = (f"F of M_FT after {CHOSEN['ft']} epochs, held against M_Rs of other seeds, is "
+    text = (f"F of M_FT after {CHOSEN['ft']} epochs, compared with M_Rs of other seeds, is "
             f"{estimate(own).mean:.3f}; an independent M_R, whose utility is about 1, would get "
             f"{estimate(ceiling).mean:.3f}.")
     if difference.above_zero:
-        text += (" F thus ranks M_FT above a perfect retraining: its utility credits what a model "
-                 "still knows of the group to be forgotten, as the test set holds that group too.")
+        text += (" F thus ranks M_FT above a perfect retraining. The test set holds the group to "
+                 "be forgotten, too, so utility counts what a model still knows of it.")
     elif difference.below_zero:
         text += " F thus ranks M_FT below a perfect retraining, as it should."
     return text
@@ -145,9 +145,10 @@ def _all_pairs(run: Run, found: _Found) -> str:
     if FIRST not in run.forget_sets:
         return ""
     values = {m: (own.mean, every.mean) for m, (own, every) in pairs(run).items()}
-    orders = [sorted(values, key=lambda m, i=i: -values[m][i]) for i in (0, 1)]
+    own_order = sorted(values, key=lambda m: -values[m][0])
+    every_order = sorted(values, key=lambda m: -values[m][1])
     largest = max(values.values(), key=lambda pair: abs(pair[0] - pair[1]))
-    same = "the same" if orders[0] == orders[1] else "another"
+    same = "the same" if own_order == every_order else "another"
     return (f"Over all pairs, as the published code computes it, Forgetting differs by up to "
             f"{abs(largest[0] - largest[1]):.3f} from the metric by sample, and puts the "
             f"{len(values)} models of {FIRST} into {same} order.")

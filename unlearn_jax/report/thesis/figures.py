@@ -1,10 +1,9 @@
 """The reference study's figures 1 to 12, redrawn from a run of it: one style, units on all axes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from unlearn_jax.report.figures.samples import chosen, predictions
@@ -12,6 +11,7 @@ from unlearn_jax.report.figures.style import (
     INK,
     QUIET,
     SHADE,
+    Made,
     axis_label,
     bars,
     canvas,
@@ -21,62 +21,57 @@ from unlearn_jax.report.figures.style import (
     plain,
     shade,
 )
+from unlearn_jax.report.output import Output
 from unlearn_jax.report.render import hover
-from unlearn_jax.report.render.document import Figure, Section, Text
+from unlearn_jax.report.render.document import Figure
 from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.thesis import network
 
-Named = tuple[str, Canvas, str, str]  # file, figure, alternative text, caption
 _GREY, _COPIES = "#7d7d7d", "#56b4e9"
 _SPLITS = (("train", "training"), ("validation", "validation"), ("test", "test"))
 
 
-def section(figures: list[Figure]) -> Section:
-    """Figures 1 to 12, in the study's order."""
-    return Section("The study's figures", (
-        Text("The figures of the reference study, in its order and with its numbers, drawn from "
-             "this run. Those of each forget set below show what these hide: Forgetting with its "
-             "ceiling, errors by label, agreement with M_R, and utility against Forgetting."),
-        *figures))
-
-
-def draw(run: Run) -> Iterator[Named]:
-    """Every figure that the run has the data for.
+def draw(run: Run, output: Output) -> Iterator[Figure]:
+    """Every figure that the run has the data for, in the study's order.
 
     Args:
-      run: of the reference study (`run.arms`), a regression.
+      run: of the study (`arms.is_study`).
     """
-    steps = run.data["histograms"]
-    yield _named(1, "model", network.draw(run))
-    for number, name, made in (
-            (2, "full", _ages(run, "all", "The data set as it was read")),
-            (3, "reduced", _ages(run, "fraction", "Reduced, stratified by age")),
-            (4, "filtered", _filtered(run)),
-            (5, "split", _split(run, ("train", "validation", "test"), "Training, validation and "
-                                "test set")),
-            (6, "split-shares", _shares(run)),
-            (7, "balanced", _balanced(run)),
-            (8, "balanced-split", _split(run, ("balanced", "validation", "test"),
-                                         "The same after balancing the training set"))):
-        if made is not None:
-            yield _named(number, name, made)
-    yield _named(9, "alpha", _alpha(run))
-    yield _named(10, "groups", _groups(run))
-    if steps:
-        first = run.forget_sets[0]
-        budgets = sorted({m.epochs for m in run.unlearned(first)})
-        for number, budget in ((11, budgets[0]), (12, budgets[-1])) if budgets else ():
-            yield _named(number, f"errors-{budget}-epochs", _errors(run, first, budget))
+    makers: list[tuple[str, Callable[..., Made | None], tuple]] = [
+        ("01-model", network.draw, (run,)),
+        ("02-full", _ages, (run, "all", "The data set as it was read")),
+        ("03-reduced", _ages, (run, "fraction", "Reduced, stratified by age")),
+        ("04-filtered", _filtered, (run,)),
+        ("05-split", _split, (run, ("train", "validation", "test"),
+                              "Training, validation and test set")),
+        ("06-split-shares", _shares, (run,)),
+        ("07-balanced", _balanced, (run,)),
+        ("08-balanced-split", _split, (run, ("balanced", "validation", "test"),
+                                       "The same after balancing the training set")),
+        ("09-alpha", _alpha, (run,)),
+        ("10-groups", _groups, (run,)),
+    ]
+    first = run.forget_sets[0]
+    budgets = sorted({m.epochs for m in run.unlearned(first)})
+    if run.data["histograms"] and budgets:
+        makers += [(f"{number}-errors-{budget}-epochs", _errors, (run, first, budget))
+                   for number, budget in ((11, budgets[0]), (12, budgets[-1]))]
+    for name, maker, args in makers:
+        yield from output.draw(f"study-{name}", _numbered, int(name[:2]), maker, *args)
 
 
-def _named(number: int, name: str, made: tuple[Canvas, str, str]) -> Named:
+def _numbered(number: int, maker: Callable[..., Made | None], *args) -> Made | None:
+    """What a maker draws, under the study's number."""
+    made = maker(*args)
+    if made is None:
+        return None
     figure, alt, caption = made
-    return (f"study-{number:02d}-{name}", figure, f"Figure {number} of the study: {alt}",
+    return (figure, f"Figure {number} of the study: {alt}",
             f"Figure {number} of the study. {caption}")
 
 
-def _ages(run: Run, step: str, title: str) -> tuple[Canvas, str, str] | None:
-    """One histogram; what the next step keeps is shaded."""
+def _ages(run: Run, step: str, title: str) -> Made | None:
+    """One histogram; the range that the next step keeps is shaded."""
     counts = run.data["histograms"].get(step)
     if counts is None:
         return None
@@ -95,8 +90,8 @@ def _ages(run: Run, step: str, title: str) -> tuple[Canvas, str, str] | None:
         "the range that is kept.")
 
 
-def _filtered(run: Run) -> tuple[Canvas, str, str] | None:
-    """The range that is kept, with what the quality filter dropped on top."""
+def _filtered(run: Run) -> Made | None:
+    """The range that is kept, with the images that the quality filter dropped on top."""
     steps = run.data["histograms"]
     before, after = steps.get("range"), steps.get("quality")
     if before is None:
@@ -114,12 +109,12 @@ def _filtered(run: Run) -> tuple[Canvas, str, str] | None:
     legend(ax, "above right")
     dropped = sum(before.values()) - sum(kept.values())
     note = (f"The quality filter dropped {dropped:,} of them (dropped.csv lists them)." if after
-            else "No quality filter was asked for.")
+            else "The config sets no quality filter.")
     return figure, f"images by {run.label} after the filters", (
         f"The reduced data within the range of {run.label}s that is kept. {note}")
 
 
-def _split(run: Run, steps: tuple[str, ...], title: str) -> tuple[Canvas, str, str] | None:
+def _split(run: Run, steps: tuple[str, ...], title: str) -> Made | None:
     """Histograms of three sets, one above the other."""
     found = [run.data["histograms"].get(step) for step in steps]
     if None in found:
@@ -139,7 +134,7 @@ def _split(run: Run, steps: tuple[str, ...], title: str) -> tuple[Canvas, str, s
         f"images by {run.label}. The counts' scales differ. Shaded: every other forget set.")
 
 
-def _shares(run: Run) -> tuple[Canvas, str, str] | None:
+def _shares(run: Run) -> Made | None:
     """The same three sets as shares, so that their shapes can be compared."""
     found = [run.data["histograms"].get(step) for step, _ in _SPLITS]
     if None in found:
@@ -156,11 +151,11 @@ def _shares(run: Run) -> tuple[Canvas, str, str] | None:
     ax.set_ylabel("share of the set (%)")
     legend(ax, "above")
     return figure, f"shares of each {run.label} in the three sets", (
-        f"The sets of figure 5 as shares, to see that the random split left each with the same "
-        f"mixture of {run.label}s.")
+        f"The sets of figure 5 as shares. The random split should give each the same mixture of "
+        f"{run.label}s.")
 
 
-def _balanced(run: Run) -> tuple[Canvas, str, str] | None:
+def _balanced(run: Run) -> Made | None:
     """The training set and its augmented copies."""
     before, after = (run.data["histograms"].get(s) for s in ("train", "balanced"))
     if before is None or after is None:
@@ -183,10 +178,10 @@ def _balanced(run: Run) -> tuple[Canvas, str, str] | None:
         f"The training set after balancing: {sum(before.values()):,} photographs and "
         f"{sum(copies):,} augmented copies"
         + (f"; {run.label}s below {aim} images are filled up to it (dotted), those above stay."
-           if aim else "; no balancing was asked for."))
+           if aim else "; the config sets no balancing."))
 
 
-def _alpha(run: Run) -> tuple[Canvas, str, str]:
+def _alpha(run: Run) -> Made:
     """exp(-E / alpha) for every alpha of the run."""
     alphas = run.run["config"]["eval"].get("alphas") or [2, 5, 10, 15, 20, 25, 30, 35]
     figure, axes = canvas(7.0, 3.8)
@@ -208,12 +203,12 @@ def _alpha(run: Run) -> tuple[Canvas, str, str]:
     ax.set_ylabel("f = exp(−E / α)")
     legend(ax)
     return figure, "exp(−E / α) against E for each α", (
-        f"How Forgetting counts a difference E between the absolute errors of M_R and of a model, "
-        f"for each α in {run.unit}; thick: the run's, {run.alpha:g}. A difference of 0.69 α counts "
-        "half (dotted).")
+        "The weight that Forgetting gives to a difference E between the absolute errors of M_R and "
+        f"of a model, for each α in {run.unit}; thick: the run's α, {run.alpha:g}. A difference of "
+        "0.69 α has weight 0.5 (dotted).")
 
 
-def _groups(run: Run) -> tuple[Canvas, str, str]:
+def _groups(run: Run) -> Made:
     """How many images each forget set holds."""
     sets = run.data["forget_sets"]
     figure, axes = canvas(7.0, 3.0)
@@ -234,14 +229,14 @@ def _groups(run: Run) -> tuple[Canvas, str, str]:
     legend(ax, "above")
     return figure, "images of each forget set", (
         "Images of each forget set, training and validation, without copies. Neighbouring sets "
-        "share the age at their border, so that their sum counts those twice.")
+        "share the age at their border, so their sum counts those images twice.")
 
 
-def _errors(run: Run, forget_set: str, budget: int) -> tuple[Canvas, str, str]:
+def _errors(run: Run, forget_set: str, budget: int) -> Made:
     """100 samples of D_f and of the test set, one row for each model, M_R behind each."""
-    models = [run.only(forget_set, "original"),
+    models = [run.reference(forget_set, "original"),
               *(m for m in run.unlearned(forget_set) if m.epochs == budget)]
-    reference = run.only(forget_set, "retrain")
+    reference = run.reference(forget_set, "retrain")
     figure, axes = canvas(8.4, 1.35 * len(models) + 0.9, len(models), 2, sharex=True, sharey=True)
     used = 0
     for column, (split, title) in enumerate((("forget", "forget set $D_f$"), ("test", "test set"))):
@@ -269,8 +264,8 @@ def _errors(run: Run, forget_set: str, budget: int) -> tuple[Canvas, str, str]:
         f"Absolute errors after {budget} epochs of unlearning {forget_set}, mean over seeds, on "
         f"{used} samples of D_f and as many of the test set, chosen at random once and the same "
         "for every model. Grey line: M_R, whose errors order the samples; dots: the model; bars "
-        "join the two, and are what Forgetting counts. The study's captions speak of the test set; "
-        "the errors of M_O in them are those of samples it was trained on, so both are drawn.")
+        "join the two, and are what Forgetting counts. The study's captions name the test set, but "
+        "the errors of M_O in its figures are those of training samples, so both are drawn.")
 
 
 def _against(run: Run, ax: Axes, model: ModelKey, mine: np.ndarray, theirs: np.ndarray,
@@ -288,7 +283,7 @@ def _against(run: Run, ax: Axes, model: ModelKey, mine: np.ndarray, theirs: np.n
 
 
 def _most(run: Run, model: ModelKey) -> int:
-    """The method's largest budget: no need to be pale where a panel has one budget."""
+    """The method's largest budget, whose colour is not pale."""
     return max(m.epochs for fs in run.forget_sets for m in run.models(fs)
                if m.method == model.method)
 

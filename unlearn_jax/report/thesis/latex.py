@@ -1,6 +1,6 @@
 """The study's tables as LaTeX, to be read by \\input; they need the package booktabs."""
 
-from unlearn_jax.report.render.latex import escape
+from unlearn_jax.report.render.latex import escape, frame, needs, number, row
 from unlearn_jax.report.tables.inputs import Run
 from unlearn_jax.report.tables.names import describe
 from unlearn_jax.report.thesis.tables import Entry, StudyTable, column_title, metric_text
@@ -10,19 +10,17 @@ def render(run: Run, table: StudyTable) -> str:
     """One table: of each value the mean ± half of its interval, and below it the printed one."""
     stub = len(table.stub)
     head = [escape(t) for t in table.stub] + [escape(column_title(m)) for m in table.models]
-    lines = [r"% Needs \usepackage{booktabs}; the file is UTF-8.",
-             r"\begin{table}", r"\centering", rf"\caption{{{_caption(run, table)}}}",
-             r"\begin{tabular}{" + "l" * stub + "r" * len(table.models) + "}", r"\toprule",
-             " & ".join(head) + r" \\", r"\midrule"]
-    for number, (names, entries) in enumerate(table.rows):
-        if number and stub > 1 and names[0] != table.rows[number - 1][0][0]:
+    lines = []
+    for place, (names, entries) in enumerate(table.rows):
+        if place and stub > 1 and names[0] != table.rows[place - 1][0][0]:
             lines.append(r"\midrule")
         cells = [_value(run, entries.get(m)) for m in table.models]
-        lines.append(" & ".join([*(escape(n) for n in names), *cells]) + r" \\")
+        lines.append(row([*(escape(n) for n in names), *cells]))
         printed = [_printed(run, entries.get(m)) for m in table.models]
         if any(printed):
-            lines.append(" & ".join([*([""] * stub), *printed]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+            lines.append(row([*([""] * stub), *printed]))
+    return needs("booktabs") + "\n" + frame(_caption(run, table), "l" * stub + "r" * len(
+        table.models), head, lines)
 
 
 def _caption(run: Run, table: StudyTable) -> str:
@@ -37,7 +35,7 @@ def _value(run: Run, e: Entry | None) -> str:
     text = metric.text(e.here.mean)
     if e.here.has_interval:
         text += rf" \pm {metric.text(e.here.half)}"
-    return f"${text.replace('−', '-').replace(',', '{,}')}$"
+    return number(text)
 
 
 def _printed(run: Run, e: Entry | None) -> str:

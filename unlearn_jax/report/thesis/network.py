@@ -3,13 +3,12 @@
 import dataclasses
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import FancyBboxPatch
 
-from unlearn_jax.report.figures.style import INK, canvas, plain
+from unlearn_jax.report.figures.style import INK, Made, canvas, plain
 from unlearn_jax.report.tables.inputs import Run
 
-# As models.py has them; it is not imported, since a report needs no JAX.
+# The same as in models.py, which is not imported because a report needs no JAX.
 BLOCKS = {"resnet4": ((1,), False), "resnet10": ((1, 1, 1, 1), False),
           "resnet18": ((2, 2, 2, 2), False), "resnet50": ((3, 4, 6, 3), True)}
 STEMS = {"imagenet": (7, 2, True), "strided": (5, 2, False), "small": (3, 1, False)}
@@ -22,8 +21,8 @@ class Layer:
 
     Attributes:
       part: 'images', 'backbone', 'head' or 'output'.
-      text: what it does.
-      shape: what comes out.
+      text: its operation.
+      shape: of its output.
     """
 
     part: str
@@ -66,8 +65,8 @@ def layers(run: Run) -> list[Layer]:
     return found
 
 
-def draw(run: Run) -> tuple[Canvas, str, str]:
-    """Boxes from left to right, with the shape of what comes out of each below it."""
+def draw(run: Run) -> Made:
+    """Boxes from left to right, with the shape of the output below each."""
     found = layers(run)
     model = run.run["config"].get("model", {})
     figure, axes = canvas(8.4, 2.7)
@@ -90,7 +89,7 @@ def draw(run: Run) -> tuple[Canvas, str, str]:
             ax.text((at[0] + at[-1]) / 2, 1.13, plain(name), ha="center", va="bottom", fontsize=9)
     return figure, "the network and its head", (
         f"The model: {model.get('name', '?')} with a head for the {run.label}, from the config of "
-        f"this run. Below each box: height × width × channels of what comes out. Weights of the "
+        f"this run. Below each box: height × width × channels of its output. Weights of the "
         f"backbone at the start: {start}.")
 
 

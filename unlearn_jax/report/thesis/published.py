@@ -1,4 +1,4 @@
-"""The numbers that the reference study printed, to stand beside those of a run.
+"""The numbers that the reference study printed, for comparison with those of a run.
 
 Source: “Machine Unlearning: el arte de olvidar en la era de la Inteligencia Artificial”, bachelor's
 thesis, Universitat de Barcelona, 2024, tables 3 to 8: means of three models each.
@@ -40,16 +40,17 @@ _BY_ALPHA = {"original": (0.21, 0.38, 0.60, 0.70, 0.76, 0.80, 0.83, 0.85),
              "ft": (0.26, 0.51, 0.69, 0.78, 0.83, 0.86, 0.88, 0.89),
              "rnd": (0.14, 0.23, 0.41, 0.50, 0.57, 0.63, 0.67, 0.71)}
 
-# table: (metric, {model: by epochs, or the one value of a model that is not unlearned})
-_BY_EPOCHS = {
+_ByEpochs = dict[str, tuple[float, ...]]
+# table: (metric, {model: by epochs; one value of a model that is not unlearned})
+_BY_EPOCHS: dict[int, tuple[str, _ByEpochs]] = {
     4: ("utility", {"ft": (1.25, 1.24, 1.21, 1.18), "rnd": (0.75, 0.41, 0.43, 0.45),
-                    "original": 1.28}),
+                    "original": (1.28,)}),
     5: ("mae_test", {"ft": (4.93, 4.96, 5.09, 5.21), "rnd": (8.2, 15.09, 14.3, 13.59),
-                     "original": 4.81, "retrain": 6.17}),
+                     "original": (4.81,), "retrain": (6.17,)}),
     6: ("forgetting@15", {"ft": (0.75, 0.75, 0.78, 0.79), "rnd": (0.65, 0.249, 0.242, 0.246),
-                          "original": 0.672}),
+                          "original": (0.672,)}),
     7: ("F@15", {"ft": (0.93, 0.94, 0.95, 0.94), "rnd": (0.49, 0.10, 0.10, 0.11),
-                 "original": 0.86}),
+                 "original": (0.86,)}),
 }
 
 _BY_SET = {
@@ -63,17 +64,17 @@ _BY_SET = {
 
 
 def _all() -> Iterator[Printed]:
-    for model, values in _BY_ALPHA.items():
-        for alpha, value in zip(ALPHAS, values, strict=True):
+    for model, by_alpha in _BY_ALPHA.items():
+        for alpha, value in zip(ALPHAS, by_alpha, strict=True):
             yield Printed(3, model, CHOSEN.get(model, 0), FIRST, f"forgetting@{alpha}", value)
     for table, (metric, models) in _BY_EPOCHS.items():
-        for model, values in models.items():
-            budgets, values = (EPOCHS, values) if model in CHOSEN else ((0,), (values,))
-            for epochs, value in zip(budgets, values, strict=True):
+        for model, by_epochs in models.items():
+            budgets = EPOCHS if model in CHOSEN else (0,)
+            for epochs, value in zip(budgets, by_epochs, strict=True):
                 yield Printed(table, model, epochs, FIRST, metric, value)
-    for metric, models in _BY_SET.items():
-        for model, values in models.items():
-            for name, value in zip(SETS, values, strict=True):
+    for metric, by_model in _BY_SET.items():
+        for model, by_set in by_model.items():
+            for name, value in zip(SETS, by_set, strict=True):
                 yield Printed(8, model, CHOSEN.get(model, 0), name, metric, value)
 
 
@@ -82,5 +83,5 @@ _FOUND = {(p.table, p.model, p.epochs, p.forget_set, p.metric): p.value for p in
 
 
 def printed(table: int, model: str, epochs: int, forget_set: str, metric: str) -> float | None:
-    """A number of one table; None where it has none."""
+    """A number of one table; None where the table has none."""
     return _FOUND.get((table, model, epochs, forget_set, metric))

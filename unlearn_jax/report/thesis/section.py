@@ -1,32 +1,37 @@
-"""The part of a report that answers to the reference study: its tables, claims and conclusions."""
-
-from pathlib import Path
+"""The part of a report on the reference study: its tables, claims, conclusions and figures."""
 
 import pandas as pd
 
+from unlearn_jax.report.output import Output
 from unlearn_jax.report.render.document import Block, Cell, Items, Section, Table, Text
-from unlearn_jax.report.sections import headline
-from unlearn_jax.report.tables.files import write_table
+from unlearn_jax.report.tables.cells import NONE
 from unlearn_jax.report.tables.inputs import Run
 from unlearn_jax.report.tables.names import Metric, symbol
-from unlearn_jax.report.thesis import findings, latex
+from unlearn_jax.report.thesis import figures, findings, latex
 from unlearn_jax.report.thesis import tables as study_tables
+from unlearn_jax.report.thesis.arms import is_study, random_arms
 from unlearn_jax.report.thesis.claims import CLAIMS
 from unlearn_jax.report.thesis.conclusions import conclusions
 from unlearn_jax.report.thesis.verdicts import ABSENT, FAILS, HOLDS, OPEN, Verdict, verdicts
-from unlearn_jax.system import disk
 
-FOLDER = "tables"
 _CHANGE = Metric(decimals=3)
 
 
-def section(run: Run) -> Section:
-    """Tables 3 to 8, every claim with its verdict, and what follows.
+def section(run: Run, output: Output) -> Section | None:
+    """Tables 3 to 8, every claim with its verdict, what follows, and the study's figures.
 
-    Args:
-      run: with arms (`thesis.arms`).
+    Writes tables/table3.csv and .tex to table8, and tables/claims.csv.
+
+    Returns:
+      None for a run that does not repeat the study (`arms.is_study`).
     """
+    if not is_study(run):
+        return None
     found, made = verdicts(run), study_tables.study_tables(run)
+    for table in made:
+        output.write(f"tables/table{table.number}.csv", study_tables.as_frame(run, table))
+        output.write(f"tables/table{table.number}.tex", latex.render(run, table))
+    output.write("tables/claims.csv", claims_frame(found))
     return Section("The reference study", (_explanation(run), Items(conclusions(run, found))), (
         Section("Tables 3 to 8", tuple(study_tables.as_block(run, t) for t in made)),
         Section("The same tables of the mean prediction", (
@@ -36,18 +41,13 @@ def section(run: Run) -> Section:
             *(study_tables.as_block(run, t, averaged=True) for t in made))),
         Section("The study's claims", _claims(found)),
         *findings.sections(run),
+        Section("The study's figures", (
+            Text("The figures of the reference study, in its order and with its numbers, drawn "
+                 "from this run. Those of each forget set below show what these hide: Forgetting "
+                 "with its ceiling, errors by label, agreement with M_R, and utility against "
+                 "Forgetting."),
+            *figures.draw(run, output))),
     ))
-
-
-def write_tables(run: Run) -> None:
-    """Writes tables/table3.csv and .tex to table8, and claims.csv, into the work directory."""
-    folder = Path(run.workdir) / FOLDER
-    folder.mkdir(exist_ok=True)
-    for table in study_tables.study_tables(run):
-        name = f"table{table.number}"
-        write_table(folder / f"{name}.csv", study_tables.as_frame(run, table))
-        disk.write_file(folder / f"{name}.tex", latex.render(run, table))
-    write_table(folder / "claims.csv", claims_frame(verdicts(run)))
 
 
 def claims_frame(found: tuple[Verdict, ...]) -> pd.DataFrame:
@@ -64,12 +64,12 @@ def claims_frame(found: tuple[Verdict, ...]) -> pd.DataFrame:
 def _explanation(run: Run) -> Text:
     return Text(
         "This run repeats the three experiments of the reference study with fine-tuning M_FT and "
-        f"{len(study_tables.random_arms(run))} kinds of random labels. Its M_RND stands beside "
+        f"{len(random_arms(run))} kinds of random labels. Its M_RND stands beside "
         "M_RND_OFFSET, which is what its text describes, and beside M_RND_UNITS, which is what its "
         f"code did. Data: {run.data['source']}, {run.run['config']['data']['image_size']} pixels; "
         f"network: {run.run['config']['model']['name']}. Numbers of another scale need not agree "
-        "with the printed ones; orders and signs are what the claims are about. What follows here "
-        "is computed from the verdicts below.")
+        "with the printed ones; the claims are about orders and signs. The statements here are "
+        "computed from the verdicts below.")
 
 
 def _claims(found: tuple[Verdict, ...]) -> tuple[Block, ...]:
@@ -87,19 +87,19 @@ def _claims(found: tuple[Verdict, ...]) -> tuple[Block, ...]:
     return Text(text), Table(
         "The study's claims, tested.",
         (("claim", "what the study says"), ("section", "of the study"),
-         ("arm", "which random labels stand for M_RND"),
+         ("arm", "the random labels that stand for M_RND"),
          ("in print", "whether the study's own printed numbers satisfy it; “–”: it prints none"),
          ("here", "holds, contradicted, open, or not measured"),
          ("seeds", "in which every comparison of the claim holds"),
-         ("weakest", "the comparison that is least certain to hold, or surest not to"),
+         ("weakest", "the comparison with the weakest evidence for the claim"),
          ("difference", "of that comparison within a seed: mean and 95 % interval over seeds")),
-        rows)
+        rows, name="claims")
 
 
 def _interval(v: Verdict) -> Cell:
     e = v.weakest
     if not e.n:
-        return headline.NONE
+        return NONE
     if not e.has_interval:
         return Cell(_CHANGE.text(e.mean), f"(n={e.n}, no interval)", e.mean)
     return Cell(_CHANGE.text(e.mean), f"({_CHANGE.text(e.low)} to {_CHANGE.text(e.high)})", e.mean)

@@ -1,4 +1,4 @@
-"""Tables 3 to 8 of the reference study: the run's values beside the printed ones."""
+"""Tables 3 to 8 of the reference study: the values of a run beside the printed ones."""
 
 import dataclasses
 import functools
@@ -8,11 +8,12 @@ import pandas as pd
 
 from unlearn_jax.metrics import catalogue
 from unlearn_jax.report.render.document import Cell, Table
-from unlearn_jax.report.sections import headline
+from unlearn_jax.report.tables.cells import NONE, ROUGH, number
 from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import Metric, describe, start_of_others, symbol
 from unlearn_jax.report.tables.origins import trace
 from unlearn_jax.report.tables.stats import Estimate, estimate_metric
+from unlearn_jax.report.thesis.arms import random_arms, study_model
 from unlearn_jax.report.thesis.published import ALPHAS, CHOSEN, EPOCHS, FIRST, SETS, printed
 
 NUMBERS = (3, 4, 5, 6, 7, 8)
@@ -33,11 +34,11 @@ class Entry:
 
     Attributes:
       model: a population of the run.
-      forget_set: which.
+      forget_set: its name.
       metric: as in results.csv.
-      printed: the study's number; None where it printed none.
-      here: over seeds; of no values where the run has none.
-      mean_prediction: the metric of the seeds' mean prediction; NaN where there is none.
+      printed: the study's number; None where the study printed none.
+      here: over seeds; n is 0 where the run has no values.
+      mean_prediction: the metric of the seeds' mean prediction; NaN where the run has none.
     """
 
     model: ModelKey
@@ -50,13 +51,13 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class StudyTable:
-    """A table as the study has it: a row for each α, number of epochs or forget set.
+    """A table in the study's form: a row for each α, number of epochs or forget set.
 
     Attributes:
       number: 3 to 8.
       stub: titles of the columns that name a row.
       models: the method of every further column; the ceiling stands under `ceiling`.
-      rows: what names the row, and its entries by method.
+      rows: the cells that name the row, and its entries by method.
     """
 
     number: int
@@ -74,22 +75,10 @@ def study_tables(run: Run) -> tuple[StudyTable, ...]:
     """Tables 3 to 8, with a column for every arm of random labels.
 
     Args:
-      run: with arms (`thesis.arms`).
+      run: of the study (`arms.is_study`).
     """
     return tuple(_by_alpha(run) if n == 3 else _by_set(run) if n == 8 else _by_epochs(run, n)
                  for n in NUMBERS)
-
-
-def random_arms(run: Run) -> tuple[str, ...]:
-    """The arms that give D_f random labels."""
-    return tuple(a for a in run.arms if run.arm_setting(a)["method"] == "rnd")
-
-
-def study_model(run: Run, method: str) -> str:
-    """What the study calls an arm: its M_RND is the arm with offsets, right or with its error."""
-    if method in random_arms(run):
-        return "rnd" if run.arm_setting(method)["labels"] == "offset" else ""
-    return method
 
 
 def entry(run: Run, table: int, method: str, epochs: int, forget_set: str, metric: str) -> Entry:
@@ -159,15 +148,15 @@ def as_block(run: Run, table: StudyTable, averaged: bool = False) -> Table:
     """The table for the report.
 
     Args:
-      averaged: of the seeds' mean prediction instead of the seeds' values.
+      averaged: show the metric of the seeds' mean prediction instead of the seeds' values.
     """
     what = ("the metric of the seeds' mean prediction, without an interval" if averaged
-            else headline.ROUGH)
+            else ROUGH)
     note = {3: f" Forget set {FIRST}; M_FT after {CHOSEN['ft']} epochs, random labels after "
                f"{CHOSEN['rnd']} (the study does not say how many its table has).",
             8: f" M_FT after {CHOSEN['ft']} epochs, random labels after {CHOSEN['rnd']}."}
     caption = (f"Table {table.number} of the study: {table.title}. Each cell: {what}; after the "
-               "slash what the study printed, where it did."
+               "slash the number that the study printed, if any."
                + note.get(table.number, f" Forget set {FIRST}; the last row is of models that "
                                         "were not unlearned."))
     columns = [(title, {"α": f"in {run.unit}", "epochs": "of unlearning",
@@ -178,7 +167,9 @@ def as_block(run: Run, table: StudyTable, averaged: bool = False) -> Table:
     for names, entries in table.rows:
         cells = [Cell(n, sort=float(n) if n.isdecimal() else None) for n in names]
         rows.append((*cells, *(_cell(run, entries.get(m), averaged) for m in table.models)))
-    return Table(caption, tuple(columns), tuple(rows))
+    # LaTeX has the values of the study in rows of their own (latex.py), but no mean predictions
+    return Table(caption, tuple(columns), tuple(rows),
+                 name=f"table{table.number}-mean-prediction" if averaged else "")
 
 
 def column_title(method: str) -> str:
@@ -204,7 +195,7 @@ def _definition(run: Run, method: str) -> str:
 
 def _cell(run: Run, e: Entry | None, averaged: bool) -> Cell:
     if e is None:
-        return headline.NONE
+        return NONE
     metric = dataclasses.replace(describe(run, e.metric), percent=False)
     value = e.mean_prediction if averaged else e.here.mean
     beside = f" / {metric_text(metric, e.printed)}" if e.printed is not None else ""
@@ -212,7 +203,7 @@ def _cell(run: Run, e: Entry | None, averaged: bool) -> Cell:
         shown = "–" if np.isnan(value) else metric.text(value)
         cell = Cell(shown, beside.strip(), value)
         return trace(run, cell, e.model, e.forget_set, f"averaged:{e.metric}")
-    found = headline.number(metric, e.here if e.here.n else None)
+    found = number(metric, e.here if e.here.n else None)
     cell = Cell(found.text, (found.note + beside).strip(), found.sort)
     return trace(run, cell, e.model, e.forget_set, e.metric)
 

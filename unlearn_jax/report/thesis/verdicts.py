@@ -1,4 +1,4 @@
-"""What became of the study's claims: each tested within the seeds of a run."""
+"""The study's claims, each tested within the seeds of a run."""
 
 import dataclasses
 import functools
@@ -10,9 +10,9 @@ import pandas as pd
 from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import describe, symbol
 from unlearn_jax.report.tables.stats import Estimate, estimate, independent
+from unlearn_jax.report.thesis.arms import random_arms, study_model
 from unlearn_jax.report.thesis.claims import CLAIMS, RND, Claim, Comparison, Term
 from unlearn_jax.report.thesis.published import printed
-from unlearn_jax.report.thesis.tables import random_arms, study_model
 
 HOLDS, FAILS, OPEN, ABSENT = "holds", "contradicted", "open", "not measured"
 
@@ -75,13 +75,13 @@ def judge(run: Run, claim: Claim, arm: str = "") -> Verdict:
 
 
 def _estimate(differences: pd.Series, apart: pd.Series) -> Estimate:
-    """The mean of differences, and the interval of what stands for them as independent values."""
+    """The mean of differences, with the interval of the independent values in `apart`."""
     raw, interval = estimate(differences), estimate(apart)
     return Estimate(raw.mean, raw.std, interval.low, interval.high, raw.n)
 
 
 def _certainty(e: Estimate) -> float:
-    """How far a mean lies above 0, in halves of its interval; without an interval, itself."""
+    """How far a mean lies above 0, in half widths of its interval; ±∞ without an interval."""
     if not e.n:
         return 0.0
     return e.mean / e.half if e.n > 1 and e.half > 0 else math.copysign(math.inf, e.mean)
@@ -121,7 +121,7 @@ def _values(run: Run, term: Term, arm: str) -> pd.Series:
 
 def _difference(run: Run, comparison: Comparison, arm: str,
                 read: Callable = lambda metric, values: values) -> pd.Series:
-    """By seed; `read`, such as `stats.independent`, is what to make of a metric's values."""
+    """By seed; `read`, such as `stats.independent`, transforms the values of a metric first."""
     larger = read(comparison.larger.metric, _values(run, comparison.larger, arm))
     if not isinstance(comparison.smaller, Term):
         return larger - comparison.smaller
@@ -135,9 +135,10 @@ def _in_print(run: Run, claim: Claim, arm: str) -> bool | None:
     if not claim.table or (arm and not study_model(run, arm)):
         return None
     pairs = [(_printed(claim, c.larger), _printed(claim, c.smaller)) for c in claim.comparisons]
-    if any(a is None or b is None for a, b in pairs):
+    numbers = [(a, b) for a, b in pairs if a is not None and b is not None]
+    if len(numbers) < len(pairs):
         return None
-    return all(a > b for a, b in pairs)
+    return all(a > b for a, b in numbers)
 
 
 def _printed(claim: Claim, term: Term | float) -> float | None:

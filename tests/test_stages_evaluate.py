@@ -11,8 +11,8 @@ from unlearn_jax import audits
 from unlearn_jax.config import default_config
 from unlearn_jax.data.splits import ForgetSet, make_splits
 from unlearn_jax.results import Targets, result_rows
-from unlearn_jax.stages import outcomes
-from unlearn_jax.stages.graph import Stage, Study
+from unlearn_jax.stages import evaluate
+from unlearn_jax.stages.graph import RunContext, Stage
 from unlearn_jax.storage.store import Store, stage_key
 
 AGES = np.tile(np.arange(20, 30), 10)
@@ -30,12 +30,12 @@ def audited(monkeypatch, request, inject=""):
     study = types.SimpleNamespace(
         splits=splits, dataset=data, stamped=stamped, run=None,
         config=types.SimpleNamespace(eval=default_config().eval, data=default_config().data))
-    study.trained_labels = Study.trained_labels.fget(study)
+    study.trained_labels = RunContext.trained_labels.fget(study)
     rows = {"forget": splits.forget(forget_set), "test": splits.test, "stamped": splits.test}
     targets = Targets({name: data.labels[r] for name, r in rows.items()}, {})
     given = []
     monkeypatch.setattr(audits, "audit_rows", lambda audit, names: given.append(audit) or ([], []))
-    assert outcomes._audit(study, None, None, targets, forget_set) == ([], [])
+    assert evaluate._audit(study, None, None, targets, forget_set) == ([], [])
     return study, forget_set, given[0], rows
 
 
@@ -84,14 +84,14 @@ def predicted(tmp_path, outputs):
         run=types.SimpleNamespace(warn=warnings.append, record_stage=lambda *a: None))
     forget_set = ForgetSet("20-22", "20-22", np.arange(3), np.zeros(0, np.int32))
     stage = Stage("ft", forget_set, 2, {"some": "models"})
-    parts = outcomes._predictions_parts(study, stage, forget_set)
+    parts = evaluate._predictions_parts(study, stage, forget_set)
     with study.store.write("predictions", stage_key("predictions", parts), parts) as directory:
         for name, values in outputs.items():
             np.save(directory / f"{name}.npy", values)
     books = {name: np.ones(3) for name in ("images", "seconds", "epochs_trained", "flops", "step")}
-    models = outcomes.Models(stage, "20-22", lambda: tree(HUGE),
+    models = evaluate.Models(stage, "20-22", lambda: tree(HUGE),
                              {**books, "failed": np.array([False, False, True])})
-    return outcomes._outcome(study, None, models, forget_set, rows), warnings
+    return evaluate._outcome(study, None, models, forget_set, rows), warnings
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan, HUGE])

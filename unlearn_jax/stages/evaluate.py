@@ -15,7 +15,8 @@ from unlearn_jax.engine.layout import make_layout
 from unlearn_jax.engine.predict import Predictor, make_predictor, predict
 from unlearn_jax.models import Variables
 from unlearn_jax.stages import workdir
-from unlearn_jax.stages.graph import Stage, Study, forget_parts
+from unlearn_jax.stages.graph import RunContext, Stage, forget_parts
+from unlearn_jax.stages.membership import further_arrays, peer_samples, trained_samples
 from unlearn_jax.stages.relearn import MEASURES, relearn_measures, relearn_stage
 from unlearn_jax.storage import checkpoints, store
 from unlearn_jax.storage.store import stage_key
@@ -25,16 +26,16 @@ from unlearn_jax.units import label_step
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-    """What is evaluated under one name: the models of a stage, or ensembles of several's.
+    """Models that are evaluated under one name: those of a stage, or ensembles of several stages.
 
     Attributes:
-      stage: the name, the budget, and the key that results.csv notes.
-      forget_set: whose splits they are evaluated on; `''`: every forget set's.
-      variables: reads them, `[K, ...]`.
-      books: `[M]` each, by seed: images, seconds, flops, step, epochs_trained, failed.
-      combine: outputs `[K, N, ...]` to those of the M seeds; None: K is M.
-      combined: names what `combine` does, in the key of the predictions.
-      measures: from these models' outcome and M_R's to further metrics `[M]`.
+      stage: gives the name, the budget, and the key for results.csv.
+      forget_set: name of the forget set whose splits they are evaluated on; `''`: all forget sets.
+      variables: reads the variables `[K, ...]`.
+      books: costs by seed, `[M]` each: images, seconds, flops, step, epochs_trained, failed.
+      combine: turns outputs `[K, N, ...]` into those of the M seeds; None: K is M.
+      combined: the name of `combine` in the key of the predictions.
+      measures: takes the outcomes of these models and of M_R; returns further metrics `[M]`.
     """
 
     stage: Stage
@@ -46,15 +47,15 @@ class Models:
     measures: Callable[[results.Outcome, results.Outcome], dict[str, np.ndarray]] | None = None
 
 
-def stored(study: Study, stage: Stage) -> Models:
+def stored(study: RunContext, stage: Stage) -> Models:
     """The models of one stage."""
     checkpoint = stage.directory(study.store) / "checkpoint"
     books, _ = checkpoints.describe(checkpoint)
     return Models(stage, stage.forget_name, lambda: checkpoints.restore(checkpoint)[0], books)
 
 
-def write_results(study: Study, original: Stage, retrained: list[Stage], unlearned: list[Stage],
-                  ensembles: Sequence[Models] = ()) -> None:
+def write_results(study: RunContext, original: Stage, retrained: list[Stage],
+                  unlearned: list[Stage], ensembles: Sequence[Models] = ()) -> None:
     """Predictions of every model on every split, and results.csv, history.csv, touched.csv."""
     rows, refused = [], []
     layout = make_layout(study.config.parallel, len(study.seeds))
@@ -66,11 +67,12 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
                 else float(np.median(train_labels)))
     for retrain in retrained:
         rows_of = split_rows(study, retrain.forget_set)
-        # A stamped image keeps the label and the name of the test image that it shows.
+        # A stamped image has the label and the id of its test image.
         sources = {**rows_of, **({"stamped": study.splits.test} if len(study.stamped) else {})}
         targets = results.Targets(
             {name: study.dataset.labels[r] for name, r in sources.items()},
-            {name: study.dataset.ids[r] for name, r in sources.items()})
+            {name: study.dataset.ids[r] for name, r in sources.items()},
+            further_arrays(study, retrain.forget_set, sources))
         name = retrain.forget_name
         models = [*(stored(study, s) for s in (original, *unlearned)), *ensembles,
                   stored(study, retrain)]
@@ -82,7 +84,7 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
         if study.config.eval.relearn_epochs:
             outcomes = _with_relearning(study, models, outcomes)
         if not processes.leads():
-            continue  # what is left to do needs predictions alone, and no other process
+            continue  # the rest needs predictions alone; the first process does it
         for outcome in outcomes:
             results.save_predictions(study.run.directory / "predictions", outcome, targets)
         found = results.result_rows(outcomes[:-1], outcomes[-1], targets, baseline,
@@ -100,7 +102,7 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
         study.run.warn(f"FLOPs of {', '.join(uncounted)} are unknown: jax had no CPU to count them "
                        "for (JAX_PLATFORMS), or a version that could not count on a GPU trained "
                        "them")
-    # One curve for each method and forget set: that of the longest budget.
+    # One curve for each method and forget set: the run of the longest budget.
     longest = {(s.name, s.forget_name): s for s in sorted(unlearned, key=lambda s: s.epochs)}
     stages = [original, *retrained, *longest.values()]
     history = [{**row, "stage": s.name} for s in stages
@@ -113,9 +115,9 @@ def write_results(study: Study, original: Stage, retrained: list[Stage], unlearn
         study.run.write_tensorboard(history)
 
 
-def _with_relearning(study: Study, models: Sequence[Models],
+def _with_relearning(study: RunContext, models: Sequence[Models],
                      outcomes: Sequence[results.Outcome]) -> list[results.Outcome]:
-    """The outcomes with relearn times, but for ensembles."""
+    """The outcomes with relearn times; ensembles stay without."""
     single = [i for i, m in enumerate(models) if m.combine is None]
     measures = relearn_measures(study, [models[i].stage for i in single],
                                 [outcomes[i] for i in single])
@@ -125,16 +127,16 @@ def _with_relearning(study: Study, models: Sequence[Models],
     return found
 
 
-def _by_relearning(study: Study, models: Sequence[Models], rows: list[dict[str, Any]],
+def _by_relearning(study: RunContext, models: Sequence[Models], rows: list[dict[str, Any]],
                    forget_set: ForgetSet) -> list[dict[str, Any]]:
-    """The rows, those of relearn times with the key of the relearning and not of the models."""
+    """The rows; relearn times get the key of the relearning instead of that of the models."""
     keys = {m.stage.key: relearn_stage(study, m.stage, forget_set).key for m in models}
     return [{**row, "stage": keys[row["stage"]]} if row["metric"] in MEASURES else row
             for row in rows]
 
 
-def _touched_rows(study: Study, stage: Stage) -> list[dict[str, Any]]:
-    """Rows of touched.csv; none for a stage stored before there was such a file."""
+def _touched_rows(study: RunContext, stage: Stage) -> list[dict[str, Any]]:
+    """Rows of touched.csv; none for a stage that an earlier version stored without this file."""
     directory = stage.directory(study.store)
     if "touched.json" not in store.read_marker(directory)["files"]:
         return []
@@ -143,20 +145,15 @@ def _touched_rows(study: Study, stage: Stage) -> list[dict[str, Any]]:
             for row in store.load_json(directory, "touched.json")]
 
 
-def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
+def _audit(study: RunContext, outcome: results.Outcome, reference: results.Outcome,
            targets: results.Targets, forget_set: ForgetSet) -> tuple[list[dict[str, Any]], list]:
-    """Rows of results.csv, and the audits that could not be made."""
+    """Rows of results.csv, and the refused audits."""
     from unlearn_jax import audits  # scikit-learn takes a second to import
 
-    trained, test = study.trained_labels, study.splits.test
-    members = audits.AuditedSamples("forget", study.splits.trained_places(forget_set),
-                             trained[forget_set.train])
-    others = audits.AuditedSamples("test", np.searchsorted(test, forget_set.peers),
-                            trained[forget_set.peers])
-    if forget_set.request == "injected":
-        split = "stamped" if len(study.stamped) else "test"
-        others = audits.AuditedSamples(split,
-                                *study.splits.injection.like_injected(study.dataset.labels[test]))
+    members, others = (
+        audits.AuditedSamples(split=split, places=places, labels=labels)
+        for split, places, labels in (trained_samples(study, forget_set),
+                                      peer_samples(study, forget_set)))
     classification = study.dataset.num_classes > 0
     audit = audits.Audit(
         outcome=outcome, reference=reference, targets=targets, members=members, others=others,
@@ -166,14 +163,14 @@ def _audit(study: Study, outcome: results.Outcome, reference: results.Outcome,
     return audits.audit_rows(audit, study.config.eval.audits)
 
 
-def _warn_of(study: Study, refused: list) -> None:
+def _warn_of(study: RunContext, refused: list) -> None:
     from unlearn_jax import audits
 
     for message in audits.refusals_in_words(refused):
         study.run.warn(message)
 
 
-def _outcome(study: Study, predictor: Predictor, models: Models,
+def _outcome(study: RunContext, predictor: Predictor, models: Models,
              forget_set: ForgetSet, rows_of: dict[str, np.ndarray]) -> results.Outcome:
     """The models' predictions, from the store or computed, and their costs."""
     stage = models.stage
@@ -187,7 +184,7 @@ def _outcome(study: Study, predictor: Predictor, models: Models,
                        "are nan and no mean includes them")
     status, began = "reused", time.monotonic()
     if not study.store.complete("predictions", key):
-        interrupt.leave_if_requested()  # what was predicted before is stored
+        interrupt.leave_if_requested()  # earlier predictions are stored
         status = "computed"
         variables = models.variables()
         count = len(jax.tree.leaves(variables)[0])
@@ -224,7 +221,7 @@ def _outcome(study: Study, predictor: Predictor, models: Models,
 
 
 def _largest(models: Models, m: int) -> str:
-    """In words: the largest number in a member; nothing of an ensemble, which has many."""
+    """In words: the largest number in a model; '' for an ensemble, which has many models."""
     if models.combine:
         return ""
     leaves = jax.tree_util.tree_leaves_with_path(models.variables())
@@ -234,19 +231,19 @@ def _largest(models: Models, m: int) -> str:
     return f"; the largest number in the model is {size:.2g}, in {path}"
 
 
-def predictions_key(study: Study, stage: Stage, forget_set: ForgetSet) -> str:
-    """Where the store keeps what a stage's models predict on a forget set's splits."""
+def predictions_key(study: RunContext, stage: Stage, forget_set: ForgetSet) -> str:
+    """The store's key of the predictions of a stage's models on a forget set's splits."""
     return stage_key("predictions", _predictions_parts(study, stage, forget_set))
 
 
-def _predictions_parts(study: Study, stage: Stage, forget_set: ForgetSet,
+def _predictions_parts(study: RunContext, stage: Stage, forget_set: ForgetSet,
                        combined: str = "") -> dict[str, Any]:
     parts = {"model": stage.key, "forget": forget_parts(study, forget_set)}
     return {**parts, "combined": combined} if combined else parts
 
 
-def split_rows(study: Study, forget_set: ForgetSet) -> dict[str, np.ndarray]:
-    """Resident rows of each split; one without samples is left out."""
+def split_rows(study: RunContext, forget_set: ForgetSet) -> dict[str, np.ndarray]:
+    """Resident rows of each split that has samples."""
     splits = study.splits
     rows = {"test": splits.test, "forget": splits.forget(forget_set),
             "retain": splits.retain_train(forget_set),

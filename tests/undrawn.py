@@ -1,0 +1,40 @@
+"""Figures that are made and not drawn: drawing takes about half of a tiny run.
+
+`tests/test_report_figures.py` and its neighbours draw each kind of figure, and one run of each
+kind draws those of real models. Other runs make the same figures, but their files hold a pixel.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+from matplotlib.figure import Figure as Canvas
+from PIL import Image
+
+from unlearn_jax.report.render import picture, vector
+from unlearn_jax.system import disk
+
+_HERE = Path(__file__).parent
+# PYTHONPATH of processes that a test starts, and of those that they start, whose reports are not
+# drawn either; see at_start/sitecustomize.py.
+PATH = os.pathsep.join((str(_HERE / "at_start"), str(_HERE)))
+
+
+@contextlib.contextmanager
+def figures() -> Iterator[None]:
+    """Within it the report's pictures are files of one pixel, and its vector drawings are empty."""
+    with mock.patch.object(picture, "save", _save), mock.patch.object(vector, "render", _render):
+        yield
+
+
+def _save(figure: Canvas, path: Path) -> None:
+    del figure
+    disk.write_file(path, lambda f: Image.new("P", (1, 1)).save(f, "PNG"))
+
+
+def _render(figure: Canvas, name: str) -> str:
+    del name
+    width, height = figure.get_size_inches() * 72
+    return f'<svg class="plot" viewBox="0 0 {width:g} {height:g}" style="--w:{width:g}"></svg>'

@@ -1,0 +1,77 @@
+"""The first lines of a report: the data, the models, the number of seeds."""
+
+from unlearn_jax.report.render.document import Block, Text
+from unlearn_jax.report.sections import scored, warnings
+from unlearn_jax.report.sections.data import source
+from unlearn_jax.report.tables.inputs import Run
+from unlearn_jax.report.tables.names import ENSEMBLES, pretrained, symbol
+
+
+def blocks(run: Run) -> tuple[Block, ...]:
+    counts = run.data["counts"]
+    seeds = ", ".join(map(str, run.seeds))
+    sets = [f"{name} ({entry['train'] + entry['validation']:,} images, request "
+            f"“{entry['request']}”)" for name, entry in run.data["forget_sets"].items()]
+    methods: dict[str, set[int]] = {}
+    for forget_set in run.forget_sets:
+        for model in run.unlearned(forget_set):
+            methods.setdefault(model.method, set()).add(model.epochs)
+    unlearned = "; ".join(
+        f"{symbol(m)} (method {m}) for {_listed(sorted(budgets))} epoch"
+        f"{'s' if budgets != {1} else ''}" for m, budgets in methods.items()
+        if m not in ENSEMBLES)
+    ensembles = ""
+    if set(ENSEMBLES) & methods.keys():
+        ensembles = ("M_SISA_O is an ensemble trained by SISA on everything, in shards and slices; "
+                     "M_SISA is the same after the deletion, for which the touched shards were "
+                     "trained again without the forget set. ")
+    balanced = counts.get("train_balanced", counts["train"])
+    copies = (f", {balanced:,} with augmented copies" if balanced != counts["train"] else "")
+    what = "the class" if run.classification else f"the {run.label} in {run.unit}"
+    text = (
+        f"Models learned {what} from images of {source(run)}: {counts['train']:,} for "
+        f"training{copies}, {counts['validation']:,} for validation, {counts['test']:,} for "
+        "testing. Then "
+        + ("one group of images was" if len(sets) == 1 else f"{len(sets)} groups of images were")
+        + f" to be forgotten: {'; '.join(sets)}. M_O is the original model, trained on everything; "
+        "M_R was retrained from the same start without the forget set and is the reference. "
+        + (f"M_O was unlearned as {unlearned}. " if unlearned else
+           "" if ensembles else "Nothing was unlearned. ") + ensembles
+        + (f"Each model was trained with {_many(len(run.seeds), 'seed')} ({seeds}), and every "
+           if not warnings.seeds_apart(run) else
+           "Models were trained with different seeds (see Warnings), and every ")
+        + "number is computed per seed, then averaged"
+        + ("." if len(run.seeds) > 1 else ": with one seed there are no intervals.")
+        + _start(run))
+    if "scored" in run.run:
+        text = scored.introduction(run)
+    blocks: list[Block] = [Text(text)]
+    failed = warnings.failed_members(run)
+    notes = len(warnings.notes(run))
+    if failed:
+        blocks.append(Text(f"{_many(len(failed), 'member')} failed and count in no mean: "
+                           "see Warnings.", strong=True))
+    elif notes:
+        blocks.append(Text(f"There {'is' if notes == 1 else 'are'} {_many(notes, 'warning')}: "
+                           "see Warnings.", strong=True))
+    return tuple(blocks)
+
+
+def _start(run: Run) -> str:
+    """What the models of all seeds have in common from the start; '' for nothing."""
+    if not pretrained(run):
+        return ""
+    return (f" The models of all seeds began with the weights of {pretrained(run)}: seeds differ "
+            "in the layers of the head that the file lacks, in the order of the samples and in "
+            "dropout. The ceiling and all values across seeds compare M_Rs of different seeds. "
+            "These have nearly all starting weights in common, and so resemble each other more "
+            "than models of independent starts.")
+
+
+def _many(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def _listed(values: list[int]) -> str:
+    return " and ".join([", ".join(map(str, values[:-1])), str(values[-1])]
+                        if len(values) > 1 else map(str, values))
