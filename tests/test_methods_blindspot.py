@@ -46,9 +46,8 @@ def test_attention_by_hand():
     x = np.array([[[[1, 2, 2], [2, 2, 2]]], [[[0, 0, 0], [0, 0, 0]]]], np.float32)
     np.testing.assert_allclose(attention(x), [[0.6, 0.8], [0, 0]], atol=1e-6)
     y = np.array([[[[0, 1, 0], [0, 0, 0]]], [[[0, 1, 0], [0, 0, 0]]]], np.float32)  # (1, 0) twice
-    mine, theirs = ({"stage1_block1": a, "stage2_block1": a, "stage1_block1/conv1": 7 * b,
-                     "stem_conv": b} for a, b in ((x, y), (y, x)))
-    # differences (-0.4, 0.8) and (-1, 0), in two blocks; convolutions do not count
+    mine, theirs = ({"stage1_block1": a, "stage2_block1": a} for a in (x, y))
+    # differences (-0.4, 0.8) and (-1, 0), in two blocks
     squares = attention_distance(mine, theirs, "squares")
     np.testing.assert_allclose(squares, [2 * 0.4, 2 * 0.5], rtol=1e-5)
     np.testing.assert_allclose(attention_distance(mine, theirs, "l2"), [2 * np.sqrt(0.8), 2],

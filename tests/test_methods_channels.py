@@ -8,7 +8,7 @@ from toy import tree_close
 from unlearn_jax.config import default_config
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS, channels
-from unlearn_jax.methods.channels import channel_layers, norm_of, perturbed, top_channels
+from unlearn_jax.methods.channels import channel_layers, perturbed, top_channels
 from unlearn_jax.models import build_model
 
 BOTH = ["activation", "gradmask"]
@@ -46,9 +46,10 @@ def test_the_layers_of_a_network():
     c = default_config().model
     with c.unlocked():
         c.update(name="resnet50", variant="keras", width=2)
-    layers = channel_layers(build_model(c, 32, 0))
+    model = build_model(c, 32, 0)
+    layers = channel_layers(model)
     assert len(layers) == 1 + 3 * (3 + 4 + 6 + 3) and layers["stage2_block3/conv3"] == 16
-    assert [norm_of(n) for n in ("stem_conv", "stage1_block1/conv2")] == [
+    assert [model.norm_of(n) for n in ("stem_conv", "stage1_block1/conv2")] == [
         "stem_norm", "stage1_block1/norm2"]
 
 

@@ -20,7 +20,6 @@ from toy import tree_close
 
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import METHODS, ft
-from unlearn_jax.methods.channels import norm_of
 from unlearn_jax.methods.gradmask import prepare, scores
 
 STEP = 1e-3
@@ -34,7 +33,7 @@ def fast():
 
 def scaled(variables, layer, channel, factor):
     """The network with one channel's map multiplied after its norm, whatever that norm holds."""
-    *block, norm = norm_of(layer).split("/")
+    *block, norm = net().norm_of(layer).split("/")
     params = jax.tree.map(np.array, variables["params"])
     owner = params[block[0]] if block else params
     for part in ("scale", "bias"):

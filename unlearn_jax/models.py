@@ -1,16 +1,6 @@
-"""ResNets with the study's head. This module and norm.py are the only ones that know Flax.
+"""Models: a network for one member, with what methods and explanations ask of it.
 
-Three published variants of the residual network differ in a few settings (`VARIANTS`); the
-blocks are written once. Parameter paths are stable and readable:
-
-    stem_conv, stem_norm
-    stage1_block1/conv1, norm1, conv2, norm2, [conv3, norm3], [shortcut_conv, shortcut_norm]
-    projection            dense after the pool (model.projection; VGGFace2: dim_proj)
-    head_dense1, ...      hidden layers (model.head_widths)
-    output                one value, or one logit per class
-
-Sources: He et al. 2015 (arXiv:1512.03385) for the architecture and the initialisation
-(arXiv:1502.01852); each variant's definition is named in `VARIANTS`.
+Flax stays in this module and in `networks/`; everything else sees trees of arrays.
 """
 
 import dataclasses
@@ -26,189 +16,15 @@ from flax import linen as nn
 from flax import traverse_util
 
 from unlearn_jax.errors import ConfigError
-from unlearn_jax.networks import norm
-from unlearn_jax.networks.conv import member_conv
+from unlearn_jax.networks import own
+from unlearn_jax.networks.anatomy import Anatomy, add_map, anatomy, as_map
+from unlearn_jax.networks.ends import PREPROCESS as PREPROCESS
+from unlearn_jax.networks.ends import preprocess as preprocess
+from unlearn_jax.networks.network import Network
+from unlearn_jax.networks.resnet import DEPTHS, FEATURES, VARIANTS, ResidualBlock, ResNet
+from unlearn_jax.networks.resnet import STEMS as STEMS
 
 Variables = dict[str, Any]
-
-# The collection of outputs on the way; Linen leaves this one out of `init`.
-FEATURES = "intermediates"
-
-
-@dataclasses.dataclass(frozen=True)
-class ResNetVariant:
-    """What distinguishes one published ResNet from another.
-
-    Attributes:
-      stride_at_3x3: a bottleneck's stride is in its 3x3 convolution (v1.5), else in its
-        first 1x1 (v1, as published).
-      conv_bias: convolutions have a bias although a batch norm follows.
-      norm_epsilon: added to the variance.
-      norm_momentum: share of the old running statistics that a step keeps.
-      stem_same: the stem pads as TensorFlow's 'same' (one pixel more at the bottom and right
-        where the size is even), else by half a kernel on every side.
-      pool_padding: pixels around the input of the stem's 3x3/2 max-pool. The input is never
-        negative there, so zero padding (Keras) and minus infinity (PyTorch) are the same.
-    """
-
-    stride_at_3x3: bool
-    conv_bias: bool
-    norm_epsilon: float
-    norm_momentum: float
-    stem_same: bool
-    pool_padding: int
-
-
-VARIANTS = {
-    # torchvision.models.resnet (v1.5)
-    "torchvision": ResNetVariant(True, False, 1e-5, 0.9, False, 1),
-    # keras.applications.resnet (v1, conv1_pad / pool1_pad)
-    "keras": ResNetVariant(False, True, 1.001e-5, 0.99, False, 1),
-    # WeidiXie/Keras-VGGFace2-ResNet50 and rcmalli/keras-vggface
-    "vggface2": ResNetVariant(False, False, 1e-3, 0.99, True, 0),
-}
-
-# name: (blocks of each stage, bottleneck blocks)
-DEPTHS = {
-    "resnet4": ((1,), False),
-    "resnet10": ((1, 1, 1, 1), False),
-    "resnet18": ((2, 2, 2, 2), False),
-    "resnet50": ((3, 4, 6, 3), True),
-}
-
-# name: (kernel size, stride, followed by the 3x3/2 max-pool)
-STEMS = {
-    "imagenet": (7, 2, True),
-    "strided": (5, 2, False),
-    "small": (3, 1, False),
-}
-
-# name: (channels reversed to BGR, mean, standard deviation) in grey levels, in the order that
-# the network sees
-PREPROCESS = {
-    "unit": (False, (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
-    "caffe": (True, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
-    "vggface2": (True, (91.4953, 103.8827, 131.0912), (1.0, 1.0, 1.0)),
-    "torch": (False, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
-}
-
-
-def preprocess(images_BHWC: jax.Array, kind: str) -> jax.Array:
-    """Grey levels 0..255 RGB, `[B, H, W, 3]`, to what the network expects, float32.
-
-    'unit': -1..1. 'caffe': keras.applications' mode of that name, ImageNet's mean. 'vggface2':
-    the same with the faces' mean (WeidiXie/Keras-VGGFace2-ResNet50, keras-vggface version 2).
-    'torch': ImageNet's mean and standard deviation of 0..1 values.
-    """
-    reverse, mean, std = PREPROCESS[kind]
-    x = images_BHWC.astype(jnp.float32)
-    if reverse:
-        x = x[..., ::-1]
-    mean_C, std_C = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3) for v in (mean, std))
-    return (x - mean_C) / std_C
-
-
-class _Layers(nn.Module):
-    """The two layers that all parts share, as the variant wants them."""
-
-    variant: ResNetVariant
-    dtype: str
-    frozen_norms: tuple[str, ...]
-
-    def conv(self, name: str, features: int, kernel: int, stride: int, padding: Any) -> nn.Conv:
-        return nn.Conv(features, (kernel, kernel), strides=(stride, stride), padding=padding,
-                       use_bias=self.variant.conv_bias, dtype=self.dtype,
-                       conv_general_dilated=member_conv, name=name)
-
-    def norm(self, name: str, train: bool) -> nn.Module:
-        # A frozen norm must not move its statistics either, or the frozen layers would change.
-        running = not train or "/".join((*self.path, name)) in self.frozen_norms
-        momentum, epsilon = self.variant.norm_momentum, self.variant.norm_epsilon
-        if not running and norm.written_out():
-            return norm.BatchNorm(momentum, epsilon, name=name)
-        return nn.BatchNorm(use_running_average=running, momentum=momentum, epsilon=epsilon,
-                            dtype=self.dtype, name=name)
-
-
-class ResidualBlock(_Layers):
-    """One residual block: two 3x3 convolutions, or 1x1, 3x3, 1x1 with 4x the channels."""
-
-    features: int
-    stride: int
-    bottleneck: bool
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        # (kernel, stride, features) of each convolution on the main path
-        if not self.bottleneck:
-            path = [(3, self.stride, self.features), (3, 1, self.features)]
-        else:
-            strides = (1, self.stride) if self.variant.stride_at_3x3 else (self.stride, 1)
-            path = [(1, strides[0], self.features), (3, strides[1], self.features),
-                    (1, 1, 4 * self.features)]
-        y = x
-        for i, (kernel, stride, features) in enumerate(path, start=1):
-            padding = ((kernel // 2, kernel // 2),) * 2
-            y = self.conv(f"conv{i}", features, kernel, stride, padding)(y)
-            y = self.norm(f"norm{i}", train)(y)
-            # Where nobody asks for features, `sow` keeps nothing.
-            self.sow(FEATURES, f"conv{i}_out", y)
-            if i < len(path):
-                y = nn.relu(y)
-        if self.stride != 1 or x.shape[-1] != y.shape[-1]:
-            x = self.conv("shortcut_conv", y.shape[-1], 1, self.stride, ((0, 0), (0, 0)))(x)
-            x = self.norm("shortcut_norm", train)(x)
-        return nn.relu(x + y)
-
-
-class ResNet(_Layers):
-    """Images `[B, H, W, 3]` of 0..255 to float32 `[B]` label units or logits `[B, C]`."""
-
-    blocks: tuple[int, ...]
-    bottleneck: bool
-    width: int
-    stem: str
-    projection: int
-    head: tuple[tuple[int, float], ...]
-    num_classes: int
-    output: str
-    output_scale: float
-    output_offset: float
-    preprocess: str
-
-    @nn.compact
-    def __call__(self, images_BHWC: jax.Array, train: bool) -> jax.Array:
-        x = preprocess(images_BHWC, self.preprocess)
-        kernel, stride, pool = STEMS[self.stem]
-        half = kernel // 2
-        padding = "SAME" if self.variant.stem_same else ((half, half), (half, half))
-        x = self.conv("stem_conv", self.width, kernel, stride, padding)(x)
-        x = self.norm("stem_norm", train)(x)
-        self.sow(FEATURES, "stem_conv_out", x)
-        x = nn.relu(x)
-        if pool:
-            pad = self.variant.pool_padding
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((pad, pad), (pad, pad)))
-        for stage, blocks in enumerate(self.blocks):
-            for block in range(blocks):
-                x = ResidualBlock(
-                    self.variant, self.dtype, self.frozen_norms,
-                    features=self.width * 2**stage, stride=2 if stage and not block else 1,
-                    bottleneck=self.bottleneck, name=f"stage{stage + 1}_block{block + 1}",
-                )(x, train)
-                self.sow(FEATURES, f"stage{stage + 1}_block{block + 1}_out", x)
-        x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-        if self.projection:
-            x = nn.relu(nn.Dense(self.projection, dtype=self.dtype, name="projection")(x))
-        for i, (width, rate) in enumerate(self.head, start=1):
-            x = nn.Dropout(rate, deterministic=not train)(x)
-            x = nn.relu(nn.Dense(width, dtype=self.dtype, name=f"head_dense{i}")(x))
-        # The last layer stays in float32: bfloat16 would round an age of 60 to a quarter year.
-        z = nn.Dense(self.num_classes or 1, dtype=jnp.float32, name="output")(x)
-        if self.num_classes:
-            return z
-        value = nn.sigmoid(z[:, 0]) if self.output == "sigmoid" else z[:, 0]
-        return self.output_offset + self.output_scale * value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +37,7 @@ class Model:
       frozen: regular expressions (`re.search`) over parameter paths 'a/b/c' that stay fixed.
     """
 
-    module: ResNet
+    module: Any
     image_size: int
     frozen: tuple[str, ...] = ()
 
@@ -313,6 +129,32 @@ class Model:
         """The output of each stage, by the name that `features` gives it, first to last."""
         return tuple(f"stage{s}_block{b}" for s, b in enumerate(self.module.blocks, start=1))
 
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The outputs whose attention maps a method may compare, by the names of `features`."""
+        return tuple(f"stage{s}_block{b + 1}"
+                     for s, blocks in enumerate(self.module.blocks, start=1) for b in range(blocks))
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers by path, from the images to the outputs; () for the order of their names."""
+        return ()
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The first and the last layer with parameters."""
+        return "stem_conv", "output"
+
+    def norm_of(self, layer: str) -> str:
+        """The path of the norm that follows a convolution; '' where none does."""
+        head, slash, last = layer.rpartition("/")
+        return head + slash + last.replace("conv", "norm")
+
+    def norm_momentum(self, norm: str) -> float:
+        """The share of the old running statistics that a step keeps, of the norm at a path."""
+        del norm
+        return self.module.variant.norm_momentum
+
     def shifted(self, variables: Variables, images_BHWC: jax.Array,
                 shifts: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
         """The evaluation pass with something added to the outputs of blocks.
@@ -345,6 +187,117 @@ class Model:
         return traverse_util.unflatten_dict(free, sep="/")
 
 
+@dataclasses.dataclass(frozen=True)
+class FlaxModel(Model):
+    """A model around any Flax network (`networks/network.py`).
+
+    What `Model` knows of ResNets by their names, this one finds in the network
+    (`networks/anatomy.py`). Fresh variables are as the network's own layers draw them.
+    """
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """The parts of the network."""
+        return anatomy(self.module.inner, self.image_size)
+
+    def init(self, key: jax.Array) -> Variables:
+        """Fresh variables of one member: {'params': tree, 'batch_stats': tree}, float32."""
+        images = jnp.zeros((1, self.image_size, self.image_size, 3), jnp.float32)
+        keys = dict(zip(("params", "dropout"), jax.random.split(key)))
+        # Without the ends and the members' layers, which hold no variables and ask for a device.
+        variables = self.module.inner.init(keys, images, False)
+        return {"params": variables.get("params", {}),
+                "batch_stats": variables.get("batch_stats", {})}
+
+    def shapes(self) -> Variables:
+        """The tree of `init` as `jax.ShapeDtypeStruct`s; nothing is computed."""
+        return jax.eval_shape(lambda: self.init(jax.random.key(0)))
+
+    def apply(self, variables: Variables, images_BHWC: jax.Array, *, train: bool,
+              key: jax.Array | None = None) -> tuple[jax.Array, Any]:
+        """The forward pass of one member; see `Model.apply`."""
+        outputs, batch_stats, _ = self._run(variables, images_BHWC, train, key, ())
+        return outputs, batch_stats
+
+    def features(self, variables: Variables, images_BHWC: jax.Array, *, train: bool,
+                 key: jax.Array | None = None,
+                 ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
+        """The forward pass with what lies between; see `Model.features`.
+
+        Returns:
+          outputs, batch_stats: as from `apply`.
+          features: `[B, H', W', C]` by path: the channels of the layers that have any, behind
+            their norms, and the outputs of `stages`.
+        """
+        sources, lead = self.anatomy.sources(), dict(self.anatomy.lead)
+        outputs, batch_stats, found = self._run(variables, images_BHWC, train, key,
+                                                tuple(sources.values()))
+        return outputs, batch_stats, {name: as_map(found[source], lead.get(source))
+                                      for name, source in sources.items()}
+
+    def _run(self, variables, images_BHWC, train, key, captured):
+        size = self.image_size
+        if images_BHWC.shape[1:] != (size, size, 3):
+            raise ValueError(f"images have shape {images_BHWC.shape}; this model takes "
+                             f"[B, {size}, {size}, 3]")
+        rngs = {}
+        if train and key is not None:  # 'params' serves streams of other names
+            rngs = {"dropout": key, "params": jax.random.fold_in(key, 1)}
+        mutable = [*(["batch_stats"] if train else []), *([FEATURES] if captured else [])]
+        found = self.module.apply(
+            variables, images_BHWC, train=train, rngs=rngs, mutable=mutable or False,
+            capture_intermediates=captured and (lambda module, method: (
+                method == "__call__" and "/".join(module.path) in captured)))
+        outputs, updates = found if mutable else (found, {})
+        flat = traverse_util.flatten_dict(updates.get(FEATURES, {}), sep="/")
+        return (outputs, updates.get("batch_stats", variables["batch_stats"]),
+                {path: flat[f"{path}/__call__"][0] for path in captured})
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The network's feature maps, by the names that `features` gives them, first to last."""
+        return self.anatomy.stages
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The outputs whose attention maps a method may compare: `stages`."""
+        return self.stages
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers by path, from the images to the outputs."""
+        return self.anatomy.layers
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """The first and the last layer with parameters."""
+        return self.layers[0], self.layers[-1]
+
+    def norm_of(self, layer: str) -> str:
+        """The path of the norm that takes a layer's output; '' where none does."""
+        return dict(self.anatomy.channels).get(layer, "")
+
+    def norm_momentum(self, norm: str) -> float:
+        """The share of the old running statistics that a step keeps, of the norm at a path."""
+        return dict(self.anatomy.momenta)[norm]
+
+    def shifted(self, variables: Variables, images_BHWC: jax.Array,
+                shifts: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The evaluation pass with something added to the outputs of `stages`; see `Model`."""
+        lead = dict(self.anatomy.lead)
+
+        def add(call, args, kwargs, context):
+            output = call(*args, **kwargs)
+            path = "/".join(context.module.path)
+            if path not in shifts or context.method_name != "__call__":
+                return output
+            return add_map(output, shifts[path], lead.get(path))
+
+        with nn.intercept_methods(add):
+            outputs, _, features = self.features(variables, images_BHWC, train=False)
+        return outputs, features
+
+
 def build_model(model_cfg: Any, image_size: int, num_classes: int) -> Model:
     """The model of a config section.
 
@@ -354,8 +307,11 @@ def build_model(model_cfg: Any, image_size: int, num_classes: int) -> Model:
       num_classes: logits; 0 for regression.
 
     Raises:
-      ConfigError: a pattern of `model.frozen` is no regular expression or matches no parameter.
+      ConfigError: a pattern of `model.frozen` is no regular expression or matches no parameter;
+        a network of one's own cannot be used.
     """
+    if model_cfg.name not in DEPTHS:
+        return _own_model(model_cfg, image_size, num_classes)
     blocks, bottleneck = DEPTHS[model_cfg.name]
     module = ResNet(
         variant=VARIANTS[model_cfg.variant], dtype=model_cfg.dtype, frozen_norms=(),
@@ -368,13 +324,51 @@ def build_model(model_cfg: Any, image_size: int, num_classes: int) -> Model:
     )
     frozen = tuple(model_cfg.frozen)
     if frozen:
-        module = module.clone(frozen_norms=_frozen_norms(module, image_size, frozen))
+        module = module.clone(frozen_norms=_frozen_norms(Model(module, image_size, frozen)))
     return Model(module, image_size, frozen)
 
 
-def _frozen_norms(module: ResNet, image_size: int, patterns: tuple[str, ...]) -> tuple[str, ...]:
+def network_parts(name: str) -> dict[str, str]:
+    """What tells a network of one's own from others in keys: the name and the text of its file."""
+    if name in DEPTHS:
+        return {}
+    found = own.find(name, tuple(DEPTHS))
+    return {"name": found.name, "code": found.code}
+
+
+def slowest_norm(model_cfg: Any, image_size: int) -> float:
+    """The largest share of the old running statistics that a step of a network keeps.
+
+    Args:
+      model_cfg, image_size: as for `build_model`.
+
+    Returns:
+      0 for a network without batch norms, and for one with running statistics of another kind,
+      of which this is not known.
+    """
+    if model_cfg.name in DEPTHS:
+        return VARIANTS[model_cfg.variant].norm_momentum
+    momenta = build_model(model_cfg, image_size, 1).anatomy.momenta
+    return max((m for _, m in momenta), default=0.0) if all(m == m for _, m in momenta) else 0.0
+
+
+def _own_model(model_cfg: Any, image_size: int, num_classes: int) -> FlaxModel:
+    found = own.find(model_cfg.name, tuple(DEPTHS))
+    own.check_keys(model_cfg)
+    module = Network(own.make(found, model_cfg.name, num_classes or 1), num_classes,
+                     model_cfg.output, model_cfg.output_scale, model_cfg.output_offset,
+                     model_cfg.preprocess)
+    own.check_traces(module, model_cfg.name, image_size)
+    model = FlaxModel(module, image_size, tuple(model_cfg.frozen))
+    if not model.frozen:
+        return model
+    frozen = _frozen_norms(model)
+    return dataclasses.replace(model, module=module.clone(frozen_norms=frozen))
+
+
+def _frozen_norms(model: Model) -> tuple[str, ...]:
     """Paths of the batch norms with all parameters frozen; checks that every pattern matches."""
-    shapes = Model(module, image_size).shapes()
+    shapes, patterns = model.shapes(), model.frozen
     paths = sorted(traverse_util.flatten_dict(shapes["params"], sep="/"))
     for pattern in patterns:
         try:
@@ -387,8 +381,9 @@ def _frozen_norms(module: ResNet, image_size: int, patterns: tuple[str, ...]) ->
                               f"paths are such as {', '.join(paths[::max(1, len(paths) // 8)])}")
     statistics = traverse_util.flatten_dict(shapes["batch_stats"], sep="/")
     norms = sorted({path.rpartition("/")[0] for path in statistics})
-    return tuple(norm for norm in norms
-                 if all(_matches(patterns, f"{norm}/{part}") for part in ("scale", "bias")))
+    parameters = {norm: [p for p in paths if p.rpartition("/")[0] == norm] for norm in norms}
+    return tuple(norm for norm, parts in parameters.items()
+                 if parts and all(_matches(patterns, path) for path in parts))
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from unlearn_jax import data
 from unlearn_jax.data.inject import check_form
 from unlearn_jax.data.splits import check_request
 from unlearn_jax.errors import ConfigError
+from unlearn_jax.models import DEPTHS, build_model, slowest_norm
 from unlearn_jax.networks.pretrained import PREPROCESS_OF
 
 
@@ -23,6 +24,7 @@ def check_requests(c: ml_collections.ConfigDict) -> None:
     check_form(c.data.inject)
     for request in c.forget.sets:
         check_request(request, c.data.task, c.data.inject)
+    check_network(c)
     pretrained = c.model.pretrained
     if pretrained and not (os.path.isfile(pretrained) and os.access(pretrained, os.R_OK)):
         raise ConfigError(f"config.model.pretrained is {pretrained!r}, which is no file that can "
@@ -34,3 +36,30 @@ def check_requests(c: ml_collections.ConfigDict) -> None:
             f"variant={c.model.variant!r} were trained with {published!r}: set config.model."
             f"preprocess={published!r}, or config.model.own_preprocess=True to keep yours on "
             "purpose")
+
+
+def check_network(c: ml_collections.ConfigDict) -> None:
+    """Refuses a network that is not there, one's own that cannot be used, and a stage of none.
+
+    Raises:
+      ConfigError: names the key, the value and what is allowed.
+    """
+    if c.model.name in DEPTHS:
+        stages = len(DEPTHS[c.model.name][0])
+    else:
+        # How many classes there are, the data will tell.
+        classes = 0 if c.data.task == "regression" else len(c.data.groups) or 2
+        model = build_model(c.model, c.data.image_size, classes)
+        stages = len(model.stages)
+        if c.eval.explain_samples and not stages:
+            raise ConfigError(
+                f"config.eval.explain_samples is {c.eval.explain_samples!r}, but {c.model.name} "
+                "has no feature maps [B, s, s, C] and no tokens that form one; allowed: 0")
+        if c.train.recalibrate_norms == "on" and not slowest_norm(c.model, c.data.image_size):
+            raise ConfigError(
+                f"config.train.recalibrate_norms is 'on', but {c.model.name} has no batch norms "
+                "(nn.BatchNorm), or running statistics of another kind beside them; allowed: "
+                "'auto', 'off'")
+    if not 0 <= c.eval.explain_stage <= stages:
+        raise ConfigError(f"config.eval.explain_stage is {c.eval.explain_stage!r}; allowed: 0 (the "
+                          f"last) to {stages}, the stages of {c.model.name}")

@@ -95,8 +95,9 @@ _DATA = {
 
 _MODEL = {
     "name": Key(
-        default="resnet10", allowed=tuple(DEPTHS),
-        meaning="network; resnet4 is for trying things out"),
+        default="resnet10",
+        meaning=f"network: {', '.join(DEPTHS)}, or FILE.py:NAME, one's own; resnet4 is for trying "
+        "things out"),
     "variant": Key(
         default="torchvision", allowed=tuple(VARIANTS),
         meaning="whose published network it is built like (models.py says how they differ)"),

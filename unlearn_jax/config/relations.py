@@ -4,7 +4,6 @@ import ml_collections
 
 from unlearn_jax.config.values import names, require
 from unlearn_jax.methods import find_method
-from unlearn_jax.models import DEPTHS
 
 
 def check_relations(c: ml_collections.ConfigDict) -> None:
@@ -42,9 +41,6 @@ def check_relations(c: ml_collections.ConfigDict) -> None:
     losses = ("mae", "mse") if c.data.task == "regression" else ("cross_entropy",)
     require(c.train.loss in losses, c, "train.loss",
             f"one of {names(losses)} for data.task={c.data.task!r}")
-    stages = len(DEPTHS[c.model.name][0])
-    require(0 <= c.eval.explain_stage <= stages, c, "eval.explain_stage",
-            f"0 (the last) to {stages}, the stages of {c.model.name}")
     require(c.eval.alpha in c.eval.alphas, c, "eval.alpha",
             f"one of eval.alphas {tuple(c.eval.alphas)}")
     if c.data.task == "classification":

@@ -25,7 +25,8 @@ import ml_collections
 import numpy as np
 
 from unlearn_jax.engine.preparation import Preparation
-from unlearn_jax.models import VARIANTS, Model, Variables
+from unlearn_jax.methods.paths import path_of
+from unlearn_jax.models import Model, Variables, slowest_norm
 from unlearn_jax.train import Batch, weighted_mean
 
 # Share of the first running statistics that training may leave without a word.
@@ -44,7 +45,8 @@ def share_left(config: ml_collections.ConfigDict, rows: int) -> float:
 
 def shares_left(config: ml_collections.ConfigDict, steps: np.ndarray) -> np.ndarray:
     """The share `[M]` of the running statistics at the start that so many steps `[M]` leave."""
-    return VARIANTS[config.model.variant].norm_momentum ** np.asarray(steps, np.float64)
+    momentum = slowest_norm(config.model, config.data.image_size)
+    return momentum ** np.asarray(steps, np.float64)
 
 
 def steps_of(config: ml_collections.ConfigDict, rows: Sequence[int],
@@ -61,6 +63,8 @@ def recalibrates(config: ml_collections.ConfigDict, rows: int) -> bool:
       config, rows: as for `share_left`.
     """
     setting = config.train.recalibrate_norms
+    if not slowest_norm(config.model, config.data.image_size):
+        return False
     return setting == "on" or setting == "auto" and share_left(config, rows) > LITTLE
 
 
@@ -79,15 +83,14 @@ def batch_statistics(model: Model, variables: Variables, images_BHWC: jax.Array)
     # Dropout is behind all norms: any key will do.
     _, stepped = model.apply({"params": variables["params"], "batch_stats": start}, images_BHWC,
                              train=True, key=jax.random.key(0))
-    share = 1 - model.module.variant.norm_momentum
     return jax.tree_util.tree_map_with_path(
-        lambda path, x: x if _is_frozen(model, path) else x / share, stepped)
+        lambda path, x: x if _is_frozen(model, path)
+        else x / (1 - model.norm_momentum(path_of(path[:-1]))), stepped)
 
 
 def _is_frozen(model: Model, path: tuple) -> bool:
     """Whether a leaf of the running statistics belongs to a norm that does not move."""
-    return jax.tree_util.keystr(path[:-1], simple=True,
-                                separator="/") in model.module.frozen_norms
+    return path_of(path[:-1]) in model.module.frozen_norms
 
 
 def recalibrated(before: Preparation, failed: np.ndarray) -> tuple[Variables, dict[str, Any]]:

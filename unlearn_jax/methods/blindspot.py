@@ -21,7 +21,6 @@ which uses batches of 256 faces of 32 pixels.
 """
 
 import math
-import re
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 
 _DISTANCES = ("squares", "l2")
 _TINY = 1e-12  # keeps lengths, and their gradients, finite at zero
-_BLOCK = re.compile(r"stage\d+_block\d+")  # a block's output among `Model.features`
 
 
 def check(setting: Setting) -> None:
@@ -56,6 +54,9 @@ def check(setting: Setting) -> None:
     if options.distance not in _DISTANCES:
         raise ConfigError(f"config.unlearn.blindspot.distance is {options.distance!r}; allowed: "
                           f"one of {', '.join(map(repr, _DISTANCES))}")
+    if options.attention and not setting.model.blocks:
+        raise ConfigError(f"config.unlearn.blindspot.attention is {options.attention}, but the "
+                          "network has no feature maps to compare; allowed: 0")
 
 
 def prepare(setting: Setting, before: "Preparation") -> Prepared:
@@ -90,6 +91,7 @@ def fresh_where_trained(model: Model, variables: Any, key: jax.Array) -> Any:
 def make_step(setting: Setting) -> Step:
     """The step towards the proxy on forget samples and towards the label on retain samples."""
     options, classes = setting.options, setting.labels.num_classes
+    blocks = setting.model.blocks
     # The weight of 50 is relative to an L1 loss in label units, whatever M_O was trained with.
     unit = 1.0 if classes else setting.labels.scale
 
@@ -103,7 +105,9 @@ def make_step(setting: Setting) -> Step:
             forget = jnp.sum(jnp.abs(jax.nn.softmax(outputs) - jax.nn.softmax(aims)), axis=-1)
         else:
             retain, forget = jnp.abs(outputs - batch.labels), jnp.abs(outputs - aims)
-        forget += options.attention * attention_distance(mine, theirs, options.distance)
+        if options.attention:
+            mine = {name: x for name, x in mine.items() if name in blocks}
+            forget += options.attention * attention_distance(mine, theirs, options.distance)
         value = weighted_mean(jnp.where(batch.forget, forget, retain), batch.weights)
         return value / unit, value, new_stats
 
@@ -115,7 +119,7 @@ def attention_distance(features: dict[str, jax.Array], others: dict[str, jax.Arr
     """How far apart two networks' attention is, summed over blocks.
 
     Args:
-      features, others: as from `Model.features`.
+      features, others: outputs of blocks, as from `Model.features`; `others` may hold more.
       distance: `squares` or `l2`.
 
     Returns:
@@ -127,7 +131,7 @@ def attention_distance(features: dict[str, jax.Array], others: dict[str, jax.Arr
             return jnp.mean(jnp.square(difference), axis=-1)
         return jnp.sqrt(jnp.sum(jnp.square(difference), axis=-1) + _TINY)
 
-    return sum(one(name) for name in features if _BLOCK.fullmatch(name))
+    return sum(one(name) for name in features)
 
 
 def attention(x_BHWC: jax.Array) -> jax.Array:

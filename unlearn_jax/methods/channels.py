@@ -3,7 +3,8 @@
 A channel is an output channel of a convolution on the main path, after its norm and before the
 ReLU, by the name that `Model.features` gives it: `stem_conv`, `stage1_block1/conv1`, .... The
 convolutions of shortcuts have none. A convolution whose kernel is frozen has no channels to choose
-from.
+from. In a network of another kind than the ResNets, all convolutions have channels, and so have
+dense layers within feature maps; a channel is measured behind the norm that directly follows.
 
 Perturbing a channel, the option `perturb`:
 
@@ -56,7 +57,7 @@ def check_options(name: str, setting: Setting) -> None:
                           f"one of {allowed}")
     if not channel_layers(setting.model):
         raise ConfigError(f"config.model.frozen is {setting.model.frozen!r}; {name} needs at least "
-                          "one convolution that trains")
+                          "one convolution that trains, or dense layer within feature maps")
 
 
 def channel_layers(model: Model) -> dict[str, int]:
@@ -67,12 +68,6 @@ def channel_layers(model: Model) -> dict[str, int]:
     features = jax.eval_shape(lambda v, x: model.features(v, x, train=False)[2], shapes, images)
     # What has no kernel of its own is a block's output.
     return {name: x.shape[-1] for name, x in features.items() if f"{name}/kernel" in trains}
-
-
-def norm_of(layer: str) -> str:
-    """The path of the norm that follows a convolution."""
-    head, slash, last = layer.rpartition("/")
-    return head + slash + last.replace("conv", "norm")
 
 
 def perturbed(setting: Setting, before: "Preparation", scores_M: Channels) -> Prepared:
@@ -88,6 +83,7 @@ def perturbed(setting: Setting, before: "Preparation", scores_M: Channels) -> Pr
     """
     options, model = setting.options, setting.model
     trains = _trains(model, before.variables, options.perturb == "reset")
+    norms = {layer: model.norm_of(layer) for layer in scores_M}
 
     def one(variables: Any, key: jax.Array, scores: Channels) -> tuple[Any, Channels]:
         chosen = top_channels(scores, options.share)
@@ -95,7 +91,7 @@ def perturbed(setting: Setting, before: "Preparation", scores_M: Channels) -> Pr
             others = model.init(key)
         else:
             others = {**variables, "params": noisy(key, variables["params"], options.strength)}
-        return perturb(variables, chosen, others, trains), chosen
+        return perturb(variables, chosen, others, trains, norms), chosen
 
     variables_M, chosen_M = before.each(one, before.variables, before.keys("channels"), scores_M)
     return Prepared(variables_M, touched=chosen_M)
@@ -127,7 +123,8 @@ def top_channels(scores: Channels, share: float) -> Channels:
     return jax.tree.map(lambda c, s: (c > 0) & (s > 0), chosen, scores)
 
 
-def perturb(variables: Any, chosen: Channels, others: Any, trains: Any) -> Any:
+def perturb(variables: Any, chosen: Channels, others: Any, trains: Any,
+            norms: dict[str, str]) -> Any:
     """One member's variables with chosen channels taken from elsewhere.
 
     Args:
@@ -135,8 +132,9 @@ def perturb(variables: Any, chosen: Channels, others: Any, trains: Any) -> Any:
       chosen: by layer, `[C]` bool.
       others: a tree like the variables.
       trains: a tree like the variables with False for what stays as it is.
+      norms: by layer, the path of the norm that follows it; '': none does.
     """
-    owners = {**chosen, **{norm_of(layer): mask for layer, mask in chosen.items()}}
+    owners = {**chosen, **{norms[layer]: mask for layer, mask in chosen.items() if norms[layer]}}
 
     def choose(path, x, other, free):
         mask = owners.get(path_of(path[1:-1]))

@@ -8,7 +8,8 @@ bias, so that for each sample
 
     sum over pixels of a * d loss / d a  =  scale * d loss / d scale + bias * d loss / d bias,
 
-and no map is needed. The highest tenth of all channels of the network is perturbed, as
+and no map is needed. A convolution that no norm follows has its kernel and bias in their place: its
+map is linear in them. The highest tenth of all channels of the network is perturbed, as
 methods/channels.py says; after it, ft's step on D_r.
 
 Sources: the reference study, section 2.3.4, item 3 (its reference [20] names the idea GradMask);
@@ -27,7 +28,6 @@ from unlearn_jax.methods.channels import (
     Channels,
     channel_layers,
     check_options,
-    norm_of,
     perturbed,
 )
 from unlearn_jax.methods.importance import (
@@ -37,13 +37,11 @@ from unlearn_jax.methods.importance import (
     sample_gradients,
 )
 from unlearn_jax.methods.method import Method, Prepared, Setting
-from unlearn_jax.methods.paths import path_of
+from unlearn_jax.methods.paths import path_of, true_paths
 from unlearn_jax.train import Batch
 
 if TYPE_CHECKING:
     from unlearn_jax.engine.preparation import Preparation
-
-_PARTS = ("scale", "bias")
 
 
 def check(setting: Setting) -> None:
@@ -66,19 +64,28 @@ def scores(before: "Preparation") -> Channels:
     Raises:
       InputError: a member has no sample to forget.
     """
-    layers = {layer: norm_of(layer) for layer in channel_layers(before.model)}
-    wanted = {f"{norm}/{part}" for norm in layers.values() for part in _PARTS}
+    params = true_paths(jax.tree.map(lambda _: True, before.model.shapes()["params"]))
+    owners = {layer: before.model.norm_of(layer) or layer
+              for layer in channel_layers(before.model)}
+    parts = {layer: [path for part in ("kernel", "scale", "bias")
+                     if (path := f"{owner}/{part}") in params] for layer, owner in owners.items()}
+    wanted = {path for paths in parts.values() for path in paths}
     gradients = sample_gradients(before.model, before.loss, lambda params: (
         jax.tree_util.tree_map_with_path(lambda path, _: path_of(path) in wanted, params)))
 
     def changes(batch: Batch, variables: Any) -> Channels:
         found = gradients(batch, variables)
-        return {layer: jnp.abs(sum(_at(variables["params"], f"{norm}/{part}")[None]
-                                   * _at(found, f"{norm}/{part}") for part in _PARTS))
-                for layer, norm in layers.items()}
+        return {layer: jnp.abs(sum(_by_channel(_at(variables["params"], path)[None]
+                                               * _at(found, path)) for path in paths))
+                for layer, paths in parts.items()}
 
     (mean_M,) = means(before, "forget", changes, (every_sample,), sample_batch_size(before))
     return mean_M
+
+
+def _by_channel(x: jax.Array) -> jax.Array:
+    """`[B, ..., C]` summed to `[B, C]`."""
+    return x if x.ndim == 2 else jnp.sum(x, axis=tuple(range(1, x.ndim - 1)))
 
 
 def _at(tree: Any, path: str) -> jax.Array:

@@ -21,6 +21,9 @@ The warm-up's rate is `warmup_rate` times that of the epochs (published: 9e-4 an
 optimiser state ends with it. The schedule goes over all steps: a cosine falls a little during the
 warm-up already, which had a constant rate of its own, and step by step rather than by epoch.
 
+In a network without layers of these names, `stem_conv` stands for its first and `output` for its
+last layer.
+
 Parameters under `model.frozen` are not reset: they stay fixed, as under every method. Where that
 leaves nothing to reset, it is refused.
 """
@@ -65,9 +68,10 @@ def check(setting: Setting) -> None:
                               "warmup_rate": (0, math.inf)})
     params = jax.eval_shape(setting.model.init, jax.random.key(0))["params"]
     paths = _paths(params)
-    unknown = [name for name in o.layers if not any(_within(path, name) for path in paths)]
+    unknown = [name for name in layers_of(setting, paths)
+               if not any(_within(path, name) for path in paths)]
     if unknown or not o.layers:
-        layers = dict.fromkeys(path.rpartition("/")[0] for path in paths)
+        layers = dict.fromkeys(path.rpartition("/")[0] or path for path in paths)
         raise ConfigError(f"config.unlearn.reset.layers is {tuple(o.layers)!r}; allowed: layers of "
                           f"the model, {', '.join(layers)}")
     if not any(jax.tree.leaves(_resets(setting, params))):
@@ -122,6 +126,21 @@ def _paths(params) -> list[str]:
             for path, _ in jax.tree_util.tree_leaves_with_path(params)]
 
 
+def layers_of(setting: Setting, paths: list[str]) -> tuple[str, ...]:
+    """The layers of the option `layers`, by path.
+
+    The names of a ResNet's first and last layer stand for those of any network that has no layer of
+    that name.
+
+    Args:
+      setting: of the method.
+      paths: of the model's parameters.
+    """
+    ends = dict(zip(METHOD.options["layers"], setting.model.ends))
+    return tuple(name if any(_within(path, name) for path in paths) else ends.get(name, name)
+                 for name in setting.options.layers)
+
+
 def _within(path: str, layer: str) -> bool:
     return path == layer or path.startswith(f"{layer}/")
 
@@ -129,8 +148,9 @@ def _within(path: str, layer: str) -> bool:
 def _resets(setting: Setting, params):
     """A tree like the parameters: whether each is drawn anew."""
     treedef = jax.tree.structure(params)
-    chosen = [any(_within(path, name) for name in setting.options.layers)
-              for path in _paths(params)]
+    paths = _paths(params)
+    names = layers_of(setting, paths)
+    chosen = [any(_within(path, name) for name in names) for path in paths]
     return jax.tree.map(lambda named, trains: bool(named and trains),
                         jax.tree.unflatten(treedef, chosen), setting.model.trainable(params))
 
@@ -138,9 +158,11 @@ def _resets(setting: Setting, params):
 def _touched(setting: Setting, params, resets) -> dict[str, np.ndarray]:
     """By layer, `[M, n]`: which of its weights are fresh, in the order of its parameters."""
     layers: dict[str, list[np.ndarray]] = {}
-    leaves = zip(_paths(params), jax.tree.leaves(params), jax.tree.leaves(resets))
+    paths = _paths(params)
+    names = layers_of(setting, paths)
+    leaves = zip(paths, jax.tree.leaves(params), jax.tree.leaves(resets))
     for path, leaf, chosen in leaves:
-        for name in setting.options.layers:
+        for name in names:
             if _within(path, name):
                 layers.setdefault(name, []).append(np.full((len(leaf), leaf[0].size), chosen))
     return {name: np.concatenate(parts, axis=1) for name, parts in layers.items()}

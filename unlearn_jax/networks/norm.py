@@ -46,17 +46,27 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        features = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, features, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
-        var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
-        threads = target.current().threads if target.current().has_native() else 0
-        y, batch_mean, batch_var = batch_norm(x, scale, bias, self.epsilon, threads)
-        if not self.is_initializing():
-            mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
-            var.value = self.momentum * var.value + (1 - self.momentum) * batch_var
-        return y
+        return normalise(self, x)
+
+
+def normalise(module: nn.Module, x: jax.Array) -> jax.Array:
+    """What a `BatchNorm`, this one or Flax', does to a batch in training, the statistics included.
+
+    Args:
+      module: in its compact call, with `momentum` and `epsilon`.
+      x: `[..., C]`.
+    """
+    features = x.shape[-1:]
+    scale = module.param("scale", nn.initializers.ones, features, jnp.float32)
+    bias = module.param("bias", nn.initializers.zeros, features, jnp.float32)
+    mean = module.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
+    var = module.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
+    threads = target.current().threads if target.current().has_native() else 0
+    y, batch_mean, batch_var = batch_norm(x, scale, bias, module.epsilon, threads)
+    if not module.is_initializing():
+        mean.value = module.momentum * mean.value + (1 - module.momentum) * batch_mean
+        var.value = module.momentum * var.value + (1 - module.momentum) * batch_var
+    return y
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))

@@ -19,7 +19,7 @@ from unlearn_jax.members import Member
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.method import Setting
 from unlearn_jax.methods.outside import Found
-from unlearn_jax.models import Model
+from unlearn_jax.models import Model, network_parts
 from unlearn_jax.results import started
 from unlearn_jax.stages import workdir
 from unlearn_jax.storage.store import Store, stage_key
@@ -183,7 +183,8 @@ def original_stage(study: RunContext) -> Stage:
         "num_classes": study.dataset.num_classes, "seeds": config.seeds,
         "split": {k: config.data[k] for k in data_keys},
         "model": {**{k: v for k, v in config.model.to_dict().items() if k not in _MODEL_EXCEPT},
-                  "pretrained": _file_digest(config.model.pretrained)},
+                  "pretrained": _file_digest(config.model.pretrained),
+                  **network_parts(config.model.name)},
         "train": {k: config.train[k] for k in _TRAIN_KEYS}, **_decay(config.train),
         **(_label_step(study) if config.data.balance else {}),
         **({"norms": "recalibrated"} if recalibrates(config, len(study.splits.rows.source))

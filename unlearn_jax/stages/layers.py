@@ -1,5 +1,6 @@
 """layers.csv: how far every model's weights are from those of M_O and of M_R, by layer."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -26,7 +27,7 @@ def write_layers(study: RunContext, original: Stage, retrained: Sequence[Stage],
     failed member are NaN.
     """
     first = _weights(study, original)
-    rows = []
+    depth, rows = functools.partial(_depth, study.model.layers), []
     for retrain in retrained:
         reference = _weights(study, retrain)
         floor = independent_distances(reference)
@@ -44,7 +45,7 @@ def write_layers(study: RunContext, original: Stage, retrained: Sequence[Stage],
                       "to_original": float(to_original[layer][m]),
                       "to_retrain": float(to_retrain[layer][m]), "norm": float(norm[layer][m]),
                       "floor": float(floor[layer][m])}
-                     for layer in sorted(norm, key=_depth) for m, seed in enumerate(study.seeds)]
+                     for layer in sorted(norm, key=depth) for m, seed in enumerate(study.seeds)]
     study.run.write_table(LAYERS, rows, LAYER_COLUMNS)
 
 
@@ -60,6 +61,8 @@ def _weights(study: RunContext, stage: Stage) -> dict[str, np.ndarray]:
     return found
 
 
-def _depth(layer: str) -> tuple[int, str]:
+def _depth(order: tuple[str, ...], layer: str) -> tuple[int, str]:
     name = layer.removeprefix(_PREFIX)
+    if order:
+        return order.index(name) if name in order else -1, name
     return next((i for i, part in enumerate(_PARTS) if name.startswith(part)), len(_PARTS)), name

@@ -1,0 +1,118 @@
+"""Python from a file of the user's own: `path/to/file.py:NAME`, for methods and networks."""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from unlearn_jax.errors import ConfigError
+from unlearn_jax.system.interrupt import Interrupted
+
+_LONGEST = 80  # characters of a name, which begins the names of files
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnCode:
+    """What a file gives under a name.
+
+    Attributes:
+      value: the object.
+      name: FILE-NAME, fit for the names of files.
+      code: digest of the file: with another text the name stands for something else.
+    """
+
+    value: Any
+    name: str
+    code: str
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeKey:
+    """Where a config asks for own code, for messages.
+
+    Attributes:
+      key: of the config, `config.unlearn.method`.
+      kind: what stands there, `method`.
+      known: values of the key that need no file.
+    """
+
+    key: str
+    kind: str
+    known: tuple[str, ...]
+
+
+def load(request: str, place: CodeKey, serves: Callable[[Any], bool]) -> OwnCode:
+    """The object that a file has under a name.
+
+    Args:
+      request: `path/to/file.py:NAME`.
+      place: where the config asks for it.
+      serves: whether an object of the file is of the kind asked for, for the message.
+
+    Raises:
+      ConfigError: the request has another form, or the file or the name cannot be used.
+    """
+    path, name = split(request, place)
+    file = Path(path).expanduser()
+    try:
+        text = file.read_bytes()
+    except OSError as e:
+        raise ConfigError(f"{place.key} is {request!r}: {file}: {e.strerror}") from e
+    spec = importlib.util.spec_from_file_location(f"unlearn_jax_outside_{file.stem}", file)
+    assert spec is not None and spec.loader is not None, "the file's name ends with .py"
+    module = importlib.util.module_from_spec(spec)
+    named(spec.loader.exec_module, request, place)(module)
+    found = vars(module).get(name)
+    if found is None:
+        names = [n for n, v in vars(module).items() if serves(v)]
+        raise ConfigError(f"{place.key} is {request!r}: the file has no {name!r}; "
+                          f"its {place.kind}s: {', '.join(names) or 'none'}")
+    short = re.sub(r"[^A-Za-z0-9_+-]", "-", f"{file.stem}-{name}").lstrip("-_+")
+    if len(short) > _LONGEST:
+        raise ConfigError(f"{place.key} is {request!r}: files would be called after "
+                          f"{short!r}; allowed: up to {_LONGEST} characters")
+    return OwnCode(found, short, hashlib.blake2b(text, digest_size=8).hexdigest())
+
+
+def split(request: str, place: CodeKey) -> tuple[str, str]:
+    """The file and the name.
+
+    Raises:
+      ConfigError: the request has another form.
+    """
+    path, colon, name = request.rpartition(":")
+    if not colon or not path.endswith(".py"):
+        raise ConfigError(f"{place.key} is {request!r}; allowed: one of "
+                          f"{', '.join(map(repr, place.known))}, or path/to/file.py:NAME")
+    return path, name
+
+
+def named(function: Callable[..., Any], request: str, place: CodeKey) -> Callable[..., Any]:
+    """The function, and what functions it returns, with the request noted on their errors.
+
+    A call of sys.exit in it is an error, too: the program would end as if all were done.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            result = function(*args, **kwargs)
+        except Interrupted:
+            raise
+        except SystemExit as e:
+            raise ConfigError(f"{place.key} is {request!r}: the file calls "
+                              f"sys.exit({e.code!r}); a {place.kind} must raise an error "
+                              "instead") from e
+        except Exception as e:  # whatever a user's code raises, which goes on as it is
+            note = f"in the {place.kind} {request} ({place.key})"
+            if note not in getattr(e, "__notes__", ()):
+                e.add_note(note)
+            raise
+        return named(result, request, place) if inspect.isfunction(result) else result
+
+    return call
