@@ -348,7 +348,7 @@ def slowest_norm(model_cfg: Any, image_size: int) -> float:
     """
     if model_cfg.name in DEPTHS:
         return VARIANTS[model_cfg.variant].norm_momentum
-    momenta = build_model(model_cfg, image_size, 1).anatomy.momenta
+    momenta = _own_model(model_cfg, image_size, 1).anatomy.momenta
     return max((m for _, m in momenta), default=0.0) if all(m == m for _, m in momenta) else 0.0
 
 

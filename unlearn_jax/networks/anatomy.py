@@ -35,7 +35,7 @@ class Anatomy:
 
     stages: tuple[str, ...]
     channels: tuple[tuple[str, str], ...]
-    lead: tuple[tuple[str, int], ...]
+    lead: tuple[tuple[str, int | None], ...]
     layers: tuple[str, ...]
     momenta: tuple[tuple[str, float], ...]
 
@@ -58,8 +58,8 @@ class _Call:
     @property
     def map_lead(self) -> int | None:
         """Tokens in front of a map, -1 where the output is a map itself, None: it is no map."""
-        shape = getattr(self.output, "shape", ())
-        if isinstance(self.module, nn.DenseGeneral) and not isinstance(self.module, nn.Dense):
+        shape: tuple[int, ...] = getattr(self.output, "shape", ())
+        if isinstance(self.module, nn.DenseGeneral):  # nn.Dense is none
             return None
         if len(shape) == 4 and shape[1] == shape[2] > 0:
             return -1
