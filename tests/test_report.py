@@ -230,7 +230,6 @@ def test_every_model_may_fail(tmp_path, coarse):
 
 def test_many_forget_sets_say_which_are_drawn(tmp_path, coarse, monkeypatch):
     monkeypatch.setattr(style, "MOST_SETS", 1)
-    monkeypatch.setattr("unlearn_jax.report.sections.page.MOST_SETS", 1)
     path = write_workdir(tmp_path, samples=12, sets=("20-28", "28-36"))
     write_report(path)
     assert not list(path.glob("figures/*28-36*"))
