@@ -351,7 +351,7 @@ def test_audits_stand_in_tables_of_their_own(tmp_path):
     members = text.index("Audits, forget set 20-28")
     whole = text.index("Audits over all seeds together, forget set 20-28")
     assert "MIA AUC" in text[members:whole] and "0.610" in text[members:whole]
-    assert "without any memory of D_f, but for W1 on D_f" in text[members:whole].replace("\\_", "_")
+    assert "memory of D_f, except for W1 on D_f" in text[members:whole].replace("\\_", "_")
     assert "U-LiRA (%)" in text[whole:] and "87.5" in text[whole:]
     assert "mia_auc" not in text, "the headers and definitions explain it"
 
