@@ -37,6 +37,7 @@ MOVED = {
     "manifest": "storage.manifest",
     "memory": "engine.memory",
     "metadata": "storage.metadata",
+    "methods.paths": "system.tree_paths",
     "nested": "system.nested",
     "norm": "networks.norm",
     "norms": "engine.recalibration",

@@ -25,8 +25,8 @@ import ml_collections
 import numpy as np
 
 from unlearn_jax.engine.preparation import Preparation
-from unlearn_jax.methods.paths import path_of
 from unlearn_jax.models import Model, Variables, slowest_norm
+from unlearn_jax.system.tree_paths import path_of
 from unlearn_jax.train import Batch, weighted_mean
 
 # Share of the first running statistics that training may leave without a word.

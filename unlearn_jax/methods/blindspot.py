@@ -29,9 +29,9 @@ import jax.numpy as jnp
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods.method import Method, Prepared, Setting, over_all
 from unlearn_jax.methods.options import check_ranges
-from unlearn_jax.methods.paths import path_of, true_paths
 from unlearn_jax.models import Model
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
+from unlearn_jax.system.tree_paths import path_of, true_paths
 from unlearn_jax.train import Step, make_train_step, weighted_mean
 from unlearn_jax.train import make_step as make_gradient_step
 

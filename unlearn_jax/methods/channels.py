@@ -26,8 +26,8 @@ from jax.flatten_util import ravel_pytree
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods.method import Prepared, Setting
 from unlearn_jax.methods.options import check_ranges
-from unlearn_jax.methods.paths import path_of, true_paths
 from unlearn_jax.models import Model
+from unlearn_jax.system.tree_paths import path_of, true_paths
 
 if TYPE_CHECKING:
     from unlearn_jax.engine.preparation import Preparation

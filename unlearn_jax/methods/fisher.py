@@ -32,7 +32,7 @@ from unlearn_jax.methods import ft
 from unlearn_jax.methods.importance import importance
 from unlearn_jax.methods.method import Method, Prepared, Setting
 from unlearn_jax.methods.options import check_ranges
-from unlearn_jax.methods.paths import by_path, path_of
+from unlearn_jax.system.tree_paths import by_path, path_of
 
 if TYPE_CHECKING:
     from unlearn_jax.engine.preparation import Preparation

@@ -37,7 +37,7 @@ from unlearn_jax.methods.importance import (
     sample_gradients,
 )
 from unlearn_jax.methods.method import Method, Prepared, Setting
-from unlearn_jax.methods.paths import path_of, true_paths
+from unlearn_jax.system.tree_paths import path_of, true_paths
 from unlearn_jax.train import Batch
 
 if TYPE_CHECKING:

@@ -46,8 +46,8 @@ from unlearn_jax.methods.importance import (
 )
 from unlearn_jax.methods.method import Method, Prepared, Setting
 from unlearn_jax.methods.options import check_ranges
-from unlearn_jax.methods.paths import by_path
 from unlearn_jax.methods.salun import most_salient
+from unlearn_jax.system.tree_paths import by_path
 
 if TYPE_CHECKING:
     from unlearn_jax.engine.preparation import Preparation
