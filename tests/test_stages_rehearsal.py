@@ -173,6 +173,18 @@ METHOD = Method(make_step=plain, prepare=prepare)
         "ValueError: too few" in caplog.text
 
 
+def test_a_preparation_may_name_every_option_of_a_sum(ages, tmp_path, caplog):
+    made(ages, tmp_path, """
+def prepare(setting, before):
+    return Prepared(before.variables, before.total(
+        "forget", lambda b: b.weights.sum(), batch_size=8, order="mixed"))
+
+
+METHOD = Method(make_step=plain, prepare=prepare)
+""")
+    assert "could not be tried" not in caplog.text
+
+
 @pytest.mark.parametrize("text", [
     "sys.exit(0)\n", "def METHOD(setting):\n    sys.exit(0)\n",
     "def METHOD(setting):\n    exit()\n",

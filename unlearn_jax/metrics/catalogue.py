@@ -265,7 +265,9 @@ def find(name: str) -> MetricRecord | None:
 
 def parameters(record: MetricRecord, name: str) -> dict[str, str]:
     """The values in `name` of the parameters, which the record's name has in capitals."""
-    return _pattern(record.name).fullmatch(name).groupdict()
+    match = _pattern(record.name).fullmatch(name)
+    assert match is not None, f"{name!r} is no metric of the record {record.name!r}"
+    return match.groupdict()
 
 
 def has_no_seed(name: str) -> bool:

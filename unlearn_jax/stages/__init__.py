@@ -173,7 +173,7 @@ def run_studies(runs: Sequence["Request"], store: Store,
                 record_reused(study, stage)
         unlearn_variants(variants, original)
         for variant in variants:
-            _evaluate(variant.study, original, retrained, variant.stages)
+            _evaluate(variant.study, original, retrained, list(variant.stages))
         for run in books:
             run.finish()
         for run in books:
@@ -223,7 +223,7 @@ def _one_method(study: RunContext, original: Stage) -> _Unlearn:
     stages = [stage for f in study.splits.forget_sets
               for stage in unlearn_stages(study, original, f)]
 
-    def unlearn():
+    def unlearn() -> tuple[list[Stage], Sequence[Models]]:
         unlearn_missing([Variant(study, stages, unlearning)], original)
         return stages, scheme.run() if scheme else ()
 
@@ -293,7 +293,7 @@ def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
         if f.untrained:
             logging.warning("forget set %s: %s", f.name, f.untrained)
     model = build_model(config.model, config.data.image_size, dataset.num_classes)
-    weights = ()
+    weights: tuple[float, ...] = ()
     if config.train.class_weights == "balanced":
         weights = balanced_weights(trained.labels[splits.rows.source], dataset.num_classes)
     loss = make_loss(config.train.loss, config.model.output_scale, weights)

@@ -1,10 +1,11 @@
-"""Do published weights belong to this network? Their running statistics say so.
+"""Checks by the running statistics whether published weights belong to a network.
 
-Tensor names and shapes do not tell where a network has its strides, how it pads or what its inputs
-were scaled by. The running statistics do: they are what each batch norm saw in training. Where
-weights, network and preprocessing belong together, images of the kind of training give channels
-about the same means and deviations. Images of another kind move them, a few layers far. So medians
-over layers decide, and an alternative (pool, strides, preprocessing) has to fit clearly better.
+Names and shapes of tensors do not show the strides of a network, its padding or the scale of its
+inputs. The running statistics show them: each batch norm holds the mean and the deviation that its
+channels had in training. If weights, network and preprocessing belong together, images like those
+of the training give each channel about the same mean and deviation. Other images change both, but
+strongly in a few layers only. So medians over layers decide. An alternative (pool, strides,
+preprocessing) is named only if it fits clearly better.
 """
 
 import dataclasses
@@ -20,25 +21,27 @@ import numpy as np
 from unlearn_jax.models import PREPROCESS, STEMS, Model, Variables, preprocess
 from unlearn_jax.networks.pretrained import PREPROCESS_OF, load_pretrained
 
-SAMPLES = 64  # images that are looked at
-# Medians over layers, chosen by `python -m benchmarks.belonging`. An alternative is the better
-# network where it is nearer by the first factor, and as near as right weights are on images of the
-# kind of training. On another kind some wrong network can be nearer than the right one by chance,
-# but none is near; wrong inputs show there by an alternative that is nearer in every layer.
+SAMPLES = 64  # images that the check passes through the network
+# Limits of medians over layers of `Gap.size`, chosen by `python -m benchmarks.belonging`. An
+# alternative is named if its median is below NEARER times the network's own, and below NEAR, which
+# right weights reach on images like those of their training. On other images a wrong network may
+# by chance be nearer than the right one, but its median is not below NEAR. There, another
+# preprocessing is named as well if its gap is smaller in every layer.
 NEARER, NEAR = 0.55, 0.25
-# What right weights reach on images of another kind than in training.
+# The largest medians of right weights on images unlike those of their training.
 MOST_SHIFT, MOST_RATIO = 6.0, 10.0
-_SMALL = 1e-3  # a norm's scale below it switches its channel off
+_SMALL = 1e-3  # a channel whose scale in the norm is smaller is switched off
 
 
 @dataclasses.dataclass(frozen=True)
 class Gap:
-    """How far a layer's channels are from its running statistics; medians over channels.
+    """The difference between a layer's channels and its running statistics; medians over channels.
 
     Attributes:
       layer: the convolution, by the name that `Model.features` gives it.
-      shift: of a channel's mean from the running mean, in running standard deviations.
-      ratio: of the larger to the smaller of a channel's deviation and the running one, at least 1.
+      shift: distance between a channel's mean and the running mean, in running standard deviations.
+      ratio: a channel's deviation divided by the running one, or the inverse if that is larger; at
+        least 1.
     """
 
     layer: str
@@ -47,7 +50,7 @@ class Gap:
 
     @property
     def size(self) -> float:
-        """Both in one number: the shift and the ratio's logarithm."""
+        """Both in one number: the shift plus the ratio's natural logarithm."""
         return self.shift + float(np.log(self.ratio))
 
 
@@ -56,10 +59,10 @@ def statistics_gaps(model: Model, variables: Variables, images_BHWC: np.ndarray)
 
     Args:
       model: the network.
-      variables: of one member.
-      images_BHWC: uint8, about `SAMPLES`.
+      variables: those of one member, without a member axis.
+      images_BHWC: uint8; about `SAMPLES` images.
     """
-    # One program for all preprocessings: the images are made those that 'unit' maps to the inputs.
+    # One program serves all preprocessings: it gets images that 'unit' maps to the same inputs.
     inputs = preprocess(jnp.asarray(images_BHWC), model.module.preprocess)
     _, (middle, *_), (half_range, *_) = PREPROCESS["unit"]
     images = inputs * half_range + middle
@@ -72,8 +75,8 @@ def statistics_gaps(model: Model, variables: Variables, images_BHWC: np.ndarray)
         on = scale > _SMALL
         mean, deviation = found[layer][:, on]
         if on.any():
-            # After the norm a channel that is as in training has its bias for mean, its scale for
-            # deviation.
+            # `found` holds values after the norm. There, a channel with the statistics of the
+            # training has the norm's bias as its mean and the norm's scale as its deviation.
             shift = np.abs(mean - np.asarray(norm["bias"])[on]) / scale[on]
             ratio = np.abs(np.log(np.maximum(deviation, 1e-12) / scale[on]))
             gaps.append(Gap(layer, float(np.median(shift)), float(np.exp(np.median(ratio)))))
@@ -82,7 +85,7 @@ def statistics_gaps(model: Model, variables: Variables, images_BHWC: np.ndarray)
 
 @functools.partial(jax.jit, static_argnums=0)
 def _measured(model: Model, variables: Variables, images: jax.Array) -> dict[str, jax.Array]:
-    """`[2, C]` by layer: means and deviations of the channels behind the norm."""
+    """By layer, means and deviations `[2, C]` of the channels after the norm."""
     features = model.features(variables, images, train=False)[2]
     return {layer: jnp.stack([jnp.mean(x, axis=(0, 1, 2)), jnp.std(x, axis=(0, 1, 2))])
             for layer, x in features.items() if _norm(variables["params"], layer) is not None}
@@ -90,13 +93,13 @@ def _measured(model: Model, variables: Variables, images: jax.Array) -> dict[str
 
 def notes(model_cfg: Any, model: Model, images_NHWC: np.ndarray,
           rows: np.ndarray) -> tuple[str, ...]:
-    """What a reader must know of the config's pretrained weights; nothing where it has none.
+    """Warnings about the config's pretrained weights; empty if the config names none.
 
     Args:
       model_cfg: the `model` section of the config.
-      model: its network.
-      images_NHWC: of the data set, uint8; may be a memory map.
-      rows: `[n]` those of the training set.
+      model: the network of that section.
+      images_NHWC: uint8 images of the data set; may be a memory map.
+      rows: `[n]` rows of the training samples in the data set.
 
     Raises:
       PretrainedError: the file cannot be used with this model.
@@ -120,7 +123,7 @@ def notes(model_cfg: Any, model: Model, images_NHWC: np.ndarray,
 
 
 def doubt_of(model: Model, variables: Variables, images_BHWC: np.ndarray) -> str:
-    """In words, why variables do not look as if they belonged to the network; '' where they do.
+    """Why variables do not seem to belong to the network, in words; '' if they seem to belong.
 
     Args:
       model, variables, images_BHWC: as for `statistics_gaps`.
@@ -131,8 +134,9 @@ def doubt_of(model: Model, variables: Variables, images_BHWC: np.ndarray) -> str
 
 
 def alternatives(model: Model) -> dict[str, Model]:
-    """Networks with the same tensors that compute something else, by what is different."""
-    variant, changes = model.module.variant, {}
+    """Networks with the same tensors but other computations, by a text that names the change."""
+    variant = model.module.variant
+    changes: dict[str, dict[str, Any]] = {}
     if model.module.bottleneck:
         where = "first 1x1" if variant.stride_at_3x3 else "3x3"
         changes[f"strides in the {where} convolutions"] = dict(
@@ -142,10 +146,12 @@ def alternatives(model: Model) -> dict[str, Model]:
         changes[f"{kind} pool"] = dict(pool_padding=int(not variant.pool_padding))
     if len(changes) > 1:
         changes[" and ".join(changes)] = functools.reduce(operator.or_, changes.values())
-    parts = {words: dict(variant=dataclasses.replace(variant, **change))
-             for words, change in changes.items()}
+    parts: dict[str, dict[str, Any]] = {
+        words: dict(variant=dataclasses.replace(variant, **change))
+        for words, change in changes.items()}
     own = model.module.preprocess
-    # Another mean alone ('caffe' and 'vggface2') is what somewhat lighter images have, too.
+    # A preprocessing that differs in the mean alone ('caffe' and 'vggface2') is left out: somewhat
+    # lighter images look the same to the network.
     parts |= {f"preprocess={kind!r}": dict(preprocess=kind)
               for kind, (reverse, _, scale) in PREPROCESS.items()
               if (reverse, scale) != (PREPROCESS[own][0], PREPROCESS[own][2])}
@@ -154,14 +160,14 @@ def alternatives(model: Model) -> dict[str, Model]:
 
 
 def doubts(gaps: list[Gap], others: Mapping[str, list[Gap]]) -> str:
-    """In words, why weights do not look as if they belonged to the network; '' where they do.
+    """Why weights do not seem to belong to the network, in words; '' if they seem to belong.
 
-    Medians over layers decide: images of another kind than in training move a few layers far.
-    `NEARER` and `NEAR` say when an alternative is named.
+    Medians over layers decide, because images unlike those of the training change a few layers
+    strongly. An alternative is named by the limits `NEARER` and `NEAR`.
 
     Args:
-      gaps: of the network.
-      others: of its alternatives.
+      gaps: those of the network, one for each layer.
+      others: those of each alternative, by the text that names its change.
     """
     own = _median(gaps, "size")
     if others:
@@ -190,12 +196,12 @@ def doubts(gaps: list[Gap], others: Mapping[str, list[Gap]]) -> str:
 
 
 def _median(gaps: list[Gap], name: str) -> float:
-    """The median over layers of one of a gap's figures."""
+    """The median over layers of one attribute of the gaps."""
     return float(np.median([getattr(g, name) for g in gaps]))
 
 
 def _norm(params: Any, layer: str) -> Any:
-    """The parameters of the norm that follows a convolution; None for what is no convolution."""
+    """The parameters of the norm after a convolution; None if `layer` is no convolution."""
     *above, last = layer.split("/")
     for part in above:
         params = params[part]
@@ -203,4 +209,5 @@ def _norm(params: Any, layer: str) -> Any:
 
 
 def _order(layer: str) -> tuple[int, str]:
+    """Sorts layers as the network has them: the stem comes first."""
     return (0 if layer.startswith("stem") else 1, layer)

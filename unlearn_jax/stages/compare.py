@@ -11,6 +11,7 @@ import dataclasses
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -108,7 +109,7 @@ def run_comparison(study: RunContext, original: Stage, retrained: list[Stage],
       The chosen stages, one per method and forget set.
     """
     judge = _Judge(study)
-    limits = {r.forget_name: judge.errors(original, r.forget_set) for r in retrained}
+    limits = {r.forget_name: judge.errors(original, r.required_forget_set) for r in retrained}
     chosen, rows = [], []
     at_the_end: dict[str, list[str]] = {}
     for number, contender in enumerate(contenders, 1):
@@ -120,7 +121,8 @@ def run_comparison(study: RunContext, original: Stage, retrained: list[Stage],
             name = retrain.forget_name
             mine = [by_set[name] for by_set in stages]
             selection = variants.select(
-                np.stack([judge.errors(stage, retrain.forget_set) for stage in mine]),
+                np.stack([judge.errors(stage, retrain.required_forget_set)
+                          for stage in mine]),
                 # the error is limited by that of the M_O that the trial started from
                 limits[name][mine[0].started(study.seeds)],
                 study.config.compare.tolerance, study.dataset.num_classes > 0)
@@ -167,7 +169,7 @@ def _budget(study: RunContext, original: Stage, retrain: Stage,
     if not least:
         # All trials prepare alike. The weakest one, which is run in any case, is measured.
         own = with_epochs(study, contender.trials[0].config, (0,))
-        (probe,) = unlearn_stages(own, original, retrain.forget_set)
+        (probe,) = unlearn_stages(own, original, retrain.required_forget_set)
         unlearn_missing([Variant(own, [probe], make_unlearning(own))], original)
         return variants.no_epochs(study.config.compare.fraction, _cost(study, probe, unit) / whole)
     # The cost of the first epoch is measured on the method as configured. Its images are known.
@@ -177,7 +179,7 @@ def _budget(study: RunContext, original: Stage, retrain: Stage,
     unlearning = make_unlearning(own)
     spent = [0.0]
     if measured:
-        probes = unlearn_stages(own, original, retrain.forget_set)
+        probes = unlearn_stages(own, original, retrain.required_forget_set)
         unlearn_missing([Variant(own, probes, unlearning)], original)
         spent = [_cost(study, probe, unit) for probe in probes]
     member = make_member(study, study.seeds[0], retrain.forget_set)
@@ -210,7 +212,7 @@ class _Judge:
     Each is computed once and kept in the store.
     """
 
-    def __init__(self, study: RunContext):
+    def __init__(self, study: RunContext) -> None:
         layout = make_layout(study.config.parallel, len(study.seeds))
         self._predictor = make_predictor(study.model, layout)
         self._study = dataclasses.replace(study, resident=Feed(layout, study.resident).data)
@@ -251,7 +253,8 @@ def validation_errors(study: RunContext, outputs: np.ndarray, labels: np.ndarray
     if study.dataset.num_classes:
         wrong = (outputs.argmax(-1) != labels[None]).mean(1)
         return np.where(np.isfinite(outputs).all((1, 2)), wrong, np.nan)
-    losses = jax.vmap(study.loss.per_sample, in_axes=(0, None))(outputs, labels)
+    losses = jax.vmap(study.loss.per_sample, in_axes=(0, None))(
+        jnp.asarray(outputs), jnp.asarray(labels))
     return np.asarray(losses, np.float64).mean(1)
 
 
@@ -262,7 +265,7 @@ def _rows(contender: Contender, budget: variants.Budget, stages: list[Stage],
     for i, (trial, stage) in enumerate(zip(contender.trials, stages)):
         config = with_epochs(study, trial.config, (stage.epochs,)).config
         with config.unlocked():
-            config.forget.sets = (stage.forget_set.request,)
+            config.forget.sets = (stage.required_forget_set.request,)
         workdir = f"runs/{stage.method}.{stage.forget_name}.{stage.key}"
         rows.append({
             "method": stage.method, "forget_set": stage.forget_name, "trial": i + 1,

@@ -66,19 +66,19 @@ def write_results(study: RunContext, original: Stage, retrained: list[Stage],
     baseline = (int(np.bincount(train_labels).argmax()) if classification
                 else float(np.median(train_labels)))
     for retrain in retrained:
-        rows_of = split_rows(study, retrain.forget_set)
+        forget_set = retrain.required_forget_set
+        rows_of = split_rows(study, forget_set)
         # A stamped image has the label and the id of its test image.
         sources = {**rows_of, **({"stamped": study.splits.test} if len(study.stamped) else {})}
         targets = results.Targets(
             {name: study.dataset.labels[r] for name, r in sources.items()},
             {name: study.dataset.ids[r] for name, r in sources.items()},
-            further_arrays(study, retrain.forget_set, sources))
+            further_arrays(study, forget_set, sources))
         name = retrain.forget_name
         models = [*(stored(study, s) for s in (original, *unlearned)), *ensembles,
                   stored(study, retrain)]
         models = [m for m in models if m.forget_set in ("", name)]
-        outcomes = [_outcome(study, predictor, m, retrain.forget_set, rows_of)
-                    for m in models]
+        outcomes = [_outcome(study, predictor, m, forget_set, rows_of) for m in models]
         outcomes = [dataclasses.replace(o, measures=m.measures(o, outcomes[-1])) if m.measures
                     else o for m, o in zip(models, outcomes)]
         if study.config.eval.relearn_epochs:
@@ -89,9 +89,9 @@ def write_results(study: RunContext, original: Stage, retrained: list[Stage],
             results.save_predictions(study.run.directory / "predictions", outcome, targets)
         found = results.result_rows(outcomes[:-1], outcomes[-1], targets, baseline,
                                     study.config.eval, classification)
-        rows += _by_relearning(study, models, found, retrain.forget_set)
+        rows += _by_relearning(study, models, found, forget_set)
         for outcome in outcomes:
-            found, why = _audit(study, outcome, outcomes[-1], targets, retrain.forget_set)
+            found, why = _audit(study, outcome, outcomes[-1], targets, forget_set)
             rows += found
             refused += why
     if not processes.leads():
@@ -190,12 +190,12 @@ def _outcome(study: RunContext, predictor: Predictor, models: Models,
         count = len(jax.tree.leaves(variables)[0])
         with study.store.write("predictions", key, parts) as directory:
             for split, rows in rows_of.items():
-                outputs = np.stack(predict(predictor, variables, study.resident,
-                                           [rows] * count, study.config.eval.batch_size))
+                found = np.stack(predict(predictor, variables, study.resident,
+                                         [rows] * count, study.config.eval.batch_size))
                 if models.combine:
-                    outputs = models.combine(outputs)
-                outputs[failed] = np.nan
-                np.save(directory / f"{split}.npy", outputs)
+                    found = models.combine(found)
+                found[failed] = np.nan
+                np.save(directory / f"{split}.npy", found)
     directory = study.store.path("predictions", key)
     outputs = {split: store.load_array(directory, f"{split}.npy") for split in rows_of}
     unusable = {split: results.unusable(values) for split, values in outputs.items()}
@@ -205,7 +205,7 @@ def _outcome(study: RunContext, predictor: Predictor, models: Models,
                           for split, counts in unusable.items() if counts[m])
         study.run.warn(f"{what} {study.seeds[m]} has finite weights, but its outputs are not "
                        f"finite, or too large to be averaged, on {where}: the network overflows"
-                       f"{_largest(models, m)}. Its values are nan and no mean includes them")
+                       f"{_largest(models, int(m))}. Its values are nan and no mean includes them")
         for values in outputs.values():
             values[m] = np.nan
     study.run.record_stage("predictions", forget_set.name, key, status, time.monotonic() - began,

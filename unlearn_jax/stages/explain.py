@@ -68,7 +68,8 @@ def explain_stages(study: RunContext, stages: Sequence[Stage], sets: Sequence[st
                           study.config.train.batch_size,
                           max(sum(map(len, mine.values())) for mine in samples.values()))
     study = dataclasses.replace(study, resident=explainer.feed.data)
-    rows, channel_rows = [], []
+    rows: list[dict[str, Any]] = []
+    channel_rows: list[dict[str, Any]] = []
     folder = study.run.directory / FOLDER
     if processes.leads():
         folder.mkdir(exist_ok=True)
@@ -136,8 +137,8 @@ def _explained(study: RunContext, explainer: Explainer, stage: Stage, forget_set
     return _Explained(stage, explanation)
 
 
-def _flat(found: Explanation) -> dict[str, np.ndarray]:
-    flat = {}
+def _flat(found: Explanation) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for field in dataclasses.fields(found):
         value = getattr(found, field.name)
         if isinstance(value, dict):
@@ -182,8 +183,8 @@ def _map_rows(study: RunContext, forget_set: ForgetSet, explained: list[_Explain
                 if set(where) == set(SETS):
                     of_set.setdefault(CONTRAST, []).append(
                         unit_maps(_contrast(maps, where)[:, None], kind))
-            for name, units in of_set.items():
-                yield from _likeness_rows(study, forget_set, explained, units, name, map_name,
+            for name, of_stages in of_set.items():
+                yield from _likeness_rows(study, forget_set, explained, of_stages, name, map_name,
                                           kind)
     for e in explained:
         for name, rows in where.items():
@@ -270,7 +271,7 @@ def _rows(study: RunContext, forget_set: ForgetSet, stage: Stage, values_M: np.n
 
 
 def _pictures(study: RunContext, explained: list[_Explained],
-              samples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+              samples: dict[str, np.ndarray]) -> dict[str, Any]:
     """Arrays for the report's pictures: some images with their maps, and mean maps; seed means.
 
     Arrays: images `[n, H, W, 3]`, ids, labels, sets `[n]`; methods, epochs `[K]`; values `[K, n]`;
@@ -281,11 +282,14 @@ def _pictures(study: RunContext, explained: list[_Explained],
                             for s in where.values()])
     rows = np.concatenate(list(samples.values()))[shown]
     resident = study.resident
-    # Each process has all images on its own devices.
-    images = (resident.read(rows) if isinstance(resident, Streamed)
-              else resident.images.addressable_data(0)[rows])
+    if isinstance(resident, Streamed):
+        images = resident.read(rows)
+    else:
+        assert resident.images is not None  # they are None only inside programs that stream
+        # Each process has all images on its own devices.
+        images = np.asarray(resident.images.addressable_data(0)[rows])
     arrays = {
-        "images": np.asarray(images), "ids": study.dataset.ids[rows].astype(str),
+        "images": images, "ids": study.dataset.ids[rows].astype(str),
         "labels": np.asarray(resident.labels.addressable_data(0))[rows],
         "sets": np.concatenate([[name] * min(_SHOWN, len(samples[name])) for name in where]),
         "methods": np.array([e.stage.name for e in explained]),

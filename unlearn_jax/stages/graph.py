@@ -91,6 +91,12 @@ class Stage:
         """The forget set's name, `''` for the original."""
         return self.forget_set.name if self.forget_set else ""
 
+    @property
+    def required_forget_set(self) -> ForgetSet:
+        """The forget set of a stage that is known to have one: an M_R or unlearned models."""
+        assert self.forget_set is not None, f"stage {self.name!r} has no forget set"
+        return self.forget_set
+
     def directory(self, store: Store) -> Path:
         """Its directory in the store, with `checkpoint/` and history.json."""
         return store.path(self.method, self.key)
@@ -171,6 +177,12 @@ class Variant:
     arm: str = ""
     name: str = ""
     dials: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def required_unlearning(self) -> Unlearning:
+        """The method of a variant that is known to unlearn."""
+        assert self.unlearning is not None, "a variant of M_O or of M_Rs has no method"
+        return self.unlearning
 
 
 def original_stage(study: RunContext) -> Stage:

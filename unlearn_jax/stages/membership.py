@@ -23,7 +23,9 @@ def peer_samples(study: RunContext, forget_set: ForgetSet) -> Samples:
     test = study.splits.test
     if forget_set.request == "injected":
         split = "stamped" if len(study.stamped) else "test"
-        return split, *study.splits.injection.like_injected(study.dataset.labels[test])
+        injection = study.splits.injection
+        assert injection is not None  # the config check refuses 'injected' without data.inject
+        return split, *injection.like_injected(study.dataset.labels[test])
     return ("test", np.searchsorted(test, forget_set.peers),
             study.trained_labels[forget_set.peers])
 

@@ -8,6 +8,7 @@ in values which members may differ in.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import ml_collections
@@ -35,7 +36,7 @@ from unlearn_jax.stages.graph import (
 from unlearn_jax.stages.populations import train_variants
 from unlearn_jax.stages.rehearsal import rehearse
 from unlearn_jax.storage import checkpoints
-from unlearn_jax.train import Step, make_train_step
+from unlearn_jax.train import Batch, Step, TrainState, make_train_step
 from unlearn_jax.units import label_step
 
 
@@ -86,7 +87,7 @@ def unlearn_recipes(variant: Variant) -> list[tuple[Recipe, list[Stage]]]:
     At a constant learning rate a longer run begins like a shorter one, so the budgets are snapshots
     of one run. Other schedules depend on the number of epochs, so each budget is a run.
     """
-    study, unlearning, stages = variant.study, variant.unlearning, variant.stages
+    study, unlearning, stages = variant.study, variant.required_unlearning, variant.stages
     section, method = study.config.unlearn, unlearning.found.method
     settings = OptimizerSettings.from_config(section)
     optimizer = unlearning.setting.optimizer
@@ -96,6 +97,7 @@ def unlearn_recipes(variant: Variant) -> list[tuple[Recipe, list[Stage]]]:
 
     step = unlearning.step or make_train_step(study.model, optimizer, study.loss)
     if variant.dials:
+        assert method.make_step is not None  # a method without a step gets no dials
         step = dialled(method.make_step, unlearning.setting)
     budgets = sorted({s.epochs for s in stages})
     apart = settings.schedule != "constant" or method.own_runs
@@ -130,7 +132,7 @@ def _start_anew(variant: Variant, layout: Layout) -> tuple[Variables, np.ndarray
 def _start_from(original: Stage, variant: Variant,
                 layout: Layout) -> tuple[Variables, np.ndarray]:
     """M_O's weights, or initial ones where the method trains from them."""
-    if variant.unlearning.found.method.start == "initial":
+    if variant.required_unlearning.found.method.start == "initial":
         return _start_anew(variant, layout)
     study = variant.study
     variables, metadata = checkpoints.restore(original.directory(study.store) / "checkpoint")
@@ -152,7 +154,8 @@ def dialled(make_step: Callable[[Setting], Step], setting: Setting) -> Step:
       A step whose context is `(the method's context, {option: value})`.
     """
     @functools.wraps(make_step(setting))
-    def step(key, state, batch, learning_rate, context):
+    def step(key: jax.Array, state: TrainState, batch: Batch, learning_rate: jax.Array,
+             context: Any) -> tuple[TrainState, jax.Array]:
         context, dials = context
         rate = {"learning_rate": dials[PEAK_RATE]} if PEAK_RATE in dials else {}
         options = {k: v for k, v in dials.items() if k != PEAK_RATE}

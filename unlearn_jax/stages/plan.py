@@ -8,7 +8,9 @@ few measured steps. The memory comes from the compiler's analysis of the trainin
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import ml_collections
 import numpy as np
 from absl import logging
 
@@ -16,6 +18,7 @@ from unlearn_jax.engine.layout import make_layout
 from unlearn_jax.engine.memory import tree_bytes
 from unlearn_jax.engine.recipe import Recipe, init_members
 from unlearn_jax.engine.run import Rate, measure_rate
+from unlearn_jax.members import Member
 from unlearn_jax.stages import workdir
 from unlearn_jax.stages.evaluate import predictions_key, split_rows
 from unlearn_jax.stages.graph import RunContext, Stage, make_member
@@ -115,8 +118,8 @@ class Plan:
         if self.early:
             lines.append("  Epochs, steps and images are the most there can be: models stop early.")
         lines.append(f"  Then {self.predicted:,} images are predicted.")
-        m = self.measured
-        if m is None:
+        m, seconds = self.measured, self.seconds
+        if m is None or seconds is None:
             return "\n".join([*lines, "  Every model is in the store: nothing to train."])
         flops = "not counted" if self.flops is None else \
             f"{self.flops:.3g} for the training steps, as they are written"
@@ -126,7 +129,7 @@ class Plan:
                      "training step")
         lines += [
             f"  FLOPs: {flops}.",
-            f"  Time: about {duration(self.seconds)} at {rate}; a prediction counted as a third "
+            f"  Time: about {duration(seconds)} at {rate}; a prediction counted as a third "
             f"of a step, each compilation as {m.compile_seconds:.0f} s.",
             f"  Memory: {m.call_bytes / 1e6:,.0f} MB for a call of {m.members} "
             f"model{'' if m.members == 1 else 's'} on each device, as the compiler has it, the "
@@ -157,7 +160,8 @@ def make_plan(study: RunContext, runs: Sequence[tuple[str, Recipe, Sequence[Stag
                 study.config.train.patience > 0)
 
 
-def _job(study: RunContext, name: str, recipe: Recipe, stages: Sequence[Stage]):
+def _job(study: RunContext, name: str, recipe: Recipe, stages: Sequence[Stage],
+         ) -> tuple[Job, list[Member]]:
     missing = [s for s in stages if not study.store.complete(s.method, s.key)]
     sets = {s.forget_name: s.forget_set for s in missing}
     members = [make_member(study, seed, f) for f in sets.values() for seed in study.seeds]
@@ -169,7 +173,7 @@ def _job(study: RunContext, name: str, recipe: Recipe, stages: Sequence[Stage]):
                sum(recipe.epochs * len(m.validation) for m in members)), members
 
 
-def _measured(study: RunContext, recipe: Recipe, members: list) -> Rate:
+def _measured(study: RunContext, recipe: Recipe, members: list[Member]) -> Rate:
     layout = make_layout(study.config.parallel, len(members))
     together = [members[m] for m in np.unique(layout.groups(len(members))[0])]
     # Random weights do: the time of a step does not depend on the weights.
@@ -199,7 +203,7 @@ def recorded_rate(study: RunContext) -> float | None:
     return images / seconds if seconds else None
 
 
-def _plain(section) -> dict:
+def _plain(section: ml_collections.ConfigDict) -> dict[str, Any]:
     """A section of the config as metadata holds it: tuples are lists."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in section.to_dict().items()}
 

@@ -101,7 +101,8 @@ def train_and_store(store: Store, stages: Sequence[Stage],
                 if stage not in missing and stage not in busy:
                     note_reused(stage)
             rest = busy
-            for part in missing and parts_as_saved(store, make(missing).recipe, missing):
+            parts = parts_as_saved(store, make(missing).recipe, missing) if missing else []
+            for part in parts:
                 interrupt.leave_if_requested()
                 _train(part, make(part))
 
@@ -185,7 +186,8 @@ def missing_of(store: Store, stages: list[Stage],
       the same time.
     """
     with contextlib.ExitStack() as locks:
-        held, busy = [], []
+        held: list[Stage] = []
+        busy: list[Stage] = []
         # In the order of their keys, so that two processes never wait for each other.
         for stage in sorted(stages, key=lambda s: s.key):
             if store.complete(stage.method, stage.key):
@@ -269,10 +271,10 @@ def _prepare(variant: Variant, members: list[Member], recipe: Recipe, layout: La
     variables, failed = start(variant, own)
     before = Preparation(recipe.name, study.model, own, study.resident, members, variables,
                          study.loss, recipe.batch_size)
-    method = variant.unlearning and variant.unlearning.found.method
-    if method is None or method.prepare is None:
+    unlearning = variant.unlearning
+    if unlearning is None or unlearning.found.method.prepare is None:
         return Prepared(variables), before, failed
-    return method.prepare(variant.unlearning.setting, before), before, failed
+    return unlearning.found.method.prepare(unlearning.setting, before), before, failed
 
 
 def join_prepared(parts: list[Prepared]) -> Prepared:

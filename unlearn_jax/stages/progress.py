@@ -39,7 +39,7 @@ class CheckpointSaver(Saver):
       resumed: whether earlier progress was found and used.
     """
 
-    def __init__(self, store: Store, recipe: Recipe, stages: list[Stage], seconds: float):
+    def __init__(self, store: Store, recipe: Recipe, stages: list[Stage], seconds: float) -> None:
         own = {"stages": [[s.method, s.key] for s in stages]}
         self._store, self._stages = store, own["stages"]
         self._family = _family(store, recipe, stages)

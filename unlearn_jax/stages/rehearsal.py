@@ -52,7 +52,7 @@ def rehearse(study: RunContext, found: Found, setting: Setting, step: Step | Non
     state = jax.eval_shape(lambda v: init_state(setting.model, setting.optimizer, v), variables)
     batch = _batch(setting, setting.config.batch_size)
     _check_result(request, state, named(lambda: jax.eval_shape(
-        step, jax.eval_shape(jax.random.key, 0), state, batch, _scalar(jnp.float32), context),
+        step, jax.eval_shape(jax.random.key, 0), state, batch, _shape(jnp.float32), context),
         request)())
 
 
@@ -76,7 +76,8 @@ def _check_result(request: str, state: Any, result: Any) -> None:
     if getattr(loss, "shape", None) != () or not jnp.issubdtype(loss.dtype, jnp.number):
         raise _refused(request, f"its step returns the loss {_shape_text(loss)}",
                        "one number, such as train.weighted_mean(losses, batch.weights)")
-    if jax.tree.structure(after) != jax.tree.structure(state):
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (after, state)]
+    if structures[0] != structures[1]:
         raise _refused(request, "its step returns a state of another structure than it was given",
                        "the same fields and leaves")
     for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(after)):
@@ -106,7 +107,7 @@ def _context(study: RunContext, found: Found, setting: Setting) -> Any:
 class _Rehearsal(Preparation):
     """One member before a method's first step; every result is ones."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.images, self.steps = np.zeros(1, int), np.zeros(1, int)
         self.flops = np.zeros(1)
         self.seconds = self.compile_seconds = 0.0
@@ -117,7 +118,8 @@ class _Rehearsal(Preparation):
     def each(self, fun: Callable[..., Any], *trees_M: Any) -> Any:
         return _ones(jax.eval_shape(jax.vmap(fun), *trees_M))
 
-    def total(self, over: str, fun: Callable[..., Any], *trees_M: Any, batch_size: int = 0) -> Any:
+    def total(self, over: str, fun: Callable[..., Any], *trees_M: Any,
+              batch_size: int = 0, order: str = "") -> Any:
         Pass(over)  # refuses other names
         axes = (None, *(0 for _ in trees_M))
         batch = self._batch(batch_size or self.batch_size)
@@ -135,14 +137,15 @@ def _batch(setting: Setting, size: int) -> Batch:
     """The shapes of a batch that a step gets."""
     side = setting.model.image_size
     labels = jnp.int32 if setting.labels.num_classes else jnp.float32
-    columns = [jax.ShapeDtypeStruct((size,), kind)
-               for kind in (labels, jnp.int32, jnp.bool_, jnp.float32)]
-    return Batch(jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8), *columns,
-                 *map(_scalar, (jnp.int32, jnp.int32, jnp.float32, jnp.int32)))
+    return Batch(
+        images=_shape(jnp.uint8, size, side, side, 3), labels=_shape(labels, size),
+        rows=_shape(jnp.int32, size), forget=_shape(jnp.bool_, size),
+        weights=_shape(jnp.float32, size), epoch=_shape(jnp.int32), kind=_shape(jnp.int32),
+        progress=_shape(jnp.float32), epochs=_shape(jnp.int32))
 
 
-def _scalar(kind: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((), kind)
+def _shape(kind: Any, *axes: int) -> Any:  # stands for an array
+    return jax.ShapeDtypeStruct(axes, kind)
 
 
 def _ones(tree: Any) -> Any:

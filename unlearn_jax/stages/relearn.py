@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from unlearn_jax.data.splits import ForgetSet
@@ -72,12 +73,12 @@ def relearn_measures(study: RunContext, stages: Sequence[Stage],
       `ain_low` and `ain_high`, too, and `ain` if it is known for every member that has not failed:
       a mean over the known ones would describe the fast ones only.
     """
-    forget_set = stages[-1].forget_set
-    labels = study.trained_labels[forget_set.train]
+    forget_set = stages[-1].required_forget_set
+    labels = jnp.asarray(study.trained_labels[forget_set.train])
     places = study.splits.trained_places(forget_set)
 
     def forget_loss(outcome: Outcome) -> np.ndarray:
-        outputs = outcome.outputs["forget"][:, places]
+        outputs = jnp.asarray(outcome.outputs["forget"][:, places])
         return np.asarray(jax.vmap(study.loss.per_sample, (0, None))(outputs, labels).mean(1))
 
     original = forget_loss(outcomes[0])
@@ -137,12 +138,6 @@ def _population(study: RunContext, models: Mapping[str, Stage], missing: Sequenc
     members = [Member(seed, forget_set.name, walked, forget_set.train, walked, key)
                for key in keys for seed in study.seeds]
 
-    def start(_: Layout) -> Started:
-        starts = [checkpoints.restore(models[key].directory(study.store) / "checkpoint")[0]
-                  for key in keys]
-        return Started(jax.tree.map(lambda *x: np.concatenate([np.asarray(a) for a in x]),
-                                    *starts), store)
-
     def store(trained: Trained, status: str, seconds: float) -> None:
         losses = {key: np.full((len(study.seeds), cfg.relearn_epochs), np.nan) for key in keys}
         for row in trained.history:
@@ -153,6 +148,12 @@ def _population(study: RunContext, models: Mapping[str, Stage], missing: Sequenc
                 (directory / "losses.json").write_text(json.dumps(losses[key].tolist()))
             # All walk over equally many images, so they share the time equally.
             _record(study, stage, status, seconds / len(missing))
+
+    def start(_: Layout) -> Started:
+        starts = [checkpoints.restore(models[key].directory(study.store) / "checkpoint")[0]
+                  for key in keys]
+        return Started(jax.tree.map(lambda *x: np.concatenate([np.asarray(a) for a in x]),
+                                    *starts), store)
 
     return Population(study, recipe, members,
                       f"{len(members)} members ({len(study.seeds)} seeds x {len(keys)} models), "

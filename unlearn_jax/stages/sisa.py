@@ -227,7 +227,8 @@ class Sisa:
                    last: tuple[Slice, ...]) -> Models:
         """The ensembles of all seeds, with the cost of slices `made` and the states of `last`."""
         study, every = self.study, np.arange(len(self.study.seeds) * self.shards)
-        books = {k: np.zeros(len(study.seeds)) for k in ("images", "seconds", "flops", "step")}
+        books: dict[str, Any] = {
+            k: np.zeros(len(study.seeds)) for k in ("images", "seconds", "flops", "step")}
         steps = np.zeros(len(every), int)
         for m in made:
             metadata, _ = checkpoints.describe(m.stage.directory(study.store) / "checkpoint")
@@ -247,9 +248,10 @@ class Sisa:
         books |= {"images": books["images"].astype(int), "step": books["step"].astype(int),
                   "epochs_trained": books["images"] / rows,
                   "failed": failed.reshape(-1, self.shards).any(1)}
-        measures = functools.partial(self.speedups, made[-1].stage.forget_set)
+        measures = functools.partial(
+            self.speedups, made[-1].stage.required_forget_set) if forget_set else None
         return Models(made[-1].stage, forget_set, lambda: restore(study, last, every)[0], books,
-                      self.combine, self.aggregate, measures if forget_set else None)
+                      self.combine, self.aggregate, measures)
 
     def _warn_of_norms(self, steps: np.ndarray) -> None:
         """Warns if the constituents take far fewer steps `[K]` than are planned for M_O."""
@@ -354,12 +356,12 @@ def _among(trained: Snapshot | None, start: Variables, busy: np.ndarray,
         return Snapshot(start, nothing, nothing, nothing, np.zeros(count), failed,
                         np.full(count, np.nan), 0.0)
 
-    def spread(values, fill=0):
+    def spread(values: np.ndarray, fill: float = 0) -> np.ndarray:
         whole = np.full(count, fill, values.dtype)
         whole[busy] = values
         return whole
 
-    def overlay(own, before):
+    def overlay(own: np.ndarray, before: Any) -> np.ndarray:
         whole = np.array(before)
         whole[busy] = own
         return whole

@@ -59,7 +59,7 @@ def unlearn_variants(variants: Sequence[Variant], original: Stage) -> None:
             if len(program) == 1:
                 raise
             logging.warning("%s needs %s as part of the program: one program for each value",
-                            program[0].unlearning.found.name, ", ".join(program[0].dials))
+                            program[0].required_unlearning.found.name, ", ".join(program[0].dials))
             for variant in program:
                 unlearn_missing([dataclasses.replace(variant, name="", dials={})], original)
     for variant, stages in zip(variants, repeated):  # in the store by now
@@ -84,7 +84,8 @@ def _common(variant: Variant) -> str:
     An option at 0 may switch off a part of the method and its preparation. So the members of a
     program have the same options at 0.
     """
-    setting, method = variant.unlearning.setting, variant.unlearning.found
+    unlearning = variant.required_unlearning
+    setting, method = unlearning.setting, unlearning.found
     section = setting.config.to_dict()
     del section["learning_rate"]
     section.pop(method.name, None)
@@ -100,15 +101,15 @@ def _common(variant: Variant) -> str:
 def _named(group: list[Variant]) -> list[Variant]:
     if len(group) == 1:
         return group
-    numbers = [{k: v for k, v in variant.unlearning.setting.options.to_dict().items()
+    first = group[0].required_unlearning
+    numbers = [{k: v for k, v in variant.required_unlearning.setting.options.to_dict().items()
                 if _is_dial(v)} for variant in group]
     differ = [k for k in numbers[0] if len({own[k] for own in numbers}) > 1]
     # A method that trains nothing has no step that could read them.
-    read = differ if group[0].unlearning.step else []
+    read = differ if first.step else []
     rates = [variant.study.config.unlearn.learning_rate for variant in group]
     # The package's own steps take the learning rate as an argument alone.
-    from_config = bool(group[0].unlearning.step and group[0].unlearning.found.code
-                       and len(set(rates)) > 1)
+    from_config = bool(first.step and first.found.code and len(set(rates)) > 1)
     return [dataclasses.replace(
         variant,
         dials={k: own[k] for k in read} | ({PEAK_RATE: rate} if from_config else {}),

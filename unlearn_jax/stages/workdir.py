@@ -48,13 +48,14 @@ class RunRecord:
     """
 
     def __init__(self, directory: Path, config: ml_collections.ConfigDict, config_name: str,
-                 command: str):
+                 command: str) -> None:
         self.directory = directory
         self._began = time.monotonic()
+        settings: Any = jax.config  # JAX adds its options at import, where no checker sees them
         self._record: dict[str, Any] = {
             "config_name": config_name, "command": command, "config": config.to_dict(),
             "versions": versions(), "device": device(), "processes": processes.count(),
-            "matmul_precision": jax.config.jax_default_matmul_precision or "default",
+            "matmul_precision": settings.jax_default_matmul_precision or "default",
             "data_fingerprint": "", "store": "",
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seconds": 0.0, "finished": False, "stages": [], "compile_seconds": {},
