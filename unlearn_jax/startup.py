@@ -70,7 +70,7 @@ def work_bar() -> Callable[..., Any]:
 
 
 def run(program: Callable[[], Any]) -> Any:
-    """Runs a program and returns its result; an error that a user can fix ends it with a message."""
+    """Runs a program and returns its result; errors that a user can fix end it with a message."""
     try:
         return program()
     except InputError as e:

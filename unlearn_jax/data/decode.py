@@ -1,4 +1,4 @@
-"""Decodes an image and brings it to one size, or says why it cannot be used."""
+"""Decodes an image and resizes it, or gives the reason why it cannot be used."""
 
 import functools
 import io

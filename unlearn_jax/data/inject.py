@@ -85,7 +85,7 @@ class Injection:
         """The data set that models are trained on, followed by stamped test images.
 
         Args:
-          dataset: as loaded; left as it is.
+          dataset: as loaded; not changed.
           test: `[t]` rows of the test split.
 
         Returns:

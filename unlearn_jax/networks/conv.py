@@ -40,7 +40,7 @@ PHASES = ("forward", "input_grad", "weight_grad")
 # `auto` uses CHOICES. For one member: XLA's convolution (`direct`); oneDNN's (`onednn`, on a CPU);
 # gathered patches and one matrix product (`patches`); one matrix product per kernel position
 # (`products`). For several members at once: `patches` with one batched product for all (`batched`);
-# one after the other in a loop, each as CHOICES says (`loop`).
+# one after the other in a loop, each by CHOICES (`loop`).
 SETTINGS = ("auto", "direct", "onednn", "patches", "products", "batched", "loop")
 
 

@@ -35,7 +35,7 @@ TIMEOUT = 86400.0  # seconds; process 0 may wait long for a model that another r
 _MEETING = 300.0  # seconds, at most, until all processes have started
 _HEARTBEAT = 300  # seconds without a sign of life; a launcher notices a death long before
 _POLL = 0.5  # seconds between two checks for the failure of another process
-# Seconds that process 0 stays after a failure: the others ask it, and JAX aborts them without it.
+# Seconds that process 0 stays after a failure: JAX aborts processes that cannot reach it.
 _LINGER = 3.0
 _FAILED = "unlearn_jax/failed"
 
