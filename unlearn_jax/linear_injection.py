@@ -116,7 +116,7 @@ def measure(config: ConfigDict, settings: LinearSettings, cache: Path) -> pd.Dat
 
 
 class Left(NamedTuple):
-    """What is left of M_O in a model.
+    """The remainder of M_O in a model.
 
     Attributes:
       remaining: weight of the injected feature, as a share of M_O's; NaN if M_O's is zero.
@@ -129,7 +129,7 @@ class Left(NamedTuple):
 
 def unlearn(task: str, features_ND: np.ndarray, labels_N: np.ndarray, forget_N: np.ndarray,
             settings: LinearSettings) -> dict[tuple[str, int], Left]:
-    """What is left of M_O, by (model, steps).
+    """The remainder of M_O, by (model, steps).
 
     Args:
       task: 'regression' or 'classification'.

@@ -107,8 +107,8 @@ def balanced_weights(labels: np.ndarray, num_classes: int) -> tuple[float, ...]:
 
 
 # (key, state, batch, learning rate, context) -> (state, mean loss of the batch in the loss's own
-# unit). The key is the member's and the same at every step; a step folds in further numbers, such
-# as its own. The context is what the method prepared for the member: a teacher, a mask, None.
+# unit). The key is the member's and the same at every step; a step folds in the numbers that it
+# needs. The context is what the method prepared for the member: a teacher, a mask, None.
 Step = Callable[[jax.Array, TrainState, Batch, jax.Array, Any], tuple[TrainState, jax.Array]]
 
 

@@ -153,7 +153,7 @@ def _repeats(source: Source, rows: np.ndarray, twins: np.ndarray) -> list[Droppe
 
 
 def in_groups(source: Source, groups: Sequence[float], label_max: float) -> Source:
-    """A regression's samples, with the group of its label as the class of each.
+    """A regression's samples, each with the group of its label as its class.
 
     Args:
       source: a regression.

@@ -41,7 +41,8 @@ _CHUNK_BYTES = 2**20  # ... or fewer, so that their pixels stay in the processor
 class Sample:
     """One image as its source holds it, with its id, label and attributes.
 
-    `read` gives the encoded image, or [H, W, C] uint8; it is called before the walk moves on.
+    `read` gives the encoded image, or [H, W, C] uint8; it is called before the next sample is taken
+    from the walk.
     """
 
     id: str

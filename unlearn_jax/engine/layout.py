@@ -1,4 +1,4 @@
-"""Where members and batches lie: the device mesh, and the one place that adds `vmap` and `jit`."""
+"""The layout of members and batches: the device mesh, and the only place with `vmap` and `jit`."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""A population: its members, what they share, and the results of training.
+"""A population's training: what its members share, and its results.
 
 A member is one model, a (seed, forget set) pair. `engine/run.py` trains them.
 """

@@ -124,8 +124,8 @@ batch_norm.defvjp(_forward, _backward)
 def _sums_of_samples(*arrays: jax.Array) -> list[jax.Array]:
     """Sums `[C]` of arrays `[B, ..., C]`; a small layer is first summed per sample.
 
-    A single sum over a small layer would leave most of a GPU idle. With two sums, XLA computes the
-    terms in a kernel before and stores them in float32. It divides sums of large layers by itself.
+    A single sum over a small layer would leave most of a GPU idle, and XLA would compute its terms
+    in a separate kernel and store them in float32. XLA divides sums of large layers by itself.
     """
     outer = arrays[0].ndim - 1
     if arrays[0].size // arrays[0].shape[-1] > _FEW_ROWS:

@@ -87,8 +87,8 @@ def tasks_of_node(tasks: str, node: int) -> int:
 def _own_gpus(env: Mapping[str, str]) -> tuple[int, ...] | None:
     """This task's part of the GPUs shared by the tasks of its node; None: they are not shared.
 
-    If SLURM binds GPUs to tasks, each sees its own alone. With --gpu-bind=none each sees all, even
-    if SLURM_GPUS_PER_TASK (`2`, or `a100:2`) is set.
+    If SLURM binds GPUs to tasks, each task sees its own alone. With --gpu-bind=none it sees all,
+    even if SLURM_GPUS_PER_TASK (`2`, or `a100:2`) is set.
     """
     visible = [d for d in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
     tasks = tasks_of_node(_text(env, "SLURM_STEP_TASKS_PER_NODE"), _number(env, "SLURM_NODEID"))
