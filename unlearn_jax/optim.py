@@ -52,7 +52,7 @@ class Bounded(optax.GradientTransformationExtraArgs):
 
 
 class Decaying(Bounded):
-    """A bounded optimiser with weight decay; decay above twice the inverse rate lets weights grow.
+    """A bounded optimiser with weight decay; a decay above 2 / rate makes weights grow.
 
     So the weights before the step are checked, too.
     """

@@ -118,8 +118,8 @@ def init_state(model: Model, optimizer: optax.GradientTransformation,
     return TrainState(variables, optimizer.init(variables["params"]), jnp.zeros((), jnp.int32))
 
 
-# The platforms on which a step is checked by its inputs (`optim.decisive`) rather than by the
-# resulting weights. On a CPU this gains little and would change the last digits of models.
+# The platforms on which a step is checked by its loss, gradients and statistics (`optim.decisive`)
+# rather than by the resulting weights. On a CPU this gains little and changes models' last digits.
 JUDGED_EARLY = ("gpu",)
 
 # (params, batch_stats, batch, key, context) -> (value to minimise, value to report, new batch

@@ -1,4 +1,4 @@
-"""The layout of members and batches: the device mesh, and the only place with `vmap` and `jit`."""
+"""The layout of members and batches: the device mesh, and the one place that adds `vmap`, `jit`."""
 
 import dataclasses
 import functools
