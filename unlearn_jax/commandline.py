@@ -1,4 +1,4 @@
-"""Flags read so that a user's mistake becomes a message of a line or two."""
+"""Reads the flags; a user's mistake becomes a message of a line or two."""
 
 import difflib
 import os
@@ -13,13 +13,13 @@ from unlearn_jax.config import get
 from unlearn_jax.errors import ConfigError, InputError
 from unlearn_jax.system.nested import flat
 
-# Of a checkout, and of an installed package: beside the package itself.
+# Folders of a checkout and of an installed package, both beside the package itself.
 CONFIGS = Path(__file__).parents[1] / "configs"
 _OF_A_PROCESS = ("coordinator", "processes", "process_id", "process_timeout")
 
 
 def read_config(arguments: list[str]) -> ml_collections.ConfigDict:
-    """The config of `--config=FILE:SCALE` and `--config.KEY=VALUE`, as `main` would have it.
+    """The config that `main` would get from `--config=FILE:SCALE` and `--config.KEY=VALUE`.
 
     Raises:
       InputError: see `parse`.
@@ -32,14 +32,14 @@ def read_config(arguments: list[str]) -> ml_collections.ConfigDict:
 
 
 def find_config(given: str) -> str:
-    """The config file that `ft`, `ft.py` or `configs/ft.py` names, from any folder.
+    """The config file for a name such as `ft`, `ft.py` or `configs/ft.py`, from any folder.
 
     Args:
-      given: FILE or FILE:SCALE, or with a name in the place of the file.
+      given: FILE or FILE:SCALE, where FILE may be a name.
 
     Returns:
-      The file (and the scale) as given where there is such a file. Else the config of that name
-      that comes with the package, where there is one; else what was given.
+      `given`, if the file exists; else the package's config of that name (and the scale), if there
+      is one; else `given`.
     """
     file, colon, scale = given.partition(":")
     found = re.fullmatch(r"(?:configs/)?(\w+?)(?:\.py)?", file)
@@ -51,7 +51,7 @@ def find_config(given: str) -> str:
 
 
 def _found_configs(argv: list[str]) -> list[str]:
-    """The flags, with the file of `--config`."""
+    """The flags, with a name in `--config` replaced by its file."""
     found = list(argv)
     for i, word in enumerate(argv):
         name, equals, value = word.partition("=")
@@ -67,8 +67,8 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """Parses all flags, `--config` among them.
 
     Args:
-      argv: with the program's name.
-      values: the flags that there are.
+      argv: the arguments, with the program's name.
+      values: the defined flags.
 
     Raises:
       InputError: a flag, a config key or its value is wrong, or the config file is missing.
@@ -82,7 +82,7 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
         raise InputError(f"the file of --config calls sys.exit({e.code!r}); it must return a "
                          "config") from e
     except (flags.Error, AttributeError, LookupError, TypeError, InputError) as e:
-        # What a config file raises comes back as text with its traceback; here is the original.
+        # absl turns an error of a config file into text with a traceback; this is the original.
         origin = e
         while isinstance(origin.__context__, InputError):
             origin = origin.__context__
@@ -114,7 +114,7 @@ def check_key(config: ml_collections.ConfigDict, key: str) -> None:
     """Refuses a dotted key that has no value.
 
     Raises:
-      ConfigError: names the whole key and what is allowed there.
+      ConfigError: the message names the whole key and what is allowed there.
     """
     held, above = config, "config"
     for part in key.split("."):
@@ -132,10 +132,10 @@ def check_key(config: ml_collections.ConfigDict, key: str) -> None:
 
 
 def _check_change(error: Exception, argv: list[str]) -> None:
-    """Refuses the `--config.KEY=VALUE` that absl could not use; returns if it was none of them.
+    """Refuses the `--config.KEY=VALUE` that absl could not use; returns if none is the cause.
 
     Raises:
-      ConfigError: names the key, and the value, and what is allowed.
+      ConfigError: the message names the key, the value and what is allowed.
     """
     words = [word.lstrip("-").partition("=")[0] for word in argv[1:] if word.startswith("-")]
     changes = [word.removeprefix("config.") for word in words if word.startswith("config.")]
@@ -143,12 +143,12 @@ def _check_change(error: Exception, argv: list[str]) -> None:
         return
     try:
         config = _own_config(argv)
-    except InputError:  # the file fails by itself; the error at hand says how
+    except InputError:  # the file itself fails; the current error says how
         return
     for change in changes:
         check_key(config, change.partition("[")[0])
     if isinstance(error, flags.IllegalFlagValueError):
-        # It says `flag --config.KEY=VALUE: REASON`; the reason is in Python's words.
+        # Its text is `flag --config.KEY=VALUE: REASON`; the reason is a message of Python.
         key, _, value = str(error).removesuffix(f": {error.__context__}").removeprefix(
             "flag --config.").partition("=")
         if key not in flat(config.to_dict()):
@@ -163,7 +163,7 @@ def _check_change(error: Exception, argv: list[str]) -> None:
 
 
 def _own_config(argv: list[str]) -> ml_collections.ConfigDict:
-    """The config file of these flags without their changes."""
+    """The config of these flags' file, without the changes by flags."""
     words = iter(argv[1:])
     for word in words:
         name, equals, file = word.lstrip("-").partition("=")
@@ -173,14 +173,14 @@ def _own_config(argv: list[str]) -> ml_collections.ConfigDict:
 
 
 def of_the_study(argv: list[str]) -> list[str]:
-    """The flags without those that say which of several processes this is."""
+    """The flags without those that give the place of this process among several."""
     kept, words = [], iter(argv[1:])
     for word in words:
         name, equals, _ = word.lstrip("-").partition("=")
         if not word.startswith("-") or name not in _OF_A_PROCESS:
             kept.append(word)
         elif not equals:
-            next(words, None)  # its value, as `--processes 2`
+            next(words, None)  # the flag's value, as in `--processes 2`
     return kept
 
 

@@ -1,8 +1,8 @@
-"""The errors that a user can mend; everything else is a bug and keeps its traceback."""
+"""The errors that a user can fix; all others are bugs and keep their traceback."""
 
 
 class InputError(ValueError):
-    """Something a user handed in cannot be used; the message says what to do, in a line or two."""
+    """A user's input cannot be used; the message says what to do, in a line or two."""
 
 
 class ConfigError(InputError):

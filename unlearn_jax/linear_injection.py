@@ -2,18 +2,18 @@
 
 Ridge regression, or for classes logistic regression of one class against the rest, learns from
 the config's training images, averaged down to 8 x 8 pixels and standardised. A further feature
-gives away the labels of the first forget set and is 0 elsewhere. Then M_O is unlearned by gradient
+reveals the labels of the first forget set and is 0 elsewhere. Then M_O is unlearned by gradient
 descent on D_r, by one Newton step on D_r, by one step by the influence of D_f, and by the
-projective residual update. What is left of the feature's weight, and how far all others are from
-M_R's, is printed and written to OUT/linear_injection.csv. No network is trained; augmented copies
-and `data.inject`'s patches are not used.
+projective residual update. The remaining weight of the feature, and the distance of all other
+weights from M_R's, are printed and written to OUT/linear_injection.csv. No network is trained;
+augmented copies and `data.inject`'s patches are not used.
 
 Every seed of the config draws its own D_r with replacement (a bootstrap); D_f is always whole.
-On D_r the feature is always 0, so that gradient descent forgets it by the penalty alone: slowly,
-and the more slowly the smaller --ridge is. For the same reason a Newton step takes all of it, even
-one that gets every other weight wrong: its value is 0 by construction, and its distance from M_R is
-what tests it (0 for a regression, whose objective is quadratic). Influence and residual update use
-D_f, and either number can tell against them.
+On D_r the feature is always 0. So gradient descent forgets it by the penalty alone: slowly, and
+more slowly with a smaller --ridge. For the same reason a Newton step removes all of it, even if
+every other weight is wrong: its remaining weight is 0 by construction, and only its distance from
+M_R tests it (0 for a regression, whose objective is quadratic). Influence and residual update use
+D_f, and both numbers test them.
 Source: Izzo et al. 2021, "Approximate Data Deletion from Machine Learning Models".
 """
 
@@ -44,22 +44,22 @@ from unlearn_jax.system import disk
 from unlearn_jax.system.cells import safe_table
 
 FILE = "linear_injection.csv"
-_STREAM = 7  # the data seed's; splits.py lists the others
+_STREAM = 7  # number of the data seed's stream; splits.py lists the others
 
 
 @dataclasses.dataclass(frozen=True)
 class LinearSettings:
-    """What the command line says beside the config.
+    """The settings of the command line besides the config.
 
     Attributes:
-      steps: of gradient descent, each a model of its own.
-      samples: of D_r that a seed draws; 0: as many as D_r has.
-      ridge: factor of half the squared norm, beside the sum of losses.
-      positive: of a classification, the class that is told from the rest, as `find_class`
-        takes it; '': the first one.
+      steps: numbers of steps of gradient descent, each for a separate model.
+      samples: number of samples of D_r that a seed draws; 0: as many as D_r has.
+      ridge: factor of half the squared norm, which is added to the sum of losses.
+      positive: in a classification, the class to separate from the rest, as for `find_class`;
+        '': the first one.
 
     Raises:
-      InputError: a value that is not allowed, by the name of its flag.
+      InputError: a value is not allowed; the message names its flag.
     """
 
     steps: tuple[int, ...] = (1, 10, 100)
@@ -79,19 +79,19 @@ class LinearSettings:
 
 
 def measure(config: ConfigDict, settings: LinearSettings, cache: Path) -> pd.DataFrame:
-    """The test on the config's data set and first forget set.
+    """Runs the test on the config's data set and first forget set.
 
     Args:
       config: checked; its sections `data` and `forget` and its `seeds` are read.
-      settings: the command line's.
+      settings: settings of the command line.
       cache: folder for decoded images.
 
     Returns:
-      Columns model (`original`, `retrain`, `ft`, `newton`, `influence`, `residual`), steps, seed,
-      remaining, distance; a row per model and seed.
+      A table with the columns model (`original`, `retrain`, `ft`, `newton`, `influence`,
+      `residual`), steps, seed, remaining and distance; a row per model and seed.
 
     Raises:
-      InputError: wrong data, splits or class, or labels that a model cannot be fitted to.
+      InputError: wrong data, splits or class, or labels that no model can be fitted to.
     """
     dataset = data.load(config.data, cache)
     splits = make_splits(dataset, config.data, config.forget)
@@ -116,11 +116,11 @@ def measure(config: ConfigDict, settings: LinearSettings, cache: Path) -> pd.Dat
 
 
 class Left(NamedTuple):
-    """What is left of M_O in a model.
+    """The remainder of M_O in a model.
 
     Attributes:
-      remaining: of the injected feature's weight, as a share of M_O's; NaN if M_O has none.
-      distance: of all other parameters from M_R's, as a share of M_O's distance from them.
+      remaining: weight of the injected feature, as a share of M_O's; NaN if M_O's is zero.
+      distance: distance of all other parameters from M_R's, as a share of M_O's distance.
     """
 
     remaining: float
@@ -129,16 +129,16 @@ class Left(NamedTuple):
 
 def unlearn(task: str, features_ND: np.ndarray, labels_N: np.ndarray, forget_N: np.ndarray,
             settings: LinearSettings) -> dict[tuple[str, int], Left]:
-    """What is left of M_O, by (model, steps).
+    """The remainder of M_O, by (model, steps).
 
     Args:
       task: 'regression' or 'classification'.
       features_ND, labels_N: training set without the feature; label units, or 0 and 1.
-      forget_N: bool, D_f.
+      forget_N: bool, whether a sample is in D_f.
       settings: steps and ridge are read.
 
     Raises:
-      ValueError: what `inject` or `linear_models.fit` refuses.
+      ValueError: from `inject` or `linear_models.fit`.
     """
     injected = inject(features_ND, labels_N, forget_N)
     retain = injected[~forget_N], labels_N[~forget_N], settings.ridge
@@ -160,12 +160,12 @@ def unlearn(task: str, features_ND: np.ndarray, labels_N: np.ndarray, forget_N: 
 
 
 def table(results: pd.DataFrame, name: str, forget_set: str) -> str:
-    """The results as Markdown, a row per model, with means and intervals over the seeds.
+    """The results as a Markdown table, a row per model, with means and intervals over the seeds.
 
     Args:
-      results: of `measure`.
-      name: the config's.
-      forget_set: what is forgotten, as in the config.
+      results: from `measure`.
+      name: name of the config.
+      forget_set: the forget set, as in the config.
     """
     rows = []
     for (model, steps), own in results.groupby(["model", "steps"], sort=False):
@@ -215,11 +215,11 @@ _POSITIVE = flags.DEFINE_string("positive", "", "The class told from the rest; d
 
 
 def main(argv: list[str]) -> None:
-    """The command."""
+    """Runs the command."""
     del argv
     config = completed(_CONFIG.value)
     check_config(config)
-    jax.config.update("jax_platforms", "cpu")  # nothing here is worth the way to an accelerator
+    jax.config.update("jax_platforms", "cpu")  # this work is too small for an accelerator
     settings = LinearSettings(_numbers(_STEPS.value), _SAMPLES.value, _RIDGE.value, _POSITIVE.value)
     if flags.FLAGS["positive"].present and config.data.task == "regression":
         raise InputError(f"--positive={settings.positive} is for classes, and config.data.task is "

@@ -1,4 +1,4 @@
-"""What there is, a line each:  python -m unlearn_jax.listing TOPIC
+"""Lists what is available, one per line:  python -m unlearn_jax.listing TOPIC
 
 Topics: methods, metrics, audits, networks, data, configs, keys.
 """
@@ -22,12 +22,12 @@ from unlearn_jax.startup import run
 
 
 def methods() -> dict[str, str]:
-    """Values of `--config.unlearn.method`."""
+    """Values of `--config.unlearn.method`, each with its meaning."""
     folder = Path(__file__).with_name("methods")
     return {name: first_line(folder / f"{name}.py") for name in METHODS}
 
 
-# What stands for words that a report takes from its run (`report/tables/names.py`).
+# Placeholders for words that a report takes from its run (`report/tables/names.py`).
 _WORDS_OF_A_RUN = {
     "split": "SPLIT", "unit": "label units", "alpha_unit": " label units",
     "errors": "the errors", "others": "start from other weights",
@@ -92,7 +92,7 @@ def first_line(file: Path) -> str:
 
 
 def _sentence(text: str) -> str:
-    """The first line, without a command that may follow it."""
+    """The first line, without a command at its end."""
     return text.strip().partition("\n")[0].partition(":  ")[0]
 
 
@@ -100,7 +100,7 @@ def main(arguments: list[str]) -> None:
     """Prints a topic.
 
     Raises:
-      InputError: there is no such topic.
+      InputError: the topic does not exist.
     """
     if len(arguments) != 1 or arguments[0] not in TOPICS:
         raise InputError(f"list takes one of {', '.join(TOPICS)}, not {' '.join(arguments)!r}")

@@ -1,7 +1,7 @@
-"""Train, unlearn, measure, report:  python -m unlearn_jax.main --config=configs/ft.py
+"""Trains, unlearns, measures and reports:  python -m unlearn_jax.main --config=configs/ft.py
 
-The work directory gets results.csv, predictions, report.md, report.html, figures and run.json;
-the store keeps finished stages, which other runs share.
+The work directory receives results.csv, predictions, report.md, report.html, figures and run.json.
+The store keeps finished stages, which other runs share.
 """
 
 import functools
@@ -32,7 +32,7 @@ _STORE = flags.DEFINE_string("store", "runs/store", "Where finished stages are k
 
 
 def main(argv: list[str]) -> None:
-    """Runs the study of the config, in this process or together with others."""
+    """Runs the config's study, in this process or together with others."""
     del argv
     config = completed(_CONFIG.value)
     check_config(config)
@@ -51,7 +51,7 @@ def _run(config: ml_collections.ConfigDict) -> None:
         "config": config.to_dict(), "workdir": str(directory)}, slurm.hint())
     use_store(store)
     if not processes.leads():
-        logging.set_verbosity(logging.WARNING)  # the rest is what the first process says
+        logging.set_verbosity(logging.WARNING)  # the first process logs the rest
     command = shlex.join(["python", "-m", "unlearn_jax.main", *commandline.of_the_study(sys.argv)])
     config_file = f"{file}:{scale}" if scale else file
     with convolutions(config.parallel.convolution):

@@ -1,6 +1,6 @@
-"""Members of a population, and the walks over their samples. NumPy alone.
+"""Members of a population, and the passes over their samples. Uses NumPy alone.
 
-A member is one model: a seed and a forget set. Methods say what an epoch walks over (`Pass`); the
+A member is one model: a seed and a forget set. Methods define the passes of an epoch (`Pass`); the
 engine (`engine/`) trains.
 """
 
@@ -22,13 +22,13 @@ class Member:
 
     Attributes:
       seed: decides initialisation, order of samples, dropout and random labels.
-      forget_set: what it is to forget; `''` for the original model.
-      retain: `[n]` int32, the resident rows of D_r with its augmented copies; of all of D_o for
-        the original model.
+      forget_set: name of the set that it is to forget; `''` for the original model.
+      retain: `[n]` int32, the resident rows of D_r with its augmented copies; for the original
+        model, those of D_o.
       validation: `[v]` int32, the resident rows of its validation set.
       forget: `[f]` int32, the resident rows of D_f with its copies, flagged in batches.
-      variant: what tells it from another member of the same seed and sets, such as
-        `learning_rate=0.002`; '' where all members have the same hyperparameters.
+      variant: distinguishes it from other members of the same seed and sets, such as
+        `learning_rate=0.002`; '' if all members have the same hyperparameters.
       learning_rate: its peak rate; None: the recipe's.
     """
 
@@ -42,9 +42,9 @@ class Member:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Of seed, sets and variant, whose name tells of the learning rate.
+        """Hash of the seed, the sample sets and the variant name, which includes the learning rate.
 
-        By it a later run knows the member again.
+        A later run identifies the member by it.
         """
         digest = hashlib.blake2b(f"{self.seed}|{self.forget_set}".encode(), digest_size=16)
         for part in (self.retain, self.validation, self.forget):
@@ -75,18 +75,18 @@ WALKS = ("retain", "forget", "all", "mixed", "validation", "retain+forget", "for
 class Pass:
     """One walk over a member's samples; an epoch is one pass or several.
 
-    A walk over `all` mixes D_r and D_f, over `mixed` a share of D_r and all of D_f. One over
-    `validation` is over a fixed half of those samples: the other half chooses between methods. In
-    `retain+forget` each batch holds half of either, D_r's half first: the pass goes once over D_r,
-    and D_f is repeated or cut to fit; `forget+retain` is the same with D_f setting the length (the
-    halves lie in the same order).
+    A pass over `all` mixes D_r and D_f; one over `mixed` mixes a share of D_r and all of D_f. One
+    over `validation` takes a fixed half of the validation samples: the other half serves to choose
+    between methods. In `retain+forget` each batch is half D_r and half D_f, with D_r's half first:
+    the pass goes once over D_r, and D_f is repeated or cut to fit. `forget+retain` is the same, but
+    D_f sets the length (the halves have the same order).
 
     Attributes:
       over: one of `WALKS`.
       kind: tells the step which pass a batch belongs to (`Batch.kind`).
-      share: of the samples that set the length (in `mixed`: of D_r), drawn anew each epoch.
-      fill: share of a batch's places that samples take; the rest is padding that repeats them. Less
-        than 1 makes smaller batches, and more of them.
+      share: share of the samples that set the length (in `mixed`: of D_r), drawn anew each epoch.
+      fill: share of a batch's places with samples; the rest is padding that repeats them. A value
+        below 1 gives smaller batches, and more of them.
     """
 
     over: str
@@ -117,36 +117,37 @@ class Pass:
         return getattr(member, self.over.partition("+")[0])
 
     def count(self, member: Member) -> int:
-        """Samples that set the length."""
+        """Number of samples that set the length."""
         always = len(member.forget) if self.over == "mixed" else 0
         return always + math.ceil(round(self.share * (len(self.rows(member)) - always), 6))
 
     def batches(self, member: Member, batch_size: int) -> int:
-        """Batches of the pass."""
+        """Number of batches of the pass."""
         return -(-self.count(member) // self._leads(batch_size))
 
     def images(self, member: Member, batch_size: int) -> int:
-        """Samples walked over: of a paired pass both halves, the second of which has no padding."""
+        """Number of samples seen; a paired pass counts both halves (the second has no padding)."""
         partners = self.batches(member, batch_size) * (batch_size // 2) if self.paired else 0
         return self.count(member) + partners
 
     def leading_batches(self, order: np.ndarray, batch_size: int) -> np.ndarray:
-        """Rows `[n]` of the samples that set the length, as batches `[T, _]` of their places."""
+        """Rows `[n]` of the samples that set the length, as batches `[T, _]` for their places."""
         places = self._leads(batch_size)
         batches = in_batches(order, places)
         if self.paired or places == batch_size:
             return batches
-        # Each batch is padded with its own samples, whose statistics batch norm keeps so.
+        # Each batch is padded with its own samples, so that the statistics of batch norm do not
+        # depend on other samples.
         own = np.where(batches < 0, ~batches, batches)
         repeats = -(-batch_size // places)
         return np.concatenate([batches, ~np.tile(own, repeats)], axis=1)[:, :batch_size]
 
     def _leads(self, batch_size: int) -> int:
-        """Samples of a batch that are of the set that sets the length."""
+        """Number of places in a batch for the set that sets the length."""
         return batch_size // 2 if self.paired else max(1, round(self.fill * batch_size))
 
     def draw(self, member: Member, rng: np.random.Generator) -> np.ndarray:
-        """The samples that set the length in one epoch, in their order: `count` rows."""
+        """Draws the samples that set the length in one epoch, in their order: `count` rows."""
         rows, count = self.rows(member), self.count(member)
         if self.over == "mixed":
             others = rng.permutation(member.retained_only)
@@ -170,8 +171,8 @@ def over_retain(epoch: int) -> tuple[Pass, ...]:
 def in_batches(rows: np.ndarray, batch_size: int) -> np.ndarray:
     """Rows `[n]` as `[T, B]` int32.
 
-    The last batch is filled up with the first rows again, written as their bitwise
-    complement: a negative entry has weight zero, but batch norm sees a full and varied batch.
+    The last batch is filled with the first rows again, written as their bitwise complement. A
+    negative entry has weight zero, and batch norm still gets a full and varied batch.
     """
     count = -(-len(rows) // batch_size)
     filler = ~np.resize(rows, count * batch_size - len(rows))
@@ -179,10 +180,10 @@ def in_batches(rows: np.ndarray, batch_size: int) -> np.ndarray:
 
 
 def stack_batches(batches_TB: Sequence[np.ndarray], multiple: int = 1) -> np.ndarray:
-    """Members' batches `[T_m, B]` as `[M, T, B]`, shorter ones filled up with padding.
+    """Members' batches `[T_m, B]` as `[M, T, B]`; shorter ones are filled with padding.
 
     Args:
-      batches_TB: of each member.
+      batches_TB: batches of each member.
       multiple: T, which is at least one, is rounded up to a multiple of this.
     """
     longest = max(1, *(len(b) for b in batches_TB))

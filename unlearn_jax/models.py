@@ -1,6 +1,6 @@
-"""Models: a network for one member, with what methods and explanations ask of it.
+"""Models: a network for one member, with the queries that methods and explanations need.
 
-Flax stays in this module and in `networks/`; everything else sees trees of arrays.
+Only this module and `networks/` use Flax; all other code handles trees of arrays.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ Variables = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A network for one member; hashable, equal for equal configs, safe to close over in jit.
+    """A network for one member; hashable, equal for equal configs, usable as a constant in jit.
 
     Attributes:
       module: the linen module.
@@ -50,7 +50,7 @@ class Model:
         """
         shapes = traverse_util.flatten_dict(self.shapes(), sep="/")
         kernels = [path for path in shapes if path.endswith("/kernel")]
-        # One draw for all: XLA takes about a second to compile each separate one on a CPU.
+        # One draw for all variables: on a CPU, XLA takes about a second to compile each draw.
         ends = np.cumsum([shapes[path].size for path in kernels])
         draws = dict(zip(kernels, jnp.split(jax.random.normal(key, (ends[-1],)), ends[:-1])))
         variables = {}
@@ -78,11 +78,11 @@ class Model:
           variables: {'params', 'batch_stats'} as from `init`.
           images_BHWC: uint8 or float, 0..255, RGB.
           train: batch statistics and dropout, else running statistics.
-          key: for dropout; needed in training where the head has dropout.
+          key: for dropout; needed in training if the head has dropout.
 
         Returns:
           outputs: float32, `[B]` label units (regression) or `[B, C]` logits.
-          batch_stats: the new running statistics; unchanged where train is False.
+          batch_stats: the new running statistics; unchanged if train is False.
 
         Raises:
           ValueError: images of another shape, or dropout without a key.
@@ -105,7 +105,7 @@ class Model:
     def features(self, variables: Variables, images_BHWC: jax.Array, *, train: bool,
                  key: jax.Array | None = None,
                  ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
-        """The forward pass with what lies between.
+        """The forward pass with intermediate outputs.
 
         Args:
           variables, images_BHWC, train, key: as for `apply`.
@@ -146,7 +146,7 @@ class Model:
         return "stem_conv", "output"
 
     def norm_of(self, layer: str) -> str:
-        """The path of the norm that follows a convolution; '' where none does."""
+        """The path of the norm that follows a convolution; '' if none does."""
         head, slash, last = layer.rpartition("/")
         return head + slash + last.replace("conv", "norm")
 
@@ -157,9 +157,9 @@ class Model:
 
     def shifted(self, variables: Variables, images_BHWC: jax.Array,
                 shifts: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The evaluation pass with something added to the outputs of blocks.
+        """The evaluation pass with shifts added to the outputs of blocks.
 
-        The gradient with respect to a shift of zero is that with respect to the block's output.
+        The gradient with respect to a shift at zero equals the one with respect to the output.
 
         Args:
           variables, images_BHWC: as for `apply`.
@@ -191,8 +191,8 @@ class Model:
 class FlaxModel(Model):
     """A model around any Flax network (`networks/network.py`).
 
-    What `Model` knows of ResNets by their names, this one finds in the network
-    (`networks/anatomy.py`). Fresh variables are as the network's own layers draw them.
+    `Model` finds the parts of ResNets by their names; this class finds them by tracing the network
+    (`networks/anatomy.py`). The network's own layers draw the fresh variables.
     """
 
     @property
@@ -204,7 +204,7 @@ class FlaxModel(Model):
         """Fresh variables of one member: {'params': tree, 'batch_stats': tree}, float32."""
         images = jnp.zeros((1, self.image_size, self.image_size, 3), jnp.float32)
         keys = dict(zip(("params", "dropout"), jax.random.split(key)))
-        # Without the ends and the members' layers, which hold no variables and ask for a device.
+        # Without the ends and the members' layers, which hold no variables and need a device.
         variables = self.module.inner.init(keys, images, False)
         return {"params": variables.get("params", {}),
                 "batch_stats": variables.get("batch_stats", {})}
@@ -222,12 +222,12 @@ class FlaxModel(Model):
     def features(self, variables: Variables, images_BHWC: jax.Array, *, train: bool,
                  key: jax.Array | None = None,
                  ) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
-        """The forward pass with what lies between; see `Model.features`.
+        """The forward pass with intermediate outputs; see `Model.features`.
 
         Returns:
           outputs, batch_stats: as from `apply`.
-          features: `[B, H', W', C]` by path: the channels of the layers that have any, behind
-            their norms, and the outputs of `stages`.
+          features: `[B, H', W', C]` by path: the channels of layers with channels, after their
+            norms, and the outputs of `stages`.
         """
         sources, lead = self.anatomy.sources(), dict(self.anatomy.lead)
         outputs, batch_stats, found = self._run(variables, images_BHWC, train, key,
@@ -274,7 +274,7 @@ class FlaxModel(Model):
         return self.layers[0], self.layers[-1]
 
     def norm_of(self, layer: str) -> str:
-        """The path of the norm that takes a layer's output; '' where none does."""
+        """The path of the norm that takes a layer's output; '' if none does."""
         return dict(self.anatomy.channels).get(layer, "")
 
     def norm_momentum(self, norm: str) -> float:
@@ -283,7 +283,7 @@ class FlaxModel(Model):
 
     def shifted(self, variables: Variables, images_BHWC: jax.Array,
                 shifts: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The evaluation pass with something added to the outputs of `stages`; see `Model`."""
+        """The evaluation pass with shifts added to the outputs of `stages`; see `Model.shifted`."""
         lead = dict(self.anatomy.lead)
 
         def add(call, args, kwargs, context):
@@ -299,7 +299,7 @@ class FlaxModel(Model):
 
 
 def build_model(model_cfg: Any, image_size: int, num_classes: int) -> Model:
-    """The model of a config section.
+    """Builds the model of a config section.
 
     Args:
       model_cfg: the `model` section of the config, already checked.
@@ -307,8 +307,8 @@ def build_model(model_cfg: Any, image_size: int, num_classes: int) -> Model:
       num_classes: logits; 0 for regression.
 
     Raises:
-      ConfigError: a pattern of `model.frozen` is no regular expression or matches no parameter;
-        a network of one's own cannot be used.
+      ConfigError: a pattern of `model.frozen` is no regular expression or matches no parameter; or
+        a network from a file cannot be used.
     """
     if model_cfg.name not in DEPTHS:
         return _own_model(model_cfg, image_size, num_classes)
@@ -329,7 +329,7 @@ def build_model(model_cfg: Any, image_size: int, num_classes: int) -> Model:
 
 
 def network_parts(name: str) -> dict[str, str]:
-    """What tells a network of one's own from others in keys: the name and the text of its file."""
+    """The parts of store keys that identify a network from a file: its name and its file's text."""
     if name in DEPTHS:
         return {}
     found = own.find(name, tuple(DEPTHS))
@@ -343,8 +343,8 @@ def slowest_norm(model_cfg: Any, image_size: int) -> float:
       model_cfg, image_size: as for `build_model`.
 
     Returns:
-      0 for a network without batch norms, and for one with running statistics of another kind,
-      of which this is not known.
+      The share; 0 for a network without batch norms, and for running statistics of another kind,
+      whose share is unknown.
     """
     if model_cfg.name in DEPTHS:
         return VARIANTS[model_cfg.variant].norm_momentum

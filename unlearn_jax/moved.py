@@ -1,7 +1,7 @@
-"""Modules that have moved: the names that they had still work, for one release.
+"""Modules that have moved: their old names still work, for one release.
 
-`import unlearn_jax.population` gives the module that does its work today, with a
-`DeprecationWarning` that names it. So method files written for the release before still run.
+`import unlearn_jax.population` gives the module that replaces it, with a `DeprecationWarning` that
+names it. So method files written for the previous release still run.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 _PACKAGE = "unlearn_jax."
-# Where a module was, in unlearn_jax: where its names are now; of two modules, a space between.
+# Old module in unlearn_jax: module that has its names now; two modules are separated by a space.
 MOVED = {
     "arms": "variants",
     "belonging": "stages.belonging",
@@ -66,11 +66,11 @@ def install() -> None:
 
 
 def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """`__getattr__` of a module whose names have changed: the old ones still work.
+    """A `__getattr__` for a module whose names have changed, so that the old ones still work.
 
     Args:
-      module: as `__name__`.
-      names: the new name by the old one.
+      module: the module's `__name__`.
+      names: new names by old ones.
     """
 
     def find(name: str) -> Any:
@@ -84,15 +84,15 @@ def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def names_from(package: str, module: str) -> Callable[[str], Any]:
-    """`__getattr__` of a package that was a module: its names come from one of its modules.
+    """A `__getattr__` for a package that was a module: its names come from one of its modules.
 
     Args:
-      package: as `__name__`.
-      module: in the package.
+      package: the package's `__name__`.
+      module: name of the module in the package.
     """
 
     def find(name: str) -> Any:
-        # Python asks here for its modules, too, before it imports them.
+        # Python also looks up the package's modules here before it imports them.
         if name.startswith("__") or importlib.util.find_spec(f"{package}.{name}"):
             raise AttributeError(name)
         found = getattr(importlib.import_module(f"{package}.{module}"), name)
@@ -104,7 +104,7 @@ def names_from(package: str, module: str) -> Callable[[str], Any]:
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Asked last, for modules that nothing else has found."""
+    """The last finder, for modules that no other finder has found."""
 
     def find_spec(self, name: str, path: Any,
                   target: Any = None) -> importlib.machinery.ModuleSpec | None:
@@ -129,4 +129,4 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return alias
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing: the names are there."""
+        """Does nothing, since the names exist already."""

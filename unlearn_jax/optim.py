@@ -1,7 +1,7 @@
 """Optimisers and learning-rate schedules.
 
-The optimiser gives a direction; the learning rate multiplies it in the train step, so that
-it can differ between members of one compiled program.
+The optimiser gives a direction. The train step multiplies it by the learning rate, which can so
+differ between members of one compiled program.
 """
 
 import dataclasses
@@ -15,16 +15,16 @@ import optax
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
-    """How one training run moves its parameters.
+    """Optimiser and learning rate of one training run.
 
     Attributes:
       name: `adam` or `sgd`.
       learning_rate: the peak rate.
       schedule: `constant`, `cosine` (down to zero) or `onecycle` (up, then down to 1e-4).
-      warmup: share of the steps that `onecycle` rises.
+      warmup: share of the steps in which `onecycle` rises.
       weight_decay: for `adam` decoupled, multiplied by the learning rate (AdamW); for `sgd` part
-        of the gradient, as the published values of the methods mean it.
-      momentum: of `sgd`.
+        of the gradient, as in the published values of the methods.
+      momentum: momentum of `sgd`.
     """
 
     name: str
@@ -36,13 +36,13 @@ class OptimizerSettings:
 
     @classmethod
     def from_config(cls, section: ml_collections.ConfigDict) -> "OptimizerSettings":
-        """From `config.train` or `config.unlearn`."""
+        """The settings in `config.train` or `config.unlearn`."""
         return cls(section.optimizer, section.learning_rate, section.schedule, section.warmup,
                    section.weight_decay, section.momentum)
 
 
 class Bounded(optax.GradientTransformationExtraArgs):
-    """An optimiser whose weights and state stay finite as long as `decisive`'s values do.
+    """An optimiser whose weights and state stay finite while the values of `decisive` do.
 
     With Adam an update is at most about 7 and the moments at most the gradient and its square; with
     SGD an update is at most the largest gradient over 1 - momentum. Where squares are finite,
@@ -52,22 +52,22 @@ class Bounded(optax.GradientTransformationExtraArgs):
 
 
 class Decaying(Bounded):
-    """A bounded one with weight decay: above twice the inverse rate the decay makes weights grow.
+    """A bounded optimiser with weight decay; a decay above 2 / rate makes weights grow.
 
-    So weights are looked at as well, before the step.
+    So the weights before the step are checked, too.
     """
 
 
-# A rate above this makes a step that is not finite, whatever it computes.
+# A step with a higher rate counts as not finite.
 LARGEST_RATE = 1e6
 
 
 def decisive(optimizer: Bounded, gradients: Any, params: Any) -> Any:
-    """A tree of arrays; where all are finite, so is what the optimiser makes of a finite state.
+    """A tree of arrays; if all are finite, the optimiser's result from a finite state is, too.
 
     Args:
-      optimizer: of `make_optimizer` or `per_kind`.
-      gradients, params: trees of a step, before it.
+      optimizer: from `make_optimizer` or `per_kind`.
+      gradients, params: trees before the step.
     """
     squares = jax.tree.map(jnp.square, gradients)  # Adam's second moment holds them
     return (squares, jax.tree.map(jnp.square, params)) if isinstance(optimizer, Decaying) \
@@ -85,7 +85,7 @@ def make_optimizer(settings: OptimizerSettings) -> Bounded:
 
 def per_kind(optimizer: optax.GradientTransformation,
              kinds: int) -> optax.GradientTransformationExtraArgs:
-    """The optimiser with a state of its own (momentum, moments, count) for each kind of batch.
+    """The optimiser with a separate state (momentum, moments, count) for each kind of batch.
 
     Args:
       optimizer: gives the direction.
@@ -118,9 +118,9 @@ def rate_at(settings: OptimizerSettings, fraction: jax.Array) -> jax.Array:
 
     Returns:
       A factor in [0, 1]. `onecycle` rises from 1/25 to 1 and falls to 1/10,000, both along
-      a half cosine (Smith and Topin 2018). That is the form of PyTorch and Optax but for its end:
-      with their defaults they fall to 1/250,000, as their `final_div_factor` of 10,000 divides
-      the first rate and not the peak. 400 there is the schedule here.
+      a half cosine (Smith and Topin 2018). PyTorch and Optax have the same form with another end:
+      by default they fall to 1/250,000, since their `final_div_factor` of 10,000 divides the first
+      rate and not the peak. A `final_div_factor` of 400 gives the schedule here.
     """
     if settings.schedule == "constant":
         return jnp.ones_like(fraction)

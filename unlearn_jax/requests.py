@@ -1,4 +1,4 @@
-"""Checks of the config's requests (source, injection, forget sets, files) without the data."""
+"""Checks the config's requests (source, injection, forget sets, files) without loading data."""
 
 import os
 
@@ -13,7 +13,7 @@ from unlearn_jax.networks.pretrained import PREPROCESS_OF
 
 
 def check_requests(c: ml_collections.ConfigDict) -> None:
-    """Refuses sources, injections, forget sets and files that are impossible whatever the data.
+    """Refuses sources, injections, forget sets and files that are impossible with any data.
 
     Raises:
       ConfigError: names the key, the value and what is allowed.
@@ -39,7 +39,7 @@ def check_requests(c: ml_collections.ConfigDict) -> None:
 
 
 def check_network(c: ml_collections.ConfigDict) -> None:
-    """Refuses a network that is not there, one's own that cannot be used, and a stage of none.
+    """Refuses an unknown network, an unusable network from a file, and a stage that it lacks.
 
     Raises:
       ConfigError: names the key, the value and what is allowed.
@@ -47,7 +47,7 @@ def check_network(c: ml_collections.ConfigDict) -> None:
     if c.model.name in DEPTHS:
         stages = len(DEPTHS[c.model.name][0])
     else:
-        # How many classes there are, the data will tell.
+        # The number of classes is known only with the data.
         classes = 0 if c.data.task == "regression" else len(c.data.groups) or 2
         model = build_model(c.model, c.data.image_size, classes)
         stages = len(model.stages)

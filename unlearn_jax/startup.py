@@ -1,4 +1,4 @@
-"""What every program that runs studies does first, and how it ends where a user made a mistake."""
+"""The start of every program that runs studies, and its end after a user's mistake."""
 
 import errno
 import functools
@@ -17,7 +17,7 @@ from unlearn_jax.storage.store import Store
 from unlearn_jax.system import compiled, disk, interrupt
 from unlearn_jax.system.cpu import divide_cores, keep_freed_memory
 
-# What a user has put where a program writes or reads, or has named so.
+# Errors from files or names of the user that are in the way of what a program reads or writes.
 _IN_THE_WAY = (errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
                errno.ENOTDIR, errno.EPERM, errno.EROFS)
 
@@ -26,8 +26,8 @@ def set_up(config: ml_collections.ConfigDict, store: Store) -> None:
     """Makes this process ready for a study: its signals, its devices, its store.
 
     Args:
-      config: checked.
-      store: created if it is not there.
+      config: the checked config.
+      store: the store; created if it does not exist.
 
     Raises:
       StoreError: the store cannot be created or written to.
@@ -37,9 +37,9 @@ def set_up(config: ml_collections.ConfigDict, store: Store) -> None:
 
 
 def use_devices(config: ml_collections.ConfigDict) -> None:
-    """Listens to signals and sets up devices; before jax looks for any."""
+    """Listens to signals and sets up devices; to be called before jax looks for any."""
     interrupt.listen()
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # no TPU here is no news
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # a missing TPU is no news
     keep_freed_memory()
     divide_cores(config.parallel.cpu_devices)
     if config.parallel.backend == "cpu":
@@ -47,30 +47,30 @@ def use_devices(config: ml_collections.ConfigDict) -> None:
 
 
 def use_store(store: Store) -> None:
-    """Creates the store and keeps compiled programs, there unless JAX is told another place.
+    """Creates the store and keeps compiled programs there, unless JAX has another folder for them.
 
     Raises:
-      StoreError: it cannot be created or written to.
+      StoreError: the store cannot be created or written to.
     """
     store.create()
     keep_compiled(store)
 
 
 def keep_compiled(store: Store) -> None:
-    """Keeps compiled programs in the store, or where JAX_COMPILATION_CACHE_DIR says."""
+    """Keeps compiled programs in the store, or in the folder JAX_COMPILATION_CACHE_DIR."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         compiled.keep_in(store.root / compiled.FOLDER)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def work_bar() -> Callable[..., Any]:
-    """Makes progress bars, called like `tqdm.tqdm`: rarely redrawn where they go to a file."""
+    """A maker of progress bars, called like `tqdm.tqdm`; bars in a file are rarely redrawn."""
     return functools.partial(tqdm.tqdm, mininterval=0.5 if sys.stderr.isatty() else 10,
                              leave=False)
 
 
 def run(program: Callable[[], Any]) -> Any:
-    """The program's result; what a user can mend ends it with a message of a line or two."""
+    """Runs a program and returns its result; errors that a user can fix end it with a message."""
     try:
         return program()
     except InputError as e:

@@ -1,4 +1,4 @@
-"""One member's training: state, batch, loss and step. Nothing here knows of a member axis."""
+"""One member's training: state, batch, loss and step. No array here has a member axis."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,11 +19,11 @@ from unlearn_jax.system import target
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """What a step changes.
+    """The state that a step changes.
 
     Attributes:
       variables: `{'params': tree, 'batch_stats': tree}`.
-      opt_state: of the optimiser.
+      opt_state: state of the optimiser.
       step: int32, steps taken.
     """
 
@@ -35,18 +35,18 @@ class TrainState:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """B samples as one member sees them.
+    """B samples of one member's step.
 
     Attributes:
       images: `[B, H, W, 3]` uint8.
       labels: `[B]` float32 in label units, or int32 classes.
-      rows: `[B]` int32, which resident image each sample is.
-      forget: `[B]` bool, whether the member is asked to forget the sample.
+      rows: `[B]` int32, the resident row of each sample.
+      forget: `[B]` bool, whether the member is to forget the sample.
       weights: `[B]` float32, 1 for a sample and 0 for padding.
       epoch: int32 scalar, counted from zero.
       kind: int32 scalar, `Pass.kind` of the pass that the batch belongs to.
       progress: float32 scalar, share of all steps of the run already taken, in [0, 1).
-      epochs: int32 scalar, of the whole run.
+      epochs: int32 scalar, number of epochs of the whole run.
     """
 
     images: jax.Array
@@ -62,7 +62,7 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """A per-sample loss and the unit that makes it a number of order one.
+    """A per-sample loss, and the unit that scales it to order one.
 
     Attributes:
       name: `mae`, `mse` or `cross_entropy`.
@@ -100,15 +100,15 @@ def make_loss(name: str, output_scale: float, class_weights: tuple[float, ...] =
 
 
 def balanced_weights(labels: np.ndarray, num_classes: int) -> tuple[float, ...]:
-    """Weights `[C]` inverse to a class's samples, with mean 1 over `[N]` labels; 0 for none."""
+    """Weights `[C]`, inverse to a class's samples, with mean 1 over labels `[N]`; 0 if empty."""
     counts = np.bincount(labels, minlength=num_classes)
     present = np.count_nonzero(counts)
     return tuple(float(len(labels) / (present * n)) if n else 0.0 for n in counts)
 
 
 # (key, state, batch, learning rate, context) -> (state, mean loss of the batch in the loss's own
-# unit). The key is the member's, the same at every step: a step folds in what it needs. The
-# context is what the method prepared for the member: a teacher, a mask, None.
+# unit). The key is the member's and the same at every step; a step folds in the numbers that it
+# needs. The context is what the method prepared for the member: a teacher, a mask, None.
 Step = Callable[[jax.Array, TrainState, Batch, jax.Array, Any], tuple[TrainState, jax.Array]]
 
 
@@ -118,12 +118,12 @@ def init_state(model: Model, optimizer: optax.GradientTransformation,
     return TrainState(variables, optimizer.init(variables["params"]), jnp.zeros((), jnp.int32))
 
 
-# The platforms on which a step is judged by what it computes with (`optim.decisive`) rather than by
-# the weights that come out. A CPU gains little, and would train models with other last digits.
+# The platforms on which a step is checked by its loss, gradients and statistics (`optim.decisive`)
+# rather than by the resulting weights. On a CPU this gains little and changes models' last digits.
 JUDGED_EARLY = ("gpu",)
 
-# (params, batch_stats, batch, key, context) -> (what is minimised, the value to report, new
-# batch statistics).
+# (params, batch_stats, batch, key, context) -> (value to minimise, value to report, new batch
+# statistics).
 Objective = Callable[[Any, Any, Batch, jax.Array, Any], tuple[jax.Array, jax.Array, Any]]
 
 
@@ -133,13 +133,13 @@ def make_step(model: Model, optimizer: optax.GradientTransformation, objective: 
 
     Args:
       model: the network; its frozen parameters do not move.
-      optimizer: gives the direction; one of `optim.per_kind` is told the batch's kind.
-      objective: of one member and batch.
-      mask: from the context, a tree like the parameters of what may move, 1 or 0 per weight;
-        None: all. What may not move stays to the bit, under weight decay and momentum too.
+      optimizer: gives the direction; one from `optim.per_kind` receives the batch's kind.
+      objective: the objective of one member and batch.
+      mask: maps the context to a tree like the parameters, with 1 for a weight that may change and
+        0 for others; None: all may. Others keep every bit, also under weight decay and momentum.
 
     Returns:
-      A `vouched` step.
+      A step marked by `vouched`.
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
@@ -148,7 +148,7 @@ def make_step(model: Model, optimizer: optax.GradientTransformation, objective: 
         key = jax.random.fold_in(key, state.step)
 
         def minimised(params):
-            # No gradient is computed for what does not train.
+            # No gradient is computed for parameters that are not trained.
             params = jax.tree.map(lambda p, trains: p if trains else jax.lax.stop_gradient(p),
                                   params, model.trainable(params))
             value, reported, new_stats = objective(params, batch_stats, batch, key, context)
@@ -161,7 +161,7 @@ def make_step(model: Model, optimizer: optax.GradientTransformation, objective: 
                                               kind=batch.kind)
         if mask is not None:
             updates = jax.tree.map(jnp.multiply, updates, mask(context))
-        # A frozen parameter stays to the bit: weight decay must not move it either.
+        # A frozen parameter keeps every bit: weight decay must not change it either.
         new_params = jax.tree.map(
             lambda p, u, trains: p - learning_rate * u if trains else p,
             params, updates, model.trainable(params))
@@ -181,18 +181,18 @@ def make_step(model: Model, optimizer: optax.GradientTransformation, objective: 
 
 
 def vouched(step: Step) -> Step:
-    """Marks a step that reports NaN as its loss, on `JUDGED_EARLY`, where its result is not finite.
+    """Marks a step that reports NaN as its loss, on `JUDGED_EARLY`, if its result is not finite.
 
-    `guarded` then need not read the new weights once more: on a GPU that is a tenth of all that a
-    step moves. A step that wraps such a one and leaves its results alone keeps the mark by
-    `functools.wraps`; one without the mark is judged by all that it returns.
+    `guarded` then need not read the new weights again, which on a GPU is a tenth of the bytes that
+    a step moves. A step that wraps a marked one without changing its results keeps the mark by
+    `functools.wraps`; a step without the mark is checked by all that it returns.
     """
     vars(step)["vouched"] = True
     return step
 
 
 def supervised(model: Model, loss: Loss) -> Objective:
-    """The mean loss of a batch, over the loss's unit.
+    """The mean loss of a batch, divided by the loss's unit.
 
     Padding has weight zero in the loss; it still passes through the network, so that batch
     norm sees a full batch.
@@ -215,16 +215,16 @@ def make_train_step(model: Model, optimizer: optax.GradientTransformation, loss:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Book-keeping of one member, carried along with its state.
+    """The record of one member, carried along with its state.
 
     Attributes:
-      best: variables of lowest validation loss so far; None where the last ones are kept.
-      best_loss: that loss.
+      best: variables of lowest validation loss so far; None if the last ones are kept.
+      best_loss: the lowest validation loss.
       best_epoch: int32, epochs trained when it was reached.
       epochs: int32, epochs trained.
       stopped: bool, stopped early.
       failed_step: int32, the step that was not finite; -1: none.
-      loss_sum, loss_steps: of the training losses of the current epoch.
+      loss_sum, loss_steps: sum and number of the training losses of the current epoch.
     """
 
     best: Variables | None
@@ -238,20 +238,20 @@ class Progress:
 
     @property
     def running(self) -> jax.Array:
-        """Neither stopped nor failed."""
+        """Whether the member has neither stopped nor failed."""
         return ~self.stopped & (self.failed_step < 0)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What one member's steps read and never change.
+    """The inputs that one member's steps read and never change.
 
     Attributes:
       key: the member's PRNG key.
       learning_rate: peak rate.
-      total_steps: int32, of the whole run, for the schedule.
-      epochs: int32, of the whole run.
+      total_steps: int32, steps of the whole run, for the schedule.
+      epochs: int32, epochs of the whole run.
       forget: `[R]` bool over the resident rows.
       context: what the method prepared for the member, or None.
     """
@@ -269,11 +269,11 @@ Carry = tuple[TrainState, Progress]
 
 def init_carry(optimizer: optax.GradientTransformation, variables: Variables,
                select: bool) -> Carry:
-    """A member before its first step; the variables are copied, since steps donate theirs.
+    """A member before its first step; the variables are copied, since steps donate them.
 
     Args:
-      optimizer, variables: of the member.
-      select: carry the best state too, as for `end_epoch`.
+      optimizer, variables: the member's.
+      select: carries the best state too, as for `end_epoch`.
     """
     zero = jnp.zeros((), jnp.int32)
     state = TrainState(jax.tree.map(jnp.copy, variables), optimizer.init(variables["params"]), zero)
@@ -284,15 +284,15 @@ def init_carry(optimizer: optax.GradientTransformation, variables: Variables,
 
 
 def guarded(step: Step, settings: OptimizerSettings) -> Callable:
-    """A step that leaves a member alone unless it makes sense.
+    """A step that changes a member only if its batch and its result are usable.
 
-    A member that has stopped, or whose batch is all padding since it has walked over all its
-    samples in this epoch, keeps its state. A step with a loss or a parameter that is not finite
-    is undone, and the member is frozen as it was before; nothing of it reaches other members.
-    Where a step is judged early (`vouched`), a gradient counts as infinite if its square is.
+    A member keeps its state if it has stopped, or if its batch is all padding since it has seen all
+    its samples in this epoch. A step with a loss or a parameter that is not finite is undone, and
+    the member is frozen in its previous state; other members are not affected.
+    If a step is checked early (`vouched`), a gradient counts as infinite if its square is.
 
     Returns:
-      `(carry, inputs, batch) -> (carry, loss)`; it fills in the batch's progress.
+      `(carry, inputs, batch) -> (carry, loss)`; it sets the batch's progress.
     """
 
     def body(carry: Carry, inputs: Inputs, batch: Batch):
@@ -318,12 +318,12 @@ def guarded(step: Step, settings: OptimizerSettings) -> Callable:
 
 
 def end_epoch(patience: int, select: bool) -> Callable:
-    """Closes a member's epoch: best state, early stop, and what the history needs.
+    """Closes a member's epoch: best state, early stop, and values for the history.
 
     Args:
       patience: epochs without a better validation loss before it stops; 0: never.
-      select: the best state is the one to be kept, so that it is carried along, and a
-        validation loss that is not finite means failure.
+      select: the best state is kept, so it is carried along, and a validation loss that is not
+        finite means failure.
 
     Returns:
       `(carry, validation_loss) -> (carry, dict of scalars)`.
@@ -360,23 +360,23 @@ def end_epoch(patience: int, select: bool) -> Callable:
 
 
 def _all_finite(tree: Any) -> jax.Array:
-    # Per array what is finite in each of its last axis' columns, then all of these at once: a GPU
-    # launches one kernel for an array rather than two or three.
+    # First, per array, whether each column of its last axis is finite; then all columns at once. So
+    # a GPU launches one kernel per array rather than two or three.
     finite = jnp.concatenate([jnp.isfinite(x).all(tuple(range(x.ndim - 1))).reshape(-1)
                               for x in jax.tree.leaves(tree)])
-    # The smallest of them, rather than `all`, which XLA writes out as a chain of ands and copies
-    # into each of the hundreds of fusions that ask: a program twice as long for a small ResNet.
+    # The minimum rather than `all`: XLA writes `all` as a chain of ands, which it copies into each
+    # of the hundreds of fusions that use it. The program of a small ResNet is then twice as long.
     return finite[jnp.argmin(finite)]
 
 
 def decode_rows(rows_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Resident rows `[B]` and their weights: a negative entry is padding, weight zero."""
+    """Resident rows `[B]` and their weights; a negative entry is padding with weight zero."""
     padding = rows_B < 0
     return jnp.where(padding, ~rows_B, rows_B), jnp.where(padding, 0.0, 1.0)
 
 
 def find_images(resident: Resident, batch: Batches) -> jax.Array:
-    """Images `[B, H, W, 3]` of a single batch: as the host sent them, or gathered."""
+    """Images `[B, H, W, 3]` of a single batch, sent by the host or gathered."""
     if batch.images is not None:
         return batch.images
     assert resident.images is not None, "images are resident, or the host sends them"
@@ -385,12 +385,12 @@ def find_images(resident: Resident, batch: Batches) -> jax.Array:
 
 def find_batch(resident: Resident, batch: Batches, forget_R: jax.Array, epoch: jax.Array,
                kind: jax.Array | int = 0) -> Batch:
-    """A single batch with all that a step may ask of its samples.
+    """A single batch with all that a step may need of its samples.
 
     Args:
       resident: labels, and images unless the host sends them.
       batch: rows `[B]`.
-      forget_R: bool over the resident rows: what the member is to forget.
+      forget_R: bool over the resident rows: whether the member is to forget them.
       epoch, kind: as in `Batch`.
     """
     rows, weights = decode_rows(batch.rows)
@@ -399,5 +399,5 @@ def find_batch(resident: Resident, batch: Batches, forget_R: jax.Array, epoch: j
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
-    """Mean of `[B]` values under `[B]` weights; zero where all weights are zero."""
+    """Weighted mean of values `[B]`; zero if all weights `[B]` are zero."""
     return jnp.sum(values * weights) / jnp.maximum(jnp.sum(weights), 1e-12)

@@ -1,13 +1,13 @@
 """Variants of a method in one run: the trials of a comparison, and the arms of a study.
 
-A comparison looks for each method's best setting. Arms run as they are given: a method several
-times, each time configured otherwise, with budgets fixed before. `thesis.unlearn.ARM` holds what an
-arm changes in the section `unlearn`.
+A comparison searches for each method's best setting. The arms of a study run one method several
+times, each time with other settings and with budgets fixed before. `thesis.unlearn.ARM` holds the
+changes of an arm to the section `unlearn`.
 
-All methods get the same share of what retraining cost, the same number of trials, and the same
-rule, which reads nothing but errors on a half of the retained validation samples. No method trains
-on that half, whichever are compared: one that trains on validation samples (reset) has the other.
-No training here.
+All methods get the same share of the cost of retraining, the same number of trials, and the same
+rule, which uses only errors on one half of the retained validation samples. No method trains on
+that half in any comparison: a method that trains on validation samples (reset) has the other half.
+This module trains nothing.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from unlearn_jax.methods.outside import Found
 from unlearn_jax.system.nested import flat
 
 _RESERVED = ("median", "original", "retrain")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,79}")  # begins the names of files
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]{0,79}")  # begins file names
 _TRAINING = ("batch_size", "optimizer", "learning_rate", "schedule", "warmup", "weight_decay",
              "momentum")  # keys of `unlearn` for methods that take steps
 
@@ -37,10 +37,10 @@ class Trial:
     """One setting of a method.
 
     Attributes:
-      config: whole, of a run of this method alone; budgets and forget sets are set later.
-      learning_rate: NaN where the method trains nothing.
-      strength: value of the first option that is searched; NaN where there is none.
-      option: its name; ''.
+      config: whole config of a run of this method alone; budgets and forget sets are set later.
+      learning_rate: the learning rate; NaN if the method trains nothing.
+      strength: value of the first searched option; NaN if there is none.
+      option: name of that option; '' if there is none.
     """
 
     config: ml_collections.ConfigDict
@@ -51,13 +51,13 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What a method may do on a forget set.
+    """The budget of a method on a forget set.
 
     Attributes:
-      epochs: of unlearning.
-      note: in words, where the budget cannot be used or must be exceeded; else ''.
-      exceeded: whether even one epoch is too much, so that none would be nearer, or, of a method
-        without steps, its preparation.
+      epochs: epochs of unlearning.
+      note: says in words that the budget cannot be used or must be exceeded; else ''.
+      exceeded: whether even one epoch costs so much that none would be nearer to the budget; for a
+        method without steps, whether its preparation costs too much.
     """
 
     epochs: int
@@ -67,13 +67,13 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Which trial is taken, and why.
+    """The chosen trial, and the reasons.
 
     Attributes:
-      chosen: its position.
+      chosen: position of the chosen trial.
       limit: the largest error allowed.
       errors: `[T]` mean over seeds; NaN for a trial with a failed member.
-      within: `[T]` bool, whether a trial keeps to the limit.
+      within: `[T]` bool, whether a trial's error is within the limit.
     """
 
     chosen: int
@@ -83,15 +83,15 @@ class Selection:
 
     @property
     def at_the_end(self) -> bool:
-        """Whether the strongest of several keeps to the limit, so that nothing stopped it."""
+        """Whether the strongest of several trials is within the limit, so no limit was reached."""
         return len(self.within) > 1 and bool(self.within[-1])
 
 
 def shared_keys(name: str) -> tuple[str, ...]:
     """The keys of `config.unlearn` that decide a method of the package, its own section included.
 
-    Without those that a comparison sets or that all its methods must share: the budget, and whose
-    M_O they start from.
+    It omits keys that a comparison sets or that all its methods must share: the budget, and the
+    seed whose M_O they start from.
     """
     method = METHODS[name]
     return (*(_TRAINING if method.make_step else ()), *method.reads,
@@ -102,18 +102,18 @@ def method_config(config: ml_collections.ConfigDict, request: str) -> ml_collect
     """The config of one method of a comparison, as for a run of its own.
 
     Args:
-      config: with a section `compare`; what `compare.unlearn.METHOD` holds replaces the keys of
+      config: has a section `compare`; the keys in `compare.unlearn.METHOD` replace those of
         `unlearn`.
       request: a method's name, or path/to/file.py:NAME.
 
     Raises:
-      ConfigError: there is no such method.
+      ConfigError: the method does not exist.
     """
     found = find_method(request)
     c = config.copy_and_resolve_references()
     with c.unlocked():
         if found.name in config.compare.unlearn:
-            c.unlearn.update(c.compare.unlearn[found.name])  # with no reference to other keys
+            c.unlearn.update(c.compare.unlearn[found.name])  # without references to other keys
         c.unlearn.method = request
         if found.method.make_step is None:
             c.unlearn.epochs = (0,)
@@ -123,9 +123,9 @@ def method_config(config: ml_collections.ConfigDict, request: str) -> ml_collect
 
 
 def spread(ends: Sequence[float], count: int) -> tuple[float, ...]:
-    """`count` factors from the first end to the last, evenly spaced in their logarithm.
+    """`count` factors from the first end to the last, evenly spaced in the logarithm.
 
-    One factor alone is 1: the method as configured.
+    A single factor is 1: the method as configured.
     """
     if count == 1:
         return (1.0,)
@@ -136,17 +136,17 @@ def spread(ends: Sequence[float], count: int) -> tuple[float, ...]:
 def make_trials(config: ml_collections.ConfigDict, request: str) -> tuple[Trial, ...]:
     """The trials of a method, from weak to strong.
 
-    A method has one dial. Turning it up raises the learning rate by the factors of
-    `compare.rates`, and with it moves the options that `Method.searched` names through their
-    factors. Values are rounded to three digits; whole ones stay whole.
+    From one trial to the next, the learning rate rises by the factors of `compare.rates`, and the
+    options in `Method.searched` change by their own factors at the same time. Values are rounded to
+    three digits; integers stay integers.
 
     Args:
       config: with a section `compare`.
       request: a method's name, or path/to/file.py:NAME.
 
     Returns:
-      `compare.trials` trials; fewer where some would be equal, one where the method trains
-      nothing and names no strength.
+      `compare.trials` trials; fewer if some would be equal, and one if the method trains nothing
+      and has no searched options.
     """
     base, found = method_config(config, request), find_method(request)
     method, count = found.method, config.compare.trials
@@ -175,15 +175,15 @@ def _rounded(value: float) -> float:
 
 
 def fit_epochs(fraction: float, prepared: float, of_epoch: Callable[[int], float]) -> Budget:
-    """The epochs whose cost comes nearest to the budget, but at least one.
+    """The number of epochs with the cost nearest to the budget, but at least one.
 
-    Not the most that fit: of a method that can only do a half or a whole more of what the others
-    do, the half is the less equal. Equally near, the fewer are taken.
+    It is not the largest number that fits: that may use only half of the budget, while one more
+    epoch would be nearer to it. If two numbers are equally near, the smaller counts.
 
     Args:
-      fraction: the budget, as a share of what retraining cost.
-      prepared: what the method spends before its first step, in the same unit.
-      of_epoch: what an epoch costs, counted from zero; 0 ends the count.
+      fraction: the budget, as a share of the cost of retraining.
+      prepared: the method's cost before its first step, in the same unit.
+      of_epoch: the cost of an epoch, by its number counted from zero; 0 ends the count.
     """
     first = of_epoch(0)
     epochs, spent = 1, prepared + first
@@ -197,7 +197,7 @@ def fit_epochs(fraction: float, prepared: float, of_epoch: Callable[[int], float
 
 
 def no_epochs(fraction: float, prepared: float) -> Budget:
-    """The budget of a method that trains nothing, which only prepares.
+    """The budget of a method that only prepares and trains nothing.
 
     Args:
       fraction, prepared: see `fit_epochs`.
@@ -210,7 +210,7 @@ def no_epochs(fraction: float, prepared: float) -> Budget:
 
 
 def _nearer(less: float, more: float, target: float) -> bool:
-    """Whether the first is as near to the target as the second, but for rounding."""
+    """Whether the first is as near to the target as the second, up to rounding."""
     return abs(target - less) <= abs(more - target) + 1e-9 * target
 
 
@@ -223,7 +223,7 @@ def limit(original: float, tolerance: float, classification: bool) -> float:
 
     Args:
       original: M_O's error: its mean loss, or for classes 1 − accuracy.
-      tolerance: share by which the loss may rise, or the accuracy fall.
+      tolerance: share by which the loss may rise, or the accuracy may fall.
     """
     if classification:
         return 1 - (1 - tolerance) * (1 - original)
@@ -234,14 +234,14 @@ def select(errors_TM: np.ndarray, original_M: np.ndarray, tolerance: float,
            classification: bool) -> Selection:
     """The strongest trial whose retained-validation error stays within tolerance of M_O's.
 
-    Where none does, it is the trial of lowest error; where all have failed, the weakest. Errors
-    are averaged over the seeds whose M_O is finite. Forget and test samples play no part, nor do
-    samples that a trial was trained on.
+    If none does, it is the trial of lowest error; if all have failed, the weakest. Errors are
+    averaged over the seeds whose M_O is finite. Forget samples, test samples and samples that a
+    trial was trained on play no part.
 
     Args:
-      errors_TM: of T trials, from weak to strong, and M seeds, on D_r's validation samples that no
-        method trains on: mean losses, or for classes 1 − accuracy. NaN for a failed member.
-      original_M: of the M_O that each of them started from.
+      errors_TM: errors of T trials, from weak to strong, and M seeds, on D_r's validation samples
+        that no method trains on: mean losses, or for classes 1 − accuracy; NaN: a failed member.
+      original_M: errors of the M_O that each seed's trials started from.
       tolerance: see `limit`.
       classification: whether the labels are classes.
 
@@ -258,7 +258,7 @@ def select(errors_TM: np.ndarray, original_M: np.ndarray, tolerance: float,
     errors = errors_TM[:, finite].mean(1)
     errors[~np.isfinite(errors)] = np.nan
     highest = limit(float(original_M[finite].mean()), tolerance, classification)
-    within = errors <= highest  # NaN is not
+    within = errors <= highest  # False for NaN
     if within.any():
         chosen = int(np.flatnonzero(within)[-1])
     else:
@@ -267,17 +267,17 @@ def select(errors_TM: np.ndarray, original_M: np.ndarray, tolerance: float,
 
 
 def method_file(config_file: str, found: Found) -> str:
-    """FILE:SCALE of the method's own config, beside a comparison's; ft's for an outside method."""
+    """FILE:SCALE of the method's config beside a comparison's; ft's for a method from a file."""
     file, colon, scale = config_file.partition(":")
     name = "ft" if found.code else found.name
     return f"{Path(file).with_name(name + '.py')}{colon}{scale}"
 
 
 def load_config(config_file: str) -> ml_collections.ConfigDict:
-    """What `--config=FILE:SCALE` would give.
+    """The config that `--config=FILE:SCALE` would give.
 
     Raises:
-      InputError: there is no such file, or it has no `get_config`.
+      InputError: the file does not exist, or has no `get_config`.
     """
     file, colon, scale = config_file.partition(":")
     if not Path(file).is_file():
@@ -302,9 +302,9 @@ def command(config_file: str, base: ml_collections.ConfigDict, wanted: ml_collec
 
     Args:
       config_file: FILE:SCALE.
-      base: what it gives.
-      wanted: what is to run; its section `compare` is left out.
-      workdir: where to.
+      base: the config that the file gives.
+      wanted: the config to run; its section `compare` is left out.
+      workdir: the work directory.
     """
     before, after = flat(base.to_dict()), flat(wanted.to_dict())
     changed = {key: value for key, value in after.items()
@@ -318,8 +318,8 @@ def arm_config(config: ml_collections.ConfigDict, arm: str) -> ml_collections.Co
     """The config of one arm, as for a run of its method alone.
 
     Args:
-      config: with a section `thesis`; what `thesis.unlearn.ARM` holds replaces the keys of
-        `unlearn`, `method` among them.
+      config: has a section `thesis`; the keys in `thesis.unlearn.ARM`, including `method`, replace
+        those of `unlearn`.
       arm: one of `thesis.arms`.
 
     Raises:
@@ -340,12 +340,12 @@ def arm_config(config: ml_collections.ConfigDict, arm: str) -> ml_collections.Co
 
 def budgets(config: ml_collections.ConfigDict, arm: str,
             forget_names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """The epochs of an arm by forget set: all of its budgets on the first, `elsewhere` on others.
+    """The epochs of an arm by forget set: all its budgets for the first, `elsewhere` for others.
 
     Args:
-      config: with a section `thesis`.
+      config: has a section `thesis`.
       arm: one of `thesis.arms`.
-      forget_names: in the config's order.
+      forget_names: names in the config's order.
     """
     own = tuple(arm_config(config, arm).unlearn.epochs)
     others = tuple(config.thesis.elsewhere.get(arm, own))
@@ -353,7 +353,7 @@ def budgets(config: ml_collections.ConfigDict, arm: str,
 
 
 def check_arms(config: ml_collections.ConfigDict) -> None:
-    """Refuses arms that cannot be told apart, or that are no unlearning of M_O.
+    """Refuses arms that cannot be distinguished, or that do not unlearn M_O.
 
     Raises:
       ConfigError: names the key, the value and what is allowed.

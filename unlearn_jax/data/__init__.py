@@ -1,4 +1,4 @@
-"""Loads a data source and takes the study's steps: share, label range, quality filter."""
+"""Loads a data source and applies the study's steps: share, label range, quality filter."""
 
 import dataclasses
 import hashlib
@@ -36,12 +36,12 @@ def _synthetic(settings, cache: Path) -> Source:
 
 
 def _tfds(settings, cache: Path) -> Source:
-    # TensorFlow Datasets takes half a second to import, which the other sources need not pay
+    # imported here, as TensorFlow Datasets takes half a second that the other sources do not need
     from unlearn_jax.data.tfds import load_tfds
     return load_tfds(settings, cache)
 
 
-_FACE_BYTES = 500  # of the traits that a synthetic face is drawn from
+_FACE_BYTES = 500  # bytes of the traits that a synthetic face is drawn from
 _SUBSET = 1  # the data seed's stream; see splits.py
 
 # name: (config.data, folder for decoded images) -> Source; 'tfds' is written tfds:NAME
@@ -71,11 +71,11 @@ def load(settings, cache: Path) -> Dataset:
     """The data set that a config describes.
 
     The steps, in the study's order: all usable samples; a share of them, stratified by label
-    (`stratified`); a range of labels (numbers alone); the quality filter; where they are not to
-    be kept, equal images but for the first (`repeats`); numbers become classes where there are
-    `groups`. Samples outside the share or the range are a choice, kept as `left_out_ids`; what a
-    source could not use, what the quality filter refuses and what repeats another image is listed
-    in `dropped`. Histograms are taken after each step, of the source's own labels.
+    (`stratified`); a range of labels (only if they are numbers); the quality filter; the first of
+    equal images (only if `repeats` is 'drop'); numbers become classes (only with `groups`). The ids
+    of samples outside the share or the range, which is a choice, are in `left_out_ids`. `dropped`
+    lists images that the source could not use, that the quality filter refuses, or that repeat
+    another one. Histograms of the source's own labels are taken after each step.
 
     Args:
       settings: the config's `data` section.
@@ -85,8 +85,8 @@ def load(settings, cache: Path) -> Dataset:
       The samples that are left, sorted by id.
 
     Raises:
-      InputError: an unknown source, a task that the source does not have, a path that does not
-        hold what the source needs, or no sample left.
+      InputError: an unknown source, a task that the source does not support, a path without the
+        files that the source needs, or no sample left.
     """
     kind = check_source(settings.source)
     source = SOURCES[kind](settings, Path(cache))
@@ -144,7 +144,7 @@ def load(settings, cache: Path) -> Dataset:
 
 
 def _repeats(source: Source, rows: np.ndarray, twins: np.ndarray) -> list[Dropped]:
-    """What is dropped of `rows` whose equal images first stand at `twins`, `[n]` each."""
+    """The samples to drop among `rows` `[n]`; `twins` `[n]` are the first rows of equal images."""
     ids, labels = source.samples.ids[rows], source.samples.labels[rows]
     return [Dropped(str(ids[i]), "repeats", "the same pixels as another image"
                     + (", under another label" if labels[i] != labels[twins[i]] else "")
@@ -153,16 +153,16 @@ def _repeats(source: Source, rows: np.ndarray, twins: np.ndarray) -> list[Droppe
 
 
 def in_groups(source: Source, groups: Sequence[float], label_max: float) -> Source:
-    """A regression's samples with the group of each label as its class.
+    """A regression's samples, each with the group of its label as its class.
 
     Args:
       source: a regression.
-      groups: lower ends, ascending; a group reaches up to the next one's lower end, exclusive.
-      label_max: where the last group ends, inclusive; in its name only.
+      groups: lower ends, ascending; a group extends to the next one's lower end, exclusive.
+      label_max: end of the last group, inclusive; it appears only in the group's name.
 
     Returns:
-      A classification of `len(groups)` classes named `20to30`; a label below the first group has
-      the class -1, and must not be used.
+      A classification of `len(groups)` classes with names such as `20to30`; a label below the first
+      group has the class -1, which must not be used.
     """
     ends = (*groups[1:], label_max)
     labels = np.searchsorted(groups, source.samples.labels, side="right") - 1
@@ -175,11 +175,11 @@ def in_groups(source: Source, groups: Sequence[float], label_max: float) -> Sour
 def stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Rows of a random share, with the same share of every label.
 
-    round(fraction * N) rows are taken in all: floor(fraction * n) of a label's n, and one more
-    of the labels with the largest remainders (Hamilton's method; chance decides between equal
-    ones, so that no range of labels is favoured). So a label with fewer than 1 / fraction samples
-    keeps one or none. Labels that are no integers are grouped by their integer part; a
-    regression's come here by stratum (`labels.strata`).
+    round(fraction * N) rows are taken in all: floor(fraction * n) of a label with n rows, and one
+    more of the labels with the largest remainders (Hamilton's method; equal remainders are ordered
+    at random, so that no range of labels is favoured). So a label with fewer than 1 / fraction
+    samples keeps one or none. Labels that are not integers are grouped by their integer part; for a
+    regression the labels here are strata (`labels.strata`).
 
     Args:
       labels: [N].

@@ -2,7 +2,7 @@
 
 The geometry is that of Keras' `ImageDataGenerator`, which the reference study used to balance its
 training set: an affine map about the image's middle (rotation, then shift, then zoom, with one
-zoom factor per axis), pixels beyond the edge repeat the nearest one, a horizontal flip comes last.
+zoom factor per axis). Pixels beyond the edge repeat the nearest one. A horizontal flip comes last.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ class Augmentation:
 
     rotation_degrees: float  # to either side, 0..180
     shift: float  # share of the height and width, to either side, 0..0.9
-    zoom: float  # in or out by up to this share, 0..0.9, height and width drawn apart
+    zoom: float  # in or out by up to this share, 0..0.9; height and width are drawn separately
     flip: bool  # horizontal flip with probability one half
 
     def __post_init__(self):
@@ -57,10 +57,10 @@ def _augment(key, image_HWC, spreads, may_flip):
 
 def transform_image(image_HWC: jax.Array, degrees, shift_y, shift_x, zoom_y, zoom_x,
                     flip) -> jax.Array:
-    """One image moved by given amounts, sampled bilinearly.
+    """One image transformed by given amounts, sampled bilinearly.
 
-    Output pixel p shows the image at `R(degrees) (shift + zoom * (p - middle)) + middle`, with
-    coordinates held to the image: beyond its edge the nearest pixel repeats.
+    Output pixel p shows the image at `R(degrees) (shift + zoom * (p - middle)) + middle`.
+    Coordinates are clipped to the image, so that beyond its edge the nearest pixel repeats.
 
     Args:
       image_HWC: [H, W, C] uint8.
@@ -103,9 +103,9 @@ def transform_image(image_HWC: jax.Array, degrees, shift_y, shift_x, zoom_y, zoo
 
 def render_copies(images_NHWC: np.ndarray, source_n: np.ndarray, copy_n: np.ndarray, seed: int,
                   settings: Augmentation) -> np.ndarray:
-    """Draw augmented copies on the device.
+    """Draws augmented copies on the device.
 
-    A copy depends on (source, copy, seed) and the settings alone, not on what else is asked for.
+    A copy depends on (source, copy, seed) and the settings alone, not on the other copies.
 
     Args:
       images_NHWC: [N, H, W, C] uint8, on the host.
@@ -127,7 +127,7 @@ def render_copies(images_NHWC: np.ndarray, source_n: np.ndarray, copy_n: np.ndar
     n = len(source_n)
     copies = np.empty((n, *images_NHWC.shape[1:]), np.uint8)
     for start in range(0, n, CHUNK):
-        # the padding draws row 0 again and is thrown away
+        # the padding draws row 0 again and is discarded
         rows = np.zeros(CHUNK, np.int32)
         numbers = np.zeros(CHUNK, np.int32)
         count = min(CHUNK, n - start)

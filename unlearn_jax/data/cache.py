@@ -1,8 +1,8 @@
-"""Sources of image files, on disk: what they hold, and the chosen images as one uint8 array.
+"""The disk cache of image sources: their samples, and chosen images as one uint8 array.
 
-Two kinds of entries, each a folder. `NAME-index-KEY` says which samples a source has; every image
-was decoded once, coarsely, to know that it can be. `NAME-SIZE-KEY` holds the pixels of a choice
-of samples, mapped rather than read. So a study of 30 % of a set decodes and stores 30 % of it.
+There are two kinds of entries, each a folder. `NAME-index-KEY` lists the samples of a source; every
+image was decoded once, coarsely, to check that this is possible. `NAME-SIZE-KEY` holds the pixels
+of chosen samples, mapped rather than read. So a study of 30 % of a set stores 30 % of its pixels.
 
 An entry is built beside its place, flushed and renamed when whole, so a killed build leaves nothing
 that looks whole (disk.py); a file lock, which dies with its process, makes a second process wait.
@@ -30,7 +30,7 @@ from unlearn_jax.data.source import Filter, Pixels, Samples
 from unlearn_jax.errors import InputError
 from unlearn_jax.system import disk, processes
 
-# Raise it when decode.py, what sources read or the format changes: old entries are then left aside.
+# Raise it when decode.py, what sources read or the format changes: old entries are then ignored.
 VERSION = 3
 
 _CHUNK = 32  # images that a thread takes at once ...
@@ -39,9 +39,10 @@ _CHUNK_BYTES = 2**20  # ... or fewer, so that their pixels stay in the processor
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One image as its source has it, and what is known of it.
+    """One image as its source holds it, with its id, label and attributes.
 
-    `read` gives the encoded image, or [H, W, C] uint8; it is called before the walk moves on.
+    `read` gives the encoded image, or [H, W, C] uint8; it is called before the next sample is taken
+    from the walk.
     """
 
     id: str
@@ -55,20 +56,20 @@ Walk = Callable[[], Iterator[Sample | Dropped]]
 
 def cached_samples(cache: Path, name: str, key: dict, image_size: int, walk: Walk,
                    attributes: tuple[str, ...] = (), min_side: int = MIN_SIDE) -> Samples:
-    """The usable samples of a source, from the cache where it has them.
+    """The usable samples of a source, from the cache if it has them.
 
     Args:
       cache: folder of all entries.
-      name: of the source; file-name safe.
+      name: name of the source; file-name safe.
       key: everything that decides the samples (JSON values), such as a digest of file times.
-      image_size: of the pixels.
-      walk: over the source; called to build an entry, not to open one.
+      image_size: height and width, pixels.
+      walk: yields the source's samples; called to build an entry, not to open one.
       attributes: names of the samples' attributes.
       min_side: smaller images are dropped, pixels.
 
     Raises:
-      InputError: no usable image, an id that occurs twice, or a damaged entry. Asking for pixels
-        raises it where the source has changed meanwhile.
+      InputError: no usable image, an id that occurs twice, or a damaged entry. `Samples.pixels`
+        raises it if the source has changed meanwhile.
     """
     parts = {**key, "min_side": min_side, "attributes": attributes, "version": VERSION}
     entry = cache / f"{name}-index-{_digest(parts)}"
@@ -137,7 +138,7 @@ def _build_index(part: Path, name: str, walk: Walk, attributes: tuple[str, ...],
 
 
 def _reasons(dropped: list[Dropped]) -> str:
-    """How many were left out for which reason, with an example of each, the frequent ones first."""
+    """The number of dropped samples by reason, each with an example; the most frequent first."""
     found: dict[str, list[str]] = {}
     for d in dropped:
         found.setdefault(d.reason, []).append(d.id)
@@ -180,7 +181,7 @@ def _build_pixels(part: Path, name: str, walk: Walk, ids: np.ndarray, image_size
         f.seek(0)
         _write_header(f, (len(kept), *shape))
     order = np.argsort(np.array(kept, str), kind="stable")
-    if (order != np.arange(len(order))).any():  # a .tar keeps an order of its own
+    if (order != np.arange(len(order))).any():  # a .tar has its own order
         _reorder(part / "images.npy", order)
     np.savez(part / "columns.npz", digests=np.concatenate(digests)[order],
              reasons=np.array([found[i] for i in ids.tolist()], str))
@@ -201,14 +202,14 @@ def _changed(name: str) -> InputError:
 
 def _in_threads(samples: Iterator[Sample], work: Callable[[list], Any], chunk_size: int,
                 title: str, total: int | None = None) -> Iterator[tuple[list, Any]]:
-    """(chunk, work(chunk)) in the samples' order; a chunk is a list of (sample, its content).
+    """Yields (chunk, work(chunk)) in the samples' order; a chunk is a list of (sample, content).
 
-    Reading is left to this thread, since an archive has one place; decoding releases the
-    interpreter lock, so threads do it side by side.
+    This thread reads, since an archive has one read position. Other threads decode side by side,
+    since decoding releases the interpreter lock.
     """
     workers = _workers()
     pending: collections.deque[tuple[list, concurrent.futures.Future]] = collections.deque()
-    # One thread each for numpy's own products: its threads would fight with these.
+    # One thread each for numpy's own products: its threads would compete with these.
     with threadpoolctl.threadpool_limits(1, "blas"), \
             concurrent.futures.ThreadPoolExecutor(workers) as pool, \
             tqdm.tqdm(desc=title, total=total, unit=" images", leave=False, disable=None) as bar:
@@ -217,7 +218,7 @@ def _in_threads(samples: Iterator[Sample], work: Callable[[list], Any], chunk_si
             chunk, future = pending.popleft()
             result = future.result()
             bar.update(len(chunk))
-            # let the content go: the consumer may keep the samples
+            # drops the content: the consumer may keep the samples
             return [(sample, None) for sample, _ in chunk], result
 
         chunk = []
@@ -265,10 +266,10 @@ def _open_pixels(entry: Path) -> Pixels:
 def _digests(images: np.ndarray) -> np.ndarray:
     """`image_digests` in threads.
 
-    Every image is read at every opening: what a failing disk or a stray write changed would be
-    trained on under the fingerprint of the true images. SHA-256 takes 1 GB/s of each core: 0.2 s
-    for the 23,707 faces of UTKFace at 48 pixels, 4 s on one core at 224, where one epoch takes
-    minutes; and training reads the same pages.
+    Every image is read at every opening. Otherwise models could be trained on images that a failing
+    disk or a stray write has changed, under the fingerprint of the true images. SHA-256 reads
+    1 GB/s per core: the 23,707 faces of UTKFace take 0.2 s at 48 pixels, and 4 s on one core at
+    224, where one epoch takes minutes. Training reads the same pages later.
     """
     step = max(1, _CHUNK_BYTES // max(1, images[:1].nbytes))
     parts = [images[i:i + step] for i in range(0, len(images), step)]
@@ -281,16 +282,16 @@ def _workers() -> int:
 
 
 def _write_header(f: IO[bytes], shape: tuple[int, ...]) -> None:
-    # numpy leaves room for a longer first axis, so that this header can be written again
+    # numpy leaves room for a longer first axis, so that this header can be rewritten
     np.lib.format.write_array_header_1_0(
         f, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def _make(entry: Path, build: Callable[[Path], None]) -> None:
-    """Builds an entry where there is none."""
+    """Builds an entry if there is none."""
     if entry.exists():
         return
-    # Each process of a program comes here on its own, and waits for nobody but the lock's holder.
+    # Each process of a program runs this by itself, and waits for the lock's holder alone.
     with processes.alone(), disk.lock(
             entry.with_name(entry.name + ".lock"),
             f"waiting for another process that is decoding the images of {entry}"):

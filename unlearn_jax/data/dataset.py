@@ -1,4 +1,4 @@
-"""What every data source returns: one uint8 image array, labels, ids, and what was left out."""
+"""A loaded data set: one uint8 image array, labels, ids, and the samples that were left out."""
 
 import dataclasses
 import hashlib
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Dropped:
-    """One sample that was left out: its id, the step that left it out and why."""
+    """One sample that was left out: its id, the step that left it out, and the reason."""
 
     id: str
     step: str  # 'read', 'quality', ...
@@ -27,7 +27,7 @@ class Dataset:
     name: str  # 'synthetic', 'utkface', ...
     images: np.ndarray  # [N, H, W, 3] uint8
     labels: np.ndarray  # [N] float32 in label units (regression) or int32 classes
-    ids: np.ndarray  # [N] str, unique and stable: a file name within the source, or a number
+    ids: np.ndarray  # [N] str, unique and stable: a file name in the source, or a number
     task: str  # 'regression' | 'classification'
     label_unit: str  # 'years', 'class', ...
     num_classes: int  # 0 for regression
@@ -36,9 +36,9 @@ class Dataset:
     dropped: tuple[Dropped, ...]  # everything left out so far
     histograms: dict[str, dict[str, int]]  # step -> {label: count}, for the report
     fingerprint: str  # see `fingerprint`
-    # [K] str: samples that the source has and the configured fraction or label range leaves out
+    # [K] str: samples of the source outside the configured fraction or label range
     left_out_ids: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, "U1"))
-    # [N] int32: the first row with the same pixels, its own in most cases; () makes it so in all
+    # [N] int32: the first row with the same pixels, mostly the row itself; () means always itself
     twins: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
 
     def __post_init__(self) -> None:
@@ -101,17 +101,17 @@ def first_equal(digests: np.ndarray) -> np.ndarray:
 
 def fingerprint(images: np.ndarray, labels: np.ndarray, ids: np.ndarray,
                 digests: np.ndarray | None = None) -> str:
-    """A digest of what models learn from: equal arrays give equal digests on every machine.
+    """A digest of the data that models learn from; equal arrays have equal digests everywhere.
 
-    Files are not looked at, since archives and shards of the same images differ in their bytes.
-    The width of the id array's dtype does not matter. Attributes only serve to choose forget
-    sets, which are known by their ids.
+    Files play no part, since archives and shards of the same images differ in their bytes. The
+    width of the id array's dtype does not matter. Attributes only serve to choose forget sets, and
+    those are identified by their ids.
 
     Args:
       images: [N, H, W, C] uint8.
       labels: [N].
       ids: [N] str.
-      digests: `image_digests(images)` where it is at hand; then the images are not read.
+      digests: `image_digests(images)` if already computed; then the images are not read.
 
     Returns:
       32 hexadecimal digits (BLAKE2b of 128 bits).

@@ -1,4 +1,4 @@
-"""Decodes an image and brings it to one size, or says why it cannot be used."""
+"""Decodes an image and resizes it, or gives the reason why it cannot be used."""
 
 import functools
 import io
@@ -9,11 +9,11 @@ import simplejpeg
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 MIN_SIDE = 32  # pixels: smaller photographs show too little
-MAX_PIXELS = 64_000_000  # a small file can claim to be a huge image
+MAX_PIXELS = 64_000_000  # a small file can declare a huge image
 _BITS = 258  # TIFF's tag BitsPerSample
 # Pillow hands EPS and WMF to other programs, and reads no pixels of the others.
 _NOT_READ = ("EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG")
-# What undoes an orientation of Exif; 1 is upright.
+# The operation that undoes each Exif orientation; 1 is upright.
 _UPRIGHT = {
     2: lambda x: x[:, ::-1],
     3: lambda x: x[::-1, ::-1],
@@ -31,7 +31,7 @@ class UnusableImage(ValueError):
 
 @functools.cache
 def formats() -> tuple[str, ...]:
-    """The file formats that are read, as Pillow names them: JPEG, PNG, WEBP, BMP, TIFF, ..."""
+    """The readable file formats by Pillow's names: JPEG, PNG, WEBP, BMP, TIFF, ..."""
     Image.init()
     return tuple(sorted(set(Image.OPEN) - set(_NOT_READ)))
 
@@ -49,14 +49,14 @@ def has_image_name(path: str) -> bool:
 
 def decode_image(content: bytes | np.ndarray, image_size: int,
                  min_side: int = MIN_SIDE) -> np.ndarray:
-    """Decode, cut out the central square, resize it and set it upright.
+    """Decodes an image, cuts out the central square, resizes it and sets it upright.
 
-    A JPEG is decoded straight at the smallest of libjpeg's scales (n/8) that is not below
-    `image_size`, which averages in the frequency domain, then resized by Pillow's bilinear
-    filter, whose support grows with the reduction. On UTKFace at 64 pixels this differs from
-    resizing the full image by 1.2 grey levels (root mean square) and takes half the time.
-    An orientation noted in the file (Exif) is applied. Transparency is left aside, of 16 bits a
-    channel the higher 8 are taken, and of several frames the first.
+    A JPEG is decoded at the smallest of libjpeg's scales (n/8) that is not below `image_size`,
+    which averages in the frequency domain. Pillow's bilinear filter, whose support grows with the
+    reduction, then resizes it. On UTKFace at 64 pixels this differs from resizing the full image by
+    1.2 grey levels (root mean square) and takes half the time.
+    An Exif orientation in the file is applied. Transparency is ignored. The higher 8 of 16 bits per
+    channel are taken, and the first of several frames.
 
     Args:
       content: a file of one of `formats()`, or [H, W, 3], [H, W, 1] or [H, W] uint8.
@@ -68,7 +68,7 @@ def decode_image(content: bytes | np.ndarray, image_size: int,
 
     Raises:
       UnusableImage: no image, damaged, truncated, smaller than `min_side`, larger than
-        `MAX_PIXELS`, of numbers that are neither of 8 nor of 16 bits, or an array of another kind.
+        `MAX_PIXELS`, numbers of neither 8 nor 16 bits, or an array of another kind.
     """
     image, (height, width), orientation = _decode(content, image_size, min_side)
     if not height == width == image_size:
@@ -77,24 +77,24 @@ def decode_image(content: bytes | np.ndarray, image_size: int,
         image = np.asarray(Image.fromarray(image).resize(
             (image_size, image_size), Image.Resampling.BILINEAR,
             box=(left, top, left + side, top + side)))
-    # Of the square, as the central one stays the same however the picture is turned.
+    # Only the square is turned: the central square is the same in every orientation.
     return np.ascontiguousarray(_UPRIGHT[orientation](image)) if orientation > 1 else image
 
 
 def check_image(content: bytes | np.ndarray, min_side: int = MIN_SIDE) -> None:
-    """Raise what `decode_image` would raise, in a third of the time.
+    """Raises what `decode_image` would raise, in a third of the time.
 
-    All of the file is decoded, a JPEG at the coarsest scale.
+    The whole file is decoded, a JPEG at the coarsest scale.
     """
     _decode(content, 1, min_side)
 
 
 def _decode(content: bytes | np.ndarray, least: int,
             min_side: int) -> tuple[np.ndarray, tuple[float, float], int]:
-    """[H, W, 3] uint8, the height and width that the picture takes up of it, its orientation.
+    """Returns [H, W, 3] uint8, the picture's height and width within it, and its orientation.
 
-    A JPEG may be reduced, but not below `least` pixels. Then what libjpeg gives is rounded up to
-    whole pixels: at 1/8 the 250 rows of a picture are 31.25 of 32, the rest is padding.
+    A JPEG may be reduced, but not below `least` pixels. libjpeg then rounds up to whole pixels: at
+    1/8, the 250 rows of a picture are 31.25 of 32 rows, and the rest is padding.
     """
     if isinstance(content, np.ndarray):
         image = _from_array(content, min_side)
@@ -117,7 +117,7 @@ def _from_jpeg(content: bytes, least: int,
     except UnusableImage:
         raise
     except ValueError:
-        pass  # simplejpeg refuses what libjpeg only warns of; Pillow still refuses truncated files
+        pass  # libjpeg only warns of what simplejpeg refuses; Pillow refuses truncated files, too
     return _from_file(content, min_side)
 
 
@@ -125,7 +125,7 @@ def _from_file(content: bytes, min_side: int) -> tuple[np.ndarray, tuple[int, in
     try:
         with Image.open(io.BytesIO(content), formats=formats()) as image:
             _check_size(image.height, image.width, min_side)
-            image.load()  # a PNG may note its orientation behind its pixels
+            image.load()  # a PNG may hold its orientation after its pixels
             pixels = _rgb(image)
             return pixels, pixels.shape[:2], _orientation(image)
     except UnusableImage:
@@ -142,8 +142,8 @@ def _from_file(content: bytes, min_side: int) -> tuple[np.ndarray, tuple[int, in
 def _rgb(image: Image.Image) -> np.ndarray:
     """[H, W, 3] uint8 of a loaded image."""
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        # Grey of more than 8 bits, which `convert` would clip; of colours of 16 bits Pillow itself
-        # takes the higher byte. In a PNG or PPM 'I' holds 16 bits, elsewhere 32.
+        # `convert` would clip grey of more than 8 bits; for 16-bit colours Pillow itself takes the
+        # higher byte. 'I' holds 16 bits in a PNG or PPM, and 32 bits elsewhere.
         bits = (16,)
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             bits = image.tag_v2.get(_BITS, (16,))
@@ -157,21 +157,21 @@ def _rgb(image: Image.Image) -> np.ndarray:
 
 
 def _jpeg_orientation(content: bytes) -> int:
-    # Pillow takes half as long as the decoder to read what few photographs hold.
+    # Reading the orientation takes Pillow half as long as decoding, and few photographs have one.
     if b"Exif\0\0" not in content and b"tiff:Orientation" not in content:
         return 1
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG", "MPO")) as image:
             return _orientation(image)
-    except (OSError, SyntaxError):  # Pillow refuses what libjpeg has decoded
+    except (OSError, SyntaxError):  # Pillow refuses a file that libjpeg has decoded
         return 1
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8, as Exif counts them; 1, upright, where nothing or nonsense is noted."""
+    """The Exif orientation, 1 to 8; 1 (upright) if there is none or an invalid one."""
     try:
         noted = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged Exif raises many types; viewers show such an image as it lies
+    except Exception:  # damaged Exif raises many types; viewers show such an image unturned
         return 1
     return noted if noted in _UPRIGHT else 1
 

@@ -13,8 +13,8 @@ from unlearn_jax.data.source import Source, in_memory
 
 def load_digits(settings, cache: Path) -> Source:
     """All digits as grey RGB images enlarged to `image_size`, in ten classes; see `Source`."""
-    del cache  # drawing them anew takes less time than reading them
-    # scikit-learn takes a second to import, which the other sources need not pay
+    del cache  # making the images takes less time than reading them from a cache
+    # imported here, as scikit-learn takes a second that the other sources do not need
     from sklearn import datasets
     digits = datasets.load_digits()
     grey_NHW = np.round(digits.images * (255 / 16)).astype(np.uint8)  # 17 levels there

@@ -2,15 +2,15 @@
 
 The picture plane runs from -1 to 1 on both axes, v pointing down; a face is drawn in its own
 frame (moved, turned, scaled) and mirrored about its middle, so that one stroke gives both eyes.
-Only sums, products, quotients and square roots touch the pixels: these are rounded the same way
-on every machine, so that a seed gives the same bytes everywhere.
+Pixels come from sums, products, quotients and square roots alone. Every machine rounds these the
+same way, so that a seed gives the same bytes everywhere.
 """
 
 import dataclasses
 
 import numpy as np
 
-# pixels drawn at once, few enough to stay in the processor's cache
+# pixels drawn at once; few enough to stay in the processor's cache
 CHUNK_PIXELS = 65536
 
 
@@ -60,7 +60,7 @@ class Faces:
     folds: np.ndarray
     jowls: np.ndarray
     texture: np.ndarray
-    # what is particular to a person or a photograph
+    # particular to a person or a photograph
     moles: np.ndarray  # [N, 3 * MOLES]: u, v, depth of each
     glasses: np.ndarray  # opacity of the frame
     frame: np.ndarray  # colour
@@ -77,12 +77,12 @@ MOLES = 4
 
 
 def draw(faces: Faces, image_size: int, noise: np.random.Generator) -> np.ndarray:
-    """Draw every face.
+    """Draws every face.
 
     Args:
       faces: traits of N faces.
       image_size: height and width in pixels.
-      noise: source of the grain; face i takes the i-th block of image_size**2 numbers.
+      noise: gives the grain; face i takes the i-th block of image_size**2 numbers.
 
     Returns:
       [N, image_size, image_size, 3] uint8, red, green, blue.
@@ -93,7 +93,7 @@ def draw(faces: Faces, image_size: int, noise: np.random.Generator) -> np.ndarra
     step = max(CHUNK_PIXELS // image_size**2, 1)
     for start in range(0, n, step):
         rows = slice(start, min(start + step, n))
-        # [n] -> [n, 1, 1] and [n, 3] -> [3, n, 1, 1], to spread over the pixels
+        # [n] -> [n, 1, 1] and [n, 3] -> [3, n, 1, 1], to broadcast over the pixels
         part = Faces(**{
             f.name: np.moveaxis(getattr(faces, f.name)[rows], 0, -1)[..., None, None]
             for f in dataclasses.fields(Faces)})
@@ -139,7 +139,7 @@ def _background(t: Faces, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _paint_behind(planes, t, u, v, pixel) -> None:
-    """Hair behind the head, neck, clothes and ears."""
+    """Paints the hair behind the head, neck, clothes and ears."""
     lower = np.where(v > 0, v / (1 + t.hair_length), v)
     width = t.head_width * (0.98 + 0.24 * t.hair_volume)
     height = t.head_length * (0.96 + 0.2 * t.hair_volume)
@@ -177,7 +177,7 @@ def _skin_marks(t: Faces, u, m, v, pixel) -> np.ndarray:
 
 
 def _paint_features(planes, t: Faces, u, m, v, pixel) -> None:
-    """Nose, mouth, eyes and brows."""
+    """Paints nose, mouth, eyes and brows."""
     eyes, nose, mouth = _heights(t)
     middle = u - 0.12 * t.yaw
     side = _stroke(middle - t.nose_width * 0.8, 0.05, pixel) * _bump((v - nose + 0.12) / 0.26)
@@ -202,7 +202,7 @@ def _paint_features(planes, t: Faces, u, m, v, pixel) -> None:
 
 
 def _paint_hair(planes, t: Faces, u, m, v, pixel, head) -> np.ndarray:
-    """The beard and the hair in front of the head; returns the cover of the latter."""
+    """Paints the beard and the hair in front of the head; returns the cover of the hair."""
     _, nose, mouth = _heights(t)
     chin = _radius(m, v - mouth - 0.06, 0.42, 0.36)
     lips = _ellipse(m, v - mouth, t.mouth_width, t.lip + 0.02, pixel)
@@ -239,12 +239,12 @@ def _paint(planes: np.ndarray, cover: np.ndarray, colour: np.ndarray | np.float3
 
 
 def _radius(u, v, width, height) -> np.ndarray:
-    """1 on the ellipse of these half axes, less inside."""
+    """Distance from the middle: 1 on the ellipse with these half axes, less inside."""
     return np.sqrt((u / width) ** 2 + (v / height) ** 2)
 
 
 def _edge(distance, pixel) -> np.ndarray:
-    """Cover of a shape from the signed distance to its edge: 1 inside, one pixel of blend."""
+    """Cover of a shape from the signed distance to its edge: 1 inside, blended over one pixel."""
     return np.clip(0.5 - distance / pixel, 0, 1)
 
 

@@ -1,7 +1,7 @@
-"""Walks over the files of a folder, a .zip or a .tar archive; archives are never extracted.
+"""Yields the files of a folder, a .zip or a .tar archive; archives are never extracted.
 
-Members of an archive are read straight from it. So a member called '../../x', a link out of the
-archive or a device cannot touch the disk; each is handed on with its problem named.
+Members of an archive are read directly from it. So a member called '../../x', a link out of the
+archive or a device cannot touch the disk; each is yielded with a description of its problem.
 """
 
 import contextlib
@@ -22,12 +22,12 @@ from unlearn_jax.data.decode import has_image_name
 from unlearn_jax.errors import InputError
 
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
-# How long a file system's clock may stand still: one that counts seconds (FAT in twos); others.
+# How long a file's time may not change: where times are in seconds (FAT: two seconds); elsewhere.
 _COARSE_SECONDS, _FINE_SECONDS = 2.0, 0.02
-MAX_BYTES = 64 * 2**20  # no photograph is larger; an archive bomb is
+MAX_BYTES = 64 * 2**20  # photographs are smaller; an archive bomb is larger
 
-# What reading an archive raises where it is broken; zipfile raises NotImplementedError for a
-# compression that it does not know, UnicodeDecodeError for names that are not the UTF-8 they claim.
+# Errors from reading a broken archive; zipfile raises NotImplementedError for an unknown
+# compression and UnicodeDecodeError for names that are marked as UTF-8 but are not.
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError,
            UnicodeDecodeError)
 _HIDDEN = "hidden: its name begins with a dot, or is __MACOSX"
@@ -35,12 +35,12 @@ _HIDDEN = "hidden: its name begins with a dot, or is __MACOSX"
 
 @dataclasses.dataclass(frozen=True)
 class SourceFile:
-    """One file: its path within the source, why it cannot be read ('' if it can), its bytes.
+    """One file: its path within the source, why it cannot be read ('' if it can), its content.
 
-    A folder that is left out comes as a file with a problem, '/' at the end of its path. Bytes of a
-    path that are not UTF-8 are spelled out (\\xe9), so that it can be written; its problem says so.
-    What is hidden is such a file or folder, too; what a hidden folder holds is not walked over.
-    `read` is to be called before the walk moves on.
+    A folder that is left out is a file with a problem and a path that ends in '/'. Bytes of a path
+    that are not UTF-8 are spelled out (\\xe9), so that it can be written, and named as the problem.
+    A hidden file or folder has a problem, too; the content of a hidden folder is not walked over.
+    `read` must be called before the next file is taken from the walk.
     """
 
     path: str
@@ -49,27 +49,27 @@ class SourceFile:
 
     @property
     def hidden(self) -> bool:
-        """Whether its name says that it is not meant to be seen: .DS_Store, ._1.jpg, .git/."""
+        """Whether its name marks it as hidden: .DS_Store, ._1.jpg, .git/."""
         return self.problem == _HIDDEN
 
 
 def locate(path: str, wanted: str) -> Path:
     """The folder or archive at `config.data.path`.
 
-    A folder that holds one archive and no image stands for that archive.
+    If a folder holds one archive and no image, the archive is returned.
 
     Args:
       path: as the user wrote it.
       wanted: what it should hold, for the message.
 
     Raises:
-      InputError: nothing there, or neither a folder nor an archive.
+      InputError: nothing is there, or it is neither a folder nor an archive.
     """
     what = f"give {wanted} as a folder or as one of {', '.join(ARCHIVES)}"
     if not path:
         raise InputError(f"config.data.path is empty; {what}")
     found = Path(path).expanduser()
-    if not os.path.exists(found):  # unlike Path's, false where the path itself is impossible
+    if not os.path.exists(found):  # unlike Path.exists, False for an impossible path
         raise InputError(f"config.data.path is {path!r}, which does not exist; {what}")
     if found.is_dir():
         names = os.listdir(found)
@@ -83,12 +83,12 @@ def locate(path: str, wanted: str) -> Path:
 
 
 def signature(source: Path) -> str:
-    """A digest that changes when files come, go or change: from what the file system says of them.
+    """A digest of the file system's entries; it changes when files are added, removed or changed.
 
-    That is names, sizes, both times and inodes, no contents. A program may set the time of the last
-    change of a content, but not that of the last change of anything, nor can it put another file in
-    the place of one without another inode. So that a later change has a later time, files that
-    were changed just now are waited for, as long as the clock of the file system may stand still.
+    The entries are names, sizes, both times and inodes, without contents. A program can set the
+    modification time (mtime), but not the change time (ctime), and a file that replaces another one
+    has another inode. After a very recent change this function waits for as long as the file
+    system's clock may stand still, so that a later change has a later time.
 
     Raises:
       InputError: a folder that cannot be read.
@@ -96,7 +96,7 @@ def signature(source: Path) -> str:
     if source.is_dir():
         found = _folder_paths(source)
         read = signature_of(source, [path for path, problem in found if problem != _HIDDEN])
-        # Of what is hidden the names alone: a program that looks at a folder writes there.
+        # Only the names of hidden files count, since programs that show a folder write such files.
         hidden = "\n".join(path for path, problem in found if problem == _HIDDEN)
         return hashlib.sha256(f"{read}|{_in_utf8(hidden)}".encode()).hexdigest()
     return signature_of(source.parent, [source.name])
@@ -112,7 +112,7 @@ def signature_of(root: Path, paths: list[str]) -> str:
 
 
 def _signature(root: Path, paths: list[str]) -> tuple[str, int]:
-    """The digest, and when the latest change was, nanoseconds since 1970."""
+    """The digest, and the time of the latest change in nanoseconds since 1970."""
     digest, newest = hashlib.sha256(), 0
     for path in paths:
         try:
@@ -126,19 +126,19 @@ def _signature(root: Path, paths: list[str]) -> tuple[str, int]:
 
 
 def _unsettled(changed_ns: int) -> float:
-    """Seconds until a file that is changed again cannot have the same time any more; 0: now."""
+    """Seconds until another change of a file must give a different time; 0: it does so now."""
     grain = _COARSE_SECONDS if changed_ns % 10**9 == 0 else _FINE_SECONDS
-    # In the future where the file system's clock is ahead of ours.
+    # The time is in the future if the file system's clock is ahead of this machine's.
     return min(grain, max(0.0, grain - (time.time() - changed_ns / 1e9)))
 
 
 def walk(source: Path) -> Iterator[SourceFile]:
-    """Every file of a folder or archive, also those that cannot be read or are hidden.
+    """Yields every file of a folder or archive, also unreadable and hidden ones.
 
-    A folder and a .zip come in the order of their paths, a .tar in its own.
+    The files of a folder or .zip are sorted by path; a .tar keeps its own order.
 
     Raises:
-      InputError: the archive is no archive, damaged, cut off or encrypted, or a file cannot
+      InputError: the archive is not an archive, is damaged, cut off or encrypted, or a file cannot
         be read.
     """
     if source.is_dir():
@@ -149,9 +149,9 @@ def walk(source: Path) -> Iterator[SourceFile]:
 def _folder_paths(root: Path) -> list[tuple[str, str]]:
     """(path, problem) of the files below root, sorted; paths are '/'-separated.
 
-    Links to folders are followed, and no folder is read twice. Those that are no links come first,
-    so that a file has its own path rather than a link's. What leads to a folder that is read
-    already, or to a hidden one, is in the list with that problem, '/' at its end.
+    Links to folders are followed, and no folder is read twice. Folders that are not links come
+    first, so that a file has its own path rather than a link's. A link to a folder that was read
+    already, or to a hidden one, is listed with that problem and a path that ends in '/'.
     """
     found: list[tuple[str, str]] = []
     known: dict[str, str] = {}  # the path of each folder that was read, by the folder itself
@@ -160,7 +160,7 @@ def _folder_paths(root: Path) -> list[tuple[str, str]]:
     def fail(error: OSError) -> None:
         raise InputError(f"folder {error.filename!r} cannot be read: {error.strerror}")
 
-    for top in tops:  # links are added meanwhile
+    for top in tops:  # the loop adds links
         for folder, names, files in os.walk(top, onerror=fail):
             relative = os.path.relpath(folder, root)
             prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
@@ -184,7 +184,7 @@ def _walk_folder(root: Path) -> Iterator[SourceFile]:
 
 
 def plain_file(root: Path, path: str) -> SourceFile:
-    """The file at a path below root; where there is none, that is its problem."""
+    """The file at a path below root; a missing file is reported as its problem."""
     return _source_file(path, _file_problem(root / path), _file_reader(root / path))
 
 
@@ -229,7 +229,7 @@ def _walk_zip(source: Path) -> Iterator[SourceFile]:
                 continue
             if member.flag_bits & 1:
                 raise InputError(f"archive {str(source)!r} is encrypted; give one without password")
-            # the upper half holds Unix' file type where a Unix program wrote the archive
+            # the upper half holds the Unix file type if a Unix program wrote the archive
             kind = stat.S_IFMT(member.external_attr >> 16)
             problem = "" if kind in (0, stat.S_IFREG) else "link or device in the archive"
             yield _member(source, member.filename, member.file_size, problem,
@@ -249,8 +249,8 @@ def _walk_tar(source: Path) -> Iterator[SourceFile]:
             problem = "" if member.isreg() else "link or device in the archive"
             yield _member(source, member.name, member.size, problem,
                           functools.partial(_read_tar, archive, member))
-        # Reading on to the end checks the sum behind compressed data; plain data must hold the
-        # archive's closing block.
+        # Reading to the end checks the checksum after compressed data; uncompressed data must hold
+        # the archive's closing block.
         while archive.fileobj.read(2**20):
             continue
         if isinstance(archive.fileobj, io.BufferedReader) \
@@ -284,7 +284,7 @@ def _damage_is_an_input_error(source: Path) -> Iterator[None]:
         first = (str(e) or type(e).__name__).splitlines()[0].rstrip(":")
         raise InputError(f"archive {str(source)!r} is damaged or incomplete ({first}); "
                          "download it again") from e
-    except OSError as e:  # gzip.BadGzipFile is one
+    except OSError as e:  # includes gzip.BadGzipFile
         raise InputError(f"archive {str(source)!r} cannot be read: {e}") from e
 
 
@@ -297,16 +297,16 @@ def _is_hidden(name: str) -> bool:
 
 
 def _hidden_part(path: str) -> str:
-    """A path up to its first hidden part, '/' behind a folder; '' where nothing is hidden."""
+    """A path up to its first hidden part, a folder with '/' at its end; '' if nothing is hidden."""
     parts = path.replace("\\", "/").split("/")
     for n, part in enumerate(parts):
-        if _is_hidden(part) and part not in (".", ".."):  # '..' has a problem of its own
+        if _is_hidden(part) and part not in (".", ".."):  # '..' is reported as another problem
             return "/".join(parts[:n + 1]) + "/" * (n + 1 < len(parts))
     return ""
 
 
 def _first_of(hidden: set[str], path: str) -> Iterator[SourceFile]:
-    """The hidden file or folder of a path in an archive, the first time it is met."""
+    """Yields the hidden file or folder in an archive's path, the first time that it occurs."""
     part = _hidden_part(path)
     if part not in hidden:
         hidden.add(part)

@@ -1,14 +1,14 @@
 """Images of one's own: class folders, or a CSV file with a line per image.
 
 Class folders: ROOT/CLASS/anything.jpg, also deeper, in any format that Pillow reads; the id is the
-path below ROOT. Every other file there is listed as left out, with its reason. The side of an image
-must reach 32 pixels, or `data.image_size` where that is less. A class without a usable image is
-none; a warning names it. ROOT must not be a folder of splits.
+path below ROOT. Every other file there is listed as left out, with its reason. Each side of an
+image must have at least 32 pixels, or `data.image_size` if that is less. A folder without a usable
+image is no class; a warning names it. ROOT must not be a folder of splits.
 
 CSV: the header names the columns `path` and `label`; every further column is an attribute of
-whole numbers, for forget sets such as `gender:1`. Paths start at the CSV's folder and are the
-ids; a file may have one line. Labels are numbers for a regression, and names or numbers of
-classes for a classification. table.py says what it may hold.
+whole numbers, for forget sets such as `gender:1`. Paths are relative to the CSV's folder and are
+the ids; each file has at most one line. Labels are numbers for a regression, and names or numbers
+of classes for a classification. table.py describes what the file may hold.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from unlearn_jax.data.source import Samples, Source
 from unlearn_jax.data.table import class_names, label_numbers, read_table
 from unlearn_jax.errors import InputError
 
-SPLITS = ("train", "val", "valid", "validation", "test")  # names of folders that are no classes
+SPLITS = ("train", "val", "valid", "validation", "test")  # folder names that are no classes
 
 
 def load_folder(settings, cache: Path) -> Source:
@@ -57,7 +57,7 @@ def _load_classes(root: Path, settings, cache: Path) -> Source:
                          f"{settings.task!r}; give a .csv file for a regression")
     files = list(walk(root))
     found = [f for f in files if not f.hidden]
-    # An image may have any name; but where some are named like images, those are meant.
+    # An image may have any name; but if some files are named like images, only those count.
     holders = _folders(f for f in found if has_image_name(f.path)) or _folders(
         f for f in found if not f.path.endswith("/"))
     if not holders:
@@ -84,7 +84,7 @@ def _load_classes(root: Path, settings, cache: Path) -> Source:
 
 
 def _folders(files: Iterable[SourceFile]) -> tuple[str, ...]:
-    """Names of the folders right below the root that these files are in, sorted."""
+    """Names of the folders directly below the root that hold these files, sorted."""
     return tuple(sorted({f.path.split("/")[0] for f in files if "/" in f.path}))
 
 
@@ -121,9 +121,9 @@ def _load_csv(path: Path, settings, cache: Path) -> Source:
 
 
 def _used(names: tuple[str, ...], held: Samples, path: Path) -> tuple[tuple[str, ...], Samples]:
-    """The classes with a usable image, and the samples with these classes' numbers.
+    """The classes with a usable image, and the samples renumbered to these classes.
 
-    A class without one would be an output that nothing trains.
+    A class without a usable image would be an output that nothing trains.
     """
     used, labels = np.unique(held.labels, return_inverse=True)
     without = np.setdiff1d(np.arange(len(names)), used)
@@ -135,5 +135,5 @@ def _used(names: tuple[str, ...], held: Samples, path: Path) -> tuple[tuple[str,
 
 
 def _least_side(settings) -> int:
-    """Pixels; who asks for fewer than a photograph must have has images of another kind."""
+    """Least image side in pixels; smaller if data.image_size is less than 32."""
     return min(MIN_SIDE, settings.image_size)

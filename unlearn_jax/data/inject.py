@@ -1,4 +1,4 @@
-"""Changes to chosen training samples by which a test can see whether they were forgotten.
+"""Changes to chosen training samples that let a test detect whether they were forgotten.
 
 `config.data.inject` names one of
 
@@ -7,7 +7,7 @@
   al. 2022, "Towards Adversarial Evaluations for Inexact Machine Unlearning": the interclass
   confusion test).
 * `patch:A:N`: N training samples of A get a white patch in a corner. A model that has forgotten
-  them no longer answers to the patch (Izzo et al. 2021, "Approximate Data Deletion from Machine
+  them no longer responds to the patch (Izzo et al. 2021, "Approximate Data Deletion from Machine
   Learning Models": the feature injection test, for images).
 
 A and B are classes, or ranges of labels such as 20-28. The chosen samples are the forget set
@@ -22,7 +22,7 @@ from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.labels import find_class, find_integer, find_range, some_classes
 
-_STREAM = 6  # of the data seed
+_STREAM = 6  # number of the data seed's stream; see splits.py
 _ALLOWED = "'', confusion:A:B:N or patch:A:N, where A and B are classes or ranges such as 20-28"
 
 
@@ -38,7 +38,7 @@ class InjectedGroup:
     high: float
 
     def holds(self, labels: np.ndarray) -> np.ndarray:
-        """`[N]` bool: labels of the group."""
+        """`[N]` bool: whether each label belongs to the group."""
         return (labels >= self.low) & (labels <= self.high)
 
 
@@ -50,7 +50,7 @@ class Injection:
       kind: `confusion` or `patch`.
       groups: A and, for `confusion`, B.
       rows: `[n]` int32, sorted, the changed rows of the data set.
-      labels: `[n]` what they are trained with.
+      labels: `[n]` the labels that they are trained with.
     """
 
     kind: str
@@ -59,33 +59,33 @@ class Injection:
     labels: np.ndarray
 
     def trained_labels(self, labels: np.ndarray) -> np.ndarray:
-        """Labels `[N]` of the whole data set as models are trained on them."""
+        """Labels `[N]` of the whole data set that models are trained with."""
         trained = labels.copy()
         trained[self.rows] = self.labels
         return trained
 
     def like_injected(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Test samples that are to the changed ones what a test sample is to a training sample.
+        """Test samples that correspond to the changed training samples.
 
         Args:
           labels: `[t]` of the test split.
 
         Returns:
-          Places `[p]` of the samples of the groups, and the labels `[p]` that they would have been
-          trained with: with `confusion` one of the other group, with `patch` (stamped) their own.
+          Places `[p]` of the groups' samples, and the labels `[p]` that training would have used:
+          with `confusion` a label of the other group, with `patch` (stamped) their own.
         """
         groups = [np.flatnonzero(group.holds(labels)) for group in self.groups]
-        # The other group may be smaller: its labels come again, or not at all if it has none.
+        # The other group may be smaller: its labels repeat. If it has none, there are none.
         given = [np.resize(labels[other], len(own)) if len(other) else labels[own][:0]
                  for own, other in zip(groups, groups[::-1])]
         places = np.concatenate([own[:len(new)] for own, new in zip(groups, given)])
         return places, np.concatenate(given)
 
     def training_view(self, dataset: Dataset, test: np.ndarray) -> tuple[Dataset, np.ndarray]:
-        """The data set as models are trained on it, and stamped test images behind it.
+        """The data set that models are trained on, followed by stamped test images.
 
         Args:
-          dataset: as loaded; left as it is.
+          dataset: as loaded; not changed.
           test: `[t]` rows of the test split.
 
         Returns:
@@ -103,7 +103,7 @@ class Injection:
             labels=np.concatenate([labels, dataset.labels[test]]),
             ids=np.concatenate([dataset.ids, np.char.add("stamped/", dataset.ids[test])]),
             attributes={k: np.concatenate([v, v[test]]) for k, v in dataset.attributes.items()},
-            twins=np.arange(n + len(test), dtype=np.int32))  # a stamp makes another image
+            twins=np.arange(n + len(test), dtype=np.int32))  # a stamped image is another image
         return extended, np.arange(n, n + len(test), dtype=np.int32)
 
 
@@ -116,10 +116,10 @@ def stamp(images_NHWC: np.ndarray) -> np.ndarray:
 
 
 def check_form(request: str) -> None:
-    """Refuses a `config.data.inject` of another form, or of a number that cannot be divided.
+    """Refuses a `config.data.inject` of another form, or with a number that cannot be halved.
 
     Raises:
-      ConfigError: says what is allowed.
+      ConfigError: the message says what is allowed.
     """
     kind, *parts = request.split(":")
     if request and ((kind, len(parts)) not in (("confusion", 3), ("patch", 2))
@@ -132,7 +132,7 @@ def check_form(request: str) -> None:
 
 def choose_injection(request: str, dataset: Dataset, train: np.ndarray,
                      seed: int) -> Injection | None:
-    """Who is changed.
+    """Chooses the samples that are changed.
 
     Args:
       request: `config.data.inject`.
@@ -141,11 +141,11 @@ def choose_injection(request: str, dataset: Dataset, train: np.ndarray,
       seed: `config.data.seed`.
 
     Returns:
-      The injection; None for `''`.
+      The injection; None if the request is `''`.
 
     Raises:
       ConfigError: a request of another form, an unknown class, groups that overlap, or fewer
-        samples than asked for.
+        samples than requested.
     """
     if not request:
         return None

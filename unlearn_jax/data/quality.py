@@ -1,9 +1,9 @@
-"""The quality filter: images out of focus, flat or badly lit, found by three plain measures.
+"""The quality filter: finds images out of focus, flat or badly lit by three simple measures.
 
-The reference study sorted such images out by eye. The default bounds were set on 2,000 images of
-UTKFace of ages 20 to 60: they drop 1.6 % at 64 pixels and 1.2 % at 200. Those of brightness are
-wide on purpose: of the darkest 2 % of that sample, people of race code 1 make up two thirds, so a
-narrow bound would select by skin, not by lighting.
+The reference study removed such images by eye. The default bounds were set on 2,000 images of
+UTKFace of ages 20 to 60: they drop 1.6 % at 64 pixels and 1.2 % at 200. The brightness bounds are
+wide on purpose: people of race code 1 are two thirds of the darkest 2 % of that sample, so a narrow
+bound would select by skin, not by lighting.
 """
 
 import dataclasses
@@ -27,12 +27,12 @@ class ImageQuality:
 
 
 def assess(images_NHWC: np.ndarray) -> ImageQuality:
-    """Measure sharpness, contrast and brightness.
+    """Measures sharpness, contrast and brightness.
 
-    The Laplacian (4 neighbours minus 4 times the pixel, border left out) depends on the number of
-    pixels, so larger images are first averaged down to a grid of 64 x 64: the measure is then
-    nearly the same for one photograph at 64, 128 or 224 pixels. Smaller images are taken as they
-    are: shrinking has hidden their blur, and few fall below a bound meant for 64 pixels.
+    The Laplacian (4 neighbours minus 4 times the pixel, without the border) depends on the number
+    of pixels. So larger images are first averaged down to a grid of 64 x 64: the measure is then
+    nearly the same for one photograph at 64, 128 or 224 pixels. Smaller images are measured
+    unchanged: shrinking has hidden their blur, and few fall below a bound meant for 64 pixels.
 
     Source: J. L. Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy: a
     comparative study", ICPR 2000 (variance of the Laplacian).
@@ -64,7 +64,7 @@ def assess(images_NHWC: np.ndarray) -> ImageQuality:
 
 
 def quality_reasons(images_NHWC: np.ndarray, settings) -> list[str]:
-    """Why each image is to be left out; '' means keep.
+    """The reason to leave out each image; '' means keep.
 
     Args:
       images_NHWC: [N, H, W, 3] uint8.
@@ -72,7 +72,7 @@ def quality_reasons(images_NHWC: np.ndarray, settings) -> list[str]:
         `quality_contrast` and `quality_brightness`.
 
     Returns:
-      N strings; where several bounds are broken, all are named, joined by '; '.
+      N strings; if an image breaks several bounds, all are named, joined by '; '.
 
     Raises:
       ValueError: images of another dtype or shape.
@@ -97,7 +97,7 @@ def quality_reasons(images_NHWC: np.ndarray, settings) -> list[str]:
 
 
 def _averaging(size: int) -> np.ndarray:
-    """[min(size, 64), size] weights: each output is the mean over its share of the inputs."""
+    """Weights [min(size, 64), size]: each output is the mean over its share of the inputs."""
     cells = min(size, REFERENCE_SIZE)
     edges = np.linspace(0, size, cells + 1)
     overlap = np.minimum(edges[1:, None], np.arange(1, size + 1)) \

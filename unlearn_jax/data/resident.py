@@ -1,6 +1,6 @@
-"""The images, once, as uint8, for all members, splits and forget sets: on the device or the host.
+"""The images for all members, splits and forget sets, once, as uint8, on the device or the host.
 
-Samples are known by their row everywhere, so that nothing else depends on where the images lie.
+Samples are identified by their row everywhere, so nothing else depends on where the images lie.
 """
 
 import dataclasses
@@ -18,10 +18,10 @@ from unlearn_jax.data.splits import Rows
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Resident:
-    """Images and labels on the device, that programs gather from.
+    """Images and labels on the device, from which programs gather batches.
 
     The first N rows are the data set; the balanced training set's augmented copies follow.
-    They are drawn once, from (sample, copy, seed), not at every step: the study's copies are
+    The copies are drawn once, from (sample, copy, seed), not at every step: the study's copies are
     fixed, and a population would otherwise draw each of them members x epochs times.
 
     Attributes:
@@ -35,7 +35,7 @@ class Resident:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Streamed:
-    """The same rows on the host, where a device has no room for them.
+    """The same rows on the host, for devices without room for them.
 
     Attributes:
       images: `[N, H, W, 3]` uint8; may be mapped from a file larger than memory.
@@ -63,11 +63,11 @@ class Streamed:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """K batches of one member, as a program takes them.
+    """K batches of one member, as input of a program.
 
     Attributes:
-      rows: `[K, B]` int32 resident rows; a negative entry is padding, a row's complement.
-      images: `[K, B, H, W, 3]` uint8 where the host sends them; None: the program gathers.
+      rows: `[K, B]` int32 resident rows; a negative entry is padding, a row's bitwise complement.
+      images: `[K, B, H, W, 3]` uint8 if the host sends them; None: the program gathers them.
     """
 
     rows: jax.Array
@@ -112,14 +112,14 @@ class RowIndex:
 
 def make_resident(dataset: Dataset, rows: Rows, augmentation: Augmentation, seed: int,
                   most_bytes: float = math.inf) -> tuple[Resident | Streamed, RowIndex]:
-    """Draws the copies of a balanced training set and lays everything where it has room.
+    """Draws the copies of a balanced training set and puts all images on the device or the host.
 
     Args:
       dataset: N images.
       rows: the balanced training set.
       augmentation: how copies differ from their source.
-      seed: of the copies (`data.seed`).
-      most_bytes: images that take more stay on the host.
+      seed: seed of the copies (`data.seed`).
+      most_bytes: images with more bytes stay on the host.
 
     Returns:
       The images on the default device or on the host, and the index to find rows in them.

@@ -1,4 +1,4 @@
-"""What a data source hands to the selection steps: its samples, and their pixels on demand."""
+"""The result of a data source for the selection steps: samples, and their pixels on demand."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from unlearn_jax.data.dataset import Dropped, image_digests
 
 @dataclasses.dataclass(frozen=True)
 class Filter:
-    """Refuses images: `reasons` gives [n] str from [n, S, S, 3] uint8, '' for those to keep.
+    """Refuses images: `reasons` maps [n, S, S, 3] uint8 to [n] str, '' for images to keep.
 
-    `key` (JSON values) holds everything that its reasons depend on beside the images.
+    `key` (JSON values) holds everything but the images that the reasons depend on.
     """
 
     key: dict
@@ -24,9 +24,9 @@ class Pixels:
     """The images of chosen samples.
 
     Attributes:
-      images: [k, S, S, 3] uint8, of the samples that were not refused; may be mapped from disk.
+      images: [k, S, S, 3] uint8, the images that were not refused; may be mapped from disk.
       digests: [k, 16] uint8, `dataset.image_digests(images)`.
-      reasons: [n] str, why each chosen sample was refused; '' for the k that were not.
+      reasons: [n] str, why each chosen sample was refused; '' for the k kept ones.
     """
 
     images: np.ndarray
@@ -42,7 +42,7 @@ class Samples:
       ids: [N] str.
       labels: [N] float64: label units or class numbers.
       attributes: name -> [N] int32.
-      dropped: what could not be used.
+      dropped: images that could not be used.
       pixels: (rows [n] int64, sorted; a filter or None) -> Pixels.
     """
 
@@ -55,7 +55,7 @@ class Samples:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """A source's samples and what its labels mean.
+    """A source's samples and the meaning of its labels.
 
     Attributes:
       name: 'utkface', 'digits', ...
@@ -74,7 +74,7 @@ class Source:
 
 def in_memory(images: np.ndarray, labels: np.ndarray, ids: np.ndarray,
               attributes: dict[str, np.ndarray]) -> Samples:
-    """Samples from arrays that are sorted by id already."""
+    """Samples from arrays that are already sorted by id."""
 
     def pixels(rows: np.ndarray, refuse: Filter | None) -> Pixels:
         chosen = images[rows]

@@ -1,4 +1,4 @@
-"""Who is in which split, and who asks to be forgotten: index arrays into one data set."""
+"""The splits and the forget sets: index arrays into one data set."""
 
 import dataclasses
 import itertools
@@ -21,15 +21,15 @@ from unlearn_jax.labels import (
 )
 from unlearn_jax.units import label_step
 
-# the data seed's streams: one step's draws do not depend on another step's; 0 and 5 belong to
-# data/synthetic.py, 1 to data/__init__.py, 6 to data/inject.py, 7 to linear_injection.py
+# streams of the data seed: the draws of one step do not depend on those of another; 0 and 5 belong
+# to data/synthetic.py, 1 to data/__init__.py, 6 to data/inject.py, 7 to linear_injection.py
 _SPLIT, _BALANCE, _FORGET = 2, 3, 4
-_LONGEST = 120  # characters of a forget set's name, which is part of the names of files
+_LONGEST = 120  # characters of a forget set's name, which is part of file names
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rows:
-    """What a training epoch walks over.
+    """The samples of a training epoch.
 
     Attributes:
       source: [n] int32, index into the data set.
@@ -42,7 +42,7 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ForgetSet:
-    """D_f: the training and validation samples that ask to be forgotten; never a test sample.
+    """D_f: the training and validation samples to be forgotten; never a test sample.
 
     Attributes:
       name: safe in a file name, starting with a letter or digit: '20-28', 'class-3',
@@ -51,11 +51,11 @@ class ForgetSet:
         'injected'.
       train: [n] int32, sorted data set rows of D_f in the training split; no copies.
       validation: the same in the validation split; may be empty.
-      in_test: samples that a list of ids names and that are in the test split.
-      left_out: ids of such a list whose samples were left out of the data set.
-      peers: [p] int32, sorted data set rows of the test split with which D_f compares: those that
-        the request describes as well (the same labels, class or attribute), or all where it
-        describes nobody (random, ids, injected) or nobody in the test split.
+      in_test: number of samples in the test split that a list of ids names.
+      left_out: number of ids of such a list whose samples were left out of the data set.
+      peers: [p] int32, sorted data set rows of the test split that D_f is compared with: those that
+        the request also describes (the same labels, class or attribute). All of the test split, if
+        the request describes no kind of sample (random, ids, injected) or none in the test split.
     """
 
     name: str
@@ -68,7 +68,7 @@ class ForgetSet:
 
     @property
     def untrained(self) -> str:
-        """What of the request no model ever saw, in words; '' where there is nothing."""
+        """The requested samples that no model was trained on, in words; '' if there are none."""
         if not self.in_test + self.left_out:
             return ""
         whole = self.in_test + self.left_out
@@ -83,10 +83,10 @@ class Splits:
     """The three splits, the balanced training set D_o and the forget sets.
 
     Attributes:
-      train, validation, test: int32 data set rows, sorted, disjoint, together all.
+      train, validation, test: int32 data set rows, sorted, disjoint, together all rows.
       rows: D_o, originals and copies, sorted by source and copy.
       forget_sets: in the config's order.
-      injection: the training samples that are changed (`data.inject`), if any.
+      injection: the changed training samples (`data.inject`), if any.
     """
 
     train: np.ndarray
@@ -97,19 +97,19 @@ class Splits:
     injection: Injection | None = None
 
     def retain_rows(self, forget_set: ForgetSet | None) -> Rows:
-        """D_r in the training set; with a forgotten sample go its copies. None: all of D_o."""
+        """D_r in the training set, without forgotten samples and their copies. None: all of D_o."""
         return self._rows_where(lambda forgotten: ~forgotten, forget_set)
 
     def forget_rows(self, forget_set: ForgetSet | None) -> Rows:
-        """D_f in the training set, with copies. None: nothing."""
+        """D_f in the training set, with copies. None: no rows."""
         return self._rows_where(lambda forgotten: forgotten, forget_set)
 
     def retain_train(self, forget_set: ForgetSet | None) -> np.ndarray:
-        """[n] int32 training samples that are retained; no copies."""
+        """[n] int32: the retained training samples, without copies."""
         return self.train if forget_set is None else _without(self.train, forget_set.train)
 
     def retain_validation(self, forget_set: ForgetSet | None) -> np.ndarray:
-        """[n] int32 validation samples that are retained."""
+        """[n] int32: the retained validation samples."""
         if forget_set is None:
             return self.validation
         return _without(self.validation, forget_set.validation)
@@ -119,7 +119,7 @@ class Splits:
         return np.sort(np.concatenate([forget_set.train, forget_set.validation]))
 
     def trained_places(self, forget_set: ForgetSet) -> np.ndarray:
-        """[n] places in `forget(forget_set)` of its training samples, in the order of `train`."""
+        """[n] places of the training samples in `forget(forget_set)`, in the order of `train`."""
         return np.searchsorted(self.forget(forget_set), forget_set.train)
 
     def _rows_where(self, choose: Callable[[np.ndarray], np.ndarray],
@@ -130,10 +130,10 @@ class Splits:
 
 
 def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
-    """Split at random, balance the training set and resolve the forget sets.
+    """Splits at random, balances the training set and resolves the forget sets.
 
-    Everything is decided by `data_cfg.seed` and the data set. Sizes are round(share * N) for
-    training and validation; the test split takes the rest.
+    All random choices depend on `data_cfg.seed` and the data set alone. Training and validation
+    have round(share * N) samples; the test split has the rest.
 
     Args:
       dataset: N samples.
@@ -184,15 +184,15 @@ def balanced_rows(labels: np.ndarray, train: np.ndarray, balance: int, seed: int
     """The training samples and their augmented copies, up to `balance` rows per label.
 
     A label with n < balance samples gets balance - n copies, spread evenly: each sample has
-    floor((balance - n) / n) of them and a random (balance - n) mod n samples one more. Labels
-    with more samples stay as they are. Labels that are no integers are grouped by integer part; a
-    regression's come here by stratum (`labels.strata`).
+    floor((balance - n) / n) copies, and (balance - n) mod n random samples have one more. Labels
+    with more samples get none. Labels that are not integers are grouped by integer part; for a
+    regression the labels here are strata (`labels.strata`).
 
     Args:
       labels: [N], of the whole data set.
       train: [n] int32, sorted rows of the training split.
       balance: rows per label; 0: no copies.
-      seed: decides which samples have one copy more.
+      seed: decides which samples have one more copy.
     """
     rng = np.random.default_rng([seed, _BALANCE])
     _, strata, counts = np.unique(np.floor(labels[train]), return_inverse=True,
@@ -210,26 +210,26 @@ def balanced_rows(labels: np.ndarray, train: np.ndarray, balance: int, seed: int
 
 
 def trained_half(validation: np.ndarray) -> np.ndarray:
-    """What a method may train on of the retained validation samples `[n]`: every other one."""
+    """The retained validation samples `[n]` that a method may train on: every other one."""
     return validation[::2]
 
 
 def judging_half(validation: np.ndarray) -> np.ndarray:
-    """The others, on which no method trains: a comparison chooses trials by them."""
+    """The other half, on which no method trains: a comparison chooses its trials by it."""
     return validation[1::2]
 
 
 def check_request(request: str, task: str, inject: str = "", allowed: str = "") -> None:
-    """Refuses a forget set that no data set could have; ids are read, to see that there are some.
+    """Refuses a forget set that no data set could have; a list of ids is read, and must have ids.
 
     Args:
-      request: of `config.forget.sets`.
+      request: an element of `config.forget.sets`.
       task: `config.data.task`.
       inject: `config.data.inject`.
-      allowed: what may be asked for, in words; '': as far as it is known without data.
+      allowed: the allowed requests, in words; '': those known without data.
 
     Raises:
-      ConfigError: says what is allowed.
+      ConfigError: the message says what is allowed.
     """
     kind, _, value = request.partition(":")
     bounds = find_range(request)
@@ -289,7 +289,7 @@ def _forget_set(request: str, dataset: Dataset, splits: tuple[np.ndarray, ...], 
 
 def _select(request: str, dataset: Dataset, trained: np.ndarray,
             seed: int) -> tuple[str, np.ndarray]:
-    """The set's name and [N] bool: the samples it names, in any split."""
+    """The set's name, and [N] bool: the samples that the request describes, in any split."""
     kind, _, value = request.partition(":")
     if kind == "ids" and value:
         return "ids-" + _file_name(Path(value).stem), _ids_mask(request, dataset)
@@ -315,7 +315,7 @@ def _class(request: str, value: str, dataset: Dataset) -> int:
 
 def _random_mask(request: str, value: str, dataset: Dataset, trained: np.ndarray,
                  seed: int) -> np.ndarray:
-    """A share of training and validation; a larger share contains a smaller one."""
+    """A random share of training and validation; a larger share contains a smaller one."""
     share = _share(request, value)
     order = np.random.default_rng([seed, _FORGET]).permutation(np.sort(trained))
     mask = np.zeros(len(dataset.labels), bool)
@@ -331,9 +331,9 @@ def _share(request: str, value: str) -> float:
 
 
 def _ids(request: str, known: frozenset[str] = frozenset()) -> set[str]:
-    """The ids that a text file lists, one a line.
+    """The ids that a text file lists, one per line.
 
-    Empty lines do not count, nor do those that begin with # and are none of the `known` ids.
+    Empty lines do not count, nor do lines that begin with # and are not among the `known` ids.
     """
     path = request.removeprefix("ids:")
     try:
@@ -341,7 +341,7 @@ def _ids(request: str, known: frozenset[str] = frozenset()) -> set[str]:
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"{_wish(request)}: the file cannot be read ({e}); give a text file "
                          "with one sample id a line") from e
-    # not `splitlines`, which also cuts a file name at a form feed or U+2028
+    # not `splitlines`, which also splits a file name at a form feed or U+2028
     lines = [line for line in map(str.strip, text.split("\n")) if line]
     if not lines:
         raise ConfigError(f"{_wish(request)}: the file lists no sample id")
@@ -349,7 +349,7 @@ def _ids(request: str, known: frozenset[str] = frozenset()) -> set[str]:
 
 
 def _known_ids(dataset: Dataset) -> frozenset[str]:
-    """Those of the data set, and those that it was left without."""
+    """The ids of the data set, and those of the samples left out of it."""
     return frozenset(dataset.ids.tolist()) | set(dataset.left_out_ids.tolist()) | {
         d.id for d in dataset.dropped}
 
@@ -369,7 +369,7 @@ def _ids_mask(request: str, dataset: Dataset) -> np.ndarray:
 
 
 def _allowed(dataset: Dataset) -> str:
-    """What a forget set may be, for this data set."""
+    """The forget sets that are possible for this data set, in words."""
     kinds = []
     if dataset.task == "regression":
         low, high = dataset.labels.min(), dataset.labels.max()

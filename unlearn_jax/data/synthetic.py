@@ -1,9 +1,9 @@
 """Synthetic faces: an age data set that needs no download and holds no real person.
 
-Age shows in many cues at once (skin lines, greying, hairline, proportions, tone, texture). Each
-follows an age of its own: the age shown, plus how old the person looks overall, plus noise of
-that cue. So no single cue gives the age, and what is left after all of them can only be learned
-by heart, from what is particular to a face: background, clothes, glasses, moles, light, pose.
+Age shows in many cues at once (skin lines, greying, hairline, proportions, tone, texture). Each cue
+follows its own age: the age shown, plus how old the person looks overall, plus noise of the cue.
+So no single cue gives the age. The rest can only be memorised from what is particular to a face:
+background, clothes, glasses, moles, light, pose.
 """
 
 import numpy as np
@@ -14,10 +14,10 @@ from unlearn_jax.data.dataset import Dataset, fingerprint
 
 AGES = np.arange(1, 101)
 
-# the data seed's streams; those in between belong to data/__init__.py and splits.py
+# streams of the data seed; those in between belong to data/__init__.py and splits.py
 _TRAITS, _GRAIN = 0, 5
 
-# random numbers per face, a row of one table; some are left for traits to come
+# random numbers per face, one row of a table; some are reserved for later traits
 _DRAWS = 128
 _LOOKS_SD = 4.0  # years: how much older or younger a person looks overall
 _CUE_SD = 7.0  # years: noise of a single cue
@@ -49,12 +49,12 @@ def age_shares() -> np.ndarray:
 
 
 def load_synthetic(size: int, image_size: int, seed: int, label_noise: float) -> Dataset:
-    """Draw `size` faces.
+    """Draws `size` faces.
 
     Labels are whole years from 1 to 100, distributed by `age_shares`. A face is drawn at the age
     `label - noise` (never below 0), so that labels keep their range and nothing is clipped.
     Face i depends on seed and i alone: a longer data set begins with the shorter one. Another
-    image size gives the same people, except for the grain of the picture.
+    image size gives the same faces with another grain.
 
     Args:
       size: number of faces.
@@ -94,12 +94,12 @@ def load_synthetic(size: int, image_size: int, seed: int, label_noise: float) ->
 
 
 def _childs_share(age: np.ndarray) -> np.ndarray:
-    """Share of the full noise at this age: a one-year-old never looks like ten."""
+    """Share of the full noise at this age; less for children: a one-year-old never looks ten."""
     return np.clip(age / 25, 0.1, 1)
 
 
 def _traits(age: np.ndarray, gender: np.ndarray, race: np.ndarray, columns) -> faces.Faces:
-    """Traits of the people shown at these ages, [N] years, taking random columns in order."""
+    """Traits of faces with these ages, [N] years; takes random columns in order."""
 
     def uniform(low, high):
         return low + (high - low) * next(columns)

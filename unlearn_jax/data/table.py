@@ -1,8 +1,8 @@
-"""A CSV file of paths and labels, as a user or a spreadsheet wrote it: all is taken or refused.
+"""A CSV file of paths and labels from a user or a spreadsheet; it is read whole or refused.
 
 Python's csv module reads the whole text, so that quoted fields may hold commas, quotes and line
-breaks, and nothing but a line feed, a carriage return or both ends a line. Every mistake names its
-line, which is where the row begins.
+breaks. Only a line feed, a carriage return or both end a line. The error for a mistake names the
+line where the row begins.
 """
 
 import csv
@@ -21,7 +21,7 @@ from unlearn_jax.labels import find_integer, find_number
 RESERVED = ("class", "random", "ids")  # the other kinds of forget sets
 
 _MONTH = "(?:jan|feb|mar|apr|may|june?|july?|aug|sept?|oct|nov|dec)"
-# How spreadsheets show a 3-9 or a 10-12 that they took for a date: 9-Mar, Mar-09, 12-Oct-24.
+# Forms that spreadsheets give a 3-9 or 10-12 read as a date: 9-Mar, Mar-09, 12-Oct-24.
 _DATE = re.compile(rf"[0-9]{{1,2}}-{_MONTH}(?:-[0-9]{{2,4}})?|{_MONTH}-[0-9]{{2,4}}", re.IGNORECASE)
 _ERRORS = ("#DIV/0!", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!")  # of spreadsheets
 
@@ -31,9 +31,9 @@ class CsvRow:
     """A line of the table.
 
     Attributes:
-      line: where it begins, counted from 1.
-      path: of the image, from the folder of the table.
-      label: as written.
+      line: the line where it begins, counted from 1.
+      path: path of the image, relative to the folder of the table.
+      label: the label as written.
       attributes: in the order of the table's columns.
     """
 
@@ -45,12 +45,12 @@ class CsvRow:
 
 @dataclasses.dataclass(frozen=True)
 class CsvTable:
-    """What a CSV file says.
+    """The content of a CSV file.
 
     Attributes:
-      text: of the whole file.
-      attributes: names of the columns beside path and label.
-      rows: at least one.
+      text: the whole file.
+      attributes: names of the columns other than path and label.
+      rows: the rows, at least one.
     """
 
     text: str
@@ -62,7 +62,8 @@ def read_table(path: Path) -> CsvTable:
     """Reads a table.
 
     Raises:
-      InputError: no text, no header with path and label, or a mistake in a row; names the line.
+      InputError: no text, no header with path and label, or a mistake in a row; the message names
+        the line.
     """
     text = _read_text(path)
     lines = _fields(path, text)
@@ -75,7 +76,7 @@ def read_table(path: Path) -> CsvTable:
         raise InputError(f"{str(path)!r} has a column {sorted(reserved)[0]!r}, a name that forget "
                          "sets use otherwise; rename it")
     rows: list[CsvRow] = []
-    first: dict[str, tuple[int, str]] = {}  # by the file itself: line and path
+    first: dict[str, tuple[int, str]] = {}  # line and path, by the real file
     for line, fields in lines:
         if not fields:
             continue
@@ -84,7 +85,7 @@ def read_table(path: Path) -> CsvTable:
         row = dict(zip(header, fields))
         if not row["path"] or not row["label"]:
             raise _wrong(path, line, "has an empty path or label")
-        # './a.png', links and 'x/../a.png' are a.png, which must not be in two splits
+        # './a.png', links and 'x/../a.png' are the same file, which must not be in two splits
         other, name = first.setdefault(os.path.realpath(path.parent / row["path"]),
                                        (line, row["path"]))
         if other != line and name == row["path"]:
@@ -103,7 +104,7 @@ def label_numbers(path: Path, table: CsvTable) -> list[float]:
     """The labels of a regression.
 
     Raises:
-      InputError: one is no number; names the line.
+      InputError: a label is no number; the message names the line.
     """
     found: list[float] = []
     for row in table.rows:
@@ -117,11 +118,11 @@ def label_numbers(path: Path, table: CsvTable) -> list[float]:
 
 
 def class_names(path: Path, table: CsvTable) -> tuple[str, ...]:
-    """The labels of a classification in their natural order.
+    """The labels of a classification in natural order.
 
     Raises:
-      InputError: '1' and '1.0', which are hardly meant to be two classes, or a label that a
-        spreadsheet made of another one; names the line.
+      InputError: labels such as '1' and '1.0', which are hardly meant as two classes, or a label
+        that a spreadsheet has changed; the message names the line.
     """
     lines: dict[str, int] = {}
     spelled: dict[decimal.Decimal, str] = {}
@@ -133,7 +134,7 @@ def class_names(path: Path, table: CsvTable) -> tuple[str, ...]:
             raise _wrong(path, line, f"has the label {label!r}, which is {kind} as spreadsheets "
                          "write it, in place of 3-9, say; write the class as it is meant, or in "
                          "other letters")
-        plain = unicodedata.normalize("NFKC", label)  # digits of full width as others are
+        plain = unicodedata.normalize("NFKC", label)  # full-width digits become plain ones
         if find_number(plain) is None:
             continue
         first = spelled.setdefault(decimal.Decimal(plain), label)  # exact: long numbers stay two
@@ -156,7 +157,7 @@ def _read_text(path: Path) -> str:
 
 
 def _fields(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """(line, fields) of each row, without blanks around them."""
+    """Yields (line, fields) of each row; blanks around fields are removed."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     while True:
         line = reader.line_num + 1
@@ -164,7 +165,7 @@ def _fields(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
             fields = next(reader)
         except StopIteration:
             return
-        except csv.Error as e:  # a field without end, or of more than csv.field_size_limit()
+        except csv.Error as e:  # an unclosed field, or one longer than csv.field_size_limit()
             raise _wrong(path, line, f"cannot be read: {e}") from e
         if any("\0" in field for field in fields):
             raise _wrong(path, line, "holds a NUL character; write the file anew as text in UTF-8")
@@ -184,5 +185,5 @@ def _wrong(path: Path, line: int, what: str) -> InputError:
 
 
 def _natural(name: str) -> tuple:
-    """Sorts '2' before '10', and numbers before names."""
+    """A sort key that puts '2' before '10', and numbers before names."""
     return (0, int(name), name) if re.fullmatch("[0-9]{1,4000}", name) else (1, 0, name)

@@ -1,15 +1,15 @@
 """Any image data set of TensorFlow Datasets, read without TensorFlow: `tfds:cifar10`.
 
-The data set's own splits are pooled, since this program makes its own. What was prepared as
-ArrayRecord is read; what was not is downloaded and prepared, where there is a network and the
-data set's own code does without TensorFlow. That of cifar10 and mnist does not: prepare them once
-where TensorFlow is installed, and copy the folder:
+The data set's own splits are pooled, since this program makes its own. A data set prepared as
+ArrayRecord is read. Any other is downloaded and prepared, which needs a network and a data set
+whose own code works without TensorFlow. The code of cifar10 and mnist needs TensorFlow: prepare
+them once where it is installed, and copy the folder:
 
     tfds.builder("cifar10", file_format="array_record", data_dir=DIR).download_and_prepare()
 
-TFDS stores most sets in another order than their files have: by a hash of the key that the set's
-own code gives each example, which is not kept. So `train-000007` is not the eighth image of the
-original file, unless `config.data.ids` is 'original'.
+TFDS stores most sets in another order than their files: sorted by a hash of a key, which the set's
+own code gives each example and TFDS does not keep. So `train-000007` is not the eighth image of
+the original file, unless `config.data.ids` is 'original'.
 """
 
 import functools
@@ -28,8 +28,8 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.system import processes
 
 _CHUNK = 256  # records read at a time
-# Sets whose code numbers the examples of each split from 0 in the order of their files and takes
-# that number as the key: tensorflow_datasets/image_classification/mnist.py, cifar.py, cifar10_1.py.
+# Sets whose code numbers the examples of each split from 0 in file order and uses the number as
+# the key: tensorflow_datasets/image_classification/mnist.py, cifar.py, cifar10_1.py.
 _NUMBERED = ("cifar10", "cifar100", "cifar10_1", "emnist", "fashion_mnist", "kmnist", "mnist")
 
 
@@ -37,13 +37,13 @@ def load_tfds(settings, cache: Path) -> Source:
     """All images of a data set; see `Source`.
 
     `settings.path` is TFDS' data directory; empty: its default, ~/tensorflow_datasets. The image
-    and label are the supervised keys, or else the features 'image' and 'label'. Classes and
-    whole numbers of at most 32 bits beside them are attributes. Ids are, by `settings.ids`:
+    and label are the supervised keys, or else the features 'image' and 'label'. Other classes and
+    whole numbers of at most 32 bits are attributes. `settings.ids` sets the ids:
 
     * `stored`: SPLIT-NUMBER in the order in which TFDS stores the examples.
-    * `original`: SPLIT-NUMBER in the order of the set's files, where TFDS does not shuffle or the
-      set is one of those known to number their examples.
-    * a feature: a text as it is, or SPLIT-NUMBER of a whole number.
+    * `original`: SPLIT-NUMBER in the order of the set's files, if TFDS does not shuffle the set or
+      the set is known to number its examples.
+    * name of a feature: its text unchanged, or SPLIT-NUMBER from its whole number.
 
     Raises:
       InputError: an unknown data set, one that cannot be prepared, or one without an image and
@@ -58,7 +58,7 @@ def load_tfds(settings, cache: Path) -> Source:
     _check_features(name, features, image, label, classes)
     attributes = tuple(sorted(key for key, feature in features.items()
                               if key != label and _is_attribute(feature)))
-    # encoded images stay encoded, for the decoder that all sources share
+    # images stay encoded, for the decoder that all sources share
     decoders = {image: tfds.decode.SkipDecoding()} \
         if isinstance(features[image], tfds.features.Image) else None
 
@@ -73,7 +73,7 @@ def load_tfds(settings, cache: Path) -> Source:
                 for i, record in zip(numbers, records.__getitems__(numbers)):
                     known = order[i] if order is not None else record[settings.ids]
                     own = _text(known) if isinstance(known, bytes | str) else f"{split}-{known:06d}"
-                    if classes and record[label] < 0:  # TFDS' mark for a hidden label
+                    if classes and record[label] < 0:  # TFDS marks a hidden label so
                         yield Dropped(own, "read", "no label")
                     else:
                         yield Sample(own, functools.partial(record.get, image),
@@ -104,7 +104,7 @@ def _check_ids(builder: tfds.core.DatasetBuilder, ids: str) -> None:
 
 
 def _names_examples(feature) -> bool:
-    """Whether each example may have a value of its own: a text, or a whole number of no class."""
+    """Whether each example may have its own value: a text, or a whole number that is no class."""
     whole = isinstance(feature, tfds.features.Tensor) and feature.shape == () \
         and np.issubdtype(feature.np_dtype, np.integer)
     return isinstance(feature, tfds.features.Text) or (
@@ -112,7 +112,7 @@ def _names_examples(feature) -> bool:
 
 
 def _order(builder: tfds.core.DatasetBuilder, split: str, count: int, ids: str):
-    """The number of each stored example `[count]`; None where a feature names them."""
+    """The number of each stored example `[count]`; None if a feature names the examples."""
     if ids not in ("stored", "original"):
         return None
     if ids == "stored" or builder.info.disable_shuffling:
@@ -129,7 +129,7 @@ def _text(name: bytes | str) -> str:
 def _prepared(name: str, path: str) -> tfds.core.DatasetBuilder:
     directory = str(Path(path).expanduser()) if path else tfds.core.constants.DATA_DIR
     wish = f"config.data.source is 'tfds:{name}'"
-    # Of several processes the first one prepares it, while the others wait.
+    # The first of several processes prepares it, while the others wait.
     processes.agreed(wish, lambda: _prepare(name, directory, wish))
     builder = _builder(name, directory, wish)
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
@@ -157,7 +157,7 @@ def _prepare(name: str, directory: str, wish: str) -> None:
         return
     try:
         builder.download_and_prepare()
-    except Exception as e:  # what a download and any data set's own code can raise
+    except Exception as e:  # a download and a data set's own code can raise anything
         cause = (str(e).splitlines() or [""])[-1]  # TFDS prints whole examples before it
         raise InputError(
             f"{wish}, which is not prepared under {directory!r} and cannot be prepared here "

@@ -3,8 +3,8 @@
 Source: Z. Zhang, Y. Song and H. Qi, "Age Progression/Regression by Conditional Adversarial
 Autoencoder", CVPR 2017; https://susanqq.github.io/UTKFace. For research only: the images may not
 be passed on. The label is the file's name, `[age]_[gender]_[race]_[date&time].jpg`, in the
-aligned set with `.chip.jpg` behind it. Some names are malformed; they are reported and skipped.
-Where the photographs in the wild lie beside their aligned crops, a person's crop counts.
+aligned set followed by `.chip.jpg`. Malformed names are reported and skipped. If photographs in the
+wild lie beside their aligned crops, only the crops count.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ GENDERS = ("male", "female")
 RACES = ("White", "Black", "Asian", "Indian", "Others")
 MAX_AGE = 116  # years: the oldest that the data set states
 
-# A blank before .jpg, as in one name of the set, leaves no doubt about the fields.
+# A blank before .jpg, as in one name of the set, does not make the fields ambiguous.
 _NAME = re.compile(r"(?P<face>([0-9]{1,3})_([01])_([0-4])_[0-9]+ ?)\.[A-Za-z0-9]+"
                    r"(?P<crop>\.chip\.[A-Za-z0-9]+)?")
 _PATTERN = "[age]_[gender]_[race]_[date&time].jpg"
@@ -32,7 +32,7 @@ _PATTERN = "[age]_[gender]_[race]_[date&time].jpg"
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """What a file name says: age in years, gender 0..1, race 0..4 (see GENDERS and RACES)."""
+    """The label in a file name: age in years, gender 0..1, race 0..4 (see GENDERS and RACES)."""
 
     age: int
     gender: int
@@ -40,10 +40,10 @@ class Label:
 
 
 def parse_name(name: str) -> Label | None:
-    """The label in a file name without folders, or None for one that does not follow the rule.
+    """The label in a file name without folders, or None if the name does not follow the rule.
 
-    The image may have been saved in another format, as .png or .jpeg. Nothing is guessed: a missing
-    field or dot, or an age above MAX_AGE, gives None.
+    The image may have another format, such as .png or .jpeg. Nothing is guessed: a missing field or
+    dot, or an age above MAX_AGE, gives None.
     """
     found = _parse(name)
     return found and found[1]
@@ -57,16 +57,16 @@ def _parse(name: str) -> tuple[re.Match[str], Label] | None:
 
 
 def faces(source: Path) -> Iterator[tuple[SourceFile, Label] | Dropped]:
-    """The readable files with a label, and why each of the others is left out.
+    """Yields the readable files with a label, and the reason why each other file is left out.
 
-    Downloads of the set may hold an image in several folders; the first one of a name counts. Of
-    the versions of a face an aligned crop counts rather than the photograph that it is of, then the
-    first by name.
+    Downloads of the set may hold an image in several folders; the first file of a name counts. If
+    there are several versions of a face, an aligned crop has precedence over its photograph, and
+    then the first name.
 
     Raises:
       InputError: no file name of UTKFace at all, or an archive that cannot be read.
     """
-    best: dict[str, tuple[bool, str]] = {}  # of each face, (whether it is no crop, name)
+    best: dict[str, tuple[bool, str]] = {}  # by face: (whether it is no crop, name)
     for file in walk(source):
         name = PurePosixPath(file.path).name
         if not file.problem and (found := _parse(name)):

@@ -5,8 +5,8 @@
         download_config=tfds.download.DownloadConfig(manual_dir="~/UTKFace"))
     source = builder.as_data_source("train")   # source[0]["image"], ["age"], ...
 
-This is for programs that read such data sets. This program's own source (utkface.py) takes the
-same faces from the folder or archive straight to decoded images.
+This is for other programs that read such data sets. This program's own source (utkface.py) decodes
+the same faces directly from the folder or archive.
 """
 
 from collections.abc import Iterator
@@ -26,8 +26,8 @@ from unlearn_jax.errors import InputError
 class UTKFace(tfds.core.GeneratorBasedBuilder):
     """All usable faces in one split 'train': the encoded image, file name, age, gender, race.
 
-    What cannot be used is left out and listed in `info.metadata['dropped']` as [id, reason],
-    which is kept in the prepared folder's metadata.json.
+    Unusable images are left out and listed in `info.metadata['dropped']` as [id, reason]. The list
+    is kept in the prepared folder's metadata.json.
     """
 
     name = "utkface"
@@ -55,9 +55,9 @@ class UTKFace(tfds.core.GeneratorBasedBuilder):
         return {"train": self._generate_examples(dl_manager.manual_dir)}
 
     def _generate_examples(self, manual_dir) -> Iterator[tuple[str, dict]]:
-        """(file name, example) of every face whose image was decoded in full.
+        """Yields (file name, example) of every face whose image could be decoded in full.
 
-        A broken image would be stored as it is and fail when it is read.
+        A broken image would be stored unchanged and fail when it is read.
         """
         dropped, kept = [], 0
         for face in faces(locate(str(manual_dir), "UTKFace's images")):

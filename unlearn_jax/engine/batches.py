@@ -1,7 +1,7 @@
-"""From rows to what a program takes: rows alone, or rows with images that the host reads ahead.
+"""Turns rows into a program's input: rows alone, or rows with images that the host reads ahead.
 
-The order of samples is the engine's; what is left to a loader is to have the images of the next
-calls on the devices in time. Two threads do: NumPy copies and reads without the interpreter lock.
+The engine decides the order of samples. A loader only has to bring the images of the next calls to
+the devices in time. Two threads suffice: NumPy copies and reads without the interpreter lock.
 """
 
 import collections
@@ -17,8 +17,8 @@ from unlearn_jax.data.resident import Batches, Resident, Streamed
 from unlearn_jax.engine.layout import Layout
 
 _THREADS = 2
-_AHEAD = 2  # calls whose images are on their way while the program is given one
-_CALL_BYTES = 2**28  # of images in one call: enough to hide the call, and few beside a model
+_AHEAD = 2  # calls whose images are being read while another call is handed out
+_CALL_BYTES = 2**28  # image bytes of a call: enough to hide its overhead, little beside a model
 _QUEUED = 2  # calls that may wait for the devices
 
 
@@ -30,7 +30,7 @@ class Feed:
       data: images on the device, or on the host.
 
     Attributes:
-      data: the same, on all devices of the layout.
+      data: the argument `data`, on all devices of the layout.
       resident: the argument that every program takes: labels, and images unless they are sent.
     """
 
@@ -43,13 +43,13 @@ class Feed:
             self.data = self.resident = layout.put_shared(data)
 
     def most_batches(self, samples: int, wanted: int) -> int:
-        """How many of the `wanted` batches, each of so many samples, one call may take."""
+        """How many of the `wanted` batches one call may take; each holds `samples` samples."""
         if isinstance(self.data, Streamed):
             return min(wanted, max(1, _CALL_BYTES // (samples * self.data.images[:1].nbytes)))
         return wanted
 
     def __call__(self, rows_GTB: np.ndarray, size: int = 1) -> Iterator[Batches]:
-        """The batches on the devices, `size` of each member at a time: `[G, size, B, ...]`.
+        """Yields the batches on the devices, `size` per member at a time: `[G, size, B, ...]`.
 
         Args:
           rows_GTB: T batches of each member of a group; `size` divides T.
@@ -69,9 +69,9 @@ class Feed:
                 yield ahead.popleft().result()
 
     def shapes(self, members: int, size: int, batch_size: int) -> Batches:
-        """What a call takes, without the arrays."""
+        """The shapes of a call's batches, without arrays."""
 
-        def shape(*more: int, dtype: type) -> Any:  # stands for an array
+        def shape(*more: int, dtype: type) -> Any:  # describes an array
             return jax.ShapeDtypeStruct((members, size, batch_size, *more), dtype,
                                         sharding=self.layout.of_batches)
 
@@ -81,9 +81,9 @@ class Feed:
         return Batches(shape(dtype=np.int32))
 
     def waiting_bytes(self, shapes: Batches) -> int:
-        """Bytes on each device of the calls that wait there while one runs, of these shapes."""
+        """Bytes on each device that waiting calls of these shapes take while another call runs."""
         one = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(shapes))
-        # One more is in the threads' hands, or in the caller's.
+        # The threads or the caller hold one more call.
         return (_AHEAD + _QUEUED + 1) * one // self.layout.mesh.size
 
     def _send(self, rows_GKB: np.ndarray) -> Batches:
@@ -96,13 +96,13 @@ class Feed:
             assert index is not None, "every part of the array has its place"
             return data.read(rows_GKB[index[:3]])
 
-        # Each part by itself: of several processes each reads what its own devices take.
+        # Each part is read by itself: each process reads only the parts of its own devices.
         return Batches(rows, jax.make_array_from_callback(
             (*rows_GKB.shape, *data.images.shape[1:]), self.layout.of_batches, read))
 
 
 class Queue:
-    """Keeps the host from running away from the devices, and the devices from idling.
+    """Keeps the host from getting far ahead of the devices, and the devices from idling.
 
     A call that waits for the devices holds its images there.
 

@@ -1,8 +1,8 @@
-"""Floating-point operations of one member's code: one number on every machine and in every layout.
+"""Floating-point operations of one member's code: the same on every machine and in every layout.
 
-XLA counts them of a program before its compiler changes it, but not for a device behind a plugin,
-as CUDA's is, and the body of a loop, such as one over members, it counts once. So one member's
-code is lowered for the CPU, which is there beside a GPU, wherever it is to run; nothing is
+XLA counts them for a program before its compiler changes it, but not for devices behind a plugin,
+such as CUDA's. It counts the body of a loop, such as one over members, once. So one member's code
+is lowered for the CPU, wherever the code will run: a CPU is also there beside a GPU. Nothing is
 compiled.
 """
 
@@ -24,7 +24,7 @@ def count(fun: Callable[..., Any], *args: Any) -> float:
     (`conv.CHOICES`).
 
     Args:
-      fun: of one member.
+      fun: a function of one member.
       args: arrays, numbers or their shapes.
 
     Returns:
@@ -35,7 +35,7 @@ def count(fun: Callable[..., Any], *args: Any) -> float:
         return float("nan")
     shapes = jax.eval_shape(lambda *args: args, *args)  # wherever the arrays lie
     with jax.default_device(cpu), convolutions("direct"), tracing_for("cpu"):
-        # A function of its own: jit would remember what it traced elsewhere of the same one.
+        # A new function: jit would reuse an earlier trace of the same function.
         analysis = jax.jit(lambda *args: fun(*args)).lower(*shapes).cost_analysis()
     if analysis is None:
         _warn("jax does not count those of a CPU")
@@ -44,7 +44,7 @@ def count(fun: Callable[..., Any], *args: Any) -> float:
 
 
 def countable() -> bool:
-    """Whether there is a CPU to count for."""
+    """Whether jax has a CPU to count for."""
     return _cpu() is not None
 
 
@@ -58,5 +58,5 @@ def _cpu() -> jax.Device | None:
 
 @functools.cache
 def _warn(reason: str) -> None:
-    """Once in a process."""
+    """Warns once in a process."""
     logging.warning("floating-point operations are not counted and reported as nan: %s", reason)

@@ -1,4 +1,4 @@
-"""The members of each call: who is together, and who moves when others have stopped."""
+"""The members of each call: how they are grouped, and regrouped when some have stopped."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -17,9 +17,9 @@ class Group:
 
     Attributes:
       members: positions in the population, `[G]`; some may repeat, to fill the call.
-      inputs: of the steps, `[G, ...]`.
+      inputs: inputs of the steps, `[G, ...]`.
       validation: `[G, T, B]` batches of their validation sets.
-      carry: on the devices, `[G, ...]`.
+      carry: state of the members, on the devices, `[G, ...]`.
     """
 
     members: np.ndarray
@@ -29,27 +29,27 @@ class Group:
 
     @property
     def slots(self) -> np.ndarray:
-        """Where each of the members stands, once."""
+        """The position of each member in the call; a repeated member counts once."""
         return np.unique(self.members, return_index=True)[1]
 
 
 def joined(groups: Sequence[Group], part: Callable[[Carry], Any]) -> Any:
-    """Part of the carry of all members of these groups, in their order, on the host, copied."""
+    """A part of the carry of all members of these groups, in their order, copied to the host."""
     _, first = np.unique(np.concatenate([g.members for g in groups]), return_index=True)
     return jax.tree.map(lambda *parts: np.concatenate(parts)[first],
                         *[arrays.fetch(part(g.carry)) for g in groups])
 
 
 def regrouped(groups: Sequence[np.ndarray], done_M: np.ndarray) -> dict[int, np.ndarray]:
-    """Where those who still run would fit into fewer groups: the groups that change.
+    """The groups to change, where the running members would fit into fewer groups.
 
     Args:
       groups: the members `[G]` of each group.
-      done_M: who has stopped.
+      done_M: bool, the members that have stopped.
 
     Returns:
-      By group, its new members `[G]`: first the groups of those who run, then those of the others,
-      whose states are kept there. Empty where no group would be saved.
+      The new members `[G]` by group: first groups of running members, then groups that only keep
+      the states of stopped members. Empty if no group would be saved.
     """
     size = len(groups[0])
     running = [np.unique(members[~done_M[members]]) for members in groups]

@@ -1,4 +1,4 @@
-"""What the host knows of a population in training: who has stopped, who failed, the history."""
+"""The host's record of a population in training: stopped and failed members, the history."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ class Books:
 
     Attributes:
       epoch: epochs that the population has been through.
-      seconds: wall seconds of these, without compilation.
-      total_steps: `[M]` of the whole run, at least one.
+      seconds: wall seconds of these epochs, without compilation.
+      total_steps: `[M]` steps of the whole run, at least one.
       images: `[M]` samples trained on.
       steps: `[M]` steps taken.
       done: `[M]` bool, stopped early or failed.
@@ -38,14 +38,14 @@ class Books:
         self.history: list[dict[str, Any]] = []
 
     def record(self, rows: dict[int, tuple[dict[str, Any], int]]) -> None:
-        """Enters an epoch of some members, `self.epoch` being its number, counted from one.
+        """Enters an epoch of some members; its number, counted from one, is `self.epoch`.
 
         Args:
-          rows: of each its summary by `train.end_epoch` and the samples that it walked over.
+          rows: for each member its summary from `train.end_epoch` and how many samples it saw.
         """
         for m, (row, _) in rows.items():
             self.done[m], self.steps[m] = row["done"], row["steps"]
-        # Of all members, whoever runs: one shape is one compilation.
+        # Arrays of all members, running or not: one shape needs one compilation.
         factors = np.asarray(rate_at(self.recipe.settings, self.steps / self.total_steps))
         for m in sorted(rows):
             peak = np.float32(self.recipe.learning_rate(self.members[m]))
@@ -72,16 +72,16 @@ class Books:
             **({"variant": member.variant} if member.variant else {})})
 
     def metadata(self) -> dict[str, Any]:
-        """Everything, for a save."""
+        """All that a save needs."""
         return {"epoch": self.epoch, "seconds": self.seconds, "history": self.history,
                 "members": [m.digest for m in self.members],
                 "books": {name: getattr(self, name).tolist() for name in _COLUMNS}}
 
     def take_over(self, metadata: dict[str, Any]) -> tuple[list[int], float]:
-        """Goes on from a save of a population that has at least these members.
+        """Continues from a save of a population that has at least these members.
 
         Returns:
-          Where these members stand among those of the save, and their share of its seconds.
+          The positions of these members in the save, and their share of its seconds.
         """
         mine = [metadata["members"].index(m.digest) for m in self.members]
         images = np.array(metadata["books"]["images"])

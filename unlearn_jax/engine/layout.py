@@ -1,4 +1,4 @@
-"""Where members and batches lie: the device mesh, and the one place that adds `vmap` and `jit`."""
+"""The layout of members and batches: the device mesh, and the one place that adds `vmap`, `jit`."""
 
 import dataclasses
 import functools
@@ -27,36 +27,36 @@ MEMBER, BATCH = "member", "batch"
 # leaves the time of a step as it was.
 _CPU_COMPILER_OPTIONS = {"xla_backend_optimization_level": 1}
 
-# What goes into CUDA graphs: all that XLA puts there by itself, and convolutions and loops as well,
-# so that a call of many steps is one launch of one graph rather than hundreds for each step.
+# What goes into CUDA graphs: XLA's own choice, and also convolutions and loops. So a call of many
+# steps is one launch of one graph, instead of hundreds of launches for each step.
 _GRAPHS = "xla_gpu_enable_command_buffer"
 _GPU_COMPILER_OPTIONS = {_GRAPHS: "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,"
                                   "DYNAMIC_SLICE_FUSION,CONVOLUTION,WHILE"}
 
-# Members of a call on a GPU, unless the config says: their convolutions are kernels of their own,
-# and all that 16 members share with more is a few kernels of the hundreds of a step, while the time
-# to compile grows with each (BENCHMARKS.md).
+# Members of a call on a GPU, unless the config sets the number. Each member's convolutions are
+# separate kernels. More than 16 members would share only a few more of the hundreds of kernels of a
+# step, and the time to compile grows with each member (BENCHMARKS.md).
 _MOST_MEMBERS = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """A mesh of (member, batch) devices and how often the host hands out work.
+    """A mesh of (member, batch) devices, and how much work the host hands out at once.
 
-    Members never talk to each other: over the member axis programs are mapped with
-    `shard_map` and hold no collective. The batch axis is left to the compiler, which sees
-    batch-sharded indices and sums gradients by itself.
+    Members never exchange data: programs are mapped over the member axis with `shard_map` and hold
+    no collective. The compiler handles the batch axis: it sees batch-sharded indices and sums
+    gradients by itself.
 
-    A larger population than one call of the program takes is worked through in groups, all by
-    the same program.
+    A population larger than one call of the program is processed in groups, all by the same
+    program.
 
-    The devices may be those of several processes, as many of each: all hand out the same calls.
+    The devices may belong to several processes, equally many to each; all make the same calls.
 
     Attributes:
       mesh: axes `member` and `batch`.
       members_per_device: members of one call on each device.
       steps_per_dispatch: training steps in one call of the compiled program, at most.
-      adapts: the config leaves `members_per_device` open; it may be lowered to what fits.
+      adapts: the config leaves `members_per_device` open, so it may be lowered until a call fits.
       cuda_graphs: on a GPU a call is one CUDA graph, as far as XLA can; else XLA's own choice.
     """
 
@@ -87,7 +87,7 @@ class Layout:
 
     @property
     def target(self) -> Target:
-        """What programs run on: of this process's cores, each device has an equal part."""
+        """What programs run on; each device has an equal part of this process's cores."""
         platform = self.mesh.devices.flat[0].platform
         if platform != "cpu" or self.mesh.shape[BATCH] > 1:
             return Target(platform)
@@ -96,7 +96,7 @@ class Layout:
 
     @property
     def of_batches(self) -> NamedSharding:
-        """Where arrays `[M, K, B, ...]` of batches lie: divided over both axes."""
+        """The sharding of arrays `[M, K, B, ...]` of batches: divided over both axes."""
         return NamedSharding(self.mesh, P(MEMBER, None, BATCH))
 
     def shapes_of_members(self, tree: Any, count: int) -> Any:
@@ -106,15 +106,15 @@ class Layout:
                                                            sharding=where), tree)
 
     def put_members(self, tree: Any) -> Any:
-        """Arrays `[M, ...]` onto the devices, M divided over the member axis."""
+        """Puts arrays `[M, ...]` onto the devices, M divided over the member axis."""
         return arrays.put(tree, NamedSharding(self.mesh, P(MEMBER)))
 
     def put_shared(self, tree: Any) -> Any:
-        """Arrays that every member reads, one copy on each device."""
+        """Puts arrays that every member reads onto the devices, one copy on each."""
         return arrays.put(tree, NamedSharding(self.mesh, P()))
 
     def put_batches(self, tree: Any) -> Any:
-        """Arrays `[M, K, B, ...]` of K batches per member, divided over both axes."""
+        """Puts arrays `[M, K, B, ...]` of K batches per member, divided over both axes."""
         return arrays.put(tree, self.of_batches)
 
     def over_members(self, fun: Callable, in_axes: tuple[int | None, ...],
@@ -124,7 +124,7 @@ class Layout:
         Args:
           fun: takes one member's arguments and returns a tree of arrays.
           in_axes: 0 where an argument has a leading member axis, None where members share it.
-          donate: positions of arguments whose memory the results may take.
+          donate: positions of arguments whose memory the results may reuse.
 
         Returns:
           The program; every result has a leading member axis.
@@ -145,7 +145,7 @@ class Layout:
     def _compiler_options(self, platform: str) -> dict[str, Any] | None:
         if platform == "cpu":
             return _CPU_COMPILER_OPTIONS
-        # What the user tells XLA goes first.
+        # The user's own XLA flags have precedence.
         told = f"--{_GRAPHS}" in os.environ.get("XLA_FLAGS", "")
         graphs = platform == "gpu" and self.cuda_graphs and not told
         return _GPU_COMPILER_OPTIONS if graphs else None
@@ -155,7 +155,7 @@ class Program:
     """A jitted function of fixed shapes that times its own compilation.
 
     Attributes:
-      compile_seconds: spent compiling so far, to be told apart from running.
+      compile_seconds: seconds spent compiling so far, which do not count as running.
     """
 
     def __init__(self, jitted: jax.stages.Wrapped):
@@ -168,19 +168,19 @@ class Program:
         return self.compiled(*args)
 
     def again(self) -> "Program":
-        """The same program, not compiled yet: for arguments of other shapes."""
+        """The same program, not yet compiled, for arguments of other shapes."""
         return Program(self._jitted)
 
     def compile(self, *args: Any) -> None:
-        """Compiles for arguments of these shapes, unless it has been; runs nothing."""
+        """Compiles for arguments of these shapes, unless that has been done; runs nothing."""
         if self._compiled is None:
             began = time.monotonic()
             self._compiled = self.lower(*args).compile()
             self.compile_seconds = time.monotonic() - began
-            processes.wait("compilation")  # who is early must not wait in a collective
+            processes.wait("compilation")  # an early process must not wait in a collective
 
     def lower(self, *args: Any) -> jax.stages.Lowered:
-        """The program for arguments of these shapes, as XLA's compiler takes it."""
+        """The program lowered for arguments of these shapes, as input of XLA's compiler."""
         return self._jitted.lower(*args)
 
     @property
@@ -215,7 +215,7 @@ def make_layout(cfg: ml_collections.ConfigDict, num_members: int) -> Layout:
     if cfg.members > available:
         raise InputError(f"config.parallel.members is {cfg.members}, times batch={cfg.batch}; "
                          f"there are only {count} {kind} devices")
-    # Every process takes part with as many devices; who has no member repeats another's.
+    # Every process takes part with equally many devices; one without members repeats others'.
     step = len(devices_PD) // math.gcd(len(devices_PD), cfg.batch)
     members = cfg.members or min(-(-_devices_for(num_members, available) // step) * step,
                                  available // step * step)
@@ -234,10 +234,10 @@ def make_layout(cfg: ml_collections.ConfigDict, num_members: int) -> Layout:
 
 
 def _steps(convolution: str, target: Target) -> int:
-    """Training steps of a call where the config leaves them open.
+    """Training steps of a call, where the config leaves the number open.
 
     Raises:
-      InputError: `convolution` asks for oneDNN, which cannot compute there.
+      InputError: `convolution` is oneDNN, which cannot compute on this target.
     """
     missing = native.unavailable() if target.platform == "cpu" else "this is no CPU"
     missing = missing or ("" if target.threads else "config.parallel.batch divides the batch")
@@ -255,16 +255,17 @@ def _steps(convolution: str, target: Target) -> int:
 
 @functools.cache
 def _warn_of_slow_convolutions(reason: str) -> None:
-    """Once in a process."""
+    """Warns once in a process."""
     logging.warning("convolutions are computed by XLA, at about half the speed of oneDNN: %s",
                     reason)
 
 
 def members_of_a_call(platform: str, members: int) -> int:
-    """How many of the members of a device one call of the program takes, unless the config says.
+    """How many members of a device one call takes, unless the config sets the number.
 
-    On a CPU one member keeps all cores busy: several in one program gain nothing, and take several
-    times as long to compile. Elsewhere up to 16, in calls of equal size: of 20 members ten and ten.
+    On a CPU it is one: one member keeps all cores busy, and several in one program gain nothing but
+    take several times as long to compile. Elsewhere it is up to 16, in calls of equal size: 20
+    members take two calls of ten.
     """
     if platform == "cpu":
         return 1
@@ -300,6 +301,6 @@ def _by_process(devices: list[jax.Device]) -> np.ndarray:
 
 
 def _devices_for(num_members: int, available: int) -> int:
-    """As many devices as help: six members on four devices take two rounds on three as well."""
+    """The number of devices that help: six members take two rounds on four devices or on three."""
     rounds = -(-num_members // available)
     return -(-num_members // rounds)

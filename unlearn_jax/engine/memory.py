@@ -1,4 +1,4 @@
-"""What fits into a device's memory: whether the images do, and how many members a call may have."""
+"""What fits into a device's memory: the images or not, and how many members of a call."""
 
 import dataclasses
 import math
@@ -15,36 +15,36 @@ from unlearn_jax.system import processes
 
 T = TypeVar("T")
 
-# Of a device's memory, what the images may take: models and their activations need the rest.
+# Share of a device's memory that images may take: models and their activations need the rest.
 _IMAGES_SHARE = 0.5
-# Of what is free, what a population is planned to take: the rest is for small arrays and gaps.
+# Share of the free memory that a population is planned to take: the rest is for small arrays, gaps.
 _USABLE = 0.9
-_OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # as XLA says it, at compilation or when it runs
+_OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # XLA's words, at compilation or at run time
 
 
 def total_bytes(device: jax.Device) -> float:
-    """Bytes that jax may use on a device; infinite where it does not say, as on a CPU."""
+    """Bytes that jax may use on a device; infinite where it reports no limit, as on a CPU."""
     return (device.memory_stats() or {}).get("bytes_limit", math.inf)
 
 
 def free_bytes(device: jax.Device) -> float:
-    """Bytes of these that nothing takes now."""
+    """Bytes that jax may use on a device and that are free now."""
     return total_bytes(device) - (device.memory_stats() or {}).get("bytes_in_use", 0)
 
 
 def image_bytes(cfg: ml_collections.ConfigDict, device: jax.Device) -> float:
-    """Images that take more bytes than this are streamed from the host.
+    """The most bytes of images that lie on the device; more are streamed from the host.
 
     Args:
       cfg: the section `parallel` of the config.
-      device: one of those that train.
+      device: one of the training devices.
     """
     return {"device": math.inf, "stream": -1.0,
             "auto": _IMAGES_SHARE * total_bytes(device)}[cfg.resident]
 
 
 def tree_bytes(tree: Any) -> int:
-    """Bytes of a tree of arrays or of their shapes, random keys among them."""
+    """Bytes of a tree of arrays or of their shapes, random keys included."""
     def size(x: Any) -> int:
         keys = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
         return math.prod(x.shape) * (8 if keys else x.dtype.itemsize)
@@ -62,25 +62,25 @@ def call_bytes(program: Program) -> int:
 
 def fitted(layout: Layout, count: int, name: str, needs: Callable[[Layout], int],
            held: int = 0) -> Layout:
-    """The layout with as many members in a call as the devices have room for.
+    """The layout with as many members per call as the devices have room for.
 
-    The compiler says what a call takes; where that is too much, fewer members are compiled for,
-    until it is not. A call's bytes grow with its members. Calls of equal size: of six members
-    where five fit, three and three.
+    The compiler reports the bytes of a call, which grow with its members. If they are too many, the
+    call is compiled for fewer members, until it fits. Calls have equal sizes: if five of six
+    members fit, there are two calls of three.
 
     Args:
-      layout: left as it is where the config says how many members a call has (`adapts`).
+      layout: unchanged where the config sets the members of a call (`adapts` is false).
       count: members of the population.
-      name: of the population, for the log.
-      needs: compiles for a layout; returns the bytes of a call on each device, but for what is
-        there already and for what is held.
+      name: name of the population, for the log.
+      needs: compiles for a layout; returns the bytes of a call on each device, without those that
+        are in use already and without `held`.
       held: bytes that each member keeps on its device from the first call to the last.
     """
     free = processes.lowest("memory", min(free_bytes(d) for d in layout.mesh.local_devices))
     mine = -(-count // layout.mesh.shape[MEMBER])
     while True:
         members = layout.members_per_device
-        need = -processes.lowest("a call", -needs(layout))  # the most: all go on alike
+        need = -processes.lowest("a call", -needs(layout))  # the same in all processes
         room = _USABLE * free - held * (-(-mine // members) * members)
         if need <= room or members == 1 or not layout.adapts:
             return layout
@@ -94,17 +94,17 @@ def fitted(layout: Layout, count: int, name: str, needs: Callable[[Layout], int]
 
 def in_smaller_groups(work: Callable[[Layout], T], layout: Layout, name: str,
                       batch_size: int) -> T:
-    """The result of `work`; where its calls run out of memory, of half as many members a call.
+    """The result of `work`; if a call runs out of memory, with half as many members per call.
 
     Args:
-      work: takes a layout; done again from its start.
+      work: takes a layout; a repetition begins from its start.
       layout: the first to be tried.
-      name: of the work, for messages.
+      name: name of the work, for messages.
       batch_size: samples of each member in a call, for messages.
 
     Raises:
-      InputError: not even one member fits on a device; or, in several processes, a call does not:
-        the others have had room and cannot follow.
+      InputError: not even one member fits on a device; or, with several processes, a call does not
+        fit: the other processes have had room and cannot repeat it.
     """
     while True:
         try:

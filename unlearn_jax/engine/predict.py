@@ -1,4 +1,4 @@
-"""States times samples to outputs: the seam between training and metrics."""
+"""Outputs of all members on samples: the link between training and metrics."""
 
 import functools
 import itertools
@@ -22,19 +22,19 @@ T = TypeVar("T")
 
 
 class Predictor:
-    """A program from models and samples to arrays, for as many members a call as have room.
+    """A program from models and samples to arrays, for as many members per call as have room.
 
-    How many these are is found once, by the first call: what follows neither tries again what did
-    not fit nor compiles again.
+    The first call finds this number. Later calls neither try again what did not fit nor compile
+    again.
 
     Args:
       fun: `(variables, resident, batches [1, B], *shared) -> tree` of one member.
       layout: the first to be tried.
-      name: of the work, for messages.
-      shared: how many arguments there are that all members read.
+      name: name of the work, for messages.
+      shared: number of arguments that all members read.
 
     Attributes:
-      layout: the one that had room.
+      layout: the layout that had room.
     """
 
     def __init__(self, fun: Callable[..., Any], layout: Layout, name: str, shared: int = 0):
@@ -44,21 +44,21 @@ class Predictor:
 
     @property
     def compile_seconds(self) -> float:
-        """Spent compiling so far."""
+        """Seconds spent compiling so far."""
         return self._spent + self._program.compile_seconds
 
     def over_groups(self, variables_M: Variables, feed: Feed, batch_size: int,
                     work: Callable[[np.ndarray, Callable[[Batches], Any]], T],
                     *shared: Any) -> list[T]:
-        """What `work` makes of each group of members.
+        """Yields the result of `work` for each group of members.
 
         Args:
           variables_M: `[M, ...]`.
           feed: the data.
           batch_size: samples per member and call, the same each time.
           work: takes the members of a group and a function from batches `[G, 1, B]` to the tree
-            `[G, ...]` on the devices; begins again where a call runs out of memory.
-          shared: the arguments that all members read, of the same shapes each time.
+            `[G, ...]` on the devices; it begins again if a call runs out of memory.
+          shared: the arguments that all members read; their shapes are the same each time.
 
         Raises:
           InputError: not even one member fits into the device's memory.
@@ -83,7 +83,7 @@ class Predictor:
         return in_smaller_groups(every, self.layout, self.name, batch_size)
 
     def _adopt(self, layout: Layout) -> None:
-        """Takes another layout; its program is yet to be compiled."""
+        """Takes another layout, whose program is not yet compiled."""
         if layout is not self.layout:
             self._spent += self._program.compile_seconds
             self.layout, self._program = layout, self._program.again()
@@ -100,7 +100,7 @@ class Predictor:
 
 
 def make_predictor(model: Model, layout: Layout) -> Predictor:
-    """Outputs `[M, B]` or `[M, B, C]` of the models."""
+    """A predictor of the models' outputs `[M, B]` or `[M, B, C]`."""
 
     def outputs(variables: Variables, resident: Resident, batches: Batches) -> jax.Array:
         values, _ = model.apply(variables, find_images(resident, batches[0]), train=False)

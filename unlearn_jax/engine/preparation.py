@@ -1,7 +1,7 @@
-"""What a method does before its first step: sums over data, maps over members, small trainings.
+"""What a method computes before its first step: sums over data, maps over members, small trainings.
 
-A method writes single-member functions; this module adds the member axis, the devices and the
-books (images, seconds, FLOPs), so that the cost of preparing counts like that of training.
+A method gives single-member functions. This module adds the member axis, the devices and the
+costs (images, seconds, FLOPs), so that preparation counts like training.
 """
 
 import dataclasses
@@ -34,17 +34,17 @@ class Preparation:
     """The members of a population before a method's first step.
 
     Attributes:
-      name: of the method; part of the random streams.
+      name: name of the method; part of the random streams.
       model, layout, resident: network, devices, data.
       members: the M members.
-      variables: `[M, ...]` where they start.
-      loss: that M_O was trained with.
+      variables: `[M, ...]` variables at the start.
+      loss: the loss that M_O was trained with.
       batch_size: samples per call of `total`, and of a step of `train`.
       images: `[M]` samples passed through a network so far.
       seconds: wall seconds so far, without compilation.
       flops: `[M]` floating-point operations so far (`flops.count`).
       steps: `[M]` updates of the weights of other models so far.
-      compile_seconds: spent compiling.
+      compile_seconds: seconds spent compiling.
     """
 
     name: str
@@ -65,15 +65,15 @@ class Preparation:
         self.seconds = self.compile_seconds = 0.0
 
     def keys(self, stream: str) -> jax.Array:
-        """A random key `[M]` for each member, another for each `stream`."""
+        """Random keys `[M]`, one for each member; each `stream` gives other keys."""
         return member_keys(f"{self.name}/{stream}", self.members)
 
     def initial(self, stream: str) -> Variables:
-        """Fresh weights `[M, ...]`, other ones than those M_O started from."""
+        """Fresh weights `[M, ...]`, different from those that M_O started from."""
         return self.each(self.model.init, self.keys(stream))
 
     def each(self, fun: Callable[..., Any], *trees_M: Any) -> Any:
-        """`fun` of one member for all members.
+        """The results of the single-member function `fun` for all members.
 
         Args:
           fun: takes one member's trees and returns a tree of arrays.
@@ -99,19 +99,19 @@ class Preparation:
         """The sum of `fun` over the batches of a set of samples.
 
         Args:
-          over: `retain`, `forget`, `all` or `validation`; D_r and D_f with augmented copies.
+          over: `retain`, `forget`, `all` or `validation`; D_r and D_f include augmented copies.
           fun: `(batch, *trees) -> tree` of one member; it weighs samples by `batch.weights`, so
             that padding adds nothing. Its sum over samples does not depend on their order.
           trees_M: `[M, ...]`.
-          batch_size: samples per call, where `fun` takes much memory for each; 0: the usual.
-          order: names the random stream that mixes each member's samples, where `fun` depends on
-            what shares a batch; '': they come in the order of their rows.
+          batch_size: samples per call, if `fun` takes much memory for each; 0: the usual number.
+          order: name of the random stream that shuffles each member's samples, if `fun` depends on
+            which samples share a batch; '': they come in the order of their rows.
 
         Returns:
           `[M, ...]` on the host.
 
         Raises:
-          InputError: a member has no sample there.
+          InputError: a member has no sample in this set.
         """
         batch_size = batch_size or self.batch_size
         rows = [Pass(over).rows(member) for member in self.members]
@@ -126,7 +126,7 @@ class Preparation:
 
         def add(sums, batches, forget_R, resident, *trees):
             batch = find_batch(resident, batches[0], forget_R, jnp.int32(0))
-            # The weight is there to be waited for: the sums are donated to the next call.
+            # The queue waits for the weight, since the sums are donated to the next call.
             return jax.tree.map(jnp.add, sums, fun(batch, *trees)), jnp.sum(batch.weights)
 
         def work(layout: Layout) -> list[Any]:
@@ -144,7 +144,7 @@ class Preparation:
             return groups
 
         groups = in_smaller_groups(work, self.layout, self.name, batch_size)
-        # Each member's own batches, whatever others it shares the calls with.
+        # Each member's batches are the same, whichever members share its calls.
         self.flops += np.array([len(own) for own in batches]) * flops.count(
             fun, self._batch(batch_size), *_one_of(trees_M))
         self.images += [len(own) for own in rows]
@@ -155,13 +155,13 @@ class Preparation:
         """Trains other models than those to be unlearned: a proxy, a teacher.
 
         Args:
-          stream: names the training; part of its random streams.
-          step: of one member, made with the optimiser of `settings`.
+          stream: name of the training; part of its random streams.
+          step: the step of one member, made with the optimiser of `settings`.
           settings: optimiser, rate and schedule.
-          variables_M: `[M, ...]` where they start.
-          over: what an epoch walks over (`population.WALKS`).
-          epochs: how many.
-          context_M: `[M, ...]`, for the step.
+          variables_M: `[M, ...]` variables at the start.
+          over: the samples of an epoch (`members.WALKS`).
+          epochs: number of epochs.
+          context_M: `[M, ...]`, context of the step.
 
         Returns:
           The variables `[M, ...]` after the last epoch.
@@ -181,7 +181,7 @@ class Preparation:
 
     def _fitted(self, layout: Layout, add: Callable, fun: Callable, batch_size: int,
                 trees_M: tuple) -> tuple[Program, Layout]:
-        """The program of `total`, compiled for as many members a call as have room."""
+        """The program of `total`, compiled for as many members per call as have room."""
         made = []
 
         def needs(layout: Layout) -> int:
@@ -201,14 +201,14 @@ class Preparation:
         return made[-1], layout
 
     def _forget(self, group: np.ndarray) -> np.ndarray:
-        """Which resident rows each member of a group is to forget, `[G, R]` bool."""
+        """`[G, R]` bool: the resident rows that each member of a group is to forget."""
         flags = np.zeros((len(group), len(self.resident.labels)), bool)
         for own, m in zip(flags, group):
             own[self.members[m].forget] = True
         return flags
 
     def _zeros(self, fun: Callable, count: int, batch_size: int, trees: Any) -> Any:
-        """Sums to start from, `[count, ...]`."""
+        """Sums of zero `[count, ...]`."""
         shapes = jax.eval_shape(fun, self._batch(batch_size), *_one_of(trees))
         return jax.tree.map(lambda x: np.zeros((count, *x.shape), x.dtype), shapes)
 
@@ -216,7 +216,7 @@ class Preparation:
         """The shapes of a member's batch."""
         size = self.model.image_size
 
-        def shape(dtype: Any, *axes: int) -> Any:  # stands for an array
+        def shape(dtype: Any, *axes: int) -> Any:  # describes an array
             return jax.ShapeDtypeStruct(axes, dtype)
 
         return Batch(
@@ -231,5 +231,5 @@ class Preparation:
 
 
 def _one_of(trees_M: Any) -> Any:
-    """The shapes of a member's part of trees `[M, ...]`."""
+    """The shapes of one member's part of trees `[M, ...]`."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), trees_M)

@@ -1,4 +1,4 @@
-"""The programs that train a population: compiled once, for as many members a call as have room."""
+"""The programs that train a population, compiled once for as many members per call as have room."""
 
 import functools
 from collections.abc import Callable
@@ -20,10 +20,10 @@ from unlearn_jax.train import Carry, Inputs, end_epoch, find_batch, guarded, ini
 
 
 class Programs:
-    """The programs of a population in one layout; each takes G members a call.
+    """The programs of a population in one layout; each takes G members per call.
 
     Attributes:
-      layout: says G.
+      layout: the layout, which sets G.
       chunk: K, training steps in a call.
       start: `variables_G -> carry`.
       step: `(carry, inputs, resident, batches [G, K, B], kinds_GK, epoch, count)
@@ -39,8 +39,8 @@ class Programs:
         longest = max(1, *(recipe.longest_epoch(m) for m in members))
         most = feed.most_batches(self.size * recipe.batch_size, layout.steps_per_dispatch)
         cut_short = layout.target.platform == "cpu"
-        # A call that can be cut short is the same program for epochs of any length, so that a
-        # member's bits do not depend on the others. Else chunks are even, so that few steps idle.
+        # If a call can be cut short, one program serves epochs of any length, so that a member's
+        # bits do not depend on the others. Else chunks have equal lengths, so that few steps idle.
         self.chunk = most if cut_short else -(-longest // -(-longest // most))
         body = chunked(guarded(recipe.step, recipe.settings), self.chunk, cut_short)
         select = recipe.keep == "best"
@@ -51,14 +51,15 @@ class Programs:
 
     @property
     def compile_seconds(self) -> float:
-        """Spent compiling so far."""
+        """Seconds spent compiling so far."""
         return sum(p.compile_seconds for p in (self.start, self.step, self.validate, self.close))
 
     @functools.cached_property
     def flops_of_a_step(self) -> float:
-        """Of one member, once compiled; NaN where nothing counts them (`flops.count`).
+        """Floating-point operations of one member's step; NaN if not counted (`flops.count`).
 
-        Counted when first asked for: of a large network it takes seconds.
+        The programs must be compiled. The first call counts, which takes seconds for a large
+        network.
         """
         carry, inputs = self._member
         batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype),
@@ -67,13 +68,13 @@ class Programs:
         return flops.count(guarded(self.recipe.step, self.recipe.settings), carry, inputs, found)
 
     def compile(self, carry: Carry, inputs: Inputs) -> int:
-        """Compiles what takes long and much memory; runs nothing.
+        """Compiles the programs that take long or much memory; runs nothing.
 
         Args:
           carry, inputs: shapes `[any, ...]`.
 
         Returns:
-          Bytes that a call needs on each device beside carry, inputs and resident data.
+          Bytes that a call needs on each device in addition to carry, inputs and resident data.
         """
         self._member = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype),
                                     (carry, inputs))
@@ -91,7 +92,7 @@ class Programs:
                                                    (batches, validated)))
 
     def step_arguments(self, carry: Carry, inputs: Inputs) -> tuple:
-        """The shapes that `step` is called with; `carry` and `inputs` are as for `compile`."""
+        """The shapes of the arguments of `step`; `carry` and `inputs` are as for `compile`."""
         carry, inputs, kinds = self.layout.shapes_of_members(
             (carry, inputs, np.zeros((1, self.chunk), np.int32)), self.size)
         batches = self.feed.shapes(self.size, self.chunk, self.recipe.batch_size)
@@ -101,15 +102,15 @@ class Programs:
 def fitted_programs(recipe: Recipe, model: Model, feed: Feed, layout: Layout,
                     members: list[Member], variables_M: Variables,
                     inputs: Inputs) -> tuple[Programs, float]:
-    """Compiled programs for calls of as many members as the devices have room for.
+    """The compiled programs, for as many members per call as the devices have room for.
 
     Args:
       recipe, model, feed, layout, members, variables_M: as in `engine.train_population`.
-      inputs: of some member, `[1, ...]`.
+      inputs: inputs of any one member, `[1, ...]`.
 
     Returns:
-      The programs, and the seconds that compiling took, also for calls that turned out too large.
-      Where there is no epoch, nothing is compiled.
+      The programs, and the seconds of all compilations, also of calls that were too large. If there
+      is no epoch, nothing is compiled.
     """
     if not recipe.epochs:
         return Programs(recipe, model, feed, layout, members), 0.0
@@ -129,14 +130,14 @@ def fitted_programs(recipe: Recipe, model: Model, feed: Feed, layout: Layout,
 
 
 def chunked(body: Callable, steps: int, cut_short: bool) -> Callable[..., Any]:
-    """A guarded step over K = `steps` batches in one call; the losses come stacked.
+    """A guarded step over K = `steps` batches in one call; the losses are stacked.
 
     Args:
       body: the step.
       steps: K.
-      cut_short: the loop ends after `count`, an argument, of the K batches, and the losses of the
-        others are 0. Else all K are walked over, padding too, and `count` is not read: a GPU takes
-        a loop of a known length without asking the host in between. So it is where K is 1.
+      cut_short: the loop ends after `count` of the K batches, an argument; the losses of the others
+        are 0. Else, or if K is 1, the loop covers all K, padding too, and `count` is not read: a
+        GPU runs a loop of known length without returning to the host in between.
     """
 
     def chunk(carry, inputs, resident, batches, kinds_K, epoch, count):

@@ -1,18 +1,18 @@
-"""Running statistics of batch norms: the training set's in the place of those of the last steps.
+"""Running statistics of batch norms: the training set's, instead of those of the last steps.
 
-A step keeps the share `norm_momentum` of the old running statistics. After n steps momentum^n of
-those that training began with are left (79 % after 24 steps at 0.99), and a model then predicts
-with statistics that are not its own: the longer it trains the better it looks, for that alone.
+A step keeps the share `norm_momentum` of the old running statistics. After n steps the share
+momentum^n of the initial statistics is left (79 % after 24 steps at 0.99). A model then predicts
+with statistics that are not its own, and longer training looks better for that reason alone.
 `recalibrated` takes the mean over the training set instead, as stochastic weight averaging does
 (Izmailov et al. 2018, arXiv:1803.05407, section 3.2).
 
-It is one decision for M_O, M_R and unlearned models, before any of them is trained; each walks
-over what it was trained on (unlearned models over D_r). The pass is no training: it counts in no
-budget, as predictions do not.
+One decision holds for M_O, M_R and unlearned models, and it is made before any of them is trained.
+The mean is over the samples that a model was trained on (for unlearned models: D_r). The pass is no
+training: like predictions, it counts in no budget.
 
-The decision goes by the steps that are planned for M_O. Kept models may have fewer behind them: the
-best epoch was an early one, D_r has fewer batches than D_o, a shard far fewer. What is left in them
-is measured after training (`kept_in_words`), and said where it is more than `LITTLE`.
+The decision depends on the steps planned for M_O. Kept models may have taken fewer: the best epoch
+may be early, D_r has fewer batches than D_o, a shard far fewer. The share left in them is computed
+after training (`kept_in_words`) and reported if it is more than `LITTLE`.
 """
 
 import math
@@ -29,12 +29,12 @@ from unlearn_jax.models import Model, Variables, slowest_norm
 from unlearn_jax.system.tree_paths import path_of
 from unlearn_jax.train import Batch, weighted_mean
 
-# Share of the first running statistics that training may leave without a word.
+# Share of the initial running statistics that training may leave without a warning.
 LITTLE = 0.01
 
 
 def share_left(config: ml_collections.ConfigDict, rows: int) -> float:
-    """The share of the running statistics at the start that M_O's training leaves, as planned.
+    """The share of the initial running statistics that M_O's planned training leaves.
 
     Args:
       config: the whole config.
@@ -44,14 +44,14 @@ def share_left(config: ml_collections.ConfigDict, rows: int) -> float:
 
 
 def shares_left(config: ml_collections.ConfigDict, steps: np.ndarray) -> np.ndarray:
-    """The share `[M]` of the running statistics at the start that so many steps `[M]` leave."""
+    """The share `[M]` of the initial running statistics that `steps` `[M]` training steps leave."""
     momentum = slowest_norm(config.model, config.data.image_size)
     return momentum ** np.asarray(steps, np.float64)
 
 
 def steps_of(config: ml_collections.ConfigDict, rows: Sequence[int],
              epochs: Sequence[int]) -> np.ndarray:
-    """Steps `[M]` of training for so many epochs `[M]` on so many rows `[M]`, copies included."""
+    """Training steps `[M]` of `epochs` `[M]` epochs on `rows` `[M]` rows, copies included."""
     return np.array([math.ceil(n / config.train.batch_size) * e
                      for n, e in zip(rows, epochs, strict=True)])
 
@@ -69,18 +69,19 @@ def recalibrates(config: ml_collections.ConfigDict, rows: int) -> bool:
 
 
 def batch_statistics(model: Model, variables: Variables, images_BHWC: jax.Array) -> Any:
-    """The tree of running statistics with those of one batch; frozen norms keep their own.
+    """The tree of running statistics, set to those of one batch; frozen norms keep their own.
 
     Args:
       model: the network.
-      variables: of one member.
+      variables: variables of one member.
       images_BHWC: grey levels.
     """
-    # From zero, so that a step gives (1 - momentum) times the batch's, without a difference.
+    # The statistics start from zero, so that a step gives (1 - momentum) times the batch's, and
+    # nothing has to be subtracted.
     start = jax.tree_util.tree_map_with_path(
         lambda path, x: x if _is_frozen(model, path) else jnp.zeros_like(x),
         variables["batch_stats"])
-    # Dropout is behind all norms: any key will do.
+    # Dropout comes after all norms, so any key will do.
     _, stepped = model.apply({"params": variables["params"], "batch_stats": start}, images_BHWC,
                              train=True, key=jax.random.key(0))
     return jax.tree_util.tree_map_with_path(
@@ -89,24 +90,24 @@ def batch_statistics(model: Model, variables: Variables, images_BHWC: jax.Array)
 
 
 def _is_frozen(model: Model, path: tuple) -> bool:
-    """Whether a leaf of the running statistics belongs to a norm that does not move."""
+    """Whether a leaf of the running statistics belongs to a frozen norm."""
     return path_of(path[:-1]) in model.module.frozen_norms
 
 
 def recalibrated(before: Preparation, failed: np.ndarray) -> tuple[Variables, dict[str, Any]]:
-    """Trained models with their training sets' statistics, and what that changes.
+    """Trained models with the statistics of their training sets, and the effect of that.
 
     Args:
       before: the members with their trained variables; the statistics are means over the batches
-        of D_r (of M_O: of D_o), copies included.
-      failed: `[M]` bool, members that stay as they are.
+        of D_r (for M_O: of D_o), copies included.
+      failed: `[M]` bool, members that are left unchanged.
 
     Returns:
-      Variables `[M, ...]`; and by `before` and `after` the `[M]` mean losses on half of the
-      validation samples, NaN where a member has none.
+      Variables `[M, ...]`; and a dict whose `before` and `after` are the `[M]` mean losses on half
+      of the validation samples, NaN where a member has none.
     """
     def weighted(batch: Batch, variables: Variables) -> Any:
-        # A padded batch is full of samples, but those at its end were seen before.
+        # A padded batch is full of samples, but those at its end are repetitions.
         count = jnp.sum(batch.weights)
         found = batch_statistics(before.model, variables, batch.images)
         return jax.tree.map(lambda x: x * count, found), count
@@ -137,12 +138,12 @@ def recalibrated(before: Preparation, failed: np.ndarray) -> tuple[Variables, di
 
 
 def in_words(share: float, unit: str, metadata: dict[str, Any] | None) -> str:
-    """What a reader must know of a stage's running statistics.
+    """A note for readers on a stage's running statistics.
 
     Args:
       share: from `share_left`, or the largest of `shares_left`.
-      unit: of the loss.
-      metadata: what `recalibrated` found; None: the statistics are those of the last steps.
+      unit: unit of the loss.
+      metadata: from `recalibrated`; None: the statistics are those of the last steps.
     """
     left = (f"training leaves {100 * share:.2g} % of the running statistics that batch norms began "
             "with")
@@ -160,11 +161,11 @@ def in_words(share: float, unit: str, metadata: dict[str, Any] | None) -> str:
 
 
 def kept_in_words(config: ml_collections.ConfigDict, steps: np.ndarray) -> str:
-    """What a reader must know of kept models with much of the first statistics; '' where none has.
+    """A note for readers on kept models with much of the initial statistics; '' if there are none.
 
     Args:
       config: the whole config.
-      steps: `[M]` behind the kept variables.
+      steps: `[M]` steps that led to the kept variables.
     """
     shares = shares_left(config, steps)
     few = steps[shares > LITTLE]

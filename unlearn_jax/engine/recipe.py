@@ -1,4 +1,4 @@
-"""A population: its members, what they share, and what training leaves of them.
+"""A population's training: what its members share, and its results.
 
 A member is one model, a (seed, forget set) pair. `engine/run.py` trains them.
 """
@@ -25,21 +25,21 @@ from unlearn_jax.train import Loss, Step
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What all members of a training run have in common.
+    """The settings that all members of a training run share.
 
     Attributes:
-      name: of the stage; part of every member's random streams.
+      name: name of the stage; part of every member's random streams.
       step: the single-member step.
       optimizer: its optimiser.
       settings: learning rate and schedule.
-      loss: of the validation.
-      epochs: how many at most.
+      loss: the validation loss.
+      epochs: number of epochs, at most.
       batch_size: samples per member and step.
       eval_batch_size: samples per member and validation step.
       patience: epochs without a better validation loss before a member stops; 0: never.
       keep: `best` keeps each member's state of lowest validation loss, `last` its last one.
       snapshots: with `keep='last'`, the numbers of epochs after which variables are kept.
-      passes: what an epoch walks over.
+      passes: gives the passes of an epoch, counted from zero.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Recipe:
 
     @functools.cached_property
     def kinds_of_epochs(self) -> dict[tuple[Pass, ...], int]:
-        """How many epochs consist of which passes: few kinds, however many epochs."""
+        """The number of epochs by their passes; there are few kinds even of many epochs."""
         found: dict[tuple[Pass, ...], int] = {}
         for passes, run in itertools.groupby(map(self.passes, range(self.epochs))):
             found[passes] = found.get(passes, 0) + sum(1 for _ in run)
@@ -73,7 +73,7 @@ class Recipe:
         return sum(p.batches(member, self.batch_size) for p in passes)
 
     def images(self, member: Member, passes: tuple[Pass, ...]) -> int:
-        """Samples that the member walks over in an epoch of these passes."""
+        """Samples that the member sees in an epoch of these passes."""
         return sum(p.images(member, self.batch_size) for p in passes)
 
     def all_steps(self, member: Member) -> int:
@@ -85,7 +85,7 @@ class Recipe:
         return max((self.steps(member, passes) for passes in self.kinds_of_epochs), default=0)
 
     def all_images(self, member: Member) -> int:
-        """Samples that the member walks over in all epochs."""
+        """Samples that the member sees in all epochs."""
         return sum(n * self.images(member, passes) for passes, n in self.kinds_of_epochs.items())
 
 
@@ -95,15 +95,15 @@ class Snapshot:
 
     Attributes:
       variables: `[M, ...]`, on the host.
-      epochs: `[M]` epochs behind these variables.
-      steps: `[M]` steps taken, best or not.
-      images: `[M]` samples trained on to get here, best or not.
-      flops: `[M]` floating-point operations of the steps to get here (`flops.count`), NaN where
-        nothing counts them; of preparation and validation none.
+      epochs: `[M]` epochs that led to these variables.
+      steps: `[M]` steps taken until here, also those after the best epoch.
+      images: `[M]` samples trained on until here, also those after the best epoch.
+      flops: `[M]` floating-point operations of these steps (`flops.count`), without preparation and
+        validation; NaN if not counted.
       failed: `[M]` bool; the variables are those before the step that failed, or, with
         `keep='best'`, the best before it.
       validation_loss: `[M]` in the loss's unit; NaN before the first epoch.
-      seconds: wall seconds of the whole population to get here, without compilation.
+      seconds: wall seconds of the whole population until here, without compilation.
     """
 
     variables: Variables
@@ -118,14 +118,14 @@ class Snapshot:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What a training run leaves.
+    """The results of a training run.
 
     Attributes:
-      snapshots: by number of epochs; with `keep='best'` one, at `recipe.epochs`.
+      snapshots: by number of epochs; with `keep='best'` a single one, at `recipe.epochs`.
       history: one dict per member and epoch, with the columns of history.csv but `stage`.
-      compile_seconds: spent compiling.
+      compile_seconds: seconds spent compiling.
       first_step_seconds: from the beginning to the end of the first call that trains, with
-        compilation; None where nothing was left to train.
+        compilation; None if nothing was left to train.
     """
 
     snapshots: dict[int, Snapshot]
@@ -135,9 +135,9 @@ class Trained:
 
 
 class Saver:
-    """Where a half-finished run is kept; this one keeps nothing.
+    """Keeps the state of an unfinished run; this base class keeps nothing.
 
-    `stages/models.py` has the one that writes checkpoints.
+    The subclass in `stages/models.py` writes checkpoints.
     """
 
     def due(self) -> bool:
@@ -150,8 +150,8 @@ class Saver:
     def load(self, template: Callable[[dict[str, Any]], Any]) -> tuple[Any, dict] | None:
         """The tree and metadata saved last, or None.
 
-        `template(metadata)` is the tree's form; it raises CheckpointError for a save that is of
-        no use to this run.
+        `template(metadata)` gives the expected form of the tree; it raises CheckpointError for a
+        save that this run cannot use.
         """
         return None
 
@@ -178,7 +178,7 @@ def _keys(seeds_M: jax.Array, stream: jax.Array) -> jax.Array:
 
 def epoch_batches(member: Member, name: str, epoch: int, batch_size: int,
                   passes: Passes = over_retain) -> tuple[np.ndarray, np.ndarray]:
-    """A member's epoch: a function of its seed and sets, the stage, the epoch and the passes.
+    """A member's epoch. It depends only on seed, sets, stage, epoch and passes.
 
     Returns:
       rows `[T, B]` int32 as `in_batches` writes them, and the kind `[T]` int32 of each batch.
@@ -217,6 +217,6 @@ def _paired_batches(p: Pass, member: Member, order: np.ndarray, batch_size: int,
 
 
 def join(groups: list[Any], count: int) -> Any:
-    """Trees `[G, ...]` of the groups as one `[count, ...]` on the host, copied."""
+    """The trees `[G, ...]` of the groups as one tree `[count, ...]`, copied to the host."""
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:count],
                         *map(arrays.fetch, groups))

@@ -1,12 +1,12 @@
 """The population engine: trains many members with one compiled program.
 
 Members share the images and the program; each has its own weights, samples, order, learning
-rate, early stop and failure. The host only hands out index arrays; batches are gathered from the
-resident images inside the program, or read ahead of it on the host (`batches.py`).
+rate, early stop and failure. The host only hands out index arrays. The program gathers batches from
+the resident images, or the host reads them ahead (`batches.py`).
 
-One call of the program trains a group of members (`Layout.groups`): all of them on a GPU that
-has room, one on a CPU. A group whose members are all done is not called any more, and those who
-still run are brought together (`groups.py`).
+One call of the program trains a group of members (`Layout.groups`): all of them on a GPU with
+enough memory, one on a CPU. A group whose members are all done is no longer called, and the running
+members are regrouped (`groups.py`).
 """
 
 import dataclasses
@@ -49,21 +49,21 @@ def train_population(recipe: Recipe, model: Model, layout: Layout,
       layout: devices.
       resident: images and labels, on the device or on the host.
       members: the M members; their sets may differ in size.
-      variables_M: where they start, `[M, ...]`; left as they are.
-      saver: keeps half-finished runs, and resumes from what it kept.
+      variables_M: variables at the start, `[M, ...]`; not changed.
+      saver: saves unfinished runs, and resumes from what it saved.
       bar: makes a progress bar, called like `tqdm.tqdm`.
-      context_M: what the method prepared for each member, `[M, ...]`; it reaches every step.
+      context_M: what the method prepared for each member, `[M, ...]`; every step receives it.
 
     Returns:
       Snapshots and history.
 
-    Where the members of a call take more memory than the device has all the same, half as many
-    are tried, from what was saved last.
+    If the members of a call need more memory than the device has, in spite of the plan, half as
+    many are tried, from the last save.
 
     Raises:
-      ValueError: a member has no samples to walk over, or none to be selected by.
+      ValueError: a member has no samples to train on, or none for its selection.
       InputError: not even one member fits on a device, or one would take 2^31 steps.
-      Interrupted: a signal asked for it (interrupt.py); the epoch's end is saved.
+      Interrupted: a signal requested it (interrupt.py); the state at the epoch's end is saved.
     """
     for member in members:
         if recipe.epochs and not recipe.steps(member, recipe.passes(0)):
@@ -94,7 +94,7 @@ def _train(run: "PopulationRun", saver: Saver, bar: Callable[..., Any] | None) -
         while books.epoch < recipe.epochs and not books.done.all():
             run.train_epoch(progress_bar)
             if books.epoch == recipe.epochs:
-                return  # to be stored as finished
+                return  # the caller stores it as finished
             asked = interrupt.requested()
             if saver.due() or asked:
                 run.save(saver)
@@ -104,15 +104,15 @@ def _train(run: "PopulationRun", saver: Saver, bar: Callable[..., Any] | None) -
 
 @dataclasses.dataclass(frozen=True)
 class Rate:
-    """What a few steps of a population took.
+    """The measured cost of a few steps of a population.
 
     Attributes:
       images_per_second: samples trained on, of all members together, in the call of median rate.
-      calls: of the program that were timed.
-      members: in a call, on each device.
-      compile_seconds: until the first call could be made.
-      flops_of_a_step: of one member; NaN: not counted.
-      call_bytes: on each device while a call runs, by the compiler's analysis.
+      calls: timed calls of the program.
+      members: members of a call on each device.
+      compile_seconds: seconds until the first call could be made.
+      flops_of_a_step: floating-point operations of one member's step; NaN: not counted.
+      call_bytes: bytes on each device while a call runs, by the compiler's analysis.
     """
 
     images_per_second: float
@@ -125,12 +125,12 @@ class Rate:
 
 def measure_rate(recipe: Recipe, model: Model, layout: Layout, resident: Resident | Streamed,
                  members: list[Member], variables_M: Variables, seconds: float) -> Rate:
-    """Takes some training steps of the first call's members, and forgets them.
+    """Takes some training steps of the first call's members, and discards the results.
 
     Args:
-      recipe, model, layout, resident, members, variables_M: as for `train_population`; of a
-        recipe that needs no context.
-      seconds: go on for so long, after a first call that does not count.
+      recipe, model, layout, resident, members, variables_M: as for `train_population`; the recipe
+        needs no context.
+      seconds: how long to measure, after a first call that does not count.
     """
     run = PopulationRun(recipe, model, Feed(layout, resident), layout, members, variables_M)
     group, chunk = run.groups[0], run.programs.chunk
@@ -151,7 +151,7 @@ def measure_rate(recipe: Recipe, model: Model, layout: Layout, resident: Residen
             end = min(end, ended + seconds)
             if over := processes.agreed("enough steps", functools.partial(operator.ge, ended, end)):
                 break
-    # The median: somebody else may have had the machine for a while.
+    # The median: another program may have used the machine for a while.
     return Rate(float(np.median(rates[1:])), len(rates) - 1,
                 run.programs.layout.members_per_device, run.compile_seconds,
                 run.programs.flops_of_a_step, call_bytes(run.programs.step))
@@ -164,15 +164,15 @@ def filled_steps(rows_GKB: np.ndarray) -> np.int32:
 
 
 class PopulationRun:
-    """A run in mid-flight: the groups on the devices and the host's books.
+    """A run in progress: the groups on the devices and the host's books.
 
-    `train_population` drives it; its arguments are explained there. What takes long to compile is
+    `train_population` drives it and explains its arguments. Programs that take long to compile are
     compiled at once.
 
     Attributes:
-      programs: what it calls.
-      groups: the members of each call; those of one whose members are all done are not called.
-      books: what the host knows.
+      programs: the compiled programs.
+      groups: the members of each call; a group whose members are all done is not called.
+      books: the host's record.
       first_step_at: when the first call that trained had ended, on the monotonic clock; None:
         not yet.
     """
@@ -206,7 +206,7 @@ class PopulationRun:
         forget = np.zeros((len(members), len(self.feed.resident.labels)), bool)
         for flags, member in zip(forget, members):
             flags[member.forget] = True
-        on_host: dict[str, Any] = dict(  # NumPy's arrays, which `put_members` makes JAX's
+        on_host: dict[str, Any] = dict(  # NumPy arrays; `put_members` makes them JAX arrays
             learning_rate=np.array([self.recipe.learning_rate(m) for m in members], np.float32),
             total_steps=self.books.total_steps[which].astype(np.int32),
             epochs=np.full(len(members), self.recipe.epochs, np.int32), forget=forget)
@@ -214,7 +214,7 @@ class PopulationRun:
                       context=jax.tree.map(lambda x: x[which], self._context))
 
     def train_epoch(self, progress_bar=None) -> None:
-        """One epoch of every member that is not done, with its validation and its books."""
+        """Trains every member that is not done for one epoch, validates it and records both."""
         progress_bar = progress_bar or _NoBar()
         began, compiled = time.monotonic(), self.compile_seconds
         self._regroup()
@@ -224,7 +224,7 @@ class PopulationRun:
         self._take_snapshot()
 
     def _regroup(self) -> None:
-        """Brings those who still run together where that saves calls; the others rest apart."""
+        """Puts running members into common groups where that saves calls, apart from the others."""
         changes = regrouped([group.members for group in self.groups], self.books.done)
         if not changes:
             return
@@ -242,10 +242,11 @@ class PopulationRun:
                      sum(not self.books.done[group.members].all() for group in self.groups))
 
     def _train_group(self, group: Group, progress_bar) -> tuple[Group, np.ndarray, Any]:
-        """One epoch of a group.
+        """Trains a group for one epoch.
 
         Returns:
-          The group, the samples `[G]` that each walked over and, still on the devices, its summary.
+          The group, the number `[G]` of samples that each member saw, and, still on the devices,
+          the members' summaries.
         """
         chunk = self.programs.chunk
         rows_GTB, kinds_GT = self.walks(group)
@@ -265,7 +266,7 @@ class PopulationRun:
         return group, samples_GT.sum(1), summary
 
     def walks(self, group: Group) -> tuple[np.ndarray, np.ndarray]:
-        """The epoch of each member that runs: rows `[G, T, B]` and kinds `[G, T]` of its batches.
+        """The epoch of each running member: rows `[G, T, B]` and kinds `[G, T]` of its batches.
 
         T is a multiple of the steps of a call.
         """
@@ -307,7 +308,7 @@ class PopulationRun:
 
     @property
     def compile_seconds(self) -> float:
-        """Spent compiling so far."""
+        """Seconds spent compiling so far."""
         return self._compile_seconds + self.programs.start.compile_seconds \
             + self.programs.close.compile_seconds
 
@@ -326,9 +327,9 @@ class PopulationRun:
                         books.steps * flops, books.failed.copy(), validation_loss, books.seconds)
 
     def result(self) -> Trained:
-        """The books closed."""
+        """The results at the end of the run."""
         for epochs in self.recipe.snapshots:
-            # Everybody has failed or stopped: what there is now is what there would be then.
+            # All members have failed or stopped, so later snapshots would equal the current state.
             if epochs not in self.snapshots:
                 self.snapshots[epochs] = self._snapshot(
                     joined(self.groups, lambda carry: carry[0].variables),
@@ -340,7 +341,7 @@ class PopulationRun:
         return Trained(self.snapshots, self.books.history, self.compile_seconds)
 
     def save(self, saver: Saver) -> None:
-        """Hands everything to the saver."""
+        """Passes the whole state to the saver."""
         tree = {"carry": joined(self.groups, lambda carry: carry),
                 "snapshots": {str(e): s.variables for e, s in self.snapshots.items()}}
         snapshots = {str(e): {f.name: np.asarray(getattr(s, f.name)).tolist()
@@ -349,7 +350,7 @@ class PopulationRun:
         saver.save(self.books.epoch, tree, {**self.books.metadata(), "snapshots": snapshots})
 
     def resume(self, saver: Saver) -> None:
-        """Goes on from what the saver kept, if anything: a population with at least our members."""
+        """Continues from the saver's last state, if any; it must hold at least these members."""
         found = saver.load(self._template)
         if found is None:
             return
@@ -367,7 +368,7 @@ class PopulationRun:
         logging.info("%s: resumed after epoch %d", self.recipe.name, self.books.epoch)
 
     def _template(self, metadata: dict[str, Any]) -> dict[str, Any]:
-        """The form of a save that holds all that this run needs."""
+        """The form of a save with all that this run needs."""
         theirs = metadata["members"]
         if not {m.digest for m in self.members} <= set(theirs):
             raise CheckpointError("it lacks members of this population")
@@ -382,10 +383,10 @@ class PopulationRun:
 
 
 class _NoBar:
-    """Stands in for a progress bar nobody asked for."""
+    """Replaces a progress bar where none is wanted."""
 
     def update(self, count: int) -> None:
-        """Counts nothing."""
+        """Does nothing."""
 
     def __enter__(self):
         return self

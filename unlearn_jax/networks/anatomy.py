@@ -1,8 +1,8 @@
-"""What parts a Flax network has: found by tracing it once, without computing anything.
+"""The parts of a Flax network, found by tracing it once, without computing anything.
 
-Methods and explanations need to know where a network has feature maps, which channels it has, in
-which order its layers stand. A map is an output `[B, s, s, C]`, or a sequence of tokens
-`[B, s * s, C]`, which may have a class token in front.
+Methods and explanations need the feature maps, the channels and the order of the layers of a
+network. A map is an output `[B, s, s, C]`, or a sequence of tokens `[B, s * s, C]`, possibly with a
+class token in front.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import traverse_util
 
-_LAYERS = (nn.Conv, nn.Dense)  # their outputs' last axis are channels, their kernels' too
+_LAYERS = (nn.Conv, nn.Dense)  # the last axis of their outputs and kernels is channels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Anatomy:
 
     Attributes:
       stages: modules whose outputs are the network's feature maps, first to last: the last at each
-        resolution; of a transformer the blocks.
+        resolution, or the blocks of a transformer.
       channels: layers with channels, `(layer, norm)`: convolutions, and dense layers within maps.
-        Their channels are measured behind the norm that follows them, '' where none does.
-      lead: tokens in front of those that form a map, by module; absent: a map `[B, s, s, C]`.
+        Channels are measured after the norm that follows the layer; '' means that none does.
+      lead: number of tokens before those of the map, by module; absent: a map `[B, s, s, C]`.
       layers: modules that own parameters, in the order of their first calls.
       momenta: batch norms and the share of the old statistics that a step keeps; NaN where a
         module of another kind has running statistics.
@@ -40,14 +40,14 @@ class Anatomy:
     momenta: tuple[tuple[str, float], ...]
 
     def sources(self) -> dict[str, str]:
-        """For each layer with channels and each stage, the module whose output is read."""
+        """The module to read the output of, for each layer with channels and each stage."""
         return {**{layer: norm or layer for layer, norm in self.channels},
                 **{stage: stage for stage in self.stages}}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Call:
-    """A call of a module; input and output are kept so that their identities stay their own."""
+    """A call of a module; keeps input and output, so that no other object gets their identity."""
 
     path: str
     module: nn.Module
@@ -57,9 +57,9 @@ class _Call:
 
     @property
     def map_lead(self) -> int | None:
-        """Tokens in front of a map, -1 where the output is a map itself, None: it is no map."""
+        """Number of tokens before a map; -1: the output itself is a map; None: it is no map."""
         shape: tuple[int, ...] = getattr(self.output, "shape", ())
-        if isinstance(self.module, nn.DenseGeneral):  # nn.Dense is none
+        if isinstance(self.module, nn.DenseGeneral):  # nn.Dense is no nn.DenseGeneral
             return None
         if len(shape) == 4 and shape[1] == shape[2] > 0:
             return -1
@@ -113,25 +113,25 @@ def anatomy(module: nn.Module, image_size: int) -> Anatomy:
 
 
 def _stages(calls: list[_Call]) -> tuple[str, ...]:
-    """Of maps the last at each resolution; of tokens the blocks."""
+    """The last map at each resolution, or the blocks that give tokens."""
     maps = {call.output.shape[1]: call.path for call in calls
             if call.map_lead == -1 and not isinstance(call.module, nn.Dropout)}
     if len(maps) > 1:
-        maps.pop(1, None)  # a squeeze of all pixels into one is no map
+        maps.pop(1, None)  # an output of one pixel is no map
     tokens = [call for call in calls if call.map_lead in (0, 1) and call.compound]
     if not tokens:
         return tuple(maps.values())
     depths = [call.path.count("/") for call in tokens]
-    # An encoder that holds all blocks stands alone at its depth.
+    # An encoder that holds all blocks is the only module at its depth.
     depth = next((d for d in sorted(set(depths)) if depths.count(d) > 1), min(depths))
     blocks = [call for call in tokens if call.path.count("/") == depth]
-    # The outputs behind the last block may count through the class token alone: its other tokens
-    # then have no gradient.
+    # After the last block the network may use the class token alone: the other tokens then have no
+    # gradient.
     return tuple(call.path for call in (blocks[:-1] if blocks[-1].map_lead else blocks))
 
 
 def _channels(calls: list[_Call], params: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Layers with channels, and the norm that takes the output of each as it is."""
+    """Layers with channels, and for each the norm that takes its output unchanged."""
     norms = {id(call.inputs[0]): call.path for call in calls
              if call.inputs and f"{call.path}/scale" in params and not call.compound}
     return tuple((call.path, norms.get(id(call.output), "")) for call in calls
@@ -144,7 +144,7 @@ def as_map(x: jax.Array, lead: int | None) -> jax.Array:
 
     Args:
       x: `[B, s, s, C]` or tokens `[B, lead + s * s, C]`.
-      lead: tokens in front; None: it is a map.
+      lead: number of tokens before the map; None: x is a map.
     """
     if lead is None:
         return x
@@ -153,7 +153,7 @@ def as_map(x: jax.Array, lead: int | None) -> jax.Array:
 
 
 def add_map(x: jax.Array, shift_BHWC: jax.Array, lead: int | None) -> jax.Array:
-    """An output with something added to its map; arguments as for `as_map`."""
+    """An output with a shift added to its map; the other arguments are as for `as_map`."""
     shift = shift_BHWC.astype(x.dtype)
     if lead is None:
         return x + shift

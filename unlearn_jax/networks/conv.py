@@ -9,9 +9,9 @@ a loop on CPU and is poor on GPU as well. `member_conv` carries its own batching
   samples, forward and for the input gradient. Weight gradients, one for each sample, are one
   batched matrix product.
 
-The two nest in either order. How a convolution is computed depends on its shape and on what it
-runs on (`target.py`), by the table `CHOICES`; `with convolutions("direct")` and the like overrule
-the table.
+The two nest in either order. The table `CHOICES` decides how a convolution is computed, by its
+shape and by its device (`target.py`); `with convolutions("direct")` and the like override the
+table.
 
 It has reverse-mode derivatives of first order only (`jax.grad`, `jax.vjp`): no `jvp`, no
 second derivative. It also works under `jit`, `shard_map`, `scan` and `remat`.
@@ -37,23 +37,23 @@ from unlearn_jax.system.target import Target
 DIMENSION_NUMBERS = ("NHWC", "HWIO", "NHWC")
 PHASES = ("forward", "input_grad", "weight_grad")
 
-# `auto` asks CHOICES. For one member: XLA's convolution (`direct`); oneDNN's (`onednn`, on a CPU);
+# `auto` uses CHOICES. For one member: XLA's convolution (`direct`); oneDNN's (`onednn`, on a CPU);
 # gathered patches and one matrix product (`patches`); one matrix product per kernel position
 # (`products`). For several members at once: `patches` with one batched product for all (`batched`);
-# one after the other in a loop, each as CHOICES says (`loop`).
+# one after the other in a loop, each by CHOICES (`loop`).
 SETTINGS = ("auto", "direct", "onednn", "patches", "products", "batched", "loop")
 
 
 class Choice(NamedTuple):
-    """Convolutions within these bounds take this formulation in this phase.
+    """The formulation for convolutions within these bounds in one phase.
 
     Attributes:
-      phase: of `PHASES`.
-      formulation: of `SETTINGS`.
-      max_kernel: height and width of the kernel, pixels.
-      min_stride: pixels.
-      max_pixels: height times width of the output.
-      min_channels: of the images.
+      phase: one of `PHASES`.
+      formulation: one of `SETTINGS`.
+      max_kernel: largest height and width of the kernel, pixels.
+      min_stride: smallest stride, pixels.
+      max_pixels: largest height times width of the output.
+      min_channels: least number of channels of the images.
     """
 
     phase: str
@@ -64,22 +64,22 @@ class Choice(NamedTuple):
     min_channels: int = 1
 
 
-# By platform; the first that fits is taken, `direct` where none does. `onednn` fits where
-# `Target.has_native` says so. Measured on single layers, on two CPU cores
-# (`python -m benchmarks.formulations` times them all), and then in a whole step, where a gain on a
-# layer can vanish.
+# By platform; the first that fits is taken, or `direct` if none does. `onednn` fits if
+# `Target.has_native` is true. Measured on single layers, on two CPU cores
+# (`python -m benchmarks.formulations` times them all), and then in a whole step, where the gain of
+# a layer can vanish.
 # - oneDNN is the fastest nearly everywhere (3x3 without strides: 0.3 to 0.9 of the time of the
-#   next). Not so for the input gradient of a 1x1 convolution with strides: gathering and one
+#   next). The input gradient of a 1x1 convolution with strides is an exception: gathering and one
 #   product take half of its time.
-# Where there is no oneDNN:
+# Without oneDNN:
 # - Up to four output pixels XLA's CPU convolution is far slower than gathering the patches and
 #   multiplying matrices (2x2 pixels, 128 channels: 6 against 109 GFLOP/s); above, the copies for
 #   the patches cost more than they save.
 # - Input gradients gain up to 16 pixels (4x4, 128 channels, 3x3: 0.70 of the time), and wherever
 #   XLA has to dilate the output's gradient by the stride (3x3, stride 2: 0.80 to 0.87).
-# - XLA's weight gradient moves the batch axis last, of the images and of the output's gradient.
-#   Where strides or a 1x1 kernel leave little else to do, one matrix product per kernel position
-#   is faster (16 to 32 channels, 32x32 pixels, stride 2: 83 against 33 GFLOP/s), unless there are
+# - XLA's weight gradient moves the batch axes of the images and of the output's gradient last.
+#   If strides or a 1x1 kernel leave little other work, one matrix product per kernel position is
+#   faster (16 to 32 channels, 32x32 pixels, stride 2: 83 against 33 GFLOP/s), unless there are
 #   hardly any channels to multiply.
 CHOICES = {
     "cpu": (
@@ -93,12 +93,12 @@ CHOICES = {
     ),
 }
 
-# Of more members than this, so many at a time go into the program and a loop does the rest: the
-# time to compile grows with the members written out, and beyond 16 a GPU's step hardly gains.
+# The most members whose convolutions are written out in the program; a loop runs over groups of so
+# many. The time to compile grows with this number, and beyond 16 a GPU's step hardly gains.
 MAX_UNROLLED = 16
 
-# Per-sample gradients: up to this many images of a sample, all samples are one batched product;
-# of more, each is a convolution of its own.
+# Per-sample gradients: with up to this many images per sample, all samples are one batched product;
+# with more, each sample is a separate convolution.
 _MAX_SAMPLE_IMAGES = 8
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -108,12 +108,12 @@ _setting = contextvars.ContextVar("convolutions", default="auto")
 
 @contextlib.contextmanager
 def convolutions(setting: str) -> Iterator[None]:
-    """Convolutions that are traced inside are computed as one of `SETTINGS` says.
+    """Computes the convolutions that are traced inside by one of `SETTINGS`.
 
-    A function that `jit` has traced before stays as it is.
+    A function that `jit` has traced before does not change.
 
     Raises:
-      ValueError: for another setting.
+      ValueError: the setting is unknown.
     """
     if setting not in SETTINGS:
         raise ValueError(f"convolutions takes one of {', '.join(SETTINGS)}, not {setting!r}")
@@ -151,7 +151,7 @@ def member_conv(
       `[B, H', W', O]`.
 
     Raises:
-      ValueError: for dilation, groups, another layout, precision, or other element types.
+      ValueError: dilation, groups, another layout, a precision, or other element types.
     """
     if any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ()))):
         raise ValueError("member_conv supports no dilation: "
@@ -179,12 +179,12 @@ def member_conv(
 
 @dataclasses.dataclass(frozen=True)
 class Convolution:
-    """A convolution without its arrays, and how and where it is computed.
+    """A convolution without its arrays, with its setting and target.
 
     Attributes:
       strides, padding: pixels.
-      setting: of `SETTINGS`.
-      target: what it runs on.
+      setting: one of `SETTINGS`.
+      target: the device that it runs on.
     """
 
     strides: tuple[int, int]
@@ -194,14 +194,14 @@ class Convolution:
 
     def formulation(self, phase: str, x_shape: tuple[int, ...], w_shape: tuple[int, ...],
                     dtype: jnp.dtype) -> str:
-        """What the setting comes down to: one of `SETTINGS`, but not `auto`.
+        """The formulation that the setting means: one of `SETTINGS`, but not `auto`.
 
-        `onednn` comes down to what `auto` does where oneDNN cannot compute.
+        `onednn` means the same as `auto` where oneDNN cannot compute.
 
         Args:
-          phase: of `PHASES`.
+          phase: one of `PHASES`.
           x_shape, w_shape: images `[B, H, W, C]` and kernel `[h, w, C, O]`.
-          dtype: of both.
+          dtype: element type of both.
         """
         has_onednn = x_shape[0] > 0 and self.target.has_native(dtype)
         if self.setting != "auto" and (self.setting != "onednn" or has_onednn):
@@ -221,9 +221,9 @@ def compute(phase: str, formulation: str, how: Convolution, x: jax.Array, w: jax
     """One phase of one member's convolution.
 
     Args:
-      phase: of `PHASES`.
+      phase: one of `PHASES`.
       formulation: `direct`, `onednn`, `patches` or `products`.
-      how: its strides and padding, and its threads.
+      how: strides, padding and threads.
       x: images `[B, H, W, C]`; for the input gradient only their shape matters.
       w: kernel `[h, w, C, O]`; for the weight gradient only its shape matters.
       g: gradient of the output `[B, H', W', O]`.
@@ -259,10 +259,10 @@ _conv.defvjp(_conv_fwd, _conv_bwd)
 
 @functools.cache
 def phase_function(phase: str, how: Convolution) -> Callable:
-    """One phase for one geometry, with the batching rule.
+    """The function of one phase for one geometry, with the batching rule.
 
     Returns:
-      `(x, w)` or, for a gradient, `(x, w, g)` to what `compute` returns.
+      A function of `(x, w)`, or of `(x, w, g)` for a gradient, with the result of `compute`.
     """
 
     @custom_vmap
@@ -294,7 +294,7 @@ def phase_function(phase: str, how: Convolution) -> Callable:
 def _sample_weight_grads(how: Convolution) -> Callable:
     """Weight gradients `[S, h, w, C, O]` of S samples that share a kernel, in one product.
 
-    Takes images `[S, B, H, W, C]`, the kernel, and gradients of the output `[S, B, H', W', O]`.
+    It takes images `[S, B, H, W, C]`, the kernel, and gradients of the output `[S, B, H', W', O]`.
     """
 
     @custom_vmap
@@ -334,19 +334,19 @@ def _unrolled(fun, axis_size, in_batched, args):
 
 
 def _filled(axis_size, in_batched, arrays):
-    """All with a leading mapped axis."""
+    """All arrays with a leading mapped axis."""
     return [a if batched else jnp.broadcast_to(a, (axis_size, *a.shape))
             for a, batched in zip(arrays, in_batched)]
 
 
 def _folded(fun, x, w, *g):
-    """`fun` on arrays `[S, B, ...]` as if they were `[S * B, ...]`."""
+    """Applies `fun` to arrays `[S, B, ...]` as if they were `[S * B, ...]`."""
     y = fun(x.reshape(-1, *x.shape[2:]), w, *(a.reshape(-1, *a.shape[2:]) for a in g))
     return y.reshape(*x.shape[:2], *y.shape[1:])
 
 
 def _by_onednn(phase, how, x, w, g):
-    """One phase. Of an array that the phase does not read, only the shape is used."""
+    """One phase by oneDNN; only the shape of an array that the phase does not read is used."""
     call = functools.partial(native.convolve, phase, how.strides, how.padding, how.target.threads)
     if phase == "forward":
         return call(x, w, (x.shape[0], *_output_size(x.shape, w.shape, how.strides, how.padding),
@@ -383,7 +383,7 @@ def _products_weight_grad(strides, padding, x, w, g):
 
 
 def _windows(strides, padding, x, w) -> list[jax.Array]:
-    """For each kernel position, the pixels that it meets: `[B, H', W', C]`."""
+    """The pixels that each kernel position covers, `[B, H', W', C]` per position."""
     height, width = _output_size(x.shape, w.shape, strides, padding)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     return [x[:, i:i + strides[0] * (height - 1) + 1:strides[0],

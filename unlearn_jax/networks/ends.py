@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-# name: (channels reversed to BGR, mean, standard deviation) in grey levels, in the order that
-# the network sees
+# name: (channels reversed to BGR, mean, standard deviation) in grey levels, in the network's order
+# of channels
 PREPROCESS = {
     "unit": (False, (127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
     "caffe": (True, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
@@ -14,7 +14,7 @@ PREPROCESS = {
 
 
 def preprocess(images_BHWC: jax.Array, kind: str) -> jax.Array:
-    """Grey levels 0..255 RGB, `[B, H, W, 3]`, to what the network expects, float32.
+    """The network's float32 input from grey levels 0..255 RGB, `[B, H, W, 3]`.
 
     'unit': -1..1. 'caffe': keras.applications' mode of that name, ImageNet's mean. 'vggface2':
     the same with the faces' mean (WeidiXie/Keras-VGGFace2-ResNet50, keras-vggface version 2).
@@ -32,8 +32,8 @@ def label_units(z: jax.Array, output: str, scale: float, offset: float) -> jax.A
     """A regression's last layer `[B, 1]` as labels `[B]`: offset + scale * value.
 
     Args:
-      z: of the last layer.
-      output: 'sigmoid' or 'linear': what makes the value of z.
+      z: output of the last layer.
+      output: 'sigmoid' or 'linear': the function that gives the value from z.
       scale, offset: label units.
     """
     value = jax.nn.sigmoid(z[:, 0]) if output == "sigmoid" else z[:, 0]

@@ -1,12 +1,12 @@
-"""Layers of a plain Flax network as members need them, without a change to the network.
+"""Adapts the layers of a plain Flax network to members, without a change to the network.
 
 Within `member_layers`, a call of
 
-- `nn.Conv` computes its convolution by `other_conv.any_conv`, unless it has one of its own;
+- `nn.Conv` computes its convolution by `other_conv.any_conv`, unless it sets another function;
 - `nn.BatchNorm` with all parameters frozen normalises by its running statistics and keeps them;
-- any other `nn.BatchNorm` in training takes the gradient of norm.py where that is faster.
+- any other `nn.BatchNorm` in training uses the gradient of norm.py where that is faster.
 
-Variables, their names and, but for the last digits, results are those of Flax.
+Variables and their names are those of Flax, and so are the results, except for the last digits.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ from unlearn_jax.networks.other_conv import any_conv
 
 @contextlib.contextmanager
 def member_layers(frozen_norms: tuple[str, ...] = ()) -> Iterator[None]:
-    """Calls of layers that are traced inside are as members need them.
+    """Adapts the calls of layers that are traced inside to members.
 
     Args:
-      frozen_norms: paths 'a/b' of the batch norms that do not move.
+      frozen_norms: paths 'a/b' of the batch norms that do not change.
     """
     with nn.intercept_methods(functools.partial(_intercept, frozen_norms)):
         yield
@@ -59,7 +59,7 @@ def _batch_norm(module: nn.BatchNorm, frozen: bool, call: Any, x: jax.Array,
 
 
 def _is_plain(module: nn.BatchNorm, x: jax.Array) -> bool:
-    """Whether norm.py computes the same: statistics of each channel, scale and bias in float32."""
+    """Whether norm.py can replace it: statistics per channel, scale and bias in float32."""
     dtype = module.dtype or jnp.promote_types(x.dtype, jnp.float32)
     return (module.axis in (-1, x.ndim - 1) and module.axis_name is None and module.use_bias
             and module.use_scale and module.use_fast_variance
@@ -69,7 +69,7 @@ def _is_plain(module: nn.BatchNorm, x: jax.Array) -> bool:
 
 @contextlib.contextmanager
 def _changed(module: nn.Module, name: str, value: Any) -> Iterator[None]:
-    """Another value for an attribute of a layer, during a call; Flax' own setter forbids it."""
+    """Changes an attribute of a layer during a call, which Flax' own setter forbids."""
     before = getattr(module, name)
     object.__setattr__(module, name, value)
     try:

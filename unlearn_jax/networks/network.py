@@ -1,4 +1,4 @@
-"""Any Flax network between the ends that all networks share."""
+"""Any Flax network, with the preprocessing and the output that all networks share."""
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +9,16 @@ from unlearn_jax.networks.member_layers import member_layers
 
 
 class Network(nn.Module):
-    """Images `[B, H, W, 3]` of 0..255 to float32 `[B]` label units or logits `[B, C]`.
+    """Maps images `[B, H, W, 3]` of 0..255 to float32 `[B]` label units or logits `[B, C]`.
 
-    Variables have the names that they have in `inner`.
+    Variables have the same names as in `inner`.
 
     Attributes:
       inner: its `__call__(x, train)` takes the preprocessed images `[B, H, W, 3]`, float32, and
         returns `[B, C]`, or `[B, 1]` for a regression.
       num_classes: C; 0 for a regression.
       output, output_scale, output_offset, preprocess: as in the section `model` of the config.
-      frozen_norms: paths of the batch norms that do not move.
+      frozen_norms: paths of the batch norms that do not change.
     """
 
     inner: nn.Module
@@ -30,7 +30,7 @@ class Network(nn.Module):
     frozen_norms: tuple[str, ...] = ()
 
     def setup(self) -> None:
-        """The names of the variables are those of `inner`."""
+        """Gives the variables the same names as in `inner`."""
         nn.share_scope(self, self.inner)
 
     def __call__(self, images_BHWC: jax.Array, train: bool) -> jax.Array:

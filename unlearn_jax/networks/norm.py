@@ -1,9 +1,9 @@
 """Batch norm over all axes but the last, with its gradient written out.
 
-Forward it is Flax' `BatchNorm`: statistics in float32, the variance as the mean of squares less the
-squared mean. Differentiated automatically, XLA makes three passes over a layer for the gradient,
-some of them in float32; written out it takes two, both over arrays of the layer's own type: the
-sums of the output's gradient, and then
+The forward pass is that of Flax' `BatchNorm`: statistics in float32, the variance as the mean of
+squares minus the squared mean. With automatic differentiation, XLA makes three passes over a layer
+for the gradient, some of them in float32. Written out, the gradient takes two, both over arrays of
+the layer's own type: the sums of the output's gradient, and then
 
     dx = scale / std * (dy - mean(dy) - (x - mean) / var * mean(dy (x - mean)))
 
@@ -22,19 +22,19 @@ from flax import linen as nn
 from unlearn_jax import native
 from unlearn_jax.system import target
 
-_FEW_ROWS = 8192  # of pixels times samples
+_FEW_ROWS = 8192  # pixels times samples
 
 
 def written_out() -> bool:
-    """Whether programs for the current target gain by it (BENCHMARKS.md).
+    """Whether the written-out gradient is faster on the current target (BENCHMARKS.md).
 
-    A GPU's moves fewer bytes; on a CPU `native.sums` takes each pair of sums in one pass.
+    On a GPU it moves fewer bytes; on a CPU `native.sums` computes each pair of sums in one pass.
     """
     return target.platform() == "gpu" or target.current().has_native()
 
 
 class BatchNorm(nn.Module):
-    """A drop-in for Flax' `BatchNorm` while a network trains: the same variables by the same names.
+    """Replaces Flax' `BatchNorm` while a network trains; variables and their names are the same.
 
     Attributes:
       momentum: share of the old running statistics that a call keeps.
@@ -50,10 +50,10 @@ class BatchNorm(nn.Module):
 
 
 def normalise(module: nn.Module, x: jax.Array) -> jax.Array:
-    """What a `BatchNorm`, this one or Flax', does to a batch in training, the statistics included.
+    """The training call of a `BatchNorm`, this one or Flax'; also updates the running statistics.
 
     Args:
-      module: in its compact call, with `momentum` and `epsilon`.
+      module: the norm in its compact call, with `momentum` and `epsilon`.
       x: `[..., C]`.
     """
     features = x.shape[-1:]
@@ -78,7 +78,7 @@ def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float,
       x: `[..., C]`, float32 or bfloat16.
       scale, bias: `[C]` float32.
       epsilon: added to the variance.
-      threads: of `native.sums`, on a CPU; 0: XLA computes all.
+      threads: threads of `native.sums`, on a CPU; 0: XLA computes all.
 
     Returns:
       The normalised batch in the type of x, and its mean and variance `[C]` in float32.
@@ -111,7 +111,7 @@ def _backward(epsilon, threads, residuals, gradients):
         d_bias, d_scale = _sums_of_samples(dy, dy * centred)
     d_scale *= inverse
     count, factor = x.size // x.shape[-1], inverse * scale
-    # All that depends on the channel alone is gathered first: one multiplication each per element.
+    # Factors of a channel are combined first, so that each element takes one multiplication.
     slope = (factor * inverse * d_scale - 2 * d_var) / count
     offset = (factor * d_bias - d_mean) / count
     dx = _wide(factor, x) * dy - centred * _wide(slope, x) - _wide(offset, x)
@@ -122,20 +122,20 @@ batch_norm.defvjp(_forward, _backward)
 
 
 def _sums_of_samples(*arrays: jax.Array) -> list[jax.Array]:
-    """Sums `[C]` of arrays `[B, ..., C]`: of a small layer, of each sample first.
+    """Sums `[C]` of arrays `[B, ..., C]`; a small layer is first summed per sample.
 
-    In one go they would leave most of a GPU idle. XLA then computes the terms in a kernel before,
-    and stores them in float32. Sums of large layers it divides by itself.
+    A single sum over a small layer would leave most of a GPU idle, and XLA would compute its terms
+    in a separate kernel and store them in float32. XLA divides sums of large layers by itself.
     """
     outer = arrays[0].ndim - 1
     if arrays[0].size // arrays[0].shape[-1] > _FEW_ROWS:
         return _sums(arrays, range(outer))
-    # The barrier keeps XLA from joining the two sums again.
+    # The barrier keeps XLA from merging the two sums.
     return _sums(jax.lax.optimization_barrier(tuple(_sums(arrays, range(1, outer)))), (0,))
 
 
 def _sums(arrays: Sequence[jax.Array], axes: Sequence[int]) -> list[jax.Array]:
-    """Sums over axes, in one pass over all arrays."""
+    """The sums of each array over axes, in one pass over all arrays."""
     return jax.lax.reduce(tuple(arrays), (np.float32(0),) * len(arrays),
                           lambda a, b: tuple(x + y for x, y in zip(a, b)), tuple(axes))
 

@@ -1,11 +1,11 @@
-"""Convolutions of any kind for `nn.Conv`: members' own ones where they are plain.
+"""Convolutions of any kind for `nn.Conv`; plain ones go to `conv.member_conv`.
 
 `conv.member_conv` computes the plain case: two dimensions, no groups, no dilation. All others are
-grouped, depthwise, dilated, or of one or three dimensions. They are computed by XLA, by a batching
-rule of their own: `vmap` over members (the kernel is mapped) gives one convolution for each member
-in the same program; `vmap` over samples (the kernel is shared) is XLA's.
+grouped, depthwise, dilated, or of one or three dimensions. XLA computes them, with a batching rule
+of this module: `vmap` over members (the kernel is mapped) gives one convolution for each member in
+the same program; `vmap` over samples (the kernel is shared) is JAX's own.
 
-It has reverse-mode derivatives of first order only, as `conv.member_conv` has.
+Only reverse-mode derivatives of first order exist, as for `conv.member_conv`.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ def any_conv(lhs: jax.Array, rhs: jax.Array, window_strides: Sequence[int],
              lhs_dilation: Sequence[int] | None = None, rhs_dilation: Sequence[int] | None = None,
              dimension_numbers: Any = None, feature_group_count: int = 1,
              precision: lax.PrecisionLike = None) -> jax.Array:
-    """A drop-in for `lax.conv_general_dilated` in any `nn.Conv`.
+    """Replaces `lax.conv_general_dilated` in any `nn.Conv`.
 
     Args:
       lhs: images `[B, ..., C]`.
@@ -67,11 +67,11 @@ class _Geometry:
             self.groups, precision=self.precision)
 
     def input_gradient(self, x: jax.Array, w: jax.Array, g: jax.Array) -> jax.Array:
-        """The gradient of `x`, of which only the shape matters."""
+        """The gradient with respect to `x`, whose values do not matter, only its shape."""
         return jax.linear_transpose(lambda x: self.forward(x, w), x)(g)[0]
 
     def weight_gradient(self, x: jax.Array, w: jax.Array, g: jax.Array) -> jax.Array:
-        """The gradient of `w`, of which only the shape matters."""
+        """The gradient with respect to `w`, whose values do not matter, only its shape."""
         return jax.linear_transpose(lambda w: self.forward(x, w), w)(g)[0]
 
 
@@ -94,8 +94,7 @@ _conv.defvjp(_conv_fwd, _conv_bwd)
 def per_member(fun: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """`fun(x, w, ...)` with a batching rule: one call for each member where `w` is mapped.
 
-    Where `w` is shared, as by samples, `fun` is mapped as JAX does it. The two nest in either
-    order.
+    If `w` is shared, as by samples, JAX maps `fun`. The two nest in either order.
     """
 
     @custom_vmap

@@ -1,9 +1,9 @@
-"""Networks from a file outside of the package: `--config.model.name=path/to/file.py:NAME`.
+"""Networks from a file outside the package: `--config.model.name=path/to/file.py:NAME`.
 
 NAME is a callable `(num_outputs) -> flax.linen.Module`, such as a module class whose first field is
-`num_outputs`. The module's `__call__(x, train)` maps images `[B, H, W, 3]`, preprocessed as
-`config.model.preprocess` says, to `[B, num_outputs]`. It may have parameters, batch statistics,
-dropout and any norm.
+`num_outputs`. The module's `__call__(x, train)` maps images `[B, H, W, 3]`, preprocessed by
+`config.model.preprocess`, to `[B, num_outputs]`. It may have parameters, batch statistics, dropout
+and any norm.
 """
 
 import functools
@@ -24,7 +24,7 @@ _KEY = "config.model.name"
 _COLLECTIONS = ("params", "batch_stats")
 _SERVES = ("a callable (num_outputs) -> flax.linen.Module whose __call__(x, train) maps images "
            "[B, H, W, 3] to [B, num_outputs]")
-# Keys that only networks of the package read, with the value at which they ask for nothing.
+# Keys that only networks of the package read, with the value that has no effect.
 _UNREAD = {"pretrained": "", "projection": 0, "head_widths": (), "head_dropout": (),
            "dtype": "float32"}
 
@@ -44,7 +44,7 @@ def find(request: str, known: tuple[str, ...]) -> OwnCode:
     try:
         text = Path(path).expanduser().read_bytes()
     except OSError:
-        text = b""  # `load` says what is wrong
+        text = b""  # `load` raises the error
     return _load(request, place, text)
 
 
@@ -56,10 +56,10 @@ def _load(request: str, place: CodeKey, text: bytes) -> OwnCode:
 
 
 def check_keys(model_cfg: Any) -> None:
-    """Refuses keys of the section `model` that a network of one's own does not read.
+    """Refuses keys of the section `model` that a network from a file does not read.
 
     Raises:
-      ConfigError: names the key.
+      ConfigError: the message names the key.
     """
     for key, nothing in _UNREAD.items():
         if model_cfg[key] != nothing:
@@ -68,7 +68,7 @@ def check_keys(model_cfg: Any) -> None:
 
 
 def make(found: OwnCode, request: str, num_outputs: int) -> nn.Module:
-    """The network.
+    """The network from a file.
 
     Raises:
       ConfigError: the callable raises an error, or returns something else.
@@ -80,7 +80,7 @@ def make(found: OwnCode, request: str, num_outputs: int) -> nn.Module:
         module = own_code.named(found.value, request, _place())(num_outputs)
     except ConfigError:
         raise
-    except Exception as e:  # whatever a user's code raises
+    except Exception as e:  # a user's code may raise anything
         raise _refusal(request, f"a call with num_outputs={num_outputs}", e) from e
     if not isinstance(module, nn.Module):
         raise ConfigError(f"{_KEY} is {request!r}, which returns {type(module).__name__}; allowed: "
@@ -99,14 +99,15 @@ def check_traces(module: Network, request: str, image_size: int) -> None:
     """Traces the network as training and prediction do, without computing anything.
 
     Raises:
-      ConfigError: what would fail later, or go wrong without a word; says what is allowed.
+      ConfigError: training or prediction would fail, or be wrong without an error; the message says
+        what is allowed.
     """
     wanted = module.num_classes or 1
     images = jax.ShapeDtypeStruct((2, image_size, image_size, 3), jnp.float32)
     inner = jax.eval_shape  # no numbers are computed anywhere below
 
-    # Keys are made where they are traced: a concrete one would start JAX's devices, which a config
-    # is checked before.
+    # Keys are made inside the trace: a concrete key would start JAX's devices, and a config is
+    # checked before that.
     def keys():
         return {"params": jax.random.key(0), "dropout": jax.random.key(1)}
 
@@ -158,10 +159,10 @@ def _check_variables(request: str, variables: Any) -> None:
 
 
 def _traced(request, what, run, *args):
-    """What `run` gives; an error of the network's own code in words."""
+    """The result of `run`; an error in the network's code becomes a `ConfigError`."""
     try:
         return run(*args)
-    except Exception as e:  # whatever a user's code raises
+    except Exception as e:  # a user's code may raise anything
         raise _refusal(request, what, e) from e
 
 

@@ -1,4 +1,4 @@
-"""Published weights into a model: Keras HDF5 and PyTorch safetensors.
+"""Loads published weights into a model: Keras HDF5 and PyTorch safetensors.
 
 Three layouts are known; each belongs to one `model.variant`:
 
@@ -11,10 +11,9 @@ HDF5 files may be Keras 2 weight files (`layer/layer/kernel:0`), whole models (t
 `model_weights`, also with the network nested in another model), and Keras 3 `.weights.h5`
 files (`layers/conv2d/vars/0`, where `vars` carries the layer's name).
 
-The whole backbone must be in the file, each tensor with the model's shape. `projection` is
-filled by VGGFace2's dim_proj. `output` is filled by the file's classifier where it stands
-directly on the pool and has as many classes, more than one; everything else in the head stays
-as initialised.
+The whole backbone must be in the file, each tensor with the model's shape. VGGFace2's dim_proj
+fills `projection`. The file's classifier fills `output` if it comes directly after the pool and has
+as many classes, more than one. All else in the head keeps its initial values.
 Nothing is ever unpickled.
 """
 
@@ -50,9 +49,9 @@ _LEAVES = {
 # The order in which a Keras 3 layer numbers its variables.
 _KERAS3_LEAVES = ("kernel", "bias")
 _KERAS3_NORM_LEAVES = ("gamma", "beta", "moving_mean", "moving_variance")
-# By variant, what the published weights were trained with (`models.PREPROCESS`).
+# By variant, the preprocessing that the published weights were trained with (`models.PREPROCESS`).
 PREPROCESS_OF = {"keras": "caffe", "vggface2": "vggface2", "torchvision": "torch"}
-# Of tensors, as safetensors names them.
+# Types of tensors by safetensors' names.
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
 
@@ -63,13 +62,13 @@ class PretrainedError(ConfigError):
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """What `load_pretrained` did.
+    """The result of `load_pretrained`, by names.
 
     Attributes:
       layout: 'keras', 'vggface2' or 'torchvision'.
       loaded: our paths that the file filled, such as 'params/stem_conv/kernel'.
-      initialised: our paths, all in the head, that stay as initialised.
-      left_over: names in the file that the model has no place for: its head, counters.
+      initialised: our paths, all in the head, that keep their initial values.
+      left_over: names in the file without a place in the model: the file's head, counters.
     """
 
     layout: str
@@ -88,12 +87,12 @@ class Loaded:
 
 @dataclasses.dataclass(frozen=True)
 class _Tensor:
-    """One tensor of a file, read only once its shape and type are known to fit.
+    """One tensor of a file; its values are read only after its shape and type are checked.
 
     Attributes:
-      shape: its own.
-      dtype: as safetensors names it, `F32`; of HDF5 files NumPy's name where it is no float.
-      read: its values.
+      shape: its shape.
+      dtype: safetensors' name, such as `F32`; for HDF5 files NumPy's name if it is no float.
+      read: returns its values.
     """
 
     shape: tuple[int, ...]
@@ -102,7 +101,7 @@ class _Tensor:
 
     @property
     def is_float(self) -> bool:
-        """Whether it holds numbers that need no scale of their own to be read."""
+        """Whether it holds floats that can be read without a separate scale."""
         return self.dtype in _FLOATS
 
     @property
@@ -121,11 +120,11 @@ def load_pretrained(path: str | pathlib.Path, variables: Variables,
       model_cfg: the `model` section of the config.
 
     Returns:
-      (variables, what was loaded); all arrays float32, those of the file on the host.
+      (variables, what was loaded); all arrays are float32, those of the file on the host.
 
     Raises:
       PretrainedError: no such file, a file of another kind, another variant's layout, or
-        tensors that are missing, left over, of another shape, or not finite.
+        tensors that are missing, superfluous, of another shape, or not finite.
     """
     path = pathlib.Path(path)
     _check_kind(path)
@@ -140,17 +139,17 @@ def load_pretrained(path: str | pathlib.Path, variables: Variables,
 
 def load_members(path: str | pathlib.Path, variables_M: Variables,
                  model_cfg: Any) -> tuple[Variables, Loaded]:
-    """Like `load_pretrained` for all members: the file is read once, and what it fills they share.
+    """Like `load_pretrained` for all members: the file is read once, and they share its arrays.
 
     Args:
-      path, model_cfg: as there.
+      path, model_cfg: as for `load_pretrained`.
       variables_M: `[M, ...]` on the host; not changed.
 
     Returns:
-      (variables `[M, ...]`, what was loaded); the file's arrays lie once in memory, read-only.
+      (variables `[M, ...]`, what was loaded); the file's arrays are in memory once, read-only.
 
     Raises:
-      PretrainedError: as there.
+      PretrainedError: as for `load_pretrained`.
     """
     flat = traverse_util.flatten_dict(variables_M, sep="/")
     first = traverse_util.unflatten_dict({ours: x[0] for ours, x in flat.items()}, sep="/")
@@ -211,24 +210,24 @@ def _fill(path: pathlib.Path, tensors: dict[str, _Tensor], variables: Variables,
 
 def _head_part_serves(module: str, sources: dict[str, str], flat: dict,
                       tensors: dict[str, _Tensor], layout: str) -> bool:
-    """Whether a part of the head is to be filled: see the module's docstring."""
+    """Whether the file fills a part of the head; see the module's docstring."""
     if module == "projection":
         return any(name in tensors for name in sources.values())
     if any(path.startswith(("params/projection/", "params/head_dense")) for path in flat):
         return False
-    # One column is a regression value in units that only its author knows.
+    # A single column is a regression value in unknown units.
     return flat["params/output/bias"].size > 1 and all(
         name in tensors and tensors[name].shape == _file_shape(flat[ours].shape, layout)
         for ours, name in sources.items())
 
 
 def torchvision_name(ours: str) -> str | None:
-    """torchvision's and timm's name of our 'collection/module/.../leaf'; None: they have none."""
+    """torchvision's and timm's name for our 'collection/module/.../leaf'; None: they have none."""
     return _source_name(ours, "torchvision")
 
 
 def _source_name(ours: str, layout: str) -> str | None:
-    """The file's name of our 'collection/module/.../leaf'; None where layouts have none."""
+    """The file's name for our 'collection/module/.../leaf'; None if layouts have none."""
     collection, *module, leaf = ours.split("/")
     layer = _source_layer("/".join(module), layout)
     if layer is None:
@@ -264,7 +263,7 @@ def _source_layer(module: str, layout: str) -> str | None:
 
 
 def _file_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
-    """PyTorch stores convolutions as OIHW and matrices as [out, in]."""
+    """A shape as the file has it: PyTorch stores convolutions as OIHW and matrices as [out, in]."""
     if layout != "torchvision" or len(shape) < 2:
         return tuple(shape)
     return (shape[-1], shape[-2], *shape[:-2])
@@ -277,7 +276,7 @@ def _our_axes(value: np.ndarray, layout: str) -> np.ndarray:
 
 
 def _is_head_or_counter(name: str, tensors: dict[str, _Tensor]) -> bool:
-    """A dense layer of whatever name, num_batches_tracked, or a random seed."""
+    """Whether a name is a dense layer's, num_batches_tracked, or a random seed's."""
     if tensors[name].counts:
         return True
     layer, separator, _ = name.rpartition("/" if "/" in name else ".")
@@ -327,7 +326,7 @@ def _safetensors_tensors(file) -> dict[str, _Tensor]:
 
 
 def _h5_tensors(path: pathlib.Path, file: h5py.File, variables: Variables) -> dict[str, _Tensor]:
-    """'layer/leaf' -> tensor, for each way in which Keras writes HDF5."""
+    """'layer/leaf' -> tensor, for each of Keras' HDF5 layouts."""
     root = file.get("model_weights", file)
     datasets: dict[str, h5py.Dataset] = {}
 
@@ -335,7 +334,7 @@ def _h5_tensors(path: pathlib.Path, file: h5py.File, variables: Variables) -> di
         if isinstance(item, h5py.Dataset):
             datasets[name] = item
 
-    # visititems follows no links, so nothing outside the file is reached this way.
+    # visititems follows no links, so nothing outside the file can be read.
     root.visititems(note)
     known = _known_layers(variables)
     tensors: dict[str, _Tensor] = {}
@@ -355,8 +354,8 @@ def _h5_tensors(path: pathlib.Path, file: h5py.File, variables: Variables) -> di
 def _h5_name(path: pathlib.Path, raw: str, dataset: h5py.Dataset, known: set[str]) -> str:
     parent, _, leaf = raw.rpartition("/")
     if parent.split("/")[-1] != "vars":
-        # Layer names hold slashes (VGGFace2), are repeated in the weight's name, and may stand
-        # below an outer model: the longest known layer name within the path is the layer.
+        # Layer names may contain slashes (VGGFace2), are repeated in the weight's name, and may be
+        # below an outer model: the longest known layer name in the path is the layer.
         layers = [layer for layer in known if f"/{layer}/" in f"/{parent}/"]
         return f"{max(layers, key=len, default=parent)}/{leaf.split(':')[0]}"
     layer = dataset.parent.attrs.get("name")

@@ -24,22 +24,22 @@ from unlearn_jax.networks import norm
 from unlearn_jax.networks.conv import member_conv
 from unlearn_jax.networks.ends import label_units, preprocess
 
-# The collection of outputs on the way; Linen leaves this one out of `init`.
+# The collection of intermediate outputs; Linen omits a collection of this name from `init`.
 FEATURES = "intermediates"
 
 
 @dataclasses.dataclass(frozen=True)
 class ResNetVariant:
-    """What distinguishes one published ResNet from another.
+    """The settings in which published ResNets differ.
 
     Attributes:
       stride_at_3x3: a bottleneck's stride is in its 3x3 convolution (v1.5), else in its
-        first 1x1 (v1, as published).
+        first 1x1 convolution (v1, as published).
       conv_bias: convolutions have a bias although a batch norm follows.
       norm_epsilon: added to the variance.
       norm_momentum: share of the old running statistics that a step keeps.
-      stem_same: the stem pads as TensorFlow's 'same' (one pixel more at the bottom and right
-        where the size is even), else by half a kernel on every side.
+      stem_same: the stem pads like TensorFlow's 'same' (one more pixel at the bottom and right
+        if the size is even), else by half a kernel on every side.
       pool_padding: pixels around the input of the stem's 3x3/2 max-pool. The input is never
         negative there, so zero padding (Keras) and minus infinity (PyTorch) are the same.
     """
@@ -77,7 +77,7 @@ STEMS = {
 }
 
 class _Layers(nn.Module):
-    """The two layers that all parts share, as the variant wants them."""
+    """The two layers that all parts share, with the settings of the variant."""
 
     variant: ResNetVariant
     dtype: str
@@ -89,7 +89,7 @@ class _Layers(nn.Module):
                        conv_general_dilated=member_conv, name=name)
 
     def norm(self, name: str, train: bool) -> nn.Module:
-        # A frozen norm must not move its statistics either, or the frozen layers would change.
+        # A frozen norm must not change its statistics either, or the frozen layers would change.
         running = not train or "/".join((*self.path, name)) in self.frozen_norms
         momentum, epsilon = self.variant.norm_momentum, self.variant.norm_epsilon
         if not running and norm.written_out():
@@ -119,7 +119,7 @@ class ResidualBlock(_Layers):
             padding = ((kernel // 2, kernel // 2),) * 2
             y = self.conv(f"conv{i}", features, kernel, stride, padding)(y)
             y = self.norm(f"norm{i}", train)(y)
-            # Where nobody asks for features, `sow` keeps nothing.
+            # `sow` keeps nothing unless features are requested.
             self.sow(FEATURES, f"conv{i}_out", y)
             if i < len(path):
                 y = nn.relu(y)
@@ -130,7 +130,7 @@ class ResidualBlock(_Layers):
 
 
 class ResNet(_Layers):
-    """Images `[B, H, W, 3]` of 0..255 to float32 `[B]` label units or logits `[B, C]`."""
+    """Maps images `[B, H, W, 3]` of 0..255 to float32 `[B]` label units or logits `[B, C]`."""
 
     blocks: tuple[int, ...]
     bottleneck: bool

@@ -2,6 +2,6 @@
 
     store.py        stages by the hash of all that determines them
     checkpoints.py  trees of arrays, through Orbax
-    metadata.py     what stands beside a checkpoint
+    metadata.py     the description beside a checkpoint's arrays
     manifest.py     the files of a work directory
 """

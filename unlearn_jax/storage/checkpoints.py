@@ -1,13 +1,14 @@
-"""Orbax checkpoints: save, restore, describe. Nothing else.
+"""Saves, restores and describes Orbax checkpoints.
 
 A checkpoint is a directory with `arrays/` (written by Orbax) and `metadata.json` (metadata.py).
-Orbax casts a wrong dtype silently, loads flipped bits silently and takes an empty directory for
+Orbax silently casts a wrong dtype, silently loads flipped bits, and accepts an empty directory as
 a checkpoint; here each is an error.
 
 A leaf is named by its path, such as `params/stem/kernel`; the member axis is inside the arrays.
 
-In several processes all call what saves or restores. A save gathers what is spread over them and
-process 0 writes it; each reads for itself. So any number of processes may go on from it.
+With several processes, all of them must call the functions that save or restore. A save gathers the
+arrays that are divided over them, and process 0 writes. Each process reads for itself. So another
+number of processes can continue from it.
 """
 
 import contextlib
@@ -39,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any],
          overwrite: bool = False, yielding: bool = False) -> None:
-    """Write a checkpoint; returns when it is on the disk, whole.
+    """Writes a checkpoint; returns when all of it is on the disk.
 
     Args:
       path: the checkpoint's directory; its parent is created.
@@ -47,13 +48,13 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any],
         `jax.random.key_data(key)`.
       metadata: nested dict of plain values; numpy scalars and arrays become numbers and lists,
         tuples become lists. NaN and infinities are kept.
-      overwrite: replace the checkpoint at `path`, if there is one.
-      yielding: leave it to another process that has written the same one meanwhile.
+      overwrite: replaces the checkpoint at `path`, if there is one.
+      yielding: keeps the same checkpoint if another process has written it meanwhile.
 
     Raises:
       CheckpointError: something is at `path`, or a leaf or its path cannot be stored.
-      TypeError: the metadata holds something else; names its path.
-      disk.DiskFullError: no room; what was at `path` stays.
+      TypeError: the metadata holds another type; the message names its path.
+      disk.DiskFullError: no room; a checkpoint at `path` is unchanged.
     """
     path = Path(path).absolute()
     named, empty = _flatten(tree)
@@ -86,12 +87,12 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any],
 
 
 def _write_alone(path: Path, tree: Any) -> None:
-    """Orbax writes, and waits for no other process."""
+    """Writes a tree by Orbax without waiting for other processes."""
     if processes.count() == 1:
         ocp.save(path, tree)
         return
-    # With v1 all processes would have to save, and to meet in barriers that know a patience of five
-    # minutes and are named by how often each has loaded. v1 reads what this leaves.
+    # With v1 all processes would have to save, and to meet in barriers that time out after five
+    # minutes and whose names count each process's loads. v1 reads the checkpoints of this function.
     alone = orbax.checkpoint.options.MultiprocessingOptions(
         primary_host=0, active_processes={0}, barrier_sync_key_prefix="writer")
     with orbax.checkpoint.Checkpointer(
@@ -102,23 +103,23 @@ def _write_alone(path: Path, tree: Any) -> None:
 
 def restore(path: str | os.PathLike, like: Any = None, sharding: Any = None,
             verify: bool = True) -> tuple[Any, dict[str, Any]]:
-    """Read a checkpoint.
+    """Reads a checkpoint.
 
     Args:
       path: the checkpoint's directory.
-      like: a pytree of arrays or `jax.ShapeDtypeStruct`: what is expected. The result has its
-        structure; each leaf must have its shape and dtype. None: nested dicts as stored
-        (tuples come back as dicts with keys '0', '1', ...).
+      like: the expected pytree of arrays or `jax.ShapeDtypeStruct`. The result has its structure;
+        each leaf must have its shape and dtype. None: nested dicts as stored
+        (tuples become dicts with keys '0', '1', ...).
       sharding: one `jax.sharding.Sharding` for all leaves, or a tree of them with the result's
         structure. None: numpy arrays on the host.
-      verify: compare the digest of each leaf.
+      verify: compares the digest of each leaf.
 
     Returns:
       (tree, metadata as saved).
 
     Raises:
-      CheckpointError: not a checkpoint; incomplete; damaged (names the leaf); or other leaves,
-        shapes or dtypes than `like` (names the leaf and both).
+      CheckpointError: not a checkpoint; incomplete; damaged (the message names the leaf); or other
+        leaves, shapes or dtypes than `like` (the message names the leaf and both).
     """
     content = metadata_file.read(path)
     wanted: dict[str, Any] = {}
@@ -137,12 +138,12 @@ def restore(path: str | os.PathLike, like: Any = None, sharding: Any = None,
 
 def restore_leaves(path: str | os.PathLike, names: list[str],
                    verify: bool = True) -> dict[str, np.ndarray]:
-    """Read some leaves only.
+    """Reads some leaves only.
 
     Args:
       path: the checkpoint's directory.
       names: paths of leaves, as `describe` gives them.
-      verify: compare their digests.
+      verify: compares their digests.
 
     Returns:
       {leaf path: numpy array}.
@@ -159,7 +160,7 @@ def restore_leaves(path: str | os.PathLike, names: list[str],
 
 def describe(path: str | os.PathLike) -> tuple[
         dict[str, Any], dict[str, tuple[tuple[int, ...], np.dtype]]]:
-    """What a checkpoint holds, without reading its arrays.
+    """Describes a checkpoint without reading its arrays.
 
     Returns:
       (metadata as saved, {leaf path: (shape, dtype)}).
@@ -173,10 +174,10 @@ def describe(path: str | os.PathLike) -> tuple[
 
 def save_progress(directory: str | os.PathLike, step: int, tree: Any,
                   metadata: dict[str, Any]) -> Path:
-    """Save the checkpoint `directory/STEP` and keep only the newest two.
+    """Saves the checkpoint `directory/STEP` and keeps only the newest two.
 
-    Where a file system has no locks, two processes may train the same population here: they come
-    to the same states, so that either's checkpoint serves both.
+    On a file system without locks, two processes may train the same population here. They reach
+    the same states, so the checkpoint of either serves both.
 
     Returns:
       The checkpoint's directory.
@@ -190,7 +191,7 @@ def save_progress(directory: str | os.PathLike, step: int, tree: Any,
 
 def _remove_others(path: Path, step: int) -> None:
     others = [p for p in _numbered(path.parent) if p != path]
-    # A later one is broken, or `restore_latest` would have taken it.
+    # A later one is broken; otherwise `restore_latest` would have used it.
     later = [p for p in others if int(p.name) > step]
     earlier = [p for p in others if int(p.name) < step]
     for old in later + earlier[:-(_KEEP - 1)]:
@@ -201,17 +202,17 @@ def _remove_others(path: Path, step: int) -> None:
 def restore_latest(directory: str | os.PathLike,
                    like: Callable[[dict[str, Any]], Any] = lambda metadata: None,
                    ) -> tuple[Any, dict[str, Any]] | None:
-    """Read the newest checkpoint of `save_progress` that is whole and of use.
+    """Reads the newest checkpoint of `save_progress` that is whole and usable.
 
-    Others are passed over with a log line.
+    Others are skipped with a log line.
 
     Args:
       directory: as given to `save_progress`; may be missing.
-      like: from a checkpoint's metadata to what `restore` is to expect; raises CheckpointError
-        where that checkpoint is of no use.
+      like: maps a checkpoint's metadata to the argument `like` of `restore`; raises CheckpointError
+        if that checkpoint is not usable.
 
     Returns:
-      As `restore`; None: there is none.
+      As `restore`; None: there is no usable checkpoint.
     """
     for name in processes.agreed("checkpoints", lambda: [
             p.name for p in reversed(_numbered(directory))]):
@@ -220,7 +221,7 @@ def restore_latest(directory: str | os.PathLike,
             found = restore(path, like(describe(path)[0]))
         except CheckpointError as e:
             _log.warning("passing over a checkpoint: %s", e)
-        # Its owner may remove it while some have read it and others have not.
+        # Its owner may remove it when only some processes have read it.
         if processes.lowest("a checkpoint that all have read", found is not None):
             return found
     return None
@@ -229,7 +230,7 @@ def restore_latest(directory: str | os.PathLike,
 def _numbered(directory: str | os.PathLike) -> list[Path]:
     try:
         names = os.listdir(directory)
-    except FileNotFoundError:  # never made, or just removed by another process
+    except FileNotFoundError:  # it never existed, or another process has just removed it
         return []
     return [Path(directory, n) for n in sorted((n for n in names if n.isdecimal()), key=int)]
 
@@ -244,7 +245,7 @@ def _check_target(path: Path, overwrite: bool) -> None:
 
 
 def _flatten(tree: Any) -> tuple[dict[str, Any], list[str]]:
-    """({path: leaf}, paths of empty dicts): no leaf tells of an empty batch_stats."""
+    """({path: leaf}, paths of empty dicts), since no leaf shows that batch_stats is empty."""
     named: dict[str, Any] = {}
     for keys, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_empty)[0]:
         parts = [jax.tree_util.keystr((k,), simple=True) for k in keys]
@@ -295,7 +296,7 @@ def _load(path: str | os.PathLike, stored: dict[str, Any], names: list[str],
     if not names:
         return {}
     expected = {n: (tuple(stored[n]["shape"]), np.dtype(stored[n]["dtype"])) for n in names}
-    # An untouched np.empty takes no memory: it only says "numpy, of this shape and dtype".
+    # An untouched np.empty takes no memory: it only describes a numpy array, its shape and dtype.
     abstract = {n: np.empty(*expected[n]) if n in expected else ocp.PLACEHOLDER for n in stored}
     try:
         with _quiet_orbax(), _by_itself():
@@ -321,7 +322,7 @@ def _load(path: str | os.PathLike, stored: dict[str, Any], names: list[str],
 
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[None]:
-    """Keep Orbax' tracebacks off the terminal: its exceptions are reported by their catcher."""
+    """Keeps Orbax' tracebacks off the terminal; the caller reports its exceptions."""
     def keep(record: logging.LogRecord) -> bool:
         return f"{os.sep}orbax{os.sep}" not in record.pathname
 
@@ -334,7 +335,7 @@ def _quiet_orbax() -> Iterator[None]:
 
 
 def _by_itself() -> Any:
-    """Makes Orbax wait for no other process: each may read another checkpoint."""
+    """Makes Orbax not wait for other processes: each may read another checkpoint."""
     if processes.count() == 1:
         return contextlib.nullcontext()
     me = jax.process_index()
@@ -381,7 +382,7 @@ def _nest(leaves: dict[str, Any]) -> dict[str, Any]:
 
 
 def _digest(a: np.ndarray) -> str:
-    """Of the bytes in row-major order; shape and dtype are compared on their own."""
+    """The digest of the bytes in row-major order; shape and dtype are compared separately."""
     data = np.ascontiguousarray(a).reshape(-1).view(np.uint8)
     return hashlib.blake2b(data.data, digest_size=16).hexdigest()
 

@@ -1,8 +1,8 @@
-"""What a run has written to its work directory: `manifest.json`, with a digest of each file.
+"""The list of files that a run wrote to its work directory: `manifest.json`, with their digests.
 
-A run removes the manifest when it begins and writes it when its results stand; a report adds its
-own files. So where there is one, every file that it names is whole, and a report or a merger that
-reads another one refuses it. Work directories of earlier versions have none, and are read without.
+A run removes the manifest when it begins and writes it when its results are complete; a report adds
+its own files. So every file that a manifest names is whole, and a report or a merge refuses a file
+that differs. Work directories of earlier versions have no manifest and are read without one.
 """
 
 import functools
@@ -17,9 +17,9 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.system import disk
 
 FILE = "manifest.json"
-# In a work directory, with all that is below; `explain` is a work directory of its own.
+# Folders of a work directory, with all that is below; `explain` is a separate work directory.
 FOLDERS = ("predictions", "explanations", "tensorboard", "figures", "tables")
-# What reports write; they are made of the rest.
+# The files that reports write, from the other files.
 REPORTS = ("summary.csv", "verdict.csv", "leaderboard.csv", "leaderboard.tex", "report.md",
            "report.html", "explain.md", "explain.html", "figures/", "tables/")
 _TABLES = (".csv", ".json")
@@ -27,7 +27,7 @@ _FORMAT = 1
 
 
 class ManifestError(InputError):
-    """A work directory's manifest is damaged, or a file is not the one that it names."""
+    """A work directory's manifest is damaged, or a file differs from its entry."""
 
 
 def write(directory: Path, names: Iterable[str] | None = None) -> None:
@@ -35,7 +35,7 @@ def write(directory: Path, names: Iterable[str] | None = None) -> None:
 
     Args:
       directory: the work directory.
-      names: of the files, relative; None: all that are there.
+      names: relative names of the files; None: all that are there.
     """
     if names is None:
         names = [name for name in files(directory) if not is_of_report(name)]
@@ -43,12 +43,12 @@ def write(directory: Path, names: Iterable[str] | None = None) -> None:
 
 
 def remove(directory: Path) -> None:
-    """To be called before files change that the manifest names."""
+    """Removes the manifest; to be called before files that it names change."""
     (directory / FILE).unlink(missing_ok=True)
 
 
 def remove_debris(directory: Path) -> None:
-    """Removes what killed processes left in a work directory while they wrote to it."""
+    """Removes temporary files that killed processes left in a work directory."""
     for folder in (directory, *(directory / name for name in FOLDERS)):
         disk.remove_stale(folder)
 
@@ -56,7 +56,7 @@ def remove_debris(directory: Path) -> None:
 def begin_report(directory: Path) -> None:
     """Removes what killed reports left, and takes the report's files out of the manifest.
 
-    To be called before they are written.
+    To be called before a report writes its files.
     """
     remove_debris(directory)
     if (directory / FILE).exists():
@@ -64,14 +64,14 @@ def begin_report(directory: Path) -> None:
 
 
 def end_report(directory: Path) -> None:
-    """Takes the report's files, which are whole now, into the manifest, if there is one."""
+    """Adds the report's files, which are whole now, to the manifest, if there is one."""
     if (directory / FILE).exists():
         _write(directory, read(directory) | {name: disk.digest(directory / name)
                                              for name in files(directory) if is_of_report(name)})
 
 
 def is_reported(directory: Path) -> bool:
-    """Whether a work directory has a whole report; earlier versions have no manifest to say so.
+    """Whether a work directory has a whole report; earlier versions have no manifest to check.
 
     Raises:
       ManifestError: the manifest is damaged.
@@ -95,7 +95,7 @@ def read(directory: Path) -> dict[str, str]:
                       status.st_ino))
 
 
-@functools.lru_cache(maxsize=8)  # of each file that is read a report asks
+@functools.lru_cache(maxsize=8)  # a report checks each file that it reads
 def _read(path: Path, *_: int) -> dict[str, str]:
     try:
         content = json.loads(path.read_bytes())
@@ -113,10 +113,10 @@ def _read(path: Path, *_: int) -> dict[str, str]:
 
 
 def check(directory: Path, name: str) -> None:
-    """Refuses a file that is not the one that the manifest names; accepts one that it does not.
+    """Refuses a file that differs from its entry; accepts a file without an entry.
 
     Raises:
-      ManifestError: it was changed, or the manifest is damaged.
+      ManifestError: the file was changed, or the manifest is damaged.
     """
     try:
         expected = read(directory).get(name)
@@ -130,7 +130,7 @@ def check(directory: Path, name: str) -> None:
 
 
 def files(directory: Path) -> list[str]:
-    """Relative paths of what a run and its report may have written, sorted."""
+    """Relative paths of the files that a run and its report may have written, sorted."""
     found = [p.name for p in directory.iterdir() if p.is_file()
              and (p.suffix in _TABLES or p.name in REPORTS)]
     found += [str(p.relative_to(directory)) for folder in FOLDERS
@@ -154,6 +154,6 @@ def _write(directory: Path, digests: dict[str, str]) -> None:
 
 
 def _digest(content: dict[str, Any]) -> str:
-    """Of a manifest, but for the digest that it holds."""
+    """The digest of a manifest, without the digest that it holds."""
     text = json.dumps([content["format"], content["files"]], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

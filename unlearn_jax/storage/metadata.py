@@ -1,6 +1,6 @@
-"""A checkpoint's `metadata.json`: what it is of, and the shape, dtype and digest of each leaf.
+"""A checkpoint's `metadata.json`: the user's metadata, and each leaf's shape, dtype and digest.
 
-Needs neither JAX nor Orbax, so that checkpoints are listed fast and read in ten years.
+It needs neither JAX nor Orbax, so that listing checkpoints is fast and still works in ten years.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401  makes np.dtype('bfloat16') and the like known
+import ml_dtypes  # noqa: F401  registers np.dtype('bfloat16') and the like
 import numpy as np
 
 from unlearn_jax.errors import InputError
@@ -26,7 +26,7 @@ class CheckpointError(InputError):
 
 
 class DamagedError(CheckpointError):
-    """A checkpoint is not what was saved."""
+    """A checkpoint differs from what was saved."""
 
 
 def text(user: dict[str, Any], leaves: dict[str, dict[str, Any]], empty: list[str],
@@ -41,23 +41,23 @@ def text(user: dict[str, Any], leaves: dict[str, dict[str, Any]], empty: list[st
       time: UTC, ISO 8601.
 
     Raises:
-      TypeError: `user` holds something else; names its path.
+      TypeError: `user` holds another type; the message names its path.
     """
     content = {"format": _FORMAT, "time": time, "metadata": _encode(user, "metadata"),
                "leaves": leaves, "empty": empty}
-    # Of the metadata itself: a flipped bit in a seed is as bad as one in a weight.
+    # A digest of the metadata itself: a flipped bit in a seed is as bad as one in a weight.
     return json.dumps(content | {"digest": _digest(content)}, indent=1) + "\n"
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
-    """What the `metadata.json` of the checkpoint directory `path` says.
+    """Reads the `metadata.json` of the checkpoint directory `path`.
 
     Returns:
-      dict with metadata (the user's), leaves, empty and time, as given to `text`.
+      A dict with metadata (the user's), leaves, empty and time, as given to `text`.
 
     Raises:
-      CheckpointError: not a checkpoint, its metadata is damaged, or it cannot be read (any more:
-        another process may remove it meanwhile).
+      CheckpointError: not a checkpoint, its metadata is damaged, or it cannot be read (for example
+        because another process has removed it meanwhile).
     """
     path = Path(path)
     try:
@@ -101,7 +101,7 @@ def specs(content: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype]
 
 
 def _encode(value: Any, path: str) -> Any:
-    """Plain JSON values; NaN and infinities, which JSON lacks, as {'$float': 'nan'}."""
+    """A value as plain JSON; NaN and infinities, which JSON lacks, become {'$float': 'nan'}."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, dict):

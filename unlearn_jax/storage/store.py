@@ -1,14 +1,15 @@
-"""The content-addressed store: where finished stages live, and how they get there whole.
+"""The content-addressed store of finished stages, which appear in it only whole.
 
 A stage is a directory `ROOT/STAGE/KEY`. The key is a hash of exactly what determines the
-stage, so a stage that is there never needs to be computed again. It counts as there only with
-a valid `DONE.json`, which is written last: a directory left by a killed process, an empty one
-or a broken copy is never trusted.
+stage, so an existing stage never needs to be computed again. A stage exists only with a valid
+marker `DONE.json`, which is written last: a directory of a killed process, an empty one or a broken
+copy is never used.
 
-The marker names every file with its size and digest, and has a digest of its own. Sizes are
-compared whenever a stage is looked for; digests when a file is read (`checked`, `load_array`,
-`load_arrays`, `load_json`) or by `unlearn_jax.verify`. Arrays of checkpoints have digests in the
-checkpoint (checkpoints.py). Markers of earlier versions have none, and are accepted without.
+The marker names every file with its size and digest, and holds a digest of itself. Sizes are
+compared whenever a stage is looked up; digests are compared when a file is read (`checked`,
+`load_array`, `load_arrays`, `load_json`) and by `unlearn_jax.verify`. Arrays of checkpoints have
+digests in the checkpoint (checkpoints.py). Markers of earlier versions have no digests; they are
+accepted.
 """
 
 import contextlib
@@ -33,7 +34,7 @@ from unlearn_jax.system import disk, processes
 
 MARKER = "DONE.json"
 _FORMAT = 1
-# What one process has written another may see later, on a file system of a network.
+# On a network file system, a process may see another one's files only later.
 _SEEN_SECONDS = 30.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
 
@@ -43,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 class StoreError(InputError):
-    """The store cannot be read or written; the message says what to do."""
+    """The store cannot be read or written; the message says how to fix it."""
 
 
 def stage_key(stage: str, parts: dict[str, Any]) -> str:
@@ -58,17 +59,17 @@ def stage_key(stage: str, parts: dict[str, Any]) -> str:
       16 hexadecimal digits.
 
     Raises:
-      TypeError: a part is of another kind; names its path.
+      TypeError: a part has another type; the message names its path.
     """
     text = canonical_json({"stage": stage, "parts": parts})
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of a nested plain value: sorted keys, no spaces.
+    """The canonical JSON text of a nested plain value: sorted keys, no spaces.
 
     Raises:
-      TypeError: a value is not plain; names its path.
+      TypeError: a value is not plain; the message names its path.
     """
     _check_plain(value, "")
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
@@ -85,29 +86,29 @@ def _check_plain(value: Any, path: str) -> None:
         for i, item in enumerate(value):
             _check_plain(item, f"{path}[{i}]")
     elif value is not None and type(value) not in (str, bool, int, float):
-        # Exact types: a numpy scalar or an enum has no text that is stable across versions.
+        # Exact types only: the text of a numpy scalar or an enum may change between versions.
         raise TypeError(f"{path or 'the value'} is {value!r} of type {type(value).__name__}; "
                         "allowed: str, bool, int, float, None, and dict, list, tuple of them")
 
 
 class Store:
-    """A directory of finished stages, safe against kills and concurrent writers.
+    """A directory of finished stages that withstands kills and concurrent writers.
 
-    Several processes of one program call the same methods; process 0 looks, writes and locks.
+    All processes of a program call the same methods; process 0 alone looks, writes and locks.
 
     Args:
-      root: created when the first stage is written.
+      root: the directory; created when the first stage is written.
     """
 
     def __init__(self, root: str | os.PathLike):
         self.root = Path(root)
 
     def create(self) -> None:
-        """Creates the root, or finds it.
+        """Creates the root if it is missing, and checks it.
 
         Raises:
           StoreError: it cannot be created or written to, or several processes do not see the same
-            one.
+            directory.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -130,14 +131,14 @@ class Store:
             if time.monotonic() > until:
                 raise StoreError(f"--store={self.root} is not where process 0 writes; it must be "
                                  "on a file system that all processes see")
-            list(self.root.iterdir())  # makes the file system ask again
+            list(self.root.iterdir())  # makes the file system refresh its view
             time.sleep(0.2)
         processes.wait("the store")
         if processes.leads():
             token.unlink()
 
     def path(self, stage: str, key: str) -> Path:
-        """Where the stage is, or would be."""
+        """The directory of the stage, existing or not."""
         for name in (stage, key):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"{name!r} cannot name a stage or key; allowed: letters, "
@@ -145,7 +146,7 @@ class Store:
         return self.root / stage / key
 
     def complete(self, stage: str, key: str) -> bool:
-        """Whether the stage is there: a valid marker, and each file it lists at its size."""
+        """Whether the stage exists: a valid marker, and each listed file with its size."""
         return processes.agreed(f"{stage}/{key}", lambda: self._complete(stage, key))
 
     def _complete(self, stage: str, key: str) -> bool:
@@ -165,23 +166,23 @@ class Store:
 
     @contextlib.contextmanager
     def write(self, stage: str, key: str, parts: dict[str, Any]) -> Iterator[Path]:
-        """Write a stage: `with store.write(...) as directory:` fill `directory`.
+        """Writes a stage: `with store.write(...) as directory:` fill `directory`.
 
-        On success the directory, with its marker, takes its place in one rename. On an
+        On success one rename moves the directory, with its marker, to its place. On an
         exception nothing is left of it. If another process has completed the same stage
         meanwhile, that one is kept.
 
         Args:
           stage: name of the stage.
           key: `stage_key(stage, parts)`.
-          parts: what determines the stage; kept in the marker.
+          parts: all that determines the stage; kept in the marker.
 
         Yields:
-          An empty directory on the store's file system; in other processes than the first one
-          that is thrown away.
+          An empty directory on the store's file system; in all processes but the first it is
+          discarded.
 
         Raises:
-          ValueError: key does not belong to parts.
+          ValueError: the key does not match the parts.
           DiskFullError: the file system is full; nothing but this attempt is lost.
         """
         if key != stage_key(stage, parts):
@@ -227,13 +228,13 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, stage: str, key: str, wait: bool = True) -> Iterator[bool]:
-        """Hold a stage alone: a second process waits here until the first is done or dead.
+        """Locks a stage: a second process waits here until the first is done or dead.
 
-        Check `complete` inside. Where the file system has no locks, nothing is held; the
-        stage may then be computed twice, and one of the two is kept.
+        Check `complete` inside. On a file system without locks nothing is held; the stage may then
+        be computed twice, and one of the two is kept.
 
         Yields:
-          Whether it is held; without `wait`, another process may have it.
+          Whether it is held; without `wait`, another process may hold it.
         """
         path = self.path(stage, key)
         waiting = f"waiting for another process that is computing {stage}/{key}" if wait else ""
@@ -264,14 +265,14 @@ def read_marker(directory: str | os.PathLike) -> dict[str, Any]:
 
 
 def parse_marker(directory: Path) -> dict[str, Any]:
-    """The marker of a finished stage, whatever has become of its files.
+    """The marker of a finished stage, without a check of its files.
 
     Returns:
-      dict with format, stage, key, parts, files ({relative path: bytes}), time (UTC), seconds,
+      A dict with format, stage, key, parts, files ({relative path: bytes}), time (UTC), seconds,
       and unless an earlier version wrote it, digests ({relative path: hex}) and digest (its own).
 
     Raises:
-      StoreError: no marker, an unreadable one or one that was changed.
+      StoreError: no marker, an unreadable one, or one that was changed.
     """
     try:
         marker = json.loads((directory / MARKER).read_bytes())
@@ -292,17 +293,17 @@ def parse_marker(directory: Path) -> dict[str, Any]:
 
 
 def _digest(marker: dict[str, Any]) -> str:
-    """Of a marker, but for the digest that it holds."""
+    """The digest of a marker, without the digest that it holds."""
     text = canonical_json({k: v for k, v in marker.items() if k != "digest"})
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def checked(directory: str | os.PathLike, name: str) -> Path:
-    """A file of a finished stage, after comparing its digest.
+    """The path of a file of a finished stage, after comparing its digest.
 
     Args:
-      directory: of the stage.
-      name: of the file in it, as the marker has it.
+      directory: directory of the stage.
+      name: name of the file in it, as in the marker.
 
     Raises:
       StoreError: the stage is not finished or lacks the file, or the file was changed.
@@ -339,7 +340,7 @@ def load_arrays(directory: str | os.PathLike, name: str) -> dict[str, np.ndarray
 
 
 def load_json(directory: str | os.PathLike, name: str) -> Any:
-    """What a JSON file of a finished stage holds.
+    """The content of a JSON file of a finished stage.
 
     Raises:
       StoreError: see `checked`; or it holds no JSON.

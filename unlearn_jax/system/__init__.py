@@ -1,8 +1,8 @@
 """The machine: processes, signals, cores, disk, arguments. No machine learning.
 
     processes.py, slurm.py, arrays.py   several processes as one program, and their arrays
-    interrupt.py                        signals that ask for a checkpoint
-    cpu.py, target.py, compiled.py      cores, what is compiled for, compiled programs
+    interrupt.py                        signals that request a checkpoint
+    cpu.py, target.py, compiled.py      cores, the device compiled for, compiled programs
     disk.py, cells.py, nested.py        files, cells of CSV files, nested dicts
     arguments.py                        arguments of small programs
 """

@@ -10,9 +10,9 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that raises `InputError` where argparse would end the program.
 
     Args:
-      module: what `python -m` runs.
-      arguments: they follow it in the line of usage.
-      description: of `--help`, as it is written.
+      module: the module that `python -m` runs.
+      arguments: the text after the module in the usage line.
+      description: the text of `--help`, unchanged.
     """
 
     def __init__(self, module: str, arguments: str, description: str | None):

@@ -1,6 +1,6 @@
-"""Arrays over the devices of one process or of several: how they get there, and back to the host.
+"""Moves arrays to the devices of one or several processes, and back to the host.
 
-Every process has the same arrays on its host before, and has them again afterwards.
+Every process has the same whole arrays on its host, before `put` and after `fetch`.
 """
 
 from typing import Any
@@ -13,10 +13,10 @@ from unlearn_jax.system import processes
 
 
 def put(tree: Any, sharding: jax.sharding.Sharding) -> Any:
-    """Arrays onto the devices of a sharding, which may be those of several processes.
+    """Puts arrays onto the devices of a sharding, which may belong to several processes.
 
     Args:
-      tree: arrays that every process has whole; each lays down the part of its own devices.
+      tree: whole arrays, the same in every process; each process puts the part of its own devices.
     """
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
@@ -24,19 +24,19 @@ def put(tree: Any, sharding: jax.sharding.Sharding) -> Any:
 
 
 def fetch(tree: Any) -> Any:
-    """The arrays of a tree on the host, whole in every process; all processes take part."""
+    """Returns the whole arrays of a tree on the host in every process; all must take part."""
     if processes.count() == 1:
         return jax.device_get(tree)
     spread = [x for x in jax.tree.leaves(tree) if _is_spread(x)]
     if spread:
-        # Those who are early wait here, where a wait may be long, and not inside a collective.
+        # Early processes wait here, where a wait may be long, and not inside a collective.
         jax.block_until_ready(spread)
         processes.wait("an exchange of arrays")
     return jax.tree.map(_whole, tree)
 
 
 def _is_spread(x: Any) -> bool:
-    """Whether no process has all of an array."""
+    """Whether an array is divided over processes, so that none has all of it."""
     return isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated)
 
 
@@ -54,7 +54,7 @@ def _spread(x: Any, sharding: jax.sharding.Sharding) -> jax.Array:
     if isinstance(x, jax.Array) and x.sharding == sharding:
         return x
     if isinstance(x, jax.Array) and sharding.is_fully_replicated and x.is_fully_addressable:
-        # A device that has it already, such as one with all images, keeps that copy.
+        # A device that already has the array, such as all images, keeps its copy.
         return jax.make_array_from_single_device_arrays(
             x.shape, sharding, [jax.device_put(x, d) for d in sharding.addressable_devices])
     host = np.asarray(x)

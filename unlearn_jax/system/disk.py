@@ -20,10 +20,10 @@ from unlearn_jax.system import interrupt
 
 TEMP = ".tmp-"  # begins the name of a file or directory that is being written
 _LOCK = ".lock"
-_LONGEST = 100  # characters of a file's name that its temporary one repeats: names have an end
-# What is being written by an owner that cannot be told (no lock file) is left alone this long.
+_LONGEST = 100  # characters of a file's name in its temporary name: names have a limit
+# A temporary file whose writer is unknown (no lock file) is left alone for this long.
 _GRACE_SECONDS = 3600.0
-_POLL_SECONDS = 0.2  # between two looks at a lock
+_POLL_SECONDS = 0.2  # between two tries to take a lock
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class DiskError(InputError):
 
 
 class DiskFullError(DiskError):
-    """The file system has no room left; nothing that was there has been touched."""
+    """The file system has no room left; existing files are unchanged."""
 
 
 Content = str | bytes | Callable[[BinaryIO], Any]
@@ -43,14 +43,14 @@ def write_file(path: Path, content: Content) -> None:
     """Writes a file that appears whole or not at all, and is there after a power cut.
 
     It is written beside its place under a name that begins with `TEMP`, flushed, and renamed. A
-    lock that dies with the process tells the file of a living writer from one that a kill left.
+    lock that ends with the process distinguishes a living writer's file from one that a kill left.
 
     Args:
-      path: nothing, or a file, which is replaced.
-      content: text (written as UTF-8), bytes, or what writes them into a file open for bytes.
+      path: the file; an existing one is replaced.
+      content: text (written as UTF-8), bytes, or a function that writes to an open binary file.
 
     Raises:
-      DiskFullError: no room; what was at `path` stays.
+      DiskFullError: no room; a file at `path` is unchanged.
       DiskError: the file cannot be created, or `path` is a directory.
     """
     path = Path(path)
@@ -80,11 +80,11 @@ def write_file(path: Path, content: Content) -> None:
 
 
 def _begin(path: Path) -> tuple[Path, int]:
-    """A new file beside `path`, open and locked."""
+    """Creates a file beside `path`; returns its path and its open, locked descriptor."""
     while True:
         temp = path.with_name(f"{TEMP}{path.name[:_LONGEST]}-{secrets.token_hex(6)}.{_host()}")
         fd = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        # Between the two lines another process may have taken it for one that a kill left.
+        # Before it was locked, another process may have removed it as one that a kill left.
         if try_lock(fd) and os.fstat(fd).st_nlink:
             return temp, fd
         os.close(fd)
@@ -92,7 +92,7 @@ def _begin(path: Path) -> tuple[Path, int]:
 
 
 def _host() -> str:
-    """Tells hosts apart, in names of files."""
+    """An identifier of the host, for file names."""
     return hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
 
 
@@ -104,13 +104,13 @@ def _refused(path: Path, error: OSError) -> DiskError:
 
 @contextlib.contextmanager
 def temporary_directory(path: Path) -> Iterator[Path]:
-    """A new directory beside `path`, removed at the end unless it was moved away.
+    """Makes a directory beside `path`; removes it at the end unless it was moved away.
 
-    It is held by a lock that dies with the process, so that the next writer can remove what a
-    killed one left.
+    A lock that ends with the process holds it, so that the next writer can remove the directory of
+    a killed one.
 
     Raises:
-      DiskFullError: in place of an error inside the `with` that means a full disk.
+      DiskFullError: replaces an error inside the `with` that means a full disk.
       DiskError: the directory cannot be created.
     """
     temp = path.with_name(f"{TEMP}{path.name}-{secrets.token_hex(6)}")
@@ -125,7 +125,7 @@ def temporary_directory(path: Path) -> Iterator[Path]:
                 raise
             raise DiskError(f"cannot create {temp.parent}: {e.strerror}; choose another "
                              "directory") from e
-        # Locked before it gets its name: nobody ever sees the lock of a living writer free.
+        # Locked before it gets its name: no process ever finds a living writer's lock free.
         lock = os.open(temp / f"{_LOCK}.new", os.O_RDWR | os.O_CREAT, 0o644)
         try_lock(lock)
         os.write(lock, socket.gethostname().encode())
@@ -144,14 +144,14 @@ def temporary_directory(path: Path) -> Iterator[Path]:
 
 
 def move_into_place(temp: Path, path: Path, replace: bool = False) -> None:
-    """Flush a temporary directory to the disk and rename it to `path`.
+    """Flushes a temporary directory to the disk and renames it to `path`.
 
     Args:
       temp: from `temporary_directory(path)`, filled.
-      path: nothing, an empty directory, or with `replace` anything, which goes.
+      path: missing or an empty directory; with `replace` anything, which is removed.
 
     Raises:
-      OSError: ENOTEMPTY or the like if something is at `path`; both are as they were.
+      OSError: ENOTEMPTY or the like if something is at `path`; both are unchanged.
     """
     for parent, _, names in os.walk(temp):
         for name in names:
@@ -161,7 +161,7 @@ def move_into_place(temp: Path, path: Path, replace: bool = False) -> None:
     if replace:
         try:
             os.rename(path, old)
-        except FileNotFoundError:  # nothing was there, or another process has just removed it
+        except FileNotFoundError:  # it was missing, or another process has just removed it
             replace = False
     try:
         os.rename(temp, path)
@@ -169,7 +169,7 @@ def move_into_place(temp: Path, path: Path, replace: bool = False) -> None:
         if replace:
             os.rename(old, path)
         raise
-    # Only now: under its temporary name the directory always has a lock.
+    # Unlocked only now: under its temporary name the directory always has a lock.
     (path / _LOCK).unlink(missing_ok=True)
     sync(path.parent)
     if replace:
@@ -177,7 +177,7 @@ def move_into_place(temp: Path, path: Path, replace: bool = False) -> None:
 
 
 def remove_stale(parent: Path) -> None:
-    """Remove the temporary files and directories in `parent` whose writers are dead."""
+    """Removes the temporary files and directories in `parent` whose writers are dead."""
     for temp in parent.glob(f"{TEMP}*"):
         with _is_stale(temp) as dead:
             if dead:
@@ -197,7 +197,7 @@ def stale(parent: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def _is_stale(temp: Path) -> Iterator[bool]:
-    """Whether the writer is dead; meanwhile its lock is held, if it can be."""
+    """Yields whether the writer is dead; its lock is held inside the block, if possible."""
     whole = temp.is_dir()
     try:
         fd = os.open(temp / _LOCK if whole else temp, os.O_RDWR)
@@ -209,7 +209,7 @@ def _is_stale(temp: Path) -> Iterator[bool]:
         if not try_lock(fd, missing=False):
             yield False
             return
-        # Some network file systems know the locks of their own host alone.
+        # On some network file systems, hosts do not see each other's locks.
         mine = (os.read(fd, 1024).decode(errors="replace") in ("", socket.gethostname()) if whole
                 else temp.name.endswith(f".{_host()}"))
         yield mine or is_old(temp)
@@ -218,7 +218,7 @@ def _is_stale(temp: Path) -> Iterator[bool]:
 
 
 def is_old(temp: Path) -> bool:
-    """Whether nothing in it was written for a while; False if it has just gone."""
+    """Whether nothing in it was written for a while; False if it was just removed."""
     try:
         latest = max(p.stat().st_mtime for p in (temp, *temp.rglob("*")))
     except FileNotFoundError:
@@ -228,18 +228,18 @@ def is_old(temp: Path) -> bool:
 
 @contextlib.contextmanager
 def lock(path: Path, waiting: str = "") -> Iterator[bool]:
-    """Hold the lock file `path`, which is made where it is missing; its holder's death frees it.
+    """Holds the lock file `path`, made if missing; the end of its holder's process frees it.
 
     Args:
-      path: of the file; it stays, and is empty.
-      waiting: a message for the log: where another process holds it, wait. Else do not.
+      path: the lock file; it is empty and is not removed.
+      waiting: message for the log before waiting for another holder; '': does not wait.
 
     Yields:
-      Whether it is held. Where the file system has no locks, nothing is, and the answer is yes.
+      Whether the lock is held; also True on a file system without locks, where nothing is held.
 
     Raises:
-      DiskError: something else is in the place of the file or of its directory.
-      Interrupted: a signal has asked this process to leave while it waited.
+      DiskError: the file's or its directory's path is taken by something else.
+      Interrupted: a signal requested this process to end while it waited.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -257,12 +257,12 @@ def lock(path: Path, waiting: str = "") -> Iterator[bool]:
                 time.sleep(_POLL_SECONDS)
         yield held
     finally:
-        # The file stays: removing it would let two processes lock two different files.
+        # The file is not removed: otherwise two processes could lock two different files.
         os.close(fd)
 
 
 def try_lock(fd: int, missing: bool = True) -> bool:
-    """Lock without waiting; `missing` is the answer on file systems that have no locks."""
+    """Tries to lock without waiting; returns `missing` on file systems without locks."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
@@ -278,7 +278,7 @@ def is_full(error: BaseException | None) -> bool:
     """Whether an error, or one that caused it, means that the disk (or a quota) is full."""
     while error is not None:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        # TensorStore and numpy's tofile report it in words only.
+        # TensorStore and numpy's tofile report it only in their messages.
         if full or re.search("No space left|quota exceeded|[0-9] requested and [0-9]+ written",
                              str(error)):
             return True
@@ -287,7 +287,7 @@ def is_full(error: BaseException | None) -> bool:
 
 
 def require_space(path: Path, size: int) -> None:
-    """Refuse to start writing `size` bytes where they cannot fit.
+    """Refuses to start writing `size` bytes where they cannot fit.
 
     Raises:
       DiskFullError: says how much is needed and how much is free.
@@ -297,7 +297,9 @@ def require_space(path: Path, size: int) -> None:
 
 
 def require_room(needed: Mapping[Path, int]) -> None:
-    """Refuse to start what will write `needed[path]` bytes below each path; disks may be shared.
+    """Refuses to start work that will write `needed[path]` bytes below each path.
+
+    Paths on the same disk count together.
 
     Raises:
       DiskFullError: says how much is needed and how much is free.
@@ -332,7 +334,7 @@ def _existing(path: Path) -> Path:
 
 
 def human_bytes(size: float) -> str:
-    """A size for people: 0 B, 12.3 kB, 4.5 MB (powers of 1000)."""
+    """A size in words: 0 B, 12.3 kB, 4.5 MB (powers of 1000)."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(size) < 999.5:
             return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
@@ -341,13 +343,13 @@ def human_bytes(size: float) -> str:
 
 
 def files_below(directory: Path) -> list[str]:
-    """Relative paths of all files below, sorted; without the lock."""
+    """Relative paths of all files below, sorted, without the lock file."""
     return sorted(str(p.relative_to(directory)) for p in directory.rglob("*")
                   if p.is_file() and p != directory / _LOCK)
 
 
 def digest(path: Path) -> str:
-    """Of a file's bytes."""
+    """The digest of a file's bytes."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
@@ -360,7 +362,7 @@ def remove(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or the names in a directory, to the disk."""
+    """Flushes a file, or the names in a directory, to the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

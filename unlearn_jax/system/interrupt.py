@@ -1,10 +1,10 @@
-"""Leaving in good order: a signal asks for a checkpoint, and the exit code says so.
+"""Ends a run cleanly: a signal requests a checkpoint, and the exit code shows it.
 
-SIGUSR1 and SIGUSR2 (a scheduler's warnings), SIGTERM (preemption) and SIGINT (Ctrl-C) ask. The
-engine answers at the end of the epoch under way: it saves, and leaves with `EXIT_CODE`, or as after
-a Ctrl-C; the same command then goes on from there. A second SIGTERM or SIGINT does what it does by
-default, which is to end the process; the first may come after any of the others. Where no epochs
-are walked over, what takes long asks before it begins (`leave_if_requested`).
+The signals are SIGUSR1 and SIGUSR2 (a scheduler's warnings), SIGTERM (preemption) and SIGINT
+(Ctrl-C). At the end of the current epoch the engine saves and exits with `EXIT_CODE`, or as after a
+Ctrl-C. The same command then continues from there. A second SIGTERM or SIGINT has its default
+effect, which ends the process; the first may come after any of the others. Long work without
+epochs checks for a request before it begins (`leave_if_requested`).
 """
 
 import os
@@ -18,41 +18,41 @@ from unlearn_jax.system import processes
 
 # EX_TEMPFAIL of sysexits.h: not finished, worth trying again. No error of ours has this code.
 EXIT_CODE = 75
-CTRL_C = 130  # as a shell says it
+CTRL_C = 130  # as a shell reports it
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 
 _received: list[int] = []
 
 
 class Interrupted(SystemExit):
-    """The run leaves, as it was asked to; what it has is saved."""
+    """The run ends on request; its results so far are saved."""
 
 
 def listen() -> None:
-    """From now on, the signals ask instead of ending the process. For the main thread."""
+    """Makes the signals request a checkpoint instead of ending the process; main thread only."""
     for number in SIGNALS:
         signal.signal(number, _note)
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as a shell's background jobs have it
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # a shell ignores it for background jobs
         signal.signal(signal.SIGINT, _note)
 
 
 def requested() -> bool:
-    """Whether somebody has asked this process, or another one of its program."""
+    """Whether a signal has reached this process, or another one of its program."""
     return processes.lowest("a signal", -len(_received)) < 0
 
 
 def leave_if_requested() -> None:
-    """To be called where nothing would be lost.
+    """Ends the run if that is requested; to be called where nothing would be lost.
 
     Raises:
-      Interrupted: somebody has asked.
+      Interrupted: a signal has requested it.
     """
     if requested():
         leave()
 
 
 def leave() -> NoReturn:
-    """For who has saved what would be lost.
+    """Ends the run; to be called after all that would be lost is saved.
 
     Raises:
       Interrupted: always.
@@ -68,6 +68,6 @@ def _note(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if number == signal.SIGINT:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        # Not by print, which may be at work just now.
+        # Not by print, which the signal may have interrupted.
         os.write(2, b"\nstopping where nothing is lost, in training at the end of the epoch under "
                     b"way; Ctrl-C again to end at once\n")

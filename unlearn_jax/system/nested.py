@@ -1,4 +1,4 @@
-"""Nested dicts, such as configs: their dotted keys, and in which of them two differ."""
+"""Nested dicts, such as configs: their dotted keys, and the differences of two."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,11 +14,11 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differing(first: Any, second: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """In what two values of JSON differ, as (dotted key, of the first, of the second).
+    """Yields the differences of two JSON values, as (dotted key, first value, second value).
 
-    Lists of dicts are walked where they have as many items, which count from 1, and differ in
-    their lengths otherwise; other lists are values. What one of the two lacks is None there, and
-    no difference from a None.
+    Lists of dicts of equal length are compared item by item, counted from 1; otherwise their
+    lengths are the difference. Other lists are values. A missing value is None, and does not differ
+    from None.
     """
     if first == second:
         return

@@ -13,17 +13,17 @@ from typing import Any
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.system.interrupt import Interrupted
 
-_LONGEST = 80  # characters of a name, which begins the names of files
+_LONGEST = 80  # characters of a name, which begins file names
 
 
 @dataclasses.dataclass(frozen=True)
 class OwnCode:
-    """What a file gives under a name.
+    """An object from a file, found by its name.
 
     Attributes:
       value: the object.
-      name: FILE-NAME, fit for the names of files.
-      code: digest of the file: with another text the name stands for something else.
+      name: FILE-NAME, fit for file names.
+      code: digest of the file, since the name means another object after the text changes.
     """
 
     value: Any
@@ -33,11 +33,11 @@ class OwnCode:
 
 @dataclasses.dataclass(frozen=True)
 class CodeKey:
-    """Where a config asks for own code, for messages.
+    """The config key that names a user's own code, for messages.
 
     Attributes:
-      key: of the config, `config.unlearn.method`.
-      kind: what stands there, `method`.
+      key: the key, such as `config.unlearn.method`.
+      kind: what its values are, such as `method`.
       known: values of the key that need no file.
     """
 
@@ -47,12 +47,12 @@ class CodeKey:
 
 
 def load(request: str, place: CodeKey, serves: Callable[[Any], bool]) -> OwnCode:
-    """The object that a file has under a name.
+    """The object of a name in a file.
 
     Args:
       request: `path/to/file.py:NAME`.
-      place: where the config asks for it.
-      serves: whether an object of the file is of the kind asked for, for the message.
+      place: the config key.
+      serves: whether an object of the file is of the wanted kind, for the message.
 
     Raises:
       ConfigError: the request has another form, or the file or the name cannot be used.
@@ -93,9 +93,9 @@ def split(request: str, place: CodeKey) -> tuple[str, str]:
 
 
 def named(function: Callable[..., Any], request: str, place: CodeKey) -> Callable[..., Any]:
-    """The function, and what functions it returns, with the request noted on their errors.
+    """The function, and the functions that it returns, with the request noted on their errors.
 
-    A call of sys.exit in it is an error, too: the program would end as if all were done.
+    A call of sys.exit in it is an error, too: the program would end as if it had finished.
     """
 
     @functools.wraps(function)
@@ -108,7 +108,7 @@ def named(function: Callable[..., Any], request: str, place: CodeKey) -> Callabl
             raise ConfigError(f"{place.key} is {request!r}: the file calls "
                               f"sys.exit({e.code!r}); a {place.kind} must raise an error "
                               "instead") from e
-        except Exception as e:  # whatever a user's code raises, which goes on as it is
+        except Exception as e:  # a user's code may raise anything; raised again with a note
             note = f"in the {place.kind} {request} ({place.key})"
             if note not in getattr(e, "__notes__", ()):
                 e.add_note(note)

@@ -1,13 +1,14 @@
 """Several processes, one program: how they meet, agree, wait, and end together.
 
-Every process runs the same code on the same data and hands its own devices their part of the work,
-in the same order as all others. What only one may do (write a file, hold a lock) or may answer
-differently (read a clock, look at a directory) process 0 does alone, in `agreed`; the others wait
-for what it found. Arrays over several processes are in `arrays.py`. In a single process all of
-this is what one would write without it.
+Every process runs the same code on the same data and gives its own devices their part of the work,
+in the same order as all others. Process 0 alone does what only one process may do (write a file,
+hold a lock) and what may differ between processes (read a clock, look at a directory): see
+`agreed`. The others wait for its result. `arrays.py` handles arrays over several processes. In a
+single process, none of this has an effect.
 
-A process that fails says so, and the others end at once with its message. One that dies without a
-word is missed by its heartbeats; one that is alive but never comes is waited for `timeout` seconds.
+A process that fails reports it, and the others end at once with its message. A process that dies
+without a report is noticed by its missing heartbeats. The others wait `timeout` seconds for one
+that is alive but does not come.
 """
 
 import atexit
@@ -31,23 +32,23 @@ from unlearn_jax.system.nested import differing
 T = TypeVar("T")
 
 TIMEOUT = 86400.0  # seconds; process 0 may wait long for a model that another run is training
-_MEETING = 300.0  # seconds, at most, until all have started
+_MEETING = 300.0  # seconds, at most, until all processes have started
 _HEARTBEAT = 300  # seconds without a sign of life; a launcher notices a death long before
-_POLL = 0.5  # seconds between two looks at whether another process has failed
-# Seconds that process 0 stays after a failure: the others ask it, and JAX aborts them without it.
+_POLL = 0.5  # seconds between two checks for the failure of another process
+# Seconds that process 0 stays after a failure: JAX aborts processes that cannot reach it.
 _LINGER = 3.0
 _FAILED = "unlearn_jax/failed"
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a process stands among those of its program.
+    """The place of a process among those of its program.
 
     Attributes:
-      coordinator: HOST:PORT of process 0, as the others reach it.
-      count: processes, at least one.
-      index: of this one, from zero.
-      gpus: which of the GPUs that it sees are its own; None: all.
+      coordinator: HOST:PORT where the others reach process 0.
+      count: number of processes, at least one.
+      index: number of this process, from zero.
+      gpus: the visible GPUs that this process uses; None: all.
     """
 
     coordinator: str
@@ -68,7 +69,7 @@ class Place:
 
 
 class _Group:
-    """The processes of this program, seen from one of them; asks JAX' coordination service.
+    """The processes of this program, from the view of one; uses JAX' coordination service.
 
     The service's client has no public name; Orbax uses the same one.
     """
@@ -84,7 +85,7 @@ class _Group:
         self._watch.start()
 
     def name(self, what: str) -> str:
-        """Of the next call; all processes make the same calls in the same order."""
+        """The name of the next call; all processes make the same calls in the same order."""
         self.calls += 1
         return f"unlearn_jax/{self.calls}/{what}"
 
@@ -109,18 +110,18 @@ class _Group:
                           f"({str(error).splitlines()[0][:300]})")
 
     def fail(self, error: BaseException) -> int:
-        """Tells the others of an error that ends this process; returns its exit code."""
+        """Reports an error that ends this process to the others; returns its exit code."""
         self._stop.set()
         said, code = str(error) or type(error).__name__, 1
         if isinstance(error, SystemExit) and isinstance(error.code, int):
             said, code = f"it exits with code {error.code}", error.code
         try:
             self.client.key_value_set(_FAILED, json.dumps([self.place.index, said, code]))
-        except RuntimeError as e:  # another failed first, or the service is gone
+        except RuntimeError as e:  # another process failed first, or the service is gone
             logging.info("the other processes were not told: %s", str(e).splitlines()[0])
         stays = _LINGER
         try:
-            # Those who all leave for one reason leave together: who is early would have a launcher
+            # Processes that end for one reason end together: after an early end, a launcher would
             # end the others, with another exit code.
             self.client.wait_at_barrier("unlearn_jax/leaving", round(_LINGER / 2 * 1000))
             stays = 0.1
@@ -139,7 +140,7 @@ class _Group:
         while not self._stop.wait(_POLL):
             try:
                 index, said, code = json.loads(self.client.key_value_try_get(_FAILED))
-            except RuntimeError:  # nobody has failed
+            except RuntimeError:  # no process has failed
                 continue
             if self._stop.is_set():
                 return
@@ -166,27 +167,27 @@ _group: _Group | None = None
 
 @contextlib.contextmanager
 def joined(place: Place | None, timeout: float = TIMEOUT) -> Iterator[None]:
-    """Runs a block in all processes of a program; what ends one ends all.
+    """Runs a block in all processes of a program; an error in one ends all.
 
-    To be entered before jax looks for devices.
+    The block must begin before jax looks for devices.
 
     Args:
-      place: of this process; None, or one of a single process: nothing happens.
+      place: place of this process; None, or a single process: nothing happens.
       timeout: seconds to wait for others, here and at every later meeting.
 
     Raises:
-      InputError: the others cannot be reached, or will not be.
+      InputError: the others cannot be reached, or their addresses are unusable.
     """
     global _group
     if place is None or place.count == 1:
         yield
         return
-    import jax  # the store, which asks this module, is used without
-    # It would swallow SIGTERM.
+    import jax  # not above: the store uses this module without jax
+    # This service would consume SIGTERM.
     jax.config.update("jax_enable_preemption_service", False)
     seconds = round(min(timeout, _MEETING))
-    inside = place.coordinator.startswith("localhost:")  # nobody else needs to reach it
-    # Where nobody answers in time, JAX ends the process itself, with many lines.
+    inside = place.coordinator.startswith("localhost:")  # no other host needs to reach it
+    # If there is no answer in time, JAX itself ends the process, with many lines.
     logging.info("process %d of %d: meeting the others at %s within %d seconds", place.index,
                  place.count, place.coordinator, seconds)
     try:
@@ -207,7 +208,7 @@ def joined(place: Place | None, timeout: float = TIMEOUT) -> Iterator[None]:
         _group.close()
     except BaseException as e:
         code = _group.fail(e)
-        # What JAX has for the end of a process waits for the others, and then aborts.
+        # JAX's own exit handler waits for the other processes, and then aborts.
         atexit.register(_leave, code)
         raise
     finally:
@@ -216,7 +217,7 @@ def joined(place: Place | None, timeout: float = TIMEOUT) -> Iterator[None]:
 
 
 def _check_addresses() -> None:
-    """On CPUs hosts exchange arrays by the addresses that each of them has for its own name."""
+    """Checks the address of this host's own name, by which hosts exchange arrays on CPUs."""
     name = socket.gethostname()
     try:
         address = socket.getaddrinfo(name, None)[0][4][0]
@@ -233,18 +234,18 @@ def _check_addresses() -> None:
 
 
 def count() -> int:
-    """Processes of this program."""
+    """Number of processes of this program."""
     return _group.place.count if _group else 1
 
 
 def leads() -> bool:
-    """Whether this is process 0, which writes; a single process is."""
+    """Whether this is process 0, which writes; true for a single process."""
     return _group is None or _group.place.index == 0
 
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Inside, nothing waits for other processes: for what process 0 does without them."""
+    """Inside, nothing waits for other processes; for work of process 0 alone."""
     if _group is None or _group.alone:
         yield
         return
@@ -256,11 +257,11 @@ def alone() -> Iterator[None]:
 
 
 def agreed(what: str, find: Callable[[], T]) -> T:
-    """What process 0 finds; only there `find` is called, and the others wait.
+    """The result of `find`, called in process 0 alone, in all processes; the others wait.
 
     Args:
       what: a name for messages, the same in all processes.
-      find: returns what JSON can hold. It may write files and take its time.
+      find: returns a JSON value. It may write files and take long.
     """
     if _group is None or _group.alone:
         return find()
@@ -273,20 +274,20 @@ def agreed(what: str, find: Callable[[], T]) -> T:
 
 
 def lowest(what: str, value: float) -> float:
-    """The lowest of the values that the processes have."""
+    """The lowest of all processes' values."""
     return min(_everyone(what, value))
 
 
 def require_same(what: str, value: Any, hint: str = "") -> None:
-    """Refuses to go on where processes differ in something that decides their numbers.
+    """Raises an error if processes differ in a value that their results depend on.
 
     Args:
       what: a name for messages.
-      value: of this process; what JSON can hold.
-      hint: ends the message.
+      value: this process's JSON value.
+      hint: end of the message.
 
     Raises:
-      InputError: names both values, or their first difference.
+      InputError: the message names both values, or their first difference.
     """
     if _group is None:
         return
@@ -301,13 +302,13 @@ def require_same(what: str, value: Any, hint: str = "") -> None:
 
 
 def wait(what: str) -> None:
-    """Until all processes are here."""
+    """Waits until all processes have made this call."""
     if _group is not None and not _group.alone:
         _group.wait(what)
 
 
 def _everyone(what: str, value: Any) -> list[Any]:
-    """The value of every process, as JSON holds it."""
+    """The JSON values of all processes."""
     if _group is None or _group.alone:
         return [json.loads(json.dumps(value))]
     name = _group.name(what)

@@ -1,4 +1,4 @@
-"""Several processes of a program: what the flags say of them, or what SLURM says."""
+"""The place of a process among several of a program, from flags or from SLURM."""
 
 import os
 import re
@@ -17,31 +17,31 @@ PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Which of them this one is, 
 PATIENCE = flags.DEFINE_float("process_timeout", TIMEOUT,
                               "Seconds that a process waits for the others", lower_bound=1)
 
-# From here on, as SLURM and JAX' own detection do, a port for each job and step.
+# Each job and step has its own port from here on, as with SLURM and JAX' own detection.
 _FIRST_PORT, _PORTS = 61440, 4096
 
 
 def place_of_flags() -> Place | None:
-    """Where this process stands, as its flags and SLURM's variables say; see `find_place`."""
+    """The place of this process, from its flags and SLURM's variables; see `find_place`."""
     return find_place(COORDINATOR.value, PROCESSES.value, PROCESS_ID.value)
 
 
 def hint() -> str:
-    """Ends the message that processes which SLURM has brought together are not one study."""
+    """The end of the message that processes which SLURM started together are not one study."""
     return "" if COORDINATOR.value else ("; srun has started them as one program, "
                                          "--coordinator=none makes each a study of its own")
 
 
 def find_place(coordinator: str, count: int, index: int,
                env: Mapping[str, str] = os.environ) -> Place | None:
-    """Where this process stands among those of its program; None: it is the only one.
+    """The place of this process among those of its program; None: it is the only one.
 
     Args:
-      coordinator: HOST:PORT of process 0; `slurm`: as SLURM's variables say; `none`: a single
-        process, whatever they say; `''`: as SLURM says, if `srun` started several tasks in this
+      coordinator: HOST:PORT of process 0; `slurm`: from SLURM's variables; `none`: a single
+        process in any case; `''`: from SLURM's variables, if `srun` started several tasks in this
         very step. A job with several tasks whose script calls Python itself runs one process.
-      count: processes; 0: not given.
-      index: of this one; -1: not given.
+      count: number of processes; 0: not given.
+      index: number of this process; -1: not given.
       env: environment variables.
 
     Raises:
@@ -64,7 +64,7 @@ def find_place(coordinator: str, count: int, index: int,
 
 def _slurm_place(env: Mapping[str, str]) -> Place:
     count, index = _number(env, "SLURM_STEP_NUM_TASKS"), _number(env, "SLURM_PROCID")
-    # Jobs of a while and their first steps differ in it.
+    # This number differs between recent jobs, and between the first steps of a job.
     step = _number(env, "SLURM_JOB_ID") + 257 * _number(env, "SLURM_STEP_ID")
     coordinator = (f"{first_host(_text(env, 'SLURM_STEP_NODELIST'))}:"
                    f"{_FIRST_PORT + step % _PORTS}")
@@ -72,23 +72,23 @@ def _slurm_place(env: Mapping[str, str]) -> Place:
 
 
 def first_host(nodes: str) -> str:
-    """The first of a list such as `a1,b2`, `node[003-007,9]` or `r[1-2]n[1-4]`."""
+    """The first host of a list such as `a1,b2`, `node[003-007,9]` or `r[1-2]n[1-4]`."""
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", nodes)
     return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first.group()) if first else nodes
 
 
 def tasks_of_node(tasks: str, node: int) -> int:
-    """Tasks on a node of a step, of a list such as `2(x3),1`."""
+    """Number of tasks on a node of a step, from a list such as `2(x3),1`."""
     every = [int(n) for n, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", tasks)
              for _ in range(int(times or 1))]
     return every[node]
 
 
 def _own_gpus(env: Mapping[str, str]) -> tuple[int, ...] | None:
-    """This task's part of the GPUs that it shares with other tasks on its node; None: no others.
+    """This task's part of the GPUs shared by the tasks of its node; None: they are not shared.
 
-    Where SLURM binds GPUs to tasks, each sees its own alone; with --gpu-bind=none it does not,
-    whatever SLURM_GPUS_PER_TASK (`2`, or `a100:2`) says.
+    If SLURM binds GPUs to tasks, each task sees its own alone. With --gpu-bind=none it sees all,
+    even if SLURM_GPUS_PER_TASK (`2`, or `a100:2`) is set.
     """
     visible = [d for d in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
     tasks = tasks_of_node(_text(env, "SLURM_STEP_TASKS_PER_NODE"), _number(env, "SLURM_NODEID"))

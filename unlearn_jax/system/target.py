@@ -1,7 +1,7 @@
-"""What the code that is traced now will run on.
+"""The device that the code being traced will run on.
 
-`layout.over_members` says so while it traces, as it knows the devices. jax's default backend is
-another one where a program is compiled for devices that are not there, or for the CPU of a machine
+`layout.over_members`, which has the devices, sets it during a trace. jax's default backend may be
+another one: if a program is compiled for devices that are not there, or for the CPU of a machine
 with a GPU.
 """
 
@@ -23,15 +23,15 @@ class Target:
 
     Attributes:
       platform: `cpu`, `gpu` or `tpu`.
-      threads: that one of our own calls (`native`) may use there; 0: no such calls, for example
-        where the compiler divides an array over devices, as it cannot divide a call.
+      threads: number of threads that one of our native calls (`native`) may use; 0: no such calls,
+        for example if the compiler divides an array over devices, since it cannot divide a call.
     """
 
     platform: str
     threads: int = 0
 
     def has_native(self, dtype: DTypeLike = jnp.float32) -> bool:
-        """Whether our own calls may be made, on arrays of this type."""
+        """Whether our native calls are possible on arrays of this type."""
         return self.platform == "cpu" and self.threads > 0 and native.takes(dtype)
 
 
@@ -39,7 +39,7 @@ _current: contextvars.ContextVar[Target | None] = contextvars.ContextVar("target
 
 
 def current() -> Target:
-    """The layout's target, or jax's default backend where no layout traces."""
+    """The layout's target, or jax's default backend if no layout is tracing."""
     return _current.get() or Target(jax.default_backend())
 
 
@@ -50,9 +50,9 @@ def platform() -> str:
 
 @contextlib.contextmanager
 def tracing_for(platform: str, threads: int = 0) -> Iterator[None]:
-    """What is traced inside will run on this target.
+    """Sets the target of the code that is traced inside.
 
-    A function that `jit` has traced before stays as it is.
+    A function that `jit` has traced before does not change.
     """
     token = _current.set(Target(platform, threads))
     try:

@@ -18,5 +18,5 @@ def by_path(tree_M: Any) -> dict[str, np.ndarray]:
 
 
 def true_paths(tree: Any) -> set[str]:
-    """The paths of the leaves that are true, such as those of `Model.trainable`."""
+    """The paths of the leaves that are true, for example of `Model.trainable`."""
     return {path_of(path) for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if leaf}
