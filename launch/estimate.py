@@ -3,7 +3,7 @@
 Steps and images are counted exactly, from the data and the forget sets, without stages that are
 already in the store. Time and memory come from `unlearn_jax/stages/plan.py`; its docstring explains
 the estimates. The models of a comparison or of a training scheme (SISA) are not counted, because
-they depend on trained models; the lines of their processes say so.
+they depend on trained models; the lines of their processes state this.
 """
 
 import dataclasses

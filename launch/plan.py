@@ -28,7 +28,7 @@ from unlearn_jax.variants import arm_config
 
 PLAN = "plan.json"
 SEEDS, SETS, EPOCHS, ALPHAS = "seeds", "forget.sets", "unlearn.epochs", "eval.alphas"
-AXES = (SEEDS, EPOCHS, SETS, ALPHAS)  # of a population; merged in this order
+AXES = (SEEDS, EPOCHS, SETS, ALPHAS)  # axes of a population, merged in this order
 # Keys of `eval` that change M_R's own rows; a table has one row of each kind.
 _OF_RETRAINED = ("relearn_epochs", "relearn_rate", "challenge_bins", "challenge_narrow")
 

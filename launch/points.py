@@ -36,7 +36,7 @@ class Point:
     """One setting of a sweep.
 
     Attributes:
-      number: from one, in the order given.
+      number: its number from one, in the given order.
       file: FILE:SCALE of its config.
       values: values that the sweep sets, by key of the config, as the config holds them.
       config: the whole config.
@@ -136,7 +136,7 @@ def read_file(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"--sweep-file={path} is not YAML: {' '.join(str(e).split())}") from e
     except InputError as e:
         raise InputError(f"--sweep-file={path}: {e}") from e
-    except ValueError as e:  # of YAML's own types: a date of month 13
+    except ValueError as e:  # from YAML's own types, such as a date of month 13
         raise InputError(f"--sweep-file={path}: a value cannot be read: {e}") from e
 
 

@@ -28,7 +28,7 @@ TRAIN, VALIDATION, TEST = np.split(np.arange(80, dtype=np.int32), [60, 70])
 ROWS = Rows(np.sort(np.append(TRAIN, [5, 5, 7])).astype(np.int32),
             np.concatenate([np.zeros(6, int), [1, 2], np.zeros(2, int), [1], np.zeros(52, int)]))
 INDEX = RowIndex(80, np.array([5 * 3 + 1, 5 * 3 + 2, 7 * 3 + 1]), 3)
-SOURCES = np.append(np.arange(80), [5, 5, 7])  # of each resident row
+SOURCES = np.append(np.arange(80), [5, 5, 7])  # the sample of each resident row
 DATA = resident(83)
 SEEDS = (0, 1)
 

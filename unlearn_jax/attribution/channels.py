@@ -8,7 +8,7 @@ matched channels correlate most over the samples.
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-QUANTILE = 0.95  # of the differences between independent models: a larger difference is large
+QUANTILE = 0.95  # of the differences of independent models: a larger one is large
 
 
 def match_channels(a_NC: np.ndarray, b_NC: np.ndarray) -> np.ndarray:

@@ -43,7 +43,7 @@ def check_options(name: str, setting: Setting) -> None:
     """Refuses impossible options of a method that perturbs channels, and a network without any.
 
     Args:
-      name: of the method.
+      name: name of the method.
       setting: with the keys of `OPTIONS` among its options.
 
     Raises:
@@ -111,7 +111,7 @@ def top_channels(scores: Channels, share: float) -> Channels:
 
     Args:
       scores: by layer, `[C]`.
-      share: of all channels, rounded up to a whole number of them.
+      share: share of all channels, rounded up to a whole number.
 
     Returns:
       By layer, `[C]` bool.
@@ -128,7 +128,7 @@ def perturb(variables: Any, chosen: Channels, others: Any, trains: Any,
     """One member's variables with chosen channels taken from elsewhere.
 
     Args:
-      variables: of the member.
+      variables: variables of the member.
       chosen: by layer, `[C]` bool.
       others: a tree like the variables.
       trains: a tree like the variables, False for values that stay as they are.

@@ -36,7 +36,7 @@ def draw_marginal(key: jax.Array, rows: jax.Array, space: LabelSpace) -> jax.Arr
     """Labels as the training split has them, regardless of the samples.
 
     Args:
-      key: of the member.
+      key: key of the member.
       rows: `[B]` int32, the samples' rows; a row gets the same label wherever it stands.
       space: the label space, with its moments or frequencies.
 

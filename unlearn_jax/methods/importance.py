@@ -56,7 +56,7 @@ def importance(before: "Preparation", over: str,
     Args:
       before: the population; importance is that of its variables.
       over: the name of a walk that `Preparation.total` accepts.
-      parts: of the walk, each with a mean of its own.
+      parts: parts of the walk, each with a mean of its own.
 
     Returns:
       For each part a tree `[M, ...]` like the parameters, in squared units of the loss per squared
@@ -101,7 +101,7 @@ def batch_importance(before: "Preparation", over: str) -> Any:
             losses = loss.per_sample(outputs, batch.labels) / loss.unit
             return weighted_mean(losses, batch.weights)
 
-        # A member with fewer batches than another gets empty ones, whose mean is 0.
+        # A member with fewer batches than another gets empty ones with a mean of 0.
         return (jnp.any(batch.weights > 0).astype(jnp.float32),
                 jax.tree.map(jnp.square, jax.grad(mean_loss)(variables["params"])))
 
@@ -117,7 +117,7 @@ def means(before: "Preparation", over: str, values: Callable[[Batch, Any], Any],
       before: the population.
       over: the name of a walk that `Preparation.total` accepts.
       values: `(batch, variables) -> tree of [B, ...]`, of one member.
-      parts: of the walk, each with a mean of its own.
+      parts: parts of the walk, each with a mean of its own.
       batch_size: samples per call; 0: the usual.
 
     Returns:
@@ -147,7 +147,7 @@ def sample_gradients(model: Model, loss: Loss,
 
     Args:
       model: the network.
-      loss: of a sample.
+      loss: loss of a sample.
       wanted: a function of the parameters; returns a tree like them with False where no gradient
         is needed. None: the parameters that train.
 

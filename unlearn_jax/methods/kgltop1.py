@@ -71,7 +71,7 @@ def check(setting: Setting) -> None:
 
 
 def passes(setting: Setting, epoch: int) -> tuple[Pass, ...]:
-    """The contrastive pass and the pass over D_r; the first epoch begins with one over D_f."""
+    """The passes of an epoch: over D_f (in the first epoch only), contrastive, over D_r."""
     del setting
     turns = (Pass("forget+retain", kind=CONTRAST), Pass("retain", kind=RETAIN))
     return (Pass("forget", kind=UNIFORM), *turns) if epoch == 0 else turns
@@ -90,7 +90,7 @@ def contrast_progress(step: jax.Array, epoch: jax.Array, epochs: jax.Array,
 
     Args:
       step: steps taken so far; the next one is contrastive.
-      epoch, epochs: of unlearning, as in `Batch`.
+      epoch, epochs: epoch of unlearning and their number, as in `Batch`.
       lengths: `uniform`, `contrast` and `retain`, steps of a pass.
     """
     turn = lengths["contrast"] + lengths["retain"]

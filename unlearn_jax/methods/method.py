@@ -26,7 +26,7 @@ class LabelSpace:
       low, high: smallest and largest label, inclusive, label units (regression).
       num_classes: classes; 0 for regression.
       scale: label units per unit of normalised label (`model.output_scale`).
-      mean, std: of the training split's labels, label units (regression).
+      mean, std: moments of the training split's labels, label units (regression).
       frequencies: share of each class in the training split; empty for regression.
       step: label units that stand for a year (`units.label_step`; regression).
     """

@@ -8,7 +8,7 @@ from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods.method import Method
 from unlearn_jax.system import own_code
 
-_FUNCTIONS = ("make_step", "passes", "prepare", "check")  # of a Method
+_FUNCTIONS = ("make_step", "passes", "prepare", "check")  # functions of a Method
 _KEY = "config.unlearn.method"
 
 

@@ -16,7 +16,7 @@ So σ also weighs the distillation against the loss of the labels. The slope of 
 normalised output is 1 under the absolute error. Take labels from 20 to 60, σ = 5, student and
 teacher 5 years apart and an output scale of 40. Then the slope of KL at T = 5 is 0.7 at the ends of
 the range and 1.1 in its middle (`reset` has it twice); the slope of T² KL at T = 4 is 14 and 25
-(`scrub`). At scale 60 the slopes are half as large again.
+(`scrub`). At scale 60 the slopes are 1.5 times as large.
 """
 
 import jax

@@ -10,7 +10,7 @@ training data: augmented copies of a sample (`data.balance`) have labels of thei
 Whole numbers are years; for labels in another unit they count fortieths of the label range
 (units.py). Under the absolute error `offset` forgets next to nothing. Between the true label and
 the smallest offset, as many labels lie above a prediction as below, so the mean loss is flat;
-beyond that, its slope leads back.
+beyond that, its slope leads back to this range.
 
 `unlearn.label_units='as_published'` repeats the unit error of the study's published code:
 the true label is normalised (divided by the output scale), but the offset and the clip to the label
@@ -90,7 +90,7 @@ def draw_labels(key: jax.Array, rows: jax.Array, labels: jax.Array, space: Label
     """Random labels for samples.
 
     Args:
-      key: of the member and the epoch.
+      key: key of the member and the epoch.
       rows: `[B]` int32, the samples' rows; a row gets the same label wherever it stands.
       labels: `[B]` true labels, label units or classes.
       space: the label space.

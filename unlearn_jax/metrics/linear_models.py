@@ -45,7 +45,7 @@ def pixel_features(images_NHWC: np.ndarray, rows: np.ndarray) -> np.ndarray:
     features = np.concatenate(parts).reshape(len(rows), -1)
     features -= features.mean(0)
     deviations = features.std(0)
-    varies = deviations > 1e-6  # of 255: more than rounding
+    varies = deviations > 1e-6  # on a scale of 255: more than rounding
     return np.where(varies, features / np.where(varies, deviations, 1), 0)
 
 

@@ -50,7 +50,7 @@ class ScoredSet:
     def first_with(self, split: str, key: str) -> PredictionFile | None:
         """The file of a split that has an optional array; M_O's file comes before others.
 
-        M_R's file is left out: it does not tell which samples the others were trained on.
+        M_R's file is left out: it does not show which samples the others were trained on.
         """
         files = [self.any_model, *(f for (m, _), f in self.models.items() if m != "retrain")]
         return next((f[split] for f in files if split in f and key in f[split].further), None)
@@ -127,7 +127,7 @@ def _scored_set(name: str, files: list[PredictionFile]) -> ScoredSet:
 
 
 def _named(scored: ScoredSet, split: str) -> Path:
-    """The file that tells which of a split's samples were used in training."""
+    """The file that shows which of a split's samples were used in training."""
     file = scored.first_with(split, "member")
     return (file or scored.any_model[split]).path
 

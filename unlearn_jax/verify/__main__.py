@@ -41,7 +41,7 @@ from unlearn_jax.verify.store import (
     verify_store,
 )
 
-_PLAN = "plan.json"  # of a sweep
+_PLAN = "plan.json"  # in a sweep's directory
 
 
 def main(argv: list[str] | None = None) -> int:
