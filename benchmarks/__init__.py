@@ -1,1 +1,1 @@
-"""Speed, measured side by side with what one would use instead; see BENCHMARKS.md."""
+"""Speed, measured side by side with the alternatives; see BENCHMARKS.md."""

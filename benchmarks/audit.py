@@ -1,8 +1,8 @@
-"""Models per hour where an audit needs hundreds:  python -m benchmarks.audit --members 64
+"""Models per hour for audits that need hundreds:  python -m benchmarks.audit --members 64
 
 Likelihood-ratio attacks and the 2023 challenge's score train hundreds of small models. Each
-model is `steps` steps of `batch` images; compilation is apart (`start_s`), since it is paid once.
-With `--torch` beside PyTorch, one model after the other (needs requirements-bench.txt).
+model takes `steps` steps of `batch` images; compilation is separate (`start_s`), because it happens
+once. `--torch` adds PyTorch, one model after the other (needs requirements-bench.txt).
 """
 
 import time

@@ -1,14 +1,14 @@
-"""How often weights are warned of that belong, or not:  python -m benchmarks.belonging
+"""Rates of warnings about right and wrong weights:  python -m benchmarks.belonging
 
 Small nets are trained on one kind of images: synthetic faces (age, a regression) or scikit-learn's
 digits (ten classes). Their weights are then used as pretrained ones (`stages/belonging.py`), on
-images of the same kind that they were not trained on and on images of the other kind: as they were
-trained, and wrongly, with one thing changed that tensors do not show (pool, strides, preprocess). A
-cell says how many of the n nets the check warns of, and in brackets for how many it names the very
-change. Right weights should not be warned of, whatever the images; wrong ones should.
+unseen images of the same kind and on images of the other kind. They are used as trained, and
+wrongly, with one change that tensors do not show (pool, strides, preprocess). A cell gives the
+number of nets, out of n, with a warning, and in brackets the number of warnings that name the exact
+change. There should be no warning about right weights, on any images, and one about wrong weights.
 
 The thresholds were chosen on the seeds from 0; `--first` takes others. All variants keep 0.9 of
-their running statistics at a step here, so that the few steps settle them as long training does.
+their running statistics at a step here, so that few steps settle them like long training.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from unlearn_jax.system.cpu import divide_cores, keep_freed_memory
 from unlearn_jax.train import make_loss, make_train_step
 
 KINDS = ("faces", "digits")
-POOL = 1700  # images of a kind; scikit-learn has 1,797 digits
+POOL = 1700  # images of each kind; scikit-learn has 1,797 digits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def _rows(args: argparse.Namespace, network: str, variant: str, kind: str) -> list[dict[str, Any]]:
-    """A row for each kind of images on which the nets are used."""
+    """A row for each kind of images that the nets are used on."""
     model, nets = trained(args, network, variant, kind)
     used = {"right": model} | {_changed(words): other
                                for words, other in alternatives(model).items()}
@@ -103,8 +103,8 @@ def trained(args: argparse.Namespace, network: str, variant: str, kind: str,
     """Trains `args.n` nets, each on a draw of its own.
 
     Returns:
-      Their network; and what gives, for a kind of images, each net's variables and `SAMPLES` images
-      that it was not trained on.
+      Their network; and a function that yields, for a kind of images, each net's variables and
+      `SAMPLES` images that the net was not trained on.
     """
     kinds = {k: load(k, args.image_size) for k in KINDS}
     own, seeds = kinds[kind], range(args.first, args.first + args.n)
@@ -141,7 +141,7 @@ def trained(args: argparse.Namespace, network: str, variant: str, kind: str,
 
 @functools.cache
 def load(kind: str, image_size: int) -> Images:
-    """Ages from 1 to 100, and digits with their ten classes."""
+    """Loads faces with ages from 1 to 100, or digits with their ten classes."""
     if kind == "faces":
         faces = load_synthetic(POOL, image_size, 7, 2.0)
         return Images(faces.images, faces.labels, 0)
@@ -154,7 +154,7 @@ def load(kind: str, image_size: int) -> Images:
 
 
 def _changed(words: str) -> str:
-    """A change of the network by name alone, the same in both directions."""
+    """A change of the network by its name only, the same in both directions."""
     return " and ".join(part for part in ("strides", "pool") if part in words) or words
 
 

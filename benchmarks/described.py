@@ -1,8 +1,8 @@
-"""A GPU that is described, not there: XLA compiles for it, and nothing can run.
+"""Compilation for a described GPU that is not present: XLA compiles for it, and nothing can run.
 
-It needs jax's CUDA plug-in (requirements-gpu.txt), but no driver and no GPU. The programs are
-those that XLA makes without trying kernels out: which of cuDNN's and cuBLAS' algorithms is fastest
-only the GPU itself can say.
+It needs jax's CUDA plug-in (requirements-gpu.txt), but no driver and no GPU. XLA makes these
+programs without trying kernels: the fastest of cuDNN's and cuBLAS' algorithms can only be measured
+on the GPU itself.
 """
 
 import contextlib
@@ -37,12 +37,12 @@ class Device:
     """A GPU as a file describes it.
 
     Attributes:
-      name: in words.
-      source: where the ceilings are from.
-      bytes_per_s: of its memory.
-      flops_per_s: of matrix products, by the type of their factors (`bf16`, `f32`).
-      launch_s: seconds that no kernel undercuts.
-      target_config: what XLA must know, a `GpuTargetConfigProto` in text format.
+      name: name in words.
+      source: source of the ceilings.
+      bytes_per_s: rate of its memory.
+      flops_per_s: rate of matrix products, by the type of their factors (`bf16`, `f32`).
+      launch_s: shortest time of a kernel, in seconds.
+      target_config: description for XLA, a `GpuTargetConfigProto` in text format.
     """
 
     name: str
@@ -57,7 +57,7 @@ def load_device(path: Path) -> Device:
     """The device that a JSON file such as `h200.json` describes.
 
     Raises:
-      InputError: there is no such file, or it lacks a key or has one too many.
+      InputError: there is no such file, or it lacks a key, or it has an unknown key.
     """
     try:
         content = json.loads(path.read_text())
@@ -71,12 +71,12 @@ def load_device(path: Path) -> Device:
 
 
 def missing() -> str:
-    """Why nothing can be compiled for a GPU here; '' where it can."""
+    """The reason why nothing can be compiled for a GPU here; '' if it can."""
     return "" if _plugin() else "jax's CUDA plug-in is not installed (requirements-gpu.txt)"
 
 
 def _plugin() -> str:
-    """The module of jax's CUDA plug-in; '' where there is none."""
+    """The module of jax's CUDA plug-in; '' if there is none."""
     for name in ("jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12"):
         with contextlib.suppress(ModuleNotFoundError):
             if importlib.util.find_spec(name):
@@ -95,13 +95,13 @@ def described_mesh(device: Device) -> Iterator[Mesh]:
         raise InputError(f"programs for a GPU cannot be compiled: {reason}")
     jax.devices("cpu")  # jax finds its plug-ins
     if "cuda" not in xla_bridge._topology_factories:
-        # Without a driver the plug-in has refused; to compile it takes none.
+        # Without a driver the plug-in has refused; compilation needs no driver.
         with mock.patch.dict(os.environ, JAX_SKIP_CUDA_CONSTRAINTS_CHECK="1"):
             importlib.import_module(_plugin()).initialize()
     usual = xla_bridge.canonicalize_platform
 
     def canonical(platform: str) -> str:
-        # jax takes 'gpu' for CUDA where there is such a GPU.
+        # jax takes 'gpu' for CUDA if there is such a GPU.
         return "cuda" if platform in ("gpu", "cuda") else usual(platform)
 
     with mock.patch.object(xla_bridge, "canonicalize_platform", canonical):
@@ -115,10 +115,10 @@ def described_mesh(device: Device) -> Iterator[Mesh]:
 
 
 def compile_for_gpu(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, str]:
-    """The compiled program, and the sequence of what the host launches for a call, as XLA dumps it.
+    """The compiled program, and the sequence of the host's launches for a call, as XLA dumps it.
 
-    No cache is asked, as a program that lies there is not dumped (and could not be loaded). Where
-    XLA's passes over the sequence change nothing, it dumps only the one before them.
+    No cache is used, because a cached program is not dumped (and could not be loaded). If XLA's
+    passes over the sequence change nothing, it dumps only the sequence before them.
     """
     with mock.patch.object(compilation_cache, "is_cache_used", lambda backend: False), \
             tempfile.TemporaryDirectory() as folder:
@@ -130,14 +130,14 @@ def compile_for_gpu(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, s
 
 
 def launches(sequence: str) -> tuple[int, int]:
-    """What the host launches: CUDA graphs, and other commands than these.
+    """Counts the host's launches: CUDA graphs, and other commands.
 
     Args:
       sequence: from `compile_for_gpu`.
 
     Returns:
-      Graphs and single commands of a call. A loop's body counts once; the loop itself, where the
-      host runs it, is a command.
+      Numbers of graphs and of single commands in a call. A loop's body counts once; the loop
+      itself, if the host runs it, is a command.
     """
     graphs = singles = 0
     graph_indent: int | None = None

@@ -1,22 +1,22 @@
 """Kills and changed bytes at random:  python -m benchmarks.faults [--kills=200] [--changes=200]
 
-A kill: a command is killed at a random moment, or at a random one of its file operations, and given
-again. It must then end with the very results of a run that nothing disturbed, and leave nothing
-that `unlearn_jax.verify` lists. Commands: studies of one method (with relearning), of SISA, a
-comparison, a report, a merger, a sweep.
+A kill: a command is killed at a random moment, or at a random file operation, and repeated. It must
+then end with exactly the results of an undisturbed run, and leave nothing that `unlearn_jax.verify`
+lists. Commands: studies of one method (with relearning), of SISA, a comparison, a report, a merger,
+a sweep.
 
-A changed byte: one random byte of a random file in the store or in a work directory becomes
-another one. What reads the file, a study from the store or a report, must then give the very same
-results, or refuse in words.
+A changed byte: one random byte of a random file in the store or in a work directory is changed. A
+study from the store or a report that reads the file must then give exactly the same results, or
+refuse with a message.
 
-Prints how many ended how. The exit code is 1 if there was any of these:
+It prints the number of each outcome. The exit code is 1 if any of these occurred:
 
-    silent    it ended as if all were well, with other results
+    silent    it ended as if successful, with other results
     raw       it ended with a traceback, or by a signal of its own
-    stuck     the same command could not go on after a kill
-    left      after a kill and the command again, `unlearn_jax.verify` lists something
+    stuck     the same command could not continue after a kill
+    left      after a kill and the repeated command, `unlearn_jax.verify` lists something
 
-Runs are forks of one process that has imported what takes long, on networks of a few weights.
+Runs are forks of one process that has done the slow imports, on networks of a few weights.
 """
 
 import argparse
@@ -55,15 +55,15 @@ STUDIES = {
 }
 SWEEP = ("--config=configs/ft.py", "--sweep=unlearn.learning_rate=0.001,0.002", *TINY,
          "--config.unlearn.epochs=(1,)")
-_SECONDS = 300  # at most for a command
-_AT_LEAST = 2  # trials, however long the references have taken
-# Of a process that ends itself in words, as `unlearn_jax` does.
+_SECONDS = 300  # time limit of a command
+_AT_LEAST = 2  # trials, even if the references have taken long
+# Exit codes of a process that ends with a message, as `unlearn_jax` does.
 _REFUSALS = (1, 2)
 
 
 @dataclasses.dataclass(frozen=True)
 class Kill:
-    """When a process ends: before a file operation, counted from 1, or after some seconds."""
+    """The moment of a kill: before a file operation, counted from 1, or after some seconds."""
 
     operation: int = 0
     seconds: float = 0.0
@@ -71,7 +71,7 @@ class Kill:
 
 @dataclasses.dataclass(frozen=True)
 class Done:
-    """How a command ended: exit code (-9: killed), what it printed, seconds, file operations."""
+    """The end of a command: exit code (-9: killed), output, seconds, file operations."""
 
     code: int
     said: str
@@ -80,7 +80,7 @@ class Done:
 
     @property
     def raw(self) -> bool:
-        """Whether it ended with a traceback, or by a signal."""
+        """Returns True if it ended with a traceback, or by a signal."""
         return self.code not in (0, *_REFUSALS) or "Traceback (most recent call last)" in self.said
 
 
@@ -97,9 +97,9 @@ def run(arguments: Sequence[str], base: Path, kill: Kill | None = None,
 
     Args:
       arguments: the module, and its flags.
-      base: file operations below are counted.
-      kill: when; None: never.
-      cache: of compiled programs; None: the store's.
+      base: file operations below this directory are counted.
+      kill: moment of the kill; None: no kill.
+      cache: cache of compiled programs; None: the store's.
     """
     log, counter = base / "log", base / "operations"
     began = time.monotonic()
@@ -174,7 +174,7 @@ def _hook(base: str, tally: int, last: int):
 
 
 def _wait_for_children(base: Path) -> None:
-    """Until the processes that a killed sweep has started have left, as they are asked to."""
+    """Waits until the processes of a killed sweep have ended, as they were signalled to."""
     for _ in range(600):
         alive = []
         for line in Path("/proc").glob("[0-9]*/cmdline"):
@@ -191,7 +191,7 @@ def _wait_for_children(base: Path) -> None:
 
 
 def results(workdir: Path) -> dict[str, object]:
-    """What must be the same to the bit, by file; clocks are left out."""
+    """The results that must be equal to the bit, by file; times are left out."""
     found: dict[str, object] = {}
     for path in sorted(workdir.rglob("*")):
         name = str(path.relative_to(workdir))
@@ -209,7 +209,7 @@ def results(workdir: Path) -> dict[str, object]:
 
 
 class Trials:
-    """References of all commands, and the counts of what became of the trials."""
+    """References of all commands, and the counts of the trials' outcomes."""
 
     def __init__(self, base: Path, names: Sequence[str], seed: int):
         self.base, self.random = base, random.Random(seed)
@@ -222,7 +222,7 @@ class Trials:
         for name in names:
             self._must(study(name, self.works[name], self.store), base)
             self.reference[name] = results(self.works[name])
-            # From nothing, but for what it compiles: as it is when it is killed.
+            # From scratch, except for compiled programs, as in the trials with a kill.
             again = base / "again"
             self.took[name] = self._must(study(name, again / "w", again / "store"), base,
                                          self.cache)
@@ -247,12 +247,12 @@ class Trials:
         print(told, flush=True)
 
     def kill(self, kind: str) -> None:
-        """Kills a command once or twice, gives it again, and compares."""
+        """Kills a command once or twice, repeats it, and compares."""
         with tempfile.TemporaryDirectory(prefix="faults-", dir=self.base) as name:
             here = Path(name)
             arguments, reference, look = self._command(kind, here)
             whole = self.took.get(kind)
-            if whole is None:  # in a copy that is thrown away
+            if whole is None:  # in a copy that is deleted afterwards
                 with tempfile.TemporaryDirectory(prefix="faults-", dir=self.base) as other:
                     first, _, _ = self._command(kind, Path(other))
                     whole = self.took[kind] = self._must(first, Path(other), self.cache)
@@ -272,7 +272,7 @@ class Trials:
             what = f"{kind} killed at {times}, then given again: code {done.code}"
             if "Traceback" in said and done.code not in (0, *_REFUSALS):
                 return self.note(kind, "raw", what, said)
-            # A merger that was complete before the kill is not made again.
+            # A merger that was complete before the kill is not repeated.
             if done.code and not (kind == "merge" and "is not empty" in done.said):
                 return self.note(kind, "raw" if done.raw else "stuck", what, done.said)
             if look() != reference:
@@ -284,7 +284,7 @@ class Trials:
             self.note(kind, "equal", what)
 
     def _command(self, kind: str, here: Path):
-        """(arguments, what must come out, a function that looks what has)."""
+        """(arguments, expected results, a function that reads the results)."""
         if kind in STUDIES:
             return (study(kind, here / "w", here / "store"), self.reference[kind],
                     lambda: results(here / "w"))
@@ -309,10 +309,10 @@ class Trials:
                 results(made), lambda: results(here / "w"))
 
     def change(self) -> None:
-        """Changes one byte, and reads."""
+        """Changes one byte, and runs the readers."""
         files = [p for root in (self.store, *self.works.values()) for p in root.rglob("*")
                  if p.is_file() and p.stat().st_size and not p.name.endswith(".lock")]
-        # Few files are models, and many are pictures or programs.
+        # Few files are models; many are pictures or programs.
         folders = sorted({p.relative_to(self.base).parts[:2] for p in files})
         folder = self.random.choice(folders)
         path = self.random.choice(sorted(
@@ -400,7 +400,7 @@ def main(argv: list[str]) -> int:
 
 
 def _alternately(kills: int, changes: int) -> Iterator[int | None]:
-    """The number of a kill, or None for a changed byte, as evenly mixed as can be."""
+    """The number of a kill, or None for a changed byte, mixed as evenly as possible."""
     done = 0
     for n in range(kills + changes):
         if done * (kills + changes) < kills * (n + 1) and done < kills:
@@ -411,10 +411,10 @@ def _alternately(kills: int, changes: int) -> Iterator[int | None]:
 
 
 def import_what_takes_long() -> None:
-    """So that each fork has it."""
+    """Does the slow imports once, for all forks."""
     os.environ.setdefault("MPLBACKEND", "Agg")
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ.pop("XLA_FLAGS", None)  # one device, as users have
+    os.environ.pop("XLA_FLAGS", None)  # one device, as for users
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
     import unlearn_jax.audits
     import unlearn_jax.report.tables.merge

@@ -1,9 +1,9 @@
 """A network's convolutions, one by one, in all formulations:  python -m benchmarks.formulations
 
-From its figures the table `CHOICES` of `unlearn_jax/networks/conv.py` was made. Each row is one
-phase of one convolution for M members in one formulation, compiled alone: in a whole network, what
-surrounds it may be fused into it. The last lines name what the table gets wrong by more than a
-tenth.
+The table `CHOICES` of `unlearn_jax/networks/conv.py` was made from its figures. Each row is one
+phase of one convolution for M members in one formulation, compiled alone; in a whole network,
+neighbouring operations may be fused into it. The last lines name the choices of the table that are
+slower than the fastest by more than a tenth.
 """
 
 import dataclasses
@@ -37,16 +37,16 @@ class Geometry:
 
     @property
     def flops(self) -> float:
-        """Multiplications and additions of one member, of each phase alike."""
+        """Multiplications and additions of one member, the same in each phase."""
         y = jax.eval_shape(self.forward, *map(jnp.zeros, (self.x, self.w)))
         return 2.0 * y.size * np.prod(self.w[:3])
 
     def computed(self, setting: str, target: Target) -> conv.Convolution:
-        """The convolution in one of `conv.SETTINGS` there."""
+        """The convolution in one of `conv.SETTINGS`, on the target."""
         return conv.Convolution(self.strides, self.padding, setting, target)
 
     def forward(self, x: jax.Array, w: jax.Array) -> jax.Array:
-        """The convolution itself, of one member."""
+        """The convolution itself, for one member."""
         return conv.member_conv(x, w, self.strides, self.padding)
 
 
@@ -97,7 +97,7 @@ def geometries(model: Model, batch: int) -> list[Geometry]:
 
     size = model.image_size
     images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
-    variables = model.shapes()  # itself a pass of one image, which is not to be recorded
+    variables = model.shapes()  # this is a pass of one image, which must not be recorded
     with mock.patch.object(models, "member_conv", record):
         jax.eval_shape(lambda v, x: model.module.apply(v, x, train=False), variables, images)
     return list(found)
@@ -105,7 +105,7 @@ def geometries(model: Model, batch: int) -> list[Geometry]:
 
 def program(geometry: Geometry, phase: str, setting: str, members: int,
             dtype: str) -> Callable[[], None]:
-    """Runs one phase for M members, compiled as the engine would."""
+    """Runs one phase for M members, compiled as in the engine."""
     rng = np.random.default_rng(0)
     y = jax.eval_shape(geometry.forward, *map(jnp.zeros, (geometry.x, geometry.w)))
     shapes = (geometry.x, geometry.w) + ((y.shape,) if phase != "forward" else ())

@@ -1,16 +1,16 @@
-"""What a GPU's training program is made of, without a GPU:  python -m benchmarks.gpu_program
+"""The content of a GPU's training program, without a GPU:  python -m benchmarks.gpu_program
 
 Compiles the engine's training step (`Programs.step`) for a GPU that a file describes
 (`benchmarks/h200.json`; `--device` takes another) and reads the compiled program. Needs
-requirements-gpu.txt; no driver, no GPU. Nothing runs and nothing is timed but the compiler.
+requirements-gpu.txt, but no driver and no GPU. Nothing runs, and only the compiler is timed.
 
 Figures are per step of one member: kernels by kind, convolutions by the type they compute in,
 bytes that kernels read and write, operations of convolutions and matrix products, and the copies
-and transposes inside the loop over steps. `temp MB` is temporary memory a member; `outside MB` is
-what a whole call moves outside the loop, of all members. `graphs` are the CUDA graphs that a call
-launches, and `other launches` the commands beside them. `images/s bound` is what the device's
-ceilings leave: each kernel takes as long as its bytes, its operations or a launch need, whichever
-is longest, one after the other, and no cache holds anything from one kernel to the next.
+and transposes inside the loop over steps. `temp MB` is temporary memory per member; `outside MB` is
+the traffic of a whole call outside the loop, for all members. `graphs` are the CUDA graphs that a
+call launches, and `other launches` the commands beside them. `images/s bound` is the rate at the
+device's ceilings: each kernel takes the longest of the times for its bytes, its operations and a
+launch; kernels run one after the other, and no cache keeps data between kernels.
 """
 
 import argparse
@@ -47,16 +47,16 @@ from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.stages import workdir
 from unlearn_jax.train import Inputs, init_carry, make_loss, make_train_step
 
-# network: (pixels, batch, stem) unless flags say otherwise: an ImageNet network, and a small one
+# network: default (pixels, batch, stem), for an ImageNet network and a small one
 _USUAL = {"resnet50": (224, 32, "imagenet")}
 _SMALL = (32, 64, "small")
-_IMAGES = 20_000  # resident; their number changes no kernel
+_IMAGES = 20_000  # resident images; their number changes no kernel
 
 
 def main() -> None:
     """Prints the table; see `--help`."""
     args = _arguments()
-    jax.config.update("jax_platforms", "cpu")  # a GPU that is there is left alone
+    jax.config.update("jax_platforms", "cpu")  # an existing GPU is not used
     device = load_device(args.device)
     rows = []
     with described_mesh(device) as mesh:
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def training(args: argparse.Namespace) -> tuple[Recipe, Model]:
-    """The training that the flags name."""
+    """The training set by the flags."""
     cfg = default_config().model
     with cfg.unlocked():
         cfg.update(name=args.network, stem=args.stem, width=args.width, dtype=args.dtype)
@@ -101,7 +101,7 @@ def shaped_programs(recipe: Recipe, model: Model, layout: Layout,
 
     Args:
       recipe, model, layout: of the population; a call takes `layout.steps_per_dispatch` steps.
-      context: shapes of what the method prepares for one member.
+      context: shapes of the method's context for one member.
     """
     rows = np.arange(recipe.batch_size * layout.steps_per_dispatch, dtype=np.int32)
     members = [Member(seed, "", rows, rows, rows[:0]) for seed in range(layout.members_per_device)]
@@ -118,7 +118,7 @@ def shaped_programs(recipe: Recipe, model: Model, layout: Layout,
 
 
 class DescribedFeed(Feed):
-    """A feed of images that would lie on a described device: shapes in place of arrays."""
+    """A feed of images on a described device: shapes in place of arrays."""
 
     def __init__(self, layout: Layout, image_size: int):
         self.layout = layout
@@ -133,7 +133,7 @@ def describe(programs: Programs, arguments: tuple, device: Device) -> tuple[dict
 
     Args:
       programs, arguments: from `shaped_programs`.
-      device: has the ceilings.
+      device: holds the ceilings.
     """
     began = time.monotonic()
     compiled, sequence = compile_for_gpu(programs.step.lower(*arguments))
@@ -152,10 +152,10 @@ def figures(kernels: list[hlo.Kernel], member_steps: int, batch: int,
     """The figures of a program's kernels, per step of one member.
 
     Args:
-      kernels: of a call.
+      kernels: kernels of a call.
       member_steps: members times steps of a call.
-      batch: images of a member and step.
-      device: has the ceilings.
+      batch: images per member and step.
+      device: holds the ceilings.
     """
     inner = [k for k in kernels if k.in_loop] or kernels
     by_kind = collections.Counter({kind: 0.0 for kind in hlo.KINDS})

@@ -3,11 +3,12 @@
 Runs `benchmarks.versus_torch` and `benchmarks.population` one after the other, each in a process of
 its own: ResNet18 at 32 pixels and ResNet50 at 224, in bfloat16, with 1, 8 and 32 members, with a
 CUDA graph for each call and with the graphs that XLA makes by itself. Each has a share of the time;
-what one leaves goes to the next, and one that takes longer is ended. What matters most comes first.
-Needs a GPU, jax for it (BUILD.md) and requirements-bench.txt. `--dry-run` only prints the commands.
+unused time goes to the next one, and a command that takes longer is ended. The most important ones
+come first. Needs a GPU, jax for it (BUILD.md) and requirements-bench.txt. `--dry-run` only prints
+the commands.
 
-In `--out` lie each command's table (NAME.txt), its figures (NAME.json), and `session.json`, which
-says how each ended. Programs are compiled once (`--out`/compiled), algorithms tried out included.
+`--out` gets each command's table (NAME.txt), its figures (NAME.json), and `session.json` with the
+outcome of each. Programs are compiled once (`--out`/compiled), including the choice of algorithms.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from unlearn_jax.errors import InputError
 
-SECONDS = 590  # of all together: ten minutes, and time to end
+SECONDS = 590  # for all together: ten minutes, with time to end
 
 _NETWORKS = {
     "resnet18": ("--network=resnet18", "--stem=small", "--width=64", "--image-size=32",
@@ -30,7 +31,7 @@ _NETWORKS = {
     "resnet50": ("--network=resnet50", "--stem=imagenet", "--width=64", "--image-size=224",
                  "--batch=32", "--steps=8", "--dtype=bfloat16", "--n=5"),
 }
-# What the user tells XLA goes before the layout's own choice (`layout.py`): its default, unchanged.
+# The user's flags for XLA override the layout's own choice (`layout.py`): here XLA's default.
 _XLAS_GRAPHS = "--xla_gpu_enable_command_buffer=+FUSION"
 
 
@@ -39,11 +40,11 @@ class Run:
     """One command.
 
     Attributes:
-      name: of its files.
+      name: name of its files.
       seconds: its share of the time.
-      module: of `benchmarks`.
+      module: a module of `benchmarks`.
       flags: its flags.
-      graphs: a CUDA graph for each call, else those that XLA makes by itself.
+      graphs: a CUDA graph for each call, else the graphs that XLA makes by itself.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Run:
                 f"--json={out / self.name}.json"]
 
     def environment(self, out: Path) -> dict[str, str]:
-        """What it sets of the environment."""
+        """The variables that the command sets in its environment."""
         told = {"JAX_COMPILATION_CACHE_DIR": str(out / "compiled"),
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         if not self.graphs:
@@ -68,7 +69,7 @@ class Run:
 
 
 def plan() -> list[Run]:
-    """The commands, in their order."""
+    """The commands, in order."""
     def versus(network: str, seconds: int, *members: int, graphs: bool = True) -> Run:
         name = f"versus_torch-{network}-{'-'.join(map(str, members))}"
         return Run(name + ("" if graphs else "-xlas-graphs"), seconds, "versus_torch",
@@ -112,9 +113,9 @@ def run_all(runs: list[Run], out: Path, seconds: float = SECONDS) -> dict[str, s
     """Runs commands within their time.
 
     Args:
-      runs: in this order.
-      out: where their files go.
-      seconds: of all together.
+      runs: the commands, in this order.
+      out: folder of their files.
+      seconds: time of all together.
 
     Returns:
       By name: `ended`, `failed` or `out of time`.
@@ -141,7 +142,7 @@ def _run(run: Run, out: Path, seconds: float) -> str:
 
 
 def _need_gpu() -> None:
-    """In a process of its own: jax in this one would keep the GPU's memory."""
+    """Looks for a GPU in a process of its own: jax in this one would keep the GPU's memory."""
     found = subprocess.run([sys.executable, "-c", "import jax; print(jax.default_backend())"],
                            capture_output=True, text=True, check=False).stdout.strip()
     if found != "gpu":

@@ -1,9 +1,9 @@
-"""Reads what XLA compiled for a GPU: which kernels it launches, what they move and compute.
+"""Reads a program that XLA compiled for a GPU: its kernels, their traffic and operations.
 
 Input is the text of the optimised program (`Compiled.as_text()`). One instruction is one launch; a
-loop's body counts as often as the loop turns. Bytes are what an instruction reads and writes, each
-operand once, of a slice the slice alone: what the memory would move if no cache held anything from
-one kernel to the next.
+loop's body counts once per iteration. Bytes are those that an instruction reads and writes: each
+operand once, and only the slice of a sliced operand. This is the memory traffic if no cache keeps
+data between kernels.
 """
 
 import collections
@@ -25,7 +25,7 @@ _NO_KERNEL = {*_NAMES, "after-all", "partition-id", "replica-id", "opt-barrier",
 _SLICES = ("slice", "dynamic-slice", "gather")
 _MOVES = {*_SLICES, "concatenate", "pad", "dynamic-update-slice", "copy", "transpose"}
 
-# What a kernel does, in the order of a table.
+# The kinds of kernels, in the order of a table.
 KINDS = ("convolution", "product", "reduction", "elementwise", "stack", "transpose", "copy",
          "other")
 
@@ -35,11 +35,11 @@ class Instruction:
     """One line of a computation.
 
     Attributes:
-      shape: its result, as XLA writes it; of a tuple all parts.
-      op: such as `fusion`.
+      shape: shape of its result, as XLA writes it; for a tuple, all parts.
+      op: the operation, such as `fusion`.
       operands: names in the same computation.
-      rest: what stands behind the operands.
-      root: whether it is the computation's result.
+      rest: the text after the operands.
+      root: True if it is the computation's result.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Instruction:
     root: bool
 
     def attribute(self, key: str) -> str:
-        """Such as the name behind `calls=%`; '' where there is none."""
+        """The value of an attribute, such as the name after `calls=%`; '' if there is none."""
         found = re.search(rf'\b{key}="?%?([\w.\-$]+)', self.rest)
         return found.group(1) if found else ""
 
@@ -63,13 +63,13 @@ class Kernel:
     """One launch.
 
     Attributes:
-      kind: of `KINDS`.
-      times: how often it is launched in a call of the program.
-      in_loop: whether a loop launches it.
-      read, written: bytes each time.
-      flops: of convolutions and matrix products, each time.
-      dtype: of its first operand, such as `bf16`.
-      name: in the program.
+      kind: one of `KINDS`.
+      times: number of launches in a call of the program.
+      in_loop: True if a loop launches it.
+      read, written: bytes per launch.
+      flops: operations of convolutions and matrix products, per launch.
+      dtype: type of its first operand, such as `bf16`.
+      name: name in the program.
     """
 
     kind: str
@@ -83,10 +83,10 @@ class Kernel:
 
 
 def parse(text: str) -> tuple[dict[str, Computation], str]:
-    """The computations of a program by name, and the name of the one that is called.
+    """The computations of a program by name, and the name of its entry computation.
 
     Raises:
-      ValueError: the text is no such program.
+      ValueError: the text is not such a program.
     """
     computations: dict[str, Computation] = {}
     entry, current = "", None
@@ -120,7 +120,7 @@ def kernels(text: str) -> list[Kernel]:
 
 
 def array_bytes(shape: str) -> float:
-    """Bytes of a shape as XLA writes it, of a tuple all parts together."""
+    """Bytes of a shape as XLA writes it; for a tuple, the sum of all parts."""
     return sum(_BITS[dtype] * math.prod(_sizes(sizes)) / 8
                for dtype, sizes in _ARRAY.findall(shape))
 
@@ -143,7 +143,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _closing(text: str, start: int = 0) -> int:
-    """Where the bracket that opens at `start` closes."""
+    """The place of the bracket that closes the one at `start`."""
     depth = 0
     for i in range(start, len(text)):
         depth += (text[i] in "([{") - (text[i] in ")]}")
@@ -165,7 +165,7 @@ def _launched(computations: dict[str, Computation], name: str, times: int,
         elif instruction.op == "call":
             yield from _launched(computations, instruction.attribute("to_apply"), times, in_loop)
         elif instruction.op == "conditional":
-            # Each branch once: an upper bound, as one alone is taken.
+            # Each branch counts once: an upper bound, because only one is taken.
             branches = re.search(r"branch_computations=\{([^}]*)\}", instruction.rest)
             for branch in re.findall(r"%([\w.\-]+)", branches.group(1)) if branches else \
                     map(instruction.attribute, ("true_computation", "false_computation")):
@@ -184,7 +184,7 @@ def _kind(computations: dict[str, Computation], instruction: Instruction) -> str
         return _kind_of_ops({instruction.op})
     backend = re.search(r'"fusion_backend_config":\{"kind":"([^"]*)"', instruction.rest)
     body = computations[instruction.attribute("calls")].values()
-    # Arithmetic of scalars is that of indices.
+    # Arithmetic on scalars is arithmetic on indices.
     ops = {i.op for i in body if re.search(r"\[\d", i.shape) or i.op in ("convolution", "dot")}
     if backend and "cudnn" in backend.group(1):
         ops.add("convolution")
@@ -207,7 +207,7 @@ def _kind_of_ops(ops: set[str]) -> str:
 
 def _bytes(computations: dict[str, Computation], inside: Computation,
            instruction: Instruction) -> tuple[float, float]:
-    """Bytes that it reads and writes."""
+    """Bytes that an instruction reads and writes."""
     written = array_bytes(instruction.shape)
     if instruction.op == "fusion":
         return _fusion_bytes(computations[instruction.attribute("calls")])
@@ -227,7 +227,7 @@ def _fusion_bytes(body: Computation) -> tuple[float, float]:
             users[name].append((instruction, place))
 
     def read(name: str) -> float:
-        """Bytes of a value that its users need: all, or the slices alone."""
+        """Bytes of a value that its users need: all of it, or only the slices."""
         total, whole = 0.0, array_bytes(body[name].shape)
         for user, place in users[name]:
             if user.op in _SLICES and place == 0:
@@ -264,10 +264,10 @@ def _flops(computations: dict[str, Computation], inside: Computation, instructio
 
 
 def _convolution_flops(inside: Computation, instruction: Instruction) -> float:
-    """Twice the products of a convolution, those with padding included.
+    """Twice the number of products of a convolution, including those with padding.
 
     Raises:
-      ValueError: the instruction does not say which axis is which.
+      ValueError: the instruction does not name the axes.
     """
     labels = re.search(r"dim_labels=\w+_(\w+)->", instruction.rest)
     if not labels:

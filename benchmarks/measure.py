@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing in turns, the machine, tables and JSON files."""
+"""Shared parts of the benchmarks: timing in turns, the machine, tables and JSON files."""
 
 import argparse
 import importlib.metadata
@@ -18,12 +18,12 @@ from unlearn_jax.system.cpu import divide_cores, keep_freed_memory
 def in_turns(runs: dict[str, Callable[[], None]], n: int, warmup: int) -> dict[str, np.ndarray]:
     """Seconds `[n]` of each run.
 
-    The runs take turns, so that a slow minute of the machine hits all of them alike.
+    The runs take turns, so that a slow minute of the machine affects all of them equally.
 
     Args:
-      runs: each returns when its work is done, not when it is queued.
-      n: rounds that count.
-      warmup: rounds before that.
+      runs: functions that return when their work is done, not when it is queued.
+      n: number of counted rounds.
+      warmup: number of rounds before them.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(warmup + n):
@@ -41,9 +41,10 @@ def spread(values: np.ndarray) -> dict[str, float]:
 
 
 def arguments(description: str, **defaults: Any) -> argparse.ArgumentParser:
-    """Flags of the workload that all training benchmarks have, with `--n` and `--json`.
+    """The common workload flags of the training benchmarks, with `--n` and `--json`.
 
-    As in a run of the product, the C library is told to keep freed memory; so is PyTorch's.
+    As in a run of the product, the C library is set to keep freed memory; this holds for PyTorch
+    too.
     """
     keep_freed_memory()
     divide_cores()
@@ -60,7 +61,7 @@ def arguments(description: str, **defaults: Any) -> argparse.ArgumentParser:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Prints rows as a Markdown table; a column that a row lacks stays empty."""
+    """Prints rows as a Markdown table; a column missing in a row stays empty."""
     flat = [{key: _text(value) for key, value in row.items()} for row in rows]
     columns = list(dict.fromkeys(key for row in flat for key in row))
     print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")

@@ -1,11 +1,12 @@
 """Metrics over [M, N] arrays against NumPy:  python -m benchmarks.metrics
 
-First the study's metrics of M models in one compiled pass (`errors.study_metrics`), and a plain
-NumPy loop over the models that gives the same. Then what bounds the pass: its exponentials,
-one per model, sample and alpha, and one reading of its arrays, both measured alone. Last the
-forgetting quality of the 2023 challenge, with and without its interval.
+First come the study's metrics of M models in one compiled pass (`errors.study_metrics`), and a
+plain NumPy loop over the models with the same results. Then come bounds of the pass: its
+exponentials, one per model, sample and alpha, and one reading of its arrays, both measured alone.
+Last comes the forgetting quality of the 2023 challenge, with and without its interval.
 
-CPU time is that of all threads: on a machine that has other work it says more than wall time.
+CPU time is the sum over all threads: on a machine with other work it is more reliable than wall
+time.
 """
 
 import argparse
@@ -69,7 +70,7 @@ def in_turns(runs: dict[str, Callable], n: int, warmup: int) -> tuple[dict, dict
 
 
 def study_runs(arrays: np.ndarray) -> dict:
-    """What to time, on errors `[4, M, N]`: test and forget, M_R's and the evaluated models'."""
+    """The timed runs, on errors `[4, M, N]`: test and forget, of M_R and the evaluated models."""
     on_device = [jnp.asarray(x) for x in arrays]
     alphas = jnp.array(ALPHAS)
     block = jnp.asarray(arrays[0][:, :max(1, errors.RUNNING // (len(ALPHAS) * arrays.shape[1]))])
@@ -82,7 +83,7 @@ def study_runs(arrays: np.ndarray) -> dict:
         zeros = jnp.zeros((len(ALPHAS), *x_Mk.shape))
         return jax.lax.scan(add, zeros, jnp.arange(1.0, passes + 1), unroll=4)[0]
 
-    # In place: memory fresh from the system would cost more than the copy itself.
+    # In place: new memory from the system would cost more than the copy itself.
     add_one = jax.jit(lambda x: x + 1, donate_argnums=0)
     copied = [jnp.asarray(arrays[:2])]
 
@@ -101,7 +102,7 @@ def study_runs(arrays: np.ndarray) -> dict:
 
 def numpy_loop(reference_test_MN: np.ndarray, evaluated_test_MN: np.ndarray,
                reference_MN: np.ndarray, evaluated_MN: np.ndarray) -> errors.StudyMetrics:
-    """The study's metrics as one would write them, a model at a time."""
+    """The study's metrics in plain NumPy, one model at a time."""
     found = []
     for ideal, test, reference, forget in zip(reference_test_MN, evaluated_test_MN, reference_MN,
                                               evaluated_MN):

@@ -1,8 +1,8 @@
 """Images per second against the number of members:  python -m benchmarks.population
 
-Beside our engine, with the images on the device and streamed from the host: the same step under a
-plain `jit(vmap(...))`, and in a Python loop over members. All are the same network, batches and
-optimiser.
+It compares our engine, with the images on the device and streamed from the host, with the same step
+under a plain `jit(vmap(...))` and in a Python loop over members. All use the same network, batches
+and optimiser.
 """
 
 import argparse
@@ -47,12 +47,12 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def ours(work: Workload) -> workload.Steps:
-    """The population engine as the product runs it."""
+    """The population engine as in the product."""
     return _engine(work, workload.layout_for(work.members))
 
 
 def ours_together(work: Workload) -> workload.Steps:
-    """The same with all members in one call of the program, whatever the backend."""
+    """The same with all members in one call of the program, on any backend."""
     return _engine(work, workload.layout_for(work.members, per_device=work.members))
 
 

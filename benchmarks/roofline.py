@@ -1,10 +1,10 @@
-"""How far from the machine's limits each phase of a step is:  python -m benchmarks.roofline
+"""The phases of a step compared with the machine's limits:  python -m benchmarks.roofline
 
 Limits are measured here: the fastest of some matrix products, and a large copy. Phases are
-programs that hold one thing more each: the batch, the forward pass without norms, input gradients,
+programs that each add one part: the batch, the forward pass without norms, input gradients,
 weight gradients, batch norms (forward and backward), the optimiser. A phase's time is the
 difference of medians. FLOPs are those of the program as written, before the compiler changes it;
-bytes are what the compiled program's operations read and write, whether from memory or a cache.
+bytes are those that the compiled program's operations read and write, from memory or a cache.
 XLA does not count the bytes of our own calls (`unlearn_jax/native`: convolutions, sums of norms).
 """
 
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def limits(n: int) -> dict[str, float]:
-    """The fastest float32 matrix product and the fastest copy that this device does."""
+    """The rates of this device's fastest float32 matrix product and fastest copy."""
     best_flops = 0.0
     product = jax.jit(jnp.matmul)
     for size in (256, 512, 1024, 2048):
@@ -63,7 +63,7 @@ def limits(n: int) -> dict[str, float]:
 
 
 def phases(work: Workload) -> dict[str, tuple[Callable[[], None], float, float]]:
-    """Programs that grow by a phase each, with the FLOPs and the bytes of each."""
+    """Programs that each add a phase, with their FLOPs and bytes."""
     recipe, model = work.recipe(), work.model
     state = init_state(model, recipe.optimizer, model.init(jax.random.key(0)))
     rows, layout = jnp.arange(work.batch), workload.layout_for(1)

@@ -3,8 +3,8 @@
 One sample, one per cent and one class (of the demo's ages: 20 to 28) are to be deleted from the
 demo's synthetic faces and from scikit-learn's digits. Each deletion is a population of its own,
 and so is each retraining that it is compared with: M_R, which plain training needs, and the whole
-ensemble. What a deletion costs depends on where the sample is: `--samples` of them are deleted one
-at a time, for each seed, which has shards of its own.
+ensemble. The cost of a deletion depends on the sample's shard and slice. So `--samples` samples are
+deleted one at a time, for each seed; each seed has its own shards.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def _round(name: str, args: argparse.Namespace, folder: Path) -> dict[str, dict[
                 study = prepare(c, "sisa", store, run, None)
                 scheme = sisa.make_scheme(study, original_stage(study), c.unlearn.sisa)
                 ensemble, models = scheme.run()
-                # Retraining without one sample costs the same whichever it is.
+                # Retraining without one sample costs the same for every sample.
                 retrained = retrained or _retrain(study)
             deleted.append(models)
         found[title] = _figures(ensemble, retrained, deleted)
@@ -98,7 +98,7 @@ def _single(c: ml_collections.ConfigDict, store: Store, folder: Path, count: int
 
 
 def _retrain(study: RunContext) -> Outcome:
-    """What M_R of all seeds cost; its predictions are not asked for."""
+    """The costs of M_R for all seeds; no predictions are made."""
     (forget_set,) = study.splits.forget_sets
     stage = retrain_stage(study, original_stage(study), forget_set)
     train_missing(study, [stage])
@@ -114,7 +114,7 @@ def _outcome(method: str, books: dict[str, Any], seeds: tuple[int, ...]) -> Outc
 
 
 def _figures(ensemble: Models, retrained: Outcome, deleted: list[Models]) -> dict[str, float]:
-    """Costs summed over seeds; those of several deletions are averaged."""
+    """Costs summed over seeds and averaged over several deletions."""
     delete = {k: float(np.mean([np.sum(m.books[k]) for m in deleted])) for k in COSTS}
     counted = deleted[0].measures(_outcome("sisa", deleted[0].books, retrained.seeds), retrained)
     return {
@@ -128,7 +128,7 @@ def _figures(ensemble: Models, retrained: Outcome, deleted: list[Models]) -> dic
 
 
 def _row(name: str, request: str, rounds: list[dict[str, float]]) -> dict[str, Any]:
-    """Measured times with their spread over the rounds; what is counted is the same in all."""
+    """Measured times with their spread over the rounds; counts are the same in all rounds."""
     spread = {k: measure.spread(np.array([r[k] for r in rounds])) for k in (
         "retrain_s", "ensemble_s", "delete_s", "time", "time_ensemble")}
     return {"data": name, "delete": request, **spread,

@@ -1,10 +1,10 @@
 """Seconds until a population has taken its first step:  python -m benchmarks.startup
 
-Each run is a process of its own: first with an empty compilation cache (`cold`), then with the one
-that it left (`cached`). Counted from the start of the process, imports included. All `--members`
-go into one program, which is the hardest to compile; `--per-program 1` puts one into it, as the
-engine itself does on a CPU. `count_flops_s` is what counting a step's operations takes
-afterwards; `cpu_s` are the seconds of all cores together, counting included.
+Each run is a process of its own: first with an empty compilation cache (`cold`), then with the
+cache of the first run (`cached`). Time counts from the start of the process, imports included. All
+`--members` go into one program, which is the hardest to compile; `--per-program 1` puts one member
+into it, like the engine on a CPU. `count_flops_s` is the time to count a step's operations
+afterwards; `cpu_s` is the time of all cores together, counting included.
 """
 
 import json
@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks import measure
 
-# What a child process does; its arguments are the cache directory and the workload's flags.
+# The program of a child process; its arguments are the cache directory and the workload's flags.
 _CHILD = "from benchmarks.startup import first_step; first_step()"
 
 
@@ -49,7 +49,7 @@ def _run(args, members: int, cache: Path) -> dict[str, float]:
                 "steps": args.steps, "per-program": args.per_program}
     flags = [text for name, value in workload.items() for text in (f"--{name}", str(value))]
     began, cpu = time.perf_counter(), _cpu_seconds_of_children()
-    # One device, so that all members are in its program.
+    # There is one device, so all members are in its program.
     one = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     done = subprocess.run([sys.executable, "-c", _CHILD, str(cache), *flags], check=True,
                           stdout=subprocess.PIPE, text=True, env=one)
@@ -64,7 +64,7 @@ def _cpu_seconds_of_children() -> float:
 
 
 def first_step() -> None:
-    """In the child: one step of all members; prints how long the compilers and counting took."""
+    """Runs in the child: one step of all members; prints the times of compilers and counting."""
     cache = sys.argv.pop(1)
     parser = measure.arguments(__doc__)
     parser.add_argument("--per-program", type=int)

@@ -1,9 +1,9 @@
 """A sweep as one population, on SLURM, and point by point:  python -m benchmarks.sweep
 
-The same points three ways, each from an empty store: `launch.sweep` here, `launch.sweep` on the
-SLURM that this machine has (`launch/local_slurm.sh` starts one), and `unlearn_jax.main` once for
-each point, as a shell's loop would; those runs share a store, so that no M_O and no M_R is trained
-twice, and are merged at the end. Their tables are compared cell by cell.
+The same points run in three ways, each from an empty store: `launch.sweep` locally, `launch.sweep`
+on this machine's SLURM (`launch/local_slurm.sh` starts one), and `unlearn_jax.main` once for each
+point, as in a shell loop. The runs of the third way share a store, so no M_O and no M_R is trained
+twice, and are merged at the end. The tables are compared cell by cell.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def _round(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
-    """Seconds of each way, and how its table compares with that of the first one."""
+    """Seconds of each way, and the comparison of its table with the first one."""
     found: dict[str, dict[str, Any]] = {}
     first = None
     for way in args.ways:
@@ -101,17 +101,17 @@ def _run(folder: Path, module: str, *flags: str) -> None:
 
 
 def cells(path: Path) -> pd.Series:
-    """Values by method, forget set, budget, seed and metric; without what a clock tells, and
-    without those of the average over seeds, which a single seed does not have."""
+    """Values by method, forget set, budget, seed and metric; without times, and without values of
+    the average over seeds, which a single seed does not have."""
     table = pd.read_csv(path, dtype={"seed": str}, keep_default_na=False, na_values={"value": ""})
     told = table.metric.str.startswith(("wall_", "averaged:"))
     return table[~told].drop_duplicates(CELL).set_index(CELL)["value"]
 
 
 def compare(first: pd.Series, other: pd.Series) -> dict[str, Any]:
-    """How many cells both tables have, how many only one has, and their largest difference.
+    """The numbers of cells in both tables and in only one, and the largest difference.
 
-    The difference is relative to the larger of 1 and the value; of two nan it is zero.
+    The difference is relative to the larger of 1 and the value; for two nan it is zero.
     """
     both = first.index.intersection(other.index)
     a, b = first[both].to_numpy(float), other[both].to_numpy(float)

@@ -13,7 +13,7 @@ from unlearn_jax.models import STEMS, Model, Variables
 
 
 class Block(nn.Module):
-    """One residual block, bottlenecks with the stride at the 3x3 convolution (v1.5)."""
+    """One residual block; bottlenecks have the stride at the 3x3 convolution (v1.5)."""
 
     def __init__(self, channels: int, features: int, stride: int, bottleneck: bool):
         super().__init__()
@@ -65,7 +65,7 @@ class TorchResNet(nn.Module):
         self.scale, self.offset = m.output_scale, m.output_offset
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        # A permuted NHWC batch has PyTorch's channels_last layout already.
+        # A permuted NHWC batch already has PyTorch's channels_last layout.
         x = images.permute(0, 3, 1, 2).to(torch.float32).sub_(127.5).div_(127.5)
         x = torch.relu_(self.stem_norm(self.stem_conv(x)))
         if self.pool:

@@ -1,7 +1,7 @@
 """Images per second beside PyTorch:  python -m benchmarks.versus_torch --members 1 8
 
-The same network, weights, batches, optimiser and steps; M members in our engine, and one model
-after the other in PyTorch (eager, channels_last; on a GPU also bfloat16 autocast and
+Both use the same network, weights, batches, optimiser and steps: M members in our engine, and one
+model after the other in PyTorch (eager, channels_last; on a GPU also bfloat16 autocast and
 torch.compile). Outputs and gradients of both are compared first. Needs requirements-bench.txt.
 """
 
@@ -78,16 +78,16 @@ def torch_steps(work: Workload, device: str, dtype: str, compiled: bool) -> Call
 
 
 def autocast(device: str, dtype: str):
-    """PyTorch's mixed precision, where ours computes in bfloat16."""
+    """PyTorch's mixed precision, if our network computes in bfloat16."""
     return torch.autocast(device, torch.bfloat16) if dtype == "bfloat16" \
         else contextlib.nullcontext()
 
 
 def check_twins(work: Workload, device: str) -> None:
-    """Both compute the same outputs and gradients on one batch, or the comparison is void.
+    """Checks that both compute the same outputs and gradients on one batch.
 
     Raises:
-      AssertionError: names what differs.
+      AssertionError: names the difference; the comparison is then void.
     """
     model = work.model
     variables = model.init(jax.random.key(0))

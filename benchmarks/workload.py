@@ -1,4 +1,4 @@
-"""The training that is measured: one network, M members, random images that lie on the device."""
+"""The measured training: one network, M members, random images on the device."""
 
 import contextlib
 import dataclasses
@@ -31,8 +31,8 @@ class Workload:
       resident: images and labels, steps * batch of them.
       members: M.
       batch: samples per member and step.
-      steps: in one timed run.
-      learning_rate: of Adam.
+      steps: steps of one timed run.
+      learning_rate: learning rate of Adam.
     """
 
     model: Model
@@ -52,7 +52,7 @@ class Workload:
         return OptimizerSettings("adam", self.learning_rate, "constant", 0.25, 0.0, 0.9)
 
     def recipe(self) -> Recipe:
-        """As the engine runs it; no validation and nothing kept."""
+        """The engine's recipe, without validation and snapshots."""
         optimizer, loss = make_optimizer(self.settings()), make_loss("mae", 40.0)
         return Recipe("benchmark", make_train_step(self.model, optimizer, loss), optimizer,
                       self.settings(), loss, epochs=10**6, batch_size=self.batch,
@@ -82,12 +82,12 @@ def layout_for(members: int, per_device: int = 0) -> Layout:
 
 
 def engine_run(work: Workload, layout: Layout, data: Streamed | None = None) -> PopulationRun:
-    """A compiled population, whose `train_epoch()` is `steps` steps of all members.
+    """A compiled population; its `train_epoch()` takes `steps` steps of all members.
 
     Args:
-      work: what it does.
+      work: the workload.
       layout: devices.
-      data: where it takes the images from; None: from the device.
+      data: source of the images; None: those on the device.
     """
     none = np.zeros(0, np.int32)
     rows = np.arange(work.batch * work.steps, dtype=np.int32)
@@ -101,7 +101,7 @@ Steps = tuple[jax.stages.Compiled, Callable[[], None]]
 
 
 def plain_vmap(work: Workload) -> Steps:
-    """What one would write first: `jit(vmap(step))`, Flax' own convolution."""
+    """The plain alternative: `jit(vmap(step))` with Flax' own convolution."""
     states = jax.vmap(lambda key: _state(work, key))(_keys(work))
     step = jax.jit(jax.vmap(_plain_step(work), in_axes=(0, None)), donate_argnums=0)
     with plain_convolution():
@@ -117,7 +117,7 @@ def plain_vmap(work: Workload) -> Steps:
 
 
 def plain_loop(work: Workload) -> Steps:
-    """What one would write instead: one jitted step, the members one after the other."""
+    """The other plain alternative: one jitted step, with the members one after the other."""
     states = [_state(work, key) for key in _keys(work)]
     step = jax.jit(_plain_step(work), donate_argnums=0)
     with plain_convolution():

@@ -1,1 +1,1 @@
-"""Many runs from one command, or many processes for one run; here or on a SLURM cluster."""
+"""Many runs from one command, or many processes for one run; locally or on a SLURM cluster."""

@@ -1,7 +1,7 @@
-"""How a child process begins: whose death it does not outlive, and which signals it ignores.
+"""Starts child processes that end with their parent and ignore some signals.
 
-`setpriv --pdeathsig` and `env --ignore-signal` would say the same, but Linux distributions of 2018
-(RHEL 8 and its kin) have neither.
+`setpriv --pdeathsig` and `env --ignore-signal` would do the same, but Linux distributions of 2018
+(RHEL 8 and its relatives) have neither.
 """
 
 import signal
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-# Becomes the command. Python has changed what SIGPIPE and SIGXFSZ do; 1 is PR_SET_PDEATHSIG.
+# Turns into the command. Python changes SIGPIPE and SIGXFSZ; 1 is PR_SET_PDEATHSIG.
 _BEGIN = """
 import ctypes, os, signal, sys
 death, ignored = int(sys.argv[1]), [int(n) for n in sys.argv[2].split(",") if n]
@@ -31,11 +31,11 @@ def begin(command: Sequence[str], death: signal.Signals, ignored: Sequence[signa
 
     Args:
       command: its first word is a path.
-      death: the signal that it gets when we die.
-      ignored: signals that do nothing, from the first moment on, until it asks for them.
-      settings: of `subprocess.Popen`.
+      death: the signal that it gets when this process dies.
+      ignored: signals that do nothing, from the start on, until the command handles them.
+      settings: keyword arguments of `subprocess.Popen`.
     """
-    # Blocked, they wait until the child ignores them: it inherits that from this thread.
+    # Blocked signals wait until the child ignores them: it inherits the block from this thread.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ignored)
     try:
         return subprocess.Popen(

@@ -1,11 +1,11 @@
 """One study in several processes:  python -m launch.distributed --processes=2 -- --config=...
 
-What follows `--` are flags of `unlearn_jax.main`. On one host, all processes:
+Arguments after `--` are flags of `unlearn_jax.main`. On one host, all processes:
 
     python -m launch.distributed --processes=2 -- --config=configs/ft.py
 
 On several hosts, one command on each, with --process-id=0, 1, ...; the coordinator is the host of
-process 0 with a free port of it:
+process 0 with one of its free ports:
 
     python -m launch.distributed --processes=2 --process-id=0 --coordinator=node1:9876 -- \\
         --config=configs/ft.py --store=/shared/store --workdir=/shared/ft
@@ -27,18 +27,18 @@ from collections.abc import Sequence
 from launch.children import begin
 from launch.gpus import visible_gpus
 
-_GRACE = 30.0  # seconds that the others have to end by themselves when one has said that it fails
-_SOON = 2.0  # the same when a signal has ended it: they wait in vain for a word
+_GRACE = 30.0  # seconds for the others to end by themselves after one has reported a failure
+_SOON = 2.0  # the same after a signal has ended one: no report of the failure will come
 _POLL = 0.2
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs this host's part; returns the exit code, that of the first process to fail."""
+    """Runs this host's part; returns the exit code of the first process that fails, else 0."""
     options = _parse(argv)
     if options.process_id >= 0:
         command = _command(options, options.coordinator, options.process_id)
-        os.execv(command[0], command)  # signals and the exit code are the run's own
+        os.execv(command[0], command)  # the run itself gets signals and sets the exit code
     coordinator = f"localhost:{free_port()}"
     return _run_all([_command(options, coordinator, i) for i in range(options.processes)],
                     _shares(options))
@@ -85,14 +85,14 @@ def _command(options: argparse.Namespace, coordinator: str, index: int) -> list[
 
 
 def free_port() -> int:
-    """A port of this host that nobody listens on now."""
+    """A port of this host that is not in use now."""
     with socket.socket() as s:
         s.bind(("localhost", 0))
         return s.getsockname()[1]
 
 
 def _shares(options: argparse.Namespace) -> list[tuple[set[int], dict[str, str]]]:
-    """Cores and environment of each process: no two share a core or a GPU if there are enough."""
+    """Cores and environment of each process, without shared cores or GPUs if there are enough."""
     everything = sorted(os.sched_getaffinity(0))
     each = len(everything) // options.processes
     own = [set(everything[i * each:(i + 1) * each] or everything)
@@ -108,7 +108,7 @@ def _shares(options: argparse.Namespace) -> list[tuple[set[int], dict[str, str]]
 
 
 def _backend(flags: Sequence[str]) -> str:
-    """`config.parallel.backend` of what follows `--`.
+    """`config.parallel.backend` from the flags after `--`.
 
     Raises:
       InputError: the config cannot be read.
@@ -136,8 +136,8 @@ def _run_all(commands: list[list[str]], shares: list[tuple[set[int], dict[str, s
         signal.signal(number, pass_on)
     echoes = []
     for index, (command, (cores, env)) in enumerate(zip(commands, shares)):
-        # Whose launcher is killed dies as well: nobody reads what it says any more. A terminal's
-        # Ctrl-C comes once, from here.
+        # A process dies with its launcher, because its output has no reader any more. A terminal's
+        # Ctrl-C reaches it once, through this process.
         child = begin(
             command, signal.SIGKILL, env={**os.environ, **env}, text=True,
             stdout=subprocess.PIPE if index else None,  # the first one prints the report
@@ -170,7 +170,7 @@ def _wait(children: list[subprocess.Popen]) -> int:
             print(f"launch.distributed: process {failed[0]} ended with exit code {first}, so that "
                   "the others end, too", file=sys.stderr, flush=True)
         elif failed and time.monotonic() - failed_at > grace:
-            # SIGTERM would ask for a checkpoint, which nobody writes alone.
+            # SIGTERM would request a checkpoint, which no process can write alone.
             for child in children:
                 child.kill()
         time.sleep(_POLL)
@@ -178,7 +178,7 @@ def _wait(children: list[subprocess.Popen]) -> int:
 
 
 def _exit_code(child: subprocess.Popen) -> int:
-    """As a shell gives it: 128 and the signal's number for a process that a signal ended."""
+    """The exit code as in a shell: 128 plus the signal's number if a signal ended the process."""
     return 128 - child.returncode if child.returncode < 0 else child.returncode
 
 

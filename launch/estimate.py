@@ -1,9 +1,9 @@
-"""What a sweep would run and cost: `--dry-run`. Each process is planned as a study plans itself.
+"""The runs and costs of a sweep: `--dry-run`. Each process is planned like a study.
 
-Steps and images are counted exactly, from the data and the forget sets; what the store has already
-is not counted. Time and memory are `unlearn_jax/stages/plan.py`'s, whose text says what they rest
-on. The models of a comparison or of a training scheme (SISA) are not counted, as they are known
-only once others are trained; their processes say so.
+Steps and images are counted exactly, from the data and the forget sets, without stages that are
+already in the store. Time and memory come from `unlearn_jax/stages/plan.py`; its docstring explains
+the estimates. The models of a comparison or of a training scheme (SISA) are not counted, because
+they depend on trained models; the lines of their processes state this.
 """
 
 import dataclasses
@@ -41,12 +41,12 @@ from unlearn_jax.system import interrupt
 
 
 def describe(plan: Plan, where: str, pack: int) -> str:
-    """The plan in words: runs, processes, and what they cost.
+    """The plan in words: runs, processes and costs.
 
     Args:
-      plan: nothing of it is written or trained; data are decoded into its store.
+      plan: the plan; nothing is trained or written, but data are decoded into its store.
       where: `local` or `slurm`.
-      pack: processes of a GPU, or of a task.
+      pack: processes on a GPU, or in a task.
 
     Raises:
       InputError: data, forget sets or a method's options cannot be used.
@@ -87,18 +87,18 @@ def describe(plan: Plan, where: str, pack: int) -> str:
 
 
 def use_devices_of(plan: Plan) -> None:
-    """Gives this process the devices of the sweep's processes; before jax looks for any."""
+    """Gives this process the devices of the sweep's processes; call it before jax finds devices."""
     configs = [run.config for run in plan.runs]
-    # Where some run on a CPU and others do not, a process for all has both.
+    # If only some jobs run on a CPU, a process that plans all of them has both backends.
     config = next((c for c in configs if c.parallel.backend != "cpu"), configs[0])
     before = {n: signal.getsignal(n) for n in (*interrupt.SIGNALS, signal.SIGINT)}
     use_devices(config)
     for number, handler in before.items():
-        signal.signal(number, handler)  # there is nothing to save: a signal ends us
+        signal.signal(number, handler)  # there is nothing to save: a signal ends this process
 
 
 def _here(job: Job) -> Job:
-    """The job as a machine plans it that only submits: without the devices that it has not."""
+    """The job, planned without devices that this submit host lacks."""
     try:
         find_devices(job.runs[0].config.parallel.backend)
         return job
@@ -115,7 +115,7 @@ def _anywhere(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 class _Later(Store):
-    """A store as a process finds it after others, which have made some stages."""
+    """A store with additional stages, as if earlier processes had made them."""
 
     def __init__(self, root: Path, made: set[tuple[str, str]]):
         super().__init__(root)
@@ -126,12 +126,13 @@ class _Later(Store):
 
 
 def plan_job(job: Job, store: Store, made: set[tuple[str, str]] | None = None) -> StudyPlan:
-    """What a process of the sweep would train and predict beyond what the store has.
+    """The training and predictions of a process of the sweep, without stages in the store.
 
     Args:
-      job: what the process runs.
-      store: of the sweep.
-      made: (stage, key) of what earlier processes of the sweep make; what this one makes is added.
+      job: the job of the process.
+      store: store of the sweep.
+      made: (stage, key) of the stages that earlier processes of the sweep make; those of this
+        process are added.
 
     Raises:
       InputError: data, forget sets or a method's options cannot be used.
@@ -161,7 +162,7 @@ def _variants(study: RunContext, original: Stage, name: str, planned: set[str]) 
         return make_arms(study, original)
     if not _countable(study.config):
         return []
-    # Runs of a sweep may share models, which are trained once.
+    # Runs of a sweep may share models; these are trained once.
     made = [s for f in study.splits.forget_sets for s in unlearn_stages(study, original, f)
             if s.key not in planned]
     return [Variant(study, made, make_unlearning(study), name)]

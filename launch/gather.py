@@ -1,4 +1,4 @@
-"""The results of a sweep as one table, and a report for each family of runs in it."""
+"""Writes the results of a sweep as one table, and a report for each family of runs."""
 
 import json
 import shutil
@@ -21,19 +21,20 @@ from unlearn_jax.system.cells import rows_text, safe_table
 def gather(plan: Plan) -> list[Path]:
     """Writes results.csv, summary.csv, points.csv and report/ of all finished runs.
 
-    `results.csv` has the columns of a run's, and behind them `point`, the numbers of the points
-    that a row of an unlearned model belongs to, and a column for each swept key that is no axis of
-    a population. Rows of M_O, M_R and the median belong to many points and have none.
+    `results.csv` has the columns of a run's table. After them comes `point`, with the numbers of
+    the points that a row of an unlearned model belongs to, and a column for each swept key that is
+    not an axis of a population. Rows of M_O, M_R and the median belong to many points; their
+    `point` is empty.
 
     Args:
-      plan: of the sweep.
+      plan: plan of the sweep.
 
     Returns:
-      The reports: one, or one for each family (see `launch.plan.family`): where the sweep changes
-      what M_O is trained on or how, or what M_R is given in the evaluation.
+      The reports: one, or one for each family (see `launch.plan.family`). There are several
+      families if the sweep changes the data or training of M_O, or the evaluation of M_R.
 
     Raises:
-      ReportError: runs that should agree do not.
+      ReportError: runs that should agree do not agree.
     """
     runs = [run for run in plan.runs if plan.finished(run)]
     for folder in (plan.directory, plan.directory / "logs"):
@@ -63,7 +64,7 @@ def gather(plan: Plan) -> list[Path]:
 
 
 def _label(run: Run, companions: Sequence[Run]) -> str:
-    """Of a run in its family: what is the same for all of it tells nothing."""
+    """The label of a run in its family, without parts that are the same in the whole family."""
     return run.label if len({r.label for r in companions}) > 1 else ""
 
 
@@ -91,7 +92,7 @@ def _table(plan: Plan, runs: Sequence[Run], sources: Sequence[MergedRun],
         for run, requests in owners[method]:
             for number in run.points:
                 config = by_number[number].config
-                # A comparison and the arms of a study choose their budgets.
+                # A comparison and the arms of a study choose their own budgets.
                 chooses = config.compare.methods or config.thesis.arms
                 if (requests.get(forget_set) in config.forget.sets
                         and (chooses or int(epochs) in config.unlearn.epochs)
@@ -121,7 +122,7 @@ def _summary(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def _write_points(plan: Plan, finished: set[str]) -> None:
-    """points.csv: number, what the sweep sets, in which run, and whether it is finished."""
+    """Writes points.csv: number, swept values, run, and state (finished or not)."""
     runs = {number: run for run in plan.runs for number in run.points}
     keys = list(dict.fromkeys(key for p in plan.points for key in p.values))
     rows: list[dict[str, Any]] = []

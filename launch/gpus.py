@@ -1,4 +1,4 @@
-"""Which GPUs a process of ours may use; without importing JAX."""
+"""The GPUs that a process may use, found without JAX."""
 
 import os
 import shutil

@@ -1,6 +1,7 @@
 """One job of a sweep as a process: `python -m launch.job SWEEP NUMBER`; `launch.sweep` starts it.
 
-A job with one run is `python -m unlearn_jax.main`; this is for several on the same M_O and M_R.
+A job with one run uses `python -m unlearn_jax.main`; this is for several runs with the same M_O and
+M_Rs.
 """
 
 import json
@@ -21,7 +22,7 @@ from unlearn_jax.storage.store import Store
 
 
 def main(arguments: list[str]) -> None:
-    """Runs what the work directories of a job lack."""
+    """Runs the unfinished runs of a job."""
     if len(arguments) < 3:
         raise InputError("usage: python -m launch.job SWEEP JOB RUN...; launch.sweep starts it")
     directory, name, wanted = Path(arguments[0]), arguments[1], arguments[2:]
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _request(command: str) -> stages.Request:
-    """What `python -m unlearn_jax.main FLAGS` would run."""
+    """The request that `python -m unlearn_jax.main FLAGS` would run."""
     flags = shlex.split(command)[3:]
     given = [f for f in flags if f.startswith("--config")]
     (workdir,) = (f.removeprefix("--workdir=") for f in flags if f.startswith("--workdir="))

@@ -1,4 +1,4 @@
-"""A sweep on this machine: one process at a time on each device."""
+"""Runs a sweep on this machine: one process at a time on each device."""
 
 import collections
 import math
@@ -13,7 +13,7 @@ from launch.gpus import visible_gpus
 from launch.plan import Job, Plan
 from unlearn_jax.errors import InputError
 
-# The share of a GPU's memory that JAX takes, and the name that it had before.
+# The variable for JAX's share of a GPU's memory, and its former name.
 _MEMORY = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 
 
@@ -22,17 +22,17 @@ def environments(backend: str, jobs: int, pack: int = 1) -> list[dict[str, str]]
 
     Args:
       backend: `config.parallel.backend`.
-      jobs: to be run.
+      jobs: number of jobs to run.
       pack: processes on a GPU, side by side.
 
     Returns:
-      One place without GPUs, else `pack` for each GPU; where there are fewer jobs than that, the
-      GPUs are divided among them.
+      One place without GPUs, else `pack` places for each GPU; if there are fewer jobs than places,
+      the GPUs are divided among the jobs.
     """
     gpus = [] if backend == "cpu" else visible_gpus()
     if not gpus:
         return [{}]
-    pack = min(pack, jobs)  # whom nobody shares a GPU with takes all of it
+    pack = min(pack, jobs)  # a process that is alone on a GPU takes all of its memory
     places = min(len(gpus), -(-jobs // pack))
     share = memory_share(pack) if pack > 1 else {}
     return [{"CUDA_VISIBLE_DEVICES": ",".join(gpus[i::places]), **share}
@@ -40,10 +40,10 @@ def environments(backend: str, jobs: int, pack: int = 1) -> list[dict[str, str]]
 
 
 def memory_share(pack: int) -> dict[str, str]:
-    """What gives each of several processes on a GPU its share: of 90 %, or of what we may take.
+    """Variables that give each process on a GPU its share: of 90 %, or of the share in our own.
 
     Raises:
-      InputError: what we may take is no number.
+      InputError: the share in the environment is not a number above 0 and at most 1.
     """
     given = [(name, os.environ[name]) for name in _MEMORY if os.environ.get(name)]
     name, text = given[0] if given else (_MEMORY[0], "0.9")
@@ -54,17 +54,17 @@ def memory_share(pack: int) -> dict[str, str]:
     if not 0 < whole <= 1:
         raise InputError(f"{name}={text} in the environment; allowed with --pack: a share of the "
                          "GPU's memory, above 0 and at most 1")
-    # JAX refuses to have both.
+    # JAX refuses both names at once.
     return {_MEMORY[0]: f"{whole / pack:.3f}", _MEMORY[1]: ""}
 
 
 def run_local(plan: Plan, jobs: Sequence[Job], pack: int = 1,
               say: Callable[[str], None] = print) -> dict[str, int]:
-    """Runs jobs, one at a time on each device, and lets one that fails not stop the others.
+    """Runs jobs, one at a time on each device; a job that fails does not stop the others.
 
     Args:
-      plan: they are of.
-      jobs: to be run.
+      plan: plan of the jobs.
+      jobs: jobs to run.
       pack: processes on a GPU, side by side.
       say: takes progress lines.
 
@@ -72,8 +72,8 @@ def run_local(plan: Plan, jobs: Sequence[Job], pack: int = 1,
       Exit codes, by job.
 
     Raises:
-      KeyboardInterrupt: after Ctrl-C, or SIGTERM, and only once all processes have left. They are
-        asked for a checkpoint first; a second Ctrl-C ends them at once.
+      KeyboardInterrupt: after Ctrl-C or SIGTERM, when all processes have ended. They are signalled
+        to write a checkpoint first; a second Ctrl-C ends them at once.
     """
     waiting = collections.deque(jobs)
     free = environments(jobs[0].runs[0].config.parallel.backend, len(jobs), pack)

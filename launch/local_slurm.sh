@@ -6,8 +6,8 @@
 #   launch/local_slurm.sh stop DIR
 #
 # For root only. Its configuration, logs and state are in DIR; nothing else is written. It has no
-# accounting, so that `sacct` answers nothing. Each node says that it has two GPUs, whether or not
-# there are any: a task with `--gres=gpu:1` finds the number of its own in CUDA_VISIBLE_DEVICES.
+# accounting, so `sacct` prints nothing. Each node reports two GPUs, whether or not the machine has
+# any: a task with `--gres=gpu:1` finds the number of its GPU in CUDA_VISIBLE_DEVICES.
 set -euo pipefail
 
 fail() {
@@ -20,7 +20,7 @@ mkdir -p "$2"
 directory=$(cd "$2" && pwd)
 pids=$directory/pids
 
-# Ends what was started here, by its number; a number that is another process's by now is left.
+# Ends the processes started here by number; a number that another process now has is skipped.
 stop() {
   [[ -f $pids ]] || return 0
   while read -r pid name; do
@@ -59,7 +59,7 @@ if [[ ! -s $directory/munge/key ]]; then
   dd if=/dev/urandom of="$directory/munge/key" bs=1024 count=1 status=none
   chmod 600 "$directory/munge/key"
 fi
-# SLURM hands out devices: these are like /dev/null.
+# The devices that SLURM hands out; they are like /dev/null.
 for gpu in "$directory"/gpu{0,1}; do
   [[ -c $gpu ]] || mknod "$gpu" c 1 3 || fail "no devices can be made in $directory"
 done
@@ -99,7 +99,7 @@ PartitionName=urgent Nodes=1,2 MaxTime=INFINITE State=UP PriorityTier=2
 END
 export SLURM_CONF=$directory/slurm.conf
 
-# Daemons stay in the foreground of their own sessions, so that their numbers are known.
+# Daemons stay in the foreground of their own sessions, so their process numbers are known.
 begin() {
   setsid "$@" </dev/null >>"$directory/daemons.log" 2>&1 &
   echo "$! $(basename "$1")" >> "$pids"

@@ -1,4 +1,4 @@
-"""Values of a sweep as words of file names and of methods' labels."""
+"""Values of a sweep as words in file names and in labels of methods."""
 
 import hashlib
 import re
@@ -8,7 +8,7 @@ _LONGEST = 80  # characters of a name
 
 
 def shortened(name: str) -> str:
-    """A name that fits into those of files."""
+    """A name that is short enough for file names."""
     if len(name) <= _LONGEST:
         return name
     digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
@@ -16,7 +16,7 @@ def shortened(name: str) -> str:
 
 
 def word(value: Any) -> str:
-    """A value as part of a method's name, of letters, digits, _ and - alone: 0.002 is 2e-3."""
+    """A value as part of a method's name, with letters, digits, _ and - only: 0.002 is 2e-3."""
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):

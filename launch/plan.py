@@ -1,9 +1,9 @@
-"""From points to processes: what can share a population does, the rest becomes jobs.
+"""From points to processes: points that can share a population do; the rest becomes jobs.
 
 A *run* is one work directory: a product of seeds, forget sets, budgets and alphas, which are
 members and snapshots of one population. A *job* is one process with one or several runs that
-share the data, M_O and the M_Rs; runs that differ in the learning rate or in fractional options
-of the method are members of one program there (`unlearn_jax/stages/variants.py`).
+share the data, M_O and the M_Rs. Runs that differ in the learning rate or in fractional options
+of the method are members of one program in it (`unlearn_jax/stages/variants.py`).
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ from unlearn_jax.variants import arm_config
 
 PLAN = "plan.json"
 SEEDS, SETS, EPOCHS, ALPHAS = "seeds", "forget.sets", "unlearn.epochs", "eval.alphas"
-AXES = (SEEDS, EPOCHS, SETS, ALPHAS)  # of a population; merged in this order
-# Of `eval`: what M_R's own rows depend on, of which a table has one each.
+AXES = (SEEDS, EPOCHS, SETS, ALPHAS)  # axes of a population, merged in this order
+# Keys of `eval` that change M_R's own rows; a table has one row of each kind.
 _OF_RETRAINED = ("relearn_epochs", "relearn_rate", "challenge_bins", "challenge_narrow")
 
 
@@ -38,14 +38,14 @@ class Run:
     """One work directory of a sweep.
 
     Attributes:
-      name: of its directory, below the sweep's.
-      label: put behind the names of its methods in the merged table; '' where nothing but the
-        axes of a population tells runs apart.
+      name: name of its directory, below the sweep's directory.
+      label: appended to the names of its methods in the merged table; '' if runs differ only in
+        the axes of a population.
       file: FILE:SCALE of its config.
-      config: whole.
-      flags: `--config…`, which give this config.
+      config: the whole config.
+      flags: `--config…` flags that give this config.
       points: numbers of the points that it covers.
-      keys: values of the swept keys that are no axes of a population.
+      keys: values of the swept keys that are not axes of a population.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Run:
 
     @property
     def members(self) -> int:
-        """Unlearned models: seeds, times forget sets, times budgets."""
+        """Number of unlearned models: seeds times forget sets times budgets."""
         c = self.config
         return len(c.seeds) * len(c.forget.sets) * len(c.unlearn.epochs)
 
@@ -74,8 +74,8 @@ class Job:
     """One process.
 
     Attributes:
-      name: of its log.
-      runs: at least one.
+      name: name of its log.
+      runs: its runs, at least one.
     """
 
     name: str
@@ -100,50 +100,50 @@ class Plan:
 
     @property
     def runs(self) -> list[Run]:
-        """Of all jobs."""
+        """The runs of all jobs."""
         return [run for job in self.jobs for run in job.runs]
 
     @property
     def other_headlines(self) -> list[int]:
-        """Numbers of the points whose eval.alpha is not that of their runs' headline."""
+        """Numbers of the points with another eval.alpha than the headline of their runs."""
         alphas = {n: run.config.eval.alpha for run in self.runs for n in run.points}
         return [p.number for p in self.points if p.config.eval.alpha != alphas[p.number]]
 
     def workdir(self, run: Run) -> Path:
-        """Where a run's results go."""
+        """The directory of a run's results."""
         return self.directory / "runs" / run.name
 
     def log(self, job: Job) -> Path:
-        """Where a job's output goes."""
+        """The file of a job's output."""
         return self.directory / "logs" / f"{job.name}.log"
 
     def exit_file(self, job: Job) -> Path:
-        """Holds the exit code of a job's last process."""
+        """The file with the exit code of a job's last process."""
         return self.directory / "logs" / f"{job.name}.exit"
 
     def command(self, run: Run) -> list[str]:
-        """What `python -m` runs to repeat a run alone."""
+        """The arguments of `python -m` that repeat a run alone."""
         return ["unlearn_jax.main", *run.flags, f"--workdir={self.workdir(run)}",
                 f"--store={self.store}"]
 
     def finished(self, run: Run) -> bool:
-        """Whether the run's work directory is complete, and of this config."""
+        """Returns True if the run's work directory is complete and has this config."""
         directory = self.workdir(run)
         try:
             record = json.loads((directory / "run.json").read_bytes())
             return (bool(record["finished"]) and record["config"] == _plain(run.config)
                     and manifest.is_reported(directory))
-        except (OSError, ValueError, LookupError, TypeError):  # among them a damaged manifest's
+        except (OSError, ValueError, LookupError, TypeError):  # such as from a damaged manifest
             return False
 
     def unfinished(self) -> list[Job]:
-        """The jobs that something is left to do for, with these runs alone."""
+        """The jobs with unfinished runs, with these runs only."""
         left = [dataclasses.replace(job, runs=tuple(r for r in job.runs if not self.finished(r)))
                 for job in self.jobs]
         return [job for job in left if job.runs]
 
     def write(self) -> None:
-        """Takes the sweep's directory, by plan.json.
+        """Claims the sweep's directory by writing plan.json.
 
         Raises:
           InputError: it holds another sweep, or something else.
@@ -159,7 +159,7 @@ class Plan:
 
 
 def _code(config: ml_collections.ConfigDict) -> dict[str, str]:
-    """Digests of the methods that a run uses: results of changed code are not mixed with others."""
+    """Digests of the methods that a run uses, so that results of changed code are not mixed."""
     methods = config.compare.methods or config.thesis.arms or (config.unlearn.method,)
     found = [find_method(arm_config(config, m).unlearn.method if config.thesis.arms else m)
              for m in methods]
@@ -172,16 +172,16 @@ def make_plan(points: Sequence[Point], overrides: Sequence[str], directory: Path
 
     Args:
       points: from `make_points`.
-      overrides: `--config.KEY=VALUE`, of all points.
-      directory, store: of the sweep.
-      jobs: divide it into at least as many, if it can be: by forget sets, then by runs.
+      overrides: `--config.KEY=VALUE` for all points.
+      directory, store: directory and store of the sweep.
+      jobs: least number of jobs, if the sweep can be divided: by forget sets, then by runs.
 
     Raises:
-      InputError: in the config's own words.
+      InputError: with the config's own message.
     """
     for point in points:
         _checked(_with_headline(point), f"point {point.number}")
-    # Runs of one table share their headline alpha; a comparison ranks and tests by its own.
+    # Runs of one table share their headline alpha; a comparison ranks and tests by its own alpha.
     headlines: dict[str, float] = {}
     for p in points:
         headlines.setdefault(_table(p.config), p.config.eval.alpha)
@@ -207,14 +207,15 @@ def make_plan(points: Sequence[Point], overrides: Sequence[str], directory: Path
 
 
 def family(run: Run) -> str:
-    """Equal for runs whose results can be one table with one M_O and one headline, evaluated alike:
-    all but seeds, forget sets, `unlearn`, and of `eval` what changes no row of M_R."""
+    """A text that is equal for runs with results that fit into one table, with one M_O, one
+    headline and the same evaluation: the config without seeds, forget sets, `unlearn`, and keys of
+    `eval` that change no row of M_R."""
     return canonical_json([_table(run.config), run.config.eval.alpha])
 
 
 @dataclasses.dataclass(frozen=True)
 class _Box:
-    """A product of the axes of a population, exactly covered by points."""
+    """A product of the axes of a population that points cover exactly."""
 
     file: str
     config: ml_collections.ConfigDict
@@ -235,16 +236,16 @@ def _box(point: Point, headline: float) -> _Box:
 
 
 def _axes(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """Along which of them the runs of two points are one run with the values of both."""
+    """The axes along which the runs of two points become one run with the values of both."""
     if config.thesis.arms:  # its first forget set has other budgets than the rest
         return tuple(axis for axis in AXES if axis != SETS)
-    if config.compare.methods:  # which chooses trials by the mean over seeds, and their budgets
+    if config.compare.methods:  # a comparison chooses trials by the mean over seeds, and budgets
         return (SETS, ALPHAS)
     return AXES
 
 
 def _merged(boxes: list[_Box]) -> list[_Box]:
-    """Boxes that differ in one axis alone become one, as long as there are any."""
+    """Joins boxes that differ in one axis only, until there are none left."""
     while True:
         count = len(boxes)
         for axis in AXES:
@@ -267,13 +268,13 @@ def _union(axis: str, boxes: list[_Box]) -> _Box:
 
 
 def _table(config: ml_collections.ConfigDict) -> str:
-    """Equal for points whose runs can be one table, once they have one headline; see `family`."""
+    """Equal for points with runs that fit into one table, given one headline; see `family`."""
     return canonical_json([_trained(config, seeds=False),
                            *(config.eval[key] for key in _OF_RETRAINED)])
 
 
 def _trained(config: ml_collections.ConfigDict, seeds: bool) -> str:
-    """Equal where M_O and the M_Rs are; without `seeds` but for seeds and forget sets."""
+    """Equal if M_O and the M_Rs are; if not `seeds`, seeds and forget sets may differ."""
     sections = config.to_dict()
     for name in ("unlearn", "eval", "compare"):
         del sections[name]
@@ -283,7 +284,7 @@ def _trained(config: ml_collections.ConfigDict, seeds: bool) -> str:
 
 
 def _divided(groups: list[list[_Box]], jobs: int) -> list[list[_Box]]:
-    """At least so many groups, if they can be divided: the one of most members comes first."""
+    """At least `jobs` groups, if they can be divided; the group with most members comes first."""
     def size(group: list[_Box]) -> int:
         return sum(len(b.axes[SEEDS]) * len(b.axes[SETS]) * len(b.axes[EPOCHS]) for b in group)
 
@@ -307,7 +308,7 @@ def _divided(groups: list[list[_Box]], jobs: int) -> list[list[_Box]]:
 
 
 def _divisible(box: _Box) -> tuple[str, ...]:
-    """Its forget sets, where each could be a run of its own."""
+    """The box's forget sets, if each could be a run of its own."""
     return box.axes[SETS] if SETS in _axes(box.config) else ()
 
 
@@ -331,10 +332,10 @@ def _run(box: _Box, vary: dict[str, str], overrides: Sequence[str], names: dict[
     keys = {key: box.file if key == CONFIG else _value(config, key) for key in vary}
     method = find_method(config.unlearn.method).name
     parts = {key: f"{short}-{word(keys[key])}" for key, short in vary.items()}
-    # A table has the method's name anyway.
+    # A table shows the method's name anyway.
     label = "_".join(part for key, part in parts.items() if key != "unlearn.method"
                      and not (key == CONFIG and Path(box.file.partition(":")[0]).stem == method))
-    # Runs that one table could not tell apart by their words are numbered.
+    # Runs with the same words in one table are numbered.
     alike = labels.setdefault((_table(config), config.eval.alpha, method, label), [])
     if box.rest not in alike:
         alike.append(box.rest)
@@ -353,7 +354,7 @@ def _run(box: _Box, vary: dict[str, str], overrides: Sequence[str], names: dict[
 
 
 def _varying(points: Sequence[Point]) -> dict[str, str]:
-    """Swept keys with more than one value that are no axes, and a short name for each."""
+    """Swept keys that have several values and are not axes, with a short name for each."""
     keys = list(dict.fromkeys(key for p in points for key in p.values))
     compared = any(p.config.compare.methods for p in points)
     found = [key for key in keys if key not in AXES and (compared or key != "eval.alpha")
@@ -367,12 +368,12 @@ def _varying(points: Sequence[Point]) -> dict[str, str]:
 
 
 def _value(config: ml_collections.ConfigDict, key: str) -> Any:
-    """At a dotted key; '' where this config file has no such key, as another one may."""
+    """The value at a dotted key; '' if this config file lacks a key that another file has."""
     return flat(config.to_dict()).get(key, "")
 
 
 def _with_headline(point: Point) -> ml_collections.ConfigDict:
-    """Its config; where alphas are swept, with the headline alpha among them, as its run has it."""
+    """The point's config; swept alphas include the headline alpha, as in the config of its run."""
     config = point.config.copy_and_resolve_references()
     if ALPHAS in point.values:
         with config.unlocked():

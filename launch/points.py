@@ -1,12 +1,12 @@
-"""The points of a sweep: what `--sweep KEY=VALUES` and a YAML file say, checked one by one.
+"""The points of a sweep, from `--sweep KEY=VALUES` and a YAML file, checked one by one.
 
     --sweep unlearn.epochs=2,4,8                    three values of one element each
     --sweep forget.sets=20-28,gender:1              a set each; quotes are not needed
     --sweep "forget.sets=('20-28','gender:1'),28-36"    both sets together, then another alone
     --sweep unlearn.learning_rate=1e-3,2e-3 --sweep seeds=0,1    a grid: four points
 
-A comma separates values unless it stands within brackets or quotes. A key that holds a tuple
-takes a single element for a tuple of one.
+A comma separates values unless it is within brackets or quotes. For a key that holds a tuple, a
+single element stands for a tuple of one.
 """
 
 import ast
@@ -36,10 +36,10 @@ class Point:
     """One setting of a sweep.
 
     Attributes:
-      number: from one, in the order given.
+      number: its number from one, in the given order.
       file: FILE:SCALE of its config.
-      values: by key of the config, what the sweep sets: values as the config holds them.
-      config: whole.
+      values: values that the sweep sets, by key of the config, as the config holds them.
+      config: the whole config.
     """
 
     number: int
@@ -77,7 +77,7 @@ def parse_axis(text: str) -> tuple[str, list[str]]:
     """Key and values of `KEY=VALUE,VALUE`.
 
     Raises:
-      InputError: it does not look like that.
+      InputError: the text has another form.
     """
     key, equals, values = text.partition("=")
     key = key.strip().removeprefix("config.")
@@ -94,7 +94,7 @@ def grid(axes: Sequence[tuple[str, Sequence[Any]]]) -> list[dict[str, Any]]:
     """Every combination; the last axis varies fastest.
 
     Raises:
-      InputError: a key is there twice.
+      InputError: a key appears twice.
     """
     keys = [key for key, _ in axes]
     for key in keys:
@@ -104,7 +104,7 @@ def grid(axes: Sequence[tuple[str, Sequence[Any]]]) -> list[dict[str, Any]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML would keep the last."""
+    """Refuses a key that appears twice; YAML would keep the last one."""
 
     def compose_mapping_node(self, anchor):
         node = super().compose_mapping_node(anchor)
@@ -121,10 +121,10 @@ class _Loader(yaml.SafeLoader):
 def read_file(path: Path) -> list[dict[str, Any]]:
     """The points of a YAML file: a list of `{key: value}`, or `{grid: {...}, points: [...]}`.
 
-    In `grid` each key has a list of values, every combination of which is a point.
+    In `grid` each key has a list of values, and every combination of values is a point.
 
     Raises:
-      InputError: it cannot be read, or holds something else; names the file and the key.
+      InputError: the file cannot be read, or holds something else; names the file and the key.
     """
     try:
         return _points_of(yaml.load(path.read_text(encoding="utf-8"), _Loader))
@@ -136,7 +136,7 @@ def read_file(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"--sweep-file={path} is not YAML: {' '.join(str(e).split())}") from e
     except InputError as e:
         raise InputError(f"--sweep-file={path}: {e}") from e
-    except ValueError as e:  # of YAML's own types: a date of month 13
+    except ValueError as e:  # from YAML's own types, such as a date of month 13
         raise InputError(f"--sweep-file={path}: a value cannot be read: {e}") from e
 
 
@@ -185,7 +185,7 @@ def _check_value(where: str, key: Any, value: Any) -> None:
 
 
 def _named(where: str, own: dict[str, Any]) -> dict[str, Any]:
-    """With keys as the config has them: `config.seeds` is `seeds`."""
+    """The values with keys as the config has them: `config.seeds` becomes `seeds`."""
     named = {key.removeprefix("config."): value for key, value in own.items()}
     for key in named:
         if key in own and f"config.{key}" in own:
@@ -198,13 +198,13 @@ def make_points(wanted: Sequence[dict[str, Any]], file: str,
     """The points with their configs.
 
     Args:
-      wanted: by key, values: texts of the command line, or what YAML makes of a file's.
-      file: FILE:SCALE of the config, where a point names no other.
-      overrides: `--config.KEY=VALUE`, of all points.
+      wanted: values by key, as texts from the command line or as YAML reads them from a file.
+      file: FILE:SCALE of the config, if a point names no other.
+      overrides: `--config.KEY=VALUE` for all points.
 
     Raises:
-      InputError: in the config's own words, where it knows no such key or takes no such value; two
-        points are the same; a key is both set for all points and swept.
+      InputError: the config has no such key or does not allow the value (with the config's own
+        message); two points are the same; a key is both set for all points and swept.
     """
     if not wanted:
         raise InputError("there is nothing to sweep: give --sweep=KEY=VALUES or --sweep-file=FILE")
@@ -246,7 +246,7 @@ def make_points(wanted: Sequence[dict[str, Any]], file: str,
 
 
 def _as_flag(config: ml_collections.ConfigDict, key: str, value: Any) -> str:
-    """A value as `--config.KEY=` takes it."""
+    """A value in the form that `--config.KEY=` takes."""
     held = flat(config.to_dict()).get(key)
     if isinstance(held, str) and isinstance(value, str) and _quoted(value):
         return str(_literal(key, value))

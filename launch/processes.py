@@ -1,4 +1,4 @@
-"""A job's process: its command, its environment, its log, its exit code, and how it is stopped."""
+"""A job's process: its command, environment, log and exit code, and how it is stopped."""
 
 import os
 import shlex
@@ -18,7 +18,7 @@ _LAST_LINES = 15
 
 
 def command(plan: Plan, job: Job) -> list[str]:
-    """What runs the job's runs: the program itself for one, `launch.job` for several."""
+    """The command for the job's runs: the program itself for one, `launch.job` for several."""
     if len(job.runs) == 1:
         return [sys.executable, "-m", *plan.command(job.runs[0])]
     return [sys.executable, "-m", "launch.job", str(plan.directory), job.name,
@@ -26,51 +26,51 @@ def command(plan: Plan, job: Job) -> list[str]:
 
 
 def start(line: Sequence[str], log: Path, environment: dict[str, str]) -> subprocess.Popen:
-    """Starts a job's process, in a session of its own: a Ctrl-C reaches it through us alone.
+    """Starts a job's process in a session of its own: only this process passes Ctrl-C on to it.
 
     Args:
       line: the command.
-      log: its output is put behind what is there.
-      environment: replaces variables of ours.
+      log: its output is appended to this file.
+      environment: replaces variables of this process.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     with open(log, "a") as f:
         f.write(f"$ {shlex.join(line)}\n")
         f.flush()
-        # A warning that comes while Python starts must not end the process; whose parent is killed
-        # is asked for a checkpoint, so that no run is left without anybody to wait for it.
+        # A warning signal during Python's start must not end the process. If its parent is killed,
+        # it is signalled to write a checkpoint, so that no run goes on without a parent.
         return begin(line, signal.SIGTERM, (signal.SIGUSR1, signal.SIGUSR2),
                      stdin=subprocess.DEVNULL, stdout=f, stderr=subprocess.STDOUT,
                      env={**_inherited(), "PYTHONPATH": path, **environment})
 
 
 def _inherited() -> dict[str, str]:
-    """Our environment, but for what would make studies out of several tasks of a SLURM step one."""
+    """This environment without variables that would join tasks of a SLURM step into one study."""
     return {k: v for k, v in os.environ.items() if k != "SLURM_STEP_NUM_TASKS"}
 
 
 def exit_code(process: subprocess.Popen) -> int | None:
-    """As a shell has it: 128 + n after signal n; None: it runs."""
+    """The exit code as in a shell: 128 + n after signal n; None: the process is running."""
     code = process.poll()
     return 128 - code if code is not None and code < 0 else code
 
 
 def write_exit(path: Path, code: int) -> None:
-    """Notes how a job ended; the file appears whole."""
+    """Writes a job's exit code; the file appears whole."""
     disk.write_file(path, f"{code}\n")
 
 
 def wait_for_checkpoint(processes: Sequence[subprocess.Popen], seconds: float) -> None:
-    """Asks processes for a checkpoint and waits until they have left; those that do not, stay.
+    """Signals processes to write a checkpoint and waits for their end; some may still run after it.
 
     Args:
-      processes: running or not.
-      seconds: at most.
+      processes: processes, running or not.
+      seconds: longest wait.
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end and any(p.poll() is None for p in processes):
-        # Again and again: one that is still starting ignores it.
+        # The signal is repeated: a process that is still starting ignores it.
         for process in processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGUSR1)

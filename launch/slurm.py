@@ -1,9 +1,9 @@
-"""A sweep on a SLURM cluster: its jobs as tasks of one array, through submitit.
+"""A sweep on a SLURM cluster: its jobs are tasks of one array, submitted through submitit.
 
-A task runs its jobs as processes, as a local sweep does. Some time before it would be killed SLURM
-sends it a signal; it asks its processes for a checkpoint (`unlearn_jax/system/interrupt.py`), goes
-back into the queue and later goes on. How a job ended stands in its exit file; SLURM's
-accounting is not needed.
+A task runs its jobs as processes, like a local sweep. SLURM sends the task a signal some time
+before its time limit. The task then signals its processes to write a checkpoint
+(`unlearn_jax/system/interrupt.py`), goes back into the queue and continues later. A job's exit code
+is in its exit file; SLURM's accounting is not needed.
 """
 
 import dataclasses
@@ -29,33 +29,33 @@ from unlearn_jax.system.interrupt import EXIT_CODE, SIGNALS
 
 SUBMITTED = "slurm.json"
 _POLL_SECONDS = 10.0
-# A controller that is restarted, or overloaded, does not answer for a while.
+# A controller that restarts or is overloaded does not answer for a while.
 _SILENCE_SECONDS = 600.0
-# A file written on another machine may take so long to be seen here.
+# A file written on another machine may take this long to be visible here.
 _SETTLE_SECONDS = 15.0
-# Of the time between the signal and the end, what requeueing itself may take.
+# The part of the time between signal and end that requeueing itself may take.
 _REQUEUE_SECONDS = 5.0
-# A task that leaves, and has no time to wait, asks a SLURM that is busy so often.
+# A task that ends has no time to wait; it repeats a request to a busy SLURM this often.
 _ASKS, _ASK_SECONDS = 5, 1.0
-# How a process ends that was asked for a checkpoint, but for the first before it could listen. It
-# goes on when SLURM starts the task again.
+# Exit codes of a process after a signal for a checkpoint; all but the first mean that it had no
+# handler yet. The process continues when SLURM starts the task again.
 _ASKED_TO_LEAVE = (EXIT_CODE, *(128 + number for number in SIGNALS))
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is asked of SLURM for each task.
+    """SLURM options of each task.
 
     Attributes:
       minutes: the time limit.
-      signal_seconds: how long before its end a task is told.
-      requeues: after which a task that was told gives up.
+      signal_seconds: seconds between the signal and the time limit.
+      requeues: number of requeues after which a signalled task gives up.
       pack: jobs of a task.
-      parameters: of sbatch, as submitit names them: partition, account, gres, mem, ...
+      parameters: parameters of sbatch, as submitit names them: partition, account, gres, mem, ...
 
     Raises:
-      InputError: a task would be told before it starts.
+      InputError: a task would get the signal before it starts.
     """
 
     minutes: int = 240
@@ -71,14 +71,14 @@ class Options:
 
 
 class NoAnswer(InputError):
-    """SLURM does not answer now; it may a little later."""
+    """SLURM does not answer now; it may answer later."""
 
 
 def parse_minutes(text: str) -> int:
     """SLURM's forms of a time limit, `MINUTES`, `H:M:S`, `D-H`, `D-H:M`, `D-H:M:S`, in minutes.
 
     Raises:
-      InputError: it is none of them, or less than a minute.
+      InputError: the text has none of these forms, or is less than a minute.
     """
     match = _TIME.fullmatch(text)
     if not match:
@@ -99,11 +99,11 @@ def parse_minutes(text: str) -> int:
 
 @dataclasses.dataclass
 class Part:
-    """A job as its task needs it: nothing that would have to import the project to be unpickled.
+    """The parts of a job that its task needs; unpickling it does not import the project.
 
     Attributes:
-      name: of the job.
-      command: starts its process.
+      name: name of the job.
+      command: command that starts its process.
       log, exit_file: see `Plan`.
       backend: `config.parallel.backend`.
     """
@@ -116,10 +116,10 @@ class Part:
 
 
 class Task:
-    """What an array task does; submitit calls it, and `checkpoint` when the signal comes.
+    """The work of an array task; submitit calls it, and calls `checkpoint` at the signal.
 
     Args:
-      parts: its jobs: side by side on a GPU, one after the other without one.
+      parts: its jobs: side by side on a GPU, one after the other without a GPU.
       patience: seconds that its processes have for their checkpoint.
     """
 
@@ -149,16 +149,16 @@ class Task:
         return codes
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Asks the processes for a checkpoint; the task as it is to be started again."""
+        """Signals the processes to write a checkpoint; returns the task to be started again."""
         processes.wait_for_checkpoint(self._running, self.patience)
         return submitit.helpers.DelayedSubmission(Task(self.parts, self.patience))
 
 
 def _go_back_to_the_queue() -> None:
-    """For a task whose processes SLURM itself has asked to leave, to make room for other jobs.
+    """Requeues a task when SLURM itself has signalled its processes to make room for other jobs.
 
-    While they have grace, SLURM takes what ends for finished. What it ends itself it also puts
-    back, or has been told to cancel: then the task no longer runs.
+    During the grace time, SLURM treats a task that ends as finished. If SLURM ends the task itself,
+    it also requeues it, or is configured to cancel it: then the task no longer runs.
     """
     number = submitit.JobEnvironment().job_id
     if _answer("squeue", "-h", "-j", number, "-o", "%T") == "RUNNING":
@@ -166,10 +166,10 @@ def _go_back_to_the_queue() -> None:
 
 
 def _answer(*line: str) -> str:
-    """What a command of SLURM prints, which may fail while SLURM is busy.
+    """The output of a SLURM command, which may fail while SLURM is busy.
 
     Raises:
-      NoAnswer: it has failed each time.
+      NoAnswer: the command has failed each time.
     """
     for left in reversed(range(_ASKS)):
         done = subprocess.run(line, capture_output=True, text=True)
@@ -182,16 +182,16 @@ def _answer(*line: str) -> str:
 
 def submit(plan: Plan, jobs: Sequence[Job], options: Options,
            say: Callable[[str], None] = print) -> None:
-    """Hands jobs to SLURM as one array, and notes its number in slurm.json beside what is queued.
+    """Submits jobs to SLURM as one array; adds its number in slurm.json to those still queued.
 
     Args:
-      plan: they are of.
-      jobs: to be run.
-      options: for each task.
+      plan: plan of the jobs.
+      jobs: jobs to run.
+      options: options of each task.
       say: takes progress lines.
 
     Raises:
-      InputError: there is no SLURM here, or it refuses.
+      InputError: there is no SLURM here, or it refuses the jobs.
     """
     if not shutil.which("sbatch"):
         raise InputError("--on=slurm: this machine has no sbatch; run it where jobs are submitted")
@@ -208,7 +208,7 @@ def submit(plan: Plan, jobs: Sequence[Job], options: Options,
             job_name="unlearn-sweep", time=options.minutes, signal_delay_s=options.signal_seconds,
             setup=[f"export PYTHONPATH={shlex.quote(str(processes.ROOT))}"
                    "${PYTHONPATH:+:$PYTHONPATH}", f"cd {shlex.quote(str(Path.cwd()))}",
-                   # srun of SLURM 22.05 to 23.02 does not take it from sbatch by itself.
+                   # srun of SLURM 22.05 to 23.02 does not inherit it from sbatch.
                    "${SLURM_CPUS_PER_TASK:+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK}"],
             **options.parameters)
         with executor.batch():  # one array
@@ -234,8 +234,8 @@ def in_queue(plan: Plan) -> dict[str, list[str]]:
     """The tasks of the sweep that SLURM still has, with the names of their jobs.
 
     Raises:
-      NoAnswer: SLURM cannot be asked now.
-      InputError: it cannot be asked from here.
+      NoAnswer: SLURM does not answer now.
+      InputError: SLURM cannot be reached from here.
     """
     path = plan.directory / SUBMITTED
     if not path.exists():
@@ -251,7 +251,8 @@ def in_queue(plan: Plan) -> dict[str, list[str]]:
 
 
 def _alive(numbers: set[str]) -> set[str]:
-    """Tasks that wait or run, of the jobs with these numbers; `-r` writes an array task by task."""
+    """Waiting or running tasks of the jobs with these numbers; `-r` lists an array's tasks singly.
+    """
     if not numbers:
         return set()
     if not shutil.which("squeue"):
@@ -261,21 +262,21 @@ def _alive(numbers: set[str]) -> set[str]:
                           capture_output=True, text=True)
     if done.returncode == 0:
         return set(done.stdout.split())
-    if "Invalid job id" in done.stderr:  # SLURM has forgotten a single one
+    if "Invalid job id" in done.stderr:  # squeue's answer for a single old job
         return set()
     raise NoAnswer(f"squeue cannot be asked: {done.stderr.strip()}")
 
 
 def wait(plan: Plan, jobs: Sequence[Job], say: Callable[[str], None] = print) -> dict[str, int]:
-    """Waits until SLURM has no task of these jobs any more.
+    """Waits until SLURM has no more tasks of these jobs.
 
     Args:
-      plan: they are of.
-      jobs: submitted.
+      plan: plan of the jobs.
+      jobs: submitted jobs.
       say: takes progress lines.
 
     Returns:
-      Exit codes, by job; 128 + SIGKILL for one that left none.
+      Exit codes, by job; 128 + SIGKILL for a job without one.
 
     Raises:
       NoAnswer: SLURM has not answered for some minutes.
@@ -309,7 +310,7 @@ def wait(plan: Plan, jobs: Sequence[Job], say: Callable[[str], None] = print) ->
 
 
 def _exit_code(path: Path) -> int:
-    """What a job's last process left; 128 + SIGKILL where there is none, or what none writes."""
+    """The exit code in a job's exit file; 128 + SIGKILL if it is missing or not a valid code."""
     try:
         return int(path.read_bytes())
     except (FileNotFoundError, ValueError):

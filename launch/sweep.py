@@ -1,8 +1,8 @@
 """Many settings from one command:  python -m launch.sweep --config=FILE --sweep KEY=VALUES ...
 
-What can share a population does, the rest becomes processes that share a store; on this machine
-or on a SLURM cluster. launch/README.md has the lines to copy; launch/points.py says how values
-are written.
+Points that can share a population do; the rest becomes processes that share a store, on this
+machine or on a SLURM cluster. launch/README.md has commands to copy; launch/points.py describes the
+syntax of values.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from unlearn_jax.system.interrupt import CTRL_C
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs a sweep; returns the exit code: 0, 1 where a point failed, 130 after Ctrl-C."""
+    """Runs a sweep; returns the exit code: 0, 1 if a point failed, 130 after Ctrl-C."""
     args, overrides = _parse(arguments)
     try:
         return _sweep(args, overrides)
@@ -48,13 +48,13 @@ def _sweep(args: argparse.Namespace, overrides: list[str]) -> int:
         _say(f"points {', '.join(map(str, plan.other_headlines))}: the report's headline is of the "
              "first point's eval.alpha; results.csv has all of them")
     if args.dry_run:
-        from launch.estimate import describe, use_devices_of  # measures, which takes JAX a while
+        from launch.estimate import describe, use_devices_of  # imports JAX, which takes a while
 
         use_devices_of(plan)
         print(describe(plan, args.on, args.pack))
         return 0
     plan.write()
-    queued = _in_queue(plan) if args.on == "slurm" else set()  # before what is asked of files
+    queued = _in_queue(plan) if args.on == "slurm" else set()  # before files are read
     jobs = plan.unfinished()
     members = sum(r.members for r in plan.runs)
     _say(f"{len(points)} points: {members} unlearned models in {len(plan.runs)} runs, "
@@ -79,14 +79,14 @@ def _sweep(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _in_queue(plan: Plan) -> set[str]:
-    """Names of the jobs that an earlier command has given to SLURM, and that have not ended."""
+    """Names of the jobs that an earlier command has submitted to SLURM and that have not ended."""
     from launch import slurm  # submitit takes a while to import
 
     return {name for names in slurm.in_queue(plan).values() for name in names}
 
 
 def _finish(plan: Plan, codes: dict[str, int]) -> int:
-    """Gathers what there is and tells what failed."""
+    """Gathers the finished runs and prints the failures."""
     failed = plan.unfinished()
     if len(failed) < len(plan.jobs) or any(plan.finished(r) for r in plan.runs):
         for report in gather(plan):
@@ -103,7 +103,7 @@ def _finish(plan: Plan, codes: dict[str, int]) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Our flags, and those of the config."""
+    """The flags of the sweep, and those of the config."""
     parser = argparse.ArgumentParser(
         prog="python -m launch.sweep", allow_abbrev=False,
         description="Runs many settings of a study and brings their results together.",
@@ -143,7 +143,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     return args, rest
 
 
-# Options of sbatch that flags of ours, or the way in which a sweep runs, decide.
+# Options of sbatch that are set by flags of the sweep or by the way it runs.
 _SET_BY_US = ("partition", "account", "qos", "gres", "mem", "constraint", "time", "cpus-per-task",
               "signal", "array", "output", "error", "open-mode", "job-name")
 

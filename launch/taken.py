@@ -1,4 +1,4 @@
-"""A sweep's work directory, taken by a JSON file that says what the sweep is."""
+"""Claims a sweep's work directory by a JSON file that describes the sweep."""
 
 import json
 import re
@@ -16,12 +16,12 @@ _EARLIER_TEMP = re.compile(r"\.[a-z]+\.json\.[0-9]+")
 
 
 def take(directory: Path, name: str, content: Any) -> None:
-    """Writes the file, or finds it as it is to be.
+    """Writes the file, or checks that it already has this content.
 
     Args:
-      directory: created if it is missing.
-      name: of the file.
-      content: as JSON gives it back.
+      directory: the directory; created if it is missing.
+      name: name of the file.
+      content: the content as it is read back from JSON.
 
     Raises:
       InputError: the directory holds another sweep or something else, or cannot be used.
@@ -44,9 +44,9 @@ def take(directory: Path, name: str, content: Any) -> None:
 
 
 def _is_left(path: Path) -> bool:
-    """Whether a kill before the file was whole may have left this; earlier versions: `.NAME.PID`.
+    """Returns True if it may be left from a kill during writing; earlier versions: `.NAME.PID`.
 
-    What is still locked belongs to a process that takes the same directory now.
+    A file that is still locked belongs to a process that claims the same directory now.
     """
     if path.name == _LOGS:
         return path.is_dir() and not any(path.iterdir())
@@ -54,7 +54,7 @@ def _is_left(path: Path) -> bool:
 
 
 def _is_cut(path: Path, text: str) -> bool:
-    """Whether a file is the beginning of what is to be written, or empty: a power cut's work."""
+    """Returns True if a file is empty or only the text's beginning, as after a power cut."""
     there = path.read_bytes().rstrip(b"\0")
     if there == text.encode() or not text.encode().startswith(there):
         return False

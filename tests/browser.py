@@ -1,4 +1,4 @@
-"""A headless chromium that looks at a page, or the reason why there is none."""
+"""A headless chromium that opens a page, or the reason why there is none."""
 
 import contextlib
 import shutil
@@ -12,9 +12,9 @@ REASON = f"not installed: {', '.join(MISSING)} (apt-get install chromium chromiu
 
 @contextlib.contextmanager
 def chromium() -> Iterator:
-    """A Selenium driver; every request but for files fails.
+    """A Selenium driver; every request except for files fails.
 
-    Skips the test where chromium or its driver is missing, or cannot start.
+    Skips the test if chromium or its driver is missing, or cannot start.
     """
     if MISSING:
         pytest.skip(REASON)

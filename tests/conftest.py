@@ -1,6 +1,6 @@
 """Four fake devices, strict broadcasting and one cache of compiled programs, before jax starts.
 
-The slowest files run first, so that no process is left with one of them at the end.
+The slowest files run first, so that no process still runs one of them at the end.
 """
 
 import atexit
@@ -13,7 +13,7 @@ os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "")
                            + " --xla_force_host_platform_device_count=4")
 os.environ.setdefault("MPLBACKEND", "Agg")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    # Of this run alone; its workers and the processes that tests start inherit it.
+    # The cache of this run only; its workers and the processes that tests start inherit it.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="unlearn_jax-compiled-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
@@ -22,7 +22,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 import real_slurm  # noqa: E402
 
-# Files of 5 s or more, without test_ and .py: about how many seconds each takes one core.
+# Files of 5 s or more, without test_ and .py, with their approximate seconds on one core.
 SLOW = {
     "methods": 160, "stages": 150, "launch_slurm_study": 122, "stages_compare": 108, "conv": 98,
     "stages_arms": 80, "explain_main": 74, "faults": 65, "stages_protocols": 59,
@@ -58,23 +58,23 @@ def slurm_cluster(tmp_path_factory):
 
 @pytest.fixture
 def undrawn_figures():
-    """Reports make their figures, but do not draw them."""
+    """Makes reports create their figures without drawing them."""
     import undrawn
 
     with undrawn.figures():
         yield
 
 
-@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
+@pytest.hookimpl(tryfirst=True)  # before `-m` reads the marks
 def pytest_collection_modifyitems(items):
     for item in items:
         if _seconds(item):
             item.add_marker(pytest.mark.slow)
-    items.sort(key=_seconds, reverse=True)  # stable: within a file, as it is written
+    items.sort(key=_seconds, reverse=True)  # stable: tests of a file keep their order
 
 
 def pytest_collection_finish():
-    """Tracing makes much garbage: collections are rarer, and leave out what was imported."""
+    """Makes garbage collections rarer, without imported objects: tracing makes much garbage."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)

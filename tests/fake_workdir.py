@@ -1,4 +1,4 @@
-"""Work directories made with NumPy: what a run leaves behind, without a run."""
+"""Work directories made with NumPy: the files of a run, without a run."""
 
 import csv
 import json
@@ -22,8 +22,8 @@ def write_workdir(path: Path, *, task="regression", seeds=(0, 1, 2), sets=("20-2
     """Writes results.csv, predictions/, history.csv, data.json, dropped.csv and run.json.
 
     Args:
-      path: the folder, made if missing.
-      failed: (method, seed) of members whose outputs are NaN.
+      path: the folder, created if missing.
+      failed: (method, seed) of members with NaN outputs.
       steps: histograms in data.json.
     """
     path.mkdir(parents=True, exist_ok=True)
@@ -85,13 +85,13 @@ def write_workdir(path: Path, *, task="regression", seeds=(0, 1, 2), sets=("20-2
 
 
 def stage_key(method: str, forget_set: str, budget: int) -> str:
-    """What stands for the key of a model's stage."""
+    """A text in place of the key of a model's stage."""
     return ORIGINAL if method == "original" else f"{method}-{forget_set}-{budget}"
 
 
 def write_comparison(path: Path, *, methods=("ft", "rnd"), sets=("20-28",), trials=2,
                      rank_by="forgetting", budget=2, **options) -> Path:
-    """The work directory of a comparison: of each method the last trial is taken."""
+    """The work directory of a comparison that chooses the last trial of each method."""
     write_workdir(path, methods=methods, sets=sets, budgets=(budget,), **options)
     rows = [(m, s, t + 1, 0.001 * (t + 1), "", "nan", budget, 5.0 + t, 6.5, True,
              t == trials - 1, 2500, 1.5, 1e9, "", f"stage-{m}-{t}",
@@ -152,7 +152,7 @@ def _labels(rng, task, n, forget):
 
 
 def _outputs(rng, task, labels, members, pull, split):
-    """The further `pull` goes from 0 (M_O) to 1 (M_R), the less is known of the forget set."""
+    """Outputs with larger errors on the forget set as `pull` goes from 0 (M_O) to 1 (M_R)."""
     n = len(labels)
     if task == "classification":
         logits = rng.normal(0, 1, (members, n, 5)) + 3 * np.eye(5)[labels]
@@ -291,7 +291,7 @@ def change_results(workdir: Path, changes: dict) -> None:
 
 
 def change_json(path: Path, change) -> None:
-    """`change` gets what the file holds, and alters it."""
+    """Calls `change` with the content of the file; `change` alters it."""
     value = json.loads(path.read_text())
     change(value)
     write_json(path, value)

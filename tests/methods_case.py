@@ -4,12 +4,12 @@ The generic tests of test_methods.py run every method of `METHODS` on both tasks
 method's own tests may too. Two members:
 
 * 0 holds eight samples in D_r and as many in D_f. A batch has room for both sets, and each of
-  `WALKS` fills it with whole copies of what it walks over: the order of its samples does not
-  matter, so that another seed changes what is drawn at random and nothing else.
+  `WALKS` fills it with whole copies of its sets. So the order of the samples does not matter, and
+  another seed changes only random draws.
 * 1 has sets of other sizes, more than a batch, with padding.
 
-A part of the network is frozen and the weights decay, so that whatever a method does to them
-shows.
+A part of the network is frozen and the weights decay, so that every effect of a method on them is
+visible.
 """
 
 import dataclasses
@@ -39,10 +39,10 @@ from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.stages.graph import method_options
 from unlearn_jax.train import Batch, Loss, TrainState, init_state, make_loss, make_train_step
 
-# Methods that draw at random, in their steps or in what they prepare: another key, another result.
+# Methods that draw at random, in their steps or preparation: another key gives another result.
 DRAWS = ("activation", "bad_teacher", "blindspot", "fisher", "gaussian_amnesiac", "gradmask",
          "reset", "rnd", "salun")
-# Where the published value does nothing on sets like these.
+# Options with published values that do nothing on sets like these.
 _OPTIONS = {"ssd": dict(alpha=1.0)}
 
 LINEAR, LINEAR_LOSS = toy.LinearModel(), make_loss("mse", 10.0)
@@ -59,7 +59,7 @@ OTHER_KEY = dataclasses.replace(_A, seed=5)
 
 
 def resident(task: str, count: int = 37) -> Resident:
-    """Random images; labels, years or one of `CLASSES`, that brightness tells."""
+    """Random images; labels, years or one of `CLASSES`, that depend on brightness."""
     rng = np.random.default_rng(0)
     level = rng.uniform(40, 215, count)
     images = np.clip(level.reshape(-1, 1, 1, 1) + rng.normal(0, 30, (count, SIZE, SIZE, 3)), 0, 255)
@@ -72,14 +72,14 @@ def resident(task: str, count: int = 37) -> Resident:
 
 def make_setting(name: str, task: str, method: Method | None = None, options: dict | None = None,
                  **changes: Any) -> Setting:
-    """What a method is given for the tiny network.
+    """The inputs of a method for the tiny network.
 
     Args:
-      name: of the method.
+      name: name of the method.
       task: `regression` or `classification`.
-      method: instead of the one of that name in METHODS.
-      options: of the method's own keys, other values than the default ones.
-      changes: of `config.unlearn`.
+      method: replaces the method of that name in METHODS.
+      options: values of the method's own keys that replace the defaults.
+      changes: changed keys of `config.unlearn`.
     """
     found = Found(name, method or METHODS[name], "")
     c = default_config()
@@ -112,9 +112,9 @@ class Walked:
 
     Attributes:
       start: `[M, ...]` variables before the method.
-      preparation: with its books.
-      prepared: what the first step found.
-      trained: what the engine left, with snapshots after 0 and after all epochs.
+      preparation: the preparation, with its counts.
+      prepared: the result of the preparation, before the first step.
+      trained: the engine's result, with snapshots after 0 and after all epochs.
       after: `[M, ...]` variables after the last epoch.
     """
 
@@ -129,16 +129,16 @@ class Walked:
 def walk(setting: Setting, members: tuple[Member, ...] = MEMBERS, epochs: int = 1,
          per_device: int = 0, method: Method | None = None, starts: tuple[int, ...] = (),
          name: str = "") -> Walked:
-    """Prepares a population and trains it as the method does.
+    """Prepares a population and trains it with the method.
 
     Args:
       setting: as from `make_setting`.
-      members: rows of `resident`.
-      epochs: of training; a method without a step takes none.
+      members: members, with rows of `resident`.
+      epochs: epochs of training; a method without a step takes none.
       per_device: members in one call of the program; 0: all.
-      method: instead of the one of `setting.config.method` in METHODS.
-      starts: seed of each member's first weights; empty: by its data, whatever its seed.
-      name: of the run, part of every random stream; empty: the method's.
+      method: replaces the method `setting.config.method` in METHODS.
+      starts: seed of each member's first weights; empty: by its data, independent of its seed.
+      name: name of the run, part of every random stream; empty: the method's name.
     """
     method = method or METHODS[setting.config.method]
     name = name or setting.config.method
@@ -167,7 +167,7 @@ def _plain_step(setting: Setting):
 
 @functools.cache
 def _starts(model: Model, seeds: tuple[int, ...]) -> Any:
-    """First weights `[M, ...]` on the host, so that nobody can write on those of another test."""
+    """First weights `[M, ...]` on the host, so that no test can overwrite those of another."""
     parallel = default_config().parallel
     where = layout.make_layout(parallel, 1)
     return jax.tree.map(np.array, init_members(model, where, list(seeds)))
@@ -199,15 +199,15 @@ CLASSIFIER_LOSS = make_loss("cross_entropy", 1.0)
 def linear_setting(name: str, space: LabelSpace | None = None, options: dict | None = None,
                    optimizer_settings: OptimizerSettings | None = None, model: Any = LINEAR,
                    loss: Loss = LINEAR_LOSS, **changes: Any) -> Setting:
-    """What a method is given for the linear model of toy.py: steps whose result one can compute.
+    """The inputs of a method for the linear model of toy.py, with steps that a test can compute.
 
     Args:
-      name: of the method.
-      space: of the labels; None: ages from 20 to 60.
-      options: of the method's own keys, other values than the default ones.
+      name: name of the method.
+      space: the label space; None: ages from 20 to 60.
+      options: values of the method's own keys that replace the defaults.
       optimizer_settings: None: those of toy.py.
       model, loss: the network and its loss.
-      changes: of `config.unlearn`.
+      changes: changed keys of `config.unlearn`.
     """
     c = default_config()
     with c.unlocked():
@@ -219,7 +219,7 @@ def linear_setting(name: str, space: LabelSpace | None = None, options: dict | N
 
 def linear_batch(forget: list[bool], weights: list[float] | None = None, epoch: int = 0,
                  classes: bool = False, **changes: Any) -> Batch:
-    """The first samples of toy.py, one for each flag; `classes` in turn instead of their labels."""
+    """The first samples of toy.py, one for each flag; with `classes`, classes in turn as labels."""
     data, rows = toy.resident(), jnp.arange(len(forget))
     labels = jnp.mod(rows, CLASSES) if classes else data.labels[rows]
     return Batch(data.images[rows], labels, rows, jnp.array(forget),
@@ -231,7 +231,8 @@ def linear_gradients(variables: Any, batch: Batch, part: slice = slice(None),
                      ) -> tuple[dict[str, np.ndarray], float]:
     """In NumPy: the gradients of the mean objective of a part of a batch, and its mean loss.
 
-    Of the linear model the squared error, whose unit is 100; of the classifier the cross-entropy.
+    The loss is the squared error, with a unit of 100, for the linear model, and the cross-entropy
+    for the classifier.
     """
     w, b = (np.asarray(variables["params"][k], np.float64) for k in ("w", "b"))
     x = np.asarray(batch.images[part], np.float64).reshape(-1, len(w)) / 255

@@ -1,4 +1,4 @@
-"""Networks as a user writes them: plain Flax, nothing of this package."""
+"""Networks as a user writes them: plain Flax, without code of this package."""
 
 from typing import Any
 
@@ -61,7 +61,7 @@ def mean_tokens(num_outputs):
 
 
 class Dense(nn.Module):
-    """No feature map at all."""
+    """A network without feature maps."""
 
     num_outputs: int
 
@@ -71,7 +71,7 @@ class Dense(nn.Module):
 
 
 class Wrong(nn.Module):
-    """Goes wrong in one of many ways."""
+    """Has one of many faults."""
 
     num_outputs: int
     way: str = ""

@@ -1,5 +1,5 @@
-"""ResNet50 as its three sources define it, in plain NumPy, with random narrow weights under the
-published names: what a loaded model is compared with."""
+"""The references for loaded models: ResNet50 as its three sources define it, in plain NumPy, with
+random narrow weights under the published names."""
 
 import numpy as np
 
@@ -57,7 +57,7 @@ def keras_resnet50(w, x):
 
 
 def vggface2_resnet50(w, x):
-    """WeidiXie/Keras-VGGFace2-ResNet50 up to dim_proj, which has a relu of its own."""
+    """WeidiXie/Keras-VGGFace2-ResNet50 up to dim_proj, which has its own relu."""
     def conv_norm(name, x, stride=1, pads=NONE):
         x = conv(x, w[name + "/kernel"], stride, pads)
         scale = w[name + "/bn/gamma"] / np.sqrt(w[name + "/bn/moving_variance"] + 1e-3)

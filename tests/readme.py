@@ -1,4 +1,4 @@
-"""What README.md tells its readers to write, for the tests that do so."""
+"""The code examples of README.md, for the tests that run them."""
 
 import re
 from pathlib import Path
@@ -12,6 +12,6 @@ def section(title: str) -> str:
 
 
 def method_template() -> str:
-    """The method that README.md has written out."""
+    """The example method of README.md."""
     (code,) = re.findall(r"```python\n(.*?)```", section("Adding a method"), re.DOTALL)
     return code

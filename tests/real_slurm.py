@@ -1,4 +1,4 @@
-"""A SLURM of two nodes on this machine, for the tests of a module."""
+"""A SLURM cluster of two nodes on this machine, for the tests of a module."""
 
 import contextlib
 import os
@@ -14,8 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 @contextlib.contextmanager
 def running(directory):
-    """Inside, SLURM's commands reach a cluster that lives in a directory; else the test is skipped.
-    """
+    """Within it SLURM's commands reach a cluster kept in a directory; else the test is skipped."""
     missing = [p for p in ("slurmctld", "slurmd", "munged") if not shutil.which(p)]
     if missing or os.geteuid():
         pytest.skip(f"no SLURM to try: {', '.join(missing)} not installed (apt-get install "
@@ -33,12 +32,12 @@ def running(directory):
 
 
 def ask(*line):
-    """The words that a command of SLURM prints."""
+    """The words in the output of a SLURM command."""
     return subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()
 
 
 def until(condition, seconds=240):
-    """Waits for something to become true; returns it."""
+    """Waits until a condition is true; returns its value."""
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "waited in vain"
@@ -49,5 +48,5 @@ def until(condition, seconds=240):
 def start_again(task):
     """Waits until a task is back in the queue, and makes SLURM start it soon."""
     until(lambda: ask("squeue", "-hr", "-j", task, "-t", "all", "-o", "%T") == ["PENDING"])
-    # SLURM would wait two minutes; at once, its nodes would take the task for the one that ended.
+    # SLURM would wait two minutes; without any wait, nodes would take it for the task that ended.
     ask("scontrol", "update", f"JobId={task}", "StartTime=now+10")

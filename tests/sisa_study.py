@@ -1,6 +1,6 @@
 """A study of a linear model with SISA: 60 training samples, two of which have copies.
 
-As a script it trains, and dies in the second epoch of a given slice:
+As a script it trains, and kills itself in the second epoch of a given slice:
 
     python tests/sisa_study.py STORE SLICE
 """
@@ -24,17 +24,17 @@ from unlearn_jax.storage.store import Store
 from unlearn_jax.train import make_loss
 
 TRAIN, VALIDATION, TEST = np.split(np.arange(80, dtype=np.int32), [60, 70])
-# Samples 5 and 7 have two copies and one, which are the resident rows 80, 81 and 82.
+# Sample 5 has two copies and sample 7 has one: the resident rows 80, 81 and 82.
 ROWS = Rows(np.sort(np.append(TRAIN, [5, 5, 7])).astype(np.int32),
             np.concatenate([np.zeros(6, int), [1, 2], np.zeros(2, int), [1], np.zeros(52, int)]))
 INDEX = RowIndex(80, np.array([5 * 3 + 1, 5 * 3 + 2, 7 * 3 + 1]), 3)
-SOURCES = np.append(np.arange(80), [5, 5, 7])  # of each resident row
+SOURCES = np.append(np.arange(80), [5, 5, 7])  # the sample of each resident row
 DATA = resident(83)
 SEEDS = (0, 1)
 
 
 class Log:
-    """Stands in for the run's records."""
+    """Replaces the run's records."""
 
     def __init__(self):
         self.stages, self.tables, self.warnings = [], {}, []
@@ -76,7 +76,7 @@ def make_study(store, *forget_sets, **changes) -> RunContext:
 
 
 def make_sisa(study: RunContext) -> sisa.Sisa:
-    """SISA for it, planned and not trained."""
+    """SISA for the study, planned and not trained."""
     return sisa.make_scheme(study, original_stage(study), study.config.unlearn.sisa)
 
 

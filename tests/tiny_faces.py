@@ -1,4 +1,4 @@
-"""A UTKFace of three images for the tests of its readers."""
+"""A UTKFace data set of three images for the tests of its readers."""
 
 import io
 from pathlib import Path
@@ -17,7 +17,7 @@ GOOD = {
 
 
 def jpeg(level: int, size: int = 40) -> bytes:
-    """An encoded image whose left half is `level` and whose right half is black."""
+    """An encoded image; its left half has the grey level `level`, its right half is black."""
     pixels = np.zeros((size, size, 3), np.uint8)
     pixels[:, :size // 2] = level
     f = io.BytesIO()

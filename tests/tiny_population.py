@@ -1,4 +1,5 @@
-"""Two members with a four-layer network and images of eight pixels, for methods that prepare."""
+"""Two members with a four-layer network and images of eight pixels, for methods with preparation.
+"""
 
 import dataclasses
 import functools
@@ -50,7 +51,7 @@ def net(task: str = "regression", frozen: tuple[str, ...] = (), width: int = 2) 
 
 
 def resident(task: str = "regression") -> Resident:
-    """Random images; labels that have nothing to do with them."""
+    """Random images, with labels that do not depend on them."""
     rng = np.random.default_rng(3)
     images = rng.integers(0, 256, (COUNT, SIZE, SIZE, 3), dtype=np.uint8)
     labels = jnp.asarray(rng.integers(0, CLASSES, COUNT), jnp.int32)
@@ -61,7 +62,7 @@ def resident(task: str = "regression") -> Resident:
 
 def setting(method: str, task: str = "regression", model: Any = None, optimizer=None,
             **options: Any) -> Setting:
-    """What a method is given, with other values for some of its options."""
+    """The inputs of a method, with other values for some of its options."""
     own = ml_collections.ConfigDict({**METHODS[method].options, **options})
     classes = CLASSES if task == "classification" else 0
     return Setting(model or net(task), make_optimizer(optimizer or settings()), LOSSES[task],
@@ -71,13 +72,13 @@ def setting(method: str, task: str = "regression", model: Any = None, optimizer=
 
 @functools.cache
 def importances(task: str, frozen: tuple[str, ...] = ()) -> dict[Any, Any]:
-    """The importance of the weights of `net` for all samples, D_f and D_r, by what counts them."""
+    """The importance of the weights of `net` for all samples, D_f and D_r, by weight function."""
     parts = (every_sample, forgotten, retained)
     return dict(zip(parts, importance(preparation(net(task, frozen), task), "all", parts)))
 
 
 def known_importance(task: str, frozen: tuple[str, ...] = ()):
-    """Stands in for `importance`, so that it is computed once for all tests that go on from it."""
+    """Replaces `importance`, so that it is computed once for all tests that use it."""
     def known(before, over, parts=(every_sample,)):
         found = importances(task, frozen)
         if over == "retain":
@@ -89,7 +90,7 @@ def known_importance(task: str, frozen: tuple[str, ...] = ()):
 
 
 def variables(model: Any, members: tuple[Member, ...] = MEMBERS) -> Any:
-    """`[M, ...]` on the host, as after some training: norms with their own scale and statistics."""
+    """Variables `[M, ...]` on the host as after training: norms with own scales and statistics."""
     fresh = init_members(model, layout(count=1), [m.seed for m in members])
     rng = np.random.default_rng(1)
 

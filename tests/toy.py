@@ -1,4 +1,4 @@
-"""A linear model and eight-pixel images: the engine's tests compile in a fraction of a second."""
+"""A linear model and eight-pixel images, so that the engine's tests compile in under a second."""
 
 import dataclasses
 
@@ -19,15 +19,15 @@ from unlearn_jax.train import make_loss, make_train_step
 
 SIZE = 2
 
-# Options of XLA's compiler for tests that compile much and compute little. Without the newer way of
-# making loops a program compiles in half the time.
+# Options of XLA's compiler for tests that compile much and compute little. Without XLA's newer
+# fusion emitters a program compiles in half the time.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True,
          "xla_cpu_use_fusion_emitters": False}
 
 
 @dataclasses.dataclass(frozen=True)
 class LinearModel:
-    """`outputs = images / 255 . w + b`, with a running mean of the outputs as batch statistic."""
+    """`outputs = images / 255 . w + b`; its batch statistic is a running mean of the outputs."""
 
     image_size: int = SIZE
     frozen: bool = False
@@ -56,7 +56,7 @@ def resident(count=40, seed=0) -> Resident:
 
 
 def streamed(copies=8) -> Streamed:
-    """The same on the host; the last `copies` rows are kept apart, as augmented copies are."""
+    """The same on the host; the last `copies` rows are kept apart, like augmented copies."""
     data = resident()
     images = np.asarray(data.images)
     return Streamed(images[:len(images) - copies], images[len(images) - copies:], data.labels)
@@ -122,7 +122,7 @@ def assert_same(a: Trained, b: Trained) -> None:
 
 
 class Memory(Saver):
-    """Saves every epoch as a checkpoint, and gives up after some."""
+    """Saves every epoch as a checkpoint, and stops the run after some epochs."""
 
     def __init__(self, directory, last):
         self.directory, self.last = directory, last
@@ -140,7 +140,7 @@ class Memory(Saver):
 
 
 class Bar:
-    """Notes what it is told."""
+    """Records the calls that it gets."""
 
     def __init__(self, total, **kwargs):
         self.total = total
@@ -158,7 +158,7 @@ class Bar:
 
 
 def crowded(monkeypatch, most):
-    """Lets programs run on up to `most` members; notes how many each call had."""
+    """Lets programs run on up to `most` members; records the number of members of each call."""
     call, sizes = Program.__call__, []
 
     def limited(self, carry, *args):

@@ -1,6 +1,6 @@
 """Two linear layers with a norm between them, for methods that read logits or have a teacher.
 
-The model is small enough to be written again in NumPy, and tells training from prediction.
+The model is small enough to be written again in NumPy, and training and prediction differ.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ BOTH = ("regression", "classification")
 class TwoLayers:
     """`z = (images / 255 . stem - mean) . output + bias`; outputs z, or 40 + 10 z in years.
 
-    The mean is that of the batch in training, else the running one.
+    In training the mean is that of the batch, otherwise the running mean.
     """
 
     classes: int = 0
@@ -59,7 +59,7 @@ class TwoLayers:
 
 def make_setting(name: str, task: str = "regression", frozen: tuple[str, ...] = (),
                  moves: dict[str, Any] | None = None, **options: Any) -> Setting:
-    """What the method is given: SGD without momentum or what `moves` says, its own options."""
+    """The method's inputs: SGD without momentum or the optimiser `moves`, and its own options."""
     classes = CLASSES if task == "classification" else 0
     c = default_config()
     own = c.unlearn[name].copy_and_resolve_references()
@@ -74,7 +74,7 @@ def make_setting(name: str, task: str = "regression", frozen: tuple[str, ...] = 
 
 
 def data(task: str):
-    """`toy.resident`, with classes where the task wants them."""
+    """`toy.resident`, with classes for classification."""
     found = resident()
     if task == "regression":
         return dataclasses.replace(found, labels=found.labels + 20)
@@ -92,7 +92,7 @@ def make_batch(task: str, forget=(), weights=None, kind: int = 0, epoch: int = 0
 
 
 def variables(setting: Setting, seed: int) -> Any:
-    """Of one model."""
+    """The variables of one model."""
     return setting.model.init(jax.random.key(seed))
 
 
@@ -108,7 +108,7 @@ def one_step(setting: Setting, batch: Batch, context: Any = None, start: Any = N
 
 
 def outputs(setting: Setting, start: Any, batch: Batch, train: bool) -> np.ndarray:
-    """Of the model, in NumPy: logits `[B, C]` or years `[B]`."""
+    """The model's outputs, in NumPy: logits `[B, C]` or years `[B]`."""
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), start)
     hidden = np.asarray(batch.images, np.float64).reshape(len(batch.rows), -1) / 255 \
         @ p["params"]["stem_conv"]["kernel"]
@@ -118,7 +118,7 @@ def outputs(setting: Setting, start: Any, batch: Batch, train: bool) -> np.ndarr
 
 
 def softened(found: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities `[B, K]` in NumPy, of logits or of years."""
+    """Probabilities `[B, K]` in NumPy, from logits or years."""
     if found.ndim == 1:
         found = -(AGES[None] - found[:, None]) ** 2 / (2 * SPREAD**2)
     e = np.exp((found - found.max(1, keepdims=True)) / temperature)
@@ -143,14 +143,14 @@ def task_slope(found: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def bias_moved(new: TrainState, start: Any) -> np.ndarray:
-    """How far the bias of the last layer went, `[K or 1]`."""
+    """The change of the last layer's bias, `[K or 1]`."""
     return np.asarray(new.variables["params"]["output"]["bias"]
                       - start["params"]["output"]["bias"])
 
 
 @dataclasses.dataclass(frozen=True)
 class Walked:
-    """A population before and after a method; `[M, ...]` trees and what the engine left."""
+    """A population before and after a method: `[M, ...]` trees and the engine's result."""
 
     start: Any
     before: Preparation
@@ -161,7 +161,7 @@ class Walked:
 
 def walk(setting: Setting, epochs: int, seeds: tuple[int, ...] = (0, 1),
          sizes: tuple[int, ...] = (17, 9)) -> Walked:
-    """Prepares two members and trains them as the method does; each forgets its rows up to 23."""
+    """Prepares two members and trains them with the method; each forgets its rows up to 23."""
     name = setting.config.method
     method, task = METHODS[name], BOTH[bool(setting.labels.num_classes)]
     chosen = [dataclasses.replace(m, seed=seed) for m, seed in zip(members(sizes), seeds)]

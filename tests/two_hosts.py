@@ -1,4 +1,4 @@
-"""Two hosts on this machine: network namespaces with names and addresses of their own."""
+"""Two simulated hosts: network namespaces with their own names and addresses."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ _FILES = Path("/etc/netns")
 
 @contextlib.contextmanager
 def two_hosts():
-    """Yields their namespaces, in which each has the address that it has in their network."""
+    """Yields the namespaces, each with its address in the common network."""
     missing = [p for p in ("ip", "unshare") if not shutil.which(p)]
     if missing or os.geteuid():
         pytest.skip(f"no two hosts to try: no {missing[0]} (apt-get install iproute2)" if missing
@@ -40,7 +40,7 @@ def two_hosts():
 
 
 def name_hosts(spaces, own):
-    """What each host takes for its own address; the other one it knows."""
+    """Sets the address that each host has for its own name; the other host's name is correct."""
     for i, space in enumerate(spaces):
         (_FILES / space / "hosts").write_text(
             f"127.0.0.1 localhost\n{own[i]} {NAMES[i]}\n{ADDRESSES[1 - i]} {NAMES[1 - i]}\n")

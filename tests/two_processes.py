@@ -1,4 +1,4 @@
-"""What is computed in one process and in several, to be compared.
+"""Computations in one process and in several, to be compared.
 
     python two_processes.py INDEX COORDINATOR DIRECTORY    one of two processes, two devices each
 """
@@ -29,9 +29,9 @@ ROWS = [np.arange(*span, dtype=np.int32) for span in ((0, 7), (30, 40), (0, 1))]
 
 @quick
 def results(directory: Path) -> dict[str, np.ndarray]:
-    """Everything, by name; leaves checkpoints and stages in the directory."""
+    """All results, by name; writes checkpoints and stages into the directory."""
     found = {}
-    # Seven members in calls of four, of which some stop early, so that the rest moves together.
+    # Seven members in calls of four; some stop early, so that the rest moves together.
     many = members((24, 17, 9, 20, 12, 8, 16))
     stopping = recipe(epochs=8, patience=1, optimizer_settings=settings(learning_rate=1.0))
     _note(found, "stopping", train(many, stopping, layout(members=2, count=7, per_device=1)))
@@ -59,7 +59,7 @@ def _note(found, name, trained):
 
 
 def _resumed(directory: Path) -> dict[str, np.ndarray]:
-    """A run that stops after an epoch, and goes on."""
+    """A run that stops after an epoch, and continues."""
     found = {}
     where = layout(members=4, per_device=1)
     for last in (1, -1):
@@ -87,7 +87,7 @@ def _prepared(where, start) -> dict[str, np.ndarray]:
 
 
 def _together(directory: Path) -> dict[str, np.ndarray]:
-    """What only several processes can show: who decides, who writes, what is refused."""
+    """Checks for several processes: the process that decides, the one that writes, and refusals."""
     index = jax.process_index()
     store = Store(directory / "store")
     store.create()
@@ -119,7 +119,7 @@ def _together(directory: Path) -> dict[str, np.ndarray]:
 
 
 def _copies() -> np.ndarray:
-    """Of how many devices an array that lies on one already gets a new copy."""
+    """The number of devices that get a new copy of an array which is already on one device."""
     lies = jax.device_put(np.arange(1000.0, dtype=np.float32), jax.local_devices()[0])
     shared = layout(members=4).put_shared(lies)
     np.testing.assert_array_equal(arrays.fetch(shared), np.arange(1000))
@@ -128,7 +128,7 @@ def _copies() -> np.ndarray:
 
 
 def _after_damage(directory: Path) -> np.ndarray:
-    """Steps gone on from: of three checkpoints the newest is damaged; then there is another."""
+    """Steps of the restored checkpoints: first with the newest damaged, then with a newer one."""
     def save(step: int) -> None:
         checkpoints.save_progress(directory, step, {"x": np.full(1000, step, np.int32)},
                                   {"step": step})

@@ -1,7 +1,8 @@
-"""Figures that are made and not drawn: drawing takes about half of a tiny run.
+"""Figures that are made and not drawn: drawing takes about half of the time of a tiny run.
 
 `tests/test_report_figures.py` and its neighbours draw each kind of figure, and one run of each
-kind draws those of real models. Other runs make the same figures, but their files hold a pixel.
+kind draws the figures of real models. Other runs make the same figures, but their files hold one
+pixel.
 """
 
 import contextlib
@@ -17,8 +18,8 @@ from unlearn_jax.report.render import picture, vector
 from unlearn_jax.system import disk
 
 _HERE = Path(__file__).parent
-# PYTHONPATH of processes that a test starts, and of those that they start, whose reports are not
-# drawn either; see at_start/sitecustomize.py.
+# PYTHONPATH of the processes that a test starts and of their children; their reports are not drawn
+# either; see at_start/sitecustomize.py.
 PATH = os.pathsep.join((str(_HERE / "at_start"), str(_HERE)))
 
 

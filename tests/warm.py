@@ -1,8 +1,8 @@
 """Commands of unlearn_jax as processes of their own, forked from one that has imported it.
 
-Importing takes about three seconds of each process: as long as the training of a tiny network.
-The process that is forked has run nothing, so that a command finds what it finds in a new process:
-no flags, no devices, no compiled programs.
+An import takes about three seconds per process, as long as the training of a tiny network. The
+forked process has not run anything, so a command has the same state as in a new process: no flags,
+no devices, no compiled programs.
 """
 
 import atexit
@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ENV = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device, as users have
+ENV = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device, as for users
 
 
 def run(arguments: list[str], timeout: float = 300, cwd: Path = ROOT,
@@ -30,13 +30,13 @@ def run(arguments: list[str], timeout: float = 300, cwd: Path = ROOT,
       arguments: the command line, from the interpreter on.
       timeout: seconds until the process is killed.
       cwd: its working directory; default: the root of the checkout.
-      drawn: the report's figures are drawn; otherwise they are made alone (tests/undrawn.py).
+      drawn: True to draw the report's figures; otherwise they are only made (tests/undrawn.py).
 
     Returns:
       its exit code, -N after signal N, and the text that it wrote.
 
     Raises:
-      subprocess.TimeoutExpired: it ran longer than that.
+      subprocess.TimeoutExpired: it ran longer than `timeout`.
     """
     python, flag, module, *rest = arguments
     if (python, flag) != (sys.executable, "-m"):
@@ -57,7 +57,7 @@ def run(arguments: list[str], timeout: float = 300, cwd: Path = ROOT,
 
 @functools.cache
 def _template() -> subprocess.Popen:
-    """The process that is forked; it ends with this one, or when that is killed: with its stdin."""
+    """The process to fork from; it ends with this process, even if that is killed, by its stdin."""
     template = subprocess.Popen([sys.executable, __file__], cwd=ROOT,
                                 env={**ENV, "PYTHONPATH": str(ROOT)}, text=True,
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -74,7 +74,7 @@ def _serve() -> None:
     import unlearn_jax.startup  # noqa: F401
 
     gc.collect()
-    gc.freeze()  # tracing makes much garbage: collections are rarer, without what was imported
+    gc.freeze()  # tracing makes much garbage: collections are rarer, without imported objects
     gc.set_threshold(50_000, 20, 20)
     replies = os.dup(1)
     for line in sys.stdin:
@@ -103,10 +103,10 @@ def _code(child: int, timeout: float) -> int | None:
 
 def _become(module: str, arguments: list[str], paths: list[str], timeout: float,
             cwd: str, drawn: bool) -> None:
-    """Runs a module as `python -m` does, and ends the process; what it raises ends it, too."""
+    """Runs a module like `python -m`, and ends the process, also after an exception."""
     import undrawn
 
-    del timeout  # of the process that waits for this one
+    del timeout  # used by the process that waits for this one
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, path in enumerate(paths, start=1):

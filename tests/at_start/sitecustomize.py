@@ -8,7 +8,7 @@ _KEPT = contextlib.ExitStack()
 
 
 class _Watcher(importlib.abc.MetaPathFinder):
-    """Finds nothing; when the module that draws is looked for, it draws no more."""
+    """Finds no module; switches drawing off when the module that draws is imported."""
 
     def find_spec(self, name, path, target=None):
         if name == "unlearn_jax.report.figures.results":

@@ -1,7 +1,7 @@
-"""Attributions of one member: which pixels, which places and which channels speak.
+"""Attributions of one member to pixels, places and channels.
 
-What is explained is one number per image: the predicted value in label units, or the logit of
-the image's own class. Only first derivatives are taken, in reverse.
+The explained value is one number per image: the predicted value in label units, or the logit of
+the image's own class. Only first derivatives are taken, in reverse mode.
 """
 
 from collections.abc import Callable
@@ -12,15 +12,15 @@ import numpy as np
 
 from unlearn_jax.models import Model, Variables
 
-# Where the path of integrated gradients begins, in grey levels.
+# Starting points of the path of integrated gradients, in grey levels.
 BASELINES = {"black": 0.0, "grey": 127.5, "white": 255.0}
 
 
 def explained_value(outputs: jax.Array, labels: jax.Array) -> jax.Array:
-    """The number that is explained, `[B]`.
+    """The explained value, `[B]`.
 
     Args:
-      outputs: `[B]` label units, which are the number, or logits `[B, C]`.
+      outputs: `[B]` label units, which are the explained values, or logits `[B, C]`.
       labels: `[B]`; with logits, classes.
     """
     if outputs.ndim == 1:
@@ -39,16 +39,16 @@ def integrated_gradients(value: Callable[[jax.Array], jax.Array], images_BHWC: j
                          weights_K: jax.Array) -> jax.Array:
     """Integrated gradients, or the part of them that some nodes of the quadrature contribute.
 
-    `(x - x') * sum_k w_k grad f(x' + a_k (x - x'))`. With all nodes and steps enough, the sum
+    `(x - x') * sum_k w_k grad f(x' + a_k (x - x'))`. With all nodes and enough steps, the sum
     over an image is f(x) - f(x') (completeness).
 
     Args:
-      value: images `[K * B, H, W, 3]`, all of the first node first, to `[K * B]`; what it says
-        of an image depends on no other.
+      value: maps images `[K * B, H, W, 3]`, all of the first node first, to `[K * B]`; the value of
+        an image depends on no other image.
       images_BHWC: x, grey levels.
-      baseline_HWC: x', where the path begins.
+      baseline_HWC: x', the start of the path.
       nodes_K: a, from 0 to 1.
-      weights_K: w; of all nodes they add up to 1.
+      weights_K: w; over all nodes they add up to 1.
 
     Returns:
       `[B, H, W, 3]` in the unit of `value`.
@@ -81,8 +81,8 @@ def class_activation_map(activations_BHWC: jax.Array, gradients_BHWC: jax.Array,
     Args:
       activations_BHWC: A, of a layer.
       gradients_BHWC: dy / dA.
-      signed: keep what speaks against y. The source drops it (a ReLU), as evidence for a class
-        is asked for; what makes a face look younger is evidence as well.
+      signed: keep negative parts, which lower y. The source drops them (a ReLU), because it shows
+        evidence for a class; for an age, a region that makes a face look younger is evidence too.
 
     Source: Selvaraju et al. 2017, "Grad-CAM", equations 1, 2.
     """
@@ -96,13 +96,13 @@ def grad_cam(model: Model, variables: Variables, images_BHWC: jax.Array, labels:
     """Grad-CAM at the output of a stage.
 
     Args:
-      model, variables: of one member.
+      model, variables: network, and variables of one member.
       images_BHWC: grey levels.
       labels: `[B]`.
       layer: one of `model.stages`.
 
     Returns:
-      Maps `[B, H', W']`, with both signs for a regression, without negative parts for a class;
+      Maps `[B, H', W']`, with both signs for a regression and without negative parts for a class;
       and the explained values `[B]`.
     """
     found = jax.eval_shape(lambda v, x: model.features(v, x, train=False)[2][layer], variables,

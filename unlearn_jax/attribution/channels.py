@@ -1,22 +1,22 @@
-"""Which channels changed, measured by how far independently trained models differ.
+"""Changed channels: changes are compared with the differences of independently trained models.
 
-Models of one seed start from the same weights, so that a channel of one is the channel of the
-same number of another. Models of different seeds have no such order; their channels are matched
-first, each with the one whose activation follows the samples most alike.
+Models of one seed start from the same weights, so channels with the same number correspond. Models
+of different seeds have no such order. Their channels are matched first, so that the activations of
+matched channels correlate most over the samples.
 """
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-QUANTILE = 0.95  # of the differences between independent models: what exceeds it is large
+QUANTILE = 0.95  # of the differences of independent models: a larger one is large
 
 
 def match_channels(a_NC: np.ndarray, b_NC: np.ndarray) -> np.ndarray:
-    """For each channel of `a` the channel of `b` that it is matched with, `[C]`, each once.
+    """For each channel of `a` its matched channel of `b`, `[C]`; each channel is matched once.
 
     Args:
-      a_NC, b_NC: mean activations of C channels on the same N samples; the sum of the
-        correlations is made as large as it can be. A channel that does not vary has none.
+      a_NC, b_NC: mean activations of C channels on the same N samples; the matching maximises the
+        sum of the correlations. A channel that does not vary has a correlation of 0.
 
     Source: Li et al. 2016, "Convergent Learning: Do different neural networks learn the same
       representations?", one-to-one matching.
@@ -34,15 +34,15 @@ def _standard(a_NC: np.ndarray) -> np.ndarray:
 
 
 def partner_means(activations_MNC: np.ndarray, sets: dict[str, slice]) -> dict[str, np.ndarray]:
-    """What the matched channels of an independent model do: that of the next seed.
+    """Mean activations of the matched channels in an independent model, that of the next seed.
 
     Args:
       activations_MNC: mean activations of M seeds on N samples.
-      sets: which of the samples belong to a set.
+      sets: by name, the samples of a set.
 
     Returns:
-      By set, `[M, C]` means of the partner's channels in the order of one's own; NaN for a model
-      that failed, or whose partner did, and with one seed.
+      By set, `[M, C]` means of the partner's channels, in the order of the model's own channels;
+      NaN if the model or its partner failed, and with one seed.
     """
     members, _, channels = activations_MNC.shape
     found = {name: np.full((members, channels), np.nan) for name in sets}
@@ -57,14 +57,14 @@ def partner_means(activations_MNC: np.ndarray, sets: dict[str, slice]) -> dict[s
 
 
 def noise_floor(means_MC: np.ndarray, partners_MC: np.ndarray) -> float:
-    """The difference of mean activations that `QUANTILE` of matched channels stay below.
+    """The `QUANTILE` of the differences of mean activations over matched channels.
 
     Args:
-      means_MC: of M seeds.
+      means_MC: mean activations of M seeds.
       partners_MC: from `partner_means`.
 
     Returns:
-      In activations of the layer; NaN without two models that did not fail.
+      In the unit of the layer's activations; NaN with fewer than two models that did not fail.
     """
     differences = np.abs(means_MC - partners_MC)
     differences = differences[np.isfinite(differences)]

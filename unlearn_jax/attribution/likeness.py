@@ -1,4 +1,4 @@
-"""How alike the maps of models are, sample by sample."""
+"""The likeness of models' maps, sample by sample."""
 
 import numpy as np
 from scipy import stats
@@ -7,16 +7,16 @@ KINDS = ("cosine", "rank_correlation")
 
 
 def unit_maps(maps: np.ndarray, kind: str) -> np.ndarray:
-    """Maps as unit vectors, whose inner product is their likeness.
+    """Maps as unit vectors. The inner product of two of them is their likeness.
 
     Args:
       maps: `[..., H, W]`.
-      kind: `cosine`: of the values as they are; `rank_correlation`: Spearman's, of the ranks
-        (equal values share their mean rank).
+      kind: `cosine`: cosine of the values as they are; `rank_correlation`: Spearman's correlation
+        of the ranks (equal values share their mean rank).
 
     Returns:
-      `[..., H * W]` float64; NaN for a map that has no direction (all zeros; for ranks, all the
-      same) or is not finite.
+      `[..., H * W]` float64; NaN for a map that has no direction (all zeros; for ranks, all values
+      equal) or is not finite.
 
     Raises:
       ValueError: another kind.
@@ -33,21 +33,23 @@ def unit_maps(maps: np.ndarray, kind: str) -> np.ndarray:
 
 def likeness(a_MNP: np.ndarray, b_MNP: np.ndarray,
              own_M: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Likeness of each seed's map of each sample with those of another model.
+    """Likeness of each seed's map of each sample with the maps of another model.
 
     Args:
-      a_MNP, b_MNP: from `unit_maps`, of M seeds in the same order and the same N samples.
-      own_M: which of `b` each of `a` shares its first weights with; None: that of its seed.
+      a_MNP, b_MNP: from `unit_maps`, for M seeds in the same order and the same N samples.
+      own_M: for each model of `a`, the model of `b` with the same initial weights; None: the model
+        of the same seed.
 
     Returns:
-      same: `[M, N]` with the other model that shares its first weights.
-      other: `[M, N]`, NaN with one seed. Where each shares its first weights with that of its
-        seed, the mean over the pairs that a seed takes part in: its `a` with the other seeds' `b`,
-        and theirs with its `b`. So the mean over seeds is that over all pairs, and their values
-        say how much it depends on each seed, as `metrics.pairs.forgetting_across` has it; a seed
-        of which either map has no direction is NaN and left out of the others'. Else, where there
-        are no such pairs, of each of `a` the mean over the others of `b`. For a model with itself
-        this is how alike independent models are: what no other can be asked to exceed.
+      same: `[M, N]` likeness with the other model that has the same initial weights.
+      other: `[M, N]`, NaN with one seed. If the two models of each seed share their initial
+        weights, it is the mean over the pairs of a seed: its `a` with the other seeds' `b`, and
+        their `a` with its `b`. So the mean over seeds is the mean over all pairs, and the seeds'
+        values show how much it depends on each seed, as in `metrics.pairs.forgetting_across`. If
+        one of a seed's maps has no direction, its value is NaN and left out of the others' means.
+        Otherwise there are no such pairs, and it is, for each model of `a`, the mean over the other
+        models of `b`. For a model with itself this is the likeness of independent models, an upper
+        bound for any other model.
 
     Raises:
       ValueError: shapes that differ.
@@ -71,7 +73,7 @@ def likeness(a_MNP: np.ndarray, b_MNP: np.ndarray,
 
 
 def finite_mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """The mean of what is finite, NaN where nothing is, without a warning."""
+    """The mean of finite values; NaN, without a warning, where no value is finite."""
     good = np.isfinite(values)
     count = good.sum(axis)
     total = np.where(good, values, 0).sum(axis)

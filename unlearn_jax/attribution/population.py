@@ -1,4 +1,4 @@
-"""Explanations of all members of a stage: batches, devices, and what is kept of them."""
+"""Explanations of all members of a stage: batches, devices and kept results."""
 
 import dataclasses
 import math
@@ -32,13 +32,13 @@ from unlearn_jax.train import decode_rows, find_images
 
 @dataclasses.dataclass(frozen=True)
 class ExplainSettings:
-    """How models are explained.
+    """Settings of the explanations.
 
     Attributes:
-      samples: images of each set that get maps.
+      samples: number of images of each set that get maps.
       steps: nodes of the path of integrated gradients.
-      baseline: where the path begins, one of `BASELINES`.
-      stage: whose output Grad-CAM reads, from 1; 0: the last.
+      baseline: start of the path, one of `BASELINES`.
+      stage: the stage with the output that Grad-CAM reads, from 1; 0: the last.
     """
 
     samples: int
@@ -48,28 +48,28 @@ class ExplainSettings:
 
     @classmethod
     def from_config(cls, cfg: ml_collections.ConfigDict) -> "ExplainSettings":
-        """From the section `eval` of the config."""
+        """Reads the settings from the section `eval` of the config."""
         return cls(cfg.explain_samples, cfg.explain_steps, cfg.explain_baseline,
                    cfg.explain_stage)
 
     def layer(self, model: Model) -> str:
-        """The block whose output Grad-CAM reads."""
+        """The block with the output that Grad-CAM reads."""
         return model.stages[self.stage - 1]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Explanation:
-    """What the M models of a stage make of N samples.
+    """Explanations of the M models of a stage for N samples.
 
     Attributes:
       pixels: `[M, N, H, W]` integrated gradients, in label units or logits, colours added up.
       places: `[M, N, H', W']` Grad-CAM.
       values: `[M, N]` explained values, at the image.
-      unexplained: `[M, N]` what is left to completeness: value less that of the baseline, less
-        the sum of `pixels`.
+      unexplained: `[M, N]` gap to completeness: value minus that of the baseline, minus the sum of
+        `pixels`.
       channels: by set and stage of the network, `[M, C]` mean activations over the whole set.
-      partners: the same of the matched channels of the next seed's model; empty where nobody
-        asked for it.
+      partners: the same for the matched channels of the next seed's model; empty if channels were
+        not matched.
     """
 
     pixels: np.ndarray
@@ -87,10 +87,10 @@ class Explainer:
       model: network.
       layout: devices.
       data: images.
-      settings: how.
-      batch_size: images of each member in a call, at most.
-      samples: images that are explained together; of more there are several calls, fewer are
-        filled up.
+      settings: settings of the explanations.
+      batch_size: largest number of images of each member in a call.
+      samples: number of images that are explained together; more images take several calls, fewer
+        are filled up.
     """
 
     def __init__(self, model: Model, layout: Layout, data: Resident | Streamed,
@@ -98,7 +98,7 @@ class Explainer:
         self.model, self.settings = model, settings
         self.feed = Feed(layout, data)
         axis = layout.batch_devices
-        # Programs are compiled once: their batches do not depend on how large a set is.
+        # Programs are compiled once: their batches do not depend on the size of a set.
         self._most, self._batch = (-(-n // axis) * axis
                                    for n in (batch_size, min(samples, batch_size)))
         size = model.image_size
@@ -109,7 +109,7 @@ class Explainer:
 
     @property
     def compile_seconds(self) -> float:
-        """Spent compiling so far."""
+        """Seconds spent on compilation so far."""
         return sum(p.compile_seconds for p in (self._pixels, self._places, self._channels))
 
     def explain(self, variables_M: Variables, samples: np.ndarray,
@@ -120,15 +120,15 @@ class Explainer:
           variables_M: `[M, ...]`.
           samples: `[N]` resident rows that get maps.
           sets: by name, resident rows over which activations are averaged.
-          partners: whether the channels of independent models are matched.
+          partners: True to match the channels of independent models.
 
         Raises:
           ValueError: no samples, or an empty set.
-          InputError: not even one member fits into the device's memory.
+          InputError: the device's memory is too small for one member.
         """
         if not len(samples) or not all(len(rows) for rows in sets.values()):
             raise ValueError("explanations need at least one sample in each set")
-        # An image is a batch of as many points of its path as there is room for.
+        # An image is a batch of as many points of its path as fit.
         batch = self._batch
         nodes, weights = midpoints(self.settings.steps)
         per_call = max(1, self._most // batch)

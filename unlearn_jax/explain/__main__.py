@@ -1,8 +1,8 @@
-"""Explain the models of a finished run:  python -m unlearn_jax.explain WORKDIR [--out=DIR]
+"""Explains the models of a finished run:  python -m unlearn_jax.explain WORKDIR [--out=DIR]
 
-The checkpoints come from the run's store. OUT gets explain.csv, channels.csv, explanations/*.npz,
-figures/*.png, explain.md and explain.html, which show images of the data set; the work directory
-is left as it is.
+The checkpoints come from the run's store. DIR gets explain.csv, channels.csv, explanations/*.npz,
+figures/*.png, explain.md and explain.html, which show images of the data set. The work directory
+is not changed.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
 
 
 def _check(args: argparse.Namespace, run: FinishedRun) -> None:
-    """Refuses what the run does not have.
+    """Refuses requests for parts that the run does not have.
 
     Raises:
       InputError: names the flag, the value and what is allowed.
@@ -60,7 +60,7 @@ def _check(args: argparse.Namespace, run: FinishedRun) -> None:
 
 
 def _configure(args: argparse.Namespace, run: FinishedRun) -> None:
-    """Puts what the command line says into the run's config, and checks that."""
+    """Puts the command line's values into the run's config, and checks them."""
     with run.config.unlocked():
         run.config.eval.explain_samples = args.samples
         for name in ("steps", "baseline", "stage"):
@@ -71,7 +71,7 @@ def _configure(args: argparse.Namespace, run: FinishedRun) -> None:
 
 
 def _explain(args: argparse.Namespace, run: FinishedRun, command: str) -> Path:
-    """Explains the models and returns the page that tells of it."""
+    """Explains the models and returns the page with the explanations."""
     config, out, store = run.config, _out(args), Store(run.store)
     with convolutions(config.parallel.convolution), \
             workdir.claim(out, config, run.config_name, command) as record:

@@ -1,4 +1,4 @@
-"""A finished run, read back: its config, and where the store has its models."""
+"""A finished run, read back: its config, and the places of its models in the store."""
 
 import csv
 import dataclasses
@@ -21,10 +21,10 @@ class FinishedModels:
     """A stage that a row of results.csv names.
 
     Attributes:
-      method: what the store calls it, whatever its arm.
+      method: its name in the store, without the arm.
       forget_name: the forget set of the row.
       epochs: budget.
-      key: in the store.
+      key: its key in the store.
     """
 
     method: str
@@ -35,14 +35,14 @@ class FinishedModels:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FinishedRun:
-    """A work directory whose run has ended.
+    """The work directory of a finished run.
 
     Attributes:
-      config: as it was run; unlocked copies may be changed.
+      config: the config of the run; unlocked copies may be changed.
       config_name: `ft`, or `ft:utkface`.
-      store: where its models are.
-      fingerprint: of its data.
-      models: by the name that results call them, the stages with models of their own.
+      store: the store with its models.
+      fingerprint: fingerprint of its data.
+      models: by their name in the results, the stages with models of their own.
     """
 
     config: ml_collections.ConfigDict
@@ -52,14 +52,14 @@ class FinishedRun:
     models: dict[str, list[FinishedModels]]
 
     def stages(self, study: RunContext, names: Sequence[str]) -> list[Stage]:
-        """The stages of some names.
+        """The stages with the given names.
 
         Args:
-          study: of the run's config.
-          names: of `self.models`.
+          study: context of the run's config.
+          names: names in `self.models`.
 
         Raises:
-          InputError: the data are not those of the run, or the store lacks a stage.
+          InputError: the data differ from the run's data, or the store lacks a stage.
         """
         if study.dataset.fingerprint != self.fingerprint:
             raise InputError(f"the data are {study.dataset.fingerprint} now, and were "
@@ -81,12 +81,12 @@ def read_finished(directory: Path, store: Path | None = None) -> FinishedRun:
     """Reads a work directory.
 
     Args:
-      directory: of the run.
-      store: where its models are; None: where run.json says.
+      directory: directory of the run.
+      store: store with its models; None: the one named in run.json.
 
     Raises:
-      InputError: it is no work directory, its run has not finished, it is merged from several
-        (which may be of other seeds and data), or its store is not there.
+      InputError: it is not a work directory, its run has not finished, it is merged from several
+        runs (which may have other seeds and data), or its store is missing.
     """
     for name in (RUN, RESULTS):
         manifest.check(directory, name)
@@ -109,7 +109,7 @@ def read_finished(directory: Path, store: Path | None = None) -> FinishedRun:
     except (OSError, KeyError, ValueError) as e:
         raise InputError(f"{path} cannot be read: {e!r}") from e
     for name, forget_name, epochs, key in rows:
-        # A baseline has no stage, and an ensemble is made of the models of several.
+        # A baseline has no stage, and an ensemble consists of models of several stages.
         if key and (method := _method_of(Store(root), key)):
             models.setdefault(name, []).append(FinishedModels(method, forget_name, epochs, key))
     for name in ("original", "retrain"):
@@ -136,7 +136,7 @@ def _record(directory: Path) -> dict[str, Any]:
 
 
 def _method_of(store: Store, key: str) -> str | None:
-    """What the store calls the stage of a key, which no two stages share; None: has no models."""
+    """The store's name for the stage of a key, which is unique; None: it has no models."""
     for folder in store.root.iterdir():
         try:
             marker = read_marker(store.path(folder.name, key))

@@ -1,1 +1,2 @@
-"""Models out of the store, for other programs: `python -m unlearn_jax.export STAGE --to=FILE`."""
+"""Exports models from the store to other programs: `python -m unlearn_jax.export STAGE --to=FILE`.
+"""

@@ -1,11 +1,11 @@
-"""Take a model out of the store:  python -m unlearn_jax.export STORE/METHOD/KEY --seed=0 --to=FILE
+"""Exports a model from the store:  python -m unlearn_jax.export STORE/METHOD/KEY --seed=0 --to=FILE
 
     FILE.safetensors   torchvision's and timm's names where the network has them (docs/export.md)
     FILE.msgpack       Flax: flax.serialization.msgpack_restore gives {'params', 'batch_stats'}
     FOLDER.orbax       Orbax: the same tree
 
-Beside it a JSON of the same name says how images are preprocessed, what the outputs mean, and how
-the model was made. Nothing that is there is written over.
+A JSON file of the same name beside it describes the preprocessing of images, the meaning of the
+outputs, and the making of the model. Existing files are never overwritten.
 """
 
 import argparse
@@ -20,14 +20,14 @@ _ENDINGS = (".safetensors", ".msgpack", ".orbax")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit status: 0, 1: the stage is damaged, 2: it cannot be done."""
+    """The command; returns its exit status: 0; 1: the stage is damaged; 2: it cannot be done."""
     from unlearn_jax.storage.metadata import DamagedError
     from unlearn_jax.storage.store import StoreError
 
     try:
         args = _parser().parse_args(argv)
         _check_target(args.to)
-        # This imports JAX: a mistake in the arguments is told at once.
+        # This imports JAX; a mistake in the arguments is reported before that.
         from unlearn_jax.export.files import write_member
         from unlearn_jax.export.member import read_member
 
@@ -66,6 +66,6 @@ def _check_target(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    # Taking a model out must not take the GPU away from a job that runs there.
+    # The export must not take the GPU away from a job that runs there.
     os.environ["JAX_PLATFORMS"] = "cpu"
     sys.exit(main())

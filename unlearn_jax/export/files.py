@@ -17,14 +17,14 @@ _PACKAGES = ("jax", "flax", "numpy", "safetensors", "orbax-checkpoint")
 
 
 def write_member(member: ExportedMember, path: Path) -> Path:
-    """Writes the weights and, when they are there, the JSON; returns where that is.
+    """Writes the weights and after them the JSON; returns the path of the JSON.
 
     Args:
       member: as read.
-      path: ends with .safetensors, .msgpack or .orbax; nothing is there.
+      path: ends with .safetensors, .msgpack or .orbax; it does not exist yet.
 
     Raises:
-      disk.DiskError: it cannot be written.
+      disk.DiskError: the file cannot be written.
     """
     layout = "flax"
     if path.suffix == ".safetensors":

@@ -1,4 +1,4 @@
-"""One member of a checkpoint: its weights by path, and what a reader must know of them."""
+"""One member of a checkpoint: its weights by path, and the description that a reader needs."""
 
 import dataclasses
 from pathlib import Path
@@ -21,8 +21,8 @@ class ExportedMember:
 
     Attributes:
       weights: arrays by path, such as 'params/stem_conv/kernel', without the member axis.
-      seed, forget_set: which member; '' of a model that saw everything.
-      checkpoint: where it was read.
+      seed, forget_set: identify the member; '' for a model trained on all samples.
+      checkpoint: the checkpoint that it was read from.
     """
 
     weights: dict[str, np.ndarray]
@@ -32,12 +32,12 @@ class ExportedMember:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the stage noted: config, seeds, data, ..."""
+        """The metadata of the stage: config, seeds, data, ..."""
         return self.checkpoint.content["metadata"]
 
     @property
     def model(self) -> dict[str, Any]:
-        """The section `model` of the config; {} where the checkpoint has none."""
+        """The section `model` of the config; {} if the checkpoint has none."""
         return self.metadata.get("config", {}).get("model", {})
 
 
@@ -46,8 +46,8 @@ def read_member(path: Path, seed: int | None, forget_set: str = "") -> ExportedM
 
     Args:
       path: a stage of the store, or a checkpoint.
-      seed: of the member; None: the only one.
-      forget_set: of the member, where a stage has several of one seed.
+      seed: seed of the member; None: the only one.
+      forget_set: forget set of the member, needed if a stage has several members of one seed.
 
     Raises:
       InputError: there is no such checkpoint or member, or its weights are not finite.
@@ -88,8 +88,8 @@ def read_member(path: Path, seed: int | None, forget_set: str = "") -> ExportedM
 def torch_tensors(member: ExportedMember) -> tuple[str, dict[str, np.ndarray]]:
     """The layout of a .safetensors file, and its tensors by name.
 
-    'torchvision': the names and axes of torchvision and timm; the last layer is `fc`, and what the
-    head has besides keeps our names. 'unlearn_jax': our paths and axes, of networks that those
+    'torchvision': the names and axes of torchvision and timm; the last layer is `fc`, and other
+    layers of the head keep our names. 'unlearn_jax': our paths and axes, for networks that those
     libraries do not have.
     """
     if member.model.get("variant") != "torchvision" or member.model.get("name") not in DEPTHS:
@@ -110,11 +110,11 @@ def _torch_axes(value: np.ndarray) -> np.ndarray:
 
 
 def description(member: ExportedMember, layout: str) -> dict[str, Any]:
-    """What the JSON beside an exported model says.
+    """The content of the JSON beside an exported model.
 
     Args:
       member: as read.
-      layout: of the exported weights.
+      layout: layout of the exported weights.
     """
     config, checkpoint = member.metadata.get("config", {}), member.checkpoint
     stage = checkpoint.path.parent

@@ -1,1 +1,1 @@
-"""Looks into checkpoints: `python -m unlearn_jax.inspect PATH`. No JAX."""
+"""Shows the content of checkpoints: `python -m unlearn_jax.inspect PATH`. No JAX."""

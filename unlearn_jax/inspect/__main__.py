@@ -1,7 +1,7 @@
-"""Look into checkpoints:  python -m unlearn_jax.inspect PATH [--diff OTHER] [--json]
+"""Shows the content of checkpoints:  python -m unlearn_jax.inspect PATH [--diff OTHER] [--json]
 
 PATH is a checkpoint, a stage of the store that holds one, or any directory with checkpoints
-below it, which are then listed. Without norms and differences no array is read.
+below it; these are then listed. Arrays are read only for norms and differences.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from unlearn_jax.system.arguments import Parser
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit status.
 
-    0; 1: a checkpoint is damaged, or the stage that holds it; 2: what was asked for cannot be had.
-    After 1 and 2 a line stands on stderr, or beside a checkpoint in the list of several.
+    0: success; 1: a checkpoint or its stage is damaged; 2: the request cannot be met. With 1 and 2
+    a line is on stderr, or beside the checkpoint in a list of several.
     """
     code = 0
     try:
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         code = int(any("error" in c for c in report.get("checkpoints", ())))
     except BrokenPipeError:
-        # The reader (head, less) has seen enough; nothing may be written at exit either.
+        # The reader (head, less) has closed the pipe; nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (metadata.DamagedError, StoreError) as e:
         print(f"error: {e}", file=sys.stderr)
@@ -123,6 +123,6 @@ def _largest(values: list[float] | int) -> float:
 
 
 if __name__ == "__main__":
-    # Looking at a checkpoint must not take the GPU away from a job that runs there.
+    # This command must not take the GPU away from a job that runs there.
     os.environ["JAX_PLATFORMS"] = "cpu"
     sys.exit(main())

@@ -7,7 +7,7 @@ from typing import Any
 from unlearn_jax.system.disk import human_bytes
 from unlearn_jax.system.nested import flat
 
-# More columns than this do not fit a terminal; --members chooses others, --json has all.
+# More columns do not fit on a terminal; --members chooses others, --json has all.
 _MOST_COLUMNS = 8
 _SHOWN = ("stage", "forget_set", "epochs", "seeds", "config", "config_name", "data_fingerprint",
           "metric")
@@ -17,7 +17,7 @@ def text_of(report: dict[str, Any], config: bool = False) -> str:
     """The text of a report, for a terminal.
 
     Args:
-      report: of the kinds 'list', 'checkpoint' and 'diff'.
+      report: a report of the kind 'list', 'checkpoint' or 'diff'.
       config: print the whole config.
     """
     lines = {"list": _list, "checkpoint": _checkpoint, "diff": _diff}[report["kind"]](report)
@@ -29,7 +29,7 @@ def text_of(report: dict[str, Any], config: bool = False) -> str:
 
 
 def json_of(report: dict[str, Any]) -> str:
-    """The report as JSON, which has no NaN and infinities: these become strings."""
+    """The report as JSON. NaN and infinities become strings, because JSON does not have them."""
     return json.dumps(_finite(report), indent=1, allow_nan=False)
 
 
@@ -104,7 +104,7 @@ def _checkpoint(report: dict[str, Any]) -> list[str]:
 
 
 def _members(report: dict[str, Any]) -> list[str]:
-    """What the metadata says of each member."""
+    """The metadata of each member."""
     if not report["members"]:
         return []
     columns = _per_member(report)
@@ -148,7 +148,7 @@ def _diff(report: dict[str, Any]) -> list[str]:
 
 
 def _columns(report: dict[str, Any]) -> tuple[list[int], list[str]]:
-    """(which members have a column, a line about the others)."""
+    """(members that have a column, a line about the others)."""
     count = max(len(report["members"]), 1)
     if count <= _MOST_COLUMNS:
         return list(range(count)), []

@@ -1,4 +1,4 @@
-"""What is in a checkpoint: its members, its tree with norms, and differences of two."""
+"""The content of a checkpoint: its members, its tree with norms, and differences of two."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ import numpy as np
 from unlearn_jax.errors import InputError
 from unlearn_jax.storage import metadata, store
 
-# Arrays are read in groups of about this size: few calls, little memory.
+# Arrays are read in groups of about this size, for few calls and little memory.
 _GROUP_BYTES = 256e6
 
 
@@ -21,7 +21,7 @@ class Checkpoint:
 
     Attributes:
       path: its directory.
-      content: what `metadata.read` returns.
+      content: the result of `metadata.read`.
       members: one dict (index, seed, forget_set) per member; () if its metadata has no seeds.
       specs: {leaf path: (shape, dtype)}.
     """
@@ -32,29 +32,29 @@ class Checkpoint:
     specs: dict[str, tuple[tuple[int, ...], np.dtype]]
 
     def has_members(self, leaf: str) -> bool:
-        """Whether the leaf has the member axis (otherwise all members share it)."""
+        """Returns True if the leaf has the member axis (otherwise all members share it)."""
         return self.members != () and self.specs[leaf][0][:1] == (len(self.members),)
 
     def per_member(self, leaf: str) -> int:
-        """Numbers of one member in the leaf; a leaf without the member axis belongs to each."""
+        """Count of numbers per member in the leaf; a leaf without member axis belongs to each."""
         shape = self.specs[leaf][0]
         return math.prod(shape[1:] if self.has_members(leaf) else shape)
 
     def parameters(self) -> dict[str, int]:
-        """Numbers per member below each name at the top of the tree."""
+        """Count of numbers per member below each name at the top of the tree."""
         counts: dict[str, int] = {}
         for leaf in self.specs:
             counts[_top(leaf)] = counts.get(_top(leaf), 0) + self.per_member(leaf)
         return counts
 
     def bytes(self, leaf: str | None = None) -> int:
-        """Size of a leaf, or of all, in memory."""
+        """Size in memory of a leaf, or of all leaves."""
         leaves = self.specs if leaf is None else [leaf]
         return sum(math.prod(self.specs[n][0]) * self.specs[n][1].itemsize for n in leaves)
 
 
 def find_checkpoint(path: Path) -> Path | None:
-    """The checkpoint at `path` or in the stage at `path`; None: a directory of something else.
+    """The checkpoint at `path` or in the stage at `path`; None: the directory is neither.
 
     Raises:
       InputError: there is no such directory.
@@ -68,7 +68,7 @@ def find_checkpoint(path: Path) -> Path | None:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Read the metadata, not the arrays, of a checkpoint or of the one in a stage.
+    """Reads the metadata, not the arrays, of a checkpoint or of a stage's checkpoint.
 
     Raises:
       CheckpointError: it is damaged, or its seeds do not fit its arrays.
@@ -101,8 +101,8 @@ def describe(c: Checkpoint, members: tuple[int, ...] | None = None, depth: int |
     Args:
       c: the checkpoint.
       members: indices on the member axis; None: all.
-      depth: sum up below so many parts of the path; None: one row per leaf.
-      norms: read the arrays.
+      depth: sum up leaves that share this many first parts of the path; None: one row per leaf.
+      norms: read the arrays and compute norms.
     """
     chosen = _choose(c, members)
     rows: dict[str, dict[str, Any]] = {}
@@ -137,14 +137,14 @@ def diff(a: Checkpoint, b: Checkpoint, members: tuple[int, ...] | None = None,
          depth: int | None = None) -> dict[str, Any]:
     """The L2 distance |b - a| of each layer, and |b - a| / |a|, per pair of members.
 
-    A layer is what shares a path but for its last part, such as kernel and bias. Members are
-    matched by seed, and by forget set where a seed appears more than once.
+    The leaves of a layer share their path except for its last part, such as kernel and bias.
+    Members are matched by seed, and also by forget set where a seed appears more than once.
 
     Args:
       a: the reference.
-      b: what is compared to it.
+      b: the checkpoint that is compared with it.
       members: indices on a's member axis; None: all that have a partner in b.
-      depth: sum up below so many parts of the path; None: by layer.
+      depth: sum up leaves that share this many first parts of the path; None: by layer.
 
     Raises:
       InputError: the trees differ, or no members match.
@@ -208,7 +208,7 @@ def _match(a: Checkpoint, b: Checkpoint) -> list[tuple[int, int]]:
         partners = [m for m in b.members if m["seed"] == member["seed"]]
         if len(partners) > 1:
             same = [m for m in partners if m["forget_set"] == member["forget_set"]]
-            # An original model has no forget set: it is compared to each.
+            # An original model has no forget set: it is compared with each.
             partners = same or (partners if member["forget_set"] == "" else [])
         pairs += [(member["index"], m["index"]) for m in partners]
     return pairs
@@ -223,8 +223,8 @@ def _choose(c: Checkpoint, members: tuple[int, ...] | None) -> list[int]:
 
 
 def _arrays(c: Checkpoint, order: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """Each leaf, a group at a time."""
-    from unlearn_jax.storage import checkpoints  # brings JAX, which metadata does not need
+    """Each leaf, read in groups."""
+    from unlearn_jax.storage import checkpoints  # imports JAX, which metadata does not need
 
     group: list[str] = []
     size = 0.0

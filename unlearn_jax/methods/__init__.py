@@ -1,4 +1,4 @@
-"""The unlearning methods, one file each; adding one is a file, a line here and a test."""
+"""The unlearning methods, one file each; a new one needs a file, a line here and a test."""
 
 from unlearn_jax.methods import (
     activation,
@@ -46,7 +46,7 @@ METHODS: dict[str, Method] = {
 
 
 def find_method(request: str) -> Found:
-    """A method by its name, or one's own by `path/to/file.py:NAME`.
+    """A method by its name, or a user's own method by `path/to/file.py:NAME`.
 
     Raises:
       ConfigError: there is no such method; lists those that exist.

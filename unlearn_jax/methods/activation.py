@@ -3,9 +3,9 @@
     score = mean over D_f of a  -  mean over D_r of a
 
 where a is a channel's activation for a sample: the mean over pixels after the norm and before the
-ReLU, with the network as it predicts. The highest tenth of all channels of the network is
-perturbed, as methods/channels.py says; a channel that D_f activates no more than D_r never is.
-After it, ft's step on D_r.
+ReLU, in prediction mode. The tenth of all the network's channels with the highest scores is
+perturbed as in methods/channels.py. A channel that D_f activates no more than D_r is never
+perturbed. Then ft's step on D_r follows.
 
 Source: the reference study, section 2.3.4, item 2.
 """
@@ -41,7 +41,7 @@ def check(setting: Setting) -> None:
 
 
 def prepare(setting: Setting, before: "Preparation") -> Prepared:
-    """Perturbs; `touched` says which channels, by layer."""
+    """Perturbs channels; `touched` marks them, by layer."""
     return perturbed(setting, before, scores(before))
 
 

@@ -9,12 +9,12 @@ of D_f, mixed with a share of D_r (`retain_share`, drawn anew each epoch), and m
 
 between probabilities softened by the temperature T (probabilities.py; a regression's are a
 Gaussian of width `unlearn.spread`). No label is used. Both teachers predict with their running
-statistics, those of the random network being what it starts with.
+statistics; the random network keeps its initial ones.
 
-Here the mean is over samples. The published code divides it by the number of classes as well, the
-mean of all elements (`over_classes=True`; of a regression by the whole numbers of the label range).
-Under Adam that changes little, but not nothing: the smaller gradients are, the more its epsilon
-counts, and weights came out 0.3 % apart. Under SGD the rate is that many times smaller.
+Here the mean is over samples. The published code takes the mean of all elements, so it also divides
+by the number of classes (`over_classes=True`; for a regression, by the number of whole numbers in
+the label range). Under Adam this changes little: smaller gradients give its epsilon more weight,
+and weights came out 0.3 % apart. Under SGD the rate is that many times smaller.
 """
 
 from typing import TYPE_CHECKING
@@ -49,13 +49,13 @@ def check(setting: Setting) -> None:
 
 
 def passes(setting: Setting, epoch: int) -> tuple[Pass, ...]:
-    """All of D_f and a share of D_r, mixed."""
+    """One pass over all of D_f and a share of D_r, mixed."""
     del epoch
     return (Pass("mixed", share=setting.options.retain_share),)
 
 
 def prepare(setting: Setting, before: "Preparation") -> Prepared:
-    """The good teacher is M_O, the bad one a network that has learnt nothing."""
+    """The good teacher is M_O; the bad one is a network with fresh weights."""
     del setting
     return Prepared(before.variables,
                     {"good": before.variables, "bad": before.initial("bad_teacher")})

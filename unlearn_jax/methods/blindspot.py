@@ -1,20 +1,20 @@
 """Blindspot: on D_f become like a net that has never seen D_f, on D_r stay right.
 
-A proxy, trained from fresh weights on D_r for two epochs, is what knows nothing of D_f; it stays as
-it is from then on. One pass over D_r and D_f, mixed, minimises the mean over samples of
+A proxy is trained from fresh weights on D_r for two epochs, so it has never seen D_f. It stays
+fixed from then on. One pass over D_r and D_f, mixed, minimises the mean over samples of
 
     forget:  |f(x) - proxy(x)| + attention * sum over blocks of d(A(f), A(proxy))
     retain:  |f(x) - y|
 
 in label units, over the output scale. A is a block's attention map: the sum over channels of the
-squares of its output, by pixel, as a vector of length one. The distance d, the option `distance`,
-is `squares`, the mean over pixels of squared differences, to which the published weight of 50
-belongs; or `l2`, the length of the difference, which is some hundred times as large.
+squares of its output, by pixel, as a vector of length one. The option `distance` chooses d.
+`squares` is the mean over pixels of squared differences; the published weight of 50 belongs to it.
+`l2` is the length of the difference, which is some hundred times as large.
 
 Classification, for which the source has no form: |f - proxy| becomes the sum over classes of the
 differences between probabilities (from 0 to 2), and retain samples have the training loss.
 
-Frozen layers of the proxy are those of M_O: what never trains is no memory of D_f.
+Frozen layers of the proxy are those of M_O: they never train, so they hold no memory of D_f.
 
 Source: Tarun et al. 2022, "Deep regression unlearning" (arXiv:2210.08196), and its public code,
 which uses batches of 256 faces of 32 pixels.
@@ -60,7 +60,7 @@ def check(setting: Setting) -> None:
 
 
 def prepare(setting: Setting, before: "Preparation") -> Prepared:
-    """Trains the proxy, `[M, ...]` variables; it is the context."""
+    """Trains the proxy, `[M, ...]` variables, which is the context."""
     options = setting.options
     settings = OptimizerSettings("adam", options.proxy_learning_rate, "constant", 0.0, 0.0, 0.0)
     step = make_train_step(setting.model, make_optimizer(settings), setting.loss)
@@ -75,7 +75,7 @@ def prepare(setting: Setting, before: "Preparation") -> Prepared:
 
 
 def fresh_where_trained(model: Model, variables: Any, key: jax.Array) -> Any:
-    """Fresh variables of one member, but for its frozen layers."""
+    """Fresh variables of one member; its frozen layers keep their values."""
     fresh = model.init(key)
     free = true_paths(model.trainable(variables["params"]))
     layers = {path.rpartition("/")[0] for path in free}
@@ -116,7 +116,7 @@ def make_step(setting: Setting) -> Step:
 
 def attention_distance(features: dict[str, jax.Array], others: dict[str, jax.Array],
                        distance: str) -> jax.Array:
-    """How far apart two networks' attention is, summed over blocks.
+    """The distance between two networks' attention maps, summed over blocks.
 
     Args:
       features, others: outputs of blocks, as from `Model.features`; `others` may hold more.

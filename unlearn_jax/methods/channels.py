@@ -1,16 +1,16 @@
 """Channels of convolutions: scored, chosen, perturbed. Shared by `activation` and `gradmask`.
 
 A channel is an output channel of a convolution on the main path, after its norm and before the
-ReLU, by the name that `Model.features` gives it: `stem_conv`, `stage1_block1/conv1`, .... The
-convolutions of shortcuts have none. A convolution whose kernel is frozen has no channels to choose
-from. In a network of another kind than the ResNets, all convolutions have channels, and so have
-dense layers within feature maps; a channel is measured behind the norm that directly follows.
+ReLU. Its layer has the name that `Model.features` gives it: `stem_conv`, `stage1_block1/conv1`, ...
+Convolutions of shortcuts are left out, and so are convolutions with a frozen kernel. In a network
+other than the ResNets, all convolutions have channels, and so have dense layers within feature
+maps; a channel is measured after the norm that directly follows.
 
 Perturbing a channel, the option `perturb`:
 
 * `noise`: adds Gaussian noise to the channel's kernel (its bias, where it has one) and to the scale
   and bias of its norm. The standard deviation is the option `strength` times the root mean square
-  of the whole parameter, all channels of the layer;
+  of the whole parameter, over all channels of the layer;
 * `reset`: gives them the values of a fresh network, the norm's running mean and variance included.
 
 Frozen parameters stay as they are.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 OPTIONS = dict(share=0.1, perturb="noise", strength=1.0)
 _PERTURBATIONS = ("noise", "reset")
 
-# By layer, `[C]`: scores of channels, or which of them are chosen.
+# By layer, `[C]`: scores of channels, or the choice of channels as bool.
 Channels = dict[str, Any]  # arrays, by layer
 
 
@@ -43,7 +43,7 @@ def check_options(name: str, setting: Setting) -> None:
     """Refuses impossible options of a method that perturbs channels, and a network without any.
 
     Args:
-      name: of the method.
+      name: name of the method.
       setting: with the keys of `OPTIONS` among its options.
 
     Raises:
@@ -61,17 +61,17 @@ def check_options(name: str, setting: Setting) -> None:
 
 
 def channel_layers(model: Model) -> dict[str, int]:
-    """The convolutions that have channels to choose from, and how many each has."""
+    """The convolutions that have channels to choose from, with their numbers of channels."""
     shapes = model.shapes()
     trains = true_paths(model.trainable(shapes["params"]))
     images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.uint8)
     features = jax.eval_shape(lambda v, x: model.features(v, x, train=False)[2], shapes, images)
-    # What has no kernel of its own is a block's output.
+    # A feature without a kernel of its own is a block's output.
     return {name: x.shape[-1] for name, x in features.items() if f"{name}/kernel" in trains}
 
 
 def perturbed(setting: Setting, before: "Preparation", scores_M: Channels) -> Prepared:
-    """Perturbs the channels of the highest scores, the option `share` of all.
+    """Perturbs the channels with the highest scores; the option `share` sets their share of all.
 
     Args:
       setting: with the keys of `OPTIONS` among its options.
@@ -79,7 +79,7 @@ def perturbed(setting: Setting, before: "Preparation", scores_M: Channels) -> Pr
       scores_M: by layer, `[M, C]`; channels that score 0 or less are left alone.
 
     Returns:
-      The variables, and which channels were touched, by layer.
+      The variables, and the touched channels, by layer.
     """
     options, model = setting.options, setting.model
     trains = _trains(model, before.variables, options.perturb == "reset")
@@ -98,7 +98,7 @@ def perturbed(setting: Setting, before: "Preparation", scores_M: Channels) -> Pr
 
 
 def _trains(model: Model, variables: Any, statistics: bool) -> Any:
-    """What of the variables may be perturbed; statistics, if at all, with the scale of a norm."""
+    """True for variables that may be perturbed; statistics only with the scale of their norm."""
     params = model.trainable(variables["params"])
     free = true_paths(params)
     return {"params": params, "batch_stats": jax.tree_util.tree_map_with_path(
@@ -107,11 +107,11 @@ def _trains(model: Model, variables: Any, statistics: bool) -> Any:
 
 
 def top_channels(scores: Channels, share: float) -> Channels:
-    """The channels of the highest scores above 0, over all layers together.
+    """The channels with the highest scores above 0, over all layers together.
 
     Args:
       scores: by layer, `[C]`.
-      share: of all channels, rounded up to a whole number of them.
+      share: share of all channels, rounded up to a whole number.
 
     Returns:
       By layer, `[C]` bool.
@@ -128,11 +128,11 @@ def perturb(variables: Any, chosen: Channels, others: Any, trains: Any,
     """One member's variables with chosen channels taken from elsewhere.
 
     Args:
-      variables: of the member.
+      variables: variables of the member.
       chosen: by layer, `[C]` bool.
       others: a tree like the variables.
-      trains: a tree like the variables with False for what stays as it is.
-      norms: by layer, the path of the norm that follows it; '': none does.
+      trains: a tree like the variables, False for values that stay as they are.
+      norms: by layer, the path of the norm that follows it; '': no norm follows.
     """
     owners = {**chosen, **{norms[layer]: mask for layer, mask in chosen.items() if norms[layer]}}
 

@@ -3,18 +3,19 @@
     theta <- theta + sqrt(v) * N(0, 1),   v = alpha * min(1 / (F_r + 1e-8), cap)
 
 F_r is the importance of a weight for D_r (methods/importance.py): the diagonal of the empirical
-Fisher information, which takes the true labels where the source takes the expectation over the
-network's own; so it is defined for regression as well. The last layer has a cap of its own.
-After it, ft's step on D_r.
+Fisher information. It takes the true labels, where the source takes the expectation over the
+network's own labels; so it is defined for regression as well. The last layer has a cap of its own.
+Then ft's step on D_r follows.
 
-So the noise has a standard deviation of sqrt(alpha) F_r^(-1/2), as in public code, whose alpha and
-caps these are. The paper derives (lambda sigma^2)^(1/4) F_r^(-1/4): there a weight that matters
-a hundred times less gets about three times the noise, here ten times, up to the cap.
+So the noise has a standard deviation of sqrt(alpha) F_r^(-1/2), as in public code; alpha and the
+caps are from there. The paper derives (lambda sigma^2)^(1/4) F_r^(-1/4): a weight that matters
+a hundred times less gets about three times the noise there, and ten times here, up to the cap.
 
-Public code of this method sets the last layer's row of the class that is forgotten to zero, and
-where a random set is forgotten that class is -1: the last one. Nothing here depends on a class.
-Nor are variances averaged over a kernel's inputs or multiplied by 10 for norms, as in that code,
-and, where a whole class is forgotten, for the last layer, which brings its cap of 1e2 back to 1e3.
+Public code of this method sets the last layer's row of the forgotten class to zero; where a random
+set is forgotten, that class is -1, which is the last one. Nothing here depends on a class. That
+code also averages variances over a kernel's inputs. It multiplies them by 10 for norms and, where a
+whole class is forgotten, for the last layer, which brings that layer's cap of 1e2 back to 1e3.
+Neither is done here.
 
 Sources: Golatkar, Achille and Soatto 2020, "Eternal sunshine of the spotless net"; alpha
 and the caps from the public code of selective synaptic dampening (Foster et al. 2024);
@@ -52,7 +53,7 @@ def check(setting: Setting) -> None:
 
 
 def prepare(setting: Setting, before: "Preparation") -> Prepared:
-    """Adds the noise; `touched` says to which weights, by the path of their parameter."""
+    """Adds the noise; `touched` marks the changed weights, by the path of their parameter."""
     (retain_M,) = importance(before, "retain")
 
     def one(variables: Any, retain: Any, key: jax.Array) -> tuple[Any, Any]:
@@ -72,7 +73,7 @@ def variances(retain: Any, alpha: float, cap: float, cap_last: float) -> Any:
     Args:
       retain: importance for D_r, F_r.
       alpha: overall size.
-      cap: most that an inverse of F_r counts.
+      cap: largest value of an inverse of F_r.
       cap_last: the same in the last layer, `output`.
     """
     def variance(path, f):
@@ -83,7 +84,7 @@ def variances(retain: Any, alpha: float, cap: float, cap_last: float) -> Any:
 
 
 def noisy(key: jax.Array, params: Any, variance: Any) -> Any:
-    """Weights with Gaussian noise of the variances given, by weight."""
+    """Weights plus Gaussian noise with one variance for each weight."""
     flat, unravel = ravel_pytree(params)
     # One draw for all: XLA takes about a second to compile each separate one on a CPU.
     noise = unravel(jax.random.normal(key, flat.shape, flat.dtype))

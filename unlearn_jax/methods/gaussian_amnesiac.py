@@ -4,12 +4,12 @@
 
 A label is drawn once for each row of the training data and stays for the whole run; it is neither
 rounded nor clipped to the label range. Where `data.balance` makes augmented copies of a sample,
-each is a row with a label of its own; the source draws one label for an image and augments after
-that, so that copies agree. Where the loss is the absolute error, the best answer to such labels is
-their median: D_f is pulled towards the middle of the training labels.
+each copy is a row with a label of its own. The source draws one label for an image and augments
+after that, so its copies agree. If the loss is the absolute error, the best output for such labels
+is their median: D_f is pulled towards the middle of the training labels.
 
-Classification, for which the source has no definition: labels drawn from the class frequencies
-of the training split, which like the Gaussian is what is known of a label without its image.
+The source has no definition for classification. There, labels are drawn from the class frequencies
+of the training split; like the Gaussian, they describe a label without its image.
 
 Source: Tarun et al. 2022 (arXiv:2210.08196), Gaussian Amnesiac Learning, and its public code.
 """
@@ -36,7 +36,7 @@ def draw_marginal(key: jax.Array, rows: jax.Array, space: LabelSpace) -> jax.Arr
     """Labels as the training split has them, regardless of the samples.
 
     Args:
-      key: of the member.
+      key: key of the member.
       rows: `[B]` int32, the samples' rows; a row gets the same label wherever it stands.
       space: the label space, with its moments or frequencies.
 

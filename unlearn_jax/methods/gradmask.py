@@ -2,15 +2,15 @@
 
     score = mean over D_f of | sum over pixels of a * d loss / d a |
 
-where a is a channel's map after its norm: by how much the loss of a forget sample changes, to first
-order, when the channel is scaled. Scaling a channel after its norm is scaling the norm's scale and
-bias, so that for each sample
+where a is a channel's map after its norm. The score is the change of a forget sample's loss, to
+first order, when the channel is scaled. Scaling a channel after its norm means scaling the norm's
+scale and bias, so for each sample
 
     sum over pixels of a * d loss / d a  =  scale * d loss / d scale + bias * d loss / d bias,
 
-and no map is needed. A convolution that no norm follows has its kernel and bias in their place: its
-map is linear in them. The highest tenth of all channels of the network is perturbed, as
-methods/channels.py says; after it, ft's step on D_r.
+and no map is needed. For a convolution without a norm after it, kernel and bias take their place:
+its map is linear in them. The tenth of all the network's channels with the highest scores is
+perturbed as in methods/channels.py. Then ft's step on D_r follows.
 
 Sources: the reference study, section 2.3.4, item 3 (its reference [20] names the idea GradMask);
 Molchanov et al. 2017, "Pruning convolutional neural networks for resource efficient inference", for
@@ -54,7 +54,7 @@ def check(setting: Setting) -> None:
 
 
 def prepare(setting: Setting, before: "Preparation") -> Prepared:
-    """Perturbs; `touched` says which channels, by layer."""
+    """Perturbs channels; `touched` marks them, by layer."""
     return perturbed(setting, before, scores(before))
 
 

@@ -1,12 +1,12 @@
-"""How much a loss depends on each weight: the mean over samples of squared gradients.
+"""The importance of each weight for a loss: the mean over samples of squared gradients.
 
     I(theta) = 1/n * sum_i (d loss_i / d theta)^2
 
-the diagonal of the empirical Fisher information of n samples, with the network as it predicts:
-running statistics, no dropout. Each sample's gradient is squared by itself, so that neither the
+This is the diagonal of the empirical Fisher information of n samples. The network is in prediction
+mode: running statistics, no dropout. Each sample's gradient is squared by itself, so neither the
 order of the data nor the batch size matters. Much public code squares a batch's mean gradient
-instead, which depends on both (`batch_importance`): what samples agree on counts more there, and
-what cancels between them counts less.
+instead, which depends on both (`batch_importance`): gradients that samples share count more there,
+and gradients that cancel between samples count less.
 
 The loss is the one that training minimises (`Loss.per_sample` over `Loss.unit`).
 """
@@ -24,10 +24,10 @@ from unlearn_jax.train import Batch, Loss, weighted_mean
 if TYPE_CHECKING:
     from unlearn_jax.engine.preparation import Preparation
 
-# Samples whose gradients are computed at once. A CPU gains nothing from more, and its program
-# grows with them.
+# Number of samples with gradients computed at once. More would not speed up a CPU, and its program
+# grows with the number.
 _CPU_SAMPLES = 4
-# Elsewhere as many as leave the gradients of all members on a device within this many bytes.
+# On other devices, as many as keep the gradients of all members on a device within these bytes.
 _GRADIENT_BYTES = 2e9
 
 # The weights `[B]` of a batch's samples in a mean.
@@ -55,8 +55,8 @@ def importance(before: "Preparation", over: str,
 
     Args:
       before: the population; importance is that of its variables.
-      over: a walk that `Preparation.total` knows.
-      parts: of the walk, each with a mean of its own.
+      over: the name of a walk that `Preparation.total` accepts.
+      parts: parts of the walk, each with a mean of its own.
 
     Returns:
       For each part a tree `[M, ...]` like the parameters, in squared units of the loss per squared
@@ -74,16 +74,16 @@ def importance(before: "Preparation", over: str,
 
 
 def batch_importance(before: "Preparation", over: str) -> Any:
-    """What much public code takes for importance: the mean over batches of squared mean gradients.
+    """The mean over batches of squared mean gradients, which much public code calls importance.
 
         I_B(theta) = 1/B * sum_b (d mean_(i in b) loss_i / d theta)^2
 
-    Batches hold `before.batch_size` samples, which the member's seed mixes. The last batch may
-    hold fewer and counts like the others, as in that code.
+    Batches hold `before.batch_size` samples in an order drawn from the member's seed. The last
+    batch may hold fewer and counts like the others, as in that code.
 
     Args:
       before: the population; importance is that of its variables.
-      over: a walk that `Preparation.total` knows.
+      over: the name of a walk that `Preparation.total` accepts.
 
     Returns:
       A tree `[M, ...]` as from `importance`.
@@ -101,7 +101,7 @@ def batch_importance(before: "Preparation", over: str) -> Any:
             losses = loss.per_sample(outputs, batch.labels) / loss.unit
             return weighted_mean(losses, batch.weights)
 
-        # A member with fewer batches than another gets empty ones, whose mean is 0.
+        # A member with fewer batches than another gets empty ones with a mean of 0.
         return (jnp.any(batch.weights > 0).astype(jnp.float32),
                 jax.tree.map(jnp.square, jax.grad(mean_loss)(variables["params"])))
 
@@ -115,9 +115,9 @@ def means(before: "Preparation", over: str, values: Callable[[Batch, Any], Any],
 
     Args:
       before: the population.
-      over: a walk that `Preparation.total` knows.
+      over: the name of a walk that `Preparation.total` accepts.
       values: `(batch, variables) -> tree of [B, ...]`, of one member.
-      parts: of the walk, each with a mean of its own.
+      parts: parts of the walk, each with a mean of its own.
       batch_size: samples per call; 0: the usual.
 
     Returns:
@@ -147,12 +147,12 @@ def sample_gradients(model: Model, loss: Loss,
 
     Args:
       model: the network.
-      loss: of a sample.
-      wanted: from the parameters, a tree like them with False where no gradient is wanted;
-        None: those that train.
+      loss: loss of a sample.
+      wanted: a function of the parameters; returns a tree like them with False where no gradient
+        is needed. None: the parameters that train.
 
     Returns:
-      `(batch, variables) -> tree of [B, ...]` of one member; 0 where no gradient is wanted.
+      `(batch, variables) -> tree of [B, ...]` of one member; 0 where no gradient is needed.
     """
     wanted = wanted or model.trainable
 
@@ -171,7 +171,7 @@ def sample_gradients(model: Model, loss: Loss,
 
 
 def sample_batch_size(before: "Preparation") -> int:
-    """Samples for one call where each has a gradient of its own: a multiple of the batch axis."""
+    """Samples of one call with a gradient for each sample: a multiple of the batch axis."""
     mesh, devices = before.layout.mesh, before.layout.batch_devices
     if mesh.devices.flat[0].platform == "cpu":
         count = _CPU_SAMPLES

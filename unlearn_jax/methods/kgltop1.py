@@ -2,34 +2,35 @@
 
 Source: the NeurIPS 2023 unlearning challenge, first on the public board and second on the private
 one (kaggle.com/competitions/neurips-2023-machine-unlearning/discussion/458721); later comparisons
-call it KGLTop1. With the logits z of the model that is trained (probabilities.py; a regression's,
-of mean zero, are a Gaussian of width `unlearn.spread`),
+call it KGLTop1. z are the logits of the model in training (probabilities.py; a regression's have
+mean zero and describe a Gaussian of width `unlearn.spread`):
 
     before the first epoch: a pass over D_f minimises KL(uniform ‖ softmax(z));
-    each epoch: a contrastive pass, whose batches hold half D_f and half D_r, once over D_f,
+    each epoch: a contrastive pass with batches of half D_f and half D_r, once over D_f,
         minimises the mean over its pairs (f, r) of -log softmax_r(z_f · z_r / T),
         with the gradient through z_f alone, so that no sample of D_r is nearer than another;
         then a pass over D_r minimises L, the loss that M_O was trained with, over its unit.
 
-For a regression uniform and contrastive passes both draw ŷ of D_f to the middle of the range.
+For a regression, uniform and contrastive passes both draw ŷ of D_f to the middle of the range.
 
-A regression's logits are no logits of a classifier: with labels from 20 to 60 and a spread of 5
-years their products grow by 9.2 for each year squared, so that the contrastive gradient would be
-some thousand times that of L, of which the published rates know nothing; of ten classes with logits
-of width one to two it is 5 to 13 times that. So each sample's are first brought to unit variance
-over the bins, which leaves where they lie and not how large they are, and a bin counts by its width
-over the spread: there are about as many Gaussians to tell apart as the range holds spreads. That
-gives 7 to 10 times L's (`comparable`).
+A regression's logits differ from a classifier's. With labels from 20 to 60 and a spread of 5 years,
+their products grow by 9.2 for each year squared. The contrastive gradient would be some thousand
+times that of L, and the published rates are not made for that; with ten classes and logits of width
+one to two it is 5 to 13 times that of L. So each sample's logits are first scaled to unit variance
+over the bins. This keeps the position of the Gaussian and drops the size of the logits. A bin
+counts by its width over the spread: there are about as many distinct Gaussians as the range holds
+spreads. The contrastive gradient is then 7 to 10 times that of L (`comparable`).
 
-Published rates: 5e-3 (uniform), 3e-4 (contrastive, a cosine down to 1e-6 that runs over the
-contrastive steps alone, as if the others took no time) and 1e-3 · batch size / 64 (D_r).
-`unlearn.learning_rate` is that of D_r; `uniform_rate`, `contrast_rate` and `contrast_floor` are
-relative: the first two to it, the last to the contrastive rate. All of them also follow
-`unlearn.schedule` (published: constant). Each kind of pass has an optimiser state of its own.
+Published rates: 5e-3 (uniform), 3e-4 (contrastive, with a cosine down to 1e-6 that counts
+contrastive steps only) and 1e-3 · batch size / 64 (D_r). `unlearn.learning_rate` is that of D_r.
+`uniform_rate` and `contrast_rate` are relative to it, and `contrast_floor` is relative to the
+contrastive rate. All of them also follow `unlearn.schedule` (published: constant). Each kind of
+pass has an optimiser state of its own.
 
 Two things differ from the source. It decays weights on D_r alone; here `unlearn.weight_decay`
 acts in all passes, in proportion to their rates. Its contrastive batches hold `batch_size` samples
-of either set, each set normalised by its own statistics; here they hold half of it, together.
+of either set, each set normalised by its own statistics; here a batch holds half that number of
+each set, normalised together.
 """
 
 import functools
@@ -53,8 +54,8 @@ if TYPE_CHECKING:
 RETAIN, UNIFORM, CONTRAST = 0, 1, 2  # kinds of passes
 _NAMES = {"retain": RETAIN, "uniform": UNIFORM, "contrast": CONTRAST}
 
-_FAR = -1e30  # a similarity that no softmax notices
-_TINY = 1e-12  # keeps a variance of zero from dividing
+_FAR = -1e30  # a similarity with no effect in a softmax
+_TINY = 1e-12  # avoids a division by a variance of zero
 
 
 def check(setting: Setting) -> None:
@@ -70,14 +71,14 @@ def check(setting: Setting) -> None:
 
 
 def passes(setting: Setting, epoch: int) -> tuple[Pass, ...]:
-    """The contrastive pass and that over D_r; before the first epoch's, the one over D_f."""
+    """The passes of an epoch: over D_f (in the first epoch only), contrastive, over D_r."""
     del setting
     turns = (Pass("forget+retain", kind=CONTRAST), Pass("retain", kind=RETAIN))
     return (Pass("forget", kind=UNIFORM), *turns) if epoch == 0 else turns
 
 
 def prepare(setting: Setting, before: "Preparation") -> Prepared:
-    """Counts the steps of each member's passes, by which the contrastive rate falls."""
+    """Counts the steps of each member's passes, which decide the contrastive rate."""
     lengths = {p.kind: np.array([p.batches(m, before.batch_size) for m in before.members], np.int32)
                for p in passes(setting, 0)}
     return Prepared(before.variables, {name: lengths[kind] for name, kind in _NAMES.items()})
@@ -89,7 +90,7 @@ def contrast_progress(step: jax.Array, epoch: jax.Array, epochs: jax.Array,
 
     Args:
       step: steps taken so far; the next one is contrastive.
-      epoch, epochs: of unlearning, as in `Batch`.
+      epoch, epochs: epoch of unlearning and their number, as in `Batch`.
       lengths: `uniform`, `contrast` and `retain`, steps of a pass.
     """
     turn = lengths["contrast"] + lengths["retain"]
@@ -117,16 +118,16 @@ def contrast(logits: jax.Array, others: jax.Array, weights: jax.Array,
 
 
 def comparable(logits: jax.Array, setting: Setting) -> jax.Array:
-    """Logits whose products are of the size of a classifier's.
+    """Logits scaled so that their products are as large as a classifier's.
 
     Args:
       logits: `[B, K]`, as from `class_logits`.
-      setting: says the task and the spread.
+      setting: holds the task and the spread.
 
     Returns:
-      `[B, K]`: a classifier's as they are; a regression's, of mean zero, so that the product of
-      two samples is their correlation times the number of bins over the spread (of at least one
-      bin).
+      `[B, K]`: a classifier's logits as they are. A regression's logits have mean zero and are
+      scaled: the product of two samples is their correlation times the number of bins over the
+      spread (of at least one bin).
     """
     if setting.labels.num_classes:
         return logits
@@ -136,7 +137,7 @@ def comparable(logits: jax.Array, setting: Setting) -> jax.Array:
 
 
 def make_step(setting: Setting) -> Step:
-    """One step for all three kinds of passes: the kind decides what is minimised, and the rate.
+    """One step for all three kinds of passes: the kind decides the objective and the rate.
 
     The context holds the lengths of the passes.
     """

@@ -1,15 +1,15 @@
-"""Fine-tuning on D_r that makes the network sparse at first and lets it recover at last.
+"""Fine-tuning on D_r with an L1 penalty that is strong at first and falls to zero.
 
     minimise  L(D_r) + alpha (1 - t / E) ||theta||_1
 
-t counts the epochs taken, E those of the run, and theta all weights that train: kernels, biases
-and batch norm alike. L is the loss over its unit, which for cross-entropy is the loss itself. As
-the penalty falls with the length of the run, each budget is a run of its own.
+t is the number of epochs taken and E that of the run. theta holds all weights that train: kernels,
+biases and batch norm alike. L is the loss over its unit, which for cross-entropy is the loss
+itself. The penalty depends on the length of the run, so each budget is a run of its own.
 
 Source: Jia et al. 2023 (arXiv:2304.04934), equation 4, with the falling penalty of its public
-code (`FT_prune`). That code and SalUn's leave alpha to the command line, with a default of 0.2 for
-other methods. 1e-4 is that of github.com/JingWu321/Scissorhands, which compares with this method;
-the smaller it is, the more this is `ft`, so that comparisons search it.
+code (`FT_prune`). That code and SalUn's take alpha from the command line, with a default of 0.2 for
+other methods. 1e-4 is from github.com/JingWu321/Scissorhands, which compares with this method. With
+a smaller alpha the method is closer to `ft`, so comparisons search alpha.
 """
 
 import math

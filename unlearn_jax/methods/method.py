@@ -1,4 +1,4 @@
-"""What a method is and what it may know."""
+"""The record of a method, and the information that a method gets."""
 
 import dataclasses
 import math
@@ -26,7 +26,7 @@ class LabelSpace:
       low, high: smallest and largest label, inclusive, label units (regression).
       num_classes: classes; 0 for regression.
       scale: label units per unit of normalised label (`model.output_scale`).
-      mean, std: of the training split's labels, label units (regression).
+      mean, std: moments of the training split's labels, label units (regression).
       frequencies: share of each class in the training split; empty for regression.
       step: label units that stand for a year (`units.label_step`; regression).
     """
@@ -50,7 +50,7 @@ class LabelSpace:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What a method is given to make its step, its passes and its preparation.
+    """The inputs from which a method makes its step, its passes and its preparation.
 
     Attributes:
       model: the network.
@@ -59,7 +59,7 @@ class Setting:
       labels: the label space of the data.
       config: the section `unlearn` of the config.
       options: the method's own keys, `config.unlearn.METHOD`.
-      train: the section `train`: how M_O was trained.
+      train: the section `train`, with the training settings of M_O.
     """
 
     model: Model
@@ -73,12 +73,13 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What a method has made before its first step.
+    """The results of a method's preparation, before its first step.
 
     Attributes:
-      variables: `[M, ...]` where the steps start.
+      variables: `[M, ...]`; the steps start from them.
       context: `[M, ...]` tree that every step reads: a teacher, a mask; None: nothing.
-      touched: by layer, `[M, n]` bool: which channels or weights were perturbed or may move.
+      touched: by layer, `[M, n]` bool: True for channels or weights that were perturbed or may
+        move.
     """
 
     variables: Variables
@@ -100,33 +101,35 @@ def over_all(setting: Setting, epoch: int) -> tuple[Pass, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """An unlearning method: where it starts, what it prepares, what it walks over, its step.
+    """An unlearning method: its start, its preparation, its passes over the data, its step.
 
     Attributes:
       start: `original` (the weights of M_O) or `initial` (the weights that M_O started from).
       make_step: makes the single-member step that the engine loops over. A method that only
         prepares (budgets of 0 epochs) has none.
-      passes: of an epoch, counted from zero.
+      passes: returns the passes of an epoch; epochs count from zero.
       prepare: runs before the first step; None: nothing to prepare.
-      check: raises InputError for what cannot work as configured, before any training.
+      check: raises InputError before any training if the configuration cannot work.
       options: the method's own keys, `config.unlearn.METHOD.KEY`, with their published values.
       reads: shared keys of `config.unlearn` that this method reads beyond the training ones.
       published: training keys of `config.unlearn` as the source gives them.
       optimizers: optimiser states, one for each `Pass.kind` from 0 on; 1: all kinds share one.
       own_runs: a longer run does not begin like a shorter one, even at a constant rate.
-      strength: the option that decides how much is changed, which a comparison searches along
-        with the learning rate; '': none.
+      strength: the option that decides the size of the change; a comparison searches it along with
+        the learning rate; '': none.
       strengths: factors of its configured value, in the weakest and in the strongest trial.
-      dials: for a method whose options decide which of them is searched: from its options, by name
-        the factors of each that a comparison searches, the one that trials.csv shows first. None:
-        `strength` alone.
-      numbers: part of the key of its models; raised when the same config starts to give others.
-      later: options that came after models were stored. At their defaults, which change nothing,
-        they leave no trace in the key, so that those models are found.
+      dials: for a method with options that decide which option is searched. A function of its
+        options; returns, by name, the factors of each option that a comparison searches. The first
+        one is shown first in trials.csv. None: `strength` alone.
+      numbers: part of the key of its models; raised when the same config starts to give different
+        models.
+      later: options that were added after models had been stored. Their defaults change nothing
+        and are left out of the key, so those models are still found.
       source: paper and equation or public code, for tables.
-      scheme: '' for a method that changes M_O or trains like it. Else the name of a training
+      scheme: '' for a method that changes M_O or trains like it. Otherwise the name of a training
         scheme in `stages.SCHEMES`, which makes its own models with the options and settings of
-        `train`; it has no budgets, and of the above `check`, `options` and `source` alone count.
+        `train`. A scheme has no budgets; of the attributes above it uses only `check`, `options`
+        and `source`.
     """
 
     start: str = "original"

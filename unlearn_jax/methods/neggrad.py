@@ -1,15 +1,15 @@
-"""Gradient ascent: raise the loss on D_f, and look at nothing else.
+"""Gradient ascent: raises the loss on D_f and uses no other samples.
 
     minimise  -L(D_f)
 
-The loss has no upper bound in classification and in regression with a linear output: a rate too
-high or too many epochs leave a network that is wrong everywhere.
+The loss has no upper bound in classification and in regression with a linear output: a rate that
+is too high, or too many epochs, make the network wrong everywhere.
 
-As in the public code the running statistics of batch norm follow the batches, which hold nothing
-but D_f: where D_f looks unlike the rest (a class, an age group), that alone spoils the network
-for everybody else. `forget_statistics=False` keeps those of M_O.
+As in the public code, the running statistics of batch norm follow the batches, which hold only
+D_f. If D_f looks unlike the rest (a class, an age group), this alone spoils the network for all
+other samples. `forget_statistics=False` keeps the statistics of M_O.
 
-Source: NegGrad in Kurmanji et al. 2023 (arXiv:2302.09880), where it is a baseline; values of the
+Source: NegGrad in Kurmanji et al. 2023 (arXiv:2302.09880), where it is a baseline; values from the
 public code of Jia et al. 2023 (`GA`).
 """
 

@@ -5,19 +5,19 @@
 An epoch goes once over D_r; D_f is repeated or cut to fit. Half of a batch is D_r and half D_f,
 each with a mean of its own.
 
-The two halves pass through the network one after the other, so that batch norm normalises each by
-its own statistics. In a mixed batch the retained samples would be normalised together with the
-forgotten ones in training, and without them in use. The running statistics move twice in a step,
-first towards those of D_r, and end as an equal mixture: where D_f looks unlike the rest, that alone
-spoils the network for all other samples. `forget_statistics=False` lets them follow D_r alone.
+The two halves pass through the network one after the other, so batch norm normalises each by its
+own statistics. In a mixed batch the retained samples would be normalised together with the
+forgotten ones in training, but without them in prediction. The running statistics move twice in a
+step, first towards those of D_r, and end as an equal mixture. If D_f looks unlike the rest, this
+alone spoils the network for all other samples. `forget_statistics=False` lets them follow D_r only.
 
-Three things differ from the source's notebook, of which the first two are options here:
+Three things differ from the source's notebook; the first two are options here:
 
-* it keeps the network as it predicts: running statistics normalise and do not move, and nothing is
-  dropped out (`as_predicting=True`);
+* it keeps the network in prediction mode: running statistics normalise and do not move, and there
+  is no dropout (`as_predicting=True`);
 * it adds alpha * pull / 2 * ||theta - theta_O||^2 over the weights that train, with its weight
   decay for `pull` and none in its optimiser (`pull`, 0 here);
-* its alpha is 0.95 at small scale, and .9999 in the notebooks of larger sets and of attacks.
+* its alpha is 0.95 at small scale, and .9999 in the notebooks for larger sets and attacks.
 
 Source: NegGrad+ in Kurmanji et al. 2023 (arXiv:2302.09880), section 4 and small-scale values; the
 notebooks of github.com/meghdadk/SCRUB.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def check(setting: Setting) -> None:
-    """Refuses a weight that is no share, and a pull that pushes.
+    """Refuses an alpha outside of 0 to 1, and a negative pull.
 
     Raises:
       ConfigError: names the key, its value and what is allowed.
@@ -48,7 +48,7 @@ def check(setting: Setting) -> None:
 
 
 def prepare(setting: Setting, before: "Preparation") -> Prepared:
-    """The weights of M_O, where something pulls towards them."""
+    """The weights of M_O, if `pull` is above 0."""
     return Prepared(before.variables, before.variables["params"] if setting.options.pull else None)
 
 

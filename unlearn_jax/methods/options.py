@@ -10,12 +10,12 @@ from unlearn_jax.errors import ConfigError
 
 def check_ranges(method: str, options: ml_collections.ConfigDict,
                  ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Refuses numbers that lie outside of what is allowed, or are not finite.
+    """Refuses numbers that are outside of the allowed range, or not finite.
 
     Args:
       method: its name, for the message.
       options: `config.unlearn.METHOD`.
-      ranges: by key, the smallest and the largest allowed; an open end is an infinity.
+      ranges: by key, the smallest and the largest allowed value; infinity for an open end.
 
     Raises:
       ConfigError: names the key, the value and what is allowed.

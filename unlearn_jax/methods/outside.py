@@ -8,19 +8,19 @@ from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods.method import Method
 from unlearn_jax.system import own_code
 
-_FUNCTIONS = ("make_step", "passes", "prepare", "check")  # of a Method
+_FUNCTIONS = ("make_step", "passes", "prepare", "check")  # functions of a Method
 _KEY = "config.unlearn.method"
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A method under the name that results and the store know it by.
+    """A method, with its name in the results and in the store.
 
     Attributes:
-      name: of a method of one's own: FILE-NAME.
-      method: what it is.
-      code: digest of the file of a method of one's own, '' for those of the package: with
-        another text it is another method.
+      name: its name in the package; FILE-NAME for a method from a user's file.
+      method: the method itself.
+      code: digest of the user's file, so that a file with another text is another method; '' for
+        methods of the package.
     """
 
     name: str
@@ -33,7 +33,7 @@ def load(request: str, known: tuple[str, ...]) -> Found:
 
     Args:
       request: `path/to/file.py:NAME`; NAME is a `Method`, or a function `make_step(setting)`,
-        which stands for `Method(make_step=...)`: from M_O, over D_r.
+        which stands for `Method(make_step=...)`: it starts from M_O and walks over D_r.
       known: names of the methods of the package, for the message.
 
     Raises:
@@ -51,7 +51,7 @@ def load(request: str, known: tuple[str, ...]) -> Found:
 
 
 def named(function: Callable[..., Any], request: str) -> Callable[..., Any]:
-    """The function, and what functions it returns, with the method's name noted on their errors."""
+    """The function and the functions that it returns; their errors carry the method's name."""
     return own_code.named(function, request, _place())
 
 

@@ -1,22 +1,22 @@
-"""Class probabilities for both tasks, and how far one model's lie from another's.
+"""Class probabilities for both tasks, and the divergence of two models' probabilities.
 
-A classifier's logits are its outputs. A regression's output is one number ŷ, which says nothing
-of other labels; its equivalent here is a Gaussian around ŷ whose standard deviation σ is
-`config.unlearn.spread` (label units), read off at the whole numbers c_k of the label range (where
-labels are no years at its ends and 39 points between, units.py) and normalised over them:
-p_k ∝ exp(-(c_k - ŷ)² / 2σ²). With m the middle of the range, its logits of mean zero are
+A classifier's logits are its outputs. A regression's output is one number ŷ, without probabilities
+of other labels. Here a Gaussian around ŷ takes their place. Its standard deviation σ is
+`config.unlearn.spread` (label units). It is evaluated at the whole numbers c_k of the label range
+(labels that are not years: at the ends of the range and 39 points between, units.py) and normalised
+over them: p_k ∝ exp(-(c_k - ŷ)² / 2σ²). With m the middle of the range, its logits of mean zero are
 
     z_k = ((c_k - m)(ŷ - m) - ((c_k - m)² - mean_j (c_j - m)²) / 2) / σ²
 
-They are linear in ŷ, a temperature T widens the Gaussian to σ√T, and KL(p ‖ q) grows with the ŷ of
-q at the rate (E_q[c] - E_p[c]) / σ²T: finite at the ends of the range and beyond. Of all these
-Gaussians the one around m is nearest to equal probabilities.
+They are linear in ŷ. A temperature T widens the Gaussian to σ√T. KL(p ‖ q) grows with the ŷ of q at
+the rate (E_q[c] - E_p[c]) / σ²T, which is finite at the ends of the range and beyond. The Gaussian
+around m is nearest to equal probabilities.
 
-So σ also weighs what is distilled against the loss of the labels, whose slope by the normalised
-output is 1 under the absolute error. With labels from 20 to 60, σ = 5, student and teacher 5 years
-apart and an output scale of 40, that of KL at T = 5 is 0.7 at the ends of the range and 1.1 in its
-middle (`reset` has it twice), that of T² KL at T = 4 is 14 and 25 (`scrub`); at scale 60 half as
-much again.
+So σ also weighs the distillation against the loss of the labels. The slope of that loss by the
+normalised output is 1 under the absolute error. Take labels from 20 to 60, σ = 5, student and
+teacher 5 years apart and an output scale of 40. Then the slope of KL at T = 5 is 0.7 at the ends of
+the range and 1.1 in its middle (`reset` has it twice); the slope of T² KL at T = 4 is 14 and 25
+(`scrub`). At scale 60 the slopes are 1.5 times as large.
 """
 
 import jax
@@ -33,7 +33,7 @@ def class_logits(outputs: jax.Array, setting: Setting) -> jax.Array:
     Args:
       outputs: `[B, K]` logits (classification), which are returned as they are, or `[B]` label
         units (regression).
-      setting: says which, with the label range and the spread.
+      setting: holds the task, the label range and the spread.
 
     Returns:
       `[B, K]`, K classes or `LabelSpace.values`.
@@ -58,13 +58,13 @@ def class_logits(outputs: jax.Array, setting: Setting) -> jax.Array:
 
 
 def teacher_logits(setting: Setting, teacher: Variables, images: jax.Array) -> jax.Array:
-    """Logits `[B, K]` of a model that does not learn: its running statistics, and no gradient."""
+    """Logits `[B, K]` of a model that does not learn, with running statistics and no gradient."""
     outputs, _ = setting.model.apply(teacher, images, train=False)
     return jax.lax.stop_gradient(class_logits(outputs, setting))
 
 
 def check_bins(setting: Setting) -> None:
-    """Refuses a label range without two whole numbers to tell apart.
+    """Refuses a label range that holds fewer than two whole numbers.
 
     Raises:
       InputError: names the range.

@@ -1,4 +1,4 @@
-"""Selective reset: the first and the last layer start anew and learn from M_O and from D_r.
+"""Selective reset: the first and the last layer get fresh weights and learn from M_O and D_r.
 
 Source: the sixth place of the NeurIPS 2023 unlearning challenge (kaggle.com/competitions/
 neurips-2023-machine-unlearning/discussion/458740); the reference study, section 2.4. The layers
@@ -10,22 +10,23 @@ neurips-2023-machine-unlearning/discussion/458740); the reference study, section
 
 L is the loss that M_O was trained with, over its unit; KL_T and the soft cross-entropy H_T are
 between probabilities softened by the temperature T, without a factor T² (probabilities.py; a
-regression's are a Gaussian of width `unlearn.spread`). H_T and KL_T differ by what does not
+regression's are a Gaussian of width `unlearn.spread`). H_T and KL_T differ by a term that does not
 depend on the student: together they are KL_T twice. The teacher predicts with its running
 statistics.
 
-The source warms up on all of validation. Half of it is kept for a comparison to choose trials by
-(splits.py): on samples that it trained on, a method looks better than it is.
+The source warms up on all of validation. Here half of it is kept for the choice of trials in a
+comparison (splits.py): on samples that it trained on, a method looks better than it is.
 
-The warm-up's rate is `warmup_rate` times that of the epochs (published: 9e-4 and 1e-3), and its
-optimiser state ends with it. The schedule goes over all steps: a cosine falls a little during the
-warm-up already, which had a constant rate of its own, and step by step rather than by epoch.
+The warm-up's rate is `warmup_rate` times that of the epochs (published: 9e-4 and 1e-3). Its
+optimiser state is dropped after it. The schedule covers all steps: a cosine already falls a little
+during the warm-up, and it falls by step. In the source the warm-up has a constant rate of its own,
+and the cosine falls by epoch.
 
 In a network without layers of these names, `stem_conv` stands for its first and `output` for its
 last layer.
 
-Parameters under `model.frozen` are not reset: they stay fixed, as under every method. Where that
-leaves nothing to reset, it is refused.
+Parameters under `model.frozen` are not reset: they stay fixed, as under every method. If that
+leaves nothing to reset, the config is refused.
 """
 
 import functools
@@ -80,13 +81,13 @@ def check(setting: Setting) -> None:
 
 
 def passes(setting: Setting, epoch: int) -> tuple[Pass, ...]:
-    """D_r; before it, in the first epoch, the warm-up over half of the validation samples."""
+    """A pass over D_r; in the first epoch, the warm-up over half of validation comes before it."""
     warmup = setting.options.warmup if epoch == 0 else 0
     return (Pass("validation", kind=WARMUP),) * warmup + (Pass("retain", kind=TUNING),)
 
 
 def prepare(setting: Setting, before: "Preparation") -> Prepared:
-    """M_O with some layers fresh; the teacher is M_O as it was."""
+    """M_O with fresh weights in some layers; the teacher is the unchanged M_O."""
     params, fresh = before.variables["params"], before.initial("reset")["params"]
     resets = _resets(setting, params)
     params = jax.tree.map(lambda old, new, chosen: new if chosen else old, params, fresh, resets)
@@ -121,20 +122,20 @@ def make_step(setting: Setting) -> Step:
 
 
 def _paths(params) -> list[str]:
-    """Of the parameters: 'stem_conv/kernel', ..."""
+    """The paths of the parameters: 'stem_conv/kernel', ..."""
     return [jax.tree_util.keystr(path, simple=True, separator="/")
             for path, _ in jax.tree_util.tree_leaves_with_path(params)]
 
 
 def layers_of(setting: Setting, paths: list[str]) -> tuple[str, ...]:
-    """The layers of the option `layers`, by path.
+    """The paths of the layers in the option `layers`.
 
     The names of a ResNet's first and last layer stand for those of any network that has no layer of
     that name.
 
     Args:
-      setting: of the method.
-      paths: of the model's parameters.
+      setting: the method's inputs.
+      paths: paths of the model's parameters.
     """
     ends = dict(zip(METHOD.options["layers"], setting.model.ends))
     return tuple(name if any(_within(path, name) for path in paths) else ends.get(name, name)
@@ -146,7 +147,7 @@ def _within(path: str, layer: str) -> bool:
 
 
 def _resets(setting: Setting, params):
-    """A tree like the parameters: whether each is drawn anew."""
+    """A tree like the parameters: True for those that are drawn anew."""
     treedef = jax.tree.structure(params)
     paths = _paths(params)
     names = layers_of(setting, paths)
@@ -156,7 +157,7 @@ def _resets(setting: Setting, params):
 
 
 def _touched(setting: Setting, params, resets) -> dict[str, np.ndarray]:
-    """By layer, `[M, n]`: which of its weights are fresh, in the order of its parameters."""
+    """By layer, `[M, n]`: True for fresh weights, in the order of the layer's parameters."""
     layers: dict[str, list[np.ndarray]] = {}
     paths = _paths(params)
     names = layers_of(setting, paths)

@@ -1,4 +1,4 @@
-"""Retraining: train from the same start on D_r. The reference that every method is held to.
+"""Retraining: trains from the same start on D_r. It is the reference for every method.
 
 Source: the reference study, section 2.1.
 """

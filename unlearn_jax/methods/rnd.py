@@ -1,4 +1,4 @@
-"""Random labels: continue training M_O on D_r and D_f, the labels of D_f replaced at random.
+"""Random labels: continues training M_O on D_r and D_f, with random labels on D_f.
 
 Source: the reference study, section 3.2.2. Labels are redrawn at each epoch, for each row of the
 training data: augmented copies of a sample (`data.balance`) have labels of their own. Two draws:
@@ -7,15 +7,15 @@ training data: augmented copies of a sample (`data.balance`) have labels of thei
 * `offset`: the true label plus or minus a whole number of label units from
   `unlearn.offset`, clipped to the label range (regression only).
 
-Whole numbers are those of years; of labels in another unit they count fortieths of the label range
-(units.py). Under the absolute error it
-  forgets next to nothing: nearer to the true label than the smallest offset, as many labels lie
-  above a prediction as below, so that the mean loss is flat there, and beyond it slopes back.
+Whole numbers are years; for labels in another unit they count fortieths of the label range
+(units.py). Under the absolute error `offset` forgets next to nothing. Between the true label and
+the smallest offset, as many labels lie above a prediction as below, so the mean loss is flat;
+beyond that, its slope leads back to this range.
 
 `unlearn.label_units='as_published'` repeats the unit error of the study's published code:
-the true label is normalised (divided by the output scale) while the offset and the clip to
-the label range are not, so that the network's normalised output is asked to reach 20 or more,
-which saturates it at its largest value.
+the true label is normalised (divided by the output scale), but the offset and the clip to the label
+range are not. So the target of the network's normalised output is 20 or more, and the output
+saturates at its largest value.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from unlearn_jax.units import offset_steps
 
 
 def check(setting: Setting) -> None:
-    """Refuses a draw or a unit that classes do not have.
+    """Refuses a draw or a unit that is not defined for classes.
 
     Raises:
       InputError: names them.
@@ -51,10 +51,10 @@ def make_step(setting: Setting) -> Step:
 
 
 def relabelled(train_step: Step, setting: Setting, exclude_true: bool = False) -> Step:
-    """A step whose batches have random labels on D_f, drawn anew each epoch.
+    """A step on batches with random labels on D_f, drawn anew each epoch.
 
     Args:
-      train_step, setting: of the method.
+      train_step, setting: step and inputs of the method.
       exclude_true: whether uniform draws leave out the true label.
     """
 
@@ -67,11 +67,12 @@ def relabelled(train_step: Step, setting: Setting, exclude_true: bool = False) -
 
 
 def with_forget_labels(train_step: Step, draw: Callable[[jax.Array, Batch], jax.Array]) -> Step:
-    """A step whose batches have other labels on D_f.
+    """A step on batches with other labels on D_f.
 
     Args:
-      train_step: of any method.
-      draw: from a key, the same at every step of a member, and a batch, its labels `[B]`.
+      train_step: step of any method.
+      draw: a function of a key, which is the same at every step of a member, and a batch; returns
+        the labels `[B]`.
     """
 
     @functools.wraps(train_step)
@@ -89,7 +90,7 @@ def draw_labels(key: jax.Array, rows: jax.Array, labels: jax.Array, space: Label
     """Random labels for samples.
 
     Args:
-      key: of the member and the epoch.
+      key: key of the member and the epoch.
       rows: `[B]` int32, the samples' rows; a row gets the same label wherever it stands.
       labels: `[B]` true labels, label units or classes.
       space: the label space.
@@ -103,7 +104,7 @@ def draw_labels(key: jax.Array, rows: jax.Array, labels: jax.Array, space: Label
     keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
 
     def uniform(count: int, true: jax.Array) -> jax.Array:
-        """Of the numbers below `count`, but for the true one where it is excluded."""
+        """Draws from the numbers below `count`, without the true one if it is excluded."""
         drawn = jax.vmap(lambda k: jax.random.randint(k, (), 0, count - exclude_true))(keys)
         return drawn + (drawn >= true) if exclude_true else drawn
 
@@ -124,7 +125,7 @@ def draw_labels(key: jax.Array, rows: jax.Array, labels: jax.Array, space: Label
 
         base = labels / space.scale if as_published else labels
         drawn = jnp.clip(base + jax.vmap(offset)(keys), space.low, space.high)
-    # A number of years taken for a normalised label stands for scale times as many years.
+    # A number of years that is used as a normalised label means scale times as many years.
     return drawn * space.scale if as_published else drawn
 
 

@@ -3,20 +3,20 @@
     mask = the `share` of all weights with the largest |sum over D_f of dL/dw|
     minimise  L(D_r and D_f, random labels on D_f)  over the masked weights
 
-The gradients are those of M_O as it is used, with running statistics, summed over samples, so
-that they depend neither on batches nor on their order. Weights are ranked over the whole network at
-once, frozen ones left out; of equal ones those that come first are taken. A weight outside of the
-mask stays to the bit: neither momentum nor weight decay moves it. The running statistics of batch
-norm are no weights and move.
+The gradients are those of M_O in prediction mode, with running statistics. They are summed over
+samples, so they depend neither on batches nor on their order. Weights are ranked over the whole
+network at once, without frozen ones; among equal gradients the first are taken. A weight outside of
+the mask stays equal to the bit: neither momentum nor weight decay moves it. The running statistics
+of batch norm are not weights, and they move.
 
-Labels are drawn as in `rnd`, anew each epoch: by the source uniformly from the classes, here
-`unlearn.labels='uniform'`; in regression `offset` is possible. The source disagrees with itself:
-equation 5 asks for a label other than the true one, and its code draws from all classes, the true
-one too. `exclude_true=False` is the code, True the equation; of a regression the whole number
-nearest to the true label is left out then.
+Labels are drawn as in `rnd`, anew each epoch. The source draws uniformly from the classes, here
+`unlearn.labels='uniform'`; in regression `offset` is possible. The source is inconsistent: in
+equation 5 the label differs from the true one, but its code draws from all classes, the true one
+included. `exclude_true=False` follows the code, True the equation; for a regression, True leaves
+out the whole number nearest to the true label.
 
-D_f and D_r are mixed, as the public code does for CIFAR-100; for CIFAR-10 and SVHN that goes over
-D_f and then over D_r in each epoch.
+D_f and D_r are mixed, as in the public code for CIFAR-100; for CIFAR-10 and SVHN that code goes
+over D_f and then over D_r in each epoch.
 
 Source: Fan et al. 2024 (arXiv:2310.12508), equations 3 to 5.
 """
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def check(setting: Setting) -> None:
-    """Refuses a share that selects nothing, and draws that classes do not have.
+    """Refuses a share that selects nothing, and draws that are not defined for classes.
 
     Raises:
       InputError: names the key, its value and what is allowed.
@@ -78,8 +78,8 @@ def most_salient(gradients: Any, trainable: Any, share: float) -> Any:
 
     Args:
       gradients: tree of one member.
-      trainable: tree of the same form; what is False there is never selected and does not count.
-      share: of the trainable weights, in (0, 1]; their number is rounded down, but not to none.
+      trainable: tree of the same form; entries that are False are never selected and not counted.
+      share: share of the trainable weights, in (0, 1]; their number is rounded down, to at least 1.
 
     Returns:
       A tree of bool arrays of the shapes of `gradients`.

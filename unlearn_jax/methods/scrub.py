@@ -1,26 +1,28 @@
-"""SCRUB: a student of M_O disobeys it on D_f and obeys it on D_r.
+"""SCRUB: a student moves away from M_O on D_f and stays close to M_O on D_r.
 
 Source: Kurmanji et al. 2023 (arXiv:2302.09880), equations 3 and 4, with the values of their code
-(github.com/meghdadk/SCRUB). The student starts as M_O; the teacher is M_O and stays. An epoch is
+(github.com/meghdadk/SCRUB). The student starts as M_O; the teacher is M_O, unchanged. An epoch is
 
     a pass over D_f that minimises  -T² KL_T(teacher ‖ student)            (first `msteps` epochs)
     a pass over D_r that minimises  gamma L + alpha T² KL_T(teacher ‖ student)
 
 with L the loss that M_O was trained with, over its unit, and KL_T between probabilities softened by
 the temperature T (probabilities.py; a regression's are a Gaussian of width `unlearn.spread`). The
-teacher predicts with its running statistics, the student with those of the batch: as student and
-teacher are one at first, this difference and dropout are what the first steps grow from.
+teacher predicts with its running statistics, the student with those of the batch. Student and
+teacher have the same weights at first, so the first gradients come from this difference and from
+dropout.
 
 The rate falls by the factor `decay` after each of the epochs `decay_after`, on top of
 `unlearn.schedule` (published: constant). As published, with 3 epochs and the first fall after the
 third, it does not fall at all. The passes over D_f have `forget_rate` times the rate of the others
-(published: 1). SCRUB+R, which goes back to an earlier epoch, is not part of this.
+(published: 1). SCRUB+R, which goes back to an earlier epoch, is not implemented.
 
 Two things differ from the published code. Its batches hold 128 samples of D_r and 32 of D_f (at
-large scale); here both hold `unlearn.batch_size`, so that a pass over D_f climbs a quarter as many
-steps. `forget_batch` is the share of a batch that samples of D_f take: 0.25 gives as many steps as
-published. Its passes share one optimiser state, of SGD; here each kind has its own, or under Adam
-the large gradients of the climb would keep the steps on D_r small long after it.
+large scale); here both hold `unlearn.batch_size`, so a pass over D_f has a quarter as many steps.
+`forget_batch` is the share of a batch that samples of D_f take: 0.25 gives as many steps as
+published. In the published code all passes share one optimiser state, of SGD; here each kind has
+its own. Otherwise, under Adam, the large gradients of the passes over D_f would keep the later
+steps on D_r small.
 """
 
 import functools
@@ -66,7 +68,7 @@ def check(setting: Setting) -> None:
 
 
 def passes(setting: Setting, epoch: int) -> tuple[Pass, ...]:
-    """D_f in the first `msteps` epochs, then D_r."""
+    """A pass over D_f in the first `msteps` epochs, then a pass over D_r."""
     o, obey = setting.options, (Pass("retain"),)
     climb = Pass("forget", kind=DISOBEY, fill=o.forget_batch)
     return (climb, *obey) if epoch < o.msteps else obey

@@ -1,9 +1,9 @@
-"""SISA: sharded, isolated, sliced and aggregated training, whose deletions are exact.
+"""SISA: sharded, isolated, sliced and aggregated training, with exact deletions.
 
-Not a way to change M_O but a training scheme of its own: an ensemble with a constituent model for
-each shard of the training set, and a deletion that trains the touched shards again from the
-checkpoint before the first touched slice. `stages/shards.py` says who is where and what it
-costs; `stages/sisa.py` trains, keeps and deletes.
+It does not change M_O; it is a training scheme of its own: an ensemble with a constituent model for
+each shard of the training set. A deletion trains the touched shards again from the checkpoint
+before the first touched slice. `stages/shards.py` assigns samples to shards and slices and computes
+the costs; `stages/sisa.py` trains, keeps and deletes.
 
 Source: Bourtoule et al., "Machine Unlearning", IEEE S&P 2021; the reference study, section 2.2.
 """
@@ -43,7 +43,7 @@ METHOD = Method(
     options=dict(
         shards=5,          # S: parts of the training set, each with a model of its own
         slices=4,          # R: parts of a shard, trained on one after the other
-        slice_epochs=0.0,  # in each slice; 0: what makes the whole cost train.epochs, 2 E/(R+1)
+        slice_epochs=0.0,  # in each slice; 0: 2 E/(R+1), so that the whole costs train.epochs, E
         aggregate="mean",  # mean (of predictions, or of class probabilities) | vote (classes)
     ),
     source="Bourtoule et al. 2021; the reference study, section 2.2")

@@ -1,4 +1,4 @@
-"""Selective synaptic dampening: shrink the weights that D_f needs far more than everybody does.
+"""Selective synaptic dampening: shrinks weights that matter far more for D_f than for all data.
 
     where I_f > alpha * I_D:  theta <- theta * min(dampening * I_D / I_f, 1)
 
@@ -7,25 +7,26 @@ training set D, D_f included. Nothing is trained: the only budget is 0 epochs. A
 every parameter that trains may be dampened: kernels, biases, the scales and biases of norms, and
 the head; running statistics stay as they are.
 
-`importance` says how a weight's importance is taken. `sample`, the source's text: each sample's
-gradient is squared by itself. `batch`, the source's code: the mean gradient of a batch of
-`unlearn.batch_size` samples is squared (there 64). The published alpha of 10 was chosen with the
-code. As what is new in D_f pulls its samples in one direction, their mean gradient is large where
-that of mixed batches is small: with `batch`, alpha 10 selects weights of forget sets that `sample`
-selects none of. One thing differs from the code: it walks over D_r and then D_f in the order of
-the data; here the member's seed mixes D, so that a batch of D holds about as much of D_f as D does.
+The option `importance` chooses how a weight's importance is computed. `sample` follows the source's
+text: each sample's gradient is squared by itself. `batch` follows the source's code: the mean
+gradient of a batch of `unlearn.batch_size` samples is squared (there 64). The published alpha of 10
+was chosen with the code. The samples of D_f share what is new in them, so their gradients point in
+one direction, and their mean gradient is large where that of mixed batches is small. So for some
+forget sets `batch` selects weights at alpha 10 and `sample` selects none. One thing differs from
+the code. It walks over D_r and then D_f in the order of the data; here D is shuffled by the
+member's seed, so a batch of D holds about the same share of D_f as D.
 
-With `sample`, as D holds D_f, I_f is at most n_D / n_f times I_D: with alpha 10, a forget set of a
-tenth of the training set or more dampens nothing. A warning says so. For a small one an alpha of
-about 1 selects weights by chance: where all gradients are draws of one Laplace distribution, the
-mean square of 22 of 1,078 samples exceeds half of that of all in 90 % of the weights, twice of it
-in 4 %, ten times of it in none. No one alpha suits both. So `share`, if above 0, takes alpha's
-place: it is the share of the weights that is selected, those of the largest I_f / I_D. A comparison
-then searches it together with the dampening, and else alpha, from 8 times the configured one to
-half of it.
+D holds D_f, so with `sample` I_f is at most n_D / n_f times I_D: with alpha 10, a forget set of a
+tenth of the training set or more dampens nothing. A warning is given then. For a small forget set
+an alpha of about 1 selects weights by chance: if all gradients are draws of one Laplace
+distribution, the mean square of 22 of 1,078 samples exceeds half of that of all in 90 % of the
+weights, twice of it in 4 %, ten times of it in none. No single alpha suits both. So `share`, if
+above 0, replaces alpha: this share of the weights is selected, those with the largest I_f / I_D. A
+comparison then searches `share` together with the dampening. Otherwise it searches alpha, from 8
+times the configured value to half of it.
 
 Source: Foster, Schoepf and Brintrup 2024, "Fast machine unlearning without retraining through
-selective synaptic dampening", whose lambda is `dampening` here.
+selective synaptic dampening". Its lambda is `dampening` here.
 """
 
 import math
@@ -70,7 +71,7 @@ def check(setting: Setting) -> None:
 
 
 def prepare(setting: Setting, before: "Preparation") -> Prepared:
-    """Dampens; `touched` says which weights, by the path of their parameter."""
+    """Dampens weights; `touched` marks them, by the path of their parameter."""
     o = setting.options
     if o.importance == "batch":
         whole_M, forgotten_M = (batch_importance(before, over) for over in ("all", "forget"))
@@ -90,7 +91,7 @@ def prepare(setting: Setting, before: "Preparation") -> Prepared:
 
 
 def _warn_of_nothing(setting: Setting, before: "Preparation") -> None:
-    """Says where no weight's importance for D_f can reach alpha times that for D."""
+    """Warns if no weight's importance for D_f can reach alpha times its importance for D."""
     alpha = setting.options.alpha
     for member in before.members:
         share = len(member.forget) / len(Pass("all").rows(member))
@@ -101,16 +102,16 @@ def _warn_of_nothing(setting: Setting, before: "Preparation") -> None:
 
 
 def most_needed(whole: Any, forget: Any, share: float, trains: Any) -> Any:
-    """One member's weights that D_f needs most, compared with D.
+    """One member's weights with the largest importance for D_f relative to D.
 
     Args:
       whole, forget: importance for D and for D_f.
-      share: of the weights that train, those of the largest I_f / I_D; their number is rounded
-        down, but not to none.
-      trains: False for parameters that are never selected and do not count.
+      share: share of the weights that train; those with the largest I_f / I_D are selected. Their
+        number is rounded down, to at least 1.
+      trains: False for parameters that are never selected and not counted.
 
     Returns:
-      A tree of bool arrays. Weights that D_f does not need at all are not selected.
+      A tree of bool arrays. Weights with an importance of 0 for D_f are not selected.
     """
     ratios = jax.tree.map(lambda i_d, i_f: jnp.where(i_f > 0, i_f / i_d, 0.0), whole, forget)
     best = most_salient(ratios, trains, share)
@@ -124,13 +125,13 @@ def dampened(params: Any, whole: Any, forget: Any, alpha: float, dampening: floa
     Args:
       params: the weights.
       whole, forget: their importance for D and for D_f.
-      alpha: how many times more important for D_f a weight is that gets selected.
-      dampening: lambda; the smaller, the more a selected weight shrinks; none ever grows.
+      alpha: a weight is selected if its importance for D_f is more than alpha times that for D.
+      dampening: lambda; a selected weight shrinks more if lambda is smaller; no weight ever grows.
       trains: False for parameters that stay as they are.
-      selected: which to dampen, instead of those that alpha selects.
+      selected: the weights to dampen, instead of those that alpha selects.
 
     Returns:
-      The weights, and which were selected.
+      The weights, and the selection.
     """
     if selected is None:
         selected = jax.tree.map(lambda i_d, i_f, t: (i_f > alpha * i_d) & t, whole, forget, trains)
@@ -143,7 +144,7 @@ def dampened(params: Any, whole: Any, forget: Any, alpha: float, dampening: floa
 
 
 def dials(options: ml_collections.ConfigDict) -> dict[str, tuple[float, float]]:
-    """What a comparison searches: the share and lambda where a share selects, else alpha."""
+    """The options that a comparison searches: share and lambda if share is above 0, else alpha."""
     if options.share:
         return {"share": (0.1, 10.0), "dampening": (2.0, 0.5)}
     return {"alpha": (8.0, 0.5)}  # smaller selects more

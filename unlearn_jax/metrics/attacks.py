@@ -1,9 +1,9 @@
-"""Membership inference: can losses tell samples trained on from samples never seen?
+"""Membership inference: do losses separate training samples from samples never trained on?
 
 Members are the samples that were trained on (here: the forget set). Others are samples that were
-not trained on and, unlike validation samples, did not choose the weights that are kept. A low loss
-is a sign of a member. M_R was trained on neither group, so an unlearned model is compared with its
-values.
+not trained on and, unlike validation samples, were not used to choose the weights. A low loss
+indicates a member. M_R was trained on neither group, so an unlearned model is compared with the
+values of M_R.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ class Attack:
 
     Attributes:
       auc: `[M]`; 0.5 is chance, below 0.5 members have the *higher* losses.
-      accuracy: `[M]` on held-out samples, both groups weighing the same; 0.5 is chance.
-      tpr: `[F, M]` share of members found when at most `FALSE_POSITIVE_RATES` of the others
+      accuracy: `[M]` on held-out samples, with equal weights of both groups; 0.5 is chance.
+      tpr: `[F, M]` share of members found if at most `FALSE_POSITIVE_RATES` of the others
         are taken for members; NaN at a rate that allows less than one other (`resolves`).
     """
 
@@ -79,7 +79,7 @@ def mia(members_MN: Array, others_MK: Array, *, seed: int, folds: int = 5) -> Me
         raise Refused(f"cross-validation in {folds} folds needs as many samples in each group; "
                       f"there are {members} members (samples that were trained on) and {others} "
                       "others")
-    # float32 as in the compiled functions: a threshold must equal the loss that it was taken from.
+    # float32 as in the compiled functions: a threshold must equal the loss that it comes from.
     losses_MT = np.concatenate([members_MN, others_MK], axis=1, dtype=np.float32)
     is_member_T = np.arange(members + others) < members
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(
@@ -95,20 +95,20 @@ def mia(members_MN: Array, others_MK: Array, *, seed: int, folds: int = 5) -> Me
 
 
 def resolves(rate: float, others: int) -> bool:
-    """Whether a false positive rate allows at least one false positive among so many others.
+    """Returns True if the rate allows at least one false positive among this number of others.
 
-    All lower rates are the same attack: no false positive is allowed.
+    All lower rates give the same attack: no false positive is allowed.
     """
     return rate * others >= 1 - 1e-7
 
 
 @jax.jit
 def auc(members_MN: jax.Array, others_MK: jax.Array) -> jax.Array:
-    """Chance `[M]` that a member has a lower loss than one of the others; ties count a half.
+    """Probability `[M]` that a member has a lower loss than one of the others; ties count a half.
 
-    It is the Mann-Whitney statistic, exact because it is computed from counts: the mean rank less
-    its smallest value would be a small difference of large numbers. NaN for a model with losses
-    that are not finite.
+    It is the Mann-Whitney statistic. It is exact because it is computed from counts: the mean rank
+    minus its smallest value would be a small difference of large numbers. NaN for a model with
+    losses that are not finite.
 
     Raises:
       ValueError: the groups are not `[M, N]` and `[M, K]`.
@@ -126,14 +126,14 @@ def auc(members_MN: jax.Array, others_MK: jax.Array) -> jax.Array:
 
 @jax.jit
 def tpr_at(members_MN: jax.Array, others_MK: jax.Array, rates_F: jax.Array) -> jax.Array:
-    """Share `[F, M]` of members up to the largest threshold that keeps to the false positive rate.
+    """Share `[F, M]` of members up to the largest threshold within the false positive rate.
 
     No interpolation: with K others no rate between 0 and 1 / K exists. At a rate below 1 / K no
     other may be taken for a member.
 
     Args:
       members_MN, others_MK: losses.
-      rates_F: largest shares of the others allowed.
+      rates_F: largest allowed shares of the others.
 
     Raises:
       ValueError: other shapes.
@@ -150,11 +150,11 @@ def tpr_at(members_MN: jax.Array, others_MK: jax.Array, rates_F: jax.Array) -> j
 @jax.jit
 def best_threshold(members_MN: jax.Array, others_MK: jax.Array,
                    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The threshold, of all possible ones, that separates the groups best, in either direction.
+    """The threshold, among all possible ones, that separates the groups best, in either direction.
 
     Returns:
-      `[M]` thresholds; `[M]` bool: whether losses up to the threshold (rather than above it)
-      are members; `[M]` accuracies with both groups weighing the same. The accuracies are on the
+      `[M]` thresholds; `[M]` bool: True if losses up to the threshold (rather than above it)
+      are members; `[M]` accuracies with equal weights of both groups. The accuracies are on the
       samples that the threshold was chosen with, so never below 0.5.
 
     Raises:
@@ -171,8 +171,8 @@ def best_threshold(members_MN: jax.Array, others_MK: jax.Array,
 
 
 def _in_order(members_MN, others_MK):
-    """For the samples in order of loss, `[M, T]` each: is it a member, the first and the last place
-    of its ties, and the loss.
+    """Samples in order of loss, `[M, T]` each: membership, first and last place of the sample's
+    ties, and loss.
     """
     losses = jnp.concatenate([members_MN, others_MK], axis=1)
     flags = jnp.broadcast_to(jnp.arange(losses.shape[1])[None] < members_MN.shape[1], losses.shape)
@@ -187,7 +187,7 @@ def _in_order(members_MN, others_MK):
 
 
 def _rates(members_MN, others_MK):
-    """Shares of members and of others with a loss up to that of each place, `[M, T]` twice."""
+    """Shares of members and of others with a loss up to each place's loss, `[M, T]` twice."""
     is_member, _, last, _ = _in_order(members_MN, others_MK)
     counts = jnp.cumsum(is_member, axis=1)
     members = jnp.take_along_axis(counts, last, axis=1)
@@ -223,7 +223,7 @@ def _held_out_accuracy(losses_MT, is_member_T, splits) -> np.ndarray:
 
 
 def _balanced(right_MT, is_member_T) -> np.ndarray:
-    """Share `[M]` of right guesses; both groups weigh the same, whatever their sizes."""
+    """Share `[M]` of right guesses; both groups have the same weight, whatever their sizes."""
     return (right_MT[:, is_member_T].mean(1) + right_MT[:, ~is_member_T].mean(1)) / 2
 
 

@@ -1,11 +1,11 @@
-"""The metrics of results.csv. The record of a metric says how it is averaged, named and shown.
+"""The metrics of results.csv. A metric's record defines how it is averaged, named and shown.
 
-A new metric is a function that yields its values and a record here. The function of an audit is
-in `audits.py`, and the records of its metrics name the audit. This file imports no JAX: the
+A new metric needs a function that yields its values and a record here. The function of an audit is
+in `audits.py`, and the records of its metrics name the audit. This file imports no JAX, because the
 config's checks and the report read it.
 
 A name holds its parameters in capitals (`forgetting@ALPHA`). Titles, units and definitions may
-use them in braces, and words of the run (`report/tables/names.py` lists those) in small letters.
+use them in braces, and words of the run (listed in `report/tables/names.py`) in small letters.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from typing import Literal
 AVERAGED = "averaged:"  # before the name: the metric of the seeds' mean prediction
 POPULATION = "population:"  # before the name: a metric that only all seeds together have
 NO_SEED = -1  # in the column seed of both
-# What a parameter in a name may be.
+# The allowed values of a parameter in a name.
 _PARAMETERS = {"SPLIT": "[A-Za-z0-9]+", "ALPHA": ".+", "WITHIN": ".+", "RATE": ".+",
                "END": "low|high"}
 
@@ -27,21 +27,21 @@ class MetricRecord:
 
     Attributes:
       name: as in results.csv, its parameters in capitals.
-      title: of a column, without the unit.
-      unit: behind the title, in brackets; '': none is shown.
-      definition: formula and how to read it.
+      title: title of a column, without the unit.
+      unit: shown after the title, in brackets; '': none is shown.
+      definition: formula and explanation.
       better: which values are better; 'M_R': those near M_R's; '': none.
       decimals: digits after the point.
-      percent: whether the value is shown times 100.
-      infinite: what stands for an infinite value.
-      over: what the value of a seed is. 'seeds': its own; 'pairs': the mean over its pairs with
+      percent: True if the value is shown times 100.
+      infinite: text for an infinite value.
+      over: the kind of a seed's value. 'seeds': its own; 'pairs': the mean over its pairs with
         the other seeds; 'clock': an equal share of a time that was measured once for all seeds.
-      averaged: whether the metric is also computed for the mean prediction of all seeds.
-      table: where the report shows it. `HEADLINE` and `LEADERBOARD` show some besides.
+      averaged: True if the metric is also computed for the mean prediction of all seeds.
+      table: the table of the report that shows it. `HEADLINE` and `LEADERBOARD` also show some.
       audit: the audit that yields it; '': another part of the run yields it.
       of_reference: only M_R has it; tables show it in the rows of all models.
-      for_reference: the metric that stands for this one in the leaderboard's row of M_R.
-      reference_apart: M_R's value is against the M_R of another seed of the run.
+      for_reference: the metric that replaces this one in the leaderboard's row of M_R.
+      reference_apart: M_R's value is measured against the M_R of another seed of the run.
     """
 
     name: str
@@ -259,49 +259,49 @@ def columns(table: tuple[str, ...], classification: bool, alpha: float) -> list[
 
 @functools.cache
 def find(name: str) -> MetricRecord | None:
-    """The record of a metric of results.csv; None: there is none, as for `averaged:` metrics."""
+    """The record of a metric of results.csv; None if there is none, as for `averaged:` metrics."""
     return next((record for record in RECORDS if _pattern(record.name).fullmatch(name)), None)
 
 
 def parameters(record: MetricRecord, name: str) -> dict[str, str]:
-    """The values in `name` of the parameters, which the record's name has in capitals."""
+    """The values in `name` of the parameters that the record's name has in capitals."""
     match = _pattern(record.name).fullmatch(name)
     assert match is not None, f"{name!r} is no metric of the record {record.name!r}"
     return match.groupdict()
 
 
 def has_no_seed(name: str) -> bool:
-    """Whether the value belongs to all seeds together."""
+    """Returns True if the value belongs to all seeds together."""
     return name.startswith((AVERAGED, POPULATION))
 
 
 def over_pairs(name: str) -> bool:
-    """Whether a seed's value is the mean over its pairs with the other seeds."""
+    """Returns True if a seed's value is the mean over its pairs with the other seeds."""
     return _is(name, "over", "pairs")
 
 
 def reference_apart(name: str) -> bool:
-    """Whether M_R's value is against the M_R of another seed of the run."""
+    """Returns True if M_R's value is measured against the M_R of another seed of the run."""
     return _is(name, "reference_apart", True)
 
 
 def of_reference(name: str) -> bool:
-    """Whether only M_R has the metric."""
+    """Returns True if only M_R has the metric."""
     return _is(name, "of_reference", True)
 
 
 def is_averaged(name: str) -> bool:
-    """Whether the metric is also computed for the mean prediction of all seeds."""
+    """Returns True if the metric is also computed for the mean prediction of all seeds."""
     return _is(name, "averaged", True)
 
 
 def timed_once(name: str) -> bool:
-    """Whether the values of the seeds are shares of one measurement."""
+    """Returns True if the values of the seeds are shares of one measurement."""
     return _is(name, "over", "clock")
 
 
 def shown_in(name: str, table: str) -> bool:
-    """Whether the report shows a metric in a table; metrics without a record are in 'further'."""
+    """Returns True if the report shows the metric in the table; without a record: in 'further'."""
     if not has_no_seed(name) and find(name) is None:
         return table == "further"
     return _is(name, "table", table)

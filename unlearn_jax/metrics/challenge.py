@@ -1,13 +1,13 @@
 """Forgetting quality and score of the NeurIPS 2023 Machine Unlearning Challenge.
 
 For each forget sample, an attack guesses from one number f of a model whether the model was
-unlearned or retrained: by one threshold on f, or by two (inside or outside an interval). The better
-the best attack, the larger the epsilon of the sample, and the lower its score.
+unlearned or retrained: by one threshold on f, or by two (inside or outside an interval). A better
+best attack means a larger epsilon of the sample and a lower score.
 
 Source: Triantafillou et al. 2023, "Evaluation for the NeurIPS Machine Unlearning Competition",
 and Triantafillou et al. 2024, "Are we making progress in unlearning?". There
-thresholds are tried on a grid, which misses the best one. Here all are tried, with both sides of
-each.
+thresholds are tried on a grid, which misses the best one. Here all thresholds are tried, with both
+sides of each.
 The challenge's code has a rule that its description lacks. If the range of f over one kind of
 models is below 1 % of the range over the other kind, epsilon is 50, because an interval around the
 narrow population separates it. Attacks do not count that case if the interval holds no model of the
@@ -28,7 +28,7 @@ from unlearn_jax.metrics.shapes import Array, Refused, check_finite, check_rank
 DELTA = 1e-5
 LARGEST_EPSILON = 50.0
 BIN_WIDTH = 0.5
-# Of the time that retraining takes: a method that needs more is rejected.
+# Share of the retraining time; a method that takes longer is rejected.
 RUN_TIME_LIMIT = 0.2
 _NORMAL_95 = 1.96
 
@@ -40,7 +40,7 @@ class ForgettingQuality:
     Attributes:
       value: mean of `scores`; 1 is best, but even perfect unlearning stays far below: see
         `perfect_quality`.
-      low, high: 95 % interval over models; NaN where none could be found, as with two models.
+      low, high: 95 % interval over models; NaN if none can be computed, as with two models.
       epsilons: `[N]`, in nats.
       scores: `[N]`.
     """
@@ -58,7 +58,7 @@ class Score:
 
     Attributes:
       value: 0 if rejected.
-      accepted: whether the run time is within the limit.
+      accepted: True if the run time is within the limit.
       relative_time: run time over that of retraining.
       retain_ratio, test_ratio: utility of the unlearned models over that of the retrained.
     """
@@ -76,18 +76,18 @@ def epsilons(unlearned_UN: Array, retrained_RN: Array, *, delta: float = DELTA,
 
         max(ln(1 - delta - FPR) - ln FNR, ln(1 - delta - FNR) - ln FPR)
 
-    where FNR is the share of unlearned models taken for retrained and FPR the reverse. Both 0:
-    epsilon is infinite (50). Exactly one 0: the attack does not count, as the models may be too
-    few to tell. Attacks are all intervals between sorted values, with either kind of models
-    inside; one threshold is an interval that is open at one end. Equal values stay together.
+    where FNR is the share of unlearned models taken for retrained and FPR the reverse. If both are
+    0, epsilon is infinite (50). If exactly one is 0, the attack does not count, because the models
+    may be too few to decide. Attacks are all intervals between sorted values, with either kind of
+    models inside; one threshold is an interval that is open at one end. Equal values stay together.
 
     Args:
       unlearned_UN: f of the models unlearned from one original, on the N forget samples.
       retrained_RN: f of the retrained models. They must have been trained: noise around one
         model looks like a narrower population than it is.
-      delta: of the definition.
-      narrow: epsilon is 50 where the range of one kind is below this share of the other's; the
-        challenge's code has 0.01; 0: nowhere.
+      delta: delta in the formula.
+      narrow: epsilon is 50 if the range of one kind is below this share of the other's; the
+        challenge's code has 0.01; 0: the rule is off.
 
     Raises:
       ValueError: other shapes, or values that are not finite.
@@ -104,8 +104,8 @@ def sample_scores(epsilons_N: jax.Array, bins: int = 13) -> jax.Array:
     """`H = 2 / 2^n` with `n = floor(epsilon / 0.5) + 1`, and 0 for n > `bins`; any shape.
 
     Args:
-      epsilons_N: of each sample.
-      bins: 13 in the challenge's description. Its published code has as many as fit below
+      epsilons_N: epsilon of each sample.
+      bins: 13 in the challenge's description. Its published code uses all bins that fit below
         ceil(ln(models - 1)), which is 14 for 512 models.
 
     Raises:
@@ -123,10 +123,10 @@ def forgetting_quality(unlearned_UN: Array, retrained_RN: Array, *, bins: int = 
     """Mean score over forget samples, with an interval over models.
 
     The interval is `value (1 ± 1.96 s)`, s the relative standard deviation of the value over
-    random halves of the models of both kinds: a bootstrap without replacement. With replacement
-    models come up twice, attacks gain by it, and intervals get up to twice too wide. Relative,
-    because the value of halves is larger, with a spread in proportion (see `perfect_quality`).
-    With fewer than some ten models of a kind the interval is too wide all the same.
+    random halves of the models of both kinds: a bootstrap without replacement. With replacement,
+    models appear twice, attacks get better by this, and intervals get up to twice too wide. s is
+    relative because the value of halves is larger, with a spread in proportion (see
+    `perfect_quality`). With fewer than about ten models of a kind the interval is still too wide.
 
     Source: Shao and Wu 1989, "A General Theory for Jackknife Variance Estimation" (half of the
     observations deleted: the variance over halves estimates that over samples).
@@ -134,9 +134,9 @@ def forgetting_quality(unlearned_UN: Array, retrained_RN: Array, *, bins: int = 
     Args:
       unlearned_UN, retrained_RN: as in `epsilons`.
       bins: as in `sample_scores`.
-      narrow: as in `epsilons`; in halves, of the samples where it holds for all models.
-      replicates: random halves; 0 leaves the interval NaN.
-      seed: of the halves.
+      narrow: as in `epsilons`; in halves, for the samples where it holds for all models.
+      replicates: number of random halves; 0 leaves the interval NaN.
+      seed: seed of the halves.
 
     Raises:
       ValueError: as `epsilons`, or `replicates` is 1 or negative.
@@ -165,19 +165,19 @@ def forgetting_quality(unlearned_UN: Array, retrained_RN: Array, *, bins: int = 
 
 def perfect_quality(unlearned: int, retrained: int, *, bins: int = 13, narrow: float = 0.0,
                     samples: int = 500, seed: int = 0) -> float:
-    """Forgetting quality that unlearned models get which are as good as retrained ones.
+    """The forgetting quality of unlearned models that are as good as retrained ones.
 
-    Among so many attacks some succeed by chance, the more the more models there are to choose
-    thresholds by: it is 0.12 for 16 models of a kind, 0.07 for 64, 0.046 for 512. For continuous
-    f it depends on the numbers of models alone, so it is found by drawing both kinds from one
-    distribution.
+    Among so many attacks some succeed by chance. With more models there are more thresholds to
+    choose from, and more succeed: the quality is 0.12 for 16 models of a kind, 0.07 for 64, 0.046
+    for 512. For continuous f it depends only on the numbers of models, so it is computed by drawing
+    both kinds from one distribution.
 
     Args:
       unlearned, retrained: numbers of models.
       bins: as in `sample_scores`.
       narrow: as in `epsilons`.
-      samples: drawn; the standard error is below 1 / sqrt(samples).
-      seed: of the draw.
+      samples: number of drawn samples; the standard error is below 1 / sqrt(samples).
+      seed: seed of the draw.
     """
     f = np.random.default_rng(seed).normal(size=(unlearned + retrained, samples))
     return forgetting_quality(f[:unlearned], f[unlearned:], bins=bins, narrow=narrow,
@@ -187,12 +187,12 @@ def perfect_quality(unlearned: int, retrained: int, *, bins: int = 13, narrow: f
 def score(quality: float, *, retain_unlearned_U: Array, retain_retrained_R: Array,
           test_unlearned_U: Array, test_retrained_R: Array, seconds: float,
           retrain_seconds: float) -> Score:
-    """`quality * (RA_U / RA_R) * (TA_U / TA_R)`, or 0 with a run time above 20 % of retraining's.
+    """`quality * (RA_U / RA_R) * (TA_U / TA_R)`, or 0 if unlearning takes over 20 % of retraining.
 
     Args:
       quality: forgetting quality.
       retain_unlearned_U, retain_retrained_R: utility of each model on the retain set, higher is
-        better: accuracy; for regression accuracy within some years, or 1 / MAE.
+        better: accuracy; for regression, accuracy within some years, or 1 / MAE.
       test_unlearned_U, test_retrained_R: the same on the test set.
       seconds: wall time of unlearning one model.
       retrain_seconds: wall time of retraining one on the same machine.
@@ -234,13 +234,13 @@ def _check_populations(unlearned: Array, retrained: Array) -> None:
 
 
 def _far_narrower(unlearned_UN: Array, retrained_RN: Array, share: float) -> np.ndarray:
-    """Whether, `[N]`, one kind's range of f is below a share of the other's."""
+    """`[N]` bool: True if one kind's range of f is below a share of the other's."""
     ranges = [np.ptp(np.asarray(f, np.float64), axis=0) for f in (unlearned_UN, retrained_RN)]
     return np.minimum(*ranges) < share * np.maximum(*ranges)
 
 
 def _exact_ratios(unlearned_UN: Array, retrained_RN: Array, delta: float):
-    """`_order`'s and `_best_ratios`' results, found in float64."""
+    """The results of `_order` and `_best_ratios`, computed in float64."""
     f_PN = np.concatenate([np.asarray(unlearned_UN), np.asarray(retrained_RN)])
     is_unlearned = (np.arange(len(f_PN)) < len(unlearned_UN)).astype(np.int32)
     with jax.enable_x64(True):
@@ -251,11 +251,11 @@ def _exact_ratios(unlearned_UN: Array, retrained_RN: Array, delta: float):
 
 
 def _random_halves(unlearned: int, retrained: int, replicates: int, seed: int):
-    """Which of the P models are in each half, `[B, P]` of both kinds, as 0 and 1."""
+    """Halves of either kind, `[B, P]` twice: 1 for the models in a half, 0 for the others."""
     rng = np.random.default_rng(seed)
 
     def halves(models):
-        # Of an odd number now the smaller half, now the larger.
+        # With an odd number, a half is the smaller or the larger one at random.
         sizes = (models + rng.integers(2, size=(replicates, 1))) // 2
         return rng.permuted(np.arange(models)[None] < sizes, axis=1).astype(np.int32)
 
@@ -265,7 +265,7 @@ def _random_halves(unlearned: int, retrained: int, replicates: int, seed: int):
 
 @jax.jit
 def _order(f_PN):
-    """Models in order of f, and which of the P + 1 gaps between them a threshold can be in."""
+    """Models in order of f, and the possible thresholds among the P + 1 gaps between them."""
     order = jnp.argsort(f_PN, axis=0)
     f_PN = jnp.take_along_axis(f_PN, order, axis=0)
     end = jnp.ones_like(f_PN[:1], bool)
@@ -285,22 +285,22 @@ def _qualities(order_PN, edges_EN, unlearned_BP, retrained_BP, ratios_N, delta, 
 
 
 def _best_ratios(order_PN, edges_EN, unlearned_P, retrained_P, start_N, delta):
-    """exp(epsilon) `[N]`, at least 1, and whether an attack without errors exists.
+    """exp(epsilon) `[N]`, at least 1, and `[N]` bool: True if an attack without errors exists.
 
     There are P^2 / 2 intervals; this takes a few passes over the P + 1 gaps instead. The two
     terms of epsilon are logarithms of fractions, `(1 - delta - g) / m` and `(1 - delta - m) / g`,
     where m is the share of the inner kind that is outside and g the share of the outer kind that
-    is inside. For a guess c of the largest fraction, the largest of `(1 - delta - g) - c m` over
-    intervals shows whether an attack is better than c, and a better one: Dinkelbach's method,
-    which takes some five guesses (Dinkelbach 1967, "On Nonlinear Fractional Programming"). And
-    it is a sum over the interval's models, so that the largest is found in one pass: gaps go by
-    as ends, and only the best gap so far to start at is kept (Kadane's method).
+    is inside. Take a guess c of the largest fraction. The largest value of `(1 - delta - g) - c m`
+    over intervals shows whether an attack is better than c, and gives a better one. This is
+    Dinkelbach's method, which takes about five guesses (Dinkelbach 1967, "On Nonlinear Fractional
+    Programming"). The value is a sum over the interval's models, so the largest is found in one
+    pass: each gap is tried as the end, and only the best start so far is kept (Kadane's method).
 
     Args:
       order_PN, edges_EN: from `_order`.
-      unlearned_P, retrained_P: how often each model counts, as integers.
-      start_N: first guesses, at least 1. Their type is that of all calculations: float64 finds
-        the best attack, float32 one that is as good to about 1e-4.
+      unlearned_P, retrained_P: integer weight of each model.
+      start_N: first guesses, at least 1. All calculations use their type: float64 finds the best
+        attack, float32 finds one that is as good to about 1e-4.
     """
     kinds = jnp.arange(4)
     of_retrained, second_term = (kinds >= 2)[:, None], (kinds % 2 == 1)[:, None]
@@ -310,7 +310,7 @@ def _best_ratios(order_PN, edges_EN, unlearned_P, retrained_P, start_N, delta):
         for weights in (unlearned_P, retrained_P))
 
     def by_kind(unlearned, retrained):
-        """Of the inner and of the outer kind `[4, N]`."""
+        """The values for the inner and the outer kind, `[4, N]`."""
         return (jnp.where(of_retrained, retrained, unlearned),
                 jnp.where(of_retrained, unlearned, retrained))
 
@@ -327,13 +327,13 @@ def _best_ratios(order_PN, edges_EN, unlearned_P, retrained_P, start_N, delta):
             edge = edge[None]
             inner, outer = by_kind(*(x[None] for x in counts))
             value = inner_weight * inner - outer_weight * outer
-            # g > 0: a start is ready once a model of the outer kind has followed it.
+            # g > 0: a start counts only after a model of the outer kind has followed it.
             followed = edge & (outer > outer_before)
             ready = _lower(ready, waiting, followed)
             ready_late = _lower(ready_late, waiting_late, followed)
             waiting, waiting_late = (
                 (jnp.where(followed, jnp.inf, low), at) for low, at in (waiting, waiting_late))
-            # m > 0: an interval that goes past the last of the inner kind starts after the first.
+            # m > 0: an interval that ends after the last of the inner kind starts after the first.
             past_last = inner == inner_all
             low, low_at = (jnp.where(past_last, late, early)
                            for late, early in zip(ready_late, ready))
@@ -364,7 +364,7 @@ def _best_ratios(order_PN, edges_EN, unlearned_P, retrained_P, start_N, delta):
     def improve(carry):
         guess_N, _, _ = carry
         ratio_N = better_ratio(guess_N)
-        # The first guess may be too high; from then on guesses only rise.
+        # The first guess may be too high; later guesses only rise.
         return ratio_N, jnp.any(ratio_N > guess_N), False
 
     ratio_N, *_ = jax.lax.while_loop(lambda carry: carry[1] | carry[2], improve,
@@ -383,7 +383,7 @@ def _lower(kept, other, where):
 
 
 def _separate(counts_EN, edges_EN):
-    """Whether some interval `[N]` holds all of one kind and none of the other."""
+    """`[N]` bool: True if some interval holds all models of one kind and none of the other."""
     def alone(inner_EN, outer_EN):
         before = jnp.where(edges_EN & (inner_EN == 0), outer_EN, 0).max(0)
         after = jnp.where(edges_EN & (inner_EN == inner_EN[-1:]), outer_EN, outer_EN[-1:]).min(0)

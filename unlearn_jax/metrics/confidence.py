@@ -31,9 +31,9 @@ def logit_scaled_confidences(logits_MNC: jax.Array, labels_N: jax.Array) -> jax.
 def cross_entropies(logits_MNC: jax.Array, labels_N: jax.Array) -> jax.Array:
     """Losses `-log p_y` `[M, N]`, in nats; NaN for a label that is not among the classes.
 
-    Computed as `log(1 + exp(-c))` from the logit-scaled confidence c. As the difference of two
-    logits, all losses below about 1e-6 would be 0, and attacks that order losses could not tell
-    them apart.
+    Computed as `log(1 + exp(-c))` from the logit-scaled confidence c. The difference of two logits
+    would give 0 for all losses below about 1e-6, and attacks that order losses could not
+    distinguish them.
 
     Raises:
       ValueError: the shapes are not `[M, N, C]`, C > 1, and `[N]` of integers.
@@ -72,6 +72,6 @@ def _of_label(values_MNC: jax.Array, labels_N: jax.Array) -> jax.Array:
 
 
 def _logsumexp_but(logits_MNC: jax.Array, classes_MN: jax.Array) -> jax.Array:
-    """Over all classes but one per sample, `[M, N]`."""
+    """logsumexp `[M, N]` over all classes except one per sample."""
     left_out = jax.nn.one_hot(classes_MN, logits_MNC.shape[-1], dtype=bool)
     return jax.nn.logsumexp(jnp.where(left_out, -jnp.inf, logits_MNC), axis=-1)

@@ -1,9 +1,9 @@
-"""Interclass confusion test: two classes mixed up in training, and forgotten again.
+"""Interclass confusion test: the labels of two classes are exchanged, and those samples forgotten.
 
-The labels of some samples of classes A and B are exchanged, a model is trained on all, and
-exactly those samples are to be forgotten. A model that still confuses A and B remembers them;
-M_R has never seen them. For regression A and B are bins of labels. `data/inject.py` exchanges the
-labels.
+The labels of some samples of classes A and B are exchanged, a model is trained on all samples, and
+the samples with exchanged labels are the forget set. A model that still confuses A and B remembers
+them; M_R has never seen them. For regression, A and B are bins of labels. `data/inject.py`
+exchanges the labels.
 
 Source: Goel et al. 2022, "Towards Adversarial Evaluations for Inexact Machine Unlearning".
 """
@@ -23,13 +23,13 @@ def interclass_confusion(logits_MNC: jax.Array, labels_N: jax.Array, *, class_a:
                          class_b: int) -> jax.Array:
     """`cm[A, B] + cm[B, A]` `[M]`: samples of A taken for B, and of B taken for A.
 
-    A count; divide it by the number of samples of both for a share. NaN for a member with
-    logits that are not finite.
+    It is a count; for a share, divide it by the number of samples of both classes. NaN for a member
+    with logits that are not finite.
 
     Args:
       logits_MNC: on the test set, or on the training samples of both classes.
       labels_N: the *true* classes.
-      class_a, class_b: the two.
+      class_a, class_b: the two classes.
 
     Raises:
       ValueError: other shapes, or classes that are the same or not among the C.
@@ -47,13 +47,12 @@ def interclass_confusion(logits_MNC: jax.Array, labels_N: jax.Array, *, class_a:
 @functools.partial(jax.jit, static_argnames=("bin_a", "bin_b"))
 def binned_confusion(outputs_MN: jax.Array, labels_N: jax.Array, *, bin_a: Bin,
                      bin_b: Bin) -> jax.Array:
-    """The same for regression `[M]`: samples of bin A predicted in bin B, and the reverse.
+    """For regression `[M]`: samples of bin A predicted in bin B, and the reverse.
 
     Args:
       outputs_MN: predictions, in label units.
       labels_N: true labels.
-      bin_a, bin_b: (low, high); low is inside, high is not, as between outputs there are no
-        gaps.
+      bin_a, bin_b: (low, high); low is inside and high is not, because outputs are continuous.
 
     Raises:
       ValueError: other shapes, or bins that are empty or overlap.
@@ -66,10 +65,10 @@ def binned_confusion(outputs_MN: jax.Array, labels_N: jax.Array, *, bin_a: Bin,
 @functools.partial(jax.jit, static_argnames=("bin_a", "bin_b"))
 def nearer_confusion(outputs_MN: jax.Array, labels_N: jax.Array, *, bin_a: Bin,
                      bin_b: Bin) -> jax.Array:
-    """For regression `[M]`: samples of a bin whose output is nearer to the other bin.
+    """For regression `[M]`: samples of one bin with an output nearer to the other bin.
 
-    A model that was taught both labels of a group answers with something between them, which may
-    lie in neither bin: it need not get as far as the other bin to betray what it was taught.
+    A model that was trained on both labels of a group predicts values between them, which may lie
+    in neither bin. So an output shows the wrong labels even if it does not reach the other bin.
 
     Args, raises: as `binned_confusion`.
     """

@@ -4,8 +4,8 @@
 `[U, N]` and `[R, N]` give `[N]`. `over="samples"` compares, for each of M pairs of models,
 the outputs of both for N samples: `[M, N]` twice gives `[M]`. Outputs are predictions in label
 units, `confidence.logit_scaled_confidences` or losses, for the same images without augmentation:
-the variation from random crops does not belong to the models. Two sets of retrained models have a
-distance, too; a report should show it for comparison.
+the variation from random crops does not belong to the models. Two sets of retrained models also
+have a distance; a report should show it for comparison.
 """
 
 import functools
@@ -18,8 +18,8 @@ from unlearn_jax.metrics.shapes import check_equal, check_rank
 
 Over = Literal["models", "samples"]
 BINS = 20
-# Least probability of a bin of the second distribution, where the first has any: as in the
-# authors' code of KLoM.
+# Smallest probability of a bin of the second distribution if the bin of the first is not empty, as
+# in the authors' code of KLoM.
 _FLOOR = 1e-5
 
 
@@ -37,7 +37,8 @@ def wasserstein(unlearned_UN: jax.Array, retrained_RN: jax.Array, *,
     first, second = _rows(unlearned_UN, retrained_RN, over)
     if first.shape == second.shape:
         return jnp.mean(jnp.abs(jnp.sort(first, axis=1) - jnp.sort(second, axis=1)), axis=1)
-    # In whole numbers: rounded shares would not add up to 0, which a far outlier of both magnifies.
+    # In whole numbers: rounded shares would not add up to 0, and a far outlier of both would
+    # magnify the error.
     steps = jnp.concatenate([jnp.full(first.shape, second.shape[1]),
                              jnp.full(second.shape, -first.shape[1])], axis=1)
     values, steps = jax.lax.sort((jnp.concatenate([first, second], axis=1), steps), num_keys=1)
@@ -68,9 +69,9 @@ def klom(unlearned_UN: jax.Array, retrained_RN: jax.Array, *, over: Over = "mode
          bins: int = BINS, limit: float = 100.0) -> jax.Array:
     """KL divergence of margins `[N]` or `[M]`, of unlearned from retrained, in nats.
 
-    Of histograms with `bins` equal bins from the smallest to the largest output of both, after
-    cutting outputs off at ±`limit`; a bin in which no retrained model falls counts as 1e-5. NaN
-    where an output is NaN.
+    The histograms have `bins` equal bins from the smallest to the largest output of both, after
+    outputs are clipped at ±`limit`; a bin without a retrained model counts as 1e-5. NaN where an
+    output is NaN.
 
     Args:
       unlearned_UN, retrained_RN: margins (`confidence.logit_scaled_confidences`); for regression
@@ -122,5 +123,5 @@ def _histograms(first: jax.Array, second: jax.Array, bins: int) -> tuple[jax.Arr
 
 
 def _relative_entropy(p: jax.Array, q: jax.Array) -> jax.Array:
-    """`p log(p / q)`, 0 where p is."""
+    """`p log(p / q)`, 0 where p is 0."""
     return jnp.where(p == 0, 0, p * jnp.log(jnp.where(p == 0, 1, p) / jnp.where(p == 0, 1, q)))

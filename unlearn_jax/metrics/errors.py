@@ -1,7 +1,7 @@
-"""Per-sample errors and what the reference study makes of them.
+"""Per-sample errors and the metrics that the reference study computes from them.
 
-Arrays have a leading member axis M (here: seeds) and a sample axis N; shapes are checked and
-never broadcast: labels of shape (N,) against outputs of shape (N, 1) would give N x N values.
+Arrays have a leading member axis M (here: seeds) and a sample axis N. Shapes are checked and never
+broadcast: labels of shape (N,) against outputs of shape (N, 1) would give N x N values.
 Source: the reference study, section 4.3.
 """
 
@@ -30,7 +30,8 @@ def absolute_errors(outputs_MN: jax.Array, labels_N: jax.Array) -> jax.Array:
 def class_errors(logits_MNC: jax.Array, labels_N: jax.Array) -> jax.Array:
     """`1 - p(true class)` `[M, N]`: the counterpart of an absolute error for classes.
 
-    The sum of the other classes' probabilities, which keeps its digits where p is nearly 1.
+    It is computed as the sum of the other classes' probabilities, which stays precise where p is
+    nearly 1.
 
     Raises:
       ValueError: the shapes are not `[M, N, C]` and `[N]`.
@@ -43,7 +44,7 @@ def class_errors(logits_MNC: jax.Array, labels_N: jax.Array) -> jax.Array:
 
 @jax.jit
 def accuracy(logits_MNC: jax.Array, labels_N: jax.Array) -> jax.Array:
-    """Share `[M]` of samples whose class has the largest logit; NaN for a member with NaN.
+    """Share `[M]` of samples where the true class has the largest logit; NaN for members with NaN.
 
     Raises:
       ValueError: the shapes are not `[M, N, C]` and `[N]`.
@@ -108,7 +109,7 @@ def forgetting(reference_MN: jax.Array, evaluated_MN: jax.Array, alphas_A: jax.A
 
 
 class StudyMetrics(NamedTuple):
-    """What the reference study reports of M models; errors in label units.
+    """The metrics that the reference study reports for M models; errors in label units.
 
     Attributes:
       mae_test, mae_forget: `[M]`.
@@ -172,10 +173,10 @@ def forgetting_across(reference_MN: Array, evaluated_MN: Array, alphas_A: Array,
 
 
 def retrain_ceiling(reference_MN: jax.Array, alphas_A: jax.Array) -> jax.Array:
-    """Forgetting `[A, M]` of each M_R against the M_R of every other seed, averaged over those.
+    """Mean Forgetting `[A, M]` of each M_R against the M_Rs of the other seeds.
 
-    Such models have in common the task and, if there are any, the pretrained weights: two
-    independent retrainings do not reach 1. A perfect method has this value in `forgetting_across`.
+    Such models share only the task and, if used, the pretrained weights, so two independent
+    retrainings do not reach 1. A perfect method has this value in `forgetting_across`.
     Forgetting itself can exceed it, because there the model and M_R share a seed.
     A reference that failed (NaN) is left out of the others' means.
 
@@ -195,18 +196,18 @@ def _decays(alphas_A: jax.Array):
     return decays
 
 
-# Numbers that the running sums of `_means` may take: in float32, 2 MiB of cache.
+# The largest count of numbers in the running sums of `_means`: in float32, 2 MiB of cache.
 RUNNING = 2**19
 
 
 def _means(values: int, fun, *arrays_MN: jax.Array):
     """Means over samples of the arrays `[..., M, N]` that `fun(*arrays)` gives, `[..., M]` each.
 
-    The samples go by in blocks, added up element by element: a plain sum over the last axis
-    computes its summands one at a time on a CPU, ten times slower than vectors of them.
+    The samples are processed in blocks, which are added up element by element: on a CPU, a plain
+    sum over the last axis computes its summands one at a time, ten times slower than vectors.
 
     Args:
-      values: numbers that `fun` gives per number in one of the arrays.
+      values: how many numbers `fun` returns for each number in one of the arrays.
     """
     members, samples = arrays_MN[0].shape
     if samples == 0:

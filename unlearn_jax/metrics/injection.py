@@ -1,9 +1,9 @@
-"""Feature injection test: a feature that only the forgotten samples have, and its weight after.
+"""Feature injection test: only the forgotten samples have an extra feature; its weight is measured.
 
-Before training, samples that are to be forgotten get an extra feature that gives their labels
-away; on all others it is 0. M_O leans on it, M_R has no reason to. What is left of its weight
-after unlearning is what is left of the samples. For images the feature is a patch, and its
-weight is how far a patch stamped on test images (`data/inject.py`) moves the output.
+Before training, the samples of the forget set get an extra feature that encodes their labels; on
+all other samples it is 0. M_O relies on it; M_R does not. The share of its weight left after
+unlearning measures how much of the samples is left. For images the feature is a patch. Its weight
+is the change of the output when a patch is stamped on test images (`data/inject.py`).
 
 Source: Izzo et al. 2021, "Approximate Data Deletion from Machine Learning Models" (linear and
 logistic models); the patch is its counterpart for images here.
@@ -22,7 +22,7 @@ def inject(features_ND: Array, labels_N: Array, forget_N: Array) -> np.ndarray:
     """`[N, D + 1]` features; the last one is the standardised label on forget rows, else 0.
 
     Args:
-      features_ND: of the training set.
+      features_ND: features of the training set.
       labels_N: label units, or classes 0 and 1.
       forget_N: bool, the rows to be forgotten.
 
@@ -48,7 +48,7 @@ def linear_weights(features_ND: Array, labels_N: Array, *, ridge: float = 1.0) -
 
     Args:
       features_ND, labels_N: training set.
-      ridge: factor of the squared norm; above 0, so that a feature that is always 0 gets 0.
+      ridge: factor of the squared norm; above 0, so that a feature that is always 0 gets weight 0.
 
     Raises:
       ValueError: other shapes, or `ridge` not above 0.
@@ -82,10 +82,10 @@ def logistic_weights(features_ND: Array, labels_N: Array, *, ridge: float = 1.0)
 
 @jax.jit
 def remaining(before_M: jax.Array, after_M: jax.Array) -> jax.Array:
-    """What is left `[M]` of the injected feature's weight: 1 all of it (M_O), 0 nothing (M_R).
+    """Remaining share `[M]` of the injected feature's weight: 1 for all (M_O), 0 for none (M_R).
 
-    NaN where there was none before: such a model never took the feature up, and the test says
-    nothing of it.
+    NaN if the weight before was 0: such a model never learned the feature, so the test does not
+    apply to it.
 
     Args:
       before_M, after_M: weights of the injected feature, or `output_change`, before and after
@@ -101,9 +101,9 @@ def remaining(before_M: jax.Array, after_M: jax.Array) -> jax.Array:
 
 @jax.jit
 def output_change(plain_MN: jax.Array, stamped_MN: jax.Array) -> jax.Array:
-    """Mean of `stamped - plain` `[M]`, in the outputs' unit: how far the patch moves a model.
+    """Mean of `stamped - plain` `[M]`, in the outputs' unit: the patch's effect on a model.
 
-    Signed, so that what the patch does to single images at random averages out.
+    The mean is signed, so random effects of the patch on single images average out.
 
     Args:
       plain_MN: outputs on test images; for classes

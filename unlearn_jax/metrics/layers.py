@@ -1,4 +1,4 @@
-"""Where in the network two models differ: distances of weights, layer by layer.
+"""The differences of two models by layer: distances of their weights.
 
 The sums are in float64, on the host: two models that started from the same weights differ by
 little, and float32 loses small differences in sums of large squares.
@@ -39,9 +39,9 @@ def layer_distances(evaluated: Tree, reference: Tree) -> dict[str, np.ndarray]:
 def independent_distances(models: Tree) -> dict[str, np.ndarray]:
     """Mean L2 distance `[M]` of each model's weights from those of the other M - 1, by layer.
 
-    Models of different seeds start from different weights and order their channels differently. So
-    this is the distance of two models that share only their task (and, with `model.pretrained`,
-    the weights that all of them start from). NaN with M = 1.
+    Models of different seeds start from different weights, and their channels have different
+    orders. So this is the distance of two models that share only their task (and, with
+    `model.pretrained`, the weights that all of them start from). NaN with M = 1.
 
     The weights of each pair are subtracted: |a|² + |b|² - 2ab would be a small difference of large
     numbers.

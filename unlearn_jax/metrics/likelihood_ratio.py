@@ -1,16 +1,16 @@
-"""U-LiRA: per sample, is a model of those that forgot it or of those that never saw it?
+"""U-LiRA: for each sample, decides whether a model forgot it or never saw it.
 
 Source: Hayes et al. 2024, "Inexact Unlearning Needs More Careful Evaluations to Avoid a False
 Sense of Privacy" (U-LiRA), after the LiRA of Carlini et al. 2022. Scores are
-`confidence.logit_scaled_confidences` or, for regression, `confidence.residuals`: something
-that is roughly normal over models, never whether a model was right.
+`confidence.logit_scaled_confidences` or, for regression, `confidence.residuals`: values that are
+roughly normal over models, never a model's right or wrong.
 
-Variances are of n - 1 models, as samples of all models that could have been trained. The public
-code divides by n (`ddof=0`), which calls both distributions narrower than they are: with six or
-seven models of a kind probabilities differ by up to 0.07.
+Variances divide by n - 1, because the n models are a sample of all models that could have been
+trained. The public code divides by n (`ddof=0`), which makes both distributions too narrow: with
+six or seven models of a kind, probabilities differ by up to 0.07.
 
-In float64: models differ by little where scores are large, and the two densities of a score far
-from both means are nearly the same.
+Calculations are in float64: models differ by little where scores are large, and the two densities
+of a score far from both means are nearly the same.
 """
 
 import functools
@@ -25,14 +25,14 @@ from unlearn_jax.metrics.shapes import Array, Refused, check_finite, check_rank
 def u_lira(scores_MN: Array, forgot_KN: Array, never_LN: Array, ddof: int = 1) -> np.ndarray:
     """`N(z; mu_u, sd_u) / (N(z; mu_u, sd_u) + N(z; mu_n, sd_n))` `[M, N]` of other models.
 
-    Above 0.5: more like the models that forgot the sample. The M models must not be among the
-    K + L; for those see `u_lira_leave_pair_out`.
+    Above 0.5, a model is more like the models that forgot the sample. The M models must not be
+    among the K + L; for those see `u_lira_leave_pair_out`.
 
     Args:
-      scores_MN: of the models that are judged.
-      forgot_KN: of models that trained on each sample and forgot it.
-      never_LN: of models that never saw it.
-      ddof: variances divide by the number of models less this: 1, or 0 as the public code.
+      scores_MN: scores of the models that are judged.
+      forgot_KN: scores of models that trained on each sample and forgot it.
+      never_LN: scores of models that never saw it.
+      ddof: variances divide by the number of models minus this: 1, or 0 as in the public code.
 
     Raises:
       ValueError: other shapes; another `ddof`; scores that are not finite or are all 0 or 1.
@@ -57,10 +57,10 @@ def u_lira_leave_pair_out(forgot_KN: Array, never_KN: Array,
     """`u_lira` of the models themselves, `[K, N]` twice; pair k is left out when k is judged.
 
     Both fits are made from K - 1 models, without the judged model and its counterpart. If only the
-    model itself were left out, the other group's fit would be the better one, and would contain its
-    counterpart, which may have started from the same seed. Then attacks on models that do not
+    model itself were left out, the other group's fit would be the better one. It would also contain
+    the counterpart, which may have started from the same seed. Then attacks on models that do not
     differ would be right in less than half of the cases (40 % for three models of a kind, 30 %
-    where counterparts correlate at 0.7). With the pair left out it is half of them, for any K.
+    if counterparts correlate at 0.7). With the pair left out it is half of the cases, for any K.
 
     Args:
       forgot_KN, never_KN: as for `u_lira`; pair k is row k of either.
@@ -79,7 +79,7 @@ def u_lira_leave_pair_out(forgot_KN: Array, never_KN: Array,
                          f"{len(forgot_KN)} and {len(never_KN)}")
     for what, scores in (("forgot the samples", forgot_KN), ("never saw the samples", never_KN)):
         scores = np.sort(scores, axis=0)
-        # Without the largest or without the smallest: the rest must not be all the same.
+        # Without the largest or the smallest score, the rest must not all be the same.
         for rest in (scores[1:], scores[:-1]):
             _check_spread(what, rest, " when one model is left out")
     with jax.enable_x64(True):
@@ -87,7 +87,7 @@ def u_lira_leave_pair_out(forgot_KN: Array, never_KN: Array,
 
 
 def attack_accuracy(forgot_KN: Array, never_LN: Array) -> np.ndarray:
-    """Share `[N]` of models classified correctly; both groups weigh the same; 0.5 is chance.
+    """Share `[N]` of correctly classified models, both groups weighted equally; 0.5 is chance.
 
     With few models the largest value over samples is far above 0.5 by chance alone. For models that
     do not differ and 60 samples it is 0.9 with four models of a kind and 0.6 with 64.

@@ -1,14 +1,14 @@
 """Ridge and logistic regression that are fitted and unlearned: the models of `injection.py`.
 
-Both minimise `sum of losses + ridge / 2 · |weights|²`, the intercept free: the loss is half the
-squared error (regression) or the cross entropy of classes 0 and 1 (classification). Parameters
-are `[1 + D]`, the intercept first. All is float64 on the host: the models are small, and after
-few gradient steps what is left differs from 1 by less than float32 could tell.
+Both minimise `sum of losses + ridge / 2 · |weights|²`, without a penalty on the intercept. The loss
+is half the squared error (regression) or the cross entropy of classes 0 and 1 (classification).
+Parameters are `[1 + D]`, the intercept first. All is float64 on the host: the models are small, and
+after few gradient steps the remaining share differs from 1 by less than float32 can show.
 
-Source: Izzo et al. 2021, "Approximate Data Deletion from Machine Learning Models", whose test asks
-what is left of a feature after approximate deletion, and whose method is the residual update; the
-Newton step is Guo et al. 2020, "Certified Data Removal from Machine Learning Models"; the influence
-step is Koh and Liang 2017, "Understanding Black-box Predictions via Influence Functions".
+Sources: Izzo et al. 2021, "Approximate Data Deletion from Machine Learning Models", for the test
+(the share of a feature that remains after approximate deletion) and the residual update; Guo et al.
+2020, "Certified Data Removal from Machine Learning Models", for the Newton step; Koh and Liang
+2017, "Understanding Black-box Predictions via Influence Functions", for the influence step.
 """
 
 from collections.abc import Sequence
@@ -20,21 +20,21 @@ from scipy.special import expit
 from unlearn_jax.metrics.injection import linear_weights, logistic_weights
 
 GRID = 8  # features are the means over the cells of a grid of this many rows and columns
-_CHUNK = 256  # images that are float64 at a time
+_CHUNK = 256  # images that are converted to float64 at a time
 
 
 def pixel_features(images_NHWC: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """`[n, GRID · GRID · C]` means of an image's cells, standardised over the rows.
 
-    A cell's edges may run through pixels, which then count by the part that is inside. A feature
+    A cell's edges may run through pixels; such a pixel counts by the part that is inside. A feature
     that is the same on all rows is 0.
 
     Args:
-      images_NHWC: of the data set, uint8; may be a memory map.
-      rows: `[n]` those to take.
+      images_NHWC: images of the data set, uint8; may be a memory map.
+      rows: `[n]` rows to take.
 
     Raises:
-      ValueError: images of less than GRID pixels.
+      ValueError: images of fewer than GRID pixels a side.
     """
     height, width = images_NHWC.shape[1:3]
     if min(height, width) < GRID:
@@ -45,7 +45,7 @@ def pixel_features(images_NHWC: np.ndarray, rows: np.ndarray) -> np.ndarray:
     features = np.concatenate(parts).reshape(len(rows), -1)
     features -= features.mean(0)
     deviations = features.std(0)
-    varies = deviations > 1e-6  # of 255: more than rounding
+    varies = deviations > 1e-6  # on a scale of 255: more than rounding
     return np.where(varies, features / np.where(varies, deviations, 1), 0)
 
 
@@ -81,7 +81,7 @@ def fit(task: str, features_ND: np.ndarray, labels_N: np.ndarray, ridge: float) 
 
 def gradient(task: str, parameters_P: np.ndarray, features_ND: np.ndarray, labels_N: np.ndarray,
              ridge: float) -> np.ndarray:
-    """The objective's gradient `[1 + D]`; arguments as those of `fit`."""
+    """The objective's gradient `[1 + D]`; arguments as for `fit`."""
     scores = parameters_P[0] + features_ND @ parameters_P[1:]
     errors = (scores if task == "regression" else expit(scores)) - labels_N
     return np.concatenate([[errors.sum()], features_ND.T @ errors + ridge * parameters_P[1:]])
@@ -89,7 +89,7 @@ def gradient(task: str, parameters_P: np.ndarray, features_ND: np.ndarray, label
 
 def hessian(task: str, parameters_P: np.ndarray, features_ND: np.ndarray,
             ridge: float) -> np.ndarray:
-    """The objective's second derivatives `[1 + D, 1 + D]`; arguments as those of `fit`."""
+    """The objective's second derivatives `[1 + D, 1 + D]`; arguments as for `fit`."""
     curvatures = np.ones(len(features_ND))
     if task == "classification":
         p = expit(parameters_P[0] + features_ND @ parameters_P[1:])
@@ -99,16 +99,16 @@ def hessian(task: str, parameters_P: np.ndarray, features_ND: np.ndarray,
 
 def newton_step(task: str, parameters_P: np.ndarray, features_ND: np.ndarray,
                 labels_N: np.ndarray, ridge: float) -> np.ndarray:
-    """The parameters `[1 + D]` after one Newton step; for a regression, those of `fit`.
+    """The parameters `[1 + D]` after one Newton step; for a regression, they equal those of `fit`.
 
-    A feature that is 0 on D_r has no part in the losses there, so that its row of the second
-    derivatives is the penalty's alone, and the step takes its whole weight whatever the others do.
-    For a classification those only come near `fit`.
+    A feature that is 0 on D_r does not affect the losses there. Its row of the second derivatives
+    holds only the penalty, so the step removes its whole weight, independently of the other
+    features. For a classification the other weights only come near those of `fit`.
 
     Args:
-      parameters_P: of M_O.
+      parameters_P: parameters of M_O.
       features_ND, labels_N: D_r.
-      task, ridge: as those of `fit`.
+      task, ridge: as for `fit`.
     """
     step = np.linalg.solve(hessian(task, parameters_P, features_ND, ridge),
                            gradient(task, parameters_P, features_ND, labels_N, ridge))
@@ -119,14 +119,14 @@ def influence_step(task: str, parameters_P: np.ndarray, features_ND: np.ndarray,
                    labels_N: np.ndarray, forget_N: np.ndarray, ridge: float) -> np.ndarray:
     """The parameters `[1 + D]` after one step by the influence of D_f on M_O.
 
-    Like the Newton step, but with the second derivatives of D_f and D_r together, which were there
-    before any deletion was asked for.
+    Like the Newton step, but with the second derivatives of D_f and D_r together, which are
+    available before any deletion request.
 
     Args:
-      parameters_P: of M_O, at its minimum.
-      features_ND, labels_N: of D_f and D_r.
+      parameters_P: parameters of M_O, at its minimum.
+      features_ND, labels_N: D_f and D_r.
       forget_N: bool, D_f.
-      task, ridge: as those of `fit`.
+      task, ridge: as for `fit`.
     """
     of_forgotten = gradient(task, parameters_P, features_ND[forget_N], labels_N[forget_N], 0.0)
     return parameters_P + np.linalg.solve(hessian(task, parameters_P, features_ND, ridge),
@@ -137,17 +137,17 @@ def residual_update(task: str, parameters_P: np.ndarray, features_ND: np.ndarray
                     labels_N: np.ndarray, forget_N: np.ndarray, ridge: float) -> np.ndarray:
     """The parameters `[1 + D]` after the projective residual update of Izzo et al. 2021.
 
-    What a model without D_f answers on D_f follows from M_O alone (leave-k-out residuals). The
-    update is the shortest one that gives these answers: the step to M_R, projected onto what the
-    samples of D_f span. With as many of them as parameters it is the whole step. Of a
-    classification M_O is taken for the weighted regression that it is the solution of, as its last
-    Newton step was.
+    The outputs on D_f of a model without D_f follow from M_O alone (leave-k-out residuals). The
+    update is the shortest one that gives these outputs: the step to M_R, projected onto the span of
+    the samples of D_f. With as many samples as parameters it is the whole step. For a
+    classification, M_O is treated as the solution of a weighted regression, that of its last Newton
+    step.
 
     Args:
-      parameters_P: of M_O, at its minimum.
-      features_ND, labels_N: of D_f and D_r.
+      parameters_P: parameters of M_O, at its minimum.
+      features_ND, labels_N: D_f and D_r.
       forget_N: bool, D_f.
-      task, ridge: as those of `fit`.
+      task, ridge: as for `fit`.
     """
     inputs_FP = np.concatenate([np.ones((int(forget_N.sum()), 1)), features_ND[forget_N]], axis=1)
     scores_F, labels_F = inputs_FP @ parameters_P, labels_N[forget_N]
@@ -160,22 +160,22 @@ def residual_update(task: str, parameters_P: np.ndarray, features_ND: np.ndarray
     leverages_FF = inputs_FP @ np.linalg.solve(
         hessian(task, parameters_P, features_ND, ridge), inputs_FP.T)
     left_out_F = np.linalg.solve(np.eye(len(inputs_FP)) - leverages_FF, residuals_F)
-    # Answers change by the difference of the residuals.
+    # Outputs change by the difference of the residuals.
     return parameters_P + np.linalg.pinv(inputs_FP) @ (residuals_F - left_out_F)
 
 
 def gradient_steps(task: str, parameters_P: np.ndarray, features_ND: np.ndarray,
                    labels_N: np.ndarray, ridge: float, steps: Sequence[int]) -> np.ndarray:
-    """The parameters `[S, 1 + D]` after each of some numbers of steps of gradient descent.
+    """The parameters `[S, 1 + D]` after given numbers of gradient descent steps.
 
-    A step is as long as can be without the objective ever rising: 1 / the largest curvature that
-    the objective can have.
+    The step size is the largest one with which the objective never rises: 1 / the largest curvature
+    that the objective can have.
 
     Args:
-      parameters_P: of M_O.
+      parameters_P: parameters of M_O.
       features_ND, labels_N: D_r.
-      steps: `[S]` numbers, in any order.
-      task, ridge: as those of `fit`.
+      steps: `[S]` numbers of steps, in any order.
+      task, ridge: as for `fit`.
     """
     most = 1.0 if task == "regression" else 0.25
     bounds = _second_derivatives(features_ND, np.full(len(features_ND), most), ridge)

@@ -1,4 +1,4 @@
-"""Forgetting over pairs of seeds. NumPy alone: the report, which loads no JAX, uses it, too."""
+"""Forgetting over pairs of seeds. NumPy only, because the report loads no JAX and uses it too."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ def forgetting(reference_MN: np.ndarray, evaluated_MN: np.ndarray,
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """The mean over the first axis without NaN; NaN where nothing else is left."""
+    """The mean over the first axis without NaN; NaN where all values are NaN."""
     count = (~np.isnan(values)).sum(0)
     return np.divide(np.nansum(values, 0), count, out=np.full(values.shape[1:], np.nan),
                      where=count > 0)
@@ -24,24 +24,24 @@ def _mean(values: np.ndarray) -> np.ndarray:
 def forgetting_across(reference_MN: Array, evaluated_MN: Array, alphas_A: Array,
                       started_M: Array, *, forgetting: Callable = forgetting,
                       mean: Callable = _mean) -> np.ndarray:
-    """Forgetting `[A, M]` of models against M_Rs that started from other weights than they did.
+    """Forgetting `[A, M]` of models against M_Rs that started from other initial weights.
 
     A model and the M_R of its own seed started from the same initial weights. Their errors are
     similar for that reason alone. Here, as in the retrain ceiling, the two models of a pair started
     from different weights (pretrained weights excepted: all seeds start from those).
 
-    The value of a seed is the mean over the pairs that it takes part in: its M_e against the other
-    seeds' M_Rs, and their M_e against its M_R. So the mean over seeds is the mean over all pairs,
-    and the seeds' values say how much it depends on each seed, which the interval is made from
-    (`report/tables/stats.py`). A seed whose model or M_R failed (NaN) has the value NaN, and the
-    other seeds' means leave it out.
+    The value of a seed is the mean over its pairs: its M_e against the other seeds' M_Rs, and their
+    M_e against its M_R. So the mean over seeds is the mean over all pairs. The seeds' values show
+    how much the mean depends on each seed, and the interval is computed from them
+    (`report/tables/stats.py`). If the model or the M_R of a seed failed (NaN), the seed's value is
+    NaN, and the other seeds' means leave it out.
 
     Args:
       reference_MN: errors of M_R on the forget set.
       evaluated_MN: errors of the evaluated models on the same samples.
       alphas_A: in the unit of the errors.
-      started_M: the position of the seed whose initial weights an evaluated model started from;
-        `arange(M)`, unless all unlearned models came from one M_O. -1: a seed that is not here.
+      started_M: for each evaluated model, the position of the seed that gave its initial weights;
+        `arange(M)`, unless all unlearned models came from one M_O. -1: none of the M seeds.
       forgetting: `[A, M]` of `(reference_MN, evaluated_MN, alphas_A)`.
       mean: over the first axis, NaN left out.
 

@@ -1,4 +1,4 @@
-"""Relearn time: how soon an unlearned model learns the forgotten samples again.
+"""Relearn time: the steps that an unlearned model takes to learn the forgotten samples again.
 
 A step is the training between two losses. The public code of the source (Tarun et al. 2022,
 functions `relearn_time` and `ain`) trains on all training data. It takes the loss on the validation
@@ -18,13 +18,13 @@ from unlearn_jax.metrics.shapes import check_equal, check_rank
 
 
 class Ain(NamedTuple):
-    """The Anamnesis index and what is known of it where training stopped too early.
+    """The Anamnesis index, with bounds if training stopped too early.
 
     Attributes:
-      value: `[M]`; 1: relearns as slowly as M_R, below 1: something is left of the samples, above
-        1: they are even harder to learn than for M_R. NaN where only bounds are known, where
-        neither has anything to relearn, and for a member that failed.
-      low, high: `[M]` bounds, both equal to `value` where that is known.
+      value: `[M]`; 1: relearns as slowly as M_R; below 1: some memory of the samples remains; above
+        1: they are even harder to learn than for M_R. NaN if only bounds are known, if neither
+        model has anything to relearn, and for a member that failed.
+      low, high: `[M]` bounds, both equal to `value` if that is known.
       unlearned_steps, retrained_steps: `[M]` steps; inf where the loss did not come down.
     """
 
@@ -39,8 +39,8 @@ class Ain(NamedTuple):
 def relearn_steps(losses_MT: jax.Array, original_M: jax.Array, within: jax.Array) -> jax.Array:
     """Steps `[M]` until the forget loss is at most `(1 + within)` times M_O's.
 
-    inf where T - 1 steps, which were made, did not suffice (it takes at least T); NaN for a member
-    whose loss became NaN before.
+    inf if the T - 1 steps that were made did not suffice (it takes at least T); NaN for a member if
+    its loss became NaN before.
 
     Args:
       losses_MT: forget loss before the first step, after one step, and so on.
@@ -67,8 +67,8 @@ def ain(unlearned_MT: jax.Array, retrained_MT: jax.Array, original_M: jax.Array,
     """Relearn time of the unlearned models over that of the retrained.
 
     If both take 0 steps, there is nothing to relearn: the value is NaN, with bounds 0 and inf. If
-    only M_R takes 0 steps, it is inf. A loss that did not come down in the T - 1 steps that were
-    made takes T or more, which bounds the index.
+    only M_R takes 0 steps, the value is inf. If a loss did not come down in the T - 1 steps that
+    were made, it takes T or more steps, which bounds the index.
 
     Args:
       unlearned_MT, retrained_MT: forget loss before the first step, after one step, and so on,

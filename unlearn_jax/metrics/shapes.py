@@ -1,4 +1,4 @@
-"""Checks that all metrics share: a shape that does not fit is refused, never broadcast."""
+"""Checks that all metrics share: a wrong shape is refused, never broadcast."""
 
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -13,12 +13,12 @@ Array: TypeAlias = "jax.Array | np.ndarray"
 class Refused(ValueError):
     """The data do not allow the measure: too few models or samples, or no variance.
 
-    A plain ValueError is a mistake of the calling code.
+    A plain ValueError means a mistake in the calling code.
     """
 
 
 def check_rank(what: str, array: Array, rank: int, form: str) -> None:
-    """Raises ValueError unless the array has `rank` axes; `form` is what to call them."""
+    """Raises ValueError unless the array has `rank` axes; `form` names them in the message."""
     if array.ndim != rank:
         raise ValueError(f"{what} must have shape {form}, not {array.shape}")
 
@@ -48,9 +48,9 @@ def check_classes(logits: Array, labels: Array) -> None:
 
 
 def check_finite(what: str, array: Array) -> None:
-    """Raises ValueError that names the first row with a value that is not finite.
+    """Raises ValueError if a value is not finite; the message names the first such row.
 
-    Reads values: not for use under `jit`.
+    It reads values, so it cannot be used under `jit`.
     """
     finite = np.isfinite(np.asarray(array))
     if not finite.all():

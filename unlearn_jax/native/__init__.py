@@ -1,9 +1,9 @@
-"""Our own calls from XLA's programs on a CPU: oneDNN's convolutions, and sums in one pass.
+"""Custom calls from XLA's programs on a CPU: oneDNN's convolutions, and sums in one pass.
 
-In a whole step convolutions take about 0.5 to 0.65 of the time of XLA's own. `make setup` and
-`pip install .` compile the two `.cc` files here where a C++ compiler and Linux on x86-64 are there;
-oneDNN itself is the package `onednn-cpu-gomp`. Where anything is missing, `unavailable` says what,
-and XLA's own code computes the same.
+In a whole step, these convolutions take about 0.5 to 0.65 of the time of XLA's own. `make setup`
+and `pip install .` compile the two `.cc` files here if a C++ compiler and Linux on x86-64 are
+available; oneDNN itself is the package `onednn-cpu-gomp`. If anything is missing, `unavailable`
+returns the reason, and XLA's own code computes the same.
 """
 
 import ctypes
@@ -22,12 +22,12 @@ PHASES = ("forward", "input_grad", "weight_grad")
 
 _CONV, _SUMS = "unlearn_jax_conv", "unlearn_jax_sums"
 _PACKAGE, _LIBRARY = "onednn-cpu-gomp", "libdnnl.so.3"
-_AVX512 = 0x27  # dnnl_cpu_isa_avx512_core: the least for which oneDNN has bfloat16
+_AVX512 = 0x27  # dnnl_cpu_isa_avx512_core: the lowest level with bfloat16 in oneDNN
 
 
 @functools.cache
 def unavailable() -> str:
-    """Why the calls cannot be made here; '' where they can. The first call of this loads them."""
+    """The reason why the calls cannot be made here; '' if they can. The first call loads them."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return f"they take Linux on x86-64, not {sys.platform} on {platform.machine()}"
     found = importlib.util.find_spec("unlearn_jax.native._calls")
@@ -49,7 +49,7 @@ def unavailable() -> str:
 
 
 def takes(dtype: DTypeLike) -> bool:
-    """Whether the calls are there for arrays of this type."""
+    """Returns True if the calls exist for arrays of this type."""
     return not unavailable() and dtype in (jnp.float32, jnp.bfloat16)
 
 
@@ -58,13 +58,14 @@ def convolve(phase: str, strides: tuple[int, int], padding: tuple[tuple[int, int
     """One phase of one convolution by oneDNN; the batch is divided over the threads.
 
     Args:
-      phase: of `PHASES`.
+      phase: one of `PHASES`.
       strides, padding: pixels.
-      threads: at most so many. Each takes equal parts of the batch: where it does not divide by
-        the threads, as many parts as keep them busiest, and some threads wait at the end.
-      a: images `[B, H, W, C]`; for the input gradient that of the output `[B, H', W', O]`.
-      b: kernel `[h, w, C, O]`; for the weight gradient that of the output.
-      shape: of the result: output, images or kernel.
+      threads: largest number of threads. Each takes equal parts of the batch. If the batch does not
+        divide by the threads, it has the number of parts that keeps them busiest, and some threads
+        wait at the end.
+      a: images `[B, H, W, C]`; for the input gradient, the gradient of the output `[B, H', W', O]`.
+      b: kernel `[h, w, C, O]`; for the weight gradient, the gradient of the output.
+      shape: shape of the result: output, images or kernel.
 
     Returns:
       An array of the inputs' type; products are added up in float32.
@@ -86,7 +87,7 @@ def sums(a: jax.Array, b: jax.Array, shift: jax.Array, threads: int) -> jax.Arra
     Args:
       a, b: float32 `[..., C]`.
       shift: float32 `[C]`.
-      threads: at most so many.
+      threads: largest number of threads.
     """
     call = jax.ffi.ffi_call(_SUMS, jax.ShapeDtypeStruct((2, shift.shape[-1]), jnp.float32),
                             vmap_method="broadcast_all")
@@ -94,20 +95,20 @@ def sums(a: jax.Array, b: jax.Array, shift: jax.Array, threads: int) -> jax.Arra
 
 
 def _parts(batch: int, threads: int, most: int) -> int:
-    """Into how many equal parts a batch is divided: those that end first, the fewest of these."""
+    """The number of equal parts of a batch that ends first; the smallest such number."""
     divisors = [n for n in range(1, min(most, batch) + 1) if batch % n == 0]
     return min(divisors, key=lambda n: (-(-n // threads) / n, n))
 
 
 def _varying(result: jax.Array, *inputs: jax.Array) -> jax.Array:
-    """The result, known in a `shard_map` to differ between devices where an input does."""
+    """The result, marked in a `shard_map` as different between devices where an input is."""
     axes = frozenset().union(*(jax.typeof(x).manual_axis_type.varying for x in inputs))
     return jax.lax.pcast(result, tuple(axes), to="varying") if axes else result
 
 
 @functools.cache
 def _onednn() -> ctypes.CDLL:
-    """oneDNN itself; what is linked against it finds it by its name once it is loaded."""
+    """oneDNN itself; once it is loaded, libraries linked against it find it by its name."""
     for file in importlib.metadata.files(_PACKAGE) or ():
         if file.name == _LIBRARY:
             return ctypes.CDLL(str(file.locate()))

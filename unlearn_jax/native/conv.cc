@@ -17,7 +17,7 @@
 #include "parallel.h"
 #include "xla/ffi/api/ffi.h"
 
-// Of GCC's OpenMP, which oneDNN uses, whatever compiles this.
+// Functions of GCC's OpenMP, which oneDNN uses with any compiler of this file.
 extern "C" int omp_get_max_threads();
 extern "C" void omp_set_num_threads(int);
 
@@ -31,7 +31,8 @@ namespace {
 
 enum Phase : int64_t { kForward = 0, kInputGrad = 1, kWeightGrad = 2 };
 
-// Of one part: images [B, H, W, C], kernel [h, w, C, O], output [B, H', W', O], strides and pads.
+// Shapes of one part: images [B, H, W, C], kernel [h, w, C, O], output [B, H', W', O]; strides and
+// pads.
 struct Geometry {
   Phase phase;
   Type type;
@@ -60,7 +61,7 @@ dnnl::stream& Stream() {
 
 memory At(const memory::desc& desc, void* data) { return memory(desc, Engine(), data); }
 
-// Memory without a content, aligned for vectors.
+// Uninitialised memory, aligned for vectors.
 class Bytes {
  public:
   explicit Bytes(size_t size) : data_(std::aligned_alloc(64, (size / 64 + 1) * 64), &std::free) {
@@ -72,7 +73,7 @@ class Bytes {
   std::unique_ptr<void, decltype(&std::free)> data_;
 };
 
-// While it lives, oneDNN runs on the calling thread alone.
+// During its lifetime oneDNN runs on the calling thread only.
 class OneThread {
  public:
   OneThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
@@ -104,7 +105,7 @@ Plan MakePlan(const Geometry& g) {
     return {dnnl::convolution_backward_data(input_grad), images, output, input_grad.weights_desc(),
             given, input_grad.scratchpad_desc()};
   }
-  // In float32, as the parts are added up.
+  // In float32, because the parts are added up.
   const memory::desc sum(kernel, Type::f32, Tag::any);
   const dnnl::convolution_backward_weights::primitive_desc weight_grad(
       Engine(), kDirect, images, sum, output, g.strides, g.low, g.high, forward, attr);
@@ -112,8 +113,8 @@ Plan MakePlan(const Geometry& g) {
           weight_grad.diff_weights_desc(), given, weight_grad.scratchpad_desc()};
 }
 
-// Of the calling thread: nothing is shared, so nothing is locked. oneDNN's own cache makes a second
-// thread's plan cheap.
+// The plan of the calling thread: nothing is shared, so nothing is locked. oneDNN's own cache makes
+// a second thread's plan cheap.
 const Plan& PlanFor(const Geometry& geometry) {
   thread_local std::map<Geometry, Plan> plans;
   auto found = plans.find(geometry);
@@ -126,7 +127,7 @@ void Reorder(memory from, memory to) {
   Stream().wait();
 }
 
-// One part, by the calling thread. `images`, `kernel` and `output` are arrays or their gradients.
+// Computes one part on the calling thread. `images`, `kernel`, `output` are arrays or gradients.
 void Execute(const Geometry& geometry, char* images, char* kernel, char* output) {
   const OneThread one;
   const Plan& plan = PlanFor(geometry);
@@ -141,7 +142,7 @@ void Execute(const Geometry& geometry, char* images, char* kernel, char* output)
   Stream().wait();
 }
 
-// All parts. oneDNN wants its own order of the kernel's elements; it is reordered once a call.
+// Computes all parts. oneDNN needs its own order of the kernel's elements; a call reorders it once.
 void Convolve(ffi::ThreadPool& pool, const Geometry& part, int64_t parts, int64_t threads,
               char* images, char* kernel, char* output) {
   const OneThread one;

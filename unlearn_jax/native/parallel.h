@@ -27,7 +27,7 @@ inline void InParallel(xla::ffi::ThreadPool& pool, int64_t threads, int64_t coun
     std::function<void(int64_t)> part;
     int64_t count;
     std::atomic<int64_t> next{0}, finished{0};
-    std::mutex mutex;  // of what follows
+    std::mutex mutex;  // guards the members below
     std::condition_variable changed;
     std::exception_ptr error;
 
@@ -50,7 +50,7 @@ inline void InParallel(xla::ffi::ThreadPool& pool, int64_t threads, int64_t coun
   work->count = count;
   for (int64_t i = 1; i < std::min(threads, count); ++i) pool.Schedule([work] { work->Help(); });
   work->Help();
-  // The other parts are about to end: to sleep and be woken would take longer than most of them.
+  // The other parts are about to end: sleeping and waking up would take longer than most of them.
   for (int spin = 0; spin < 20000 && work->finished.load() < count; ++spin)
     __builtin_ia32_pause();
   std::unique_lock<std::mutex> lock(work->mutex);

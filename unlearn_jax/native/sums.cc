@@ -1,5 +1,5 @@
-// The two sums that a batch norm takes of its images, and those that its gradient takes, in one
-// pass: XLA reads the arrays once for each, on one core.
+// The two sums of a batch norm over its images, and the two of its gradient, each pair in one pass:
+// XLA reads the arrays once for each sum, on one core.
 
 #include <algorithm>
 #include <cstdint>
@@ -14,7 +14,7 @@ namespace ffi = xla::ffi;
 
 namespace {
 
-// Rows that are summed up in float32, before they are added in double: few enough for its digits.
+// Number of rows summed up in float32 before they are added in double: few enough for float32.
 constexpr int64_t kRows = 256;
 
 // Adds to sum [C] the rows of a [rows, C], and to product [C] those of a * (b - shift).

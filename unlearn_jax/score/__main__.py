@@ -1,10 +1,10 @@
-"""Score predictions of any framework:  python -m unlearn_jax.score DIR --out=DIR2
+"""Scores predictions of any framework:  python -m unlearn_jax.score DIR --out=DIR2
 
 DIR holds files named METHOD.FORGETSET.BUDGET.SPLIT.npz with the arrays outputs [M, N] (or logits
 [M, N, C]), labels [N], ids [N], seeds [M]; .npy and .csv are read too (docs/score.md). M_O is
 called 'original', M_R 'retrain'. DIR may be a work directory, which is then scored with its own
 settings. DIR2 becomes a work directory: results.csv, summary.csv, report.md, report.html, figures.
-There is no training, and no image is read.
+Nothing is trained, and no image is read.
 """
 
 import argparse
@@ -23,12 +23,12 @@ _TASKS = ("regression", "classification")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit status: 0, or 2 where something cannot be scored."""
+    """The command; returns its exit status: 0, or 2 if something cannot be scored."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
         args = _parser().parse_args(arguments)
         _check_out(args.out)
-        # These import JAX: a mistake in the arguments is told at once.
+        # These import JAX; a mistake in the arguments is reported before that.
         from unlearn_jax.report import write_report
         from unlearn_jax.score.folder import read_folder
         from unlearn_jax.score.records import write_scores
@@ -90,7 +90,7 @@ def _evaluation(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _settings(args: argparse.Namespace, sets: list):
-    """How a folder of somebody's files is scored."""
+    """The settings for scoring a folder of a user's files."""
     from unlearn_jax.score.records import Settings, is_classification, make_config
 
     config = make_config(sets, args.label_unit, **_evaluation(args))
@@ -105,7 +105,7 @@ def _settings(args: argparse.Namespace, sets: list):
 
 
 def _run_settings(args: argparse.Namespace):
-    """How the predictions of a work directory are scored: as its run did."""
+    """The settings for scoring the predictions of a work directory: those of its run."""
     from unlearn_jax.report.tables.inputs import read_run
     from unlearn_jax.score.records import Settings
     from unlearn_jax.stages.workdir import config_of

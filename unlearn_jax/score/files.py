@@ -16,7 +16,7 @@ from unlearn_jax.report.tables.predictions import SPLITS
 from unlearn_jax.results import TRAINED, UNSEEN, VALIDATED
 
 ENDINGS = (".npz", ".npy", ".csv")
-SAMPLES = "samples"  # begins the name of the CSV of labels and ids that .npy files go with
+SAMPLES = "samples"  # begins the name of the CSV that holds labels and ids of .npy files
 _NAMED = re.compile(r"([^.]+)\.(.+)\.(\d+)\.([^.]+)")
 _METHOD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 _FORGET_SET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
@@ -31,7 +31,7 @@ class ScoreError(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class Name:
-    """What the name of a file of predictions says."""
+    """The parts of the name of a file of predictions."""
 
     method: str
     forget_set: str
@@ -44,13 +44,13 @@ class PredictionFile:
     """A file of predictions, checked by itself.
 
     Attributes:
-      path: of the file.
-      name: what its name says.
-      outputs: `[M, N]` label units or logits `[M, N, C]`, float32; all NaN of a failed member.
+      path: path of the file.
+      name: the parts of its name.
+      outputs: `[M, N]` label units or logits `[M, N, C]`, float32; all NaN for a failed member.
       labels: `[N]` float32 label units, or int32 classes.
-      ids: `[N]` str, each once.
-      seeds: `[M]`, each once.
-      further: arrays that not every file has: `member` `[N]` or `[M, N]`, `peers`, ...
+      ids: `[N]` str, all different.
+      seeds: `[M]`, all different.
+      further: optional arrays: `member` `[N]` or `[M, N]`, `peers`, ...
     """
 
     path: Path
@@ -63,7 +63,7 @@ class PredictionFile:
 
     @property
     def failed(self) -> np.ndarray:
-        """`[M]`: whose outputs are all NaN."""
+        """`[M]` bool: True for members with only NaN outputs."""
         return np.isnan(self.outputs).all(axis=tuple(range(1, self.outputs.ndim)))
 
 
@@ -71,7 +71,7 @@ def find_files(directory: Path) -> dict[Path, Name]:
     """The files of predictions in a folder, sorted by name.
 
     Raises:
-      ScoreError: the folder is missing or has none, or a name has another form.
+      ScoreError: the folder is missing or has no such files, or a name has another form.
     """
     if not directory.is_dir():
         raise ScoreError(f"{directory} is no folder of predictions\nallowed: a folder with files "
@@ -108,7 +108,7 @@ def _parse(path: Path) -> Name:
 
 
 def require_known_references(names: Mapping[Path, Name]) -> None:
-    """Refuses a method that is called nearly as M_O or M_R where that one is missing.
+    """Refuses a method with nearly the name of M_O or M_R if that model is missing.
 
     Raises:
       ScoreError: names the file.
@@ -126,12 +126,12 @@ def read_file(path: Path, name: Name, task: str) -> PredictionFile:
     """Reads and checks one file.
 
     Args:
-      path: of the file.
-      name: what its name says.
-      task: 'regression' or 'classification'; '': what the outputs' shape says.
+      path: path of the file.
+      name: the parts of its name.
+      task: 'regression' or 'classification'; '': taken from the outputs' shape.
 
     Raises:
-      ScoreError: names the file, what is wrong, and what is allowed.
+      ScoreError: names the file, the fault and the allowed values.
     """
     arrays = {".npz": _read_npz, ".npy": _read_npy, ".csv": _read_csv}[path.suffix](path, name)
     for key in _ARRAYS:
@@ -192,7 +192,7 @@ def _checked_values(path: Path, outputs, labels, task: str) -> tuple[np.ndarray,
 
 def _further(path: Path, arrays: dict[str, np.ndarray], outputs: np.ndarray,
              task: str) -> dict[str, np.ndarray]:
-    """The arrays that not every file has; others than the known ones are left out."""
+    """The optional arrays; unknown ones are left out."""
     n = outputs.shape[1]
     found = {}
     if "member" in arrays:
@@ -222,7 +222,7 @@ def _further(path: Path, arrays: dict[str, np.ndarray], outputs: np.ndarray,
 
 
 def _refuse_some_nan(file: PredictionFile) -> None:
-    """Refuses outputs that are no numbers, but for those of a member that has none at all."""
+    """Refuses outputs that are not finite or too large to add up, unless a member has only NaN."""
     outputs = file.outputs[~file.failed]
     most = np.finfo(np.float32).max / outputs.shape[1]
     with np.errstate(invalid="ignore"):
@@ -247,7 +247,7 @@ def _read_npz(path: Path, name: Name) -> dict[str, np.ndarray]:
     del name
 
     def read() -> dict[str, np.ndarray]:
-        # NumPy leaves a file open that it cannot read.
+        # NumPy leaves a file open if it cannot read it.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
 
@@ -255,8 +255,7 @@ def _read_npz(path: Path, name: Name) -> dict[str, np.ndarray]:
 
 
 def _read_npy(path: Path, name: Name) -> dict[str, np.ndarray]:
-    """Outputs alone; their labels and ids stand in samples.FORGETSET.SPLIT.csv, seeds are 0 to M-1.
-    """
+    """Outputs only; labels and ids are in samples.FORGETSET.SPLIT.csv, and seeds are 0 to M-1."""
     def read() -> np.ndarray:
         with path.open("rb") as stream:
             return np.load(stream, allow_pickle=False)
@@ -273,7 +272,7 @@ def _read_npy(path: Path, name: Name) -> dict[str, np.ndarray]:
 
 
 def _read_csv(path: Path, name: Name) -> dict[str, np.ndarray]:
-    """A row for each seed and sample: seed, id, label, output or logit_0, logit_1, ..., member."""
+    """One row per seed and sample: seed, id, label, output or logit_0, logit_1, ..., member."""
     del name
     table = _table(path, ("seed", "id", "label"))
     logits = [c for c in table.columns if re.fullmatch(r"logit_\d+", c)]
@@ -307,7 +306,7 @@ def _table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
 
 
 def _column(path: Path, table: pd.DataFrame, name: str) -> np.ndarray:
-    """A column of numbers; 'nan' is one."""
+    """A column of numbers; 'nan' is a number."""
     text = table[name].str.strip()
     values = pd.to_numeric(text, errors="coerce").to_numpy(float)
     bad = np.isnan(values) & (text.str.lower() != "nan").to_numpy()
@@ -335,7 +334,7 @@ def _loaded(path: Path, read: Callable[[], T]) -> T:
         return read()
     except MemoryError:
         raise
-    except Exception as error:  # for damaged files NumPy, zipfile and pandas raise a dozen types
+    except Exception as error:  # NumPy, zipfile and pandas raise many types for damaged files
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "allow_pickle" in str(error) or "pickle" in str(error):
             said = "it is no file of arrays, or holds Python objects (pickled), which are not read"

@@ -1,4 +1,4 @@
-"""The files of a folder put together: for each forget set its models, which fit each other."""
+"""Groups the files of a folder: the models of each forget set, checked against each other."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -24,8 +24,8 @@ class ScoredSet:
     """The models of a forget set.
 
     Attributes:
-      name: of the forget set.
-      seeds: `[M]` of every model, in this order.
+      name: name of the forget set.
+      seeds: `[M]` seeds of every model, in this order.
       models: files by model and split; every model has the same splits.
     """
 
@@ -39,26 +39,26 @@ class ScoredSet:
 
     @property
     def any_model(self) -> Mapping[str, PredictionFile]:
-        """The files of M_O, or without it of the first model."""
+        """The files of M_O, or of the first model if M_O is missing."""
         return next((files for (method, _), files in self.models.items() if method == "original"),
                     next(iter(self.models.values())))
 
     def of(self, method: str) -> ModelId | None:
-        """The model of a method; None: there is none."""
+        """The model of a method; None if there is none."""
         return next((model for model in self.models if model[0] == method), None)
 
     def first_with(self, split: str, key: str) -> PredictionFile | None:
-        """The file of a split that has an array not every file has, M_O's before others'.
+        """The file of a split that has an optional array; M_O's file comes before others.
 
-        M_R's says nothing of what the others were trained on.
+        M_R's file is left out: it does not show which samples the others were trained on.
         """
         files = [self.any_model, *(f for (m, _), f in self.models.items() if m != "retrain")]
         return next((f[split] for f in files if split in f and key in f[split].further), None)
 
     def member(self, split: str) -> np.ndarray | None:
-        """`[N]`: what all models of all seeds have seen alike of the samples; -1: some differ.
+        """`[N]`: use of each sample in training, if it is the same for all seeds; else -1.
 
-        None: no file says so.
+        None: no file has this array.
         """
         file = self.first_with(split, "member")
         if file is None:
@@ -67,7 +67,7 @@ class ScoredSet:
         return np.where((member == member[0]).all(axis=0), member[0], -1)
 
     def trained_places(self) -> np.ndarray:
-        """Places `[n]` in D_f of what every seed's model was trained on; all where no file says."""
+        """Places `[n]` in D_f of samples that all seeds trained on; all if no file has `member`."""
         member = self.member("forget")
         count = len(self.any_model["forget"].labels)
         return np.arange(count) if member is None else np.flatnonzero(member == TRAINED)
@@ -77,11 +77,11 @@ def read_folder(directory: Path, task: str = "") -> list[ScoredSet]:
     """Reads all files of predictions in a folder.
 
     Args:
-      directory: holds them.
-      task: 'regression' or 'classification'; '': what the shape of the first outputs says.
+      directory: folder with the files.
+      task: 'regression' or 'classification'; '': taken from the shape of the first outputs.
 
     Raises:
-      ScoreError: a file cannot be used, does not fit the others, or one is missing beside it.
+      ScoreError: a file cannot be used, does not fit the others, or needs a file that is missing.
     """
     names = find_files(directory)
     require_known_references(names)
@@ -97,7 +97,7 @@ def read_folder(directory: Path, task: str = "") -> list[ScoredSet]:
 
 
 def _scored_set(name: str, files: list[PredictionFile]) -> ScoredSet:
-    files = sorted(files, key=_rank)  # M_O's first: what differs from them is named
+    files = sorted(files, key=_rank)  # M_O's first: messages name a file that differs from them
     models: dict[ModelId, dict[str, PredictionFile]] = {}
     for file in files:
         models.setdefault((file.name.method, file.name.epochs), {})[file.name.split] = file
@@ -127,7 +127,7 @@ def _scored_set(name: str, files: list[PredictionFile]) -> ScoredSet:
 
 
 def _named(scored: ScoredSet, split: str) -> Path:
-    """The file that says what models have seen of a split's samples."""
+    """The file that shows which of a split's samples were used in training."""
     file = scored.first_with(split, "member")
     return (file or scored.any_model[split]).path
 

@@ -1,4 +1,4 @@
-"""From the files of a folder to a work directory: results.csv, predictions, data.json, run.json."""
+"""Writes a work directory from a folder: results.csv, predictions, data.json, run.json."""
 
 import dataclasses
 import datetime
@@ -26,7 +26,7 @@ from unlearn_jax.system import disk
 from unlearn_jax.system.cells import rows_text
 from unlearn_jax.units import label_step
 
-# What a folder of files can be audited by: the others need to know which samples were changed.
+# The audits that a folder of files allows: the others need the list of changed samples.
 AUDITS = ("mia", "lira", "challenge", "distances")
 _COSTS = ("Predictions do not say what training cost: there are no times, images, FLOPs and steps, "
           "and no challenge score")
@@ -34,12 +34,12 @@ _COSTS = ("Predictions do not say what training cost: there are no times, images
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How predictions are scored.
+    """Settings for scoring predictions.
 
     Attributes:
-      config: the whole config; its sections `data` and `eval` decide.
-      source: what the report calls the data.
-      class_names: of a classification, one for each logit; else ().
+      config: the whole config; only its sections `data` and `eval` are used.
+      source: name of the data in the report.
+      class_names: for classification, one for each logit; else ().
       data: data.json of the run that wrote the predictions; None: it is made from them.
     """
 
@@ -51,15 +51,15 @@ class Settings:
 
 def make_config(sets: Sequence[ScoredSet], label_unit: str = "", **evaluation: Any,
                 ) -> ml_collections.ConfigDict:
-    """The default config with the range of these labels, from which α and tolerances follow.
+    """The default config with the range of these labels; α and tolerances follow from the range.
 
     Args:
       sets: as read.
-      label_unit: of a regression, such as 'years'.
-      evaluation: values of the section `eval` that are not to be the defaults.
+      label_unit: for regression, such as 'years'.
+      evaluation: values of the section `eval` that replace the defaults.
 
     Raises:
-      ScoreError: an α, a tolerance or an audit that cannot be used.
+      ScoreError: an α, a tolerance or an audit cannot be used.
     """
     config = default_config()
     labels = [f.labels for s in sets for f in s.any_model.values()]
@@ -92,7 +92,7 @@ def make_config(sets: Sequence[ScoredSet], label_unit: str = "", **evaluation: A
 
 
 def is_classification(sets: Sequence[ScoredSet]) -> bool:
-    """Whether outputs are logits."""
+    """Returns True if outputs are logits."""
     return sets[0].any_model["test"].outputs.ndim == 3
 
 
@@ -102,10 +102,10 @@ def write_scores(sets: Sequence[ScoredSet], settings: Settings, directory: Path,
 
     Args:
       sets: as read.
-      settings: how they are scored.
-      directory: where they were read.
-      out: the work directory; made.
-      command: as typed, for the report.
+      settings: settings of the scoring.
+      directory: folder that they were read from.
+      out: the work directory; it is created.
+      command: the command as typed, for the report.
     """
     began = time.monotonic()
     rows, notes = [], [] if settings.data else [_COSTS]
@@ -125,7 +125,7 @@ def write_scores(sets: Sequence[ScoredSet], settings: Settings, directory: Path,
                                for s in sets},
                    "training_known": bool(settings.data) or "retain" in sets[0].splits},
         "warnings": list(dict.fromkeys(notes))}
-    with disk.temporary_directory(out.absolute()) as temp:  # half a directory looks like a whole
+    with disk.temporary_directory(out.absolute()) as temp:  # half a directory looks complete
         (temp / "predictions").mkdir()
         for scored in sets:
             for (method, epochs), files in scored.models.items():
@@ -144,7 +144,7 @@ def write_scores(sets: Sequence[ScoredSet], settings: Settings, directory: Path,
 
 
 def _deciding(settings: Settings) -> dict[str, Any]:
-    """The keys of the config that decide the scores, and those that made the models, if known."""
+    """The config's keys that decide the scores, and those that decided the models, if known."""
     names = ("seeds", "eval") if settings.data is None else (
         "seeds", "data", "forget", "model", "train", "unlearn", "eval")
     config = settings.config.to_dict()
@@ -152,7 +152,7 @@ def _deciding(settings: Settings) -> dict[str, Any]:
 
 
 def _rows(scored: ScoredSet, settings: Settings) -> tuple[list[dict[str, Any]], list]:
-    """Rows of results.csv of a forget set, and the audits that could not be made."""
+    """Rows of results.csv for a forget set, and the audits that could not be computed."""
     config = settings.config
     classification = config.data.task == "classification"
     targets = results.Targets({s: f.labels for s, f in scored.any_model.items()},
@@ -176,7 +176,7 @@ def _rows(scored: ScoredSet, settings: Settings) -> tuple[list[dict[str, Any]], 
 
 
 def _injection(settings: Settings) -> Injection | None:
-    """The groups of `data.inject`, of a run's own predictions; whose samples they are is unknown.
+    """The groups of `data.inject`, for a run's own predictions, without the list of their samples.
     """
     kind, *parts = settings.config.data.inject.split(":")
     if not kind:
@@ -206,7 +206,7 @@ def _outcome(scored: ScoredSet, model: ModelId) -> results.Outcome:
 
 
 def _baseline(scored: ScoredSet, classification: bool) -> float | int | None:
-    """The training set's median label or most frequent class; None: it is not known."""
+    """The training set's median label or most frequent class; None if it is not known."""
     if "retain" not in scored.splits:
         return None
     forget = scored.any_model["forget"].labels[scored.trained_places()]
@@ -223,7 +223,7 @@ def _members(scored: ScoredSet) -> audits.AuditedSamples:
 
 
 def _others(scored: ScoredSet) -> audits.AuditedSamples:
-    """The samples that no model has seen and with which attacks compare D_f."""
+    """The samples that no model has seen; attacks compare D_f with them."""
     for split in ("stamped", "test"):
         if (file := scored.first_with(split, "peers")) is not None:
             peers = file.further["peers"]
@@ -247,7 +247,7 @@ def _unseen(scored: ScoredSet) -> np.ndarray:
 
 
 def _notes(scored: ScoredSet, settings: Settings) -> list[str]:
-    """What a reader must know, and what cannot be said."""
+    """Warnings for the reader, and statements that the files do not allow."""
     lead, notes = f"forget set {scored.name}: ", []
     if not scored.of("original"):
         notes.append("there is no M_O (method 'original'), so it is not said how far a method "
@@ -283,7 +283,7 @@ def _notes(scored: ScoredSet, settings: Settings) -> list[str]:
 
 
 def _data(sets: Sequence[ScoredSet], settings: Settings) -> dict[str, Any]:
-    """data.json, as far as predictions tell."""
+    """data.json, as far as it follows from predictions."""
     first = sets[0].any_model
     places = sets[0].trained_places()
     parts = {"train": [first["forget"].labels[places], *(first[s].labels for s in ("retain",)
@@ -308,7 +308,7 @@ def _data(sets: Sequence[ScoredSet], settings: Settings) -> dict[str, Any]:
 
 
 def _request(scored: ScoredSet, settings: Settings) -> str:
-    """What D_f is, where its labels or its name say so; else its name."""
+    """The request for D_f, if it follows from the labels or the name of D_f; else its name."""
     labels = np.unique(scored.any_model["forget"].labels)
     if settings.class_names and len(labels) == 1:
         return f"class:{settings.class_names[int(labels[0])]}"
@@ -318,7 +318,7 @@ def _request(scored: ScoredSet, settings: Settings) -> str:
 
 
 def _fingerprint(sets: Sequence[ScoredSet]) -> str:
-    """Of ids and labels."""
+    """Hash of ids and labels."""
     digest = hashlib.blake2b(digest_size=8)
     for scored in sets:
         for split, file in scored.any_model.items():

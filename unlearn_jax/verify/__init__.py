@@ -1,1 +1,1 @@
-"""Reads a store or work directories back: `python -m unlearn_jax.verify DIR`."""
+"""Checks the files of a store or of work directories: `python -m unlearn_jax.verify DIR`."""

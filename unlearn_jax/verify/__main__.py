@@ -1,19 +1,19 @@
-"""Read a store or work directories back:  python -m unlearn_jax.verify DIR [--prune]
+"""Checks the files of a store or of work directories:  python -m unlearn_jax.verify DIR [--prune]
 
 DIR is a store, a work directory, or the directory of a sweep. Every file is read and compared with
-its digest. What is damaged, missing or orphaned is listed, a line each; the exit code is then 1.
-The images that models were trained on are decoded anew, where they still are, and compared too.
+its digest. Each damaged, missing or orphaned file is listed on a line; the exit code is then 1.
+Images that models were trained on are decoded anew, if they are still there, and compared too.
 
-    damaged   a file is not what was written, or cannot be read
-    missing   a file is gone
-    orphaned  nothing reads it: what killed processes left, files that no marker names, and
-              predictions and the like of models that are not there
-    left over  progress of models that are stored, or of none
-    changed   the source files of the data are not those that were trained on
+    damaged   the file differs from what was written, or cannot be read
+    missing   the file is gone
+    orphaned  nothing reads the file: leftovers of killed processes, files that no marker names,
+              and predictions and the like of models that are missing
+    left over  progress of models that are already stored, or of no model
+    changed   the source files of the data differ from those that were trained on
 
-`--prune` removes what is orphaned or left over. It may run beside other processes: what they write
-stays. What is damaged or missing is made again when its directory is removed and the command of
-the run is repeated.
+`--prune` removes orphaned and left-over files. It may run beside other processes: files that they
+are writing stay. To make damaged or missing files again, remove their directory and repeat the
+command of the run.
 """
 
 import argparse
@@ -41,11 +41,11 @@ from unlearn_jax.verify.store import (
     verify_store,
 )
 
-_PLAN = "plan.json"  # of a sweep
+_PLAN = "plan.json"  # in a sweep's directory
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit status: 0, 1 where something is wrong, 2 for a wrong call."""
+    """The command; returns its exit status: 0, 1 if something is wrong, 2 for a wrong call."""
     try:
         args = _parser().parse_args(argv)
         found = list(verify(args.path))
@@ -64,10 +64,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def verify(path: Path) -> Iterator[Finding]:
-    """What is wrong with a store, a work directory or a sweep.
+    """The findings in a store, a work directory or a sweep.
 
     Raises:
-      InputError: it is none of them.
+      InputError: the path is none of them.
     """
     if not path.is_dir():
         raise InputError(f"{path} is no directory" if path.exists() else f"{path} does not exist")
@@ -87,7 +87,7 @@ def _is_aside(path: Path) -> bool:
 
 
 def verify_workdir(directory: Path) -> Iterator[Finding]:
-    """What is wrong with one work directory, but for those below it."""
+    """The findings in one work directory, without the directories below it."""
     for folder in (directory, *(directory / f for f in manifest.FOLDERS)):
         for path in disk.stale(folder):
             yield Finding(ORPHANED, path, "left by a process that was killed")
@@ -119,7 +119,7 @@ def verify_workdir(directory: Path) -> Iterator[Finding]:
 
 
 def _without_manifest(directory: Path) -> Iterator[Finding]:
-    """Of an earlier version's run, or of one that has not finished: what can be read is read."""
+    """Findings for a run of an earlier version or an unfinished run: reads all readable files."""
     from unlearn_jax.report.tables.inputs import UNFINISHED, read_run
 
     try:
@@ -134,10 +134,10 @@ def _without_manifest(directory: Path) -> Iterator[Finding]:
 
 
 def read_arrays(path: Path) -> None:
-    """Reads a .npz file, whose arrays have checksums.
+    """Reads a .npz file; its arrays have checksums.
 
     Raises:
-      ReportError: it is damaged.
+      ReportError: the file is damaged.
     """
     from unlearn_jax.report.tables import files
 
@@ -150,7 +150,7 @@ def _data_of_run(directory: Path) -> Iterator[Finding]:
 
     try:
         record = read_json(directory, RUN)
-    except ReportError:  # told of above
+    except ReportError:  # reported above
         return
     for run in record.get("merged", [record]):
         if why := compare_data(run["config"].get("data", {}), run["data_fingerprint"]):
@@ -166,6 +166,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    # Reading files back must not take the GPU away from a job that runs there.
+    # This command must not take the GPU away from a job that runs there.
     jax.config.update("jax_platforms", "cpu")
     sys.exit(main())

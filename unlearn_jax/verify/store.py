@@ -1,4 +1,4 @@
-"""What is wrong with a store."""
+"""Checks of a store."""
 
 import contextlib
 import dataclasses
@@ -24,18 +24,18 @@ PRUNED = (ORPHANED, LEFT_OVER)
 _DATA = "data"
 _NO_STAGES = (_DATA, progress.POPULATION, compiled.FOLDER)
 _KEY = re.compile("[0-9a-f]{16}")
-_ON_DISK = ("utkface", "folder", "tfds")  # sources of data whose files may change
+_ON_DISK = ("utkface", "folder", "tfds")  # sources of data with files that may change
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Something that is wrong.
+    """A fault in a file or directory.
 
     Attributes:
-      kind: of `KINDS`.
-      path: of the file or directory.
-      why: what is wrong with it.
-      lock: of the store, held while it is removed; None: nothing else uses it.
+      kind: one of `KINDS`.
+      path: the file or directory.
+      why: the fault.
+      lock: lock of the store, held during removal; None: nothing else uses the path.
     """
 
     kind: str
@@ -44,21 +44,21 @@ class Finding:
     lock: Path | None = None
 
     def remove(self) -> bool:
-        """Removes it, unless another process is about to use its place; returns whether."""
+        """Removes the path unless another process is about to use it; returns True if removed."""
         with disk.lock(self.lock) if self.lock else contextlib.nullcontext(True) as held:
             if held:
-                with contextlib.suppress(FileNotFoundError):  # its writer was first
+                with contextlib.suppress(FileNotFoundError):  # its writer removed it first
                     disk.remove(self.path)
         return held
 
 
 def is_store(root: Path) -> bool:
-    """Whether a directory looks like a store."""
+    """Returns True if a directory looks like a store."""
     return any((root / name).is_dir() for name in _NO_STAGES) or any(_stages(root))
 
 
 def verify_store(root: Path) -> Iterator[Finding]:
-    """Reads everything in a store."""
+    """Reads all files in a store and yields the findings."""
     for folder in (root, *root.glob("*/"), *root.glob(f"{progress.POPULATION}/*/*/")):
         for path in disk.stale(folder):
             yield Finding(ORPHANED, path, "left by a process that was killed")
@@ -89,7 +89,7 @@ def verify_store(root: Path) -> Iterator[Finding]:
             except InputError as e:
                 yield Finding(DAMAGED, entry, str(e))
     for path in sorted((root / compiled.FOLDER).glob(f"*{compiled.SUFFIX}")):
-        with contextlib.suppress(FileNotFoundError):  # another process found it out
+        with contextlib.suppress(FileNotFoundError):  # another process removed it first
             if compiled.content(path.read_bytes()) is None:
                 yield Finding(DAMAGED, path, "it does not match its digest; the next run that "
                                              "needs it compiles it anew")
@@ -126,7 +126,7 @@ def _files_of(directory: Path, marker: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _earlier(directory: Path, marker: dict[str, Any]) -> Iterator[Finding]:
-    """Damage in a stage without digests, as far as it can be seen."""
+    """Visible damage in a stage without digests."""
     readers = {".npy": store.load_array, ".npz": store.load_arrays, ".json": store.load_json}
     checkpoints = sorted({name.split("/")[0] for name in marker["files"] if "/" in name})
     for name in marker["files"]:
@@ -154,7 +154,7 @@ def _progress(root: Path) -> Iterator[Finding]:
     for directory in progress.progress_directories(held):
         stages = progress.saved_stages(directory)
         if not stages:
-            # A process that is about to say so makes the directory first.
+            # A process makes the directory first and writes the names of its models after that.
             if (directory / progress.STAGES).exists() or disk.is_old(directory):
                 yield Finding(LEFT_OVER, directory, "nothing says of which models it is")
         elif all(held.complete(*stage) for stage in stages):
@@ -165,13 +165,13 @@ def _progress(root: Path) -> Iterator[Finding]:
 
 
 def _data(markers: dict[Path, dict[str, Any]]) -> Iterator[Finding]:
-    """Source files that are others than those that M_Os were trained on."""
+    """Findings for source files that differ from those that M_Os were trained on."""
     from unlearn_jax.storage import metadata
 
     compared = {}
     for directory in markers:
         if directory.parent.name == "original":
-            with contextlib.suppress(metadata.CheckpointError):  # told of as a file
+            with contextlib.suppress(metadata.CheckpointError):  # reported as a file
                 known = metadata.read(directory / "checkpoint")["metadata"]
                 settings, fingerprint = known["config"]["data"], known["data_fingerprint"]
                 compared[json.dumps([settings, fingerprint])] = settings, fingerprint
@@ -181,23 +181,23 @@ def _data(markers: dict[Path, dict[str, Any]]) -> Iterator[Finding]:
 
 
 def compare_data(settings: dict[str, Any], fingerprint: str) -> str:
-    """What is wrong with the source files of some data, '' where that is nothing, or not known.
+    """The fault of the source files of some data; '' if there is none, or it is not known.
 
     Args:
-      settings: the section `data` of a config, as JSON has it.
-      fingerprint: of the data as they were loaded with it.
+      settings: the section `data` of a config, as read from JSON.
+      fingerprint: fingerprint of the data when they were loaded with these settings.
     """
     return _compare_data(json.dumps(settings, sort_keys=True), fingerprint)
 
 
-@functools.cache  # the runs of a sweep have the same
+@functools.cache  # the runs of a sweep share it
 def _compare_data(settings: str, fingerprint: str) -> str:
     from unlearn_jax import data
     from unlearn_jax.stages.workdir import config_of
 
     try:
         section = config_of({"data": json.loads(settings)}).data
-    except (TypeError, ValueError) as e:  # another version's
+    except (TypeError, ValueError) as e:  # settings of another version
         return f"its settings cannot be read: {e}"
     if section.source.partition(":")[0] not in _ON_DISK:
         return ""
