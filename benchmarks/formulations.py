@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure, workload
-from unlearn_jax import models, native
+from unlearn_jax import native
 from unlearn_jax.models import Model
-from unlearn_jax.networks import conv
+from unlearn_jax.networks import conv, resnet
 from unlearn_jax.system.target import Target
 
 
@@ -98,7 +98,7 @@ def geometries(model: Model, batch: int) -> list[Geometry]:
     size = model.image_size
     images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
     variables = model.shapes()  # this is a pass of one image, which must not be recorded
-    with mock.patch.object(models, "member_conv", record):
+    with mock.patch.object(resnet, "member_conv", record):
         jax.eval_shape(lambda v, x: model.module.apply(v, x, train=False), variables, images)
     return list(found)
 

@@ -18,9 +18,9 @@ import numpy as np
 
 from benchmarks import measure, workload
 from benchmarks.workload import Workload
-from unlearn_jax import models
 from unlearn_jax.engine import flops
 from unlearn_jax.models import preprocess
+from unlearn_jax.networks import resnet
 from unlearn_jax.train import Batch, init_state
 
 
@@ -114,7 +114,7 @@ def phases(work: Workload) -> dict[str, tuple[Callable[[], None], float, float]]
 @contextlib.contextmanager
 def without_norms() -> Iterator[None]:
     """Networks traced inside leave out the batch norms."""
-    with mock.patch.object(models._Layers, "norm", lambda self, name, train: lambda x: x):
+    with mock.patch.object(resnet._Layers, "norm", lambda self, name, train: lambda x: x):
         yield
 
 

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unlearn_jax import models
 from unlearn_jax.config import default_config
 from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.engine.batches import Feed
@@ -18,6 +17,7 @@ from unlearn_jax.engine.recipe import Recipe, init_members
 from unlearn_jax.engine.run import PopulationRun
 from unlearn_jax.members import Member
 from unlearn_jax.models import Model, build_model
+from unlearn_jax.networks import resnet
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.train import Batch, TrainState, init_state, make_loss, make_train_step
 
@@ -135,7 +135,7 @@ def plain_loop(work: Workload) -> Steps:
 @contextlib.contextmanager
 def plain_convolution() -> Iterator[None]:
     """Networks traced inside use `lax.conv_general_dilated`, as Flax does by default."""
-    with mock.patch.object(models, "member_conv", jax.lax.conv_general_dilated):
+    with mock.patch.object(resnet, "member_conv", jax.lax.conv_general_dilated):
         yield
 
 

@@ -68,7 +68,8 @@ def make_study(store, *forget_sets, **changes) -> RunContext:
                     unlearn__sisa__shards=3, unlearn__sisa__slices=2)
     config.update_from_flattened_dict(
         {k.replace("__", "."): v for k, v in {**defaults, **changes}.items()})
-    dataset = types.SimpleNamespace(fingerprint="f" * 32, num_classes=0,
+    dataset = types.SimpleNamespace(fingerprint="f" * 32, num_classes=0, class_names=(),
+                                    label_unit="years",
                                     ids=np.array([f"id-{i}" for i in range(80)]))
     splits = Splits(TRAIN, VALIDATION, TEST, ROWS, forget_sets)
     return RunContext(config, "sisa", Store(store), Log(), dataset, splits, DATA, INDEX, MODEL,

@@ -226,7 +226,7 @@ def test_the_command_explains_a_finished_run(finished, tmp_path, run):
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["config"]["eval"]["explain_baseline"] == "white" and record["finished"]
     text = (tmp_path / "out" / "explain.md").read_text()
-    assert "--models=original,retrain" in text and "says" in text
+    assert "--models=original,retrain" in text and "The explanations are about" in text
     assert "<img" in (tmp_path / "out" / "explain.html").read_text()
     assert (tmp_path / "out" / "figures" / "explained-ig-samples-20-28.png").stat().st_size > 0
 

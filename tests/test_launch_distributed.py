@@ -72,7 +72,7 @@ def test_two_go_on_and_one_restores_what_they_made(killed):
     done = subprocess.run(launch(base, "--config.train.checkpoint_seconds=0"), cwd=ROOT, env=ENV,
                           capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "MAE test" in done.stdout and "MAE test" not in done.stderr
+    assert "Report: " in done.stdout and "Report: " not in done.stderr
     record = json.loads((base / "w" / "run.json").read_text())
     assert record["processes"] == 2 and record["finished"]
     assert "process_id" not in record["command"]

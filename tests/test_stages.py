@@ -89,7 +89,7 @@ def test_the_contract_of_the_work_directory(finished):
         assert (workdir / name).stat().st_size > 0, name
     pictures = list((workdir / "figures").glob("*.png"))
     assert len(pictures) >= 5 and all(p.stat().st_size > 1000 for p in pictures)
-    assert "MAE test" in done.stdout
+    assert "MAE test" in done.stdout and len(done.stdout.splitlines()) <= 12
 
 
 def test_labels_are_counted_after_each_step(finished):

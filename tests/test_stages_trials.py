@@ -24,7 +24,6 @@ def run_trials(store, monkeypatch, method, epochs=(1, 1), apart=False):
     """Three trials of a method: stages by forget set, variables, populations and programs."""
     study = make_study(store, *FORGET_SETS, compare__trials=3, unlearn__batch_size=8)
     study.dataset.labels = np.asarray(DATA.labels)
-    study.dataset.class_names, study.dataset.label_unit = (), "years"
     original = original_stage(study)
     models.train_missing(study, [original])
     trials = variants.make_trials(study.config, method)
