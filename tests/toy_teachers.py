@@ -35,6 +35,7 @@ class TwoLayers:
     classes: int = 0
     frozen: tuple[str, ...] = ()
     image_size: int = 2
+    ends = ("stem_conv", "output")
 
     def init(self, key):
         stem, output, mean = jax.random.split(key, 3)
