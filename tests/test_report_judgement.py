@@ -123,6 +123,26 @@ def test_a_class_that_only_the_head_forgot_is_not_forgotten(seeds, relearned):
     assert ("it relearns D_f faster than M_R" in got.reason) == relearned
 
 
+def test_an_attack_that_finds_lower_losses_finds_a_memory():
+    """The logistic attack alone is established; by the loss's AUC, D_f has the lower losses."""
+    labels, original, retrained, found = made("retrained", 8)
+    run = read(labels, original, retrained, found)
+    table = run.results.set_index(["method", "metric", "seed"]).value
+
+    def judged_with(auc):
+        for seed, wide in enumerate(np.linspace(-0.3, 0.3, 8)):
+            table["ft", "mia_auc", seed] = table["retrain", "mia_auc", seed] + auc + wide
+            table["ft", "mia_logistic_auc", seed] = \
+                table["retrain", "mia_logistic_auc", seed] + 0.2 + wide / 100
+        changed = Run(None, table.reset_index().assign(forget_set="set", epochs=run.results.epochs),
+                      None, run.data, run.run)
+        return judgement.judge(changed, "set", ModelKey("ft", 1))
+
+    assert judged_with(0.1).word == judgement.NOT_FORGOTTEN
+    assert judged_with(-0.1).word == judgement.DAMAGED
+    assert judged_with(0.1).check("attack").metric == "mia_logistic_auc"
+
+
 def test_without_an_attack_nothing_is_forgotten():
     found = judged(*made("retrained", 8), audits=())
     assert found.word == judgement.UNDECIDED and "no attack was run" in found.reason

@@ -201,8 +201,8 @@ def _series(run: Run, forget_set: str, model: ModelKey) -> list[_Series]:
         # 1 minus Forgetting: a distance from M_R, like the others
         **named(tuple(1 - independent(f"ceiling@{alpha}", x) for x in across)),
         least_margin=_of_auc, one_sided=True))
-    # Low losses on D_f are a memory of it; other losses than on unseen samples, which the logistic
-    # attack finds as well, need not be.
+    # Low losses on D_f are a memory of it. The logistic attack finds any losses that are other
+    # than those on unseen samples; `_word` asks whether they are lower.
     found += [_Series(question="attack", metric=name, **named(triple(name)), least_margin=_of_auc,
                       memory_sign=sign, one_sided=not sign)
               for name, sign in zip(_ATTACKS, (1, 0))]
@@ -318,7 +318,8 @@ def _word(checks: list[Check], like_original: list[int], failed: list[int], seed
           ) -> tuple[str, str]:
     """The word and its reason."""
     differing = [c for c in checks if c.outcome == "differs"]
-    memory = [c for c in differing if c.memory]
+    lower = any(c.metric == "mia_auc" and c.mean > c.margin for c in checks)
+    memory = [c for c in differing if c.memory or (lower and c.metric == "mia_logistic_auc")]
     if memory:
         return NOT_FORGOTTEN, "; ".join(_said(c) for c in memory)
     if like_original:
