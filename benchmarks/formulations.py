@@ -112,7 +112,7 @@ def program(geometry: Geometry, phase: str, setting: str, members: int,
     arrays = [jnp.asarray(rng.normal(size=(members, *shape)), dtype) for shape in shapes]
     layout = workload.layout_for(members, per_device=members)
     function = conv.phase_function(phase, geometry.computed(setting, layout.target))
-    mapped = functools.partial(layout.over_members(function, (0,) * len(arrays)), *arrays)
+    mapped = functools.partial(layout.vmap_jit(function, (0,) * len(arrays)), *arrays)
     return lambda: jax.block_until_ready(mapped())
 
 

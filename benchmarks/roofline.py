@@ -103,7 +103,7 @@ def phases(work: Workload) -> dict[str, tuple[Callable[[], None], float, float]]
     for name, fun in (("input", inputs), ("forward", forward),
                       ("input gradients", input_gradients), ("weight gradients", weight_gradients),
                       ("normalisation", normalised), ("optimiser", step)):
-        program = layout.over_members(fun, (0, None))
+        program = layout.vmap_jit(fun, (0, None))
         program.compile(states, rows)
         found[name] = (lambda p=program: jax.block_until_ready(p(states, rows)),
                        flops.count(fun, state, rows),

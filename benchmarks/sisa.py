@@ -102,26 +102,26 @@ def _retrain(study: RunContext) -> Outcome:
     (forget_set,) = study.splits.forget_sets
     stage = retrain_stage(study, original_stage(study), forget_set)
     train_missing(study, [stage])
-    books, _ = checkpoints.describe(stage.directory(study.store) / "checkpoint")
-    return _outcome(stage.method, books, study.seeds)
+    described, _ = checkpoints.describe(stage.directory(study.store) / "checkpoint")
+    return _outcome(stage.method, described, study.seeds)
 
 
-def _outcome(method: str, books: dict[str, Any], seeds: tuple[int, ...]) -> Outcome:
-    costs = {name: np.array(books[name])
+def _outcome(method: str, described: dict[str, Any], seeds: tuple[int, ...]) -> Outcome:
+    costs = {name: np.array(described[name])
              for name in ("images", "seconds", "epochs_trained", "failed", "flops")}
     return Outcome(method=method, forget_set="", epochs=0, stage="", seeds=seeds, outputs={},
-                   steps=np.array(books["step"]), **costs)
+                   steps=np.array(described["step"]), **costs)
 
 
 def _figures(ensemble: Models, retrained: Outcome, deleted: list[Models]) -> dict[str, float]:
     """Costs summed over seeds and averaged over several deletions."""
-    delete = {k: float(np.mean([np.sum(m.books[k]) for m in deleted])) for k in COSTS}
-    counted = deleted[0].measures(_outcome("sisa", deleted[0].books, retrained.seeds), retrained)
+    delete = {k: float(np.mean([np.sum(m.costs[k]) for m in deleted])) for k in COSTS}
+    counted = deleted[0].measures(_outcome("sisa", deleted[0].costs, retrained.seeds), retrained)
     return {
         "retrain_s": float(retrained.seconds.sum()),
-        "ensemble_s": float(np.sum(ensemble.books["seconds"])), "delete_s": delete["seconds"],
+        "ensemble_s": float(np.sum(ensemble.costs["seconds"])), "delete_s": delete["seconds"],
         "time": float(retrained.seconds.sum()) / delete["seconds"],
-        "time_ensemble": float(np.sum(ensemble.books["seconds"])) / delete["seconds"],
+        "time_ensemble": float(np.sum(ensemble.costs["seconds"])) / delete["seconds"],
         "images": float(retrained.images.sum()) / delete["images"],
         "expected": float(counted["sisa_speedup_expected"].mean()),
         "nominal": float(counted["sisa_speedup_nominal"].mean())}

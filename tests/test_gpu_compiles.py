@@ -122,7 +122,7 @@ def test_the_importance_of_weights(mesh):
     def squares(batch, variables):
         return jax.tree.map(lambda x: jnp.square(x).sum(0), gradients(batch, variables))
 
-    assert "conv" in compiled(layout.over_members(squares, (0, 0)).lower(
+    assert "conv" in compiled(layout.vmap_jit(squares, (0, 0)).lower(
         *members_of(layout, (batch_shapes(), model.shapes()))))
 
 
@@ -143,7 +143,7 @@ def explained(what, model, variables, images, labels):
 def test_explanations(mesh, what, classes):
     model, layout = network(classes=classes), Layout(mesh, MEMBERS, 1)
     labels = shape(BATCH, dtype=np.int32 if classes else np.float32)
-    program = layout.over_members(functools.partial(explained, what, model), (0, 0, 0))
+    program = layout.vmap_jit(functools.partial(explained, what, model), (0, 0, 0))
     assert "conv" in compiled(program.lower(*members_of(
         layout, (model.shapes(), IMAGES_BHWC, labels))))
 

@@ -97,19 +97,19 @@ def test_cuda_graphs_are_asked_for_on_a_gpu_alone(monkeypatch):
 
 def test_program_times_its_compilation_once():
     where = layout(members=3)
-    program = where.over_members(lambda x, y: x * y, (0, None))
+    program = where.vmap_jit(lambda x, y: x * y, (0, None))
     with pytest.raises(RuntimeError, match="first call"):
         _ = program.compiled
-    x = where.put_members(np.arange(3.0, dtype=np.float32))
+    x = where.shard_members(np.arange(3.0, dtype=np.float32))
     np.testing.assert_array_equal(program(x, np.float32(2)), [0, 2, 4])
     seconds = program.compile_seconds
     program(x, np.float32(3))
     assert program.compile_seconds == seconds > 0
     with pytest.raises(TypeError, match=r"'x' compiled with float32\[3\] and called with .*\[6\]"):
-        program(where.put_members(np.arange(6.0, dtype=np.float32)), np.float32(2))
+        program(where.shard_members(np.arange(6.0, dtype=np.float32)), np.float32(2))
 
 
 def test_members_lie_on_their_own_devices():
-    x = layout(members=4).put_members(np.zeros((4, 2)))
+    x = layout(members=4).shard_members(np.zeros((4, 2)))
     assert len({s.device for s in x.addressable_shards}) == 4
     assert jax.tree.leaves(x)[0].addressable_shards[0].data.shape == (1, 2)

@@ -44,8 +44,8 @@ def test_bytes_are_those_of_arrays_and_of_their_shapes():
 
 
 def test_what_a_call_takes_is_what_the_compiler_says():
-    program = layout().over_members(lambda x, y: (x + y, jnp.sort(x @ y[:, None])), (0, 0), (0,))
-    x = layout().put_members(np.ones((3, 1000), np.float32))
+    program = layout().vmap_jit(lambda x, y: (x + y, jnp.sort(x @ y[:, None])), (0, 0), (0,))
+    x = layout().shard_members(np.ones((3, 1000), np.float32))
     program.compile(x, x.copy())
     # two arguments, one of them donated to a result, and another result
     assert 24000 + 12 <= memory.call_bytes(program) < 24000 + 20000
@@ -61,7 +61,8 @@ def fit(monkeypatch, free, need, held=0, count=6, adapts=True, members=1):
         tried.append(layout.members_per_device)
         return need * layout.members_per_device
 
-    found = memory.fitted(dataclasses.replace(where, adapts=adapts), count, "toy", needs, held)
+    found = memory.fit_members_per_call(
+        dataclasses.replace(where, adapts=adapts), count, "toy", needs, held)
     assert found.mesh == where.mesh and found.members_per_device == tried[-1]
     return tried
 
@@ -86,7 +87,7 @@ def test_a_call_that_grows_faster_than_its_members_is_compiled_again(monkeypatch
     monkeypatch.setattr(memory, "free_bytes", lambda device: 1e9)
     needs = {6: 3e9, 2: 0.95e9, 1: 0.5e9}
     with caplog.at_level(logging.INFO):
-        found = memory.fitted(
+        found = memory.fit_members_per_call(
             dataclasses.replace(layout(count=6, per_device=6), adapts=True), 6, "toy",
             lambda layout: needs[layout.members_per_device])
     assert found.members_per_device == 1
@@ -97,7 +98,8 @@ def test_the_fullest_device_decides(monkeypatch):
     full = iter([100.0, 30.0, 100.0])
     monkeypatch.setattr(memory, "free_bytes", lambda device: next(full))
     where = dataclasses.replace(layout(members=3, count=6, per_device=2), adapts=True)
-    found = memory.fitted(where, 6, "toy", lambda layout: 20 * layout.members_per_device)
+    found = memory.fit_members_per_call(
+        where, 6, "toy", lambda layout: 20 * layout.members_per_device)
     assert found.members_per_device == 1
 
 
@@ -111,4 +113,4 @@ def test_other_errors_than_of_memory_are_passed_on():
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
-        memory.in_smaller_groups(work, layout(), "toy", 8)
+        memory.halve_on_oom(work, layout(), "toy", 8)

@@ -141,7 +141,7 @@ def test_published_values_and_options_are_allowed_by_the_config(name):
     check_config(c)
     for key, value in method.published.items():
         assert c.unlearn[key] == value
-    assert set(method.reads) <= set(c.unlearn)
+    assert set(method.shared_keys) <= set(c.unlearn)
     assert method.source and method.start in ("original", "initial")
     if method.options:
         assert c.unlearn[name].to_dict() == dict(method.options)

@@ -71,7 +71,7 @@ def test_a_longer_run_does_not_go_on_from_a_shorter_one():
     _, three = run(3)
     tree_close(two[1], three[1], rtol=1e-6)  # the first epoch has the whole penalty
     assert np.abs(two[2]["w"] - three[2]["w"]).max() > 1e-3
-    assert METHOD.own_runs
+    assert METHOD.budgets_run_apart
 
 
 def test_without_a_penalty_it_is_fine_tuning():

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from unlearn_jax import engine, moved
+from unlearn_jax.methods.method import Method
 
 METHOD = """
 from unlearn_jax.methods.method import Method, Prepared
@@ -45,6 +46,19 @@ def test_a_record_of_the_stages_has_a_new_name():
     assert found is graph.RunContext
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = graph.no_such_name
+
+
+def test_a_method_may_name_its_arguments_as_in_the_release_before():
+    factors = {"share": (0.1, 10.0)}
+    with pytest.warns(DeprecationWarning) as seen:
+        old = Method(reads=("spread",), own_runs=True, dials=lambda options: factors, numbers=2)
+    assert sorted(str(w.message).split(";")[0] for w in seen) == [
+        "Method(dials=) is now searched_options=", "Method(numbers=) is now version=",
+        "Method(own_runs=) is now budgets_run_apart=", "Method(reads=) is now shared_keys="]
+    assert (old.shared_keys, old.version, old.budgets_run_apart) == (("spread",), 2, True)
+    assert old.searched({}) == factors
+    with pytest.raises(TypeError, match="unknown"):
+        Method(unknown=1)
 
 
 def test_a_module_of_the_engine_is_imported_alone():

@@ -145,6 +145,6 @@ def test_a_layout_says_which_platform_it_traces_for():
         return x
 
     with target.tracing_for("gpu"):
-        layout().over_members(fun, (0,))(np.zeros((3, 1), np.float32))
+        layout().vmap_jit(fun, (0,))(np.zeros((3, 1), np.float32))
         assert target.platform() == "gpu"
     assert seen == ["cpu"] and target.platform() == jax.default_backend()

@@ -86,7 +86,7 @@ def test_validation_is_the_mean_over_each_members_rows():
     variables = init_members(LinearModel(), where, [0, 1])
     program = make_validator(LinearModel(), make_loss("mae", 40.0), where)
     rows = stack_batches([in_batches(np.arange(5), 4), in_batches(np.arange(30, 33), 4)])
-    sums = where.put_members((np.zeros(2, np.float32), np.zeros(2, np.float32)))
+    sums = where.shard_members((np.zeros(2, np.float32), np.zeros(2, np.float32)))
     for batches in Feed(where, resident())(rows):
         sums = program(sums, variables, resident(), batches)
     labels = np.asarray(resident().labels)

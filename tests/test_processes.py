@@ -16,7 +16,7 @@ from launch.distributed import free_port
 from unlearn_jax.errors import ConfigError, InputError
 from unlearn_jax.storage import checkpoints
 from unlearn_jax.storage.store import read_marker
-from unlearn_jax.system.processes import Place, agreed, joined, require_same
+from unlearn_jax.system.processes import Place, joined, on_first_process, require_same
 
 HERE = Path(__file__).parent
 ENV = {**{k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}, "PYTHONPATH": str(HERE.parent)}
@@ -152,7 +152,7 @@ def test_all_leave_together_with_the_same_exit_code(tmp_path):
 
 def test_one_process_needs_no_others():
     with joined(Place("nowhere:1", 1, 0)):
-        assert agreed("a number", lambda: (3,)) == (3,)
+        assert on_first_process("a number", lambda: (3,)) == (3,)
         require_same("a number", (3,))
     with pytest.raises(InputError), joined(None):
         raise InputError("as it is")

@@ -59,7 +59,7 @@ def needed(count):
     where, noted = layout(per_device=count), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "free_bytes", lambda device: noted.append(device) or np.inf)
-        fitted = memory.fitted
+        fitted = memory.fit_members_per_call
         patch.setattr(memory, "fitted", lambda layout, count, name, needs, held: noted.append(
             (needs(layout), held)) or fitted(layout, count, name, needs, held))
         train(members(), where=where)

@@ -88,9 +88,9 @@ def predicted(tmp_path, outputs):
     with study.store.write("predictions", stage_key("predictions", parts), parts) as directory:
         for name, values in outputs.items():
             np.save(directory / f"{name}.npy", values)
-    books = {name: np.ones(3) for name in ("images", "seconds", "epochs_trained", "flops", "step")}
+    costs = {name: np.ones(3) for name in ("images", "seconds", "epochs_trained", "flops", "step")}
     models = evaluate.Models(stage, "20-22", lambda: tree(HUGE),
-                             {**books, "failed": np.array([False, False, True])})
+                             {**costs, "failed": np.array([False, False, True])})
     return evaluate._outcome(study, None, models, forget_set, rows), warnings
 
 

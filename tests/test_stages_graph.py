@@ -28,7 +28,7 @@ WITHOUT_EFFECT = {"train.checkpoint_seconds", "train.tensorboard", "model.own_pr
                   "data.label_unit"}
 # Random labels come from the range, which the fingerprint does not show.
 UNLEARNED_ONLY = {"data.label_min", "data.label_max"}
-OPTIONS = {f"unlearn.{option}" for option in METHODS["rnd"].reads}
+OPTIONS = {f"unlearn.{option}" for option in METHODS["rnd"].shared_keys}
 # What `rnd` does not read: keys of other methods.
 UNREAD = {"unlearn.spread"}
 
@@ -237,7 +237,7 @@ def test_a_method_whose_numbers_changed_has_other_keys(monkeypatch):
     study = _study(_config())
     before = _keys(study)
     found = find_method("rnd")
-    changed = dataclasses.replace(found, method=dataclasses.replace(found.method, numbers=2))
+    changed = dataclasses.replace(found, method=dataclasses.replace(found.method, version=2))
     monkeypatch.setattr(graph, "find_method", lambda request: changed)
     assert _moved(before, _keys(study)) == {"unlearn"}
 

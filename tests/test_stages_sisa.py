@@ -145,17 +145,17 @@ def test_a_deletion_is_training_from_scratch_without_the_deleted(done, request_)
 def test_a_deletion_costs_what_the_plan_says(done, request_):
     made, models, _ = done
     assert made.slice_epochs == 2 and [m.forget_set for m in models] == ["", "one", "few", "class"]
-    books = next(m.books for m in models if m.forget_set == request_)
+    costs = next(m.costs for m in models if m.forget_set == request_)
     forgotten = next(r.train for r in REQUESTS if r.name == request_)
     expected = [deletion_visits(plan, WEIGHTS, forgotten, (1.0, 1.0)) for plan in made.plans]
-    assert books["images"].tolist() == expected
+    assert costs["images"].tolist() == expected
     whole = [sum(visits(WEIGHTS[(plan.shard == s) & (plan.slice <= r)].sum(), (1.0, 1.0))
                  for s in range(plan.shards) for r in range(plan.slices)) for plan in made.plans]
-    assert models[0].books["images"].tolist() == whole
-    assert min(whole) > max(expected) > 0 and (books["seconds"] > 0).all()
-    assert (books["flops"] > 0).all() and not books["failed"].any()
+    assert models[0].costs["images"].tolist() == whole
+    assert min(whole) > max(expected) > 0 and (costs["seconds"] > 0).all()
+    assert (costs["flops"] > 0).all() and not costs["failed"].any()
     # 3 epochs over 63 rows, were all slices equally long
-    np.testing.assert_allclose(models[0].books["epochs_trained"], 3, rtol=0.05)
+    np.testing.assert_allclose(models[0].costs["epochs_trained"], 3, rtol=0.05)
 
 
 def outcome(method, images, seconds):
@@ -272,8 +272,8 @@ def test_a_deletion_that_leaves_nothing_of_a_slice_waits_for_the_next(done):
     store, plan = done[0].study.store, done[0].plans[0]
     first = plan.samples[(plan.shard == 1) & (plan.slice == 0)]
     made = make_sisa(make_study(store.root, forget("slice", first)))
-    books = made.run()[1].books
-    assert books["images"][0] == deletion_visits(plan, WEIGHTS, first, (1.0, 1.0))
+    costs = made.run()[1].costs
+    assert costs["images"][0] == deletion_visits(plan, WEIGHTS, first, (1.0, 1.0))
     found = [checkpoints.restore(m.stage.directory(store) / "checkpoint")
              for m in made.deletions["slice"]]
     at = [m.positions.tolist().index(1) for m in made.deletions["slice"]]
@@ -305,7 +305,7 @@ def test_a_constituent_that_fails_fails_its_seed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sisa, "initial_variables", broken)
     (models,) = make_sisa(make_study(tmp_path, train__epochs=1)).run()
-    assert models.books["failed"].tolist() == [False, True]
+    assert models.costs["failed"].tolist() == [False, True]
 
 
 def keys(tmp_path, **changes):

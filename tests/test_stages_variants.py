@@ -129,7 +129,7 @@ def test_what_is_part_of_the_program_sets_programs_apart():
     assert sizes(dict(method="salun", salun=dict(share=0.2)),
                  dict(method="salun", salun=dict(share=0.4))) == [2]
     (both,) = variants.programs([variant(method="scrub", scrub=dict(alpha=a)) for a in (0.1, 0.2)])
-    assert [v.dials for v in both] == [{"alpha": 0.1}, {"alpha": 0.2}]
+    assert [v.traced_options for v in both] == [{"alpha": 0.1}, {"alpha": 0.2}]
     assert both[0].name == "learning_rate=0.002, alpha=0.1"
 
 

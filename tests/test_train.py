@@ -17,12 +17,12 @@ from unlearn_jax.train import (
     decode_rows,
     end_epoch,
     find_batch,
-    guarded,
     init_carry,
     init_state,
     make_loss,
     make_step,
     make_train_step,
+    skip_inactive,
     weighted_mean,
 )
 
@@ -121,7 +121,7 @@ def test_images_that_the_host_sent_are_taken_as_they_are():
 
 def test_guarded_step_rests_after_the_members_last_batch():
     r = recipe()
-    body = jax.jit(guarded(r.step, r.settings))
+    body = jax.jit(skip_inactive(r.step, r.settings))
     carry = carry_of(r)
     moved, _ = body(carry, inputs(), found([3] + [~2] * 7))
     rested, _ = body(carry, inputs(), found([~2] * 8))
@@ -133,7 +133,7 @@ def test_guarded_step_rests_after_the_members_last_batch():
 
 def test_a_step_that_is_not_finite_is_undone_and_freezes_the_member():
     r = recipe()
-    body = jax.jit(guarded(r.step, r.settings))
+    body = jax.jit(skip_inactive(r.step, r.settings))
     carry = carry_of(r)
     failed, _ = body(carry, inputs(rate=np.inf), found(range(8)))
     assert failed[1].failed_step == 0 and not failed[1].running
@@ -156,7 +156,7 @@ def test_a_gradient_beyond_the_squares_of_float32_undoes_the_step_on_a_gpu(name)
     r = recipe(optimizer_settings=settings(name=name))
     step = make_train_step(LinearModel(), r.optimizer, Loss("mse", 1e-21))
     with target.tracing_for("gpu"):
-        undone(guarded(step, r.settings), r)
+        undone(skip_inactive(step, r.settings), r)
 
 
 @pytest.mark.parametrize("name", ["adam", "sgd"])
@@ -171,13 +171,13 @@ def test_what_is_not_finite_undoes_the_step_wherever_it_is(platform, name, broke
         stats = {"mean": bad} if broken == "statistics" else batch_stats
         return value, bad if broken == "value" else jnp.float32(1), stats
 
-    undone(guarded(make_step(LinearModel(), r.optimizer, objective), r.settings), r)
+    undone(skip_inactive(make_step(LinearModel(), r.optimizer, objective), r.settings), r)
 
 
 def test_a_rate_that_is_not_finite_undoes_the_step(platform):
     r = recipe()
-    undone(guarded(r.step, r.settings), r, rate=np.inf)
-    undone(guarded(r.step, r.settings), r, rate=np.nan)
+    undone(skip_inactive(r.step, r.settings), r, rate=np.inf)
+    undone(skip_inactive(r.step, r.settings), r, rate=np.nan)
 
 
 def test_weights_that_decay_has_blown_up_undo_the_step(platform):
@@ -187,7 +187,7 @@ def test_weights_that_decay_has_blown_up_undo_the_step(platform):
     def objective(params, batch_stats, batch, key, context):
         return 0.0 * jnp.sum(params["w"]), jnp.float32(1), batch_stats
 
-    body = jax.jit(guarded(make_step(LinearModel(), r.optimizer, objective), r.settings))
+    body = jax.jit(skip_inactive(make_step(LinearModel(), r.optimizer, objective), r.settings))
     carry = carry_of(r)
     for _ in range(140):  # 2**128 is more than float32 holds
         carry, _ = body(carry, inputs(rate=3.0), found(range(8)))
@@ -201,7 +201,7 @@ def test_an_optimiser_of_ones_own_is_judged_by_its_weights(platform, transform, 
         return 1e25 * jnp.sum(params["w"]), jnp.float32(1), batch_stats
 
     r = dataclasses.replace(recipe(), optimizer=transform)
-    body = guarded(make_step(LinearModel(), transform, objective), r.settings)
+    body = skip_inactive(make_step(LinearModel(), transform, objective), r.settings)
     if not fine:
         undone(body, r)
         return
@@ -217,7 +217,7 @@ def test_a_step_of_ones_own_is_judged_by_all_that_it_returns(platform):
         params = jax.tree.map(lambda p: p * jnp.inf, new.variables["params"])
         return dataclasses.replace(new, variables={**new.variables, "params": params}), loss
 
-    undone(guarded(blown, r.settings), r)
+    undone(skip_inactive(blown, r.settings), r)
 
 
 def undone(guarded_step, recipe_, rate=0.1):

@@ -45,7 +45,7 @@ def fake(monkeypatch):
     return make
 
 
-def dials(config, request):
+def searched(config, request):
     return [(t.learning_rate, t.strength) for t in variants.make_trials(config, request)]
 
 
@@ -68,7 +68,7 @@ def test_a_strength_is_turned_with_the_rate(fake):
     c = fake({"alpha": 10.0, "top": 4}, make_step=METHODS["ft"].make_step, strength="alpha",
              strengths=(9.0, 1 / 9))
     c.compare.trials = 3
-    assert dials(c, "fake") == [(0.0005, 90.0), (0.002, 10.0), (0.008, 1.11)]
+    assert searched(c, "fake") == [(0.0005, 90.0), (0.002, 10.0), (0.008, 1.11)]
     trial = variants.make_trials(c, "fake")[0].config
     assert (trial.unlearn.fake.alpha, trial.unlearn.fake.top) == (90.0, 4)
     assert c.unlearn.fake.alpha == 10.0 and c.unlearn.learning_rate == 2e-3
@@ -76,7 +76,7 @@ def test_a_strength_is_turned_with_the_rate(fake):
 
 def test_what_trains_nothing_varies_its_strength_alone(fake):
     c = fake({"top": 4}, strength="top", strengths=(0.25, 4.0))
-    found = dials(c, "fake")
+    found = searched(c, "fake")
     assert [s for _, s in found] == [1.0, 2.0, 4.0, 8.0, 16.0]  # whole numbers stay whole
     assert all(np.isnan(rate) for rate, _ in found)
     check_config(variants.make_trials(c, "fake")[0].config)
@@ -84,7 +84,7 @@ def test_what_trains_nothing_varies_its_strength_alone(fake):
 
 def test_a_method_may_name_the_options_that_are_searched(fake):
     c = fake({"share": 0.02, "alpha": 4.0, "dampening": 1.0},
-             dials=lambda o: {"share": (0.1, 10.0), "dampening": (2.0, 0.5)} if o.share
+             searched_options=lambda o: {"share": (0.1, 10.0), "dampening": (2.0, 0.5)} if o.share
              else {"alpha": (8.0, 0.5)})
     c.compare.trials = 3
     found = [t.config.unlearn.fake for t in variants.make_trials(c, "fake")]
@@ -92,20 +92,20 @@ def test_a_method_may_name_the_options_that_are_searched(fake):
         (0.002, 4.0, 2.0), (0.02, 4.0, 1.0), (0.2, 4.0, 0.5)]
     assert [t.option for t in variants.make_trials(c, "fake")] == ["share"] * 3
     c.unlearn.fake.share = 0.0
-    assert [s for _, s in dials(c, "fake")] == [32.0, 8.0, 2.0]
+    assert [s for _, s in searched(c, "fake")] == [32.0, 8.0, 2.0]
     assert variants.make_trials(c, "fake")[0].option == "alpha"
 
 
 def test_equal_trials_are_made_once(fake):
     c = fake({"top": 1}, strength="top", strengths=(0.8, 2.0))
-    assert [s for _, s in dials(c, "fake")] == [1.0, 2.0]  # all below 1.5 are one
-    assert len(dials(fake(), "fake")) == 1  # nothing to vary
+    assert [s for _, s in searched(c, "fake")] == [1.0, 2.0]  # all below 1.5 are one
+    assert len(searched(fake(), "fake")) == 1  # nothing to vary
 
 
 def test_an_outside_method_varies_its_rate_alone(tmp_path):
     # its options are not in the config, so that no command could repeat another value
     (tmp_path / "own.py").write_text(OUTSIDE)
-    found = dials(compare(trials=2), f"{tmp_path}/own.py:PLAIN")
+    found = searched(compare(trials=2), f"{tmp_path}/own.py:PLAIN")
     assert [rate for rate, _ in found] == [0.0005, 0.008] and np.isnan([s for _, s in found]).all()
 
 

@@ -77,8 +77,8 @@ def test_every_changed_file_of_a_store_is_listed(store, capsys):
         change(path)
         code, found = listed(capsys, store.root)
         name = str(path.relative_to(store.root))
-        # A changed marker is the stage's; a changed array its checkpoint's. Orbax' own books beside
-        # the arrays of half-trained models have no digest, and decide nothing.
+        # A changed marker is the stage's; a changed array its checkpoint's. Orbax's own files
+        # beside the arrays of half-trained models have no digest, and decide nothing.
         assert code == (1 if found else 0)
         assert any(name == p or name.startswith(f"{p}/") for _, p in found) or (
             name.startswith("population/") and "/arrays/" in name), (name, found)

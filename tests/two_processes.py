@@ -96,7 +96,7 @@ def _together(directory: Path) -> dict[str, np.ndarray]:
     before = store.complete("models", key)
     with store.lock("models", key), store.write("models", key, parts) as place:
         (place / "who").write_text(str(index))
-        divided = layout(members=4).put_members(np.arange(8.0, dtype=np.float32).reshape(4, 2))
+        divided = layout(members=4).shard_members(np.arange(8.0, dtype=np.float32).reshape(4, 2))
         checkpoints.save(place / "checkpoint", {"x": divided}, {"epoch": 3})
     read, _ = checkpoints.restore(store.path("models", key) / "checkpoint",
                                   sharding=layout(members=4).of_batches)
@@ -112,7 +112,7 @@ def _together(directory: Path) -> dict[str, np.ndarray]:
             "complete": np.array([before, store.complete("models", key)]),
             "copies": _copies(),
             "restored": arrays.fetch(read["x"]),
-            "decided": np.array(processes.agreed("a number", lambda: 10 + index)),
+            "decided": np.array(processes.on_first_process("a number", lambda: 10 + index)),
             "lowest": np.array(processes.lowest("a number", 5.0 - index)),
             "refused": np.array(refused),
             "few": np.array(make_layout(_parallel(), 1).groups(1))}
@@ -121,7 +121,7 @@ def _together(directory: Path) -> dict[str, np.ndarray]:
 def _copies() -> np.ndarray:
     """The number of devices that get a new copy of an array which is already on one device."""
     lies = jax.device_put(np.arange(1000.0, dtype=np.float32), jax.local_devices()[0])
-    shared = layout(members=4).put_shared(lies)
+    shared = layout(members=4).replicate(lies)
     np.testing.assert_array_equal(arrays.fetch(shared), np.arange(1000))
     places = [s.data.unsafe_buffer_pointer() for s in shared.addressable_shards]
     return np.array(sum(place != lies.unsafe_buffer_pointer() for place in places))
@@ -139,7 +139,7 @@ def _after_damage(directory: Path) -> np.ndarray:
 
     for step in (1, 2):
         save(step)
-    processes.agreed("damage", damage)
+    processes.on_first_process("damage", damage)
     first = checkpoints.restore_latest(directory)
     save(3)
     return np.array([found[1]["step"] for found in (first, checkpoints.restore_latest(directory))])

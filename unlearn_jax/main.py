@@ -50,14 +50,14 @@ def _run(config: ml_collections.ConfigDict) -> None:
     processes.require_same("what they were started with", {
         "config": config.to_dict(), "workdir": str(directory)}, slurm.hint())
     use_store(store)
-    if not processes.leads():
+    if not processes.is_first_process():
         logging.set_verbosity(logging.WARNING)  # the first process logs the rest
     command = shlex.join(["python", "-m", "unlearn_jax.main", *commandline.of_the_study(sys.argv)])
     config_file = f"{file}:{scale}" if scale else file
     with convolutions(config.parallel.convolution):
         stages.run_study(config, name, directory, store, command,
-                         work_bar() if processes.leads() else None, config_file)
-    if processes.leads():
+                         work_bar() if processes.is_first_process() else None, config_file)
+    if processes.is_first_process():
         if _PRINT_REPORT.value:
             print((directory / "report.md").read_text())
         found = read_run(directory)

@@ -4,6 +4,7 @@
 names it. So method files written for the previous release still run.
 """
 
+import functools
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -12,8 +13,9 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 _PACKAGE = "unlearn_jax."
 # Old module in unlearn_jax: module that has its names now; two modules are separated by a space.
 MOVED = {
@@ -81,6 +83,30 @@ def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(sys.modules[module], names[name])
 
     return find
+
+
+def renamed_arguments(names: Mapping[str, str]) -> Callable[[type[T]], type[T]]:
+    """Makes a class take arguments by their old names, too.
+
+    Args:
+      names: new names by old ones.
+    """
+
+    def change(cls: type[T]) -> type[T]:
+        init: Callable[..., None] = cls.__init__
+
+        @functools.wraps(init)
+        def start(self: T, *args: Any, **kwargs: Any) -> None:
+            for old in names.keys() & kwargs.keys():
+                warnings.warn(f"{cls.__name__}({old}=) is now {names[old]}=; the old name goes "
+                              "with the next release", DeprecationWarning, stacklevel=2)
+                kwargs[names[old]] = kwargs.pop(old)
+            init(self, *args, **kwargs)
+
+        setattr(cls, "__init__", start)  # noqa: B010 (mypy takes no assignment to a method)
+        return cls
+
+    return change
 
 
 def names_from(package: str, module: str) -> Callable[[str], Any]:

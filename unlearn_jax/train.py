@@ -183,8 +183,8 @@ def make_step(model: Model, optimizer: optax.GradientTransformation, objective: 
 def vouched(step: Step) -> Step:
     """Marks a step that reports NaN as its loss, on `JUDGED_EARLY`, if its result is not finite.
 
-    `guarded` then need not read the new weights again, which on a GPU is a tenth of the bytes that
-    a step moves. A step that wraps a marked one without changing its results keeps the mark by
+    `skip_inactive` then need not read the new weights again, which on a GPU is a tenth of the bytes
+    that a step moves. A step that wraps a marked one without changing its results keeps the mark by
     `functools.wraps`; a step without the mark is checked by all that it returns.
     """
     vars(step)["vouched"] = True
@@ -283,7 +283,7 @@ def init_carry(optimizer: optax.GradientTransformation, variables: Variables,
     return state, progress
 
 
-def guarded(step: Step, settings: OptimizerSettings) -> Callable:
+def skip_inactive(step: Step, settings: OptimizerSettings) -> Callable:
     """A step that changes a member only if its batch and its result are usable.
 
     A member keeps its state if it has stopped, or if its batch is all padding since it has seen all

@@ -94,7 +94,7 @@ def shared_keys(name: str) -> tuple[str, ...]:
     seed whose M_O they start from.
     """
     method = METHODS[name]
-    return (*(_TRAINING if method.make_step else ()), *method.reads,
+    return (*(_TRAINING if method.make_step else ()), *method.shared_keys,
             *((name,) if method.options else ()))
 
 

@@ -130,7 +130,7 @@ def _prepared(name: str, path: str) -> tfds.core.DatasetBuilder:
     directory = str(Path(path).expanduser()) if path else tfds.core.constants.DATA_DIR
     wish = f"config.data.source is 'tfds:{name}'"
     # The first of several processes prepares it, while the others wait.
-    processes.agreed(wish, lambda: _prepare(name, directory, wish))
+    processes.on_first_process(wish, lambda: _prepare(name, directory, wish))
     builder = _builder(name, directory, wish)
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise InputError(f"{wish}, which was prepared as {builder.info.file_format.value!r} in "

@@ -38,9 +38,9 @@ class Feed:
         self.layout = layout
         self.data: Resident | Streamed = data
         if isinstance(data, Streamed):
-            self.resident: Resident = layout.put_shared(Resident(None, data.labels))
+            self.resident: Resident = layout.replicate(Resident(None, data.labels))
         else:
-            self.data = self.resident = layout.put_shared(data)
+            self.data = self.resident = layout.replicate(data)
 
     def most_batches(self, samples: int, wanted: int) -> int:
         """How many of the `wanted` batches one call may take; each holds `samples` samples."""
@@ -87,7 +87,7 @@ class Feed:
         return (_AHEAD + _QUEUED + 1) * one // self.layout.mesh.size
 
     def _send(self, rows_GKB: np.ndarray) -> Batches:
-        rows = self.layout.put_batches(rows_GKB)
+        rows = self.layout.shard_batches(rows_GKB)
         if not isinstance(self.data, Streamed):
             return Batches(rows)
         data = self.data

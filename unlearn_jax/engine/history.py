@@ -12,8 +12,8 @@ from unlearn_jax.optim import rate_at
 _COLUMNS = ("images", "steps", "done", "failed", "last_loss")
 
 
-class Books:
-    """The books of M members.
+class History:
+    """What M members have trained so far.
 
     Attributes:
       epoch: epochs that the population has been through.
@@ -24,7 +24,7 @@ class Books:
       done: `[M]` bool, stopped early or failed.
       failed: `[M]` bool.
       last_loss: `[M]` validation loss of the last epoch that the member ran; NaN before the first.
-      history: `Trained.history`.
+      rows: `Trained.history`.
     """
 
     def __init__(self, recipe: Recipe, members: list[Member]):
@@ -35,7 +35,7 @@ class Books:
         self.images, self.steps = np.zeros(count, int), np.zeros(count, int)
         self.done, self.failed = np.zeros(count, bool), np.zeros(count, bool)
         self.last_loss = np.full(count, np.nan)
-        self.history: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []
 
     def record(self, rows: dict[int, tuple[dict[str, Any], int]]) -> None:
         """Enters an epoch of some members; its number, counted from one, is `self.epoch`.
@@ -64,7 +64,7 @@ class Books:
             return
         self.images[m] += walked
         self.last_loss[m] = row["validation_loss"]
-        self.history.append({
+        self.rows.append({
             "forget_set": member.forget_set, "seed": member.seed, "epoch": row["epoch"],
             "steps": row["steps"], "train_loss": row["train_loss"],
             "validation_loss": row["validation_loss"], "best": row["best"],
@@ -73,7 +73,7 @@ class Books:
 
     def metadata(self) -> dict[str, Any]:
         """All that a save needs."""
-        return {"epoch": self.epoch, "seconds": self.seconds, "history": self.history,
+        return {"epoch": self.epoch, "seconds": self.seconds, "history": self.rows,
                 "members": [m.digest for m in self.members],
                 "books": {name: getattr(self, name).tolist() for name in _COLUMNS}}
 
@@ -88,7 +88,7 @@ class Books:
         share = int(images[mine].sum()) / max(int(images.sum()), 1)
         self.epoch, self.seconds = metadata["epoch"], metadata["seconds"] * share
         who = {(m.forget_set, m.seed, m.variant) for m in self.members}
-        self.history = [r for r in metadata["history"]
+        self.rows = [r for r in metadata["history"]
                         if (r["forget_set"], r["seed"], r.get("variant", "")) in who]
         for name, values in metadata["books"].items():
             setattr(self, name, np.array(values)[mine])

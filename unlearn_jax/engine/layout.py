@@ -83,7 +83,7 @@ class Layout:
     def over_groups(self, tree_M: Any, num_members: int) -> Iterator[tuple[np.ndarray, Any]]:
         """The members of each call, and their part of arrays `[M, ...]` on the devices."""
         for group in self.groups(num_members):
-            yield group, self.put_members(jax.tree.map(lambda x, g=group: x[g], tree_M))
+            yield group, self.shard_members(jax.tree.map(lambda x, g=group: x[g], tree_M))
 
     @property
     def target(self) -> Target:
@@ -100,24 +100,24 @@ class Layout:
         return NamedSharding(self.mesh, P(MEMBER, None, BATCH))
 
     def shapes_of_members(self, tree: Any, count: int) -> Any:
-        """The shapes of arrays `[any, ...]` for `count` members, as `put_members` lays them."""
+        """The shapes of arrays `[any, ...]` for `count` members, as `shard_members` lays them."""
         where = NamedSharding(self.mesh, P(MEMBER))
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype,
                                                            sharding=where), tree)
 
-    def put_members(self, tree: Any) -> Any:
+    def shard_members(self, tree: Any) -> Any:
         """Puts arrays `[M, ...]` onto the devices, M divided over the member axis."""
         return arrays.put(tree, NamedSharding(self.mesh, P(MEMBER)))
 
-    def put_shared(self, tree: Any) -> Any:
+    def replicate(self, tree: Any) -> Any:
         """Puts arrays that every member reads onto the devices, one copy on each."""
         return arrays.put(tree, NamedSharding(self.mesh, P()))
 
-    def put_batches(self, tree: Any) -> Any:
+    def shard_batches(self, tree: Any) -> Any:
         """Puts arrays `[M, K, B, ...]` of K batches per member, divided over both axes."""
         return arrays.put(tree, self.of_batches)
 
-    def over_members(self, fun: Callable, in_axes: tuple[int | None, ...],
+    def vmap_jit(self, fun: Callable, in_axes: tuple[int | None, ...],
                      donate: tuple[int, ...] = ()) -> "Program":
         """One compiled program that runs single-member code for all members.
 

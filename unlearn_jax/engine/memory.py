@@ -60,7 +60,7 @@ def call_bytes(program: Program) -> int:
             - found.alias_size_in_bytes + found.generated_code_size_in_bytes)
 
 
-def fitted(layout: Layout, count: int, name: str, needs: Callable[[Layout], int],
+def fit_members_per_call(layout: Layout, count: int, name: str, needs: Callable[[Layout], int],
            held: int = 0) -> Layout:
     """The layout with as many members per call as the devices have room for.
 
@@ -92,7 +92,7 @@ def fitted(layout: Layout, count: int, name: str, needs: Callable[[Layout], int]
         layout = dataclasses.replace(layout, members_per_device=fewer)
 
 
-def in_smaller_groups(work: Callable[[Layout], T], layout: Layout, name: str,
+def halve_on_oom(work: Callable[[Layout], T], layout: Layout, name: str,
                       batch_size: int) -> T:
     """The result of `work`; if a call runs out of memory, with half as many members per call.
 

@@ -12,7 +12,7 @@ import numpy as np
 from unlearn_jax.data.resident import Batches, Resident, Streamed
 from unlearn_jax.engine.batches import Feed, Queue
 from unlearn_jax.engine.layout import Layout, Program
-from unlearn_jax.engine.memory import call_bytes, fitted, in_smaller_groups, tree_bytes
+from unlearn_jax.engine.memory import call_bytes, fit_members_per_call, halve_on_oom, tree_bytes
 from unlearn_jax.members import in_batches, stack_batches
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.system import arrays
@@ -39,7 +39,7 @@ class Predictor:
 
     def __init__(self, fun: Callable[..., Any], layout: Layout, name: str, shared: int = 0):
         self.layout, self.name = layout, name
-        self._program = layout.over_members(fun, (0, None, 0) + (None,) * shared)
+        self._program = layout.vmap_jit(fun, (0, None, 0) + (None,) * shared)
         self._spent, self._fitted = 0.0, False
 
     @property
@@ -66,7 +66,7 @@ class Predictor:
         members = jax.tree.leaves(variables_M)[0].shape[0]
 
         def fit(here: Layout) -> Layout:
-            return fitted(here, members, self.name, lambda tried: self._needs(
+            return fit_members_per_call(here, members, self.name, lambda tried: self._needs(
                 tried, variables_M, feed, batch_size, shared))
 
         def call(variables: Variables, batches: Batches) -> Any:
@@ -78,9 +78,9 @@ class Predictor:
                     for group, variables in here.over_groups(variables_M, members)]
 
         if not self._fitted:
-            in_smaller_groups(fit, self.layout, self.name, batch_size)
+            halve_on_oom(fit, self.layout, self.name, batch_size)
             self._fitted = True
-        return in_smaller_groups(every, self.layout, self.name, batch_size)
+        return halve_on_oom(every, self.layout, self.name, batch_size)
 
     def _adopt(self, layout: Layout) -> None:
         """Takes another layout, whose program is not yet compiled."""
@@ -160,4 +160,4 @@ def make_validator(model: Model, loss: Loss, layout: Layout) -> Program:
         losses = loss.per_sample(outputs, resident.labels[rows])
         return sums[0] + jnp.sum(losses * weights), sums[1] + jnp.sum(weights)
 
-    return layout.over_members(add, in_axes=(0, 0, None, 0))
+    return layout.vmap_jit(add, in_axes=(0, 0, None, 0))

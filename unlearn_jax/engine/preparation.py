@@ -18,7 +18,7 @@ from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.engine import flops
 from unlearn_jax.engine.batches import Feed, Queue
 from unlearn_jax.engine.layout import Layout, Program
-from unlearn_jax.engine.memory import call_bytes, fitted, in_smaller_groups, tree_bytes
+from unlearn_jax.engine.memory import call_bytes, fit_members_per_call, halve_on_oom, tree_bytes
 from unlearn_jax.engine.recipe import Recipe, join, member_keys
 from unlearn_jax.engine.run import train_population
 from unlearn_jax.errors import InputError
@@ -83,14 +83,14 @@ class Preparation:
           `[M, ...]` on the host.
         """
         def work(layout: Layout) -> list[Any]:
-            program = layout.over_members(fun, in_axes=(0,) * len(trees_M))
+            program = layout.vmap_jit(fun, in_axes=(0,) * len(trees_M))
             began, groups = time.monotonic(), []
             for _, args in layout.over_groups(trees_M, len(self.members)):
                 groups.append(arrays.fetch(program(*args)))
             self._book(program, time.monotonic() - began - program.compile_seconds)
             return groups
 
-        groups = in_smaller_groups(work, self.layout, self.name, self.batch_size)
+        groups = halve_on_oom(work, self.layout, self.name, self.batch_size)
         self.flops += flops.count(fun, *_one_of(trees_M))
         return join(groups, len(self.members))
 
@@ -133,8 +133,8 @@ class Preparation:
             program, layout = self._fitted(layout, add, fun, batch_size, trees_M)
             began, groups = time.monotonic(), []
             for group, trees in layout.over_groups(trees_M, len(self.members)):
-                forget = layout.put_members(self._forget(group))
-                sums = layout.put_members(self._zeros(fun, len(group), batch_size, trees))
+                forget = layout.shard_members(self._forget(group))
+                sums = layout.shard_members(self._zeros(fun, len(group), batch_size, trees))
                 queue = Queue()
                 for call in self._feed(stack_batches([batches[m] for m in group])):
                     sums, weight = program(sums, call, forget, self._feed.resident, *trees)
@@ -143,7 +143,7 @@ class Preparation:
             self._book(program, time.monotonic() - began)
             return groups
 
-        groups = in_smaller_groups(work, self.layout, self.name, batch_size)
+        groups = halve_on_oom(work, self.layout, self.name, batch_size)
         # Each member's batches are the same, whichever members share its calls.
         self.flops += np.array([len(own) for own in batches]) * flops.count(
             fun, self._batch(batch_size), *_one_of(trees_M))
@@ -186,7 +186,7 @@ class Preparation:
 
         def needs(layout: Layout) -> int:
             axes = (0, 0, 0, None) + (0,) * len(trees_M)
-            made.append(layout.over_members(add, axes, donate=(0,)))
+            made.append(layout.vmap_jit(add, axes, donate=(0,)))
             size = layout.groups(len(self.members)).shape[1]
             sums, forget, trees = layout.shapes_of_members(
                 (self._zeros(fun, 1, batch_size, trees_M), self._forget(np.array([0])), trees_M),
@@ -196,7 +196,7 @@ class Preparation:
             return (call_bytes(made[-1]) - tree_bytes(self._feed.resident)
                     + self._feed.waiting_bytes(batches))
 
-        layout = fitted(layout, len(self.members), self.name, needs)
+        layout = fit_members_per_call(layout, len(self.members), self.name, needs)
         self.compile_seconds += sum(program.compile_seconds for program in made[:-1])
         return made[-1], layout
 

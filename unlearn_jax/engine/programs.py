@@ -16,7 +16,7 @@ from unlearn_jax.engine.predict import make_validator
 from unlearn_jax.engine.recipe import Recipe
 from unlearn_jax.members import Member
 from unlearn_jax.models import Model, Variables
-from unlearn_jax.train import Carry, Inputs, end_epoch, find_batch, guarded, init_carry
+from unlearn_jax.train import Carry, Inputs, end_epoch, find_batch, init_carry, skip_inactive
 
 
 class Programs:
@@ -42,12 +42,12 @@ class Programs:
         # If a call can be cut short, one program serves epochs of any length, so that a member's
         # bits do not depend on the others. Else chunks have equal lengths, so that few steps idle.
         self.chunk = most if cut_short else -(-longest // -(-longest // most))
-        body = chunked(guarded(recipe.step, recipe.settings), self.chunk, cut_short)
+        body = chunked(skip_inactive(recipe.step, recipe.settings), self.chunk, cut_short)
         select = recipe.keep == "best"
-        self.start = layout.over_members(lambda v: init_carry(recipe.optimizer, v, select), (0,))
-        self.step = layout.over_members(body, (0, 0, None, 0, 0, None, None), donate=(0,))
+        self.start = layout.vmap_jit(lambda v: init_carry(recipe.optimizer, v, select), (0,))
+        self.step = layout.vmap_jit(body, (0, 0, None, 0, 0, None, None), donate=(0,))
         self.validate = make_validator(model, recipe.loss, layout)
-        self.close = layout.over_members(end_epoch(recipe.patience, select), (0, 0), donate=(0,))
+        self.close = layout.vmap_jit(end_epoch(recipe.patience, select), (0, 0), donate=(0,))
 
     @property
     def compile_seconds(self) -> float:
@@ -65,7 +65,8 @@ class Programs:
         batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype),
                              self.feed.shapes(1, 1, self.recipe.batch_size))
         found = jax.eval_shape(find_batch, self.feed.resident, batch, inputs.forget, np.int32(0))
-        return flops.count(guarded(self.recipe.step, self.recipe.settings), carry, inputs, found)
+        step = skip_inactive(self.recipe.step, self.recipe.settings)
+        return flops.count(step, carry, inputs, found)
 
     def compile(self, carry: Carry, inputs: Inputs) -> int:
         """Compiles the programs that take long or much memory; runs nothing.
@@ -123,14 +124,14 @@ def fitted_programs(recipe: Recipe, model: Model, feed: Feed, layout: Layout,
         made.append(Programs(recipe, model, feed, layout, members))
         return made[-1].compile(carry, inputs)
 
-    memory.fitted(layout, len(members), recipe.name, needs, held)
+    memory.fit_members_per_call(layout, len(members), recipe.name, needs, held)
     seconds = sum(p.compile_seconds for p in made)
     logging.info("%s: compiled in %.1f s", recipe.name, seconds)
     return made[-1], seconds
 
 
 def chunked(body: Callable, steps: int, cut_short: bool) -> Callable[..., Any]:
-    """A guarded step over K = `steps` batches in one call; the losses are stacked.
+    """A step over K = `steps` batches in one call; the losses are stacked.
 
     Args:
       body: the step.

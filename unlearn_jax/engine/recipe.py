@@ -159,7 +159,7 @@ class Saver:
 def init_members(model: Model, layout: Layout, seeds: list[int]) -> Variables:
     """Fresh variables `[M, ...]`; members of one seed start from the same weights."""
     keys = jnp.stack([jax.random.fold_in(jax.random.key(s), 0) for s in seeds])
-    init = layout.over_members(model.init, in_axes=(0,))
+    init = layout.vmap_jit(model.init, in_axes=(0,))
     groups = [init(own) for _, own in layout.over_groups(keys, len(seeds))]
     return join(groups, len(seeds))
 

@@ -24,9 +24,9 @@ from absl import logging
 from unlearn_jax.data.resident import Resident, Streamed
 from unlearn_jax.engine.batches import Feed, Queue
 from unlearn_jax.engine.groups import Group, joined, regrouped
-from unlearn_jax.engine.history import Books
+from unlearn_jax.engine.history import History
 from unlearn_jax.engine.layout import Layout
-from unlearn_jax.engine.memory import call_bytes, in_smaller_groups
+from unlearn_jax.engine.memory import call_bytes, halve_on_oom
 from unlearn_jax.engine.programs import fitted_programs
 from unlearn_jax.engine.recipe import Recipe, Saver, Snapshot, Trained, epoch_batches, member_keys
 from unlearn_jax.errors import InputError
@@ -82,18 +82,18 @@ def train_population(recipe: Recipe, model: Model, layout: Layout,
         first = run.first_step_at
         return dataclasses.replace(run.result(), first_step_seconds=first and first - began)
 
-    return in_smaller_groups(work, layout, recipe.name, recipe.batch_size)
+    return halve_on_oom(work, layout, recipe.name, recipe.batch_size)
 
 
 def _train(run: "PopulationRun", saver: Saver, bar: Callable[..., Any] | None) -> None:
-    recipe, books = run.recipe, run.books
+    recipe, history = run.recipe, run.history
     run.resume(saver)
     total = sum(recipe.all_images(m) for m in run.members)
     with _progress_bar(bar, recipe.name, total) as progress_bar:
-        progress_bar.update(int(books.images.sum()))
-        while books.epoch < recipe.epochs and not books.done.all():
+        progress_bar.update(int(history.images.sum()))
+        while history.epoch < recipe.epochs and not history.done.all():
             run.train_epoch(progress_bar)
-            if books.epoch == recipe.epochs:
+            if history.epoch == recipe.epochs:
                 return  # the caller stores it as finished
             asked = interrupt.requested()
             if saver.due() or asked:
@@ -143,13 +143,14 @@ def measure_rate(recipe: Recipe, model: Model, layout: Layout, resident: Residen
             steps = slice(call * chunk, (call + 1) * chunk)
             group.carry, loss = run.programs.step(
                 group.carry, group.inputs, run.feed.resident, batches,
-                run.layout.put_members(kinds_GT[:, steps]), np.int32(0),
+                run.layout.shard_members(kinds_GT[:, steps]), np.int32(0),
                 filled_steps(rows_GTB[:, steps]))
             jax.block_until_ready(loss)
             ended = time.monotonic()
             rates.append(int((rows_GTB[group.slots, steps] >= 0).sum()) / (ended - began))
             end = min(end, ended + seconds)
-            if over := processes.agreed("enough steps", functools.partial(operator.ge, ended, end)):
+            if over := processes.on_first_process(
+                    "enough steps", functools.partial(operator.ge, ended, end)):
                 break
     # The median: another program may have used the machine for a while.
     return Rate(float(np.median(rates[1:])), len(rates) - 1,
@@ -164,7 +165,7 @@ def filled_steps(rows_GKB: np.ndarray) -> np.int32:
 
 
 class PopulationRun:
-    """A run in progress: the groups on the devices and the host's books.
+    """A run in progress: the groups on the devices and the host's record.
 
     `train_population` drives it and explains its arguments. Programs that take long to compile are
     compiled at once.
@@ -172,7 +173,7 @@ class PopulationRun:
     Attributes:
       programs: the compiled programs.
       groups: the members of each call; a group whose members are all done is not called.
-      books: the host's record.
+      history: the host's record.
       first_step_at: when the first call that trained had ended, on the monotonic clock; None:
         not yet.
     """
@@ -181,7 +182,7 @@ class PopulationRun:
                  members: list[Member], variables_M: Variables, context_M: Any = None):
         self.recipe, self.members, self.count = recipe, members, len(members)
         self.feed, self._context = feed, context_M
-        self.books = Books(recipe, members)
+        self.history = History(recipe, members)
         self.programs, self._compile_seconds = fitted_programs(
             recipe, model, feed, layout, members, variables_M, self._inputs(np.array([0])))
         self.layout = self.programs.layout
@@ -193,22 +194,22 @@ class PopulationRun:
 
     def _started(self, variables_M: Variables, which: np.ndarray) -> Carry:
         own = jax.tree.map(lambda x: x[which], variables_M)
-        return self.programs.start(self.layout.put_members(own))
+        return self.programs.start(self.layout.shard_members(own))
 
     def _group(self, which: np.ndarray, carry: Carry) -> Group:
         validation = stack_batches([in_batches(
-            self.members[m].validation[:0] if self.books.done[m] else self.members[m].validation,
+            self.members[m].validation[:0] if self.history.done[m] else self.members[m].validation,
             self.recipe.eval_batch_size) for m in which])
-        return Group(which, self.layout.put_members(self._inputs(which)), validation, carry)
+        return Group(which, self.layout.shard_members(self._inputs(which)), validation, carry)
 
     def _inputs(self, which: np.ndarray) -> Inputs:
         members = [self.members[m] for m in which]
         forget = np.zeros((len(members), len(self.feed.resident.labels)), bool)
         for flags, member in zip(forget, members):
             flags[member.forget] = True
-        on_host: dict[str, Any] = dict(  # NumPy arrays; `put_members` makes them JAX arrays
+        on_host: dict[str, Any] = dict(  # NumPy arrays; `shard_members` makes them JAX arrays
             learning_rate=np.array([self.recipe.learning_rate(m) for m in members], np.float32),
-            total_steps=self.books.total_steps[which].astype(np.int32),
+            total_steps=self.history.total_steps[which].astype(np.int32),
             epochs=np.full(len(members), self.recipe.epochs, np.int32), forget=forget)
         return Inputs(key=member_keys(self.recipe.name, members), **on_host,
                       context=jax.tree.map(lambda x: x[which], self._context))
@@ -219,13 +220,13 @@ class PopulationRun:
         began, compiled = time.monotonic(), self.compile_seconds
         self._regroup()
         self._record([self._train_group(group, progress_bar) for group in self.groups
-                      if not self.books.done[group.members].all()])
-        self.books.seconds += time.monotonic() - began - (self.compile_seconds - compiled)
+                      if not self.history.done[group.members].all()])
+        self.history.seconds += time.monotonic() - began - (self.compile_seconds - compiled)
         self._take_snapshot()
 
     def _regroup(self) -> None:
         """Puts running members into common groups where that saves calls, apart from the others."""
-        changes = regrouped([group.members for group in self.groups], self.books.done)
+        changes = regrouped([group.members for group in self.groups], self.history.done)
         if not changes:
             return
         changed = [self.groups[g] for g in changes]
@@ -235,11 +236,11 @@ class PopulationRun:
             del group.carry, group.inputs  # room for the new ones
         for g, which in changes.items():
             place = np.searchsorted(found, which)
-            self.groups[g] = self._group(which, self.layout.put_members(
+            self.groups[g] = self._group(which, self.layout.shard_members(
                 jax.tree.map(lambda x, p=place: x[p], carries)))
         logging.info("%s: %d members still train, in %d calls a step", self.recipe.name,
-                     (~self.books.done).sum(),
-                     sum(not self.books.done[group.members].all() for group in self.groups))
+                     (~self.history.done).sum(),
+                     sum(not self.history.done[group.members].all() for group in self.groups))
 
     def _train_group(self, group: Group, progress_bar) -> tuple[Group, np.ndarray, Any]:
         """Trains a group for one epoch.
@@ -256,7 +257,7 @@ class PopulationRun:
             steps = slice(call * chunk, (call + 1) * chunk)
             group.carry, loss = self.programs.step(
                 group.carry, group.inputs, self.feed.resident, batches,
-                self.layout.put_members(kinds_GT[:, steps]), np.int32(self.books.epoch),
+                self.layout.shard_members(kinds_GT[:, steps]), np.int32(self.history.epoch),
                 filled_steps(rows_GTB[:, steps]))
             queue.add(loss)
             if queue.finished:
@@ -273,8 +274,8 @@ class PopulationRun:
         recipe = self.recipe
         nothing = np.zeros((0, recipe.batch_size), np.int32), np.zeros(0, np.int32)
         batches, kinds = zip(*(
-            nothing if self.books.done[m] else epoch_batches(
-                self.members[m], recipe.name, self.books.epoch, recipe.batch_size, recipe.passes)
+            nothing if self.history.done[m] else epoch_batches(
+                self.members[m], recipe.name, self.history.epoch, recipe.batch_size, recipe.passes)
             for m in group.members))
         rows_GTB = stack_batches(batches, self.programs.chunk)
         kinds_GT = np.zeros(rows_GTB.shape[:2], np.int32)
@@ -285,7 +286,7 @@ class PopulationRun:
     def _validation_loss(self, group: Group) -> jax.Array:
         """Mean loss `[G]` on each member's validation set; NaN where it has none."""
         zeros = np.zeros(len(group.members), np.float32)
-        sums = self.layout.put_members((zeros, zeros.copy()))
+        sums = self.layout.shard_members((zeros, zeros.copy()))
         queue = Queue()
         for batches in self.feed(group.validation):
             sums = self.programs.validate(sums, group.carry[0].variables, self.feed.resident,
@@ -294,13 +295,13 @@ class PopulationRun:
         return sums[0] / sums[1]
 
     def _record(self, epochs: list[tuple[Group, np.ndarray, Any]]) -> None:
-        self.books.epoch += 1
+        self.history.epoch += 1
         summaries = arrays.fetch([summary for _, _, summary in epochs])
         self._note_first_step()
         rows = {group.members[slot]: ({name: x[slot].item() for name, x in summary.items()},
                                       int(walked[slot]))
                 for (group, walked, _), summary in zip(epochs, summaries) for slot in group.slots}
-        self.books.record(rows)
+        self.history.record(rows)
 
     def _note_first_step(self) -> None:
         if self.first_step_at is None:
@@ -313,18 +314,19 @@ class PopulationRun:
             + self.programs.close.compile_seconds
 
     def _take_snapshot(self) -> None:
-        epoch = self.books.epoch
+        epoch = self.history.epoch
         if self.recipe.keep == "last" and epoch in self.recipe.snapshots:
             self.snapshots[epoch] = self._snapshot(
                 joined(self.groups, lambda carry: carry[0].variables), np.full(self.count, epoch),
-                self.books.last_loss.copy())
+                self.history.last_loss.copy())
 
     def _snapshot(self, variables: Variables, epochs, validation_loss) -> Snapshot:
-        books, flops = self.books, np.zeros(self.count)
-        if books.steps.any():
-            flops[books.steps > 0] = self.programs.flops_of_a_step
-        return Snapshot(variables, epochs, books.steps.copy(), books.images.copy(),
-                        books.steps * flops, books.failed.copy(), validation_loss, books.seconds)
+        history, flops = self.history, np.zeros(self.count)
+        if history.steps.any():
+            flops[history.steps > 0] = self.programs.flops_of_a_step
+        return Snapshot(variables, epochs, history.steps.copy(), history.images.copy(),
+                        history.steps * flops, history.failed.copy(), validation_loss,
+                        history.seconds)
 
     def result(self) -> Trained:
         """The results at the end of the run."""
@@ -333,12 +335,12 @@ class PopulationRun:
             if epochs not in self.snapshots:
                 self.snapshots[epochs] = self._snapshot(
                     joined(self.groups, lambda carry: carry[0].variables),
-                    np.full(self.count, epochs), self.books.last_loss.copy())
+                    np.full(self.count, epochs), self.history.last_loss.copy())
         if self.recipe.keep == "best":
             best, epochs, loss = joined(self.groups, lambda carry: (
                 carry[1].best, carry[1].best_epoch, carry[1].best_loss))
             self.snapshots = {self.recipe.epochs: self._snapshot(best, epochs, loss)}
-        return Trained(self.snapshots, self.books.history, self.compile_seconds)
+        return Trained(self.snapshots, self.history.rows, self.compile_seconds)
 
     def save(self, saver: Saver) -> None:
         """Passes the whole state to the saver."""
@@ -347,7 +349,7 @@ class PopulationRun:
         snapshots = {str(e): {f.name: np.asarray(getattr(s, f.name)).tolist()
                               for f in dataclasses.fields(s) if f.name != "variables"}
                      for e, s in self.snapshots.items()}
-        saver.save(self.books.epoch, tree, {**self.books.metadata(), "snapshots": snapshots})
+        saver.save(self.history.epoch, tree, {**self.history.metadata(), "snapshots": snapshots})
 
     def resume(self, saver: Saver) -> None:
         """Continues from the saver's last state, if any; it must hold at least these members."""
@@ -355,9 +357,9 @@ class PopulationRun:
         if found is None:
             return
         tree, metadata = found
-        mine, share = self.books.take_over(metadata)
+        mine, share = self.history.take_over(metadata)
         for group in self.groups:
-            group.carry = self.layout.put_members(
+            group.carry = self.layout.shard_members(
                 jax.tree.map(lambda x, g=group: x[mine][g.members], tree["carry"]))
         for epoch, fields in metadata["snapshots"].items():
             seconds = fields.pop("seconds")
@@ -365,7 +367,7 @@ class PopulationRun:
                 variables=jax.tree.map(lambda x: x[mine], tree["snapshots"][epoch]),
                 seconds=seconds * share,
                 **{name: np.array(values)[mine] for name, values in fields.items()})
-        logging.info("%s: resumed after epoch %d", self.recipe.name, self.books.epoch)
+        logging.info("%s: resumed after epoch %d", self.recipe.name, self.history.epoch)
 
     def _template(self, metadata: dict[str, Any]) -> dict[str, Any]:
         """The form of a save with all that this run needs."""

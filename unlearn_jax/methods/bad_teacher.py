@@ -82,7 +82,7 @@ def make_step(setting: Setting) -> Step:
 
 
 METHOD = Method(
-    make_step=make_step, passes=passes, prepare=prepare, check=check, reads=("spread",),
+    make_step=make_step, passes=passes, prepare=prepare, check=check, shared_keys=("spread",),
     options=dict(temperature=1.0, retain_share=0.3, over_classes=False), later=("over_classes",),
     published=dict(epochs=(1,), optimizer="adam", learning_rate=1e-4, schedule="constant",
                    batch_size=256, weight_decay=0.0),

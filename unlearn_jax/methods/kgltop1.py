@@ -173,7 +173,7 @@ def make_step(setting: Setting) -> Step:
 
 
 METHOD = Method(
-    make_step=make_step, passes=passes, prepare=prepare, check=check, reads=("spread",),
+    make_step=make_step, passes=passes, prepare=prepare, check=check, shared_keys=("spread",),
     # 5e-3, 3e-4 and 1e-3 · 256 / 64; 1e-6 / 3e-4
     options=dict(temperature=1.15, uniform_rate=1.25, contrast_rate=0.075,
                  contrast_floor=1 / 300),
@@ -182,6 +182,6 @@ METHOD = Method(
     optimizers=3, strength="contrast_rate",
     # 2: products of a regression's logits are brought to the size of a classifier's
     # 3: the cosine of the contrastive rate runs over contrastive steps alone
-    numbers=3,
-    own_runs=True,  # the cosine of the contrastive rate depends on the length of the run
+    version=3,
+    budgets_run_apart=True,  # the cosine of the contrastive rate depends on the length of the run
     source="NeurIPS 2023 unlearning challenge, discussion 458721")

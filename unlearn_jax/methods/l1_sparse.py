@@ -46,7 +46,7 @@ def make_step(setting: Setting) -> train.Step:
     return train.make_step(setting.model, setting.optimizer, objective)
 
 
-METHOD = Method(make_step=make_step, check=check, options=dict(alpha=1e-4), own_runs=True,
+METHOD = Method(make_step=make_step, check=check, options=dict(alpha=1e-4), budgets_run_apart=True,
                 strength="alpha", strengths=(0.25, 16.0),
                 source="Jia et al. 2023, l1-sparse MU",
                 published=dict(epochs=(10,), optimizer="sgd", learning_rate=0.01,

@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 import optax
 
+from unlearn_jax import moved
 from unlearn_jax.members import Pass
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer, per_kind
@@ -99,6 +100,8 @@ def over_all(setting: Setting, epoch: int) -> tuple[Pass, ...]:
     return (Pass("all"),)
 
 
+@moved.renamed_arguments({"reads": "shared_keys", "numbers": "version", "dials": "searched_options",
+                           "own_runs": "budgets_run_apart"})
 @dataclasses.dataclass(frozen=True)
 class Method:
     """An unlearning method: its start, its preparation, its passes over the data, its step.
@@ -111,17 +114,17 @@ class Method:
       prepare: runs before the first step; None: nothing to prepare.
       check: raises InputError before any training if the configuration cannot work.
       options: the method's own keys, `config.unlearn.METHOD.KEY`, with their published values.
-      reads: shared keys of `config.unlearn` that this method reads beyond the training ones.
+      shared_keys: shared keys of `config.unlearn` that this method reads beyond the training ones.
       published: training keys of `config.unlearn` as the source gives them.
       optimizers: optimiser states, one for each `Pass.kind` from 0 on; 1: all kinds share one.
-      own_runs: a longer run does not begin like a shorter one, even at a constant rate.
+      budgets_run_apart: a longer run does not begin like a shorter one, even at a constant rate.
       strength: the option that decides the size of the change; a comparison searches it along with
         the learning rate; '': none.
       strengths: factors of its configured value, in the weakest and in the strongest trial.
-      dials: for a method with options that decide which option is searched. A function of its
-        options; returns, by name, the factors of each option that a comparison searches. The first
-        one is shown first in trials.csv. None: `strength` alone.
-      numbers: part of the key of its models; raised when the same config starts to give different
+      searched_options: for a method with options that decide which option is searched. A function
+        of its options; returns, by name, the factors of each option that a comparison searches. The
+        first one is shown first in trials.csv. None: `strength` alone.
+      version: part of the key of its models; raised when the same config starts to give different
         models.
       later: options that were added after models had been stored. Their defaults change nothing
         and are left out of the key, so those models are still found.
@@ -138,14 +141,15 @@ class Method:
     prepare: "Callable[[Setting, Preparation], Prepared] | None" = None
     check: Callable[[Setting], None] | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    reads: tuple[str, ...] = ()
+    shared_keys: tuple[str, ...] = ()
     published: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     optimizers: int = 1
-    own_runs: bool = False
+    budgets_run_apart: bool = False
     strength: str = ""
     strengths: tuple[float, float] = (0.25, 4.0)
-    dials: Callable[[ml_collections.ConfigDict], Mapping[str, tuple[float, float]]] | None = None
-    numbers: int = 1
+    searched_options: Callable[
+        [ml_collections.ConfigDict], Mapping[str, tuple[float, float]]] | None = None
+    version: int = 1
     later: tuple[str, ...] = ()
     source: str = ""
     scheme: str = ""
@@ -164,8 +168,8 @@ class Method:
 
     def searched(self, options: ml_collections.ConfigDict) -> Mapping[str, tuple[float, float]]:
         """The options that a comparison searches, with the factors of the two ends."""
-        if self.dials:
-            return self.dials(options)
+        if self.searched_options:
+            return self.searched_options(options)
         return {self.strength: self.strengths} if self.strength else {}
 
     def make_optimizer(self, settings: OptimizerSettings) -> optax.GradientTransformation:

@@ -170,9 +170,9 @@ def _touched(setting: Setting, params, resets) -> dict[str, np.ndarray]:
 
 
 METHOD = Method(
-    make_step=make_step, passes=passes, prepare=prepare, check=check, reads=("spread",),
+    make_step=make_step, passes=passes, prepare=prepare, check=check, shared_keys=("spread",),
     options=dict(layers=("stem_conv", "output"), temperature=5.0, warmup=3, warmup_rate=0.9),
     published=dict(epochs=(3,), optimizer="sgd", learning_rate=1e-3, schedule="cosine",
                    batch_size=64, momentum=0.9, weight_decay=5e-4),
-    optimizers=2, numbers=2,  # 2: the warm-up is on half of validation
+    optimizers=2, version=2,  # 2: the warm-up is on half of validation
     source="NeurIPS 2023 unlearning challenge, sixth place; the reference study, section 2.4")

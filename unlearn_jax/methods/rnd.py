@@ -130,7 +130,7 @@ def draw_labels(key: jax.Array, rows: jax.Array, labels: jax.Array, space: Label
 
 
 METHOD = Method(make_step=make_step, passes=over_all, check=check,
-                reads=("labels", "offset", "label_units"),
+                shared_keys=("labels", "offset", "label_units"),
                 source="the reference study, section 3.2.2", published=dict(
                     epochs=(2, 4, 8, 16), optimizer="adam", learning_rate=1e-5,
                     schedule="constant", batch_size=32))

@@ -105,7 +105,7 @@ def make_step(setting: Setting) -> train.Step:
 
 METHOD = Method(make_step=make_step, passes=over_all, prepare=prepare, check=check,
                 options=dict(share=0.5, exclude_true=False), later=("exclude_true",),
-                reads=("labels", "offset"),
+                shared_keys=("labels", "offset"),
                 source="Fan et al. 2024, SalUn",
                 published=dict(epochs=(10,), optimizer="sgd", learning_rate=0.013,
                                schedule="constant", momentum=0.9, weight_decay=5e-4,

@@ -108,7 +108,7 @@ def make_step(setting: Setting) -> Step:
 
 
 METHOD = Method(
-    make_step=make_step, passes=passes, prepare=prepare, check=check, reads=("spread",),
+    make_step=make_step, passes=passes, prepare=prepare, check=check, shared_keys=("spread",),
     options=dict(gamma=0.99, alpha=0.001, temperature=4.0, msteps=2, forget_rate=1.0, decay=0.1,
                  decay_after=(3, 5, 9), forget_batch=1.0),
     later=("forget_batch",),

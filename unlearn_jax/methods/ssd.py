@@ -143,15 +143,15 @@ def dampened(params: Any, whole: Any, forget: Any, alpha: float, dampening: floa
     return jax.tree.map(shrink, params, whole, forget, selected), selected
 
 
-def dials(options: ml_collections.ConfigDict) -> dict[str, tuple[float, float]]:
+def searched_options(options: ml_collections.ConfigDict) -> dict[str, tuple[float, float]]:
     """The options that a comparison searches: share and lambda if share is above 0, else alpha."""
     if options.share:
         return {"share": (0.1, 10.0), "dampening": (2.0, 0.5)}
     return {"alpha": (8.0, 0.5)}  # smaller selects more
 
 
-METHOD = Method(prepare=prepare, check=check, dials=dials,
+METHOD = Method(prepare=prepare, check=check, searched_options=searched_options,
                 options=dict(alpha=10.0, dampening=1.0, importance="sample", share=0.0),
-                later=("importance", "share"), reads=("batch_size",),
+                later=("importance", "share"), shared_keys=("batch_size",),
                 published=dict(epochs=(0,)),
                 source="Foster et al. 2024")

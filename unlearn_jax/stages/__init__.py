@@ -95,7 +95,7 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
     make_layout(config.parallel, len(config.seeds))  # a missing device fails before any work
     with workdir.claim(directory, config, config_name, command) as run:
         run.record_store(store.root)
-        processes.agreed("what killed processes left", lambda: clean(store))
+        processes.on_first_process("what killed processes left", lambda: clean(store))
         study = prepare(config, config_name, store, run, bar)
         original = original_stage(study)
         retrained = [retrain_stage(study, original, f) for f in study.splits.forget_sets]
@@ -116,7 +116,7 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         def report() -> None:
             write_report(directory)  # its result is not sent to the other processes
 
-        processes.agreed("the report", report)
+        processes.on_first_process("the report", report)
 
 
 def _require_same_work(config: ml_collections.ConfigDict, original: Stage,
@@ -151,14 +151,14 @@ def run_studies(runs: Sequence["Request"], store: Store,
     first = runs[0]
     make_layout(first.config.parallel, len(first.config.seeds))
     with contextlib.ExitStack() as claims:
-        books = [claims.enter_context(workdir.claim(r.directory, r.config, r.config_name,
+        claimed = [claims.enter_context(workdir.claim(r.directory, r.config, r.config_name,
                                                     r.command)) for r in runs]
-        for run in books:
+        for run in claimed:
             run.record_store(store.root)
         clean(store)
-        shared = load(first.config, first.config_name, store, books[0], bar)
+        shared = load(first.config, first.config_name, store, claimed[0], bar)
         studies = [dataclasses.replace(shared, config=r.config, config_name=r.config_name, run=b)
-                   for r, b in zip(runs, books)]
+                   for r, b in zip(runs, claimed)]
         for study in studies:
             record_data(study)
         original = original_stage(shared)
@@ -174,9 +174,9 @@ def run_studies(runs: Sequence["Request"], store: Store,
         unlearn_variants(variants, original)
         for variant in variants:
             _evaluate(variant.study, original, retrained, list(variant.stages))
-        for run in books:
+        for run in claimed:
             run.finish()
-        for run in books:
+        for run in claimed:
             write_report(run.directory)
 
 
@@ -194,7 +194,7 @@ def _evaluate(study: RunContext, original: Stage, retrained: list[Stage], unlear
               ensembles: Sequence[Models] = ()) -> None:
     """Everything that a work directory holds of finished models, except the report."""
     write_results(study, original, retrained, unlearned, ensembles)
-    if study.config.eval.layers and processes.leads():
+    if study.config.eval.layers and processes.is_first_process():
         write_layers(study, original, retrained, unlearned)
     if study.config.eval.explain_samples:
         explain_stages(study, [original, *retrained, *unlearned])
@@ -246,7 +246,7 @@ def _arms(study: RunContext, original: Stage, retrained: list[Stage]) -> _Unlear
     arms = make_arms(study, original)
     plan = plan_variants(study, original, retrained, arms)
     study.run.record_plan(plan.record())
-    if processes.leads():
+    if processes.is_first_process():
         print(plan.text(), flush=True)
     return _Unlearn(lambda: (run_arms(original, arms), ()),
                     [stage for variant in arms for stage in variant.stages])

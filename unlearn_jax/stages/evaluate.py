@@ -32,7 +32,7 @@ class Models:
       stage: gives the name, the budget, and the key for results.csv.
       forget_set: name of the forget set whose splits they are evaluated on; `''`: all forget sets.
       variables: reads the variables `[K, ...]`.
-      books: costs by seed, `[M]` each: images, seconds, flops, step, epochs_trained, failed.
+      costs: costs by seed, `[M]` each: images, seconds, flops, step, epochs_trained, failed.
       combine: turns outputs `[K, N, ...]` into those of the M seeds; None: K is M.
       combined: the name of `combine` in the key of the predictions.
       measures: takes the outcomes of these models and of M_R; returns further metrics `[M]`.
@@ -41,7 +41,7 @@ class Models:
     stage: Stage
     forget_set: str
     variables: Callable[[], Variables]
-    books: Mapping[str, Any]
+    costs: Mapping[str, Any]
     combine: Callable[[np.ndarray], np.ndarray] | None = None
     combined: str = ""
     measures: Callable[[results.Outcome, results.Outcome], dict[str, np.ndarray]] | None = None
@@ -50,8 +50,8 @@ class Models:
 def stored(study: RunContext, stage: Stage) -> Models:
     """The models of one stage."""
     checkpoint = stage.directory(study.store) / "checkpoint"
-    books, _ = checkpoints.describe(checkpoint)
-    return Models(stage, stage.forget_name, lambda: checkpoints.restore(checkpoint)[0], books)
+    costs, _ = checkpoints.describe(checkpoint)
+    return Models(stage, stage.forget_name, lambda: checkpoints.restore(checkpoint)[0], costs)
 
 
 def write_results(study: RunContext, original: Stage, retrained: list[Stage],
@@ -83,7 +83,7 @@ def write_results(study: RunContext, original: Stage, retrained: list[Stage],
                     else o for m, o in zip(models, outcomes)]
         if study.config.eval.relearn_epochs:
             outcomes = _with_relearning(study, models, outcomes)
-        if not processes.leads():
+        if not processes.is_first_process():
             continue  # the rest needs predictions alone; the first process does it
         for outcome in outcomes:
             results.save_predictions(study.run.directory / "predictions", outcome, targets)
@@ -94,7 +94,7 @@ def write_results(study: RunContext, original: Stage, retrained: list[Stage],
             found, why = _audit(study, outcome, outcomes[-1], targets, forget_set)
             rows += found
             refused += why
-    if not processes.leads():
+    if not processes.is_first_process():
         return
     _warn_of(study, refused)
     study.run.write_table("results.csv", rows, results.COLUMNS)
@@ -176,7 +176,7 @@ def _outcome(study: RunContext, predictor: Predictor, models: Models,
     stage = models.stage
     parts = _predictions_parts(study, stage, forget_set, models.combined)
     key = stage_key("predictions", parts)
-    failed = np.array(models.books["failed"])
+    failed = np.array(models.costs["failed"])
     what = (f"{stage.name} {stage.forget_name} at {stage.epochs} "
             f"epoch{'s' * (stage.epochs != 1)}: the member of seed")
     for seed in np.array(study.seeds)[failed]:
@@ -211,13 +211,13 @@ def _outcome(study: RunContext, predictor: Predictor, models: Models,
     study.run.record_stage("predictions", forget_set.name, key, status, time.monotonic() - began,
                            len(study.seeds) * sum(len(r) for r in rows_of.values()),
                            len(study.seeds), stage.epochs)
-    books = {name: np.array(models.books[name])
+    costs = {name: np.array(models.costs[name])
              for name in ("images", "seconds", "epochs_trained", "flops", "step")}
     return results.Outcome(
         method=stage.name, forget_set=forget_set.name, epochs=stage.epochs, stage=stage.key,
-        seeds=study.seeds, outputs=outputs, images=books["images"], seconds=books["seconds"],
-        epochs_trained=books["epochs_trained"], failed=failed | overflowed, flops=books["flops"],
-        steps=books["step"], from_seed=stage.from_seed)
+        seeds=study.seeds, outputs=outputs, images=costs["images"], seconds=costs["seconds"],
+        epochs_trained=costs["epochs_trained"], failed=failed | overflowed, flops=costs["flops"],
+        steps=costs["step"], from_seed=stage.from_seed)
 
 
 def _largest(models: Models, m: int) -> str:

@@ -71,13 +71,13 @@ def explain_stages(study: RunContext, stages: Sequence[Stage], sets: Sequence[st
     rows: list[dict[str, Any]] = []
     channel_rows: list[dict[str, Any]] = []
     folder = study.run.directory / FOLDER
-    if processes.leads():
+    if processes.is_first_process():
         folder.mkdir(exist_ok=True)
     for forget_set in study.splits.forget_sets:
         whole, chosen = rows_of[forget_set.name], samples[forget_set.name]
         explained = [_explained(study, explainer, stage, forget_set, whole, chosen)
                      for stage in largest.values() if stage.forget_name in ("", forget_set.name)]
-        if not processes.leads():
+        if not processes.is_first_process():
             continue  # the first process does the rest
         rows += _map_rows(study, forget_set, explained, chosen)
         found, shares = _channel_rows(study, forget_set, explained, whole)

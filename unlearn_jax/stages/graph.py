@@ -28,7 +28,7 @@ from unlearn_jax.units import label_step
 
 # Part of every model's key. Raise it when the same config gives other models than before (then the
 # golden test fails); otherwise a store would mix models of two versions. If only one method
-# changes, raise its `Method.numbers` instead.
+# changes, raise its `Method.version` instead.
 _NUMBERS = 2
 # Version of the names in `Pass.over`, part of the keys of outside methods, which may use all names.
 # Raise it when a name means other samples than before (2: half of the validation samples).
@@ -36,7 +36,7 @@ _WALKS = 2
 
 __getattr__ = moved.renamed(__name__, {"Study": "RunContext"})
 
-# The name among `Variant.dials` of `Setting.config.learning_rate`; no option has a dot in its name.
+# `Setting.config.learning_rate` among `Variant.traced_options`; no name of an option has a dot.
 PEAK_RATE = "config.learning_rate"
 
 # Keys of `data` that a trained model depends on beyond the fingerprint of what was loaded.
@@ -166,9 +166,9 @@ class Variant:
       arm: what the plan and the log call it; `''` where the run has one method once.
       name: tells its members from those of other variants in the population; `''` for the only
         variant.
-      dials: options that the compiled step reads from the member, because their values differ
-        between the variants of the population, and `PEAK_RATE` for an outside method, whose step
-        may read the rate of the config. All other options are part of the program.
+      traced_options: options that the compiled step reads from the member, because their values
+        differ between the variants of the population, and `PEAK_RATE` for an outside method, whose
+        step may read the rate of the config. All other options are part of the program.
     """
 
     study: RunContext
@@ -176,7 +176,7 @@ class Variant:
     unlearning: Unlearning | None = None
     arm: str = ""
     name: str = ""
-    dials: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    traced_options: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def required_unlearning(self) -> Unlearning:
@@ -217,7 +217,7 @@ def unlearn_stages(study: RunContext, original: Stage, forget_set: ForgetSet) ->
     found = find_method(section.method)
     if found.name == "retrain" or found.method.scheme:
         return []
-    keys = (*_UNLEARN_KEYS, *found.method.reads)
+    keys = (*_UNLEARN_KEYS, *found.method.shared_keys)
     parts = {"original": original.key, "forget": forget_parts(study, forget_set),
              "unlearn": {k: section[k] for k in keys},
              "label_range": tuple(int(v) if v == int(v) else v for v in (
@@ -230,8 +230,8 @@ def unlearn_stages(study: RunContext, original: Stage, forget_set: ForgetSet) ->
             if key not in found.method.later or value != found.method.options[key]}
     if found.code:
         parts |= {"code": found.code, "walks": _WALKS}
-    if found.method.numbers > 1:
-        parts["numbers"] = found.method.numbers
+    if found.method.version > 1:
+        parts["numbers"] = found.method.version
     return [Stage(found.name, forget_set, epochs, {**parts, "epochs": epochs})
             for epochs in sorted(section.epochs)]
 

@@ -96,11 +96,11 @@ def unlearn_recipes(variant: Variant) -> list[tuple[Recipe, list[Stage]]]:
         return method.passes(unlearning.setting, epoch)
 
     step = unlearning.step or make_train_step(study.model, optimizer, study.loss)
-    if variant.dials:
-        assert method.make_step is not None  # a method without a step gets no dials
+    if variant.traced_options:
+        assert method.make_step is not None  # a method without a step gets no traced options
         step = dialled(method.make_step, unlearning.setting)
     budgets = sorted({s.epochs for s in stages})
-    apart = settings.schedule != "constant" or method.own_runs
+    apart = settings.schedule != "constant" or method.budgets_run_apart
     runs = [[b] for b in budgets] if apart else [budgets] if budgets else []
     return [(Recipe(unlearning.found.name, step, optimizer, settings, study.loss, max(run),
                     section.batch_size, study.config.eval.batch_size, keep="last",
@@ -156,9 +156,9 @@ def dialled(make_step: Callable[[Setting], Step], setting: Setting) -> Step:
     @functools.wraps(make_step(setting))
     def step(key: jax.Array, state: TrainState, batch: Batch, learning_rate: jax.Array,
              context: Any) -> tuple[TrainState, jax.Array]:
-        context, dials = context
-        rate = {"learning_rate": dials[PEAK_RATE]} if PEAK_RATE in dials else {}
-        options = {k: v for k, v in dials.items() if k != PEAK_RATE}
+        context, traced = context
+        rate = {"learning_rate": traced[PEAK_RATE]} if PEAK_RATE in traced else {}
+        options = {k: v for k, v in traced.items() if k != PEAK_RATE}
         own = make_step(dataclasses.replace(
             setting, config=ml_collections.ConfigDict({**setting.config.to_dict(), **rate}),
             options=ml_collections.ConfigDict({**setting.options.to_dict(), **options})))

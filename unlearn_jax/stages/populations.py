@@ -219,9 +219,9 @@ def _models(variants: list[Variant], recipe: Recipe, start: Start) -> Population
         failed = np.concatenate([f for _, _, f in made])
         failed |= ~_finite_members(prepared.variables, len(members))
         context = prepared.context
-        if variants[0].dials:
-            context = (context, {name: np.array([v.dials[name] for v, own in zip(
-                variants, owned) for _ in own], np.float32) for name in variants[0].dials})
+        if variants[0].traced_options:
+            context = (context, {name: np.array([v.traced_options[name] for v, own in zip(
+                variants, owned) for _ in own], np.float32) for name in variants[0].traced_options})
 
         def store(trained: Trained, status: str, _: float) -> None:
             snapshots = {epochs: _with_preparation(snapshot, before, failed)

@@ -49,12 +49,12 @@ class CheckpointSaver(Saver):
         self.resumed = False
 
     def due(self) -> bool:
-        return processes.agreed("is a save due",
+        return processes.on_first_process("is a save due",
                                 lambda: time.monotonic() - self._last >= self._seconds)
 
     def save(self, epoch: int, tree: Any, metadata: dict[str, Any]) -> None:
         began = time.monotonic()
-        processes.agreed("whose progress it is", self._write_stages)
+        processes.on_first_process("whose progress it is", self._write_stages)
         checkpoints.save_progress(self._own, epoch, tree, metadata)
         self._last = time.monotonic()
         # However slow the disk, most of the time goes into training.
@@ -65,7 +65,7 @@ class CheckpointSaver(Saver):
         disk.write_file(self._own / STAGES, json.dumps(self._stages))
 
     def load(self, template: Callable[[dict[str, Any]], Any | None]) -> tuple[Any, dict] | None:
-        for directory in processes.agreed("earlier progress",
+        for directory in processes.on_first_process("earlier progress",
                                           lambda: [str(d) for d in self._directories()]):
             found = checkpoints.restore_latest(directory, template)
             if found is not None:
@@ -76,7 +76,7 @@ class CheckpointSaver(Saver):
 
     def finish(self) -> None:
         """Removes all progress whose stages are all in the store."""
-        processes.agreed("finished progress", self._finish)
+        processes.on_first_process("finished progress", self._finish)
 
     def _finish(self) -> None:
         for directory in self._directories():
@@ -123,7 +123,7 @@ def parts_as_saved(store: Store, recipe: Recipe, stages: list[Stage]) -> list[li
       recipe: of the population.
       stages: at least one, all to be trained.
     """
-    return [[stages[i] for i in part] for part in processes.agreed(
+    return [[stages[i] for i in part] for part in processes.on_first_process(
         "which progress there is", lambda: _positions_as_saved(store, recipe, stages))]
 
 

@@ -54,7 +54,7 @@ def require_room(studies: Sequence[tuple[RunContext, Sequence[Stage], int]], ori
             needed[directory] += size
             if not store.complete("predictions", predictions_key(study, stage, forget_set)):
                 needed[store.root] += size
-    processes.agreed("room on the disk", lambda: disk.require_room(needed))
+    processes.on_first_process("room on the disk", lambda: disk.require_room(needed))
     if shared:
         optimizer = make_optimizer(OptimizerSettings.from_config(first.config.train))
         carry = jax.eval_shape(functools.partial(

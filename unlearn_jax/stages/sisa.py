@@ -227,13 +227,13 @@ class Sisa:
                    last: tuple[Slice, ...]) -> Models:
         """The ensembles of all seeds, with the cost of slices `made` and the states of `last`."""
         study, every = self.study, np.arange(len(self.study.seeds) * self.shards)
-        books: dict[str, Any] = {
+        costs: dict[str, Any] = {
             k: np.zeros(len(study.seeds)) for k in ("images", "seconds", "flops", "step")}
         steps = np.zeros(len(every), int)
         for m in made:
             metadata, _ = checkpoints.describe(m.stage.directory(study.store) / "checkpoint")
             steps[m.positions] += np.asarray(metadata["step"])
-            for k, sums in books.items():
+            for k, sums in costs.items():
                 np.add.at(sums, m.positions // self.shards, metadata[k])
         rows = len(study.splits.rows.source)
         if forget_set:
@@ -245,12 +245,12 @@ class Sisa:
         if not forget_set:
             self._warn_of_norms(steps[~failed])
         # In passes over the data, because constituents have no common epochs.
-        books |= {"images": books["images"].astype(int), "step": books["step"].astype(int),
-                  "epochs_trained": books["images"] / rows,
+        costs |= {"images": costs["images"].astype(int), "step": costs["step"].astype(int),
+                  "epochs_trained": costs["images"] / rows,
                   "failed": failed.reshape(-1, self.shards).any(1)}
         measures = functools.partial(
             self.speedups, made[-1].stage.required_forget_set) if forget_set else None
-        return Models(made[-1].stage, forget_set, lambda: restore(study, last, every)[0], books,
+        return Models(made[-1].stage, forget_set, lambda: restore(study, last, every)[0], costs,
                       self.combine, self.aggregate, measures)
 
     def _warn_of_norms(self, steps: np.ndarray) -> None:

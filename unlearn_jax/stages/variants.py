@@ -58,10 +58,12 @@ def unlearn_variants(variants: Sequence[Variant], original: Stage) -> None:
         except _NEEDS_NUMBER:
             if len(program) == 1:
                 raise
+            first = program[0]
             logging.warning("%s needs %s as part of the program: one program for each value",
-                            program[0].required_unlearning.found.name, ", ".join(program[0].dials))
+                            first.required_unlearning.found.name, ", ".join(first.traced_options))
             for variant in program:
-                unlearn_missing([dataclasses.replace(variant, name="", dials={})], original)
+                alone = dataclasses.replace(variant, name="", traced_options={})
+                unlearn_missing([alone], original)
     for variant, stages in zip(variants, repeated):  # in the store by now
         unlearn_missing([dataclasses.replace(variant, stages=stages)], original)
 
@@ -112,7 +114,7 @@ def _named(group: list[Variant]) -> list[Variant]:
     from_config = bool(first.step and first.found.code and len(set(rates)) > 1)
     return [dataclasses.replace(
         variant,
-        dials={k: own[k] for k in read} | ({PEAK_RATE: rate} if from_config else {}),
+        traced_options={k: own[k] for k in read} | ({PEAK_RATE: rate} if from_config else {}),
         name=", ".join([f"learning_rate={rate!r}",
                         *(f"{k}={own[k]!r}" for k in differ)]))
         for variant, own, rate in zip(group, numbers, rates)]

@@ -113,19 +113,19 @@ class RunRecord:
         if not self._record["finished"]:
             self._record["finished"] = True
             self._write()
-            if processes.leads():
+            if processes.is_first_process():
                 manifest.write(self.directory)
 
     def write_table(self, name: str, rows: Iterable[dict[str, Any]],
                     columns: Sequence[str]) -> None:
         """Writes a CSV file with these columns; marks cells that a spreadsheet would run."""
-        if not processes.leads():
+        if not processes.is_first_process():
             return
         disk.write_file(self.directory / name, rows_text(columns, rows))
 
     def write_tensorboard(self, history: Iterable[dict[str, Any]]) -> None:
         """Writes the training curves as TensorBoard logs, one run per member; replaces old logs."""
-        if not processes.leads():
+        if not processes.is_first_process():
             return
         from tensorboardX import SummaryWriter
 
@@ -145,7 +145,7 @@ class RunRecord:
 
     def write_data(self, dataset: Dataset, splits: Splits) -> None:
         """Writes data.json, dropped.csv and labels.csv."""
-        if not processes.leads():
+        if not processes.is_first_process():
             return
         reasons: dict[str, int] = {}
         for dropped in dataset.dropped:
@@ -183,7 +183,7 @@ class RunRecord:
 
     def _write(self) -> None:
         self._record["seconds"] = round(time.monotonic() - self._began, 3)
-        if processes.leads():
+        if processes.is_first_process():
             _write_json(self.directory / RUN, self._record)
 
 
@@ -201,7 +201,7 @@ def claim(directory: Path, config: ml_collections.ConfigDict, config_name: str,
         writing a run there.
     """
     with contextlib.ExitStack() as held:
-        processes.agreed("the work directory", lambda: _take(directory, config, held))
+        processes.on_first_process("the work directory", lambda: _take(directory, config, held))
         run = RunRecord(directory, config, config_name, command)
         yield run
         run.finish()

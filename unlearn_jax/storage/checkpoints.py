@@ -83,7 +83,7 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict[str, Any],
                     return
                 raise CheckpointError(f"{path} was written by another process meanwhile") from e
 
-    processes.agreed("a checkpoint", write)
+    processes.on_first_process("a checkpoint", write)
 
 
 def _write_alone(path: Path, tree: Any) -> None:
@@ -183,9 +183,9 @@ def save_progress(directory: str | os.PathLike, step: int, tree: Any,
       The checkpoint's directory.
     """
     path = Path(directory) / f"{step:08d}"
-    save(path, tree, metadata, overwrite=processes.agreed("an earlier checkpoint", path.exists),
-         yielding=True)
-    processes.agreed("older checkpoints", lambda: _remove_others(path, step))
+    exists = processes.on_first_process("an earlier checkpoint", path.exists)
+    save(path, tree, metadata, overwrite=exists, yielding=True)
+    processes.on_first_process("older checkpoints", lambda: _remove_others(path, step))
     return path
 
 
@@ -214,7 +214,7 @@ def restore_latest(directory: str | os.PathLike,
     Returns:
       As `restore`; None: there is no usable checkpoint.
     """
-    for name in processes.agreed("checkpoints", lambda: [
+    for name in processes.on_first_process("checkpoints", lambda: [
             p.name for p in reversed(_numbered(directory))]):
         path, found = Path(directory, name), None
         try:

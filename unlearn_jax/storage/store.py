@@ -125,7 +125,7 @@ class Store:
             token.write_text("")
             return token.name
 
-        token = self.root / processes.agreed("a file in the store", write)
+        token = self.root / processes.on_first_process("a file in the store", write)
         until = time.monotonic() + _SEEN_SECONDS
         while not token.exists():
             if time.monotonic() > until:
@@ -134,7 +134,7 @@ class Store:
             list(self.root.iterdir())  # makes the file system refresh its view
             time.sleep(0.2)
         processes.wait("the store")
-        if processes.leads():
+        if processes.is_first_process():
             token.unlink()
 
     def path(self, stage: str, key: str) -> Path:
@@ -147,7 +147,7 @@ class Store:
 
     def complete(self, stage: str, key: str) -> bool:
         """Whether the stage exists: a valid marker, and each listed file with its size."""
-        return processes.agreed(f"{stage}/{key}", lambda: self._complete(stage, key))
+        return processes.on_first_process(f"{stage}/{key}", lambda: self._complete(stage, key))
 
     def _complete(self, stage: str, key: str) -> bool:
         try:
@@ -162,7 +162,7 @@ class Store:
             found = (p.name for p in (self.root / stage).glob("*") if _NAME.fullmatch(p.name))
             return sorted(key for key in found if self._complete(stage, key))
 
-        return processes.agreed(f"stages of {stage}", find)
+        return processes.on_first_process(f"stages of {stage}", find)
 
     @contextlib.contextmanager
     def write(self, stage: str, key: str, parts: dict[str, Any]) -> Iterator[Path]:
@@ -188,7 +188,7 @@ class Store:
         if key != stage_key(stage, parts):
             raise ValueError(f"{key!r} is not the key of this {stage!r} stage; "
                              f"stage_key(stage, parts) is {stage_key(stage, parts)!r}")
-        if not processes.leads():
+        if not processes.is_first_process():
             with tempfile.TemporaryDirectory(prefix="unlearn_jax-") as unused:
                 yield Path(unused)
             processes.wait(f"{stage}/{key} to be stored")
@@ -239,8 +239,9 @@ class Store:
         path = self.path(stage, key)
         waiting = f"waiting for another process that is computing {stage}/{key}" if wait else ""
         with contextlib.ExitStack() as locks:
-            yield processes.agreed(f"the lock of {stage}/{key}", lambda: locks.enter_context(
-                disk.lock(path.with_name(path.name + ".lock"), waiting)))
+            yield processes.on_first_process(
+                f"the lock of {stage}/{key}", lambda: locks.enter_context(
+                    disk.lock(path.with_name(path.name + ".lock"), waiting)))
 
 
 def read_marker(directory: str | os.PathLike) -> dict[str, Any]:

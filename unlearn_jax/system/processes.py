@@ -3,8 +3,8 @@
 Every process runs the same code on the same data and gives its own devices their part of the work,
 in the same order as all others. Process 0 alone does what only one process may do (write a file,
 hold a lock) and what may differ between processes (read a clock, look at a directory): see
-`agreed`. The others wait for its result. `arrays.py` handles arrays over several processes. In a
-single process, none of this has an effect.
+`on_first_process`. The others wait for its result. `arrays.py` handles arrays over several
+processes. In a single process, none of this has an effect.
 
 A process that fails reports it, and the others end at once with its message. A process that dies
 without a report is noticed by its missing heartbeats. The others wait `timeout` seconds for one
@@ -238,7 +238,7 @@ def count() -> int:
     return _group.place.count if _group else 1
 
 
-def leads() -> bool:
+def is_first_process() -> bool:
     """Whether this is process 0, which writes; true for a single process."""
     return _group is None or _group.place.index == 0
 
@@ -256,7 +256,7 @@ def alone() -> Iterator[None]:
         _group.alone = False
 
 
-def agreed(what: str, find: Callable[[], T]) -> T:
+def on_first_process(what: str, find: Callable[[], T]) -> T:
     """The result of `find`, called in process 0 alone, in all processes; the others wait.
 
     Args:
@@ -265,7 +265,7 @@ def agreed(what: str, find: Callable[[], T]) -> T:
     """
     if _group is None or _group.alone:
         return find()
-    if not leads():
+    if not is_first_process():
         return json.loads(_group.hear(what))
     with alone():
         found = find()

@@ -1,6 +1,6 @@
 """The device that the code being traced will run on.
 
-`layout.over_members`, which has the devices, sets it during a trace. jax's default backend may be
+`layout.vmap_jit`, which has the devices, sets it during a trace. jax's default backend may be
 another one: if a program is compiled for devices that are not there, or for the CPU of a machine
 with a GPU.
 """
