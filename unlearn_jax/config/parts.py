@@ -1,4 +1,4 @@
-"""Checks the config's requests (source, injection, forget sets, files) without loading data."""
+"""Checks the parts that the config names (source, network, files, forget sets), without data."""
 
 import os
 
@@ -12,7 +12,7 @@ from unlearn_jax.models import DEPTHS, build_model, slowest_norm
 from unlearn_jax.networks.pretrained import PREPROCESS_OF
 
 
-def check_requests(c: ml_collections.ConfigDict) -> None:
+def check_parts(c: ml_collections.ConfigDict) -> None:
     """Refuses sources, injections, forget sets and files that are impossible with any data.
 
     Raises:
