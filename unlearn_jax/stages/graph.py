@@ -160,8 +160,8 @@ class Variant:
     """Models that one config wants. One population trains those of one or several variants.
 
     Attributes:
-      study: of the run that wants them; its config decides.
-      stages: of these models, each once.
+      study: what the run that wants them shares; its config decides.
+      stages: the stages of these models, each once.
       unlearning: the config's method, made ready; None for M_O and the M_Rs, which are trained.
       arm: what the plan and the log call it; `''` where the run has one method once.
       name: tells its members from those of other variants in the population; `''` for the only

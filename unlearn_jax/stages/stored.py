@@ -46,8 +46,8 @@ def settled(study: RunContext, stage: Stage, members: list[Member], layout: Layo
     Args:
       study: its config decides (`train.recalibrate_norms`).
       stage, members, variables: `[M, ...]` of a stage; a member without samples is unchanged.
-      layout: of the population.
-      metadata: of the stage; `norms` is added to it, which describes the change.
+      layout: the devices of the population.
+      metadata: the stage's metadata; `norms`, which describes the change, is added to it.
     """
     which = np.flatnonzero([len(member.retain) for member in members])
     samples = len(study.splits.rows.source)

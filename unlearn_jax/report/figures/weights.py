@@ -13,7 +13,7 @@ def by_layer(run: Run, forget_set: str, rows: pd.DataFrame) -> Made:
     """Distances to M_O above, to M_R below, layer by layer.
 
     Args:
-      rows: of layers.csv, for the forget set.
+      rows: the rows of layers.csv for the forget set.
     """
     names = rows.layer.unique()
     norm = rows[rows.method == "retrain"].set_index(["layer", "seed"]).norm

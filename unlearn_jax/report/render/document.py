@@ -48,7 +48,7 @@ class Table:
       columns: (title, definition) of each column, the definition with unit and formula.
       rows: one cell per column.
       key: the column that names a row: it stays in view where the table is wider than the window.
-      name: of its file `tables/NAME.tex`; '': it has none.
+      name: NAME in its file `tables/NAME.tex`; '': it has no file.
 
     Raises:
       ValueError: a column without a definition, or a row of another length.
