@@ -176,6 +176,12 @@ _TRAIN = {
         default=False, meaning="True: also write TensorBoard logs under WORKDIR/tensorboard"),
 }
 
+_RETRAIN = {
+    "mode": Key(
+        default="train", allowed=("train", "off"),
+        meaning="off: a run without M_R, for models that cannot be retrained"),
+}
+
 _FORGET = {
     "sets": Key(
         default=("20-28",), allowed=Elements(kind=str, filled=True, different="sets"),
@@ -326,9 +332,9 @@ _PARALLEL = {
         "fill over half of the device's memory"),
 }
 
-SECTIONS = {"data": _DATA, "model": _MODEL, "train": _TRAIN, "forget": _FORGET,
-            "unlearn": _UNLEARN, "eval": _EVAL, "compare": _COMPARE, "thesis": _THESIS,
-            "parallel": _PARALLEL}
+SECTIONS = {"data": _DATA, "model": _MODEL, "train": _TRAIN, "retrain": _RETRAIN,
+            "forget": _FORGET, "unlearn": _UNLEARN, "eval": _EVAL, "compare": _COMPARE,
+            "thesis": _THESIS, "parallel": _PARALLEL}
 KEYS: dict[str, Key] = {
     "seeds": Key(
         default=(0, 1, 2), allowed=Elements(kind=int, low=0, filled=True, different="seeds"),

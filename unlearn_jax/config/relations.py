@@ -4,6 +4,7 @@ import ml_collections
 
 from unlearn_jax.config.values import names, require
 from unlearn_jax.methods import find_method
+from unlearn_jax.metrics.catalogue import AUDITS, AUDITS_OF_RETRAINED
 
 
 def check_relations(c: ml_collections.ConfigDict) -> None:
@@ -17,6 +18,8 @@ def check_relations(c: ml_collections.ConfigDict) -> None:
             "unlearn.epochs", f"(0,): {found.name} " + (
                 "trains as config.train says" if found.method.scheme
                 else "changes weights once and trains nothing"))
+    if c.retrain.mode == "off":
+        _check_without_retrained(c)
     require(c.unlearn.from_seed in (-1, *c.seeds), c, "unlearn.from_seed",
             f"-1, or one of seeds {tuple(c.seeds)}")
     require(c.train.class_weights == "none" or c.data.task == "classification", c,
@@ -51,6 +54,21 @@ def check_relations(c: ml_collections.ConfigDict) -> None:
         require(low <= c.data.label_min and c.data.label_max <= high, c, "model.output_scale",
                 f"what covers the labels from {c.data.label_min:g} to {c.data.label_max:g}: with "
                 f"model.output_offset={low:g} the sigmoid reaches from {low:g} to {high:g}")
+
+
+def _check_without_retrained(c: ml_collections.ConfigDict) -> None:
+    """Refuses what compares with M_R, in a run that has none."""
+    found, off = find_method(c.unlearn.method), "for retrain.mode='off'"
+    require(found.name != "retrain" and not found.method.scheme, c, "unlearn.method",
+            f"methods that unlearn M_O, {off}: {found.name} trains or needs M_R")
+    require(not c.compare.methods, c, "compare.methods",
+            f"() {off}: a budget is a share of what retraining took")
+    require(not c.thesis.arms, c, "thesis.arms", f"() {off}: the study compares with M_R")
+    require(not c.eval.relearn_epochs, c, "eval.relearn_epochs",
+            f"0 {off}: the time to relearn is compared with M_R's")
+    alone = tuple(a for a in AUDITS if a not in AUDITS_OF_RETRAINED)
+    require(set(c.eval.audits) <= set(alone), c, "eval.audits",
+            f"a tuple of {names(alone)} {off}: the others compare with M_R")
 
 
 def _check_groups(c: ml_collections.ConfigDict) -> None:

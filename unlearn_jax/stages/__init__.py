@@ -56,7 +56,7 @@ from unlearn_jax.stages.graph import (
     Stage,
     Variant,
     original_stage,
-    retrain_stage,
+    retrain_stages,
     unlearn_stages,
 )
 from unlearn_jax.stages.layers import write_layers
@@ -98,7 +98,7 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         processes.on_first_process("what killed processes left", lambda: clean(store))
         study = prepare(config, config_name, store, run, bar)
         original = original_stage(study)
-        retrained = [retrain_stage(study, original, f) for f in study.splits.forget_sets]
+        retrained = retrain_stages(study, original)
         _require_same_work(config, original, retrained)
         # A method refuses a setting here, before any training.
         if config.compare.methods:
@@ -162,7 +162,7 @@ def run_studies(runs: Sequence["Request"], store: Store,
         for study in studies:
             record_data(study)
         original = original_stage(shared)
-        retrained = [retrain_stage(shared, original, f) for f in shared.splits.forget_sets]
+        retrained = retrain_stages(shared, original)
         variants = [Variant(study, [stage for f in study.splits.forget_sets
                                     for stage in unlearn_stages(study, original, f)],
                             make_unlearning(study)) for study in studies]
@@ -311,6 +311,9 @@ def record_data(study: RunContext) -> None:
         if warning:
             logging.warning(warning)
             study.run.warn(warning)
+    if study.config.retrain.mode == "off":
+        logging.warning("config.retrain.mode='off': no M_R is trained, and what compares with it "
+                        "is left out")
     left = recalibration.share_left(study.config, len(study.splits.rows.source))
     if left > recalibration.LITTLE and study.config.train.recalibrate_norms == "off":
         study.run.warn(recalibration.in_words(left, "", None))

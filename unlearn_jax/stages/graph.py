@@ -211,6 +211,13 @@ def retrain_stage(study: RunContext, original: Stage, forget_set: ForgetSet) -> 
                  {**original.parts, "forget": forget_parts(study, forget_set)})
 
 
+def retrain_stages(study: RunContext, original: Stage) -> list[Stage]:
+    """M_R for each forget set; none in a run without M_R."""
+    if study.config.retrain.mode == "off":
+        return []
+    return [retrain_stage(study, original, f) for f in study.splits.forget_sets]
+
+
 def unlearn_stages(study: RunContext, original: Stage, forget_set: ForgetSet) -> list[Stage]:
     """The unlearned models of all seeds for one forget set, one stage per budget."""
     section = study.config.unlearn

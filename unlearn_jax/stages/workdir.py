@@ -18,7 +18,7 @@ from absl import logging
 
 from unlearn_jax.config import default_config
 from unlearn_jax.data.dataset import Dataset
-from unlearn_jax.data.splits import Splits
+from unlearn_jax.data.splits import ForgetSet, Splits
 from unlearn_jax.errors import InputError
 from unlearn_jax.labels import histogram
 from unlearn_jax.storage import manifest
@@ -170,6 +170,7 @@ class RunRecord:
                 "balanced": histogram(dataset.labels[splits.rows.source])},
             "forget_sets": {f.name: {
                 "request": f.request, "train": len(f.train), "validation": len(f.validation),
+                "peers": _peers(dataset, splits, f),
                 "share": (len(f.train) + len(f.validation)) / trained,
                 "asked_in_test": f.in_test, "asked_left_out": f.left_out,
                 "repeated_in_retain": dataset.repeated(splits.forget(f), splits.retain_train(f))}
@@ -313,6 +314,13 @@ def device() -> str:
     if devices[0].platform == "cpu":
         kind += f" ({len(os.sched_getaffinity(0))} cores)"
     return f"{len(devices)} x {kind}"
+
+
+def _peers(dataset: Dataset, splits: Splits, forget_set: ForgetSet) -> int:
+    """The number of test samples that attacks compare D_f with."""
+    if splits.injection and forget_set.request == "injected":
+        return len(splits.injection.like_injected(dataset.labels[splits.test])[0])
+    return len(forget_set.peers)
 
 
 def _label_rows(dataset: Dataset, splits: Splits) -> Iterator[dict[str, Any]]:

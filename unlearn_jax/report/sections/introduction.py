@@ -6,6 +6,12 @@ from unlearn_jax.report.sections.data import source
 from unlearn_jax.report.tables.inputs import Run
 from unlearn_jax.report.tables.names import ENSEMBLES, pretrained, symbol
 
+WITHOUT_RETRAINED = (
+    ". There is no M_R, a model retrained without the forget set: the run left it out "
+    "(config.retrain.mode). So it cannot be said whether a model is like one that never saw the "
+    "forget set, and Forgetting, its ceiling, utility against M_R and distances to M_R are left "
+    "out. ")
+
 
 def blocks(run: Run) -> tuple[Block, ...]:
     counts = run.data["counts"]
@@ -33,8 +39,9 @@ def blocks(run: Run) -> tuple[Block, ...]:
         f"training{copies}, {counts['validation']:,} for validation, {counts['test']:,} for "
         "testing. Then "
         + ("one group of images was" if len(sets) == 1 else f"{len(sets)} groups of images were")
-        + f" to be forgotten: {'; '.join(sets)}. M_O is the original model, trained on everything; "
-        "M_R was retrained from the same start without the forget set and is the reference. "
+        + f" to be forgotten: {'; '.join(sets)}. M_O is the original model, trained on everything"
+        + ("; M_R was retrained from the same start without the forget set and is the reference. "
+           if not any(map(run.without, run.forget_sets)) else WITHOUT_RETRAINED)
         + (f"M_O was unlearned as {unlearned}. " if unlearned else
            "" if ensembles else "Nothing was unlearned. ") + ensembles
         + (f"Each model was trained with {_many(len(run.seeds), 'seed')} ({seeds}), and every "
