@@ -25,7 +25,8 @@ from unlearn_jax.system import processes, slurm
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with a scale after a colon: configs/ft.py:utkface")
-_WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; default: runs/CONFIG")
+_WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; default: runs/CONFIG, "
+                               "or runs/CONFIG-METHOD where --config.unlearn.method is given")
 _PRINT_REPORT = flags.DEFINE_bool(
     "print_report", False, "Also print the whole report, report.md")
 _STORE = flags.DEFINE_string("store", "runs/store", "Where finished stages are kept")
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> None:
 def _run(config: ml_collections.ConfigDict) -> None:
     file, scale = commandline.config_name()
     name = Path(file).stem + (f":{scale}" if scale else "")
-    directory = Path(_WORKDIR.value or f"runs/{name.replace(':', '-')}")
+    directory = Path(_WORKDIR.value or commandline.default_workdir())
     store = Store(_STORE.value)
     processes.require_same("what they were started with", {
         "config": config.to_dict(), "workdir": str(directory)}, slurm.hint())

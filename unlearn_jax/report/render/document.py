@@ -76,7 +76,8 @@ class Text:
 
     Attributes:
       strong: for a sentence that a reader must not miss.
-      links: (text, anchor) that the page shows after the text, such as its stages.
+      links: (text, anchor) that the page shows after the text, such as its stages; or an address
+        of the web, `https://...`, in place of the anchor.
     """
 
     text: str
