@@ -23,7 +23,7 @@ from unlearn_jax.report.tables.stats import estimate
 
 MOST_LINES = 12  # of the terminal
 _WIDTH = 100
-_MEANS = (
+MEANS = (
     (FORGOTTEN, "no check tells it from M_R, and all intervals are narrow enough to say so"),
     (NOT_FORGOTTEN, "a check finds a memory of D_f"),
     (DAMAGED, "it differs from M_R otherwise: further from the data, or less useful"),
@@ -53,9 +53,9 @@ def table(run: Run, judgements: list[Judgement]) -> Table | None:
                 cells.append(trace(run, cell, model, j.forget_set, metric.name,
                                    100 if metric.percent else 1))
         rows.append((Cell(j.forget_set), Cell(model_symbol(j.model)), Cell(j.word), *cells,
-                     Cell(_because(j))))
+                     Cell(because(j))))
     caption = "Verdict: " + (
-        "; ".join(f"*{word}*: {meaning}" for word, meaning in _MEANS) + ". "
+        "; ".join(f"*{word}*: {meaning}" for word, meaning in MEANS) + ". "
         f"Each check compares M_e with M_R seed by seed. It passes where the 90 % interval of the "
         f"difference is within a margin: {OF_THE_GAP:.0%} of what M_O and M_R differ by (error on "
         f"D_f), {OF_AUC} (attack, Forgetting), {OF_ERROR:.0%} of M_R's error (test and retain "
@@ -95,7 +95,7 @@ def lines(run: Run, judgements: list[Judgement], store: Path) -> list[str]:
 
 def _model_lines(run: Run, j: Judgement) -> list[str]:
     several = f"{j.forget_set}, " if len(run.forget_sets) > 1 else ""
-    said = f"{several}{model_symbol(j.model)}: {j.word}. {_because(j)}"
+    said = f"{several}{model_symbol(j.model)}: {j.word}. {because(j)}"
     numbers = []
     for metric in (describe(run, name) for name in _numbers(run)):
         mine, theirs = (run.values(m, j.forget_set, metric.name)
@@ -107,7 +107,8 @@ def _model_lines(run: Run, j: Judgement) -> list[str]:
             *(["    " + "; ".join(numbers)] if numbers else [])]
 
 
-def _because(j: Judgement) -> str:
+def because(j: Judgement) -> str:
+    """The reason of a verdict as a sentence, and how many seeds would decide an open one."""
     text = f"{j.reason[:1].upper()}{j.reason[1:]}."
     if j.word == UNDECIDED and j.seeds_needed > j.seeds:
         text += f" About {j.seeds_needed} seeds would decide, there are {j.seeds}."
