@@ -290,8 +290,8 @@ def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
     for f in splits.forget_sets:
         logging.info("forget set %s: %d training and %d validation samples", f.name,
                      len(f.train), len(f.validation))
-        if f.untrained:
-            logging.warning("forget set %s: %s", f.name, f.untrained)
+        for note in filter(None, (f.untrained, f.skipped)):
+            logging.warning("forget set %s: %s", f.name, note)
     model = build_model(config.model, config.data.image_size, dataset.num_classes)
     weights: tuple[float, ...] = ()
     if config.train.class_weights == "balanced":
@@ -315,8 +315,8 @@ def record_data(study: RunContext) -> None:
     if left > recalibration.LITTLE and study.config.train.recalibrate_norms == "off":
         study.run.warn(recalibration.in_words(left, "", None))
     for f in study.splits.forget_sets:
-        if f.untrained:
-            study.run.warn(f"forget set {f.name}: {f.untrained}")
+        for note in filter(None, (f.untrained, f.skipped)):
+            study.run.warn(f"forget set {f.name}: {note}")
     study.run.record_stage("data", "", study.dataset.fingerprint, "computed", study.load_seconds,
                            len(study.dataset.labels))
     study.run.write_data(study.dataset, study.splits)
