@@ -9,6 +9,7 @@
     export    take a model out of the store          unlearn-jax export STORE/METHOD/KEY --to=FILE
     verify    read a store or work directory back    unlearn-jax verify DIR
     list      what there is                          unlearn-jax list methods
+                                                     unlearn-jax list ids --config=ft
 
 COMMAND --help explains each.
 """
