@@ -69,7 +69,7 @@ def match(lines: Iterable[str], known: Iterable[str]) -> tuple[AskedId, ...]:
     found: dict[tuple[str, ...], AskedId] = {}
     for line in lines:
         ids = (line,) if line in exact else tuple(
-            forms.get(same_form(line)) or forms.get(same_form(plain(line)), ()))
+            forms.get(same_form(line)) or forms.get(same_form(plain(line))) or ())
         if not ids and line.startswith("#"):
             continue
         before = found.setdefault(ids or (same_form(line),), AskedId(line, 0, ids))

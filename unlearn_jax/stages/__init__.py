@@ -63,7 +63,7 @@ from unlearn_jax.stages.layers import write_layers
 from unlearn_jax.stages.models import make_unlearning, train_missing, unlearn_missing
 from unlearn_jax.stages.progress import clean
 from unlearn_jax.stages.room import require_room
-from unlearn_jax.stages.stored import record_reused
+from unlearn_jax.stages.stored import record_reused, record_traces
 from unlearn_jax.stages.variants import make_arms, plan_variants, run_arms, unlearn_variants
 from unlearn_jax.storage.store import Store
 from unlearn_jax.system import processes
@@ -108,6 +108,7 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         else:
             unlearn = _one_method(study, original)
         require_room([(study, unlearn.stages, unlearn.models)], original, retrained)
+        record_traces(study, original)
         train_missing(study, [original, *retrained])
         unlearned, ensembles = unlearn.run()
         _evaluate(study, original, retrained, unlearned, ensembles)
@@ -167,6 +168,7 @@ def run_studies(runs: Sequence["Request"], store: Store,
                                     for stage in unlearn_stages(study, original, f)],
                             make_unlearning(study)) for study in studies]
         require_room([(v.study, v.stages, 0) for v in variants], original, retrained)
+        record_traces(shared, original)
         train_missing(shared, [original, *retrained])
         for study in studies[1:]:
             for stage in (original, *retrained):
