@@ -130,6 +130,15 @@ def find_traces(root: Path, ids: Iterable[str]) -> list[Trace]:
     return sorted(found, key=lambda trace: (order.index(trace.kind), trace.path))
 
 
+def removable(trace: Trace) -> bool:
+    """Whether a deletion removes it (forget_data): what saw the samples, and what can be made anew.
+
+    Models that were unlearned or trained without the samples stay, and so do models of which it is
+    not known. Caches and progress of which it is not known go: a run makes them again.
+    """
+    return trace.saw == SAW or trace.saw == UNKNOWN and trace.kind in (CACHE, PROGRESS)
+
+
 class _Notes:
     """The notes of a store, compared with the samples."""
 
