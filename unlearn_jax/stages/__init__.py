@@ -93,7 +93,7 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
       InputError: something handed in cannot be used.
     """
     make_layout(config.parallel, len(config.seeds))  # a missing device fails before any work
-    with workdir.claim(directory, config, config_name, command) as run:
+    with workdir.claim(directory, config, config_name, command) as run, store.in_use():
         run.record_store(store.root)
         processes.on_first_process("what killed processes left", lambda: clean(store))
         study = prepare(config, config_name, store, run, bar)
@@ -154,6 +154,7 @@ def run_studies(runs: Sequence["Request"], store: Store,
     with contextlib.ExitStack() as claims:
         claimed = [claims.enter_context(workdir.claim(r.directory, r.config, r.config_name,
                                                     r.command)) for r in runs]
+        claims.enter_context(store.in_use())
         for run in claimed:
             run.record_store(store.root)
         clean(store)

@@ -7,10 +7,11 @@ where the samples must go. `find_traces` compares them with the ids of a deletio
 
 import dataclasses
 import hashlib
+import json
 import re
 import unicodedata
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,42 @@ def removable(trace: Trace) -> bool:
     not known. Caches and progress of which it is not known go: a run makes them again.
     """
     return trace.saw == SAW or trace.saw == UNKNOWN and trace.kind in (CACHE, PROGRESS)
+
+
+def work_directories(root: Path, keys: Set[str]) -> list[Path]:
+    """Work directories whose runs used stages of these keys.
+
+    A store does not know the work directories of its runs. The folder that holds the store is
+    searched, two levels deep.
+    """
+    found = []
+    for pattern in ("*/run.json", "*/*/run.json"):
+        for path in root.absolute().parent.glob(pattern):
+            try:
+                record = json.loads(path.read_bytes())
+                same = Path(record["store"]).absolute() == root.absolute()
+                used = {stage["key"] for stage in record["stages"]}
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # cut off, or of an earlier version: its own report says so
+            if same and used & keys:
+                found.append(path.parent)
+    return sorted(found)
+
+
+def unknown_ids(root: Path, ids: Iterable[str]) -> list[str]:
+    """Those of the ids that no note and no cache of a store has."""
+    held: set[bytes] = set()
+    for path in (root / SAMPLES).glob("*/ids.npy"):
+        held.update(_as_list(load_array(path.parent, "ids.npy")))
+    for path in (root / DATA).glob("*/"):
+        held.update(_as_list(id_digests(_ids_of_entry(path) or ())))
+    return [own for own in ids if not held.intersection(_as_list(id_digests([own])))]
+
+
+def is_store(root: Path) -> bool:
+    """Whether a directory looks like a store."""
+    return (root / DATA).is_dir() or (root / POPULATION).is_dir() or any(
+        _KEY.fullmatch(path.name) for path in root.glob("*/*/"))
 
 
 class _Notes:

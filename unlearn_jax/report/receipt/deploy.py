@@ -13,7 +13,7 @@ from unlearn_jax.report.tables.names import ENSEMBLES, model_symbol
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class Deployable:
     """A model.
 
     Attributes:
@@ -31,7 +31,7 @@ class Choice:
     command: str
 
 
-def choose(run: Run, forget_set: str, judgements: Sequence[Judgement]) -> list[Choice]:
+def choose(run: Run, forget_set: str, judgements: Sequence[Judgement]) -> list[Deployable]:
     """The models to use, the first one recommended; [] if the run has none that may be used.
 
     Of unlearned models those with the verdict 'forgotten' may be used, by their validation error.
@@ -57,13 +57,13 @@ def stage_path(run: Run, forget_set: str, model: ModelKey) -> Path | None:
     return next((p.parent for p in sorted(Path(store).glob(f"*/{key}/checkpoint"))), None)
 
 
-def _choice(run: Run, forget_set: str, model: ModelKey, why: str) -> Choice:
+def _choice(run: Run, forget_set: str, model: ModelKey, why: str) -> Deployable:
     errors = _validation(run, forget_set, model)
     seed = int(errors.idxmin()) if errors.notna().any() else run.seeds[0]
     path = stage_path(run, forget_set, model)
     command = "" if path is None else (f"unlearn-jax export {shlex.quote(str(path))} --seed={seed} "
                                        "--to=model.safetensors")
-    return Choice(model_symbol(model), why, seed, path, command)
+    return Deployable(model_symbol(model), why, seed, path, command)
 
 
 def _validation(run: Run, forget_set: str, model: ModelKey):

@@ -117,13 +117,14 @@ def _done(run: Run, request: Requested, judgements: Sequence[Judgement]) -> str:
     methods = ", ".join(f"{model_symbol(j.model)} (method {j.model.method})" for j in judgements)
     trained = int((request.asked.trained_on == "yes").sum())
     return (
-        f"On {str(run.run.get('started', ''))[:10]}, the original model M_O had been trained on "
-        f"{counts['train']:,} images, {trained} of these asked for. "
+        f"The original model M_O was trained on {counts['train']:,} images; {trained} of them "
+        f"{'is' if trained == 1 else 'are'} asked for. "
         + (f"It was unlearned: {methods}. " if methods else "Nothing was unlearned. ")
         + ("For comparison, M_R was trained from the start without what was asked for. "
            if run.only(request.forget_set, "retrain") else "")
         + f"All of this was done {seeds} time{'s' * (seeds != 1)} with other random numbers "
-        f"(seeds {', '.join(map(str, run.seeds))}). The data have the fingerprint "
+        f"(seeds {', '.join(map(str, run.seeds))}), in a run that began on "
+        f"{str(run.run.get('started', ''))[:10]}. The data have the fingerprint "
         f"{run.data['fingerprint']}; the command was: {run.run['command']}")
 
 
@@ -161,6 +162,10 @@ def _number(run: Run, forget_set: str, model: ModelKey, metric: Metric) -> Cell:
 
 
 def _deployed(run: Run, request: Requested, judgements: Sequence[Judgement]) -> Iterator[Block]:
+    if request.named("image_retained", "yes"):
+        yield Text("None of this run: an equal image stays in the training data of all, M_R among "
+                   "them. Ask for the equal images, too, and repeat the run.", strong=True)
+        return
     choices = choose(run, request.forget_set, judgements)
     if not choices:
         yield Text("No model of this run may be used: none is shown to have forgotten, and none "

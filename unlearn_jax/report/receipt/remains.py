@@ -1,10 +1,8 @@
 """remains.csv: what the images of a request have left, and where."""
 
 import dataclasses
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -61,7 +59,8 @@ def find(run: Run, requests: Sequence[Requested]) -> list[Remaining]:
                                                   "ids; predictions hold a model's outputs", False))
     if store is not None:
         found += [Remaining(RUNS, str(path), False, "a run of the same store whose models saw them",
-                            False) for path in sorted(_other_runs(store, here, saw))]
+                            False) for path in traces.work_directories(store, saw)
+                  if path != here]
     return sorted(found, key=lambda left: (KINDS.index(left.kind), not left.of_this_run, left.path))
 
 
@@ -78,28 +77,3 @@ def _of_trace(trace: traces.Trace, keys: set[str]) -> Remaining:
         trace.kind, {traces.SAW: MODELS, traces.UNLEARNED: UNLEARNED, traces.WITHOUT: RETRAINED,
                      traces.UNKNOWN: UNREAD}[trace.saw])
     return Remaining(kind, str(trace.path), mine, trace.why, traces.removable(trace))
-
-
-def _other_runs(store: Path, here: Path, saw: set[str]) -> Iterator[Path]:
-    """Work directories beside the store whose runs used a model that saw the images.
-
-    A store does not know the work directories of its runs. The folder that holds it is searched,
-    and two levels below.
-    """
-    for pattern in ("*/run.json", "*/*/run.json"):
-        for path in store.absolute().parent.glob(pattern):
-            record = _record(path)
-            keys = {stage.get("key") for stage in record.get("stages", ())
-                    if isinstance(stage, dict)}
-            same = record.get("store") and Path(record["store"]).absolute() == store.absolute()
-            if same and path.parent != here and keys & saw:
-                yield path.parent
-
-
-def _record(path: Path) -> dict[str, Any]:
-    """A run.json; {} if it cannot be read: its own report says so."""
-    try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
