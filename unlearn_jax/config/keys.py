@@ -191,6 +191,9 @@ _FORGET = {
     "sets": Key(
         default=("20-28",), allowed=Elements(kind=str, filled=True, different="sets"),
         meaning="forget sets, such as 20-28, class:3, random:0.02, gender:1, race:2 or ids:FILE"),
+    "unknown": Key(
+        default="refuse", allowed=("refuse", "skip"),
+        meaning="ids of an ids:FILE that the data lack: refuse them, or go on without them"),
 }
 
 _UNLEARN = {

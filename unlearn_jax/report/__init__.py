@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from unlearn_jax.report.output import Output
+from unlearn_jax.report.receipt import write_receipt
 from unlearn_jax.report.render import html, latex, markdown
 from unlearn_jax.report.sections.page import build
 from unlearn_jax.report.tables.files import ReportError
@@ -17,10 +18,11 @@ def write_report(workdir: Path) -> Run:
     """Writes summary.csv, verdict.csv, report.md, report.html, figures/*.png and tables/*.tex.
 
     A comparison also gets leaderboard.csv and leaderboard.tex, a run of the reference study
-    tables/table3.csv to table8.csv and tables/claims.csv. Reads results.csv, data.json, run.json,
+    tables/table3.csv to table8.csv and tables/claims.csv, a run with a file of ids the folder
+    receipt/, for which the store is read as well. Reads results.csv, data.json, run.json,
     predictions/*.npz and, where there are any, history.csv, trials.csv, touched.csv, layers.csv,
-    explain.csv, channels.csv and explanations/*.npz; the same files give the same report, byte for
-    byte on the same versions.
+    requests.csv, explain.csv, channels.csv and explanations/*.npz; the same files give the same
+    report, byte for byte on the same versions.
 
     Args:
       workdir: the work directory of a run. The report of an unfinished run has a warning.
@@ -43,5 +45,6 @@ def write_report(workdir: Path) -> Run:
         output.write(f"tables/{name}.tex", text)
     output.write("report.md", markdown.render(document))
     output.write("report.html", html.render(document, workdir))
+    write_receipt(run, output)
     manifest.end_report(workdir)
     return run

@@ -63,7 +63,7 @@ from unlearn_jax.stages.layers import write_layers
 from unlearn_jax.stages.models import make_unlearning, train_missing, unlearn_missing
 from unlearn_jax.stages.progress import clean
 from unlearn_jax.stages.room import require_room
-from unlearn_jax.stages.stored import record_reused
+from unlearn_jax.stages.stored import record_reused, record_traces
 from unlearn_jax.stages.variants import make_arms, plan_variants, run_arms, unlearn_variants
 from unlearn_jax.storage.store import Store
 from unlearn_jax.system import processes
@@ -93,7 +93,7 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
       InputError: something handed in cannot be used.
     """
     make_layout(config.parallel, len(config.seeds))  # a missing device fails before any work
-    with workdir.claim(directory, config, config_name, command) as run:
+    with workdir.claim(directory, config, config_name, command) as run, store.in_use():
         run.record_store(store.root)
         processes.on_first_process("what killed processes left", lambda: clean(store))
         study = prepare(config, config_name, store, run, bar)
@@ -108,6 +108,7 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         else:
             unlearn = _one_method(study, original)
         require_room([(study, unlearn.stages, unlearn.models)], original, retrained)
+        record_traces(study, original)
         train_missing(study, [original, *retrained])
         unlearned, ensembles = unlearn.run()
         _evaluate(study, original, retrained, unlearned, ensembles)
@@ -153,6 +154,7 @@ def run_studies(runs: Sequence["Request"], store: Store,
     with contextlib.ExitStack() as claims:
         claimed = [claims.enter_context(workdir.claim(r.directory, r.config, r.config_name,
                                                     r.command)) for r in runs]
+        claims.enter_context(store.in_use())
         for run in claimed:
             run.record_store(store.root)
         clean(store)
@@ -167,6 +169,7 @@ def run_studies(runs: Sequence["Request"], store: Store,
                                     for stage in unlearn_stages(study, original, f)],
                             make_unlearning(study)) for study in studies]
         require_room([(v.study, v.stages, 0) for v in variants], original, retrained)
+        record_traces(shared, original)
         train_missing(shared, [original, *retrained])
         for study in studies[1:]:
             for stage in (original, *retrained):
@@ -290,8 +293,8 @@ def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
     for f in splits.forget_sets:
         logging.info("forget set %s: %d training and %d validation samples", f.name,
                      len(f.train), len(f.validation))
-        if f.untrained:
-            logging.warning("forget set %s: %s", f.name, f.untrained)
+        for note in filter(None, (f.untrained, f.skipped)):
+            logging.warning("forget set %s: %s", f.name, note)
     model = build_model(config.model, config.data.image_size, dataset.num_classes)
     weights: tuple[float, ...] = ()
     if config.train.class_weights == "balanced":
@@ -318,8 +321,8 @@ def record_data(study: RunContext) -> None:
     if left > recalibration.LITTLE and study.config.train.recalibrate_norms == "off":
         study.run.warn(recalibration.in_words(left, "", None))
     for f in study.splits.forget_sets:
-        if f.untrained:
-            study.run.warn(f"forget set {f.name}: {f.untrained}")
+        for note in filter(None, (f.untrained, f.skipped)):
+            study.run.warn(f"forget set {f.name}: {note}")
     study.run.record_stage("data", "", study.dataset.fingerprint, "computed", study.load_seconds,
                            len(study.dataset.labels))
     study.run.write_data(study.dataset, study.splits)

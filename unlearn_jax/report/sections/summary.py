@@ -82,6 +82,9 @@ def lines(run: Run, judgements: list[Judgement], store: Path) -> list[str]:
     """
     where = [f"Report:  {run.workdir / 'report.html'}",
              f"Results: {run.workdir / 'results.csv'}, verdict.csv     Models: {store}"]
+    receipt = run.workdir / "receipt" / "receipt.html"
+    if receipt.exists():
+        where.insert(1, f"Receipt: {receipt}")
     room = MOST_LINES - len(where)
     full = [_model_lines(run, j) for j in judgements]
     if sum(map(len, full)) > room:
