@@ -236,7 +236,7 @@ def _comparison(study: RunContext, original: Stage, retrained: list[Stage],
     contenders = make_contenders(study, config_file)
     # The budget of a trial, and so its stage, is known once the M_Rs are trained.
     known = all(study.store.complete(s.method, s.key) for s in (original, *retrained))
-    trials = 0 if known else sum(len(c.trials) for c in contenders)
+    trials = 0 if known else 1 + sum(len(c.trials) for c in contenders)  # 1: short retraining
     return _Unlearn(lambda: (run_comparison(study, original, retrained, contenders), ()), [],
                     trials * len(retrained) * len(study.seeds))
 

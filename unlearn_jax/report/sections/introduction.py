@@ -3,7 +3,7 @@
 from unlearn_jax.report.render.document import Block, Text
 from unlearn_jax.report.sections import scored, warnings
 from unlearn_jax.report.sections.data import source
-from unlearn_jax.report.tables.inputs import Run
+from unlearn_jax.report.tables.inputs import SHORT, Run
 from unlearn_jax.report.tables.names import ENSEMBLES, pretrained, symbol
 
 
@@ -16,6 +16,7 @@ def blocks(run: Run) -> tuple[Block, ...]:
     for forget_set in run.forget_sets:
         for model in run.unlearned(forget_set):
             methods.setdefault(model.method, set()).add(model.epochs)
+    short = methods.pop(SHORT, set())
     unlearned = "; ".join(
         f"{symbol(m)} (method {m}) for {_listed(sorted(budgets))} epoch"
         f"{'s' if budgets != {1} else ''}" for m, budgets in methods.items()
@@ -37,6 +38,8 @@ def blocks(run: Run) -> tuple[Block, ...]:
         "M_R was retrained from the same start without the forget set and is the reference. "
         + (f"M_O was unlearned as {unlearned}. " if unlearned else
            "" if ensembles else "Nothing was unlearned. ") + ensembles
+        + (f"{symbol(SHORT)} was trained like M_R, for {_listed(sorted(short))} epoch"
+           f"{'s' if short != {1} else ''}: the budget of the methods. " if short else "")
         + (f"Each model was trained with {_many(len(run.seeds), 'seed')} ({seeds}), and every "
            if not warnings.seeds_apart(run) else
            "Models were trained with different seeds (see Warnings), and every ")

@@ -25,6 +25,7 @@ acceptance sampling" (all equivalences at 5 % each are one test at 5 %).
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Literal
@@ -46,7 +47,7 @@ OF_AUC = 0.05  # of an attack's AUC, or of Forgetting
 OF_ERROR = 0.1  # of M_R's own error: test and retain set
 MOST_SEEDS = 1000  # a count of seeds above it is not worth a promise
 
-_ATTACKS = ("mia_auc", "mia_logistic_auc")
+ATTACKS = ("mia_auc", "mia_logistic_auc")
 
 Outcome = Literal["same", "differs", "open"]
 
@@ -205,7 +206,7 @@ def _series(run: Run, forget_set: str, model: ModelKey) -> list[_Series]:
     # than those on unseen samples; `_word` asks whether they are lower.
     found += [_Series(question="attack", metric=name, **named(triple(name)), least_margin=_of_auc,
                       memory_sign=sign, one_sided=not sign)
-              for name, sign in zip(_ATTACKS, (1, 0))]
+              for name, sign in zip(ATTACKS, (1, 0))]
     # A speed, as the epochs are infinite where the loss did not come down.
     found.append(_Series(question="attack", metric="relearn_epochs",
                          **named(tuple(1 / (1 + x) for x in triple("relearn_epochs"))),
@@ -275,6 +276,7 @@ def _p(difference: pd.Series, one_sided: bool) -> float:
     return p if not one_sided else p / 2 if difference.mean() > 0 else 1 - p / 2
 
 
+@functools.cache
 def _t(quantile: float, n: int) -> float:
     return float(stats.t.ppf(quantile, n - 1))
 
@@ -331,7 +333,7 @@ def _word(checks: list[Check], like_original: list[int], failed: list[int], seed
                          f"({', '.join(map(str, failed))})")
     if differing:
         return DAMAGED, "; ".join(_said(c) for c in differing)
-    if not any(c.question == "attack" and c.metric in _ATTACKS for c in checks):
+    if not any(c.question == "attack" and c.metric in ATTACKS for c in checks):
         return UNDECIDED, "no attack was run (eval.audits lists them)"
     if not any(c.tells for c in checks if c.question != "utility"):
         return UNDECIDED, ("no check tells M_O itself from M_R, so there is nothing to forget that "
