@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from test_report_study import A, B, FIRST, changed, study_document
+from test_report_study import FIRST, A, B, changed, study_document
 
 from unlearn_jax.report.output import Output
 from unlearn_jax.report.render import markdown
@@ -86,7 +86,7 @@ def test_p_of_a_claim_of_a_run(tmp_path):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """M_FT is above M_O in Forgetting everywhere, one time barely: it holds alone, not among all."""
+    """M_FT is above M_O in Forgetting: that holds by itself, and not among all claims."""
     values = {("original", FIRST, 0, "forgetting@15"): (0.50, 0.51, 0.49)}
     for e in (2, 4, 8, 16):
         # differences 0.02, 0.03, 0.04: t = 5.2, p = 0.035
