@@ -114,7 +114,7 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         run.finish()  # the report reads run.json with its final timings
 
         def report() -> None:
-            write_report(directory)  # its result is not sent to the other processes
+            write_report(directory, bar)  # its result is not sent to the other processes
 
         processes.on_first_process("the report", report)
 
@@ -177,7 +177,7 @@ def run_studies(runs: Sequence["Request"], store: Store,
         for run in claimed:
             run.finish()
         for run in claimed:
-            write_report(run.directory)
+            write_report(run.directory, bar)
 
 
 @dataclasses.dataclass(frozen=True)
