@@ -199,7 +199,7 @@ def default_workdir(values: flags.FlagValues = flags.FLAGS) -> Path:
     """
     file, scale = config_name(values)
     name = Path(file).stem + f"-{scale}" * bool(scale)
-    config = values["config"].value
+    config = values.config
     chosen = config_flags.get_override_values(values["config"]).get("unlearn.method", "")
     if not chosen or config.compare.methods or config.thesis.arms:
         return Path("runs", name)

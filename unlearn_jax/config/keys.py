@@ -299,7 +299,9 @@ _COMPARE = {
         default=0.05, allowed=_SHARE,
         meaning="share by which the validation error may be above M_O's"),
     "rank_by": Key(
-        default="forgetting", allowed=("forgetting", "F"), meaning="metric that ranks the methods"),
+        default="forgetting", allowed=("forgetting", "F", "attack"),
+        meaning="metric that ranks the methods; attack: how far attacks are from their success on "
+        "M_R"),
     "unlearn": Key(
         default={}, meaning="METHOD.KEY: replaces unlearn.KEY for that method"),
 }

@@ -115,7 +115,7 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         run.finish()  # the report reads run.json with its final timings
 
         def report() -> None:
-            write_report(directory)  # its result is not sent to the other processes
+            write_report(directory, bar)  # its result is not sent to the other processes
 
         processes.on_first_process("the report", report)
 
@@ -180,7 +180,7 @@ def run_studies(runs: Sequence["Request"], store: Store,
         for run in claimed:
             run.finish()
         for run in claimed:
-            write_report(run.directory)
+            write_report(run.directory, bar)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,7 +239,7 @@ def _comparison(study: RunContext, original: Stage, retrained: list[Stage],
     contenders = make_contenders(study, config_file)
     # The budget of a trial, and so its stage, is known once the M_Rs are trained.
     known = all(study.store.complete(s.method, s.key) for s in (original, *retrained))
-    trials = 0 if known else sum(len(c.trials) for c in contenders)
+    trials = 0 if known else 1 + sum(len(c.trials) for c in contenders)  # 1: short retraining
     return _Unlearn(lambda: (run_comparison(study, original, retrained, contenders), ()), [],
                     trials * len(retrained) * len(study.seeds))
 

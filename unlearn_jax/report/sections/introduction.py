@@ -3,7 +3,7 @@
 from unlearn_jax.report.render.document import Block, Facts, Text
 from unlearn_jax.report.sections import scored, warnings
 from unlearn_jax.report.sections.data import source
-from unlearn_jax.report.tables.inputs import Run
+from unlearn_jax.report.tables.inputs import SHORT, Run
 from unlearn_jax.report.tables.names import ENSEMBLES, pretrained, symbol
 
 WITHOUT_RETRAINED = (
@@ -23,6 +23,7 @@ def blocks(run: Run) -> tuple[Block, ...]:
     for forget_set in run.forget_sets:
         for model in run.unlearned(forget_set):
             methods.setdefault(model.method, set()).add(model.epochs)
+    short = methods.pop(SHORT, set())
     unlearned = "; ".join(
         f"{symbol(m)} (method {m}) for {_listed(sorted(budgets))} epoch"
         f"{'s' if budgets != {1} else ''}" for m, budgets in methods.items()
@@ -50,7 +51,10 @@ def blocks(run: Run) -> tuple[Block, ...]:
                 "reference. " if not any(map(run.without, run.forget_sets)) else
                 WITHOUT_RETRAINED)
              + (f"M_O was unlearned as {unlearned}. " if unlearned else
-                "" if ensembles else "Nothing was unlearned. ") + ensembles + _start(run)),
+                "" if ensembles else "Nothing was unlearned. ") + ensembles
+             + (f"{symbol(SHORT)} was trained like M_R, for {_listed(sorted(short))} epoch"
+                f"{'s' if short != {1} else ''}: the budget of the methods. " if short else "")
+             + _start(run)),
             ("Seeds", (f"Each model was trained with {_many(len(run.seeds), 'seed')} ({seeds}), "
                        "and every " if not warnings.seeds_apart(run) else
                        "Models were trained with different seeds (see Warnings), and every ")

@@ -86,9 +86,13 @@ def lines(run: Run, judgements: list[Judgement], store: Path) -> list[str]:
     if receipt.exists():
         where.insert(1, f"Receipt: {receipt}")
     room = MOST_LINES - len(where)
-    full = [_model_lines(run, j) for j in judgements]
+    short = [textwrap.shorten(_said(run, j), _WIDTH, placeholder=" ...") for j in judgements]
+    numbers = [_number_line(run, j) for j in judgements]
+    full = [[*_wrapped(_said(run, j)), *found] for j, found in zip(judgements, numbers)]
     if sum(map(len, full)) > room:
-        full = [found[:1] for found in full]
+        full = [[line, *found] for line, found in zip(short, numbers)]
+    if sum(map(len, full)) > room:
+        full = [[line] for line in short]
     if len(full) > room:
         left = len(full) - (room - 1)
         full = [*full[:room - 1], [f"... and {left} more models: verdict.csv"]]
@@ -96,9 +100,17 @@ def lines(run: Run, judgements: list[Judgement], store: Path) -> list[str]:
     return (found or ["Nothing was unlearned."]) + where
 
 
-def _model_lines(run: Run, j: Judgement) -> list[str]:
+def _said(run: Run, j: Judgement) -> str:
     several = f"{j.forget_set}, " if len(run.forget_sets) > 1 else ""
-    said = f"{several}{model_symbol(j.model)}: {j.word}. {because(j)}"
+    return f"{several}{model_symbol(j.model)}: {j.word}. {because(j)}"
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, subsequent_indent="  ", break_long_words=False,
+                         break_on_hyphens=False)
+
+
+def _number_line(run: Run, j: Judgement) -> list[str]:
     numbers = []
     for metric in (describe(run, name) for name in _numbers(run)):
         mine, theirs = (run.values(m, j.forget_set, metric.name)
@@ -106,8 +118,7 @@ def _model_lines(run: Run, j: Judgement) -> list[str]:
         if mine.notna().any() and theirs.notna().any():
             numbers.append(f"{metric.header} {metric.text(mine.mean())} "
                            f"({symbol(_beside(run))} {metric.text(theirs.mean())})")
-    return [textwrap.shorten(said, _WIDTH, placeholder=" ..."),
-            *(["    " + "; ".join(numbers)] if numbers else [])]
+    return ["    " + "; ".join(numbers)] if numbers else []
 
 
 def because(j: Judgement) -> str:

@@ -27,6 +27,8 @@ from unlearn_jax.report.tables.predictions import Prediction, read_prediction
 TASKS = ("regression", "classification")
 REFERENCES = ("original", "retrain")  # every verdict needs both
 DATA_SPLITS = ("train", "validation", "test")
+# In a comparison: trained like M_R without D_f, for no longer than the budget of the methods.
+SHORT = "retrain_short"
 
 _RESULT_COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value")
 _HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "train_loss", "validation_loss",

@@ -28,6 +28,7 @@ acceptance sampling" (all equivalences at 5 % each are one test at 5 %).
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Literal
@@ -312,6 +313,7 @@ def _p(difference: pd.Series, one_sided: bool) -> float:
     return p if not one_sided else p / 2 if difference.mean() > 0 else 1 - p / 2
 
 
+@functools.cache
 def _t(quantile: float, n: int) -> float:
     return float(stats.t.ppf(quantile, n - 1))
 
