@@ -9,7 +9,9 @@ import os
 import shutil
 import tempfile
 
+# Without fusion emitters XLA compiles our programs for CPUs in half the time.
 os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "")
+                           + " --xla_cpu_use_fusion_emitters=false"
                            + " --xla_force_host_platform_device_count=4")
 os.environ.setdefault("MPLBACKEND", "Agg")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -99,5 +99,5 @@ def test_the_summary_shows_m_o_beside_the_model():
     headers = [name for name, _ in shown.columns]
     assert "MIA AUC, M_O" in headers and not [h for h in headers if "M_R" in h]
     assert "without M_R it cannot be said that D_f is forgotten" in shown.caption
-    lines = summary._model_lines(run, judgements[0])
+    lines = summary._number_line(run, judgements[0])
     assert "M_FT, 2 epochs: not forgotten." in lines[0] and "(M_O 0.810)" in lines[1]
