@@ -10,6 +10,7 @@ import numpy as np
 
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.inject import Injection, choose_injection
+from unlearn_jax.data.seen import divide_by_list
 from unlearn_jax.errors import ConfigError, InputError
 from unlearn_jax.labels import (
     find_class,
@@ -22,7 +23,8 @@ from unlearn_jax.labels import (
 from unlearn_jax.units import label_step
 
 # streams of the data seed: the draws of one step do not depend on those of another; 0 and 5 belong
-# to data/synthetic.py, 1 to data/__init__.py, 6 to data/inject.py, 7 to linear_injection.py
+# to data/synthetic.py, 1 to data/__init__.py, 6 to data/inject.py, 7 to linear_injection.py, 8 to
+# data/seen.py
 _SPLIT, _BALANCE, _FORGET = 2, 3, 4
 _LONGEST = 120  # characters of a forget set's name, which is part of file names
 
@@ -129,7 +131,7 @@ class Splits:
         return Rows(self.rows.source[chosen], self.rows.copy[chosen])
 
 
-def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
+def make_splits(dataset: Dataset, data_cfg, forget_cfg, trained_on: str = "") -> Splits:
     """Splits at random, balances the training set and resolves the forget sets.
 
     All random choices depend on `data_cfg.seed` and the data set alone. Training and validation
@@ -139,6 +141,7 @@ def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
       dataset: N samples.
       data_cfg: the config's `data` section: split, balance, seed, inject.
       forget_cfg: the config's `forget` section: sets.
+      trained_on: file of the ids that an M_O from outside was trained on (seen.py); '': none.
 
     Raises:
       InputError: an empty split; a forget set of unknown syntax, class, attribute or id, one
@@ -154,6 +157,9 @@ def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
         if not len(part):
             raise InputError(f"config.data.split is {tuple(shares)!r}, which leaves no {name} "
                              f"sample of {n}; use more samples or other shares")
+    if trained_on:
+        train, validation, test = divide_by_list(dataset, (train, validation, test), data_cfg,
+                                                 trained_on, _known_ids(dataset))
     by_step: tuple[float, ...] = ()
     if data_cfg.balance and dataset.task == "regression":
         by_step = data_cfg.label_min, label_step(data_cfg)
