@@ -38,8 +38,8 @@ class Outcome:
       steps: `[M]` updates of the weights, those of models trained in preparation included.
       measures: further metrics `[M]` that the training yields, by name.
       from_seed: all members started from the M_O of this seed; -1: each from that of its own seed.
-      costed: whether the costs are known; predictions alone say nothing of them, and then there
-        are no rows of them.
+      costed: whether the costs are known; predictions alone say nothing of them, nor do models
+        from a file, and then there are no rows of them.
     """
 
     method: str
@@ -199,17 +199,23 @@ def _against(outcome: Outcome, reference: Outcome, targets: Targets,
     value: Any  # JAX's `[M]`, which `_rows` makes NumPy's
     mine, theirs = (_errors(o.outputs["forget"], targets.labels["forget"], classification)
                     for o in (outcome, reference))
+    apart = len(theirs) > 1 and not _is_one_model(reference)
     if not is_reference:
         for alpha, value in zip(cfg.alphas, metrics.forgetting(theirs, mine, alphas)):
             yield f"forgetting@{alpha:g}", value
             yield f"F@{alpha:g}", value * utility
-        if len(theirs) > 1:
+        if apart:
             across = metrics.forgetting_across(theirs, mine, alphas, outcome.started)
             for alpha, value in zip(cfg.alphas, across):
                 yield f"forgetting_across@{alpha:g}", value
-    elif len(theirs) > 1:
+    elif apart:
         for alpha, value in zip(cfg.alphas, metrics.retrain_ceiling(theirs, alphas)):
             yield f"ceiling@{alpha:g}", value
+
+
+def _is_one_model(outcome: Outcome) -> bool:
+    """Whether all seeds have the same outputs: then they are one model, read from one file."""
+    return all((outputs == outputs[:1]).all() for outputs in outcome.outputs.values())
 
 
 def _utility(outcome: Outcome, ideal: Outcome, which: np.ndarray, targets: Targets,
@@ -238,7 +244,7 @@ def _costs(outcome: Outcome, reference: Outcome | None) -> Iterator[tuple[str, n
     costs = _costs_by_name(outcome)
     yield from costs.items()
     yield "epochs_trained", np.where(outcome.failed, np.nan, outcome.epochs_trained)
-    if outcome.method != "original" and reference is not None:
+    if outcome.method != "original" and reference is not None and reference.costed:
         ideal_costs = _costs_by_name(reference)
         for name, cost in costs.items():
             yield f"{name.removesuffix('_seconds')}_vs_retrain", cost / ideal_costs[name]

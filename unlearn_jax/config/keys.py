@@ -181,10 +181,29 @@ _TRAIN = {
         default=False, meaning="True: also write TensorBoard logs under WORKDIR/tensorboard"),
 }
 
+_ORIGINAL = {
+    "path": Key(
+        default="", meaning="M_O from outside (stages/weights.py); {seed} in it: a file for each "
+        "seed; '': it is trained"),
+    "trained_on": Key(
+        default="", meaning="file with the ids that M_O from outside was trained on, one a line; "
+        "'': the training split"),
+    "expected_test": Key(
+        default=-1.0, allowed=Range(low=-1),
+        meaning="accuracy, or MAE in label units, of M_O from outside on the test set; -1: not "
+        "compared"),
+    "tolerance": Key(
+        default=0.05, allowed=_SHARE,
+        meaning="share of original.expected_test by which M_O's own value may differ from it"),
+}
+
 _RETRAIN = {
     "mode": Key(
         default="train", allowed=("train", "off"),
         meaning="off: a run without M_R, for models that cannot be retrained"),
+    "path": Key(
+        default="", meaning="M_R from outside, as original.path; {forget_set} in it: a file for "
+        "each forget set; '': it is trained"),
 }
 
 _FORGET = {
@@ -342,9 +361,9 @@ _PARALLEL = {
         "fill over half of the device's memory"),
 }
 
-SECTIONS = {"data": _DATA, "model": _MODEL, "train": _TRAIN, "retrain": _RETRAIN,
-            "forget": _FORGET, "unlearn": _UNLEARN, "eval": _EVAL, "compare": _COMPARE,
-            "thesis": _THESIS, "parallel": _PARALLEL}
+SECTIONS = {"data": _DATA, "model": _MODEL, "train": _TRAIN, "original": _ORIGINAL,
+            "retrain": _RETRAIN, "forget": _FORGET, "unlearn": _UNLEARN, "eval": _EVAL,
+            "compare": _COMPARE, "thesis": _THESIS, "parallel": _PARALLEL}
 KEYS: dict[str, Key] = {
     "seeds": Key(
         default=(0, 1, 2), allowed=Elements(kind=int, low=0, filled=True, different="seeds"),

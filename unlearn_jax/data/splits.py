@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from unlearn_jax.data import given
-from unlearn_jax.data.asked import REFUSE, SKIP, AskedId, match, read_lines, unknown_in_words
+from unlearn_jax.data.asked import REFUSE, SKIP, AskedId, read_ids, read_lines, unknown_in_words
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.inject import Injection, choose_injection
+from unlearn_jax.data.seen import divide_by_list
 from unlearn_jax.errors import ConfigError, InputError
 from unlearn_jax.labels import (
     find_class,
@@ -24,7 +25,8 @@ from unlearn_jax.labels import (
 from unlearn_jax.units import label_step
 
 # streams of the data seed: the draws of one step do not depend on those of another; 0 and 5 belong
-# to data/synthetic.py, 1 to data/__init__.py, 6 to data/inject.py, 7 to linear_injection.py
+# to data/synthetic.py, 1 to data/__init__.py, 6 to data/inject.py, 7 to linear_injection.py, 8 to
+# data/seen.py
 _SPLIT, _BALANCE, _FORGET = 2, 3, 4
 _LONGEST = 120  # characters of a forget set's name, which is part of file names
 
@@ -144,7 +146,7 @@ class Splits:
         return Rows(self.rows.source[chosen], self.rows.copy[chosen])
 
 
-def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
+def make_splits(dataset: Dataset, data_cfg, forget_cfg, trained_on: str = "") -> Splits:
     """Makes the splits, balances the training set and resolves the forget sets.
 
     All random choices depend on `data_cfg.seed` and the data set alone. Training and validation
@@ -154,6 +156,7 @@ def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
       dataset: N samples.
       data_cfg: the config's `data` section: split, split_shares, balance, seed, inject.
       forget_cfg: the config's `forget` section: sets, and unknown ('refuse' where it is left out).
+      trained_on: file of the ids that an M_O from outside was trained on (seen.py); '': none.
 
     Raises:
       InputError: an empty split; a forget set of unknown syntax, class, attribute or id, one
@@ -161,6 +164,9 @@ def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
     """
     divide = given.divide if given.is_given(data_cfg) else _at_random
     train, validation, test = divide(dataset, data_cfg)
+    if trained_on:
+        parts = train, validation, test
+        train, validation, test = divide_by_list(dataset, parts, data_cfg, trained_on)
     by_step: tuple[float, ...] = ()
     if data_cfg.balance and dataset.task == "regression":
         by_step = data_cfg.label_min, label_step(data_cfg)
@@ -362,12 +368,7 @@ def _asked(request: str, dataset: Dataset, skip: bool) -> tuple[AskedId, ...]:
     Raises:
       InputError: some are unknown, and they are not to be skipped.
     """
-    # All ids, those of the samples left out of the data set among them.
-    known = {*dataset.ids.tolist(), *dataset.left_out_ids.tolist(),
-             *(d.id for d in dataset.dropped)}
-    asked = match(read_lines(request.removeprefix("ids:"), _wish(request)), known)
-    if not asked:
-        raise ConfigError(f"{_wish(request)}: the file lists no sample id")
+    asked = read_ids(request.removeprefix("ids:"), _wish(request), dataset)
     if (unknown := unknown_in_words(asked)) and not skip:
         raise InputError(f"{_wish(request)}: {unknown}\nids look like {str(dataset.ids[0])!r} "
                          "(unlearn-jax list ids writes them all); config.forget.unknown='skip' "

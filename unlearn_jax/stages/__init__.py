@@ -12,6 +12,7 @@ is computed once and shared by every run that needs it.
     sisa.py         the one training scheme with stages of its own; shards.py: which sample is where
     evaluate.py     predictions and results
     relearn.py      how fast D_f is learned again
+    outside.py      M_O and M_R from files; weights.py: reads one file
     layers.py       distances of weights
     explain.py      explanations
     compare.py      many methods at one budget, each searched alike
@@ -47,7 +48,7 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.models import build_model
 from unlearn_jax.report import write_report
-from unlearn_jax.stages import belonging, sisa, workdir
+from unlearn_jax.stages import belonging, outside, sisa, workdir
 from unlearn_jax.stages.compare import make_contenders, run_comparison
 from unlearn_jax.stages.evaluate import Models, write_results
 from unlearn_jax.stages.explain import explain_stages
@@ -109,7 +110,8 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
             unlearn = _one_method(study, original)
         require_room([(study, unlearn.stages, unlearn.models)], original, retrained)
         record_traces(study, original)
-        train_missing(study, [original, *retrained])
+        outside.read_in(study, original, retrained)
+        train_missing(study, outside.to_be_trained([original, *retrained]))
         unlearned, ensembles = unlearn.run()
         _evaluate(study, original, retrained, unlearned, ensembles)
         run.finish()  # the report reads run.json with its final timings
@@ -170,7 +172,8 @@ def run_studies(runs: Sequence["Request"], store: Store,
                             make_unlearning(study)) for study in studies]
         require_room([(v.study, v.stages, 0) for v in variants], original, retrained)
         record_traces(shared, original)
-        train_missing(shared, [original, *retrained])
+        outside.read_in(shared, original, retrained)
+        train_missing(shared, outside.to_be_trained([original, *retrained]))
         for study in studies[1:]:
             for stage in (original, *retrained):
                 record_reused(study, stage)
@@ -268,7 +271,7 @@ def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
     """Like `prepare`, but notes nothing in the run."""
     began = time.monotonic()
     dataset = data.load(config.data, store.root / "data")
-    splits = make_splits(dataset, config.data, config.forget)
+    splits = make_splits(dataset, config.data, config.forget, config.original.trained_on)
     trained, stamped = dataset, np.zeros(0, np.int32)
     if splits.injection:
         trained, stamped = splits.injection.training_view(dataset, splits.test)
@@ -318,7 +321,8 @@ def record_data(study: RunContext) -> None:
         logging.warning("config.retrain.mode='off': no M_R is trained, and what compares with it "
                         "is left out")
     left = recalibration.share_left(study.config, len(study.splits.rows.source))
-    if left > recalibration.LITTLE and study.config.train.recalibrate_norms == "off":
+    trains = not study.config.original.path or study.config.retrain.mode == "train"
+    if trains and left > recalibration.LITTLE and study.config.train.recalibrate_norms == "off":
         study.run.warn(recalibration.in_words(left, "", None))
     for f in study.splits.forget_sets:
         for note in filter(None, (f.untrained, f.skipped)):

@@ -220,7 +220,7 @@ def _outcome(study: RunContext, predictor: Predictor, models: Models,
         method=stage.name, forget_set=forget_set.name, epochs=stage.epochs, stage=stage.key,
         seeds=study.seeds, outputs=outputs, images=costs["images"], seconds=costs["seconds"],
         epochs_trained=costs["epochs_trained"], failed=failed | overflowed, flops=costs["flops"],
-        steps=costs["step"], from_seed=stage.from_seed)
+        steps=costs["step"], from_seed=stage.from_seed, costed=not stage.outside)
 
 
 def _largest(models: Models, m: int) -> str:

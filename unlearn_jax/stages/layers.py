@@ -32,6 +32,8 @@ def write_layers(study: RunContext, original: Stage, retrained: Sequence[Stage],
         retrain = next((s for s in retrained if s.forget_name == forget_set.name), None)
         reference = _weights(study, retrain) if retrain else {}
         floor = independent_distances(reference)
+        if retrain and retrain.outside and len(retrain.parts["outside"]) == 1:  # one M_R
+            floor = {layer: np.full_like(values, np.nan) for layer, values in floor.items()}
         for stage in (original, *([retrain] if retrain else []), *unlearned):
             if stage.forget_name not in ("", forget_set.name):
                 continue

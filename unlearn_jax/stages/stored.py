@@ -119,8 +119,8 @@ def record_reused(study: RunContext, stage: Stage) -> None:
 
 
 def _warn_of_norms(study: RunContext, stage: Stage, metadata: dict[str, Any]) -> None:
-    """Warns about M_O and M_R; for the many unlearned models their checkpoints hold it."""
-    if stage.method not in ("original", "retrain"):
+    """Warns about M_O and M_R trained here; the checkpoints of unlearned models hold it."""
+    if stage.method not in ("original", "retrain") or stage.outside:
         return
     config, good = study.config, ~np.asarray(metadata["failed"], bool)
     rows = [len(make_member(study, seed, stage.forget_set).retain) for seed in metadata["seeds"]]

@@ -6,11 +6,6 @@ from unlearn_jax.report.sections.data import source
 from unlearn_jax.report.tables.inputs import SHORT, Run
 from unlearn_jax.report.tables.names import ENSEMBLES, pretrained, symbol
 
-WITHOUT_RETRAINED = (
-    ". There is no M_R, a model retrained without the forget set: the run left it out "
-    "(config.retrain.mode). So it cannot be said whether a model is like one that never saw the "
-    "forget set, and Forgetting, its ceiling, utility against M_R and distances to M_R are left "
-    "out. ")
 _LINK = (("go there", warnings.ANCHOR),)
 
 
@@ -46,10 +41,7 @@ def blocks(run: Run) -> tuple[Block, ...]:
             ("To forget", ("One group of images was" if len(sets) == 1 else
                            f"{len(sets)} groups of images were")
              + f" to be forgotten, the forget set D_f: {'; '.join(sets)}."),
-            ("Models", "M_O is the original model, trained on everything"
-             + ("; M_R was retrained from the same start without the forget set and is the "
-                "reference. " if not any(map(run.without, run.forget_sets)) else
-                WITHOUT_RETRAINED)
+            ("Models", _references(run)
              + (f"M_O was unlearned as {unlearned}. " if unlearned else
                 "" if ensembles else "Nothing was unlearned. ") + ensembles
              + (f"{symbol(SHORT)} was trained like M_R, for {_listed(sorted(short))} epoch"
@@ -72,6 +64,23 @@ def blocks(run: Run) -> tuple[Block, ...]:
         blocks.append(Text(f"There {'is' if notes == 1 else 'are'} {_many(notes, 'warning')}: "
                            "see Warnings.", strong=True, links=_LINK))
     return tuple(blocks)
+
+
+def _references(run: Run) -> str:
+    """What M_O and M_R are."""
+    original, retrain = (run.run["config"].get(section, {}).get("path", "")
+                         for section in ("original", "retrain"))
+    text = "M_O is the original model, trained on everything"
+    if original:
+        text = f"M_O is the original model, read from {original} and not trained here"
+    if any(map(run.without, run.forget_sets)):
+        return (f"{text}. There is no M_R, a model retrained without the forget set: the run left "
+                "it out (config.retrain.mode). So it cannot be said whether a model is like one "
+                "that never saw the forget set, and Forgetting, its ceiling, utility against M_R "
+                "and distances to M_R are left out. ")
+    made = (f"read from {retrain}, trained" if retrain else "retrained from initial weights"
+            if original else "retrained from the same start")
+    return f"{text}; M_R was {made} without the forget set and is the reference. "
 
 
 def _start(run: Run) -> str:
