@@ -24,9 +24,9 @@ _ALPHAS = LabelShare(
 _DATA = {
     "source": Key(
         default="synthetic",
-        meaning="kind of data: synthetic, utkface, digits, folder or tfds:NAME"),
+        meaning="kind of data: synthetic, utkface, digits, folder, arrays or tfds:NAME"),
     "path": Key(
-        default="", meaning="folder, .zip, .tar.gz or .csv, for a source that reads files"),
+        default="", meaning="folder, .zip, .tar.gz, .csv or .npz, for a source that reads files"),
     "task": Key(
         default="regression", allowed=TASKS, meaning="what the network learns from the labels"),
     "ids": Key(
@@ -179,7 +179,8 @@ _TRAIN = {
 _FORGET = {
     "sets": Key(
         default=("20-28",), allowed=Elements(kind=str, filled=True, different="sets"),
-        meaning="forget sets, such as 20-28, class:3, random:0.02, gender:1, race:2 or ids:FILE"),
+        meaning="forget sets, such as 20-28, class:3, random:0.02, gender:1, race:2, ids:FILE"
+        " or set:NAME"),
 }
 
 _UNLEARN = {

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -40,6 +41,8 @@ class Dataset:
     left_out_ids: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, "U1"))
     # [N] int32: the first row with the same pixels, mostly the row itself; () means always itself
     twins: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+    # ids by the NAME of the forget set `set:NAME`; some may be left out of the data set
+    sets: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.labels)

@@ -243,6 +243,8 @@ def check_request(request: str, task: str, inject: str = "", allowed: str = "") 
         _ids(request)
     elif kind == "random" and value:
         _share(request, value)
+    elif kind == "set" and value:
+        return  # only the data say which sets they have
     elif kind == "class" and value and task == "regression":
         raise ConfigError(f"{_wish(request)}: a regression has no classes; {allowed}")
     elif bounds and task == "regression":
@@ -293,6 +295,8 @@ def _select(request: str, dataset: Dataset, trained: np.ndarray,
     kind, _, value = request.partition(":")
     if kind == "ids" and value:
         return "ids-" + _file_name(Path(value).stem), _ids_mask(request, dataset)
+    if kind == "set" and value in dataset.sets:
+        return _file_name(value), np.isin(dataset.ids, list(dataset.sets[value]))
     if kind == "random" and value:
         return "random-" + _file_name(value), _random_mask(request, value, dataset, trained, seed)
     if kind == "class" and value and dataset.task == "classification":
@@ -381,6 +385,8 @@ def _allowed(dataset: Dataset) -> str:
         values = np.unique(column)
         some = ", ".join(map(str, values[:12])) + (", ..." if len(values) > 12 else "")
         kinds.append(f"{name}:NUMBER with one of {some}")
+    if dataset.sets:
+        kinds.append(f"set:NAME with one of {', '.join(sorted(dataset.sets))}")
     return "allowed: " + "; ".join([*kinds, "random:SHARE", "ids:FILE"])
 
 
