@@ -6,6 +6,7 @@ method's own file.
 """
 
 from unlearn_jax.config.records import Elements, Key, LabelShare, Range
+from unlearn_jax.data.given import GIVEN
 from unlearn_jax.metrics.catalogue import AUDITS
 from unlearn_jax.models import DEPTHS, STEMS, VARIANTS
 from unlearn_jax.networks import conv
@@ -73,8 +74,12 @@ _DATA = {
         default=(40.0, 210.0), allowed=Elements(kind=float, length=2, low=0, filled=True),
         meaning="smallest and largest mean grey level"),
     "split": Key(
+        default=(0.6, 0.2, 0.2),
+        allowed=Elements(kind=float, length=3, low=0, filled=True, word=GIVEN),
+        meaning="shares of the training, validation and test sets; given: the data's own sets"),
+    "split_shares": Key(
         default=(0.6, 0.2, 0.2), allowed=Elements(kind=float, length=3, low=0, filled=True),
-        meaning="shares of the training, validation and test sets"),
+        meaning="split='given': shares by which a set that the data lack is drawn from train"),
     "balance": Key(
         default=0, allowed=_COUNT,
         meaning="augmented copies fill each label up to this many samples; 0: no copies"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unlearn_jax.data import given
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.inject import Injection, choose_injection
 from unlearn_jax.errors import ConfigError, InputError
@@ -96,6 +97,11 @@ class Splits:
     forget_sets: tuple[ForgetSet, ...]
     injection: Injection | None = None
 
+    @property
+    def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Training, validation and test rows."""
+        return self.train, self.validation, self.test
+
     def retain_rows(self, forget_set: ForgetSet | None) -> Rows:
         """D_r in the training set, without forgotten samples and their copies. None: all of D_o."""
         return self._rows_where(lambda forgotten: ~forgotten, forget_set)
@@ -130,30 +136,22 @@ class Splits:
 
 
 def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
-    """Splits at random, balances the training set and resolves the forget sets.
+    """Makes the splits, balances the training set and resolves the forget sets.
 
     All random choices depend on `data_cfg.seed` and the data set alone. Training and validation
-    have round(share * N) samples; the test split has the rest.
+    have round(share * N) samples; the test split has the rest. Given splits: `given.divide`.
 
     Args:
       dataset: N samples.
-      data_cfg: the config's `data` section: split, balance, seed, inject.
+      data_cfg: the config's `data` section: split, split_shares, balance, seed, inject.
       forget_cfg: the config's `forget` section: sets.
 
     Raises:
       InputError: an empty split; a forget set of unknown syntax, class, attribute or id, one
         without training samples, or one that leaves nothing to train or validate on.
     """
-    n = len(dataset.labels)
-    shares = data_cfg.split
-    first = round(shares[0] * n)
-    second = first + round(shares[1] * n)
-    order = np.random.default_rng([data_cfg.seed, _SPLIT]).permutation(n).astype(np.int32)
-    train, validation, test = (np.sort(part) for part in np.split(order, [first, second]))
-    for name, part in (("train", train), ("validation", validation), ("test", test)):
-        if not len(part):
-            raise InputError(f"config.data.split is {tuple(shares)!r}, which leaves no {name} "
-                             f"sample of {n}; use more samples or other shares")
+    divide = given.divide if given.is_given(data_cfg) else _at_random
+    train, validation, test = divide(dataset, data_cfg)
     by_step: tuple[float, ...] = ()
     if data_cfg.balance and dataset.task == "regression":
         by_step = data_cfg.label_min, label_step(data_cfg)
@@ -178,6 +176,21 @@ def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
             raise InputError(f"config.forget.sets has {f.request!r} and {g.request!r}, which "
                              f"select the same {n} samples; drop one")
     return Splits(train, validation, test, rows, forget_sets, injection)
+
+
+def _at_random(dataset: Dataset, data_cfg) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """int32 rows of train, validation and test, sorted, drawn by the shares `data_cfg.split`."""
+    n = len(dataset.labels)
+    shares = data_cfg.split
+    first = round(shares[0] * n)
+    second = first + round(shares[1] * n)
+    order = np.random.default_rng([data_cfg.seed, _SPLIT]).permutation(n).astype(np.int32)
+    train, validation, test = (np.sort(part) for part in np.split(order, [first, second]))
+    for name, part in zip(given.SPLITS, (train, validation, test)):
+        if not len(part):
+            raise InputError(f"config.data.split is {tuple(shares)!r}, which leaves no {name} "
+                             f"sample of {n}; use more samples or other shares")
+    return train, validation, test
 
 
 def balanced_rows(labels: np.ndarray, train: np.ndarray, balance: int, seed: int) -> Rows:

@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from unlearn_jax import moved
+from unlearn_jax.data import given
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.resident import Resident, RowIndex, Streamed
 from unlearn_jax.data.splits import ForgetSet, Splits
@@ -194,6 +195,9 @@ def original_stage(study: RunContext) -> Stage:
         "numbers": _NUMBERS, "data": study.dataset.fingerprint,
         "num_classes": study.dataset.num_classes, "seeds": config.seeds,
         "split": {k: config.data[k] for k in data_keys},
+        # The fingerprint does not show which split a .csv file gives an image.
+        **({"given": given.digest(study.dataset.ids, study.splits.parts)}
+           if given.is_given(config.data) else {}),
         "model": {**{k: v for k, v in config.model.to_dict().items() if k not in _MODEL_EXCEPT},
                   "pretrained": _file_digest(config.model.pretrained),
                   **network_parts(config.model.name)},

@@ -18,6 +18,7 @@ from absl import logging
 
 from unlearn_jax.config import default_config
 from unlearn_jax.data.dataset import Dataset
+from unlearn_jax.data.given import drawn
 from unlearn_jax.data.splits import Splits
 from unlearn_jax.errors import InputError
 from unlearn_jax.labels import histogram
@@ -175,6 +176,7 @@ class RunRecord:
                 "repeated_in_retain": dataset.repeated(splits.forget(f), splits.retain_train(f))}
                 for f in splits.forget_sets},
             "dropped_reasons": reasons,
+            "drawn_splits": list(drawn(dataset)),
         }
         _write_json(self.directory / "data.json", content)
         self.write_table("labels.csv", _label_rows(dataset, splits), LABEL_COLUMNS)

@@ -42,6 +42,8 @@ def blocks(run: Run) -> tuple[Block, ...]:
            "Models were trained with different seeds (see Warnings), and every ")
         + "number is computed per seed, then averaged"
         + ("." if len(run.seeds) > 1 else ": with one seed there are no intervals.")
+        + (" Intervals over seeds are conditional on the splits that came with the data (see Data)."
+           if run.given_splits and len(run.seeds) > 1 else "")
         + _start(run))
     if "scored" in run.run:
         text = scored.introduction(run)
