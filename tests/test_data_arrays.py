@@ -62,6 +62,21 @@ def test_a_forget_set_by_name_is_its_positions_in_each_split(tmp_path):
         make_splits(found, own, _sets("set:class 4"))
 
 
+def test_given_splits(tmp_path):
+    names = np.array(["train"] * 12 + ["val"] * 4 + ["test"] * 4)
+    ids = np.array([f"s{i:02d}" for i in range(20)])[::-1]
+    found, own = load(tmp_path, {"split": ("given",)}, split=names, ids=ids)
+    splits = make_splits(found, own, _sets("class:3"))
+    for part, name in ((splits.train, "train"), (splits.validation, "val"), (splits.test, "test")):
+        assert found.ids[part].tolist() == sorted(ids[names == name])
+    drawn, _ = load(tmp_path, split=names)
+    assert not len(drawn.given_splits)
+    with pytest.raises(InputError, match="the array 'split' is missing, which config.data.split"):
+        load(tmp_path, {"split": ("given",)})
+    with pytest.raises(InputError, match="has the split 'dev'"):
+        load(tmp_path, {"split": ("given",)}, split=np.array(["train", "dev"] * 10))
+
+
 def _sets(*requests):
     c = default_config().forget
     with c.unlocked():
@@ -86,6 +101,7 @@ def test_equal_arrays_are_one_file_with_one_fingerprint(tmp_path):
     (dict(labels=LABELS + 0.5), "labels are float64; allowed for config.data.task='classif"),
     (dict(class_names=np.array(["a", "b"])), "labels run from 0 to 3; allowed with 2 class_names"),
     (dict(labels=np.array(["c"] * 20), class_names=np.array(["a", "b"])), "labels hold 'c'"),
+    (dict(split=np.array(["train"])), r"split is <U5 \[1\] beside 20 labels"),
     (dict(ids=np.array(["a"] * 20)), "the id 'a' stands 20 times"),
     (dict(forget_a=np.array([20])), "forget_a holds 20; allowed: positions from 0 to 19"),
     (dict(forget_a=np.array([3, 3])), "forget_a holds a position twice"),

@@ -122,6 +122,16 @@ def test_a_regression_has_the_range_of_its_labels():
     assert c.model.output_offset + c.model.output_scale >= 0.7
 
 
+def test_given_splits_are_taken():
+    data = ul.Data(IMAGES, LABELS, forget={"few": [0]},
+                   splits={"val": range(9, 12), "train": range(9)})
+    assert data.arrays()["split"].tolist() == ["train"] * 9 + ["val"] * 3
+    c = study_config(data, Path("arrays.npz"), "resnet4", ("ft",), {})
+    assert c.data.split == ("given",)
+    check_config(c)
+    assert config().data.split == (0.6, 0.2, 0.2)
+
+
 @pytest.mark.parametrize("make, message", [
     (lambda: config(methods="ft"), "methods is 'ft'; allowed: names such as"),
     (lambda: config(methods=("ft", "ft")), "allowed: different methods"),
@@ -141,6 +151,10 @@ def test_arguments_that_cannot_be_used(make, message):
     (dict(forget={"/a": [1]}), "forget has the name '/a'; allowed: text that begins with"),
     (dict(forget={"a": [12]}), "forget_a holds 12; allowed: positions from 0 to 11"),
     (dict(class_names=("a", "b")), "labels run from 0 to 2; allowed with 2 class_names"),
+    (dict(splits={"train": range(9), "dev": [9, 10, 11]}), "has the split 'dev'"),
+    (dict(splits={"train": range(9), "test": [8, 9, 10]}), "8 is in the splits 'train' and 'test'"),
+    (dict(splits={"train": range(9), "test": [9]}), "2 of 12 samples, such as 10, are in no split"),
+    (dict(splits={"train": range(13)}), r"splits\['train'\] holds 12; allowed"),
     (dict(images=IMAGES / 255.0), "images are float64 .*allowed: uint8"),
 ])
 def test_data_that_cannot_be_used(fields, message):

@@ -4,6 +4,7 @@
     labels      [N] numbers; or [N] names or numbers of classes for a classification
     ids         [N] text, all different; without it the position of a sample, such as 0000012
     class_names [C] text; without it the classes are the different labels, in their order
+    split       [N] train, validation (or val, valid) or test, for `data.split='given'`
     attribute_NAME  [N] whole numbers, for forget sets such as gender:1
     forget_NAME     [K] positions of samples, for the forget set set:NAME
 
@@ -11,6 +12,7 @@
 another size than `data.image_size` are cut to the central square and resized.
 """
 
+import dataclasses
 import hashlib
 import zipfile
 from collections.abc import Mapping
@@ -19,13 +21,14 @@ from typing import Any
 
 import numpy as np
 
+from unlearn_jax.data import given
 from unlearn_jax.data.decode import UnusableImage, decode_image
 from unlearn_jax.data.source import Source, in_memory
 from unlearn_jax.errors import InputError
 from unlearn_jax.system import disk
 
 ATTRIBUTE, FORGET = "attribute_", "forget_"
-_ARRAYS = ("images", "labels", "ids", "class_names")
+_ARRAYS = ("images", "labels", "ids", "class_names", "split")
 _KEY = "config.data.path"
 
 
@@ -44,11 +47,13 @@ def load_arrays(settings, cache: Path) -> Source:
             for name, rows in found.items() if name.startswith(FORGET)}
     attributes = {name.removeprefix(ATTRIBUTE): column.astype(np.int32)
                   for name, column in found.items() if name.startswith(ATTRIBUTE)}
+    splits = _splits(found, where) if given.is_given(settings) else np.zeros(0, np.int8)
     order = np.argsort(ids, kind="stable")
     if (order != np.arange(len(order))).any():  # else the images are not copied
         images, labels, ids = images[order], labels[order], ids[order]
         attributes = {name: column[order] for name, column in attributes.items()}
-    samples = in_memory(images, labels, ids, attributes)
+        splits = splits[order] if len(splits) else splits
+    samples = dataclasses.replace(in_memory(images, labels, ids, attributes), splits=splits)
     unit = "class" if settings.task == "classification" else "units"
     return Source("arrays", settings.task, unit, class_names, samples, sets)
 
@@ -86,6 +91,8 @@ def checked(found: Mapping[str, np.ndarray], task: str, where: str,
     _check_column(where, "labels", found["labels"], len(images), "images")
     ids = found.get("ids", np.array([f"{i:07d}" for i in range(n)]))
     _check_column(where, "ids", ids, n, "labels")
+    if "split" in found:
+        _check_column(where, "split", found["split"], n, "labels")
     ids = ids.astype(str)
     values, counts = np.unique(ids, return_counts=True)
     if len(values) != n:
@@ -157,6 +164,16 @@ def _read(path: str) -> dict[str, np.ndarray]:
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as e:
         raise InputError(f"{_KEY} is {path!r}, which cannot be read ({e}); allowed: a file that "
                          "numpy.savez wrote, with no arrays of objects") from e
+
+
+def _splits(found: Mapping[str, np.ndarray], where: str) -> np.ndarray:
+    """`[N]` int8: the places of the samples' splits in `given.SPLITS`."""
+    if "split" not in found:
+        raise InputError(f"{where}: the array 'split' is missing, which config.data.split="
+                         f"{given.GIVEN!r} needs; allowed: [N] text, train, validation or test")
+    names, numbers = np.unique(found["split"].astype(str), return_inverse=True)
+    places = given.check_names(names.tolist(), where)
+    return np.array(list(places.values()), np.int8)[numbers.reshape(-1)]
 
 
 def _resized(images: np.ndarray, image_size: int, where: str) -> np.ndarray:

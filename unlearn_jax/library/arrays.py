@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from unlearn_jax.config.keys import TASKS
-from unlearn_jax.data.arrays import ATTRIBUTE, FORGET, checked
+from unlearn_jax.data import given
+from unlearn_jax.data.arrays import ATTRIBUTE, FORGET, check_positions, checked
 from unlearn_jax.errors import InputError
 
 _WHERE = "unlearn_jax.Data"
@@ -30,6 +31,8 @@ class Data:
         in the training and validation splits are D_f. Those in the test split stay there: attacks
         compare D_f with them, or with the whole test split if there are none. Instead, requests as
         the config has them: `("class:3", "random:0.02")`.
+      splits: positions by name ('train', 'validation', 'test'); each sample is in one of them. A
+        missing validation or test split is drawn from the training split. {}: all are drawn.
       class_names: `[C]`; () for the different labels in their order.
       label_unit: of a regression, such as 'years'.
       ids: `[N]` names of the samples, all different, which tables and deletion requests use; None
@@ -46,6 +49,7 @@ class Data:
     task: str = "classification"
     _: dataclasses.KW_ONLY
     forget: Mapping[str, ArrayLike] | Sequence[str]
+    splits: Mapping[str, ArrayLike] = dataclasses.field(default_factory=dict)
     class_names: Sequence[str] = ()
     label_unit: str = ""
     ids: ArrayLike | None = None
@@ -71,9 +75,32 @@ class Data:
             found["ids"] = np.asarray(self.ids)
         if len(self.class_names):
             found["class_names"] = np.asarray(self.class_names)
+        if self.splits:
+            found["split"] = self._split(len(found["labels"]))
         found |= {ATTRIBUTE + name: np.asarray(column) for name, column in self.attributes.items()}
         if isinstance(self.forget, Mapping):
             found |= {FORGET + name: np.asarray(rows) for name, rows in self.forget.items()}
+        return found
+
+    def _split(self, n: int) -> np.ndarray:
+        """`[N]`: the name of each sample's split.
+
+        Raises:
+          InputError: a split has an unknown name, or a sample is in none or in two.
+        """
+        found = np.full(n, "", "U10")
+        given.check_names(self.splits, _WHERE)
+        for name, rows in self.splits.items():
+            positions = np.asarray(rows)
+            check_positions(_WHERE, f"splits[{name!r}]", positions, n)
+            if (taken := found[positions] != "").any():
+                first = positions[taken][0]
+                raise InputError(f"{_WHERE}: sample {first} is in the splits {str(found[first])!r} "
+                                 f"and {name!r}; allowed: one")
+            found[positions] = name
+        if (left := np.flatnonzero(found == "")).size:
+            raise InputError(f"{_WHERE}: {len(left)} of {n} samples, such as {left[0]}, are in no "
+                             "split; allowed: each in one")
         return found
 
     @property

@@ -9,6 +9,7 @@ import numpy as np
 
 from unlearn_jax.commandline import CONFIGS, check_key
 from unlearn_jax.config import completed, get
+from unlearn_jax.data.given import GIVEN
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.library.arrays import Data
 from unlearn_jax.methods import find_method
@@ -69,6 +70,8 @@ def _describe(c: ml_collections.ConfigDict, data: Data, path: Path, network: str
     c.data.image_size = max(8, data.image_size)
     c.data.label_unit = data.label_unit
     c.forget.sets = data.requests
+    if data.splits:
+        c.data.split = (GIVEN,)
     c.model.name = network
     if data.task == "regression":
         low, high = data.label_range
