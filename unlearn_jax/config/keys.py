@@ -12,6 +12,8 @@ from unlearn_jax.models import DEPTHS, STEMS, VARIANTS
 from unlearn_jax.networks import conv
 
 TASKS = ("regression", "classification")
+# By the value of train.log, the package that it needs.
+TRACKERS = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 # The largest whole number: rows and steps are counted in 32 bits, and jax.random.key takes 32
 # bits and silently drops the others.
 MOST = 2**31 - 1
@@ -179,6 +181,10 @@ _TRAIN = {
         meaning="seconds between two checkpoints of a half-finished stage"),
     "tensorboard": Key(
         default=False, meaning="True: also write TensorBoard logs under WORKDIR/tensorboard"),
+    "log": Key(
+        default="", allowed=("", *TRACKERS),
+        meaning="tracker that gets the training curves, too: tensorboard (WORKDIR/tensorboard), "
+        "wandb or mlflow, if installed; '': none"),
 }
 
 _FORGET = {
