@@ -272,6 +272,8 @@ def check_request(request: str, task: str, inject: str = "", allowed: str = "") 
         read_lines(value, _wish(request))
     elif kind == "random" and value:
         _share(request, value)
+    elif kind == "set" and value:
+        return  # only the data say which sets they have
     elif kind == "class" and value and task == "regression":
         raise ConfigError(f"{_wish(request)}: a regression has no classes; {allowed}")
     elif bounds and task == "regression":
@@ -325,6 +327,8 @@ def _select(request: str, dataset: Dataset, trained: np.ndarray, seed: int,
     if kind == "ids" and value:
         named = np.array([own for a in asked for own in a.found], str)
         return "ids-" + _file_name(Path(value).stem), np.isin(dataset.ids, named)
+    if kind == "set" and value in dataset.sets:
+        return _file_name(value), np.isin(dataset.ids, list(dataset.sets[value]))
     if kind == "random" and value:
         return "random-" + _file_name(value), _random_mask(request, value, dataset, trained, seed)
     if kind == "class" and value and dataset.task == "classification":
@@ -389,6 +393,8 @@ def _allowed(dataset: Dataset) -> str:
         values = np.unique(column)
         some = ", ".join(map(str, values[:12])) + (", ..." if len(values) > 12 else "")
         kinds.append(f"{name}:NUMBER with one of {some}")
+    if dataset.sets:
+        kinds.append(f"set:NAME with one of {', '.join(sorted(dataset.sets))}")
     return "allowed: " + "; ".join([*kinds, "random:SHARE", "ids:FILE"])
 
 

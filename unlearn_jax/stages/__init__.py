@@ -16,6 +16,7 @@ is computed once and shared by every run that needs it.
     layers.py       distances of weights
     explain.py      explanations
     compare.py      many methods at one budget, each searched alike
+    tracking.py     training curves for TensorBoard, W&B, MLflow
     rehearsal.py    a method from outside, tried before any training
     belonging.py    whether published weights and network belong together
     plan.py         what a run will train and cost
