@@ -1,7 +1,6 @@
 """Verdicts without M_R, on made tables of attacks."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -100,6 +99,5 @@ def test_the_summary_shows_m_o_beside_the_model():
     headers = [name for name, _ in shown.columns]
     assert "MIA AUC, M_O" in headers and not [h for h in headers if "M_R" in h]
     assert "without M_R it cannot be said that D_f is forgotten" in shown.caption
-    lines = summary.lines(run, judgements, Path("store"))
-    assert "M_FT, 2 epochs: not forgotten." in lines[0]
-    assert any("(M_O 0.810)" in line for line in lines)
+    assert "M_FT, 2 epochs: not forgotten." in summary._said(run, judgements[0])
+    assert "(M_O 0.810)" in summary._number_line(run, judgements[0])[0]

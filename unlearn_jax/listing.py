@@ -20,9 +20,10 @@ import ml_collections
 from unlearn_jax import data as data_sources
 from unlearn_jax import models
 from unlearn_jax.audits import AUDITS
-from unlearn_jax.commandline import CONFIGS, read_config
+from unlearn_jax.commandline import read_config
 from unlearn_jax.config import check_config, completed
 from unlearn_jax.config.keys import KEYS
+from unlearn_jax.config.names import CONFIGS
 from unlearn_jax.config.values import allowed_text
 from unlearn_jax.data import SOURCES
 from unlearn_jax.data.locations import location

@@ -7,8 +7,8 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from unlearn_jax.commandline import CONFIGS, check_key
 from unlearn_jax.config import completed, get
+from unlearn_jax.config.names import CONFIGS, check_key
 from unlearn_jax.data.given import GIVEN
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.library.arrays import Data
