@@ -38,6 +38,7 @@ from absl import logging
 
 from unlearn_jax import data, native
 from unlearn_jax.config import default_config
+from unlearn_jax.config.variants import arm_config
 from unlearn_jax.data.augment import augmentation
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.resident import Streamed, make_resident
@@ -71,7 +72,6 @@ from unlearn_jax.storage.store import Store
 from unlearn_jax.system import processes
 from unlearn_jax.train import balanced_weights, make_loss
 from unlearn_jax.units import FACES
-from unlearn_jax.variants import arm_config
 
 # By `Method.scheme`: functions of a study, the stage of M_O and the method's options. Each returns
 # an object whose `run()` trains what the store lacks and returns the models to be evaluated.
