@@ -58,8 +58,9 @@ def _sweep(args: argparse.Namespace, overrides: list[str]) -> int:
     jobs = plan.unfinished()
     members = sum(r.members for r in plan.runs)
     _say(f"{len(points)} points: {members} unlearned models in {len(plan.runs)} runs, "
-         f"{len(plan.jobs)} process{'es' * (len(plan.jobs) != 1)}" + (f"; {len(plan.jobs) - len(jobs)} of them are finished"
-                                          if len(jobs) < len(plan.jobs) else ""))
+         f"{len(plan.jobs)} process{'es' * (len(plan.jobs) != 1)}" + (
+             f"; {len(plan.jobs) - len(jobs)} of them are finished"
+             if len(jobs) < len(plan.jobs) else ""))
     codes: dict[str, int] = {}
     if jobs and args.on == "slurm":
         from launch import slurm
