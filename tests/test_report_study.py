@@ -133,7 +133,8 @@ def test_a_claim_is_tested_within_seeds(workdir, tmp_path, values, status, held)
     run = changed(workdir, tmp_path / "w", {
         ("ft", FIRST, 2, "F@15"): values, ("original", FIRST, 0, "F@15"): (0.70, 0.71, 0.71)})
     verdict = judge(run, Claim("x", "1", 7, "x", (Comparison(A, B),)))
-    assert (verdict.status, verdict.held, verdict.n, verdict.in_print) == (status, held, 3, True)
+    assert (verdict.uncorrected, verdict.held, verdict.n, verdict.in_print) == (
+        status, held, 3, True)
     assert verdict.weakest.mean == pytest.approx(np.mean(values) - 2.12 / 3)
     assert verdict.where == f"F@15 on {FIRST}: M_FT (2) − M_O"
 
@@ -144,7 +145,7 @@ def test_one_comparison_that_fails_contradicts_a_claim(workdir, tmp_path):
         ("original", FIRST, 0, "F@15"): (0.70, 0.71, 0.71)})
     both = (Comparison(A, B), Comparison(Term("ft", 4, FIRST, "F@15"), B))
     verdict = judge(run, Claim("x", "1", 0, "x", both))
-    assert (verdict.status, verdict.held, verdict.in_print) == (FAILS, 0, None)
+    assert (verdict.uncorrected, verdict.held, verdict.in_print) == (FAILS, 0, None)
     assert "M_FT (4)" in verdict.where
 
 

@@ -131,11 +131,11 @@ def label_numbers(path: Path, table: CsvTable) -> list[float]:
 
 
 def class_names(path: Path, table: CsvTable) -> tuple[str, ...]:
-    """The labels of a classification in natural order.
+    """Returns the names of the classes, sorted so that '2' precedes '10'.
 
     Raises:
-      InputError: labels such as '1' and '1.0', which are hardly meant as two classes, or a label
-        that a spreadsheet has changed; the message names the line.
+      InputError: labels such as '1' and '1.0', which are the same number, or a label such as
+        '9-Mar', which a spreadsheet has made of another one. The message names the line.
     """
     lines: dict[str, int] = {}
     spelled: dict[decimal.Decimal, str] = {}

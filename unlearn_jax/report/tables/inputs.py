@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from unlearn_jax.report.tables.predictions import Prediction, read_prediction
 TASKS = ("regression", "classification")
 REFERENCES = ("original", "retrain")  # every verdict needs both
 DATA_SPLITS = ("train", "validation", "test")
+# In a comparison: trained like M_R without D_f, for no longer than the budget of the methods.
+SHORT = "retrain_short"
 
 _RESULT_COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value")
 _HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "train_loss", "validation_loss",
@@ -155,13 +157,16 @@ class Run:
     def only(self, forget_set: str, method: str) -> ModelKey | None:
         """The first population of a method, None where there is none.
 
-        Predictions that were scored may lack M_O or M_R (`without`); a run of its own has both.
+        Predictions that were scored may lack M_O or M_R, a run of its own M_R (`without`).
         """
         return next((m for m in self.models(forget_set) if m.method == method), None)
 
     def without(self, forget_set: str) -> tuple[str, ...]:
-        """Which of `REFERENCES` a forget set lacks; of predictions that were scored alone."""
-        return _without(self.run).get(forget_set, ())
+        """Which of `REFERENCES` a forget set lacks, as predictions that were scored may.
+
+        A run of its own lacks M_R where its config says `retrain.mode='off'`.
+        """
+        return _without(self.run, (forget_set,)).get(forget_set, ())
 
     def reference(self, forget_set: str, method: str) -> ModelKey:
         """The population of 'original' or 'retrain', which every forget set has.
@@ -280,7 +285,8 @@ def read_run(workdir: Path) -> Run:
             field(stage, f"run.json, stages[{i}]", key, str)
     if not run.get("finished", True):
         run["warnings"] = [UNFINISHED.format(workdir), *run["warnings"]]
-    results = _read_results(workdir, tuple(data["forget_sets"]), _without(run))
+    sets = tuple(data["forget_sets"])
+    results = _read_results(workdir, sets, _without(run, sets))
     return Run(workdir, results, _read_history(workdir), data, run,
                _read_trials(workdir, results, run))
 
@@ -320,10 +326,11 @@ def _read_data(workdir: Path) -> dict[str, Any]:
     return data
 
 
-def _without(run: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """By forget set, which of `REFERENCES` scored predictions lack, as their run.json says."""
+def _without(run: dict[str, Any], sets: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """By forget set, which of `REFERENCES` are missing, as run.json says."""
     if "scored" not in run:
-        return {}
+        off = run["config"].get("retrain", {}).get("mode") == "off"
+        return dict.fromkeys(sets, ("retrain",)) if off else {}
     found = field(run, "run.json", "scored.without", dict)
     return {name: tuple(methods) for name, methods in found.items()}
 

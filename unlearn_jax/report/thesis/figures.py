@@ -35,7 +35,7 @@ def draw(run: Run, output: Output) -> Iterator[Figure]:
     """Every figure that the run has the data for, in the study's order.
 
     Args:
-      run: of the study (`arms.is_study`).
+      run: a run that repeats the study (`arms.is_study`).
     """
     makers: list[tuple[str, Callable[..., Made | None], tuple]] = [
         ("01-model", network.draw, (run,)),

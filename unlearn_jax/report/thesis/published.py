@@ -25,7 +25,7 @@ class Printed:
     Attributes:
       table: 3 to 8.
       model: `original`, `retrain`, `ft`, or `rnd` for its M_RND.
-      epochs: of unlearning; 0 for M_O and M_R.
+      epochs: epochs of unlearning; 0 for M_O and M_R.
       forget_set: as in the config.
       metric: as in results.csv; `forgetting@15`, ...
       value: as printed.
