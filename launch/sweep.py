@@ -57,9 +57,11 @@ def _sweep(args: argparse.Namespace, overrides: list[str]) -> int:
     queued = _in_queue(plan) if args.on == "slurm" else set()  # before files are read
     jobs = plan.unfinished()
     members = sum(r.members for r in plan.runs)
-    _say(f"{len(points)} points: {members} unlearned models in {len(plan.runs)} runs, "
-         f"{len(plan.jobs)} process{'es' * (len(plan.jobs) != 1)}" + (f"; {len(plan.jobs) - len(jobs)} of them are finished"
-                                          if len(jobs) < len(plan.jobs) else ""))
+    _say(f"{len(points)} points: {members} unlearned models in {len(plan.runs)} "
+         f"run{'s' * (len(plan.runs) != 1)}, "
+         f"{len(plan.jobs)} process{'es' * (len(plan.jobs) != 1)}" + (
+             f"; {len(plan.jobs) - len(jobs)} of them are finished"
+             if len(jobs) < len(plan.jobs) else ""))
     codes: dict[str, int] = {}
     if jobs and args.on == "slurm":
         from launch import slurm

@@ -47,6 +47,14 @@ def test_an_attack_that_finds_d_f_shows_a_memory():
     assert (check.low, check.high) == pytest.approx((0.21 - half, 0.21 + half))
 
 
+def test_a_given_test_split_may_be_what_the_attack_finds():
+    run = made((0.70, 0.72, 0.71))
+    words = "The test split came with the data: if it differs in kind"
+    assert words not in judgement.judge(run, "set", ModelKey("ft", 2)).reason
+    run.data["drawn_splits"] = ["validation"]
+    assert words in judgement.judge(run, "set", ModelKey("ft", 2)).reason
+
+
 @pytest.mark.parametrize("auc, reason", [
     ((0.54, 0.55, 0.56), "finds it no more (AUC 0.550)"),  # chance gives as much
     ((0.45, 0.95, 0.55), "finds it no more"),  # by one seed alone

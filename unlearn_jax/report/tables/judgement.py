@@ -165,7 +165,9 @@ def _judge_alone(run: Run, forget_set: str, model: ModelKey) -> Judgement:
     if mine.found:
         word, reason = NOT_FORGOTTEN, (
             f"an attack on its losses still tells D_f from unseen samples of its kind (AUC "
-            f"{mine.mean:.3f}; chance gives up to {mine.most:.3f})")
+            f"{mine.mean:.3f}; chance gives up to {mine.most:.3f})" + (
+                ". The test split came with the data: if it differs in kind from the training "
+                "split, that looks the same" if "test" in run.given_splits else ""))
     elif failed:
         word, reason = DAMAGED, _on_failed(failed, len(errors))
     else:
