@@ -156,7 +156,7 @@ def test_the_best_method_is_tested_against_each_other(path):
     said = words(path)
     assert "On 20-28 ft comes first: it has the highest Forgetting@15" in said
     assert said.count("\n") == 0 and (
-        "not established: scrub is not shown to be worse (paired t-tests over 3 seeds at 5%, "
+        "not established: scrub is not shown to be worse (paired t-tests over 3 seeds at 5 %, "
         "corrected for the 3 methods" in said)
     set_values(path, {("scrub", SET, "forgetting@15"): (0.70, 0.715, 0.72)})
     assert "That it is better than each other method is established" in words(path)

@@ -29,7 +29,7 @@ def first(run: Run, board: Board) -> str:
     if not others:
         return f"{where} {name} is the only method ({metric.header} {metric.text(values.mean)})."
     open_ = [r for r in others if not r.p_first < LEVEL]
-    tested = (f"paired t-tests over {values.n} seeds at {LEVEL:.0%}, corrected for the "
+    tested = (f"paired t-tests over {values.n} seeds at {100 * LEVEL:g} %, corrected for the "
               f"{len(board.contenders)} methods of which it is the best")
     if values.n < 2:
         return f"{text} One seed establishes nothing."
