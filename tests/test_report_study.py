@@ -11,7 +11,7 @@ from scipy.stats import t
 
 from unlearn_jax.metrics.errors import forgetting
 from unlearn_jax.report.output import Output
-from unlearn_jax.report.render import markdown
+from unlearn_jax.report.render import html, markdown
 from unlearn_jax.report.tables.inputs import ModelKey, read_run
 from unlearn_jax.report.thesis import findings, section, tables
 from unlearn_jax.report.thesis.claims import CLAIMS, Claim, Comparison, Term
@@ -254,6 +254,17 @@ def test_conclusions_follow_from_the_verdicts(workdir, tmp_path):
         assert status_of(found, "rnd-f-below-original", "rnd_units") == HOLDS
         assert status_of(found, "rnd-f-below-original", "rnd_offset") == status
         assert words in " ".join(conclusions(run, found))
+
+
+def test_the_study_is_cited_where_it_is_named(run):
+    from unlearn_jax.report.render.document import Document
+
+    document = Document("x", (section._explanation(run),), ())
+    for part in ("Pablo Noriega Vázquez", "Machine Unlearning: el arte de olvidar en la era de la "
+                 "Inteligencia Artificial", "2024", "https://github.com/pablonoriega/TFG"):
+        assert part in markdown.render(document)
+    page = html.render(document, run.workdir)
+    assert '<a href="https://github.com/pablonoriega/TFG">the study</a>' in page
 
 
 def test_the_section_says_it_all(run):

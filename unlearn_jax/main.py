@@ -32,7 +32,8 @@ from unlearn_jax.system.bars import work_bar
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with a scale after a colon: configs/ft.py:utkface")
-_WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; default: runs/CONFIG")
+_WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; default: runs/CONFIG, "
+                               "or runs/CONFIG-METHOD where --config.unlearn.method is given")
 _PRINT_REPORT = flags.DEFINE_bool(
     "print_report", False, "Also print the whole report, report.md")
 _STORE = flags.DEFINE_string("store", "runs/store", "Where finished stages are kept")
@@ -51,8 +52,9 @@ def main(argv: list[str]) -> None:
 
 def _run(config: ml_collections.ConfigDict) -> None:
     file, scale = commandline.config_name()
+    config_file = f"{file}:{scale}" if scale else file
     name = Path(file).stem + (f":{scale}" if scale else "")
-    directory = Path(_WORKDIR.value or f"runs/{name.replace(':', '-')}")
+    directory = Path(_WORKDIR.value or f"runs/{commandline.run_name(config_file, _CONFIG.value)}")
     store = Store(_STORE.value)
     processes.require_same("what they were started with", {
         "config": config.to_dict(), "workdir": str(directory)}, slurm.hint())
@@ -60,7 +62,6 @@ def _run(config: ml_collections.ConfigDict) -> None:
     if not processes.is_first_process():
         logging.set_verbosity(logging.WARNING)  # the first process logs the rest
     command = shlex.join(["python", "-m", "unlearn_jax.main", *commandline.of_the_study(sys.argv)])
-    config_file = f"{file}:{scale}" if scale else file
     with convolutions(config.parallel.convolution):
         stages.run_study(config, name, directory, store, command,
                          work_bar() if processes.is_first_process() else None, config_file)

@@ -86,6 +86,14 @@ RECORDS: tuple[MetricRecord, ...] = (
     MetricRecord(
         name="utility", title="utility", better="higher",
         definition="{utility}; above 1: better on the test set than M_R"),
+    MetricRecord(
+        name="utility_vs_original", title="utility against M_O", better="higher",
+        definition="{utility_against_original}; above 1: better on the test set than the M_O that "
+        "it started from. Given where there is no M_R"),
+    MetricRecord(
+        name="change_SPLIT", title="change {SPLIT}", averaged=False,
+        definition="{change}, over {split}: how far the outputs are from those of the M_O that the "
+        "model started from. Given where there is no M_R"),
     _alpha(name="forgetting@ALPHA", title="Forgetting@{ALPHA}", for_reference="ceiling@{ALPHA}",
            definition="mean over D_f of exp(−|r − e| / α) with α = {ALPHA}{alpha_unit}, where r "
            "and e are {errors} of M_R and of the model on the same sample; 1: errs exactly as M_R. "
@@ -236,6 +244,7 @@ RECORDS: tuple[MetricRecord, ...] = (
 
 # Audits by name, as `eval.audits` may list them.
 AUDITS = tuple(dict.fromkeys(record.audit for record in RECORDS if record.audit))
+AUDITS_OF_RETRAINED = ("lira", "challenge", "distances")  # those that compare with M_R
 
 # Columns of the two tables of chosen metrics, from left to right. {kind}: accuracy or mae.
 HEADLINE = ("{kind}_test", "{kind}_forget", "{kind}_retain", "utility", "forgetting@{alpha:g}",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_jax.report.output import Output
+from unlearn_jax.report.receipt import write_receipt
 from unlearn_jax.report.render import html, latex, markdown
 from unlearn_jax.report.render.document import Document
 from unlearn_jax.report.sections.page import build
@@ -21,10 +22,11 @@ def write_report(workdir: Path, bar: MakeBar = None) -> Run:
     """Writes summary.csv, verdict.csv, report.md, report.html, figures/*.png and tables/*.tex.
 
     A comparison also gets leaderboard.csv and leaderboard.tex, a run of the reference study
-    tables/table3.csv to table8.csv and tables/claims.csv. Reads results.csv, data.json, run.json,
+    tables/table3.csv to table8.csv and tables/claims.csv, a run with a file of ids the folder
+    receipt/, for which the store is read as well. Reads results.csv, data.json, run.json,
     predictions/*.npz and, where there are any, history.csv, trials.csv, touched.csv, layers.csv,
-    explain.csv, channels.csv and explanations/*.npz; the same files give the same report, byte for
-    byte on the same versions.
+    requests.csv, explain.csv, channels.csv and explanations/*.npz; the same files give the same
+    report, byte for byte on the same versions.
 
     Args:
       workdir: the work directory of a run. The report of an unfinished run has a warning.
@@ -48,6 +50,7 @@ def write_report(workdir: Path, bar: MakeBar = None) -> Run:
         output.write(f"tables/{name}.tex", text)
     output.write("report.md", markdown.render(document))
     output.write("report.html", html.render(document, workdir))
+    write_receipt(run, output)
     manifest.end_report(workdir)
     return run
 

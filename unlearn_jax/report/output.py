@@ -32,7 +32,7 @@ class Output:
         """Draws a picture and saves it as `figures/NAME.png`.
 
         Args:
-          name: of the file, without its ending.
+          name: the file's name, without its ending.
           maker: gets `args` and returns the drawing, its alternative text and its caption, or
             None where there is nothing to draw.
           values: whether the page shows lines and text that a reader can point at, instead of the

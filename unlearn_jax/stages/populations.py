@@ -61,11 +61,11 @@ class Population:
     """Members that one program trains, for stages that the store lacks.
 
     Attributes:
-      study: of a run that wants some of these stages.
-      recipe: of all members.
-      members: the M members. None of them: nothing is trained, and the stages are stored.
-      text: for the log.
-      start: makes it ready, on the devices of a layout.
+      study: what a run that wants some of these stages shares.
+      recipe: how all members are trained.
+      members: the M members. Without any, nothing is trained, and the stages are stored.
+      text: its name in the log.
+      start: returns the population before its first step, on the devices of a layout.
     """
 
     study: RunContext
@@ -84,7 +84,7 @@ def train_and_store(store: Store, stages: Sequence[Stage],
     several populations are continued as these.
 
     Args:
-      store: of the stages.
+      store: where the stages are kept.
       stages: each once.
       make: from some of the stages, all missing, to their population; cheap.
       note_reused: called with each stage that the store has.
@@ -146,8 +146,8 @@ def train_variants(variants: Sequence[Variant], recipe: Recipe, start: Start) ->
     """Trains what the store lacks of the variants' stages and stores it.
 
     Args:
-      variants: of one store, data set and model; no stage twice.
-      recipe: of all of them.
+      variants: variants of one store, data set and model; no stage occurs twice.
+      recipe: how all their members are trained.
       start: where members start.
     """
     owners = {stage.key: variant for variant in variants for stage in variant.stages}
@@ -185,7 +185,7 @@ def missing_of(store: Store, stages: list[Stage],
     """Holds the stages that the store lacks, so that no other process trains them.
 
     Args:
-      store: of the stages.
+      store: where the stages are kept.
       stages: each once.
       all_at_once: wait for other processes until all missing stages are held.
 

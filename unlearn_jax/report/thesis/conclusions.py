@@ -18,7 +18,7 @@ def conclusions(run: Run, found: tuple[Verdict, ...]) -> tuple[str, ...]:
     """One statement for each of the study's conclusions.
 
     Args:
-      run: of the study (`arms.is_study`).
+      run: a run that repeats the study (`arms.is_study`).
       found: all verdicts.
     """
     by_name = {(v.claim.name, v.arm): v for v in found}

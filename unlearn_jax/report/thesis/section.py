@@ -15,6 +15,7 @@ from unlearn_jax.report.thesis import tables as study_tables
 from unlearn_jax.report.thesis.arms import is_study, random_arms
 from unlearn_jax.report.thesis.claims import CLAIMS
 from unlearn_jax.report.thesis.conclusions import conclusions
+from unlearn_jax.report.thesis.published import ADDRESS, CITATION
 from unlearn_jax.report.thesis.verdicts import ABSENT, FAILS, HOLDS, OPEN, Verdict, verdicts
 
 _CHANGE = Metric(decimals=3)
@@ -73,7 +74,8 @@ def _explanation(run: Run) -> Text:
         f"code did. Data: {run.data['source']}, {run.run['config']['data']['image_size']} pixels; "
         f"network: {run.run['config']['model']['name']}. Numbers of another scale need not agree "
         "with the printed ones; the claims are about orders and signs. The statements here are "
-        "computed from the verdicts below.")
+        f"computed from the verdicts below. The study: {CITATION}, {ADDRESS}.",
+        links=(("the study", ADDRESS),))
 
 
 def _claims(found: tuple[Verdict, ...]) -> tuple[Block, ...]:

@@ -38,7 +38,7 @@ class Verdict:
 
     Attributes:
       claim: which.
-      arm: of random labels; '' for a claim that is not about them.
+      arm: the arm of random labels; '' for a claim that is not about random labels.
       in_print: whether the study's own printed numbers satisfy it; None where it printed none.
       held, n: seeds in which all comparisons hold, of the seeds with finite values for all.
       weakest: over seeds, the difference of the comparison that is least certain to hold.
