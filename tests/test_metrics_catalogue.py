@@ -170,8 +170,11 @@ def test_the_configs_audits_are_those_that_have_a_function():
 
 
 def test_boards_rank_by_what_is_better_when_higher(tmp_path):
-    for name in config.KEYS["compare.rank_by"].allowed:
+    *others, attack = config.KEYS["compare.rank_by"].allowed
+    for name in others:
         assert catalogue.find(f"{name}@15").better == "higher"
+    assert attack == "attack" and catalogue.ATTACK_GAP.better == "lower"
+    assert catalogue.ATTACK_GAP.name in catalogue.LEADERBOARD
     assert catalogue.GAP_CLOSED.name in catalogue.LEADERBOARD
     assert leaderboard.measured("retrain", "F@15") == "ceiling@15"
     assert leaderboard.measured("ft", "F@15") == "F@15"
