@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from unlearn_jax.data.asked import REFUSE, SKIP, AskedId, match, read_lines, unknown_in_words
+from unlearn_jax.data import given
+from unlearn_jax.data.asked import REFUSE, SKIP, AskedId, read_ids, read_lines, unknown_in_words
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.inject import Injection, choose_injection
+from unlearn_jax.data.seen import divide_by_list
 from unlearn_jax.errors import ConfigError, InputError
 from unlearn_jax.labels import (
     find_class,
@@ -23,7 +25,8 @@ from unlearn_jax.labels import (
 from unlearn_jax.units import label_step
 
 # streams of the data seed: the draws of one step do not depend on those of another; 0 and 5 belong
-# to data/synthetic.py, 1 to data/__init__.py, 6 to data/inject.py, 7 to linear_injection.py
+# to data/synthetic.py, 1 to data/__init__.py, 6 to data/inject.py, 7 to linear_injection.py, 8 to
+# data/seen.py
 _SPLIT, _BALANCE, _FORGET = 2, 3, 4
 _LONGEST = 120  # characters of a forget set's name, which is part of file names
 
@@ -105,6 +108,11 @@ class Splits:
     forget_sets: tuple[ForgetSet, ...]
     injection: Injection | None = None
 
+    @property
+    def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Training, validation and test rows."""
+        return self.train, self.validation, self.test
+
     def retain_rows(self, forget_set: ForgetSet | None) -> Rows:
         """D_r in the training set, without forgotten samples and their copies. None: all of D_o."""
         return self._rows_where(lambda forgotten: ~forgotten, forget_set)
@@ -138,31 +146,27 @@ class Splits:
         return Rows(self.rows.source[chosen], self.rows.copy[chosen])
 
 
-def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
-    """Splits at random, balances the training set and resolves the forget sets.
+def make_splits(dataset: Dataset, data_cfg, forget_cfg, trained_on: str = "") -> Splits:
+    """Makes the splits, balances the training set and resolves the forget sets.
 
     All random choices depend on `data_cfg.seed` and the data set alone. Training and validation
-    have round(share * N) samples; the test split has the rest.
+    have round(share * N) samples; the test split has the rest. Given splits: `given.divide`.
 
     Args:
       dataset: N samples.
-      data_cfg: the config's `data` section: split, balance, seed, inject.
+      data_cfg: the config's `data` section: split, split_shares, balance, seed, inject.
       forget_cfg: the config's `forget` section: sets, and unknown ('refuse' where it is left out).
+      trained_on: file of the ids that an M_O from outside was trained on (seen.py); '': none.
 
     Raises:
       InputError: an empty split; a forget set of unknown syntax, class, attribute or id, one
         without training samples, or one that leaves nothing to train or validate on.
     """
-    n = len(dataset.labels)
-    shares = data_cfg.split
-    first = round(shares[0] * n)
-    second = first + round(shares[1] * n)
-    order = np.random.default_rng([data_cfg.seed, _SPLIT]).permutation(n).astype(np.int32)
-    train, validation, test = (np.sort(part) for part in np.split(order, [first, second]))
-    for name, part in (("train", train), ("validation", validation), ("test", test)):
-        if not len(part):
-            raise InputError(f"config.data.split is {tuple(shares)!r}, which leaves no {name} "
-                             f"sample of {n}; use more samples or other shares")
+    divide = given.divide if given.is_given(data_cfg) else _at_random
+    train, validation, test = divide(dataset, data_cfg)
+    if trained_on:
+        parts = train, validation, test
+        train, validation, test = divide_by_list(dataset, parts, data_cfg, trained_on)
     by_step: tuple[float, ...] = ()
     if data_cfg.balance and dataset.task == "regression":
         by_step = data_cfg.label_min, label_step(data_cfg)
@@ -188,6 +192,21 @@ def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
             raise InputError(f"config.forget.sets has {f.request!r} and {g.request!r}, which "
                              f"select the same {n} samples; drop one")
     return Splits(train, validation, test, rows, forget_sets, injection)
+
+
+def _at_random(dataset: Dataset, data_cfg) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """int32 rows of train, validation and test, sorted, drawn by the shares `data_cfg.split`."""
+    n = len(dataset.labels)
+    shares = data_cfg.split
+    first = round(shares[0] * n)
+    second = first + round(shares[1] * n)
+    order = np.random.default_rng([data_cfg.seed, _SPLIT]).permutation(n).astype(np.int32)
+    train, validation, test = (np.sort(part) for part in np.split(order, [first, second]))
+    for name, part in zip(given.SPLITS, (train, validation, test)):
+        if not len(part):
+            raise InputError(f"config.data.split is {tuple(shares)!r}, which leaves no {name} "
+                             f"sample of {n}; use more samples or other shares")
+    return train, validation, test
 
 
 def balanced_rows(labels: np.ndarray, train: np.ndarray, balance: int, seed: int) -> Rows:
@@ -253,6 +272,8 @@ def check_request(request: str, task: str, inject: str = "", allowed: str = "") 
         read_lines(value, _wish(request))
     elif kind == "random" and value:
         _share(request, value)
+    elif kind == "set" and value:
+        return  # only the data say which sets they have
     elif kind == "class" and value and task == "regression":
         raise ConfigError(f"{_wish(request)}: a regression has no classes; {allowed}")
     elif bounds and task == "regression":
@@ -306,6 +327,8 @@ def _select(request: str, dataset: Dataset, trained: np.ndarray, seed: int,
     if kind == "ids" and value:
         named = np.array([own for a in asked for own in a.found], str)
         return "ids-" + _file_name(Path(value).stem), np.isin(dataset.ids, named)
+    if kind == "set" and value in dataset.sets:
+        return _file_name(value), np.isin(dataset.ids, list(dataset.sets[value]))
     if kind == "random" and value:
         return "random-" + _file_name(value), _random_mask(request, value, dataset, trained, seed)
     if kind == "class" and value and dataset.task == "classification":
@@ -349,12 +372,7 @@ def _asked(request: str, dataset: Dataset, skip: bool) -> tuple[AskedId, ...]:
     Raises:
       InputError: some are unknown, and they are not to be skipped.
     """
-    # All ids, those of the samples left out of the data set among them.
-    known = {*dataset.ids.tolist(), *dataset.left_out_ids.tolist(),
-             *(d.id for d in dataset.dropped)}
-    asked = match(read_lines(request.removeprefix("ids:"), _wish(request)), known)
-    if not asked:
-        raise ConfigError(f"{_wish(request)}: the file lists no sample id")
+    asked = read_ids(request.removeprefix("ids:"), _wish(request), dataset)
     if (unknown := unknown_in_words(asked)) and not skip:
         raise InputError(f"{_wish(request)}: {unknown}\nids look like {str(dataset.ids[0])!r} "
                          "(unlearn-jax list ids writes them all); config.forget.unknown='skip' "
@@ -375,6 +393,8 @@ def _allowed(dataset: Dataset) -> str:
         values = np.unique(column)
         some = ", ".join(map(str, values[:12])) + (", ..." if len(values) > 12 else "")
         kinds.append(f"{name}:NUMBER with one of {some}")
+    if dataset.sets:
+        kinds.append(f"set:NAME with one of {', '.join(sorted(dataset.sets))}")
     return "allowed: " + "; ".join([*kinds, "random:SHARE", "ids:FILE"])
 
 

@@ -29,8 +29,8 @@ class CheckpointSaver(Saver):
     members from the earlier run's progress. Each run writes to its own directory.
 
     Args:
-      store: of the stages.
-      recipe: of the population.
+      store: where the stages are kept.
+      recipe: how the population is trained.
       stages: the stages that it trains.
       seconds: time between two saves.
 
@@ -118,8 +118,8 @@ def parts_as_saved(store: Store, recipe: Recipe, stages: list[Stage]) -> list[li
     populations as they were saved, and no progress is lost.
 
     Args:
-      store: of the stages.
-      recipe: of the population.
+      store: where the stages are kept.
+      recipe: how the population is trained.
       stages: at least one, all to be trained.
     """
     return [[stages[i] for i in part] for part in processes.on_first_process(

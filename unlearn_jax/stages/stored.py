@@ -56,8 +56,8 @@ def settled(study: RunContext, stage: Stage, members: list[Member], layout: Layo
     Args:
       study: its config decides (`train.recalibrate_norms`).
       stage, members, variables: `[M, ...]` of a stage; a member without samples is unchanged.
-      layout: of the population.
-      metadata: of the stage; `norms` is added to it, which describes the change.
+      layout: the devices of the population.
+      metadata: the stage's metadata; `norms`, which describes the change, is added to it.
     """
     which = np.flatnonzero([len(member.retain) for member in members])
     samples = len(study.splits.rows.source)
@@ -119,8 +119,8 @@ def record_reused(study: RunContext, stage: Stage) -> None:
 
 
 def _warn_of_norms(study: RunContext, stage: Stage, metadata: dict[str, Any]) -> None:
-    """Warns about M_O and M_R; for the many unlearned models their checkpoints hold it."""
-    if stage.method not in ("original", "retrain"):
+    """Warns about M_O and M_R trained here; the checkpoints of unlearned models hold it."""
+    if stage.method not in ("original", "retrain") or stage.outside:
         return
     config, good = study.config, ~np.asarray(metadata["failed"], bool)
     rows = [len(make_member(study, seed, stage.forget_set).retain) for seed in metadata["seeds"]]

@@ -130,7 +130,11 @@ def check(directory: Path, name: str) -> None:
 
 
 def files(directory: Path) -> list[str]:
-    """Relative paths of the files that a run and its report may have written, sorted."""
+    """Lists the files in a work directory that a run or its report writes.
+
+    Returns:
+      Sorted paths relative to `directory`. Files with other names are left out.
+    """
     found = [p.name for p in directory.iterdir() if p.is_file()
              and (p.suffix in _TABLES or p.name in REPORTS)]
     found += [str(p.relative_to(directory)) for folder in FOLDERS
