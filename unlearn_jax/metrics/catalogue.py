@@ -1,8 +1,9 @@
 """The metrics of results.csv. A metric's record defines how it is averaged, named and shown.
 
-A new metric needs a function that yields its values and a record here. The function of an audit is
-in `audits.py`, and the records of its metrics name the audit. This file imports no JAX, because the
-config's checks and the report read it.
+A new metric needs a function that computes its values and a record here. The function for a
+split's outputs and labels is in `metrics/errors.py`, under `@per_split(NAME, TASK)`. The function
+of an audit is in `audits.py`, and the records of its metrics name the audit. This file imports no
+JAX, because the config's checks and the report read it.
 
 A name holds its parameters in capitals (`forgetting@ALPHA`). Titles, units and definitions may
 use them in braces, and words of the run (listed in `report/tables/names.py`) in small letters.
