@@ -66,6 +66,8 @@ def _check_comparison(c: ml_collections.ConfigDict) -> None:
     found = [find_method(request) for request in c.compare.methods]
     names = [f.name for f in found]
     require(c.compare.rates[0] <= c.compare.rates[1], c, "compare.rates", "(weakest, strongest)")
+    require(c.compare.rank_by != "attack" or "mia" in c.eval.audits, c, "compare.rank_by",
+            f"'forgetting' or 'F' for eval.audits {tuple(c.eval.audits)}, which lacks 'mia'")
     require("retrain" not in names, c, "compare.methods", "methods other than 'retrain', which "
             "every comparison holds them to")
     require(not any(f.method.scheme for f in found), c, "compare.methods",

@@ -24,6 +24,7 @@ class Elements:
       filled: whether there must be an element.
       choices: what an element may be; (): anything.
       different: what the elements are called, if no two may be equal; '': two may be.
+      word: a word that may stand alone in place of the elements, `("given",)`; '': none may.
     """
 
     kind: type
@@ -33,6 +34,7 @@ class Elements:
     filled: bool = False
     choices: tuple[str, ...] = ()
     different: str = ""
+    word: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -183,8 +183,9 @@ def _build_pixels(part: Path, name: str, walk: Walk, ids: np.ndarray, image_size
     order = np.argsort(np.array(kept, str), kind="stable")
     if (order != np.arange(len(order))).any():  # a .tar has its own order
         _reorder(part / "images.npy", order)
+    # The ids are for a deletion (storage/traces.py); entries of earlier versions lack them.
     np.savez(part / "columns.npz", digests=np.concatenate(digests)[order],
-             reasons=np.array([found[i] for i in ids.tolist()], str))
+             reasons=np.array([found[i] for i in ids.tolist()], str), ids=ids)
 
 
 def _reorder(path: Path, order: np.ndarray) -> None:

@@ -111,7 +111,7 @@ def _train(stages: list[Stage], population: Population) -> None:
     """Trains a population and stores its stages."""
     study, recipe, members = population.study, population.recipe, population.members
     layout = make_layout(study.config.parallel, max(1, len(members)))
-    logging.info("%s: %s, %s", recipe.name, population.text, dict(layout.mesh.shape))
+    logging.info("%s: %s, on %s", recipe.name, population.text, _in_words(layout))
     saver = CheckpointSaver(study.store, recipe, stages, study.config.train.checkpoint_seconds)
     ready = population.start(layout)
     trained, began = Trained({}, [], 0.0), time.monotonic()
@@ -131,6 +131,15 @@ def _train(stages: list[Stage], population: Population) -> None:
                  recipe.name, images, seconds, images / max(seconds, 1e-9),
                  trained.compile_seconds, "" if trained.first_step_seconds is None else
                  f"; the first step ended after {trained.first_step_seconds:.1f} s")
+
+
+def _in_words(layout: Layout) -> str:
+    """The devices of a layout."""
+    members, batch = (layout.mesh.shape[axis] for axis in ("member", "batch"))
+    if members * batch == 1:
+        return "1 device"
+    return f"{members * batch} devices" + (f" ({members} for members x {batch} for each batch)"
+                                           if batch > 1 else "")
 
 
 def train_variants(variants: Sequence[Variant], recipe: Recipe, start: Start) -> None:

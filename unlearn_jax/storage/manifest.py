@@ -18,10 +18,10 @@ from unlearn_jax.system import disk
 
 FILE = "manifest.json"
 # Folders of a work directory, with all that is below; `explain` is a separate work directory.
-FOLDERS = ("predictions", "explanations", "tensorboard", "figures", "tables")
+FOLDERS = ("predictions", "explanations", "tensorboard", "figures", "tables", "receipt")
 # The files that reports write, from the other files.
 REPORTS = ("summary.csv", "verdict.csv", "leaderboard.csv", "leaderboard.tex", "report.md",
-           "report.html", "explain.md", "explain.html", "figures/", "tables/")
+           "report.html", "explain.md", "explain.html", "figures/", "tables/", "receipt/")
 _TABLES = (".csv", ".json")
 _FORMAT = 1
 
