@@ -22,7 +22,7 @@ from unlearn_jax.system.interrupt import CTRL_C
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs a sweep; returns the exit code: 0, 1 if a point failed, 130 after Ctrl-C."""
+    """Runs a sweep. Exit code: 0 all points ran, 1 a point failed, 130 after Ctrl-C."""
     args, overrides = _parse(arguments)
     try:
         return _sweep(args, overrides)

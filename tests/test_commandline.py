@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
-from unlearn_jax.commandline import of_the_study, read_config
+from unlearn_jax.commandline import default_workdir, of_the_study, parse, read_config
 from unlearn_jax.errors import InputError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -62,3 +64,23 @@ def test_the_command_of_a_study_says_nothing_of_its_processes():
                          "--process_id=0"]) == flags
     assert of_the_study(["main", "--coordinator", "a:1", flags[0], "-processes", "3", *flags[1:],
                          "--process_id", "0", "--process_timeout", "9"]) == flags
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+@pytest.mark.parametrize("arguments, expected", [
+    ("ft", "runs/ft"),
+    ("configs/ft.py:digits", "runs/ft-digits"),
+    ("ft --config.train.epochs=3", "runs/ft"),
+    ("ft --config.unlearn.method=ft", "runs/ft"),  # the config's own
+    ("ft --config.unlearn.method=rnd", "runs/ft-rnd"),
+    ("ft:digits --config.unlearn.method rnd", "runs/ft-digits-rnd"),
+    ("ft --config.unlearn.method=my/anchored.py:METHOD", "runs/ft-anchored"),
+    ("ft --config.unlearn.method=anchored.py:NEAR", "runs/ft-anchored-NEAR"),
+    ("compare --config.unlearn.method=rnd", "runs/compare"),  # which compares its own methods
+    ("thesis:demo --config.unlearn.method=rnd", "runs/thesis-demo"),
+])
+def test_the_default_work_directory_names_the_method_that_a_flag_chooses(arguments, expected):
+    values, argv = flags.FlagValues(), ["", *f"--config={arguments}".split()]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    parse(argv, values)
+    assert str(default_workdir(values)) == expected

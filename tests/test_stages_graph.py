@@ -25,7 +25,8 @@ THROUGH_THE_FINGERPRINT = {
     "data.quality_contrast", "data.quality_brightness", "data.groups", "data.ids"}
 # They change how often and what is written, and no model.
 WITHOUT_EFFECT = {"train.checkpoint_seconds", "train.tensorboard", "model.own_preprocess",
-                  "data.label_unit"}
+                  "data.label_unit",
+                  "data.split_shares"}  # shows in the digest of given splits
 # Random labels come from the range, which the fingerprint does not show.
 UNLEARNED_ONLY = {"data.label_min", "data.label_max"}
 OPTIONS = {f"unlearn.{option}" for option in METHODS["rnd"].shared_keys}
@@ -37,7 +38,8 @@ OTHER_VALUES = {
     "data.source": "digits", "data.path": "elsewhere", "data.ids": "original",
     "data.label_unit": "days",
     "data.task": "classification",
-    "data.split": (0.5, 0.3, 0.2), "data.label_min": 21, "data.label_max": 59,
+    "data.split": (0.5, 0.3, 0.2), "data.split_shares": (0.5, 0.3, 0.2),
+    "data.label_min": 21, "data.label_max": 59,
     "data.repeats": "drop", "data.quality": "on", "model.name": "resnet18",
     "model.variant": "keras",
     "model.stem": "small", "model.output": "linear", "model.preprocess": "torch",
@@ -112,8 +114,8 @@ def test_a_key_moves_the_models_that_depend_on_it(key, tmp_path, monkeypatch):
     base = _config(**with_key)
     changed = _config(**with_key, **{key: _another(key, get(base, key))})
     assert get(changed, key) != get(base, key)
-    # legal along with another loss or task alone, which would move the keys too
-    if key not in ("data.task", "data.groups", "train.class_weights"):
+    # legal along with another loss, task or split alone, which would move the keys too
+    if key not in ("data.task", "data.groups", "data.split_shares", "train.class_weights"):
         check_config(changed)
     if key in THROUGH_THE_FINGERPRINT | WITHOUT_EFFECT | UNREAD:
         expected = set()

@@ -189,3 +189,23 @@ def config_name(values: flags.FlagValues = flags.FLAGS) -> tuple[str, str]:
     given = config_flags.get_config_filename(values["config"])
     file, _, scale = given.partition(":")
     return file, scale
+
+
+def default_workdir(values: flags.FlagValues = flags.FLAGS) -> Path:
+    """`runs/CONFIG`, `runs/CONFIG-SCALE`, and at its end the method, if a flag chooses another one.
+
+    `--config=ft --config.unlearn.method=anchored.py:METHOD` gives `runs/ft-anchored`. Comparisons
+    and the arms of a study have methods of their own, so there the flag adds nothing.
+    """
+    file, scale = config_name(values)
+    name = Path(file).stem + f"-{scale}" * bool(scale)
+    config = values.config
+    chosen = config_flags.get_override_values(values["config"]).get("unlearn.method", "")
+    if not chosen or config.compare.methods or config.thesis.arms:
+        return Path("runs", name)
+    if chosen == read_config([f"--config={file}" + f":{scale}" * bool(scale)]).unlearn.method:
+        return Path("runs", name)
+    path, of_a_file, constant = chosen.rpartition(".py:")
+    if of_a_file:
+        chosen = Path(path).name + f"-{constant}" * (constant != "METHOD")
+    return Path("runs", f"{name}-{chosen}")

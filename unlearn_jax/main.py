@@ -4,9 +4,15 @@ The work directory receives results.csv, predictions, report.md, report.html, fi
 The store keeps finished stages, which other runs share.
 """
 
+import sys
+import time
+
+if __name__ == "__main__":  # the imports below take seconds
+    print(time.strftime("%H:%M:%S"), "unlearn_jax starts; loading it takes some seconds",
+          file=sys.stderr, flush=True)
+
 import functools
 import shlex
-import sys
 from pathlib import Path
 
 import ml_collections
@@ -19,13 +25,15 @@ from unlearn_jax.networks.conv import convolutions
 from unlearn_jax.report.sections import summary
 from unlearn_jax.report.tables.inputs import read_run
 from unlearn_jax.report.tables.judgement import judge_all
-from unlearn_jax.startup import run, use_devices, use_store, work_bar
+from unlearn_jax.startup import run, use_devices, use_store
 from unlearn_jax.storage.store import Store
 from unlearn_jax.system import processes, slurm
+from unlearn_jax.system.bars import work_bar
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with a scale after a colon: configs/ft.py:utkface")
-_WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; default: runs/CONFIG")
+_WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; default: runs/CONFIG, "
+                               "or runs/CONFIG-METHOD where --config.unlearn.method is given")
 _PRINT_REPORT = flags.DEFINE_bool(
     "print_report", False, "Also print the whole report, report.md")
 _STORE = flags.DEFINE_string("store", "runs/store", "Where finished stages are kept")
@@ -45,7 +53,7 @@ def main(argv: list[str]) -> None:
 def _run(config: ml_collections.ConfigDict) -> None:
     file, scale = commandline.config_name()
     name = Path(file).stem + (f":{scale}" if scale else "")
-    directory = Path(_WORKDIR.value or f"runs/{name.replace(':', '-')}")
+    directory = Path(_WORKDIR.value or commandline.default_workdir())
     store = Store(_STORE.value)
     processes.require_same("what they were started with", {
         "config": config.to_dict(), "workdir": str(directory)}, slurm.hint())

@@ -142,7 +142,7 @@ class Model:
 
     @property
     def ends(self) -> tuple[str, str]:
-        """The first and the last layer with parameters."""
+        """The names of the first and of the last layer that have parameters."""
         return "stem_conv", "output"
 
     def norm_of(self, layer: str) -> str:
@@ -270,7 +270,7 @@ class FlaxModel(Model):
 
     @property
     def ends(self) -> tuple[str, str]:
-        """The first and the last layer with parameters."""
+        """The names of the first and of the last layer that have parameters."""
         return self.layers[0], self.layers[-1]
 
     def norm_of(self, layer: str) -> str:

@@ -6,6 +6,7 @@ method's own file.
 """
 
 from unlearn_jax.config.records import Elements, Key, LabelShare, Range
+from unlearn_jax.data.given import GIVEN
 from unlearn_jax.metrics.catalogue import AUDITS
 from unlearn_jax.models import DEPTHS, STEMS, VARIANTS
 from unlearn_jax.networks import conv
@@ -73,8 +74,12 @@ _DATA = {
         default=(40.0, 210.0), allowed=Elements(kind=float, length=2, low=0, filled=True),
         meaning="smallest and largest mean grey level"),
     "split": Key(
+        default=(0.6, 0.2, 0.2),
+        allowed=Elements(kind=float, length=3, low=0, filled=True, word=GIVEN),
+        meaning="shares of the training, validation and test sets; given: the data's own sets"),
+    "split_shares": Key(
         default=(0.6, 0.2, 0.2), allowed=Elements(kind=float, length=3, low=0, filled=True),
-        meaning="shares of the training, validation and test sets"),
+        meaning="split='given': shares by which a set that the data lack is drawn from train"),
     "balance": Key(
         default=0, allowed=_COUNT,
         meaning="augmented copies fill each label up to this many samples; 0: no copies"),
@@ -205,6 +210,9 @@ _FORGET = {
     "sets": Key(
         default=("20-28",), allowed=Elements(kind=str, filled=True, different="sets"),
         meaning="forget sets, such as 20-28, class:3, random:0.02, gender:1, race:2 or ids:FILE"),
+    "unknown": Key(
+        default="refuse", allowed=("refuse", "skip"),
+        meaning="ids of an ids:FILE that the data lack: refuse them, or go on without them"),
 }
 
 _UNLEARN = {
@@ -310,7 +318,9 @@ _COMPARE = {
         default=0.05, allowed=_SHARE,
         meaning="share by which the validation error may be above M_O's"),
     "rank_by": Key(
-        default="forgetting", allowed=("forgetting", "F"), meaning="metric that ranks the methods"),
+        default="forgetting", allowed=("forgetting", "F", "attack"),
+        meaning="metric that ranks the methods; attack: how far attacks are from their success on "
+        "M_R"),
     "unlearn": Key(
         default={}, meaning="METHOD.KEY: replaces unlearn.KEY for that method"),
 }

@@ -2,7 +2,9 @@
 
 import ml_collections
 
+from unlearn_jax.config.keys import KEYS
 from unlearn_jax.config.values import names, require
+from unlearn_jax.data.given import is_given
 from unlearn_jax.methods import find_method
 from unlearn_jax.metrics.catalogue import AUDITS, AUDITS_OF_RETRAINED
 
@@ -27,8 +29,14 @@ def check_relations(c: ml_collections.ConfigDict) -> None:
             "train.class_weights", "'none' for data.task='regression'")
     require(c.train.keep == "best" or not c.train.patience, c, "train.patience",
             "0 for train.keep='last': stopping early goes by the best epoch")
-    require(abs(sum(c.data.split) - 1) < 1e-6 and min(c.data.split) > 0, c, "data.split",
-            "three positive shares that add up to 1")
+    given = is_given(c.data)
+    for key, shares in (("data.split", () if given else c.data.split),
+                        ("data.split_shares", c.data.split_shares)):
+        require(not shares or abs(sum(shares) - 1) < 1e-6 and min(shares) > 0, c, key,
+                "three positive shares that add up to 1")
+    default = KEYS["data.split_shares"].default
+    require(given or c.data.split_shares == default, c, "data.split_shares",
+            f"{default} unless data.split='given'; data.split has the shares")
     require(c.data.label_min < c.data.label_max, c, "data.label_min",
             f"below data.label_max ({c.data.label_max:g})")
     _check_groups(c)

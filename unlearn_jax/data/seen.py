@@ -4,11 +4,10 @@ The listed samples are the training split, wherever the draw had put them. The o
 seen, so none of them is a member: they are validation and test samples.
 """
 
-from collections.abc import Collection
-from pathlib import Path
-
 import numpy as np
 
+from unlearn_jax.data import given
+from unlearn_jax.data.asked import match, read_lines, unknown_in_words
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.errors import InputError
 
@@ -16,8 +15,8 @@ _KEY = "config.original.trained_on"
 _UNSEEN = 8  # the data seed's stream; splits.py lists the others
 
 
-def divide_by_list(dataset: Dataset, parts: tuple[np.ndarray, ...], data_cfg, path: str,
-                   known: Collection[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def divide_by_list(dataset: Dataset, parts: tuple[np.ndarray, ...], data_cfg,
+                   path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Training, validation and test rows, int32, sorted.
 
     Samples that M_O did not see are drawn into validation and test by the shares of `data.split`.
@@ -28,17 +27,16 @@ def divide_by_list(dataset: Dataset, parts: tuple[np.ndarray, ...], data_cfg, pa
       dataset: N samples.
       parts: rows of the three splits without the list.
       data_cfg: the config's `data` section: split, seed.
-      path: the list, one id a line; empty lines do not count, nor do lines that begin with # and
-        are no id.
-      known: ids of the data set, and of the samples left out of it.
+      path: the list, one id a line, as of a deletion request (asked.py). It may name samples that
+        were left out of the data set.
 
     Raises:
       InputError: the list cannot be read, names unknown ids or no sample of the data, or leaves
         nothing for the validation or the test split.
     """
-    seen = np.isin(dataset.ids, list(_listed(path, known, str(dataset.ids[0]))))
+    seen = np.isin(dataset.ids, list(_listed(path, dataset)))
     train, unseen = np.flatnonzero(seen), np.flatnonzero(~seen)
-    if len(data_cfg.split) == 3:
+    if not given.is_given(data_cfg):
         share = data_cfg.split[1] / (data_cfg.split[1] + data_cfg.split[2])
         order = np.random.default_rng([data_cfg.seed, _UNSEEN]).permutation(unseen)
         validation, test = np.split(order, [round(share * len(unseen))])
@@ -54,19 +52,11 @@ def divide_by_list(dataset: Dataset, parts: tuple[np.ndarray, ...], data_cfg, pa
     return first, second, third
 
 
-def _listed(path: str, known: Collection[str], example: str) -> set[str]:
-    try:
-        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"{_KEY}={path!r} cannot be read ({e})\nallowed: a text file with one "
-                         "sample id a line") from e
-    known = frozenset(known)
-    # not `splitlines`, which also splits a file name at a form feed or U+2028
-    lines = {line for line in map(str.strip, text.split("\n")) if line}
-    wanted = {line for line in lines if line in known or not line.startswith("#")}
-    if unknown := sorted(wanted - known):
-        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        raise InputError(f"{_KEY}={path!r}: {len(unknown)} of {len(wanted)} ids are unknown: "
-                         f"{', '.join(map(repr, unknown[:3]))}{more}\nids look like {example!r}; "
-                         "labels.csv and predictions/*.npz of a run hold those of its data")
-    return wanted
+def _listed(path: str, dataset: Dataset) -> set[str]:
+    known = {*dataset.ids.tolist(), *dataset.left_out_ids.tolist(),
+             *(d.id for d in dataset.dropped)}
+    asked = match(read_lines(path, f"{_KEY}={path!r}"), known)
+    if unknown := unknown_in_words(asked):
+        raise InputError(f"{_KEY}={path!r}: {unknown}\nids look like {str(dataset.ids[0])!r} "
+                         "(unlearn-jax list ids writes them all)")
+    return {own for a in asked for own in a.found}

@@ -44,6 +44,7 @@ class Samples:
       attributes: name -> [N] int32.
       dropped: images that could not be used.
       pixels: (rows [n] int64, sorted; a filter or None) -> Pixels.
+      splits: [N] int8, the place of each sample's split in `given.SPLITS`; [0]: not given.
     """
 
     ids: np.ndarray
@@ -51,6 +52,7 @@ class Samples:
     attributes: dict[str, np.ndarray]
     dropped: tuple[Dropped, ...]
     pixels: Callable[[np.ndarray, Filter | None], Pixels]
+    splits: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int8))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

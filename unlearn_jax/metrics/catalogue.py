@@ -255,9 +255,15 @@ GAP_CLOSED = MetricRecord(
     name="gap_closed", title="gap closed", unit="%", better="higher", decimals=0, percent=True,
     definition="(M_e − M_O) / (M_R − M_O) of the error on D_f per seed, in %: 0 is M_O, 100 is "
     "M_R; over the forget sets where a gap is established")
-LEADERBOARD = ("F@{alpha:g}", "utility", "forgetting@{alpha:g}", "forgetting_across@{alpha:g}",
-               GAP_CLOSED.name, "{kind}_test", "{kind}_forget", "images_vs_retrain",
-               "wall_vs_retrain", "flops_vs_retrain")
+# So does the distance of an attack's success from what it reaches on M_R.
+ATTACK_GAP = MetricRecord(
+    name="attack_gap", title="attack, from M_R", better="lower",
+    definition="|AUC − AUC for M_R| of the membership attacks within a seed, of the attack for "
+    "which it is largest; 0: attacks tell D_f from unseen samples no better and no worse than they "
+    "do for M_R. In M_R's row: M_R against the M_R of every other seed")
+LEADERBOARD = (ATTACK_GAP.name, "mia_auc", "F@{alpha:g}", "utility", "forgetting@{alpha:g}",
+               "forgetting_across@{alpha:g}", GAP_CLOSED.name, "{kind}_test", "{kind}_forget",
+               "images_vs_retrain", "wall_vs_retrain", "flops_vs_retrain")
 
 
 def columns(table: tuple[str, ...], classification: bool, alpha: float) -> list[str]:

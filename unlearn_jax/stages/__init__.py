@@ -64,7 +64,7 @@ from unlearn_jax.stages.layers import write_layers
 from unlearn_jax.stages.models import make_unlearning, train_missing, unlearn_missing
 from unlearn_jax.stages.progress import clean
 from unlearn_jax.stages.room import require_room
-from unlearn_jax.stages.stored import record_reused
+from unlearn_jax.stages.stored import record_reused, record_traces
 from unlearn_jax.stages.variants import make_arms, plan_variants, run_arms, unlearn_variants
 from unlearn_jax.storage.store import Store
 from unlearn_jax.system import processes
@@ -94,7 +94,7 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
       InputError: something handed in cannot be used.
     """
     make_layout(config.parallel, len(config.seeds))  # a missing device fails before any work
-    with workdir.claim(directory, config, config_name, command) as run:
+    with workdir.claim(directory, config, config_name, command) as run, store.in_use():
         run.record_store(store.root)
         processes.on_first_process("what killed processes left", lambda: clean(store))
         study = prepare(config, config_name, store, run, bar)
@@ -110,13 +110,14 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
             unlearn = _one_method(study, original)
         require_room([(study, unlearn.stages, unlearn.models)], original, retrained)
         outside.read_in(study, original, retrained)
+        record_traces(study, original)
         train_missing(study, outside.to_be_trained([original, *retrained]))
         unlearned, ensembles = unlearn.run()
         _evaluate(study, original, retrained, unlearned, ensembles)
         run.finish()  # the report reads run.json with its final timings
 
         def report() -> None:
-            write_report(directory)  # its result is not sent to the other processes
+            write_report(directory, bar)  # its result is not sent to the other processes
 
         processes.on_first_process("the report", report)
 
@@ -155,6 +156,7 @@ def run_studies(runs: Sequence["Request"], store: Store,
     with contextlib.ExitStack() as claims:
         claimed = [claims.enter_context(workdir.claim(r.directory, r.config, r.config_name,
                                                     r.command)) for r in runs]
+        claims.enter_context(store.in_use())
         for run in claimed:
             run.record_store(store.root)
         clean(store)
@@ -170,6 +172,7 @@ def run_studies(runs: Sequence["Request"], store: Store,
                             make_unlearning(study)) for study in studies]
         require_room([(v.study, v.stages, 0) for v in variants], original, retrained)
         outside.read_in(shared, original, retrained)
+        record_traces(shared, original)
         train_missing(shared, outside.to_be_trained([original, *retrained]))
         for study in studies[1:]:
             for stage in (original, *retrained):
@@ -180,7 +183,7 @@ def run_studies(runs: Sequence["Request"], store: Store,
         for run in claimed:
             run.finish()
         for run in claimed:
-            write_report(run.directory)
+            write_report(run.directory, bar)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,7 +242,7 @@ def _comparison(study: RunContext, original: Stage, retrained: list[Stage],
     contenders = make_contenders(study, config_file)
     # The budget of a trial, and so its stage, is known once the M_Rs are trained.
     known = all(study.store.complete(s.method, s.key) for s in (original, *retrained))
-    trials = 0 if known else sum(len(c.trials) for c in contenders)
+    trials = 0 if known else 1 + sum(len(c.trials) for c in contenders)  # 1: short retraining
     return _Unlearn(lambda: (run_comparison(study, original, retrained, contenders), ()), [],
                     trials * len(retrained) * len(study.seeds))
 
@@ -293,8 +296,8 @@ def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
     for f in splits.forget_sets:
         logging.info("forget set %s: %d training and %d validation samples", f.name,
                      len(f.train), len(f.validation))
-        if f.untrained:
-            logging.warning("forget set %s: %s", f.name, f.untrained)
+        for note in filter(None, (f.untrained, f.skipped)):
+            logging.warning("forget set %s: %s", f.name, note)
     model = build_model(config.model, config.data.image_size, dataset.num_classes)
     weights: tuple[float, ...] = ()
     if config.train.class_weights == "balanced":
@@ -322,8 +325,8 @@ def record_data(study: RunContext) -> None:
     if trains and left > recalibration.LITTLE and study.config.train.recalibrate_norms == "off":
         study.run.warn(recalibration.in_words(left, "", None))
     for f in study.splits.forget_sets:
-        if f.untrained:
-            study.run.warn(f"forget set {f.name}: {f.untrained}")
+        for note in filter(None, (f.untrained, f.skipped)):
+            study.run.warn(f"forget set {f.name}: {note}")
     study.run.record_stage("data", "", study.dataset.fingerprint, "computed", study.load_seconds,
                            len(study.dataset.labels))
     study.run.write_data(study.dataset, study.splits)

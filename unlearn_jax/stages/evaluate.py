@@ -21,6 +21,7 @@ from unlearn_jax.stages.relearn import MEASURES, relearn_measures, relearn_stage
 from unlearn_jax.storage import checkpoints, store
 from unlearn_jax.storage.store import stage_key
 from unlearn_jax.system import interrupt, processes
+from unlearn_jax.system.bars import tracked
 from unlearn_jax.units import label_step
 
 
@@ -78,7 +79,8 @@ def write_results(study: RunContext, original: Stage, retrained: list[Stage],
         models = [*(stored(study, s) for s in (original, *unlearned)), *ensembles,
                   *(stored(study, s) for s in references)]
         models = [m for m in models if m.forget_set in ("", name)]
-        outcomes = [_outcome(study, predictor, m, forget_set, rows_of) for m in models]
+        outcomes = [_outcome(study, predictor, m, forget_set, rows_of)
+                    for m in tracked(study.bar, models, f"predictions, {name}", "models")]
         reference = outcomes[-1] if references else None
         outcomes = [dataclasses.replace(o, measures=m.measures(o, reference))
                     if m.measures and reference else o for m, o in zip(models, outcomes)]
@@ -91,7 +93,7 @@ def write_results(study: RunContext, original: Stage, retrained: list[Stage],
         found = results.result_rows(outcomes[:-1] if reference else outcomes, reference, targets,
                                     baseline, study.config.eval, classification)
         rows += _by_relearning(study, models, found, forget_set)
-        for outcome in outcomes:
+        for outcome in tracked(study.bar, outcomes, f"audits, {name}", "models"):
             found, why = _audit(study, outcome, reference, targets, forget_set)
             rows += found
             refused += why

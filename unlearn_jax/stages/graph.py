@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from unlearn_jax import moved
+from unlearn_jax.data import given
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.resident import Resident, RowIndex, Streamed
 from unlearn_jax.data.splits import ForgetSet, Splits
@@ -166,8 +167,8 @@ class Variant:
     """Models that one config wants. One population trains those of one or several variants.
 
     Attributes:
-      study: of the run that wants them; its config decides.
-      stages: of these models, each once.
+      study: what the run that wants them shares; its config decides.
+      stages: the stages of these models, each once.
       unlearning: the config's method, made ready; None for M_O and the M_Rs, which are trained.
       arm: what the plan and the log call it; `''` where the run has one method once.
       name: tells its members from those of other variants in the population; `''` for the only
@@ -208,7 +209,12 @@ def _trained_parts(study: RunContext) -> dict[str, Any]:
     return {
         "numbers": _NUMBERS, "data": study.dataset.fingerprint,
         "num_classes": study.dataset.num_classes, "seeds": config.seeds,
-        "split": {k: config.data[k] for k in data_keys},
+        "split": {**{k: config.data[k] for k in data_keys},
+                  **({"trained_on": _ids_digest(study.dataset.ids[study.splits.train])}
+                     if config.original.trained_on else {})},
+        # The fingerprint does not show which split a .csv file gives an image.
+        **({"given": given.digest(study.dataset.ids, study.splits.parts)}
+           if given.is_given(config.data) else {}),
         "model": {**{k: v for k, v in config.model.to_dict().items() if k not in _MODEL_EXCEPT},
                   "pretrained": _file_digest(config.model.pretrained),
                   **network_parts(config.model.name)},
@@ -216,8 +222,6 @@ def _trained_parts(study: RunContext) -> dict[str, Any]:
         **(_label_step(study) if config.data.balance else {}),
         **({"norms": "recalibrated"} if recalibrates(config, len(study.splits.rows.source))
            else {}),
-        **({"trained_on": _ids_digest(study.dataset.ids[study.splits.train])}
-           if config.original.trained_on else {}),
     }
 
 

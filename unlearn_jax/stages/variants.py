@@ -73,7 +73,7 @@ def programs(variants: Sequence[Variant]) -> list[list[Variant]]:
     """The variants by compiled program, each named by the values that differ within its program.
 
     Args:
-      variants: of the same M_O.
+      variants: variants that share M_O.
     """
     found: dict[str, list[Variant]] = {}
     for variant in variants:

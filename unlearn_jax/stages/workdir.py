@@ -17,7 +17,9 @@ import ml_collections
 from absl import logging
 
 from unlearn_jax.config import default_config
+from unlearn_jax.data import requested
 from unlearn_jax.data.dataset import Dataset
+from unlearn_jax.data.given import drawn
 from unlearn_jax.data.splits import ForgetSet, Splits
 from unlearn_jax.errors import InputError
 from unlearn_jax.labels import histogram
@@ -50,6 +52,7 @@ class RunRecord:
     def __init__(self, directory: Path, config: ml_collections.ConfigDict, config_name: str,
                  command: str) -> None:
         self.directory = directory
+        self._data = config.data
         self._began = time.monotonic()
         settings: Any = jax.config  # JAX adds its options at import, where no checker sees them
         self._record: dict[str, Any] = {
@@ -144,7 +147,7 @@ class RunRecord:
             disk.move_into_place(temp, directory, replace=True)
 
     def write_data(self, dataset: Dataset, splits: Splits) -> None:
-        """Writes data.json, dropped.csv and labels.csv."""
+        """Writes data.json, dropped.csv, labels.csv and, for files of ids, requests.csv."""
         if not processes.is_first_process():
             return
         reasons: dict[str, int] = {}
@@ -176,11 +179,15 @@ class RunRecord:
                 "repeated_in_retain": dataset.repeated(splits.forget(f), splits.retain_train(f))}
                 for f in splits.forget_sets},
             "dropped_reasons": reasons,
+            "drawn_splits": list(drawn(dataset)),
         }
         _write_json(self.directory / "data.json", content)
         self.write_table("labels.csv", _label_rows(dataset, splits), LABEL_COLUMNS)
         self.write_table("dropped.csv", ({"id": d.id, "step": d.step, "reason": d.reason}
                                          for d in dataset.dropped), ("id", "step", "reason"))
+        if requested.has_requests(splits.forget_sets):
+            self.write_table("requests.csv", requested.request_rows(dataset, splits, self._data),
+                             requested.COLUMNS)
 
     def _write(self) -> None:
         self._record["seconds"] = round(time.monotonic() - self._began, 3)

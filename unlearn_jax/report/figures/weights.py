@@ -14,7 +14,7 @@ def by_layer(run: Run, forget_set: str, rows: pd.DataFrame) -> Made:
     """Distances to M_O above, to M_R below, layer by layer; only to M_O where there is no M_R.
 
     Args:
-      rows: of layers.csv, for the forget set.
+      rows: the rows of layers.csv for the forget set.
     """
     names = rows.layer.unique()
     references = ("original", "retrain") if "to_retrain" in rows else ("original",)

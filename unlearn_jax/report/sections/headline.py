@@ -46,7 +46,11 @@ def headline_metrics(run: Run) -> list[str]:
 
 
 def by_alpha(run: Run, forget_set: str) -> Table | None:
-    """Forgetting for every alpha, the ceiling in the last row; None without such metrics."""
+    """A table of Forgetting at each threshold alpha, with one row for each model.
+
+    The last row has the ceiling, which is the Forgetting of one M_R against another. Returns None
+    if the run has no Forgetting metric.
+    """
     alphas = alphas_of(run, forget_set)
     if not alphas:
         return None

@@ -23,7 +23,7 @@ from unlearn_jax.report.tables.stats import estimate
 
 MOST_LINES = 12  # of the terminal
 _WIDTH = 100
-_MEANS = (
+MEANS = (
     (FORGOTTEN, "no check tells it from M_R, and all intervals are narrow enough to say so"),
     (NOT_FORGOTTEN, "a check finds a memory of D_f"),
     (DAMAGED, "it differs from M_R otherwise: further from the data, or less useful"),
@@ -53,9 +53,9 @@ def table(run: Run, judgements: list[Judgement]) -> Table | None:
                 cells.append(trace(run, cell, model, j.forget_set, metric.name,
                                    100 if metric.percent else 1))
         rows.append((Cell(j.forget_set), Cell(model_symbol(j.model)), Cell(j.word), *cells,
-                     Cell(_because(j))))
+                     Cell(because(j))))
     caption = "Verdict: " + (
-        "; ".join(f"*{word}*: {meaning}" for word, meaning in _MEANS) + ". "
+        "; ".join(f"*{word}*: {meaning}" for word, meaning in MEANS) + ". "
         f"Each check compares M_e with M_R seed by seed. It passes where the 90 % interval of the "
         f"difference is within a margin: {OF_THE_GAP:.0%} of what M_O and M_R differ by (error on "
         f"D_f), {OF_AUC} (attack, Forgetting), {OF_ERROR:.0%} of M_R's error (test and retain "
@@ -82,10 +82,17 @@ def lines(run: Run, judgements: list[Judgement], store: Path) -> list[str]:
     """
     where = [f"Report:  {run.workdir / 'report.html'}",
              f"Results: {run.workdir / 'results.csv'}, verdict.csv     Models: {store}"]
+    receipt = run.workdir / "receipt" / "receipt.html"
+    if receipt.exists():
+        where.insert(1, f"Receipt: {receipt}")
     room = MOST_LINES - len(where)
-    full = [_model_lines(run, j) for j in judgements]
+    short = [textwrap.shorten(_said(run, j), _WIDTH, placeholder=" ...") for j in judgements]
+    numbers = [_number_line(run, j) for j in judgements]
+    full = [[*_wrapped(_said(run, j)), *found] for j, found in zip(judgements, numbers)]
     if sum(map(len, full)) > room:
-        full = [found[:1] for found in full]
+        full = [[line, *found] for line, found in zip(short, numbers)]
+    if sum(map(len, full)) > room:
+        full = [[line] for line in short]
     if len(full) > room:
         left = len(full) - (room - 1)
         full = [*full[:room - 1], [f"... and {left} more models: verdict.csv"]]
@@ -93,9 +100,17 @@ def lines(run: Run, judgements: list[Judgement], store: Path) -> list[str]:
     return (found or ["Nothing was unlearned."]) + where
 
 
-def _model_lines(run: Run, j: Judgement) -> list[str]:
+def _said(run: Run, j: Judgement) -> str:
     several = f"{j.forget_set}, " if len(run.forget_sets) > 1 else ""
-    said = f"{several}{model_symbol(j.model)}: {j.word}. {_because(j)}"
+    return f"{several}{model_symbol(j.model)}: {j.word}. {because(j)}"
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, subsequent_indent="  ", break_long_words=False,
+                         break_on_hyphens=False)
+
+
+def _number_line(run: Run, j: Judgement) -> list[str]:
     numbers = []
     for metric in (describe(run, name) for name in _numbers(run)):
         mine, theirs = (run.values(m, j.forget_set, metric.name)
@@ -103,11 +118,11 @@ def _model_lines(run: Run, j: Judgement) -> list[str]:
         if mine.notna().any() and theirs.notna().any():
             numbers.append(f"{metric.header} {metric.text(mine.mean())} "
                            f"({symbol(_beside(run))} {metric.text(theirs.mean())})")
-    return [textwrap.shorten(said, _WIDTH, placeholder=" ..."),
-            *(["    " + "; ".join(numbers)] if numbers else [])]
+    return ["    " + "; ".join(numbers)] if numbers else []
 
 
-def _because(j: Judgement) -> str:
+def because(j: Judgement) -> str:
+    """The reason of a verdict as a sentence, and how many seeds would decide an open one."""
     text = f"{j.reason[:1].upper()}{j.reason[1:]}."
     if j.word == UNDECIDED and j.seeds_needed > j.seeds:
         text += f" About {j.seeds_needed} seeds would decide, there are {j.seeds}."

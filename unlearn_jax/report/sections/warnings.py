@@ -9,13 +9,15 @@ from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import model_symbol, model_title
 from unlearn_jax.report.tables.predictions import parse_prediction_name
 
+ANCHOR = "warnings"
+
 
 def section(run: Run) -> Section:
     """Says so where there is nothing to warn of."""
     failed, found = failures(run), notes(run)
     blocks: list[Block] = [failed] if failed else [Text("No member failed.")]
     blocks.append(Items(tuple(found)) if found else Text("There are no warnings."))
-    return Section("Warnings", tuple(blocks))
+    return Section("Warnings", tuple(blocks), anchor=ANCHOR)
 
 
 def failures(run: Run) -> Table | None:

@@ -26,6 +26,9 @@ from unlearn_jax.report.tables.predictions import Prediction, read_prediction
 
 TASKS = ("regression", "classification")
 REFERENCES = ("original", "retrain")  # every verdict needs both
+DATA_SPLITS = ("train", "validation", "test")
+# In a comparison: trained like M_R without D_f, for no longer than the budget of the methods.
+SHORT = "retrain_short"
 
 _RESULT_COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value")
 _HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "train_loss", "validation_loss",
@@ -137,6 +140,12 @@ class Run:
         found = self.results.method.unique().tolist()
         return {m: i for i, m in enumerate(
             [m for m in first if m in found] + [m for m in found if m not in first])}
+
+    @property
+    def given_splits(self) -> list[str]:
+        """The splits that came with the data, of `DATA_SPLITS`; the others were drawn at random."""
+        drawn = self.data.get("drawn_splits", DATA_SPLITS)  # scored predictions do not say
+        return [split for split in DATA_SPLITS if split not in drawn]
 
     def models(self, forget_set: str) -> list[ModelKey]:
         """The populations of a forget set: baseline, original, retrained, then the unlearned."""
@@ -289,6 +298,8 @@ def _read_data(workdir: Path) -> dict[str, Any]:
                        ("counts.test", int), ("class_names", list), ("histograms", dict),
                        ("forget_sets", dict), ("dropped_reasons", dict)):
         field(data, "data.json", path, kind)
+    if "drawn_splits" in data:
+        field(data, "data.json", "drawn_splits", list)
     if data["task"] not in TASKS:
         raise ReportError(f"data.json: the field 'task' is {data['task']!r}; allowed: "
                           + ", ".join(TASKS))

@@ -28,6 +28,7 @@ acceptance sampling" (all equivalences at 5 % each are one test at 5 %).
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Literal
@@ -38,7 +39,7 @@ from scipy import stats
 
 from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.stats import holm, independent, paired_p
-from unlearn_jax.report.tables.unretrained import ATTACK, CHANCE, memory
+from unlearn_jax.report.tables.unretrained import ATTACK, CHANCE, drawn_here, memory
 
 FORGOTTEN, NOT_FORGOTTEN, DAMAGED, UNDECIDED = "forgotten", "not forgotten", "damaged", "undecided"
 WORDS = (FORGOTTEN, NOT_FORGOTTEN, DAMAGED, UNDECIDED)
@@ -50,7 +51,7 @@ OF_AUC = 0.05  # of an attack's AUC, or of Forgetting
 OF_ERROR = 0.1  # of M_R's own error: test and retain set
 MOST_SEEDS = 1000  # a count of seeds above it is not worth a promise
 
-_ATTACKS = ("mia_auc", "mia_logistic_auc")
+ATTACKS = ("mia_auc", "mia_logistic_auc")
 
 Outcome = Literal["same", "differs", "open"]
 
@@ -164,7 +165,9 @@ def _judge_alone(run: Run, forget_set: str, model: ModelKey) -> Judgement:
     if mine.found:
         word, reason = NOT_FORGOTTEN, (
             f"an attack on its losses still tells D_f from unseen samples of its kind (AUC "
-            f"{mine.mean:.3f}; chance gives up to {mine.most:.3f})")
+            f"{mine.mean:.3f}; chance gives up to {mine.most:.3f})"
+            + ("" if drawn_here(run) else ", if training and test samples are of one kind: their "
+               "split was not drawn here"))
     elif failed:
         word, reason = DAMAGED, _on_failed(failed, len(errors))
     else:
@@ -242,7 +245,7 @@ def _series(run: Run, forget_set: str, model: ModelKey) -> list[_Series]:
     # than those on unseen samples; `_word` asks whether they are lower.
     found += [_Series(question="attack", metric=name, **named(triple(name)), least_margin=_of_auc,
                       memory_sign=sign, one_sided=not sign)
-              for name, sign in zip(_ATTACKS, (1, 0))]
+              for name, sign in zip(ATTACKS, (1, 0))]
     # A speed, as the epochs are infinite where the loss did not come down.
     found.append(_Series(question="attack", metric="relearn_epochs",
                          **named(tuple(1 / (1 + x) for x in triple("relearn_epochs"))),
@@ -312,6 +315,7 @@ def _p(difference: pd.Series, one_sided: bool) -> float:
     return p if not one_sided else p / 2 if difference.mean() > 0 else 1 - p / 2
 
 
+@functools.cache
 def _t(quantile: float, n: int) -> float:
     return float(stats.t.ppf(quantile, n - 1))
 
@@ -367,7 +371,7 @@ def _word(checks: list[Check], like_original: list[int], failed: list[int], seed
         return DAMAGED, _on_failed(failed, seeds)
     if differing:
         return DAMAGED, "; ".join(_said(c) for c in differing)
-    if not any(c.question == "attack" and c.metric in _ATTACKS for c in checks):
+    if not any(c.question == "attack" and c.metric in ATTACKS for c in checks):
         return UNDECIDED, "no attack was run (eval.audits lists them)"
     if not any(c.tells for c in checks if c.question != "utility"):
         return UNDECIDED, ("no check tells M_O itself from M_R, so there is nothing to forget that "

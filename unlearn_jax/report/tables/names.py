@@ -12,6 +12,7 @@ from unlearn_jax.report.tables.inputs import ModelKey, Run
 _TITLES = {
     "original": "original M_O",
     "retrain": "retrained M_R",
+    "retrain_short": "retrained for the budget of unlearning M_SHORT",
     "ft": "fine-tuned M_FT",
     "rnd": "random labels M_RND",
     "rnd_offset": "random labels near the true ones M_RND_OFFSET",

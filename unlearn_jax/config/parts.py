@@ -1,10 +1,11 @@
-"""Checks the config's requests (source, injection, forget sets, files) without loading data."""
+"""Checks the parts that the config names (source, network, files, forget sets), without data."""
 
 import os
 
 import ml_collections
 
 from unlearn_jax import data
+from unlearn_jax.data.given import GIVEN, WITH_SPLITS, is_given
 from unlearn_jax.data.inject import check_form
 from unlearn_jax.data.splits import check_request
 from unlearn_jax.errors import ConfigError
@@ -12,15 +13,20 @@ from unlearn_jax.models import DEPTHS, build_model, slowest_norm
 from unlearn_jax.networks.pretrained import PREPROCESS_OF
 
 
-def check_requests(c: ml_collections.ConfigDict) -> None:
+def check_parts(c: ml_collections.ConfigDict) -> None:
     """Refuses sources, injections, forget sets and files that are impossible with any data.
 
     Raises:
       ConfigError: names the key, the value and what is allowed.
     """
-    if data.check_source(c.data.source) != "tfds" and c.data.ids != "stored":
+    kind = data.check_source(c.data.source)
+    if kind != "tfds" and c.data.ids != "stored":
         raise ConfigError(f"config.data.ids is {c.data.ids!r}; allowed with "
                           f"{c.data.source!r}: 'stored'")
+    if is_given(c.data) and kind not in WITH_SPLITS:
+        raise ConfigError(f"config.data.split is {GIVEN!r}, but {c.data.source!r} has no splits; "
+                          "allowed there: shares such as (0.6, 0.2, 0.2). Splits may be given with "
+                          "a folder, a .csv or tfds:NAME")
     check_form(c.data.inject)
     for request in c.forget.sets:
         check_request(request, c.data.task, c.data.inject)
