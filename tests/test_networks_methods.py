@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from methods_case import CLASSES, MEMBERS, SIZE, flat, make_setting, resident, walk
 
+from unlearn_jax import listing
 from unlearn_jax.attribution.attribution import grad_cam
 from unlearn_jax.config import TASKS, default_config
 from unlearn_jax.engine.layout import make_layout
@@ -240,6 +241,12 @@ def test_what_is_found_in_each_network():
     slow = [slowest_norm(network_config(n).model, 32) for n in ("resnet9", "vgg16_bn", "vit_tiny")]
     assert slow == [0.9, 0.9, 0.0]
     assert all(network_parts(name) == {} for name in NAMES)
+
+
+def test_the_list_of_networks_has_a_line_for_each():
+    found = listing.networks()
+    assert tuple(found) == NAMES and all(found.values())
+    assert "published weights: DeiT, timm" in found["vit_tiny"]
 
 
 def network_config(name, **changes):
