@@ -27,6 +27,7 @@ from methods_case import CLASSES, MEMBERS, SIZE, flat, make_setting, resident, w
 from unlearn_jax import listing
 from unlearn_jax.attribution.attribution import grad_cam
 from unlearn_jax.config import TASKS, default_config
+from unlearn_jax.config.parts import check_parts
 from unlearn_jax.engine.layout import make_layout
 from unlearn_jax.engine.preparation import Preparation, _one_of
 from unlearn_jax.errors import ConfigError, InputError
@@ -34,7 +35,6 @@ from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.channels import channel_layers
 from unlearn_jax.methods.method import Prepared
 from unlearn_jax.models import NAMES, FlaxModel, Model, build_model, network_parts, slowest_norm
-from unlearn_jax.requests import check_requests
 from unlearn_jax.train import init_state
 
 STEPS = [name for name in METHODS if not METHODS[name].scheme]
@@ -275,7 +275,7 @@ def network_config(name, **changes):
 ])
 def test_what_a_network_cannot_have_is_refused_before_training(name, key, value, words):
     with pytest.raises(ConfigError) as e:
-        check_requests(network_config(name, **{key: value}))
+        check_parts(network_config(name, **{key: value}))
     assert words in str(e.value)
 
 

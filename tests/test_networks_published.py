@@ -12,12 +12,12 @@ import toy
 from flax import traverse_util
 
 from unlearn_jax.config import default_config
+from unlearn_jax.config.parts import check_parts
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.export.__main__ import main as export
 from unlearn_jax.models import build_model
 from unlearn_jax.networks.positions import resized_positions
 from unlearn_jax.networks.pretrained import PretrainedError, load_pretrained
-from unlearn_jax.requests import check_requests
 from unlearn_jax.stages import belonging
 from unlearn_jax.storage import checkpoints
 
@@ -186,7 +186,7 @@ def test_the_source_of_weights_decides_the_preprocessing(tmp_path, name, changes
     c = config(name, pretrained=str(tmp_path / "x.safetensors"), **changes)
     c.forget.sets = ("class:0",)
     with pytest.raises(ConfigError) as e:
-        check_requests(c)
+        check_parts(c)
     assert words in str(e.value)
 
 

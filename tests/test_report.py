@@ -123,8 +123,9 @@ def test_both_renderings_have_the_same_structure(regression, classification):
         in_html = [re.sub("<.*?>", "", t) for t in re.findall(r"<h[23]>(.*?)</h", page)]
         assert len(titles) == len(in_html) > 10
         assert [re.sub(r"\W", "", t) for t in titles] == [re.sub(r"\W", "", t) for t in in_html]
-        assert text.count("\n\nColumns: ") == len(re.findall(
+        assert text.count("\n\n| ") == len(re.findall(
             'tabindex="0" role="region" aria-label="[^"]+"><table>', page)) > 5
+        assert text.count("\n- **") == page.count("<dd") > 20  # the glossary
         assert text.count("![") == page.count("<svg role") == len(list(path.glob("figures/*.png")))
 
 

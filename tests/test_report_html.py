@@ -4,8 +4,16 @@ import re
 
 import pytest
 
-from unlearn_jax.report.render import html
-from unlearn_jax.report.render.document import Cell, Document, Section, Table, Text
+from unlearn_jax.report.render import html, markdown
+from unlearn_jax.report.render.document import (
+    Cell,
+    Document,
+    Facts,
+    Section,
+    Table,
+    Text,
+    glossary,
+)
 
 
 @pytest.mark.parametrize("text, shown", [
@@ -20,7 +28,47 @@ def test_names_of_models_have_what_is_below_them(tmp_path, text, shown):
     assert f"<p>{shown}</p>" in page
 
 
-def test_definitions_are_unfolded_once(tmp_path):
-    table = Table("caption", (("a", "what"),), ((Cell("1", sort=1.0),),))
-    page = html.render(Document("t", (Text("x"),), (Section("s", (table, table)),)), tmp_path)
-    assert re.findall(r'<details class="columns"( open)?>', page) == [" open", ""]
+def section(title, *blocks, **options):
+    return Section(title, blocks, **options)
+
+
+def test_a_column_is_explained_once_in_the_glossary(tmp_path):
+    one = Table("caption", (("M_R", "what"), ("b", "that")), ((Cell("1", sort=1.0), Cell("2")),))
+    two = Table("caption", (("M_R", "else"),), ((Cell("1"),),))
+    document = Document("t", (), (section("s", one, one), section("u", two)), (("D_f", "set"),))
+    assert glossary(document) == {"b": ("that",), "D_f": ("set",), "M_R": ("what", "else")}
+    page = html.render(document, tmp_path)
+    entries = dict(re.findall('<dd id="(g[0-9]+)">(.*?)</dd>', page))
+    assert sorted(entries.values()) == ["else", "set", "that", "what"]
+    shown = re.findall('aria-describedby="(g[0-9]+)">(.*?)</button>', page)
+    assert [(entries[name], title) for name, title in shown] == [
+        *(2 * [("what", "M<sub>R</sub>"), ("that", "b")]), ("else", "M<sub>R</sub>")]
+    text = markdown.render(document)
+    assert text.endswith("## Glossary\n\n- **b**: that\n- **D_f**: set\n"
+                         "- **M_R**: what\n- **M_R**: else\n")
+
+
+def test_a_document_without_terms_has_no_glossary(tmp_path):
+    document = Document("t", (Text("x"),), (section("s", Text("y")),))
+    assert "Glossary" not in html.render(document, tmp_path) + markdown.render(document)
+
+
+def test_sections_are_folded_and_listed_the_introduction_is_neither(tmp_path):
+    inner = section("inner", Text("deep"), anchor="deep")
+    page = html.render(Document("t", (Text("first"),), (
+        section("a", Text("x"), sections=(inner,)), section("b", unfolded=True))), tmp_path)
+    head, _, rest = page.partition('<section id="s0">')
+    assert "<p>first</p>" in head and "<details" not in head
+    assert '<a href="#s0">a</a>' in head and '<a href="#s1">b</a>' in head
+    assert rest.startswith('<details class="fold"><summary><h2>a</h2></summary>')
+    assert '<section id="s0-0"><details class="fold" id="deep"><summary><h3>inner</h3>' in rest
+    assert '<section id="s1"><details class="fold" open><summary><h2>b</h2>' in rest
+
+
+def test_facts_and_marked_words(tmp_path):
+    document = Document("t", (Facts((("Data", "M_O & x"),)), Table(
+        "c", (("a", "b"),), ((Cell("not forgotten", mark="bad"),),))), ())
+    page = html.render(document, tmp_path)
+    assert '<dl class="facts"><dt>Data</dt><dd>M<sub>O</sub> &amp; x</dd></dl>' in page
+    assert '<span class="mark bad">not forgotten</span>' in page
+    assert "- **Data**: M_O \\& x" in markdown.render(document)

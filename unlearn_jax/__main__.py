@@ -8,7 +8,9 @@
     inspect   look into checkpoints                  unlearn-jax inspect STORE
     export    take a model out of the store          unlearn-jax export STORE/METHOD/KEY --to=FILE
     verify    read a store or work directory back    unlearn-jax verify DIR
+    forget-data  take samples out of a store         unlearn-jax forget-data STORE --ids=FILE
     list      what there is                          unlearn-jax list methods
+                                                     unlearn-jax list ids --config=ft
 
 COMMAND --help explains each.
 """
@@ -26,6 +28,7 @@ COMMANDS = {
     "inspect": "unlearn_jax.inspect",
     "export": "unlearn_jax.export",
     "verify": "unlearn_jax.verify",
+    "forget-data": "unlearn_jax.forget_data",
     "list": "unlearn_jax.listing",
 }
 

@@ -189,3 +189,26 @@ def config_name(values: flags.FlagValues = flags.FLAGS) -> tuple[str, str]:
     given = config_flags.get_config_filename(values["config"])
     file, _, scale = given.partition(":")
     return file, scale
+
+
+def run_name(given: str, config: ml_collections.ConfigDict) -> str:
+    """The name of a run's default folder: CONFIG, CONFIG-SCALE, CONFIG-METHOD, CONFIG-SCALE-METHOD.
+
+    The method is named if a flag has chosen another one than the config file:
+    `--config=ft --config.unlearn.method=anchored.py:METHOD` gives `ft-anchored`. Comparisons and
+    the arms of a study have methods of their own, so there the flag adds nothing.
+
+    Args:
+      given: FILE or FILE:SCALE, as in `--config`.
+      config: that file's config, with the changes by flags.
+    """
+    file, _, scale = given.partition(":")
+    name = Path(file).stem + f"-{scale}" * bool(scale)
+    chosen = config.unlearn.method
+    if (config.compare.methods or config.thesis.arms
+            or chosen == read_config([f"--config={given}"]).unlearn.method):
+        return name
+    path, of_a_file, constant = chosen.rpartition(".py:")
+    if of_a_file:
+        chosen = Path(path).name + f"-{constant}" * (constant != "METHOD")
+    return f"{name}-{chosen}"

@@ -153,7 +153,10 @@ class Model:
 
     @property
     def ends(self) -> tuple[str, ...]:
-        """The first and the last layer with parameters; () if the order of layers is unknown."""
+        """The names of the first and of the last layer that have parameters.
+
+        It is () if the order of the layers is unknown.
+        """
         return "stem_conv", "output"
 
     def norm_of(self, layer: str) -> str:
@@ -280,7 +283,7 @@ class FlaxModel(Model):
 
     @property
     def ends(self) -> tuple[str, ...]:
-        """The first and the last layer with parameters; () if the order of layers is unknown."""
+        """The first and the last layer with parameters; see `Model.ends`."""
         return (self.layers[0], self.layers[-1]) if self.layers else ()
 
     def norm_of(self, layer: str) -> str:

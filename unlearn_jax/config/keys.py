@@ -6,12 +6,15 @@ method's own file.
 """
 
 from unlearn_jax.config.records import Elements, Key, LabelShare, Range
+from unlearn_jax.data.given import GIVEN
 from unlearn_jax.metrics.catalogue import AUDITS
 from unlearn_jax.models import NAMES, STEMS, VARIANTS
 from unlearn_jax.networks import conv
 from unlearn_jax.networks.registry import SOURCES
 
 TASKS = ("regression", "classification")
+# By the value of train.log, the package that it needs.
+TRACKERS = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 # The largest whole number: rows and steps are counted in 32 bits, and jax.random.key takes 32
 # bits and silently drops the others.
 MOST = 2**31 - 1
@@ -25,9 +28,9 @@ _ALPHAS = LabelShare(
 _DATA = {
     "source": Key(
         default="synthetic",
-        meaning="kind of data: synthetic, utkface, digits, folder or tfds:NAME"),
+        meaning="kind of data: synthetic, utkface, digits, folder, arrays or tfds:NAME"),
     "path": Key(
-        default="", meaning="folder, .zip, .tar.gz or .csv, for a source that reads files"),
+        default="", meaning="folder, .zip, .tar.gz, .csv or .npz, for a source that reads files"),
     "task": Key(
         default="regression", allowed=TASKS, meaning="what the network learns from the labels"),
     "ids": Key(
@@ -74,8 +77,12 @@ _DATA = {
         default=(40.0, 210.0), allowed=Elements(kind=float, length=2, low=0, filled=True),
         meaning="smallest and largest mean grey level"),
     "split": Key(
+        default=(0.6, 0.2, 0.2),
+        allowed=Elements(kind=float, length=3, low=0, filled=True, word=GIVEN),
+        meaning="shares of the training, validation and test sets; given: the data's own sets"),
+    "split_shares": Key(
         default=(0.6, 0.2, 0.2), allowed=Elements(kind=float, length=3, low=0, filled=True),
-        meaning="shares of the training, validation and test sets"),
+        meaning="split='given': shares by which a set that the data lack is drawn from train"),
     "balance": Key(
         default=0, allowed=_COUNT,
         meaning="augmented copies fill each label up to this many samples; 0: no copies"),
@@ -181,12 +188,45 @@ _TRAIN = {
         meaning="seconds between two checkpoints of a half-finished stage"),
     "tensorboard": Key(
         default=False, meaning="True: also write TensorBoard logs under WORKDIR/tensorboard"),
+    "log": Key(
+        default="", allowed=("", *TRACKERS),
+        meaning="tracker that gets the training curves, too: tensorboard (WORKDIR/tensorboard), "
+        "wandb or mlflow, if installed; '': none"),
+}
+
+_ORIGINAL = {
+    "path": Key(
+        default="", meaning="M_O from outside (stages/weights.py); {seed} in it: a file for each "
+        "seed; '': it is trained"),
+    "trained_on": Key(
+        default="", meaning="file with the ids that M_O from outside was trained on, one a line; "
+        "'': the training split"),
+    "expected_test": Key(
+        default=-1.0, allowed=Range(low=-1),
+        meaning="accuracy, or MAE in label units, of M_O from outside on the test set; -1: not "
+        "compared"),
+    "tolerance": Key(
+        default=0.05, allowed=_SHARE,
+        meaning="share of original.expected_test by which M_O's own value may differ from it"),
+}
+
+_RETRAIN = {
+    "mode": Key(
+        default="train", allowed=("train", "off"),
+        meaning="off: a run without M_R, for models that cannot be retrained"),
+    "path": Key(
+        default="", meaning="M_R from outside, as original.path; {forget_set} in it: a file for "
+        "each forget set; '': it is trained"),
 }
 
 _FORGET = {
     "sets": Key(
         default=("20-28",), allowed=Elements(kind=str, filled=True, different="sets"),
-        meaning="forget sets, such as 20-28, class:3, random:0.02, gender:1, race:2 or ids:FILE"),
+        meaning="forget sets, such as 20-28, class:3, random:0.02, gender:1, race:2, ids:FILE "
+        "or set:NAME"),
+    "unknown": Key(
+        default="refuse", allowed=("refuse", "skip"),
+        meaning="ids of an ids:FILE that the data lack: refuse them, or go on without them"),
 }
 
 _UNLEARN = {
@@ -292,7 +332,9 @@ _COMPARE = {
         default=0.05, allowed=_SHARE,
         meaning="share by which the validation error may be above M_O's"),
     "rank_by": Key(
-        default="forgetting", allowed=("forgetting", "F"), meaning="metric that ranks the methods"),
+        default="forgetting", allowed=("forgetting", "F", "attack"),
+        meaning="metric that ranks the methods; attack: how far attacks are from their success on "
+        "M_R"),
     "unlearn": Key(
         default={}, meaning="METHOD.KEY: replaces unlearn.KEY for that method"),
 }
@@ -333,9 +375,9 @@ _PARALLEL = {
         "fill over half of the device's memory"),
 }
 
-SECTIONS = {"data": _DATA, "model": _MODEL, "train": _TRAIN, "forget": _FORGET,
-            "unlearn": _UNLEARN, "eval": _EVAL, "compare": _COMPARE, "thesis": _THESIS,
-            "parallel": _PARALLEL}
+SECTIONS = {"data": _DATA, "model": _MODEL, "train": _TRAIN, "original": _ORIGINAL,
+            "retrain": _RETRAIN, "forget": _FORGET, "unlearn": _UNLEARN, "eval": _EVAL,
+            "compare": _COMPARE, "thesis": _THESIS, "parallel": _PARALLEL}
 KEYS: dict[str, Key] = {
     "seeds": Key(
         default=(0, 1, 2), allowed=Elements(kind=int, low=0, filled=True, different="seeds"),

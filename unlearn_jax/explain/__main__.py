@@ -26,7 +26,7 @@ from unlearn_jax.system.arguments import Parser
 
 
 def main(argv: list[str]) -> int:
-    """The command; returns its exit status: 0, or 2 after a line on stderr."""
+    """Explains a finished run. Exit status: 0 done, 2 refused, with the reason on stderr."""
     try:
         args = _parser().parse_args(argv)
         run = read_finished(args.workdir, args.store)

@@ -20,7 +20,7 @@ _ENDINGS = (".safetensors", ".msgpack", ".orbax")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit status: 0; 1: the stage is damaged; 2: it cannot be done."""
+    """Exports a model. Exit status: 0 done, 1 the stage is damaged, 2 it cannot be done."""
     from unlearn_jax.storage.metadata import DamagedError
     from unlearn_jax.storage.store import StoreError
 

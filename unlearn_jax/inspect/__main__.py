@@ -21,7 +21,7 @@ from unlearn_jax.system.arguments import Parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit status.
+    """Shows what is in a store or a checkpoint; returns the exit status.
 
     0: success; 1: a checkpoint or its stage is damaged; 2: the request cannot be met. With 1 and 2
     a line is on stderr, or beside the checkpoint in a list of several.

@@ -86,6 +86,14 @@ RECORDS: tuple[MetricRecord, ...] = (
     MetricRecord(
         name="utility", title="utility", better="higher",
         definition="{utility}; above 1: better on the test set than M_R"),
+    MetricRecord(
+        name="utility_vs_original", title="utility against M_O", better="higher",
+        definition="{utility_against_original}; above 1: better on the test set than the M_O that "
+        "it started from. Given where there is no M_R"),
+    MetricRecord(
+        name="change_SPLIT", title="change {SPLIT}", averaged=False,
+        definition="{change}, over {split}: how far the outputs are from those of the M_O that the "
+        "model started from. Given where there is no M_R"),
     _alpha(name="forgetting@ALPHA", title="Forgetting@{ALPHA}", for_reference="ceiling@{ALPHA}",
            definition="mean over D_f of exp(−|r − e| / α) with α = {ALPHA}{alpha_unit}, where r "
            "and e are {errors} of M_R and of the model on the same sample; 1: errs exactly as M_R. "
@@ -236,6 +244,7 @@ RECORDS: tuple[MetricRecord, ...] = (
 
 # Audits by name, as `eval.audits` may list them.
 AUDITS = tuple(dict.fromkeys(record.audit for record in RECORDS if record.audit))
+AUDITS_OF_RETRAINED = ("lira", "challenge", "distances")  # those that compare with M_R
 
 # Columns of the two tables of chosen metrics, from left to right. {kind}: accuracy or mae.
 HEADLINE = ("{kind}_test", "{kind}_forget", "{kind}_retain", "utility", "forgetting@{alpha:g}",
@@ -246,9 +255,15 @@ GAP_CLOSED = MetricRecord(
     name="gap_closed", title="gap closed", unit="%", better="higher", decimals=0, percent=True,
     definition="(M_e − M_O) / (M_R − M_O) of the error on D_f per seed, in %: 0 is M_O, 100 is "
     "M_R; over the forget sets where a gap is established")
-LEADERBOARD = ("F@{alpha:g}", "utility", "forgetting@{alpha:g}", "forgetting_across@{alpha:g}",
-               GAP_CLOSED.name, "{kind}_test", "{kind}_forget", "images_vs_retrain",
-               "wall_vs_retrain", "flops_vs_retrain")
+# So does the distance of an attack's success from what it reaches on M_R.
+ATTACK_GAP = MetricRecord(
+    name="attack_gap", title="attack, from M_R", better="lower",
+    definition="|AUC − AUC for M_R| of the membership attacks within a seed, of the attack for "
+    "which it is largest; 0: attacks tell D_f from unseen samples no better and no worse than they "
+    "do for M_R. In M_R's row: M_R against the M_R of every other seed")
+LEADERBOARD = (ATTACK_GAP.name, "mia_auc", "F@{alpha:g}", "utility", "forgetting@{alpha:g}",
+               "forgetting_across@{alpha:g}", GAP_CLOSED.name, "{kind}_test", "{kind}_forget",
+               "images_vs_retrain", "wall_vs_retrain", "flops_vs_retrain")
 
 
 def columns(table: tuple[str, ...], classification: bool, alpha: float) -> list[str]:

@@ -79,6 +79,27 @@ def mean_error(errors_MN: jax.Array) -> jax.Array:
 
 
 @jax.jit
+def output_distance(outputs_MN: jax.Array, original_MN: jax.Array) -> jax.Array:
+    """Mean distance `[M]` of outputs from those of M_O; NaN for members with NaN.
+
+    Args:
+      outputs_MN: `[M, N]` label units, or logits `[M, N, C]`.
+      original_MN: those of M_O for the same samples.
+
+    Returns:
+      `|output - M_O's|` in label units, or the total variation of the class probabilities.
+
+    Raises:
+      ValueError: the shapes differ.
+    """
+    check_equal(outputs_MN, original_MN)
+    if outputs_MN.ndim == 2:
+        return jnp.mean(jnp.abs(outputs_MN - original_MN), axis=1)
+    p, q = (jax.nn.softmax(x, axis=-1) for x in (outputs_MN, original_MN))
+    return jnp.mean(jnp.sum(jnp.abs(p - q), axis=-1), axis=1) / 2
+
+
+@jax.jit
 def utility(reference_M: jax.Array, evaluated_M: jax.Array) -> jax.Array:
     """`MAE_test(M_R) / MAE_test(M_e)` `[M]`; above 1: better than the reference.
 

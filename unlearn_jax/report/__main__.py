@@ -8,6 +8,7 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.report import write_report
 from unlearn_jax.report.tables.inputs import UNFINISHED
 from unlearn_jax.report.tables.merge import merge_runs, parse_source
+from unlearn_jax.system.bars import work_bar
 
 
 def main(arguments: list[str]) -> int:
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> int:
             directory = args.out
             for source in sources:
                 print(f"merged {source.directory}" + (f" as +{source.label}" * bool(source.label)))
-        run = write_report(directory)
+        run = write_report(directory, work_bar())
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

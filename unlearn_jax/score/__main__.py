@@ -23,7 +23,7 @@ _TASKS = ("regression", "classification")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit status: 0, or 2 if something cannot be scored."""
+    """Scores predictions. Exit status: 0 done, 2 something cannot be scored."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
         args = _parser().parse_args(arguments)

@@ -45,7 +45,7 @@ _PLAN = "plan.json"  # in a sweep's directory
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit status: 0, 1 if something is wrong, 2 for a wrong call."""
+    """Verifies files. Exit status: 0 all are right, 1 some are not, 2 wrong arguments."""
     try:
         args = _parser().parse_args(argv)
         found = list(verify(args.path))

@@ -1,6 +1,7 @@
 """The parts of a report. Markdown and HTML are two renderings of the same document."""
 
 import dataclasses
+from collections.abc import Iterator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Cell:
         number; '' for none.
       tip: lines that the page shows when the text is pointed at.
       anchor: the anchor by which links reach the cell; '' for none.
+      mark: how the page marks the text: 'good', 'bad' or 'open'; '' for not at all.
     """
 
     text: str
@@ -23,6 +25,7 @@ class Cell:
     link: str = ""
     tip: tuple[str, ...] = ()
     anchor: str = ""
+    mark: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Table:
       columns: (title, definition) of each column, the definition with unit and formula.
       rows: one cell per column.
       key: the column that names a row: it stays in view where the table is wider than the window.
-      name: of its file `tables/NAME.tex`; '': it has none.
+      name: NAME in its file `tables/NAME.tex`; '': it has no file.
 
     Raises:
       ValueError: a column without a definition, or a row of another length.
@@ -76,7 +79,8 @@ class Text:
 
     Attributes:
       strong: for a sentence that a reader must not miss.
-      links: (text, anchor) that the page shows after the text, such as its stages.
+      links: (text, anchor) that the page shows after the text, such as its stages; or an address
+        of the web, `https://...`, in place of the anchor.
     """
 
     text: str
@@ -89,6 +93,13 @@ class Items:
     """A list. A plain string is an item without links."""
 
     items: tuple[str | Text, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What something is, one fact a line: (its name, a text) of each."""
+
+    facts: tuple[tuple[str, str], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,22 +176,69 @@ class Figure:
     plot: Plot | None = None
 
 
-Block = Table | Text | Items | Code | Figure
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Small pictures that are read together: side by side, or below each other on a phone.
+
+    Attributes:
+      figures: the pictures, whose own captions are short.
+      caption: how to read them all.
+    """
+
+    figures: tuple[Figure, ...]
+    caption: str
+
+
+Block = Table | Text | Items | Facts | Code | Figure | Row
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A title with its blocks; `sections` are one level down."""
+    """A title with its blocks; `sections` are one level down.
+
+    Attributes:
+      anchor: by which links reach it; '': it has none of its own.
+      unfolded: whether the page shows its blocks as it opens.
+    """
 
     title: str
     blocks: tuple[Block, ...]
     sections: tuple["Section", ...] = ()
+    anchor: str = ""
+    unfolded: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """A report: a title, an introduction and sections."""
+    """A report: a title, an introduction, sections and a glossary.
+
+    Attributes:
+      introduction: what stands above all sections, always in view.
+      terms: (term, meaning) of the glossary, before those of the tables' columns.
+    """
 
     title: str
     introduction: tuple[Block, ...]
     sections: tuple[Section, ...]
+    terms: tuple[tuple[str, str], ...] = ()
+
+
+def glossary(document: Document) -> dict[str, tuple[str, ...]]:
+    """The terms of a document and the titles of its columns, each with all of its meanings.
+
+    Returns:
+      In the order of the alphabet, whatever the case.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for term, meaning in (*document.terms, *_columns(document.introduction, document.sections)):
+        found.setdefault(term, {})[meaning] = None
+    return {term: tuple(found[term]) for term in sorted(found, key=lambda t: (t.casefold(), t))}
+
+
+def _columns(blocks: tuple[Block, ...], sections: tuple[Section, ...],
+             ) -> Iterator[tuple[str, str]]:
+    for block in blocks:
+        if isinstance(block, Table):
+            yield from block.columns
+    for section in sections:
+        yield from _columns(section.blocks, section.sections)

@@ -1,6 +1,8 @@
 """A document as one self-contained HTML file: pictures, style and script are all inside.
 
-The style is `page.css`; `page.js` sorts tables and shows the values of pictures.
+The introduction is always in view. Each section is folded behind its title, beside a list of all of
+them that stays in view; links, a search and printing unfold what they need. The style is
+`page.css`; `page.js` folds sections, sorts tables and shows the values of pictures.
 """
 
 import base64
@@ -15,14 +17,17 @@ from unlearn_jax.report.render.document import (
     Cell,
     Code,
     Document,
+    Facts,
     Figure,
     Items,
     Links,
     Panel,
     Plot,
+    Row,
     Section,
     Table,
     Text,
+    glossary,
 )
 from unlearn_jax.report.render.vector import markup, themes
 from unlearn_jax.report.tables.names import SYMBOL
@@ -35,10 +40,16 @@ _HINT = ('<p class="quiet">A number with a dotted line leads to the stage that m
 
 @dataclasses.dataclass(frozen=True)
 class _Page:
-    """State of rendering: the folder, the column definitions and pictures so far."""
+    """State of rendering.
+
+    Attributes:
+      workdir: the folder.
+      terms: (term, meaning) of the glossary, with the anchor of its entry.
+      svgs: the pictures so far.
+    """
 
     workdir: Path
-    defined: set[tuple[str, str]]
+    terms: dict[tuple[str, str], str]
     svgs: list[str]
 
 
@@ -52,31 +63,54 @@ def render(document: Document, workdir: Path) -> str:
     Raises:
       OSError: a picture cannot be read.
     """
-    page = _Page(workdir, set(), [])
+    meanings = glossary(document)
+    pairs = [(term, meaning) for term, found in meanings.items() for meaning in found]
+    page = _Page(workdir, {pair: f"g{i}" for i, pair in enumerate(pairs)}, [])
     title = escape(document.title)
-    links = "".join(f'<li><a href="#s{i}">{_text(s.title)}</a></li>'
-                    for i, s in enumerate(document.sections))
-    body = [_block(b, page) for b in document.introduction]
-    body.append(f'<nav aria-label="Sections"><ul>{links}</ul></nav>')
-    for i, section in enumerate(document.sections):
-        body.append(_section(section, page, 2, f"s{i}"))
+    names = {f"s{i}": s.title for i, s in enumerate(document.sections)}
+    names |= {"glossary": "Glossary"} if meanings else {}
+    links = "".join(f"<li>{_link(name, anchor)}</li>" for anchor, name in names.items())
+    card = [_block(b, page) for b in document.introduction]
+    body = [_section(section, page, 2, f"s{i}") for i, section in enumerate(document.sections)]
+    if meanings:
+        body.append(_fold("glossary", "<h2>Glossary</h2>", _glossary(meanings, page)))
+    if any('class="number"' in part for part in body):
+        body.insert(0, _HINT)
     colors = f":root {{{themes(page.svgs)}}}"
     return "\n".join([
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}{colors}</style>\n</head>\n<body>\n<main>\n"
-        f'<header><h1>{_text(document.title)}</h1><button type="button" id="theme">Theme</button>'
-        "</header>", *([_HINT] if any('class="number"' in part for part in body) else []), *body,
-        f'</main>\n<div id="tip" role="status"></div>\n<script>{_SCRIPT}</script>\n</body>\n'
-        "</html>\n"])
+        f"<title>{title}</title>\n<style>{_STYLE}{colors}</style>\n</head>\n<body>\n"
+        f'<header id="top"><h1>{_text(document.title)}</h1><span class="buttons">'
+        '<button type="button" id="fold">Unfold all</button>'
+        '<button type="button" id="theme">Theme</button></span></header>\n<div class="page">\n'
+        '<nav aria-label="Sections"><ul><li><a href="#top">Summary</a></li>'
+        f"{links}</ul></nav>\n<main>\n" + '<div class="card">', *card, "</div>", *body,
+        f'</main>\n</div>\n<div id="tip" role="status"></div>\n<script>{_SCRIPT}</script>\n'
+        "</body>\n</html>\n"])
 
 
 def _section(section: Section, page: _Page, level: int, anchor: str) -> str:
-    parts = [f'<section id="{anchor}">', f"<h{level}>{_text(section.title)}</h{level}>"]
-    parts += [_block(b, page) for b in section.blocks]
+    title = f"<h{level}>{_text(section.title)}</h{level}>"
+    parts = [_block(b, page) for b in section.blocks]
     parts += [_section(inner, page, level + 1, f"{anchor}-{i}")
               for i, inner in enumerate(section.sections)]
-    return "\n".join([*parts, "</section>"])
+    return _fold(anchor, title, "\n".join(parts), section.anchor, section.unfolded)
+
+
+def _fold(anchor: str, title: str, content: str, second: str = "", unfolded: bool = False) -> str:
+    """A section behind its title; `second` is a further anchor of it."""
+    name = f' id="{escape(second)}"' if second else ""
+    return (f'<section id="{anchor}"><details class="fold"{name}{" open" * unfolded}>'
+            f"<summary>{title}</summary>\n{content}\n</details></section>")
+
+
+def _glossary(meanings: dict[str, tuple[str, ...]], page: _Page) -> str:
+    entries = "".join(
+        f"<dt>{_text(term)}</dt>" + "".join(
+            f'<dd id="{page.terms[term, meaning]}">{_text(meaning)}</dd>' for meaning in found)
+        for term, found in meanings.items())
+    return f'<dl class="terms">{entries}</dl>'
 
 
 def _text(text: str) -> str:
@@ -92,6 +126,13 @@ def _block(block: Block, page: _Page) -> str:
             return f"<p{mark}>{_linked(block)}</p>"
         case Items():
             return "<ul>" + "".join(f"<li>{_linked(item)}</li>" for item in block.items) + "</ul>"
+        case Facts():
+            facts = "".join(f"<dt>{_text(name)}</dt><dd>{_text(text)}</dd>"
+                            for name, text in block.facts)
+            return f'<dl class="facts">{facts}</dl>'
+        case Row():
+            return (f'<div class="row"><div>{"".join(_figure(f, page) for f in block.figures)}'
+                    f'</div><p class="quiet">{_text(block.caption)}</p></div>')
         case Code():
             anchor = f' id="{escape(block.anchor)}"' if block.anchor else ""
             return f"<pre{anchor}>{escape(block.text)}</pre>"
@@ -110,7 +151,9 @@ def _linked(text: Text | str) -> str:
 
 
 def _link(text: str, anchor: str) -> str:
-    return f'<a href="#{escape(anchor)}">{_text(text)}</a>'
+    """A link to an anchor in the page, or to an address of the web."""
+    place = anchor if anchor.startswith("https://") else f"#{anchor}"
+    return f'<a href="{escape(place)}">{_text(text)}</a>'
 
 
 def _figure(figure: Figure, page: _Page) -> str:
@@ -125,6 +168,7 @@ def _figure(figure: Figure, page: _Page) -> str:
     if not figure.plot.panels:
         return f'<figure><div class="picture">{svg}</div>{caption}</figure>'
     return (f'<figure class="plotted"><div class="picture">{svg}</div>{caption}<p class="keys">'
+            '<button type="button" class="enlarge">Enlarge</button> '
             '<span class="with-keys">Point at the picture, or focus it and press the arrow keys, '
             'to read values.</span><span class="with-touch">Touch the picture to read values.'
             "</span></p>"
@@ -136,7 +180,7 @@ def _values(plot: Plot) -> str:
     """The values of a picture for the script; their texts are markup, escaped already."""
     def panel(p: Panel) -> list:
         series = [[markup(s.name), s.color, [
-            [t.across, t.down, escape(t.x), escape(t.y), *([escape(t.text)] if t.text else [])]
+            [t.across, t.down, markup(t.x), markup(t.y), *([escape(t.text)] if t.text else [])]
             for t in s.points]] for s in p.series]
         return [markup(p.title), markup(p.x), markup(p.y), series]
 
@@ -149,20 +193,16 @@ def _table(table: Table, page: _Page) -> str:
     kinds = ["" if any(row[i].sort is not None for row in table.rows) and i else "text"
              for i in range(len(table.columns))]
     kinds[table.key] = f"{kinds[table.key]} key".strip()
-    head = "".join(f'<th scope="col" class="{kind}"><button type="button">{_text(title)}'
-                   "</button></th>" for kind, (title, _) in zip(kinds, table.columns))
+    # a title that is pointed at shows its entry in the glossary
+    head = "".join(
+        f'<th scope="col" class="{kind}"><button type="button" aria-describedby="'
+        f'{page.terms[column]}">{_text(column[0])}</button></th>'
+        for kind, column in zip(kinds, table.columns))
     rows = "".join("<tr>" + "".join(map(_cell, row, kinds)) + "</tr>\n" for row in table.rows)
-    terms = "".join(f"<dt>{_text(title)}</dt><dd>{_text(definition)}</dd>"
-                    for title, definition in table.columns)
-    # the tables of a second forget set have the same columns: their definitions start folded
-    unfolded = "" if page.defined.issuperset(table.columns) else " open"
-    page.defined.update(table.columns)
     name = re.split(r"[:.;](?:\s|$)", table.caption)[0]
     return (f'<figure><figcaption>{_text(table.caption)}</figcaption><div class="scroll" '
             f'tabindex="0" role="region" aria-label="{escape(name)}"><table>'
-            f'<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-            f'<details class="columns"{unfolded}><summary>What the columns are</summary>'
-            f"<dl>{terms}</dl></details></figure>")
+            f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></figure>")
 
 
 def _cell(cell: Cell | Links, kind: str) -> str:
@@ -178,6 +218,8 @@ def _cell(cell: Cell | Links, kind: str) -> str:
     if cell.anchor:
         attribute += f' id="{escape(cell.anchor)}"'
     text = _text(cell.text)
+    if cell.mark:
+        text = f'<span class="mark {cell.mark}">{text}</span>'
     if cell.link:
         tip = f' data-tip="{escape(chr(10).join(cell.tip))}"' if cell.tip else ""
         text = f'<a class="number" href="#{escape(cell.link)}"{tip}>{text}</a>'

@@ -1,16 +1,20 @@
 """A document as Markdown (GitHub's flavour)."""
 
 import re
+from collections.abc import Iterable
 
 from unlearn_jax.report.render.document import (
     Block,
     Code,
     Document,
+    Facts,
     Figure,
     Items,
+    Row,
     Section,
     Table,
     Text,
+    glossary,
 )
 
 _SPECIAL = re.compile(r"([\\`*<>\[\]|~&#$])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
@@ -22,6 +26,10 @@ def render(document: Document) -> str:
     parts += [_block(b) for b in document.introduction]
     for section in document.sections:
         parts += _section(section, 2)
+    terms = glossary(document)
+    if terms:
+        parts += ["## Glossary", _facts([(term, meaning) for term, meanings in terms.items()
+                                         for meaning in meanings])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -48,6 +56,10 @@ def _block(block: Block) -> str:
         case Items():
             return "\n".join(f"- {escape(item if isinstance(item, str) else item.text)}"
                              for item in block.items)
+        case Facts():
+            return _facts(block.facts)
+        case Row():
+            return "\n\n".join([*map(_block, block.figures), escape(block.caption)])
         case Code():
             runs = [len(run) for run in re.findall("`+", block.text)]
             fence = "`" * max([3, *(n + 1 for n in runs)])
@@ -65,6 +77,8 @@ def _table(table: Table) -> str:
              "|" + "---|" * len(columns)]
     for row in table.rows:
         lines.append("| " + " | ".join(escape(f"{c.text} {c.note}") for c in row) + " |")
-    lines += ["", "Columns: " + "; ".join(f"**{escape(title)}**: {escape(definition)}"
-                                          for title, definition in table.columns) + "."]
     return "\n".join(lines)
+
+
+def _facts(facts: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"- **{escape(name)}**: {escape(text)}" for name, text in facts)

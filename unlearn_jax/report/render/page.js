@@ -34,6 +34,58 @@ theme.addEventListener("click", function () {
 systemDark.addEventListener("change", applyTheme);
 applyTheme();
 
+// Sections are folded. What a link leads to is unfolded, and all is for printing.
+const folds = Array.from(document.querySelectorAll("details.fold"));
+const foldButton = document.getElementById("fold");
+
+function setAll(open) {
+  folds.forEach(function (fold) { fold.open = open; });
+  foldButton.textContent = open ? "Fold all" : "Unfold all";
+}
+
+function unfold(target) {
+  for (let node = target; node; node = node.parentElement) {
+    if (node.matches("details.fold")) { node.open = true; }
+  }
+  const own = target.querySelector(":scope > details.fold");
+  if (own) { own.open = true; }
+}
+
+function targetOf(hash) {
+  return hash.length > 1 ? document.getElementById(decodeURIComponent(hash.slice(1))) : null;
+}
+
+function follow() {
+  const target = targetOf(location.hash);
+  if (target) { unfold(target); target.scrollIntoView(); }
+}
+
+foldButton.addEventListener("click", function () {
+  setAll(folds.some(function (fold) { return !fold.open; })); });
+document.addEventListener("click", function (event) { // before the browser goes there
+  const link = event.target.closest("a[href^='#']");
+  const target = link && targetOf(link.getAttribute("href"));
+  if (target) { unfold(target); }
+});
+window.addEventListener("hashchange", follow);
+follow();
+
+let before = null; // printing
+window.addEventListener("beforeprint", function () {
+  before = folds.map(function (fold) { return fold.open; });
+  setAll(true);
+});
+window.addEventListener("afterprint", function () {
+  if (before) { folds.forEach(function (fold, i) { fold.open = before[i]; }); }
+  before = null;
+});
+
+// A browser that does not search in folded parts by itself gets them unfolded for its search.
+document.addEventListener("keydown", function (event) {
+  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "f" &&
+      !("onbeforematch" in HTMLElement.prototype)) { setAll(true); }
+});
+
 // A table is sorted by the column whose title is pressed; what is no number stays last.
 document.querySelectorAll("th button").forEach(function (button) {
   button.addEventListener("click", function () {
@@ -55,17 +107,27 @@ document.querySelectorAll("th button").forEach(function (button) {
   });
 });
 
-// A number says where it comes from; pressing it leads to its stage.
-document.querySelectorAll("[data-tip]").forEach(function (number) {
+// A number says where it comes from, and a column's title what it means, as in the glossary.
+document.querySelectorAll("[data-tip], th button").forEach(function (item) {
   function show() {
-    const box = number.getBoundingClientRect();
-    tip.textContent = number.dataset.tip;
+    const box = item.getBoundingClientRect();
+    const entry = document.getElementById(item.getAttribute("aria-describedby"));
+    if (entry) { tip.innerHTML = entry.innerHTML; } // escaped where it was written
+    else { tip.textContent = item.dataset.tip || ""; }
     showTip(box.left, box.top);
   }
-  number.addEventListener("mouseenter", show);
-  number.addEventListener("focus", show);
-  number.addEventListener("mouseleave", hideTip);
-  number.addEventListener("blur", hideTip);
+  item.addEventListener("mouseenter", show);
+  item.addEventListener("focus", show);
+  item.addEventListener("mouseleave", hideTip);
+  item.addEventListener("blur", hideTip);
+});
+
+// A picture as wide as a phone can be enlarged until its text is easily read.
+document.querySelectorAll(".enlarge").forEach(function (button) {
+  button.addEventListener("click", function () {
+    const large = button.closest("figure").querySelector(".picture").classList.toggle("large");
+    button.textContent = large ? "Fit" : "Enlarge";
+  });
 });
 
 // Pictures. Each has its values beside it, as JSON:
@@ -87,7 +149,7 @@ document.querySelectorAll("figure.plotted").forEach(function (figure) {
     const lines = [];
     if (s.panel[0] && s.panel[0] !== s.name) { lines.push(s.panel[0]); }
     lines.push((s.panel[1] || "x") + ": " + p[2]);
-    lines.push((s.panel[2] || "y") + ": " + p[3]);
+    if (p[3] !== s.name) { lines.push((s.panel[2] || "y") + ": " + p[3]); }
     if (p[4]) { lines.push(p[4]); }
     return "<b>" + s.name + "</b>\n" + lines.join("\n"); // escaped where it was written
   }
@@ -190,8 +252,3 @@ document.querySelectorAll("figure.plotted").forEach(function (figure) {
 document.addEventListener("keydown", function (event) {
   if (event.key === "Escape") { hideTip(); }
 });
-
-// Where there is little room, definitions wait until they are asked for.
-if (matchMedia("(max-width: 40rem)").matches) {
-  document.querySelectorAll("details.columns").forEach(function (d) { d.open = false; });
-}

@@ -46,7 +46,11 @@ def headline_metrics(run: Run) -> list[str]:
 
 
 def by_alpha(run: Run, forget_set: str) -> Table | None:
-    """Forgetting for every alpha, the ceiling in the last row; None without such metrics."""
+    """A table of Forgetting at each threshold alpha, with one row for each model.
+
+    The last row has the ceiling, which is the Forgetting of one M_R against another. Returns None
+    if the run has no Forgetting metric.
+    """
     alphas = alphas_of(run, forget_set)
     if not alphas:
         return None
@@ -128,12 +132,14 @@ def audits(run: Run, forget_set: str) -> list[Table]:
     models = [m for m in run.models(forget_set) if m.method != "median"]
     own = [n for n in names if not catalogue.has_no_seed(n)]
     whole = [n for n in names if catalogue.has_no_seed(n)]
-    members = (f"Audits, forget set {forget_set}: {ROUGH}. M_R's row is what is reached without "
-               f"any memory of D_f{NOT_W1 * ('w1_forget' in own)}. {ATTACKED}"
+    row = ("M_R's row is what is reached without any memory of D_f"
+           if run.only(forget_set, "retrain") else
+           "There is no M_R, whose row would say what is reached without any memory of D_f")
+    members = (f"Audits, forget set {forget_set}: {ROUGH}. {row}"
+               f"{NOT_W1 * ('w1_forget' in own)}. {ATTACKED}"
                + (TPR if any(n.startswith("mia") for n in own) else ""))
     together = (f"Audits over all seeds together, forget set {forget_set}: one value each, so no "
-                "interval but that of the forgetting quality. M_R's row is what is reached "
-                f"without any memory of D_f. {ATTACKED}")
+                f"interval but that of the forgetting quality. {row}. {ATTACKED}")
     return [_model_table(run, forget_set, kind, chosen, models, caption, whole=chosen is whole)
             for kind, chosen, caption in (("audits", own, members),
                                           ("population-audits", whole, together)) if chosen]

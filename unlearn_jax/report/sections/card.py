@@ -1,0 +1,163 @@
+"""The summary card: what was asked, the verdict on each model, and one picture of the numbers."""
+
+import math
+from collections import Counter
+
+from unlearn_jax.report.figures import standing, style
+from unlearn_jax.report.output import Output
+from unlearn_jax.report.render.document import Block, Cell, Figure, Row, Table, Text
+from unlearn_jax.report.sections.summary import MEANS, because
+from unlearn_jax.report.tables.inputs import ModelKey, Run
+from unlearn_jax.report.tables.judgement import (
+    ATTACKS,
+    DAMAGED,
+    FORGOTTEN,
+    NOT_FORGOTTEN,
+    UNDECIDED,
+    WORDS,
+    Judgement,
+)
+from unlearn_jax.report.tables.names import describe, model_symbol
+from unlearn_jax.report.tables.stats import estimate
+
+_MARKS = {FORGOTTEN: "good", NOT_FORGOTTEN: "bad", DAMAGED: "bad", UNDECIDED: "open"}
+_FEW = 4  # verdicts that need no count
+TERMS = (
+    ("D_f", "the forget set: the training and validation samples that are to be forgotten"),
+    ("D_r", "the retain set: the training samples that stay"),
+    ("M_O", "the original model, trained on everything, D_f included"),
+    ("M_R", "the retrained model: from the same start as M_O, without D_f. It is the reference: a "
+     "perfect method would give a model that no test can tell from it"),
+    ("M_e", "the unlearned model that is evaluated, such as M_FT"),
+    ("seed", "the number that decides a model's first weights and the order of its samples. Each "
+     "model was trained with every seed, so that the differences due to chance can be measured"),
+    ("95 % interval", "where the mean over infinitely many seeds is expected to lie; a wide one "
+     "means that more seeds are needed"),
+    ("margin", "the difference from M_R that counts as none"),
+    *((word, meaning) for word, meaning in MEANS))
+
+
+def blocks(run: Run, judgements: list[Judgement], output: Output) -> tuple[Block, ...]:
+    """What stands below the facts of the request; nothing where nothing was unlearned."""
+    if not judgements:
+        return ()
+    several = len({j.forget_set for j in judgements}) > 1
+    table = _by_set(run, judgements) if several else _one_set(judgements)
+    found: list[Block] = [Text(_answer(run, judgements), strong=True), table]
+    pictures = row(run, run.forget_sets[0], judgements, output)
+    return (*found, *pictures)
+
+
+def row(run: Run, forget_set: str, judgements: list[Judgement], output: Output,
+        ) -> tuple[Row, ...]:
+    """The picture of one forget set: error, attack and utility side by side; () without any."""
+    found: list[Figure] = []
+    for name, question in _questions(run, forget_set, judgements).items():
+        found += output.draw(f"standing-{name}-{forget_set}", standing.standing, run, forget_set,
+                             question)
+    if not found:
+        return ()
+    several = len(run.forget_sets) > 1
+    left_out = len(run.unlearned(forget_set)) > standing.MOST_BUDGETS
+    aim = ("" if "retrain" in run.without(forget_set) else
+           " M_R (dashed) is the aim: a model in the shaded range counts as equal to it.")
+    caption = (
+        "Marks: mean over seeds"
+        + ("; lines: 95 % intervals." if len(run.seeds) > 1 else "; one seed has no intervals.")
+        + aim + " An attack guesses from a model's losses which samples it was trained on; "
+        "at 0.5 it learns nothing." * any("attack" in f.file for f in found)
+        + f" Forget set {forget_set}; the others have such a picture in their sections."
+        * (several and forget_set == run.forget_sets[0])
+        + " Each method at its largest budget." * left_out)
+    return (Row(tuple(found), caption),)
+
+
+def _questions(run: Run, forget_set: str, judgements: list[Judgement],
+               ) -> dict[str, standing.Question]:
+    checks = {c.metric: c for j in judgements if j.forget_set == forget_set for c in j.checks}
+    kind = "accuracy" if run.classification else "mae"
+    what = "Accuracy" if run.classification else "Error"
+    titles = {"error": (f"{what} on the forget set $D_f$", f"{kind}_forget"),
+              "attack": ("Attack on $D_f$", _strongest_attack(run, forget_set)),
+              "utility": (f"{what} on the test set", f"{kind}_test")}
+    found = {}
+    for name, (title, metric) in titles.items():
+        check = checks.get(metric)
+        # one-sided: only a model that is worse than M_R is bounded, at a lower accuracy
+        free = check is not None and check.one_sided
+        found[name] = standing.Question(
+            title=title, metric=describe(run, metric),
+            margin=check.margin if check else math.nan,
+            below=not free or metric.startswith("accuracy"),
+            above=not (free and metric.startswith("accuracy")))
+    return found
+
+
+def _strongest_attack(run: Run, forget_set: str) -> str:
+    """Of the attacks that were run, the one that recognises D_f best in M_O."""
+    original = run.only(forget_set, "original")
+    reached = {name: e.mean for name in ATTACKS
+               if (e := estimate(run.values(original, forget_set, name))).n}
+    return max(reached, key=lambda name: reached[name], default=ATTACKS[0])
+
+
+def _answer(run: Run, judgements: list[Judgement]) -> str:
+    """How many models have which verdict, which one may be used, and what the words mean."""
+    counts = Counter(j.word for j in judgements)
+    said = [word for word in WORDS if counts[word]]
+    parts = []
+    if len(judgements) > _FEW:
+        parts.append(f"{len(judgements)} verdicts: "
+                     + ", ".join(f"{counts[word]} {word}" for word in said) + ".")
+    passed = [j for j in judgements if j.word == FORGOTTEN]
+    if passed:
+        names = "; ".join(_named(run, j) for j in passed[:_FEW])
+        more = f" and {len(passed) - _FEW} more" * (len(passed) > _FEW)
+        parts.append("By these checks D_f is forgotten, so that the model can take the place of "
+                     f"M_O, by {names}{more}.")
+    elif not any(run.without(name) for name in run.forget_sets):
+        parts.append("No method is shown to have removed D_f. The model to use is M_R, which was "
+                     "trained without it.")
+    return " ".join(parts) or "The verdict:"
+
+
+def _named(run: Run, j: Judgement) -> str:
+    return model_symbol(j.model) + f" on {j.forget_set}" * (len(run.forget_sets) > 1)
+
+
+def _word(word: str) -> Cell:
+    return Cell(word, mark=_MARKS[word])
+
+
+def _caption(judgements: list[Judgement]) -> str:
+    said = {j.word for j in judgements}
+    return "; ".join(f"{word}: {meaning}" for word, meaning in MEANS if word in said) + "."
+
+
+def _one_set(judgements: list[Judgement]) -> Table:
+    return Table(
+        f"Verdicts. {_caption(judgements)}",
+        (("model", "the unlearned model and its budget"), ("verdict", "the word"),
+         ("because", "the checks that decided, or how many seeds would")),
+        tuple((Cell(model_symbol(j.model)), _word(j.word), Cell(because(j)))
+              for j in judgements))
+
+
+def _by_set(run: Run, judgements: list[Judgement]) -> Table:
+    words = {(j.model, j.forget_set): j.word for j in judgements}
+    models: dict[ModelKey, None] = {j.model: None for j in judgements}
+    return Table(
+        f"Verdicts by forget set. {_caption(judgements)} “Did it work?” has the reasons.",
+        (("model", "the unlearned model and its budget"),
+         *((name, "the verdict on this forget set") for name in run.forget_sets)),
+        tuple((Cell(model_symbol(model)), *(
+            _word(words[model, name]) if (model, name) in words else Cell("–")
+            for name in run.forget_sets)) for model in models))
+
+
+def others(run: Run, judgements: list[Judgement], forget_set: str, output: Output,
+           ) -> tuple[Row, ...]:
+    """The picture of a forget set that is not the first, for its own section."""
+    if forget_set not in run.forget_sets[1:style.MOST_SETS]:
+        return ()
+    return row(run, forget_set, judgements, output)
