@@ -40,6 +40,7 @@ from unlearn_jax.data.splits import make_splits
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import METHODS
 from unlearn_jax.metrics import catalogue
+from unlearn_jax.networks.registry import NETWORKS
 from unlearn_jax.startup import run
 from unlearn_jax.system import disk
 from unlearn_jax.system.cells import rows_text
@@ -74,10 +75,11 @@ def audits() -> dict[str, str]:
 
 def networks() -> dict[str, str]:
     """Values of `--config.model.name`."""
-    return {name: f"ResNet of {sum(blocks)} {'bottleneck' if bottleneck else 'basic'} "
+    resnets = {name: f"ResNet of {sum(blocks)} {'bottleneck' if bottleneck else 'basic'} "
                   f"block{'s' * (sum(blocks) > 1)} in {len(blocks)} "
                   f"stage{'s' * (len(blocks) > 1)}"
-            for name, (blocks, bottleneck) in models.DEPTHS.items()}
+               for name, (blocks, bottleneck) in models.DEPTHS.items()}
+    return resnets | {name: network.line for name, network in NETWORKS.items()}
 
 
 def data() -> dict[str, str]:

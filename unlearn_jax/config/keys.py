@@ -8,8 +8,9 @@ method's own file.
 from unlearn_jax.config.records import Elements, Key, LabelShare, Range
 from unlearn_jax.data.given import GIVEN
 from unlearn_jax.metrics.catalogue import AUDITS
-from unlearn_jax.models import DEPTHS, STEMS, VARIANTS
+from unlearn_jax.models import NAMES, STEMS, VARIANTS
 from unlearn_jax.networks import conv
+from unlearn_jax.networks.registry import SOURCES
 
 TASKS = ("regression", "classification")
 # By the value of train.log, the package that it needs.
@@ -103,18 +104,19 @@ _DATA = {
 _MODEL = {
     "name": Key(
         default="resnet10",
-        meaning=f"network: {', '.join(DEPTHS)}, or FILE.py:NAME, one's own; resnet4 is for trying "
-        "things out"),
+        meaning=f"network: {', '.join(NAMES)}, or FILE.py:NAME"),
     "variant": Key(
-        default="torchvision", allowed=tuple(VARIANTS),
-        meaning="published ResNet that the network is built like (networks/resnet.py lists the "
-        "differences)"),
+        default="torchvision", allowed=tuple(dict.fromkeys((*VARIANTS, *SOURCES))),
+        meaning="published network that it is built like (networks/resnet.py, registry.py); deit and "
+        "timm are for ViTs"),
     "width": Key(
         default=16, allowed=_POSITIVE,
-        meaning="channels of the first stage; the published width is 64"),
+        meaning="64: the published network; its channels scale with it (ResNets: channels of the "
+        "first stage)"),
     "stem": Key(
         default="strided", allowed=tuple(STEMS),
-        meaning="first layers: imagenet (7x7/2, max-pool), strided (5x5/2) or small (3x3)"),
+        meaning="first layers: imagenet (7x7/2, max-pool), strided (5x5/2) or small (3x3); ViT "
+        "patches 16, 8, 4; ConvNeXt 4, 2, 1"),
     "projection": Key(
         default=0, allowed=_COUNT,
         meaning="width of a dense layer after the pool (VGGFace2: 512); 0: no such layer"),
@@ -148,6 +150,10 @@ _MODEL = {
     "pretrained": Key(
         default="", meaning=".h5 (Keras, VGGFace2) or .safetensors (torchvision, timm) file; '': "
         "random weights"),
+    "resize_positions": Key(
+        default=False,
+        meaning="True: position embeddings of pretrained ViTs are interpolated for another number "
+        "of patches; False: such a file is refused"),
 }
 
 _TRAIN = {
