@@ -38,6 +38,15 @@ def use_devices(config: ml_collections.ConfigDict) -> None:
     """Listens to signals and sets up devices; to be called before jax looks for any."""
     interrupt.listen()
     log_lines.install()
+    set_up_devices(config)
+
+
+def set_up_devices(config: ml_collections.ConfigDict) -> None:
+    """Divides the cores of a CPU into devices.
+
+    Raises:
+      RuntimeError: jax has its devices already; they stay as they are.
+    """
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # a missing TPU is no news
     keep_freed_memory()
     divide_cores(config.parallel.cpu_devices)

@@ -70,11 +70,11 @@ class Data:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays by the names that `unlearn_jax.data.arrays` lists."""
-        found = {"images": np.asarray(self.images), "labels": np.asarray(self.labels)}
+        found = {"images": np.asarray(self.images), "labels": _plain(self.labels)}
         if self.ids is not None:
-            found["ids"] = np.asarray(self.ids)
+            found["ids"] = _plain(self.ids)
         if len(self.class_names):
-            found["class_names"] = np.asarray(self.class_names)
+            found["class_names"] = _plain(self.class_names)
         if self.splits:
             found["split"] = self._split(len(found["labels"]))
         found |= {ATTRIBUTE + name: np.asarray(column) for name, column in self.attributes.items()}
@@ -125,3 +125,9 @@ class Data:
     def image_size(self) -> int:
         """The shorter side of the images, pixels."""
         return min(np.asarray(self.images).shape[1:3])
+
+
+def _plain(column: ArrayLike) -> np.ndarray:
+    """A column as an array of numbers or text; that of a data frame is an array of objects."""
+    array = np.asarray(column)
+    return np.array(array.tolist()) if array.dtype == object else array
