@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from unlearn_jax.config.keys import TASKS
 from unlearn_jax.data import given
-from unlearn_jax.data.arrays import ATTRIBUTE, FORGET, check_positions, checked
+from unlearn_jax.data.arrays import ATTRIBUTE, FORGET, check_positions, checked, position_ids
 from unlearn_jax.errors import InputError
 
 _WHERE = "unlearn_jax.Data"
@@ -71,8 +71,9 @@ class Data:
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays by the names that `unlearn_jax.data.arrays` lists."""
         found = {"images": np.asarray(self.images), "labels": _plain(self.labels)}
-        if self.ids is not None:
-            found["ids"] = _plain(self.ids)
+        # Always, so that the store knows whose pixels the file has.
+        found["ids"] = (position_ids(len(found["labels"])) if self.ids is None
+                        else _plain(self.ids))
         if len(self.class_names):
             found["class_names"] = _plain(self.class_names)
         if self.splits:
