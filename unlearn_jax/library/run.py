@@ -48,7 +48,7 @@ def study(data: Data, *, network: str | nn.Module | Callable[[int], nn.Module] =
       store: where data, models and predictions are kept. Runs share it.
       config: values of further keys (`unlearn-jax list keys`), such as
         `{"train.learning_rate": 0.1}`.
-      progress: whether to show progress bars.
+      progress: whether to show the plan of several methods, and progress bars.
 
     Raises:
       InputError: an argument cannot be used; the message says what is allowed. Nothing has been
