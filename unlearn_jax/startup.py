@@ -47,7 +47,8 @@ def set_up_devices(config: ml_collections.ConfigDict) -> None:
     Raises:
       RuntimeError: jax has its devices already; they stay as they are.
     """
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # a missing TPU is no news
+    for name in ("xla_bridge", "compilation_cache"):  # a missing TPU, a new cache: no news
+        logging.getLogger(f"jax._src.{name}").setLevel(logging.WARNING)
     keep_freed_memory()
     divide_cores(config.parallel.cpu_devices)
     if config.parallel.backend == "cpu":
