@@ -3,7 +3,7 @@
 The replicates are the seeds. Forget sets of one seed share M_O, so a value is averaged over the
 forget sets within a seed before it is tested or gets an interval.
 
-Rows without a rank keep Forgetting honest: M_R against the M_R of another seed, short retraining,
+Rows without a rank are there for comparison: M_R against the M_R of another seed, short retraining,
 M_O, and two answers that forget nothing (baselines.py).
 """
 
