@@ -56,7 +56,7 @@ def _lines(plan: Deletion) -> Iterator[str]:
     yield from _listed("To be removed", plan.remove)
     yield from _listed("Kept", plan.keep)
     yield "Not in reach of this command:"
-    yield from (f"  data file {file}" for file in plan.files)
+    yield from (f"  file {file}" for file in plan.files)
     yield from (f"  work directory {path}: its predictions and tables name samples"
                 for path in plan.runs)
     yield "  exported models, copies of the store, backups, work directories elsewhere"

@@ -33,6 +33,8 @@ DATA, _COMPILED = "data", "compiled"
 # What a part of a store has seen of the samples.
 SAW, UNLEARNED, WITHOUT, UNKNOWN = "saw", "unlearned", "without", "unknown"
 CACHE, MODELS, DERIVED, PROGRESS = "cache", "models", "derived", "progress"
+# The parts of a model's stage that say which samples it was trained on.
+_SPLIT = ("data", "split", "given", "trained_on")
 _KEY = re.compile("[0-9a-f]{16}")
 _ENTRY = re.compile("(.+)-(index|[0-9]+)-[0-9a-f]{16}")  # of the image cache (data/cache.py)
 
@@ -72,10 +74,10 @@ def record_samples(store: Store, original: str, parts: Mapping[str, Any],
     Args:
       store: where M_O is stored or will be.
       original: the key of M_O.
-      parts: of M_O's stage; `data` and `split` identify the data for training schemes beside M_O.
+      parts: of M_O's stage; some identify the split for M_Rs and training schemes.
       splits: the ids of the training, validation and test split.
     """
-    about = {"original": original, "data": parts.get("data", ""), "split": parts.get("split", {})}
+    about = {"original": original, "samples": _split_of(parts)}
     digests = [id_digests(ids) for ids in splits]
     split = np.repeat(np.arange(len(digests), dtype=np.int8), [len(d) for d in digests])
     _note(store, about, {"ids.npy": np.concatenate(digests), "split.npy": split})
@@ -196,7 +198,7 @@ class _Notes:
             seen = tuple(asked.intersection(ids[i] for i in np.flatnonzero(split == part))
                          for part in (TRAIN, VALIDATION, TEST))
             self._seen[parts["original"]] = seen
-            self._seen[_text([parts["data"], parts["split"]])] = seen
+            self._seen[_text(parts["samples"])] = seen
 
     def judge(self, parts: Mapping[str, Any]) -> tuple[str, str]:
         """What models of these parts saw of the samples, and why; ('', '') if they are no data."""
@@ -228,7 +230,7 @@ class _Notes:
         return any(self._seen[key][:TEST]) if key in self._seen else None
 
     def _of(self, parts: Mapping[str, Any]) -> tuple[set[bytes], ...] | None:
-        for key in (parts.get("original"), _text([parts.get("data"), parts.get("split")])):
+        for key in (parts.get("original"), _text(_split_of(parts))):
             if key in self._seen:
                 return self._seen[key]
         above = self._by_key.get(parts.get("training", ""))  # of a scheme after a deletion
@@ -303,6 +305,10 @@ def _model_of(marker: Mapping[str, Any]) -> str:
     """The key of the models that a stage was computed by; '' of other stages."""
     model = marker["parts"].get("model", "")
     return model if isinstance(model, str) else ""
+
+
+def _split_of(parts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: parts[name] for name in _SPLIT if name in parts}
 
 
 def _text(value: Any) -> str:
