@@ -118,7 +118,7 @@ def find_traces(root: Path, ids: Iterable[str]) -> list[Trace]:
     models: dict[str, Trace] = {}
     for directory, marker in markers.items():
         if directory.parent.name != SAMPLES and _is_model(marker):
-            saw, why = notes.judge(marker["parts"])
+            saw, why = notes.judge(directory.name, marker["parts"])
             if saw:
                 models[directory.name] = Trace(directory, MODELS, saw, why, marker["parts"])
     found += models.values()
@@ -198,11 +198,11 @@ class _Notes:
             seen = tuple(asked.intersection(ids[i] for i in np.flatnonzero(split == part))
                          for part in (TRAIN, VALIDATION, TEST))
             self._seen[parts["original"]] = seen
-            self._seen[_text(parts["samples"])] = seen
+            self._seen[_text(parts.get("samples"))] = seen
 
-    def judge(self, parts: Mapping[str, Any]) -> tuple[str, str]:
-        """What models of these parts saw of the samples, and why; ('', '') if they are no data."""
-        seen = self._of(parts)
+    def judge(self, key: str, parts: Mapping[str, Any]) -> tuple[str, str]:
+        """What models saw of the samples, and why; ('', '') if their data had none of them."""
+        seen = self._seen.get(key) or self._of(parts)
         if seen is None:
             return UNKNOWN, ("no note says which samples its data had; a run of this version with "
                              "its config makes one")
