@@ -135,7 +135,7 @@ def test_a_dry_run_says_all_and_removes_nothing(after):
         assert f"runs/store/{stage}/" in said["dry"]
     assert "To be removed: " in said["dry"] and "Nothing was removed: give --yes" in said["dry"]
     assert "Unknown in this store (2): '# a request', 'nobody.jpg'" in said["dry"]
-    assert "data file images/cat/3.jpg" in said["dry"]
+    assert "  file images/cat/3.jpg" in said["dry"]
     assert "work directory" in said["dry"] and "runs/deletion:" in said["dry"]
     assert "in use: a run" in said["in use"]
     assert store.keys(traces.SAMPLES)

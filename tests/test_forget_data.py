@@ -87,6 +87,13 @@ def test_models_that_were_to_forget_only_some_of_them_go(store, capsys):
     assert code == 0 and held(store) == {"samples"} and "Kept: 0" in out
 
 
+def test_models_without_a_note_are_kept_and_named(store, capsys):
+    write(store, "original", {"data": "early", "split": {}})
+    code, out, _ = run(store, capsys, "a", "b", flags=["--yes"])
+    assert code == 0 and "Kept: 4" in out and "Of 1 that are kept it is not known" in out
+    assert len(store.keys("original")) == 1
+
+
 def test_unknown_ids_remove_nothing(store, capsys):
     before = everything(store)
     code, out, _ = run(store, capsys, "nobody", "no one", flags=["--yes"])

@@ -130,6 +130,19 @@ def test_no_model_is_recommended_while_an_equal_image_stays(tmp_path):
     assert "None of this run: an equal image stays" in text and "of seed" not in text
 
 
+def test_without_m_r_no_model_is_recommended(workdir):
+    change_results(workdir, {("retrain", metric): None for metric in set(
+        pd.read_csv(workdir / "results.csv").query("method == 'retrain'").metric)})
+    change_json(workdir / "run.json", lambda r: r["config"].update(
+        retrain={"mode": "off", "path": ""}, original={"path": "theirs.safetensors"}))
+    write_report(workdir)
+    text = (workdir / "receipt" / "receipt.md").read_text()
+    assert "No model of this run may be used" in text and "There is no M" in text
+    assert "For comparison" not in text
+    remains = pd.read_csv(workdir / "receipt" / "remains.csv").set_index("path")
+    assert remains.kind["theirs.safetensors"] == "models trained with them"
+
+
 def test_no_text_of_a_file_becomes_markup(tmp_path):
     evil = "<img src=x onerror=alert(1)>"
     write_report(make(tmp_path, rows=[row(evil, "", "unknown")]))

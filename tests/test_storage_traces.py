@@ -118,6 +118,18 @@ def test_caches_that_hold_the_ids(store):
     assert caches("nobody") == {}
 
 
+def test_another_split_of_the_same_images_is_other_data(store):
+    """A split that the user gives has the same fingerprint and the same seed."""
+    given = {**M_O, "given": "splits of a file"}
+    traces.record_samples(store, stage_key("original", given), given, [["t"], ["v"], ["a"]])
+    for parts in (given, {**given, "forget": FORGET}):
+        write(store, "retrain" if "forget" in parts else "original", parts)
+    saw = [t.saw for t in find_traces(store.root, ["a"]) if t.path.parent.name == "retrain"]
+    assert saw == [WITHOUT, WITHOUT]
+    saw = {t.path.name: t.saw for t in find_traces(store.root, ["t"])}
+    assert saw[stage_key("original", given)] == SAW and saw[O_KEY] == WITHOUT
+
+
 def test_arrays_of_a_python_program_that_hold_the_ids(store):
     pixels = np.zeros((2, 8, 8, 3), np.uint8)
     first, other = (write_arrays(store.root / "data", {"images": pixels, "labels": np.arange(2),

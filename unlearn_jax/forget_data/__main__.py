@@ -20,7 +20,7 @@ from pathlib import Path
 from unlearn_jax.data.asked import read_lines
 from unlearn_jax.errors import InputError
 from unlearn_jax.forget_data.plan import Deletion, carry_out, make_plan
-from unlearn_jax.storage.traces import Trace
+from unlearn_jax.storage.traces import UNKNOWN, Trace
 from unlearn_jax.system.arguments import Parser
 from unlearn_jax.system.cells import plain
 from unlearn_jax.system.disk import human_bytes
@@ -55,8 +55,11 @@ def _lines(plan: Deletion) -> Iterator[str]:
                + ", ".join(map(repr, plan.unknown)))
     yield from _listed("To be removed", plan.remove)
     yield from _listed("Kept", plan.keep)
+    if unsure := sum(trace.saw == UNKNOWN for trace in plan.keep):
+        yield (f"Of {unsure} that are kept it is not known what they have seen: remove these by "
+               "hand where they have.")
     yield "Not in reach of this command:"
-    yield from (f"  data file {file}" for file in plan.files)
+    yield from (f"  file {file}" for file in plan.files)
     yield from (f"  work directory {path}: its predictions and tables name samples"
                 for path in plan.runs)
     yield "  exported models, copies of the store, backups, work directories elsewhere"

@@ -22,7 +22,7 @@ class Deletion:
       remove: what goes, in the order in which it goes: what was computed by models goes before the
         models, so that a killed deletion leaves no outputs of missing models.
       keep: what stays, though it has to do with the samples.
-      files: data files of the samples, which the program never changes.
+      files: data files of the samples, and files that M_O was read from; they never change.
       runs: work directories beside the store whose runs used what goes.
       unknown: ids that the store does not know.
     """
@@ -85,14 +85,16 @@ def _remove(path: Path) -> None:
 
 
 def _files(found: Sequence[Trace], ids: Sequence[str]) -> tuple[str, ...]:
-    """The data files of the samples, by the configs of the models that have to do with them."""
+    """Files outside the store, by the configs of the models that have to do with the samples."""
     files = set()
     for trace in found:
         if trace.kind == traces.MODELS:
             try:
                 content = metadata.read(trace.path / "checkpoint")
-                settings = types.SimpleNamespace(**content["metadata"]["config"]["data"])
+                config = content["metadata"]["config"]
+                settings = types.SimpleNamespace(**config["data"])
             except (metadata.CheckpointError, KeyError):
                 continue  # unlearn_jax.verify names a damaged checkpoint
             files |= {location(settings, own) for own in ids}
+            files.add(config.get("original", {}).get("path", ""))
     return tuple(sorted(files - {""}))

@@ -34,6 +34,8 @@ ARRAYS = "arrays-*.npz"  # files in DATA that data/arrays.py writes
 # What a part of a store has seen of the samples.
 SAW, UNLEARNED, WITHOUT, UNKNOWN = "saw", "unlearned", "without", "unknown"
 CACHE, MODELS, DERIVED, PROGRESS = "cache", "models", "derived", "progress"
+# The parts of a model's stage that say which samples it was trained on.
+_SPLIT = ("data", "split", "given", "trained_on")
 _KEY = re.compile("[0-9a-f]{16}")
 _ENTRY = re.compile("(.+)-(index|[0-9]+)-[0-9a-f]{16}")  # of the image cache (data/cache.py)
 
@@ -73,10 +75,10 @@ def record_samples(store: Store, original: str, parts: Mapping[str, Any],
     Args:
       store: where M_O is stored or will be.
       original: the key of M_O.
-      parts: of M_O's stage; `data` and `split` identify the data for training schemes beside M_O.
+      parts: of M_O's stage; some identify the split for M_Rs and training schemes.
       splits: the ids of the training, validation and test split.
     """
-    about = {"original": original, "data": parts.get("data", ""), "split": parts.get("split", {})}
+    about = {"original": original, "samples": _split_of(parts)}
     digests = [id_digests(ids) for ids in splits]
     split = np.repeat(np.arange(len(digests), dtype=np.int8), [len(d) for d in digests])
     _note(store, about, {"ids.npy": np.concatenate(digests), "split.npy": split})
@@ -117,7 +119,7 @@ def find_traces(root: Path, ids: Iterable[str]) -> list[Trace]:
     models: dict[str, Trace] = {}
     for directory, marker in markers.items():
         if directory.parent.name != SAMPLES and _is_model(marker):
-            saw, why = notes.judge(marker["parts"])
+            saw, why = notes.judge(directory.name, marker["parts"])
             if saw:
                 models[directory.name] = Trace(directory, MODELS, saw, why, marker["parts"])
     found += models.values()
@@ -166,7 +168,7 @@ def unknown_ids(root: Path, ids: Iterable[str]) -> list[str]:
     held: set[bytes] = set()
     for path in (root / SAMPLES).glob("*/ids.npy"):
         held.update(_as_list(load_array(path.parent, "ids.npy")))
-    for path in (root / DATA).glob("*/"):
+    for path in (*(root / DATA).glob("*/"), *(root / DATA).glob(ARRAYS)):
         held.update(_as_list(id_digests(_ids_of_entry(path) or ())))
     return [own for own in ids if not held.intersection(_as_list(id_digests([own])))]
 
@@ -197,11 +199,11 @@ class _Notes:
             seen = tuple(asked.intersection(ids[i] for i in np.flatnonzero(split == part))
                          for part in (TRAIN, VALIDATION, TEST))
             self._seen[parts["original"]] = seen
-            self._seen[_text([parts["data"], parts["split"]])] = seen
+            self._seen[_text(parts.get("samples"))] = seen
 
-    def judge(self, parts: Mapping[str, Any]) -> tuple[str, str]:
-        """What models of these parts saw of the samples, and why; ('', '') if they are no data."""
-        seen = self._of(parts)
+    def judge(self, key: str, parts: Mapping[str, Any]) -> tuple[str, str]:
+        """What models saw of the samples, and why; ('', '') if their data had none of them."""
+        seen = self._seen.get(key) or self._of(parts)
         if seen is None:
             return UNKNOWN, ("no note says which samples its data had; a run of this version with "
                              "its config makes one")
@@ -229,7 +231,7 @@ class _Notes:
         return any(self._seen[key][:TEST]) if key in self._seen else None
 
     def _of(self, parts: Mapping[str, Any]) -> tuple[set[bytes], ...] | None:
-        for key in (parts.get("original"), _text([parts.get("data"), parts.get("split")])):
+        for key in (parts.get("original"), _text(_split_of(parts))):
             if key in self._seen:
                 return self._seen[key]
         above = self._by_key.get(parts.get("training", ""))  # of a scheme after a deletion
@@ -312,6 +314,10 @@ def _model_of(marker: Mapping[str, Any]) -> str:
     """The key of the models that a stage was computed by; '' of other stages."""
     model = marker["parts"].get("model", "")
     return model if isinstance(model, str) else ""
+
+
+def _split_of(parts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: parts[name] for name in _SPLIT if name in parts}
 
 
 def _text(value: Any) -> str:

@@ -42,7 +42,9 @@ def choose(run: Run, forget_set: str, judgements: Sequence[Judgement]) -> list[D
     good.sort(key=lambda model: _validation(run, forget_set, model).mean())
     found = [_choice(run, forget_set, model, "its verdict is 'forgotten'") for model in good[:1]]
     if retrained := run.only(forget_set, "retrain"):
-        why = "it was trained without the images" + (
+        outside = run.run["config"].get("retrain", {}).get("path", "")
+        why = (f"the model in {outside} is said to be trained without the images" if outside else
+               "it was trained without the images") + (
             "" if good else "; no unlearned model of this run has the verdict 'forgotten'")
         found.append(_choice(run, forget_set, retrained, why))
     return found

@@ -22,7 +22,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin: 1.4rem 0 0.4rem; }
 p, ul { margin: 0.4rem 0; } ul { padding-left: 1.2rem; } li { margin: 0.15rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: 0.9rem; }
 th, td { text-align: left; padding: 0.25rem 0.6rem 0.25rem 0; border-bottom: 1px solid #8886;
-  vertical-align: top; }
+  vertical-align: top; overflow-wrap: normal; }
 small { color: GrayText; display: block; font-weight: normal; }
 pre { background: #8882; padding: 0.5rem 0.7rem; white-space: pre-wrap; font-size: 0.85rem; }
 @media print { body { font-size: 10pt; max-width: none; padding: 0; } tr { break-inside: avoid; } }

@@ -144,14 +144,15 @@ def _tests(run: Run, request: Requested, judgements: Sequence[Judgement]) -> Ite
                   *(_number(run, request.forget_set, model, metric) for metric in metrics))
                  for model in models if model is not None)
     yield Table(
-        "The numbers behind it, means over seeds. A model that has forgotten is as M_R in each "
-        "column.",
+        "The numbers behind it, means over seeds." + (
+            " A model that has forgotten is as M_R in each column." if models[-1] else
+            " There is no M_R to compare with, so no test can show that the images are forgotten."),
         (("model", "M_O: the original; M_R: trained without the images; the others: unlearned"),
-         (f"on the images asked for: {metrics[0].header}", "how well the model knows the images "
-                                                           "that it should forget (D_f)"),
-         (f"attack: {metrics[1].header}", "how well an attack tells these images from images that "
-                                          "the model never saw: 0.5 is guessing, 1 is always"),
-         (f"usefulness: {metrics[2].header}", "the same on test images that no model saw")), rows)
+         ("images asked for", f"{metrics[0].header}: how well the model knows the images that it "
+                              "should forget (D_f)"),
+         ("attack", f"{metrics[1].header}: how well an attack tells them from images that the "
+                    "model never saw; 0.5 is guessing, 1 is always"),
+         ("usefulness", f"{metrics[2].header}: the same on test images that no model saw")), rows)
 
 
 def _number(run: Run, forget_set: str, model: ModelKey, metric: Metric) -> Cell:
@@ -216,7 +217,7 @@ def _limits(run: Run, requests: Sequence[Requested]) -> Section:
     audits = run.run["config"].get("eval", {}).get("audits", ())
     alone = sum(len(r.ids) for r in requests) < 20
     return Section("What these tests cannot show", (Items((
-        "They compare with M_R on averages. An attack of another kind may find more; the attacks "
+        "They are about averages. An attack of another kind may find more; the attacks "
         f"of this run were: {', '.join(audits) if audits else 'none'}.",
         "An average says little about one image: receipt.csv has the loss of each, and the share "
         "of unseen images that the model knows less well (0.5 is usual; near 1, it may remember)."

@@ -44,6 +44,9 @@ def find(run: Run, requests: Sequence[Requested]) -> list[Remaining]:
     ids = sorted({own for request in requests for own in request.ids})
     found = [Remaining(FILES, path, True, "read by this program, never changed", False)
              for path in sorted({path for r in requests for path in r.asked["file"] if path})]
+    if path := run.run["config"].get("original", {}).get("path", ""):
+        found.append(Remaining(MODELS, path, True, "the file that M_O was read from, never changed",
+                               False))
     keys = {stage["key"] for stage in run.run["stages"]}
     saw: set[str] = set()
     if store is not None and store.is_dir():
