@@ -36,8 +36,8 @@ def study(data: Data, *, network: str | nn.Module | Callable[[int], nn.Module] =
     Args:
       data: images, labels and forget sets. They are written into the store.
       network: a name (`unlearn-jax list networks`), `path/to/file.py:NAME`, or a Flax network: a
-        callable `(num_outputs) -> flax.linen.Module` or a module, whose `__call__(x, train)` maps
-        images `[B, H, W, 3]` to `[B, num_outputs]`.
+        callable `(num_outputs) -> flax.linen.Module`, or a module with a field `num_outputs`. Its
+        `__call__(x, train)` maps images `[B, H, W, 3]` to `[B, num_outputs]`.
       methods: names (`unlearn-jax list methods`), or `path/to/file.py:NAME`. Each runs with the
         values of its own file in `configs/`.
       seeds: number of seeds, counted from 0, or the seeds. Each is a member of the population.
