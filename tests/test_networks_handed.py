@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from unlearn_jax.config import default_config
+from unlearn_jax.config import check_config, default_config
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.models import build_model, network_parts
 from unlearn_jax.networks.handed import hand_over
@@ -68,8 +68,14 @@ def test_it_is_a_network_of_the_config():
     model = build_model(c.model, 8, 3)
     variables = model.init(jax.random.key(0))
     assert variables["params"]["Dense_0"]["kernel"].shape == (3, 3)
-    made = hand_over(network()(num_outputs=3), 3, 8)  # a module rather than its class
+    # A module rather than its class. The config is checked before the data tell the classes.
+    made = hand_over(network()(num_outputs=7), 3, 8)
     assert made == name
+    with c.unlocked():
+        c.data.update(task="classification", image_size=8)
+    c.train.loss, c.forget.sets, c.model.name = "cross_entropy", ("class:0",), made
+    c.eval.alphas, c.eval.alpha = (0.5,), 0.5
+    check_config(c)
 
 
 def test_what_is_refused():
@@ -86,6 +92,8 @@ def test_what_is_refused():
         hand_over(Calls, 3, 8)
     with pytest.raises(ConfigError, match="its trace raises TypeError"):
         hand_over(lambda n: nn.Dense(n), 3, 8)
+    with pytest.raises(ConfigError, match="a module Dense without a field 'num_outputs'"):
+        hand_over(nn.Dense(3), 3, 8)
     with pytest.raises(ConfigError, match="returns Array"):
         hand_over(lambda n: jnp.zeros(n), 3, 8)
     with pytest.raises(ConfigError, match="a network that a Python program handed to"):

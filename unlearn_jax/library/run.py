@@ -19,7 +19,8 @@ from unlearn_jax.networks.conv import convolutions
 from unlearn_jax.networks.handed import hand_over
 from unlearn_jax.stages import run_study
 from unlearn_jax.storage.store import Store
-from unlearn_jax.system import bars, interrupt
+from unlearn_jax.system import interrupt
+from unlearn_jax.system.bars import work_bar
 
 
 def study(data: Data, *, network: str | nn.Module | Callable[[int], nn.Module] = "resnet10",
@@ -36,8 +37,8 @@ def study(data: Data, *, network: str | nn.Module | Callable[[int], nn.Module] =
     Args:
       data: images, labels and forget sets. They are written into the store.
       network: a name (`unlearn-jax list networks`), `path/to/file.py:NAME`, or a Flax network: a
-        callable `(num_outputs) -> flax.linen.Module` or a module, whose `__call__(x, train)` maps
-        images `[B, H, W, 3]` to `[B, num_outputs]`.
+        callable `(num_outputs) -> flax.linen.Module`, or a module with a field `num_outputs`. Its
+        `__call__(x, train)` maps images `[B, H, W, 3]` to `[B, num_outputs]`.
       methods: names (`unlearn-jax list methods`), or `path/to/file.py:NAME`. Each runs with the
         values of its own file in `configs/`.
       seeds: number of seeds, counted from 0, or the seeds. Each is a member of the population.
@@ -71,7 +72,7 @@ def study(data: Data, *, network: str | nn.Module | Callable[[int], nn.Module] =
                f"workdir={str(directory)!r}, store={str(root)!r}, config={changes!r})")
     with _process(settings, Store(root)):
         run_study(settings, "study", directory, Store(root), command,
-                  bars.work_bar() if progress else None)
+                  work_bar() if progress else None)
     return open_study(directory)
 
 

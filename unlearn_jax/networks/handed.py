@@ -7,6 +7,7 @@ trains nothing again. Another version of JAX may trace other programs; then the 
 again.
 """
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ def hand_over(network: Callable[[int], Any] | nn.Module, num_outputs: int,
 
     Args:
       network: a callable `(num_outputs) -> flax.linen.Module`, such as a module class, or a module
-        that is made already.
+        with a field `num_outputs`, which is set anew.
       num_outputs: number of classes; 1 for a regression.
       image_size: pixels.
 
@@ -43,8 +44,7 @@ def hand_over(network: Callable[[int], Any] | nn.Module, num_outputs: int,
       ConfigError: it cannot be used, or it calls back into Python, so that its program does not
         tell what it computes.
     """
-    made = network
-    value = (lambda num_outputs: made) if isinstance(network, nn.Module) else network
+    value = _maker(network) if isinstance(network, nn.Module) else network
     title = network if hasattr(network, "__name__") else type(network)
     short = re.sub(r"[^A-Za-z0-9_]+", "", getattr(title, "__name__", ""))[:_LONGEST] or "network"
     request = own.FROM_PYTHON + short
@@ -53,6 +53,19 @@ def hand_over(network: Callable[[int], Any] | nn.Module, num_outputs: int,
     request = f"{request}-{code}"
     own.HANDED_OVER[request] = OwnCode(value, short, code)
     return request
+
+
+def _maker(module: nn.Module) -> Callable[[int], nn.Module]:
+    """The callable that makes a module with another number of outputs.
+
+    Raises:
+      ConfigError: the module has no field for it.
+    """
+    if "num_outputs" not in {field.name for field in dataclasses.fields(module)}:
+        raise ConfigError(f"network is a module {type(module).__name__} without a field "
+                          "'num_outputs'; allowed: one with this field, or a callable "
+                          "(num_outputs) -> flax.linen.Module")
+    return lambda num_outputs: module.clone(num_outputs=num_outputs)
 
 
 def _digest(module: nn.Module, request: str, image_size: int) -> str:
