@@ -16,6 +16,7 @@ from launch.gather import gather
 from launch.local import memory_share, run_local
 from launch.plan import Plan, make_plan
 from launch.points import grid, make_points, parse_axis, read_file
+from unlearn_jax.commandline import read_config, run_name
 from unlearn_jax.errors import InputError
 from unlearn_jax.startup import run
 from unlearn_jax.system.interrupt import CTRL_C
@@ -40,9 +41,8 @@ def _sweep(args: argparse.Namespace, overrides: list[str]) -> int:
     wanted = [*(grid(axes) if axes else []),
               *(read_file(args.sweep_file) if args.sweep_file else [])]
     points = make_points(wanted, args.config, overrides)
-    file, _, scale = args.config.partition(":")
-    name = Path(file).stem + (f"-{scale}" if scale else "")
-    directory = args.workdir or Path(f"runs/sweep-{name}")
+    config = read_config([f"--config={args.config}", *overrides])
+    directory = args.workdir or Path(f"runs/sweep-{run_name(args.config, config)}")
     plan = make_plan(points, overrides, directory, args.store, args.jobs)
     if plan.other_headlines:
         _say(f"points {', '.join(map(str, plan.other_headlines))}: the report's headline is of the "
@@ -58,7 +58,7 @@ def _sweep(args: argparse.Namespace, overrides: list[str]) -> int:
     jobs = plan.unfinished()
     members = sum(r.members for r in plan.runs)
     _say(f"{len(points)} points: {members} unlearned models in {len(plan.runs)} runs, "
-         f"{len(plan.jobs)} processes" + (f"; {len(plan.jobs) - len(jobs)} of them are finished"
+         f"{len(plan.jobs)} process{'es' * (len(plan.jobs) != 1)}" + (f"; {len(plan.jobs) - len(jobs)} of them are finished"
                                           if len(jobs) < len(plan.jobs) else ""))
     codes: dict[str, int] = {}
     if jobs and args.on == "slurm":
@@ -114,7 +114,8 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
                         help="values of a key of the config; several --sweep make a grid")
     parser.add_argument("--sweep-file", type=Path, metavar="FILE.yaml",
                         help="points as YAML, beside or in place of the grid")
-    parser.add_argument("--workdir", type=Path, help="default: runs/sweep-CONFIG")
+    parser.add_argument("--workdir", type=Path, help="default: runs/sweep-CONFIG, or "
+                        "runs/sweep-CONFIG-METHOD where --config.unlearn.method is given")
     parser.add_argument("--store", type=Path, default=Path("runs/store"))
     parser.add_argument("--on", choices=("local", "slurm"), default="local")
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and its cost")

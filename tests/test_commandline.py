@@ -1,10 +1,8 @@
 from pathlib import Path
 
 import pytest
-from absl import flags
-from ml_collections import config_flags
 
-from unlearn_jax.commandline import default_workdir, of_the_study, parse, read_config
+from unlearn_jax.commandline import of_the_study, read_config, run_name
 from unlearn_jax.errors import InputError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -67,20 +65,16 @@ def test_the_command_of_a_study_says_nothing_of_its_processes():
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-@pytest.mark.parametrize("arguments, expected", [
-    ("ft", "runs/ft"),
-    ("configs/ft.py:digits", "runs/ft-digits"),
-    ("ft --config.train.epochs=3", "runs/ft"),
-    ("ft --config.unlearn.method=ft", "runs/ft"),  # the config's own
-    ("ft --config.unlearn.method=rnd", "runs/ft-rnd"),
-    ("ft:digits --config.unlearn.method rnd", "runs/ft-digits-rnd"),
-    ("ft --config.unlearn.method=my/anchored.py:METHOD", "runs/ft-anchored"),
-    ("ft --config.unlearn.method=anchored.py:NEAR", "runs/ft-anchored-NEAR"),
-    ("compare --config.unlearn.method=rnd", "runs/compare"),  # which compares its own methods
-    ("thesis:demo --config.unlearn.method=rnd", "runs/thesis-demo"),
+@pytest.mark.parametrize("given, change, expected", [
+    ("configs/ft.py", "train.epochs=3", "ft"),
+    ("configs/ft.py:digits", "train.epochs=3", "ft-digits"),
+    ("configs/ft.py", "unlearn.method=ft", "ft"),  # the config's own
+    ("configs/ft.py", "unlearn.method=rnd", "ft-rnd"),
+    ("ft:digits", "unlearn.method=rnd", "ft-digits-rnd"),
+    ("configs/ft.py", "unlearn.method=my/anchored.py:METHOD", "ft-anchored"),
+    ("configs/ft.py", "unlearn.method=anchored.py:NEAR", "ft-anchored-NEAR"),
+    ("configs/compare.py", "unlearn.method=rnd", "compare"),  # it compares methods of its own
+    ("configs/thesis.py:demo", "unlearn.method=rnd", "thesis-demo"),
 ])
-def test_the_default_work_directory_names_the_method_that_a_flag_chooses(arguments, expected):
-    values, argv = flags.FlagValues(), ["", *f"--config={arguments}".split()]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
-    parse(argv, values)
-    assert str(default_workdir(values)) == expected
+def test_the_default_folder_of_a_run_names_the_method_that_a_flag_chooses(given, change, expected):
+    assert run_name(given, read_config([f"--config={given}", f"--config.{change}"])) == expected

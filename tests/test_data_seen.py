@@ -59,6 +59,7 @@ def test_samples_that_were_left_out_of_the_data_may_be_listed(tmp_path):
 
 @pytest.mark.parametrize("rows, more, said", [
     (range(60), ("who", "id-7"), "2 of 62 ids are unknown: 'who', 'id-7'\nids look like 'id-000'"),
+    ((), (), "the file lists no sample id"),
     (range(100), (), "lists 100 of the 100 samples, which leaves no validation sample\nallowed"),
     (range(99), (), "lists 99 of the 100 samples, which leaves no validation sample\nallowed"),
 ])
@@ -69,5 +70,5 @@ def test_a_list_that_cannot_be_used_is_refused(tmp_path, rows, more, said):
 
 
 def test_a_list_that_cannot_be_read_is_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot be read .* give a text file"):
+    with pytest.raises(InputError, match="cannot be read .*give a text file"):
         divided(str(tmp_path / "none.txt"))

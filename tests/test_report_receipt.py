@@ -28,13 +28,13 @@ def row(asked, own, split, times=1, trained="no", same="", image="no", retained=
 
 
 ROWS = [
-    row("forget-00000", "forget-00000", "train", 2, "yes", "retain-00004", "yes", "yes"),
+    row("forget-00000", "forget-00000", "train", 2, "yes", "retain-00004", "yes"),
     row("forget-00001", "forget-00001", "validation"),
     row("test-00002", "test-00002", "test"),
     row("bad.jpg", "bad.jpg", "dropped", why="read: truncated"),
     row(ACCENT, "", "unknown", why="the data have no such id"),
     row("=nobody", "", "unknown", why="the data have no such id"),
-    row("", "retain-00004", "train", 0, "yes", "forget-00000", "yes", "yes"),
+    row("", "retain-00004", "train", 0, "yes", "forget-00000", "yes"),
 ]
 
 
@@ -111,14 +111,23 @@ def test_the_page_answers_without_the_rest(workdir):
                 "people/x.txt asks to remove 6 images", "1 found (train)",
                 f"2 unknown, which the data do not have; skipped: {ACCENT}, =nobody",
                 "Asked for more than once: forget-00000 (2 times)",
-                "retain-00004 (train, the same image as forget-00000)", "Attention: an equal image",
-                "What the tests say", "M_FT, 2 epochs: ", "Which model to use", "M_R of seed",
+                "retain-00004 (train, the same image as forget-00000)",
+                "What the tests say", "M_FT, 2 epochs: ", "Which model to use", "Use M_R of seed",
                 "/data/forget-00000", "Do not use M_O any longer", "What these tests cannot show"):
             assert words in text, (name, words)
     verdict = pd.read_csv(workdir / "verdict.csv").verdict[0]
     assert f"M_FT, 2 epochs: {verdict}." in (
         workdir / "receipt" / "receipt.md").read_text().replace("\\", "")
     assert "<script" not in (workdir / "receipt" / "receipt.html").read_text()
+
+
+def test_no_model_is_recommended_while_an_equal_image_stays(tmp_path):
+    write_report(make(tmp_path, rows=[
+        row("forget-00000", "forget-00000", "train", 1, "yes", "retain-00004", "yes", "yes"),
+        row("", "retain-00004", "train", 0, "yes", "forget-00000", "yes", "yes")]))
+    text = (tmp_path / "receipt" / "receipt.md").read_text()
+    assert "has learned the image of forget-00000" in text
+    assert "None of this run: an equal image stays" in text and "of seed" not in text
 
 
 def test_no_text_of_a_file_becomes_markup(tmp_path):

@@ -24,7 +24,8 @@ THROUGH_THE_FINGERPRINT = {
     "data.fraction", "data.repeats", "data.quality", "data.quality_sharpness",
     "data.quality_contrast", "data.quality_brightness", "data.groups", "data.ids"}
 # They change how often and what is written, and no model.
-WITHOUT_EFFECT = {"train.checkpoint_seconds", "train.tensorboard", "model.own_preprocess",
+WITHOUT_EFFECT = {"train.checkpoint_seconds", "train.tensorboard", "train.log",
+                  "model.own_preprocess",
                   "data.label_unit",
                   "data.split_shares"}  # shows in the digest of given splits
 # Random labels come from the range, which the fingerprint does not show.
@@ -45,7 +46,8 @@ OTHER_VALUES = {
     "model.stem": "small", "model.output": "linear", "model.preprocess": "torch",
     "model.dtype": "bfloat16", "model.frozen": ("head",), "model.output_scale": 50.0,
     "model.output_offset": 15.0, "train.optimizer": "sgd", "train.schedule": "cosine",
-    "train.loss": "mse", "unlearn.method": "ft", "unlearn.optimizer": "sgd",
+    "train.loss": "mse", "train.log": "tensorboard",
+    "unlearn.method": "ft", "unlearn.optimizer": "sgd",
     "unlearn.schedule": "constant", "unlearn.labels": "uniform",
     "unlearn.label_units": "as_published", "data.inject": "patch:20-30:4",
     "train.class_weights": "balanced", "train.keep": "last", "train.recalibrate_norms": "on",

@@ -191,21 +191,24 @@ def config_name(values: flags.FlagValues = flags.FLAGS) -> tuple[str, str]:
     return file, scale
 
 
-def default_workdir(values: flags.FlagValues = flags.FLAGS) -> Path:
-    """`runs/CONFIG`, `runs/CONFIG-SCALE`, and at its end the method, if a flag chooses another one.
+def run_name(given: str, config: ml_collections.ConfigDict) -> str:
+    """The name of a run's default folder: CONFIG, CONFIG-SCALE, CONFIG-METHOD, CONFIG-SCALE-METHOD.
 
-    `--config=ft --config.unlearn.method=anchored.py:METHOD` gives `runs/ft-anchored`. Comparisons
-    and the arms of a study have methods of their own, so there the flag adds nothing.
+    The method is named if a flag has chosen another one than the config file:
+    `--config=ft --config.unlearn.method=anchored.py:METHOD` gives `ft-anchored`. Comparisons and
+    the arms of a study have methods of their own, so there the flag adds nothing.
+
+    Args:
+      given: FILE or FILE:SCALE, as in `--config`.
+      config: that file's config, with the changes by flags.
     """
-    file, scale = config_name(values)
+    file, _, scale = given.partition(":")
     name = Path(file).stem + f"-{scale}" * bool(scale)
-    config = values.config
-    chosen = config_flags.get_override_values(values["config"]).get("unlearn.method", "")
-    if not chosen or config.compare.methods or config.thesis.arms:
-        return Path("runs", name)
-    if chosen == read_config([f"--config={file}" + f":{scale}" * bool(scale)]).unlearn.method:
-        return Path("runs", name)
+    chosen = config.unlearn.method
+    if (config.compare.methods or config.thesis.arms
+            or chosen == read_config([f"--config={given}"]).unlearn.method):
+        return name
     path, of_a_file, constant = chosen.rpartition(".py:")
     if of_a_file:
         chosen = Path(path).name + f"-{constant}" * (constant != "METHOD")
-    return Path("runs", f"{name}-{chosen}")
+    return f"{name}-{chosen}"

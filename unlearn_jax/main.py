@@ -52,8 +52,9 @@ def main(argv: list[str]) -> None:
 
 def _run(config: ml_collections.ConfigDict) -> None:
     file, scale = commandline.config_name()
+    config_file = f"{file}:{scale}" if scale else file
     name = Path(file).stem + (f":{scale}" if scale else "")
-    directory = Path(_WORKDIR.value or commandline.default_workdir())
+    directory = Path(_WORKDIR.value or f"runs/{commandline.run_name(config_file, _CONFIG.value)}")
     store = Store(_STORE.value)
     processes.require_same("what they were started with", {
         "config": config.to_dict(), "workdir": str(directory)}, slurm.hint())
@@ -61,7 +62,6 @@ def _run(config: ml_collections.ConfigDict) -> None:
     if not processes.is_first_process():
         logging.set_verbosity(logging.WARNING)  # the first process logs the rest
     command = shlex.join(["python", "-m", "unlearn_jax.main", *commandline.of_the_study(sys.argv)])
-    config_file = f"{file}:{scale}" if scale else file
     with convolutions(config.parallel.convolution):
         stages.run_study(config, name, directory, store, command,
                          work_bar() if processes.is_first_process() else None, config_file)

@@ -12,6 +12,8 @@ from unlearn_jax.models import DEPTHS, STEMS, VARIANTS
 from unlearn_jax.networks import conv
 
 TASKS = ("regression", "classification")
+# By the value of train.log, the package that it needs.
+TRACKERS = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 # The largest whole number: rows and steps are counted in 32 bits, and jax.random.key takes 32
 # bits and silently drops the others.
 MOST = 2**31 - 1
@@ -25,9 +27,9 @@ _ALPHAS = LabelShare(
 _DATA = {
     "source": Key(
         default="synthetic",
-        meaning="kind of data: synthetic, utkface, digits, folder or tfds:NAME"),
+        meaning="kind of data: synthetic, utkface, digits, folder, arrays or tfds:NAME"),
     "path": Key(
-        default="", meaning="folder, .zip, .tar.gz or .csv, for a source that reads files"),
+        default="", meaning="folder, .zip, .tar.gz, .csv or .npz, for a source that reads files"),
     "task": Key(
         default="regression", allowed=TASKS, meaning="what the network learns from the labels"),
     "ids": Key(
@@ -179,6 +181,10 @@ _TRAIN = {
         meaning="seconds between two checkpoints of a half-finished stage"),
     "tensorboard": Key(
         default=False, meaning="True: also write TensorBoard logs under WORKDIR/tensorboard"),
+    "log": Key(
+        default="", allowed=("", *TRACKERS),
+        meaning="tracker that gets the training curves, too: tensorboard (WORKDIR/tensorboard), "
+        "wandb or mlflow, if installed; '': none"),
 }
 
 _ORIGINAL = {
@@ -209,7 +215,8 @@ _RETRAIN = {
 _FORGET = {
     "sets": Key(
         default=("20-28",), allowed=Elements(kind=str, filled=True, different="sets"),
-        meaning="forget sets, such as 20-28, class:3, random:0.02, gender:1, race:2 or ids:FILE"),
+        meaning="forget sets, such as 20-28, class:3, random:0.02, gender:1, race:2, ids:FILE "
+        "or set:NAME"),
     "unknown": Key(
         default="refuse", allowed=("refuse", "skip"),
         meaning="ids of an ids:FILE that the data lack: refuse them, or go on without them"),

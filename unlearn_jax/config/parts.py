@@ -1,10 +1,12 @@
 """Checks the parts that the config names (source, network, files, forget sets), without data."""
 
+import importlib.util
 import os
 
 import ml_collections
 
 from unlearn_jax import data
+from unlearn_jax.config.keys import TRACKERS
 from unlearn_jax.data.given import GIVEN, WITH_SPLITS, is_given
 from unlearn_jax.data.inject import check_form
 from unlearn_jax.data.splits import check_request
@@ -26,8 +28,12 @@ def check_parts(c: ml_collections.ConfigDict) -> None:
     if is_given(c.data) and kind not in WITH_SPLITS:
         raise ConfigError(f"config.data.split is {GIVEN!r}, but {c.data.source!r} has no splits; "
                           "allowed there: shares such as (0.6, 0.2, 0.2). Splits may be given with "
-                          "a folder, a .csv or tfds:NAME")
+                          "a folder, a .csv, a .npz or tfds:NAME")
     check_form(c.data.inject)
+    package = TRACKERS.get(c.train.log)
+    if package and not importlib.util.find_spec(package):
+        raise ConfigError(f"config.train.log is {c.train.log!r}, which needs the package "
+                          f"{package}; install it (pip install {package}), or set ''")
     for request in c.forget.sets:
         check_request(request, c.data.task, c.data.inject)
     check_network(c)

@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 
 from unlearn_jax.data import given, quality
+from unlearn_jax.data.arrays import load_arrays
 from unlearn_jax.data.dataset import Dataset, Dropped, fingerprint, first_equal
 from unlearn_jax.data.digits import load_digits
 from unlearn_jax.data.folder import load_folder
@@ -50,6 +51,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "utkface": load_utkface,
     "digits": load_digits,
     "folder": load_folder,
+    "arrays": load_arrays,
     "tfds": _tfds,
 }
 
@@ -224,7 +226,8 @@ def _dataset(source: Source, rows: np.ndarray, pixels: Pixels, dropped: tuple[Dr
         histograms=histograms, left_out_ids=left_out,
         fingerprint=fingerprint(pixels.images, labels, ids, pixels.digests),
         twins=first_equal(pixels.digests),
-        given_splits=samples.splits[rows] if len(samples.splits) else samples.splits)
+        given_splits=samples.splits[rows] if len(samples.splits) else samples.splits,
+        sets=source.sets)
 
 
 def _summarise(source: Source) -> None:

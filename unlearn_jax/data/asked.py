@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.system.cells import plain
 
@@ -52,6 +53,25 @@ def read_lines(path: str, wish: str) -> list[str]:
     if not lines:
         raise ConfigError(f"{wish}: the file lists no sample id")
     return lines
+
+
+def read_ids(path: str, wish: str, dataset: Dataset) -> tuple[AskedId, ...]:
+    """The ids that a file lists, also those of samples that were left out of the data set.
+
+    Args:
+      path: of a text file with one id a line; comments begin with #.
+      wish: what asks for it, which begins the message of an error.
+      dataset: the samples, and the ids of those left out.
+
+    Raises:
+      ConfigError: the file cannot be read, or lists no id.
+    """
+    known = {*dataset.ids.tolist(), *dataset.left_out_ids.tolist(),
+             *(d.id for d in dataset.dropped)}
+    asked = match(read_lines(path, wish), known)
+    if not asked:
+        raise ConfigError(f"{wish}: the file lists no sample id")
+    return asked
 
 
 def match(lines: Iterable[str], known: Iterable[str]) -> tuple[AskedId, ...]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -42,6 +43,8 @@ class Dataset:
     twins: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
     # [N] int8: place of the sample's own split in `given.SPLITS`; (): the splits are to be drawn
     given_splits: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int8))
+    # ids by the NAME of the forget set `set:NAME`; some may be left out of the data set
+    sets: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.labels)

@@ -18,7 +18,7 @@ from unlearn_jax.labels import some_classes
 GIVEN = "given"  # the value of data.split
 SPLITS = ("train", "validation", "test")
 SPELLINGS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}  # in small letters
-WITH_SPLITS = ("folder", "tfds")  # sources that may give splits
+WITH_SPLITS = ("folder", "arrays", "tfds")  # sources that may give splits
 COLUMN = "split as given"  # among the attributes of a source's samples; `take_splits` removes it
 _SPLIT = 2  # the data seed's stream, as for splits that are drawn; see splits.py
 

@@ -7,7 +7,7 @@ seen, so none of them is a member: they are validation and test samples.
 import numpy as np
 
 from unlearn_jax.data import given
-from unlearn_jax.data.asked import match, read_lines, unknown_in_words
+from unlearn_jax.data.asked import read_ids, unknown_in_words
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.errors import InputError
 
@@ -27,14 +27,19 @@ def divide_by_list(dataset: Dataset, parts: tuple[np.ndarray, ...], data_cfg,
       dataset: N samples.
       parts: rows of the three splits without the list.
       data_cfg: the config's `data` section: split, seed.
-      path: the list, one id a line, as of a deletion request (asked.py). It may name samples that
-        were left out of the data set.
+      path: the list, one id a line; empty lines do not count, nor do lines that begin with # and
+        are no id.
 
     Raises:
       InputError: the list cannot be read, names unknown ids or no sample of the data, or leaves
         nothing for the validation or the test split.
     """
-    seen = np.isin(dataset.ids, list(_listed(path, dataset)))
+    wish = f"{_KEY}={path!r}"
+    listed = read_ids(path, wish, dataset)
+    if unknown := unknown_in_words(listed):
+        raise InputError(f"{wish}: {unknown}\nids look like {str(dataset.ids[0])!r} "
+                         "(unlearn-jax list ids writes them all)")
+    seen = np.isin(dataset.ids, [own for asked in listed for own in asked.found])
     train, unseen = np.flatnonzero(seen), np.flatnonzero(~seen)
     if not given.is_given(data_cfg):
         share = data_cfg.split[1] / (data_cfg.split[1] + data_cfg.split[2])
@@ -45,18 +50,9 @@ def divide_by_list(dataset: Dataset, parts: tuple[np.ndarray, ...], data_cfg,
         validation = np.setdiff1d(unseen, test)
     for name, rows in (("training", train), ("validation", validation), ("test", test)):
         if not len(rows):
-            raise InputError(f"{_KEY}={path!r} lists {len(train)} of the {len(seen)} samples, "
+            raise InputError(f"{wish} lists {len(train)} of the {len(seen)} samples, "
                              f"which leaves no {name} sample\nallowed: a list that leaves unseen "
                              "samples for validation and test; add some that M_O did not see")
     first, second, third = (np.sort(rows).astype(np.int32) for rows in (train, validation, test))
     return first, second, third
 
-
-def _listed(path: str, dataset: Dataset) -> set[str]:
-    known = {*dataset.ids.tolist(), *dataset.left_out_ids.tolist(),
-             *(d.id for d in dataset.dropped)}
-    asked = match(read_lines(path, f"{_KEY}={path!r}"), known)
-    if unknown := unknown_in_words(asked):
-        raise InputError(f"{_KEY}={path!r}: {unknown}\nids look like {str(dataset.ids[0])!r} "
-                         "(unlearn-jax list ids writes them all)")
-    return {own for a in asked for own in a.found}

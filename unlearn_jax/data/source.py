@@ -1,7 +1,7 @@
 """The result of a data source for the selection steps: samples, and their pixels on demand."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -65,6 +65,7 @@ class Source:
       label_unit: 'years', 'class', ...
       class_names: () for regression.
       samples: all of them.
+      sets: ids of the samples to be forgotten, by the NAME of the forget set `set:NAME`.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Source:
     label_unit: str
     class_names: tuple[str, ...]
     samples: Samples
+    sets: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
 
 
 def in_memory(images: np.ndarray, labels: np.ndarray, ids: np.ndarray,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from unlearn_jax.data import given
-from unlearn_jax.data.asked import REFUSE, SKIP, AskedId, match, read_lines, unknown_in_words
+from unlearn_jax.data.asked import REFUSE, SKIP, AskedId, read_ids, read_lines, unknown_in_words
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.inject import Injection, choose_injection
 from unlearn_jax.data.seen import divide_by_list
@@ -165,8 +165,8 @@ def make_splits(dataset: Dataset, data_cfg, forget_cfg, trained_on: str = "") ->
     divide = given.divide if given.is_given(data_cfg) else _at_random
     train, validation, test = divide(dataset, data_cfg)
     if trained_on:
-        train, validation, test = divide_by_list(dataset, (train, validation, test), data_cfg,
-                                                 trained_on)
+        parts = train, validation, test
+        train, validation, test = divide_by_list(dataset, parts, data_cfg, trained_on)
     by_step: tuple[float, ...] = ()
     if data_cfg.balance and dataset.task == "regression":
         by_step = data_cfg.label_min, label_step(data_cfg)
@@ -272,6 +272,8 @@ def check_request(request: str, task: str, inject: str = "", allowed: str = "") 
         read_lines(value, _wish(request))
     elif kind == "random" and value:
         _share(request, value)
+    elif kind == "set" and value:
+        return  # only the data say which sets they have
     elif kind == "class" and value and task == "regression":
         raise ConfigError(f"{_wish(request)}: a regression has no classes; {allowed}")
     elif bounds and task == "regression":
@@ -325,6 +327,8 @@ def _select(request: str, dataset: Dataset, trained: np.ndarray, seed: int,
     if kind == "ids" and value:
         named = np.array([own for a in asked for own in a.found], str)
         return "ids-" + _file_name(Path(value).stem), np.isin(dataset.ids, named)
+    if kind == "set" and value in dataset.sets:
+        return _file_name(value), np.isin(dataset.ids, list(dataset.sets[value]))
     if kind == "random" and value:
         return "random-" + _file_name(value), _random_mask(request, value, dataset, trained, seed)
     if kind == "class" and value and dataset.task == "classification":
@@ -368,12 +372,7 @@ def _asked(request: str, dataset: Dataset, skip: bool) -> tuple[AskedId, ...]:
     Raises:
       InputError: some are unknown, and they are not to be skipped.
     """
-    # All ids, those of the samples left out of the data set among them.
-    known = {*dataset.ids.tolist(), *dataset.left_out_ids.tolist(),
-             *(d.id for d in dataset.dropped)}
-    asked = match(read_lines(request.removeprefix("ids:"), _wish(request)), known)
-    if not asked:
-        raise ConfigError(f"{_wish(request)}: the file lists no sample id")
+    asked = read_ids(request.removeprefix("ids:"), _wish(request), dataset)
     if (unknown := unknown_in_words(asked)) and not skip:
         raise InputError(f"{_wish(request)}: {unknown}\nids look like {str(dataset.ids[0])!r} "
                          "(unlearn-jax list ids writes them all); config.forget.unknown='skip' "
@@ -394,6 +393,8 @@ def _allowed(dataset: Dataset) -> str:
         values = np.unique(column)
         some = ", ".join(map(str, values[:12])) + (", ..." if len(values) > 12 else "")
         kinds.append(f"{name}:NUMBER with one of {some}")
+    if dataset.sets:
+        kinds.append(f"set:NAME with one of {', '.join(sorted(dataset.sets))}")
     return "allowed: " + "; ".join([*kinds, "random:SHARE", "ids:FILE"])
 
 

@@ -16,6 +16,7 @@ is computed once and shared by every run that needs it.
     layers.py       distances of weights
     explain.py      explanations
     compare.py      many methods at one budget, each searched alike
+    tracking.py     training curves for TensorBoard, W&B, MLflow
     rehearsal.py    a method from outside, tried before any training
     belonging.py    whether published weights and network belong together
     plan.py         what a run will train and cost
@@ -109,8 +110,8 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         else:
             unlearn = _one_method(study, original)
         require_room([(study, unlearn.stages, unlearn.models)], original, retrained)
-        outside.read_in(study, original, retrained)
         record_traces(study, original)
+        outside.read_in(study, original, retrained)
         train_missing(study, outside.to_be_trained([original, *retrained]))
         unlearned, ensembles = unlearn.run()
         _evaluate(study, original, retrained, unlearned, ensembles)
@@ -171,8 +172,8 @@ def run_studies(runs: Sequence["Request"], store: Store,
                                     for stage in unlearn_stages(study, original, f)],
                             make_unlearning(study)) for study in studies]
         require_room([(v.study, v.stages, 0) for v in variants], original, retrained)
-        outside.read_in(shared, original, retrained)
         record_traces(shared, original)
+        outside.read_in(shared, original, retrained)
         train_missing(shared, outside.to_be_trained([original, *retrained]))
         for study in studies[1:]:
             for stage in (original, *retrained):

@@ -18,6 +18,7 @@ from unlearn_jax.stages import workdir
 from unlearn_jax.stages.graph import RunContext, Stage, forget_parts
 from unlearn_jax.stages.membership import further_arrays, peer_samples, trained_samples
 from unlearn_jax.stages.relearn import MEASURES, relearn_measures, relearn_stage
+from unlearn_jax.stages.tracking import log_history
 from unlearn_jax.storage import checkpoints, store
 from unlearn_jax.storage.store import stage_key
 from unlearn_jax.system import interrupt, processes
@@ -114,8 +115,7 @@ def write_results(study: RunContext, original: Stage, retrained: list[Stage],
     touched = [row for s in unlearned for row in _touched_rows(study, s)]
     if touched:
         study.run.write_table("touched.csv", touched, workdir.TOUCHED_COLUMNS)
-    if study.config.train.tensorboard:
-        study.run.write_tensorboard(history)
+    log_history(study, history)
 
 
 def _with_relearning(study: RunContext, models: Sequence[Models],

@@ -36,6 +36,7 @@ _BEGINS = b'{\n "config_name": '  # every run.json
 ASIDE = "earlier-"  # begins the name of a folder for the files of a run whose record is lost
 HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "steps", "train_loss",
                    "validation_loss", "best", "learning_rate", "images")
+CURVES = ("train_loss", "validation_loss", "learning_rate")
 LABEL_COLUMNS = ("step", "split", "label", "count")
 TOUCHED_COLUMNS = ("method", "forget_set", "epochs", "seed", "layer", "touched", "of", "which")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets",
@@ -132,16 +133,13 @@ class RunRecord:
             return
         from tensorboardX import SummaryWriter
 
-        members: dict[str, list[dict[str, Any]]] = {}
-        for row in history:
-            name = "-".join(filter(None, (row["stage"], row["forget_set"], f"seed{row['seed']}")))
-            members.setdefault(name, []).append(row)
         directory = self.directory / "tensorboard"
         with disk.temporary_directory(directory) as temp:
-            for name, rows in members.items():  # each writer has a thread and an open file
+            for name, rows in history_by_member(history).items():
+                # Each writer has a thread and an open file.
                 with SummaryWriter(str(temp / name)) as writer:
                     for row in rows:
-                        for column in ("train_loss", "validation_loss", "learning_rate"):
+                        for column in CURVES:
                             writer.add_scalar(column, row[column], row["epoch"])
             # TensorBoard would draw an earlier run's curves as well.
             disk.move_into_place(temp, directory, replace=True)
@@ -306,6 +304,15 @@ def _check_same_config(directory: Path, earlier: Path, config: ml_collections.Co
                          f"({'; '.join(changed[:3])}{more}).\n"
                          "Give another --workdir; what both have in common is reused from the "
                          "store.")
+
+
+def history_by_member(history: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each member, by a name such as `ft-20-28-seed0`."""
+    members: dict[str, list[dict[str, Any]]] = {}
+    for row in history:
+        name = "-".join(filter(None, (row["stage"], row["forget_set"], f"seed{row['seed']}")))
+        members.setdefault(name, []).append(row)
+    return members
 
 
 def versions() -> dict[str, str]:
