@@ -14,10 +14,10 @@ import undrawn
 
 import unlearn_jax as ul
 from unlearn_jax.config import check_config
+from unlearn_jax.config.variants import arm_config
 from unlearn_jax.errors import ConfigError, InputError
 from unlearn_jax.library.settings import study_config
 from unlearn_jax.system import interrupt
-from unlearn_jax.variants import arm_config
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 IMAGES = np.zeros((12, 16, 16, 3), np.uint8)

@@ -1,7 +1,6 @@
 """Verdicts without M_R, on made tables of attacks."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -91,6 +90,9 @@ def test_a_split_that_was_not_drawn_here_is_a_condition():
     run.run["config"]["original"] = {"trained_on": "seen.txt"}
     assert "if training and test samples are of one kind: their split was not drawn here" in \
         judgement.judge(run, "set", ModelKey("ft", 2)).reason
+    given = made((0.7, 0.72, 0.71))
+    given.data["drawn_splits"] = ["validation"]
+    assert "not drawn here" in judgement.judge(given, "set", ModelKey("ft", 2)).reason
 
 
 def test_no_attack_and_failed_seeds():

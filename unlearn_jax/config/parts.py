@@ -12,7 +12,8 @@ from unlearn_jax.data.inject import check_form
 from unlearn_jax.data.splits import check_request
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.models import DEPTHS, build_model, slowest_norm
-from unlearn_jax.networks.pretrained import PREPROCESS_OF
+from unlearn_jax.networks.pretrained import file_layout, published_preprocess
+from unlearn_jax.networks.resnet import check_variant
 
 
 def check_parts(c: ml_collections.ConfigDict) -> None:
@@ -37,12 +38,17 @@ def check_parts(c: ml_collections.ConfigDict) -> None:
     for request in c.forget.sets:
         check_request(request, c.data.task, c.data.inject)
     check_network(c)
+    if c.model.resize_positions and file_layout(c.model.name) != "vit":
+        raise ConfigError(f"config.model.resize_positions is True, but {c.model.name} has no "
+                          "position embeddings of published weights; allowed: False")
     pretrained = c.model.pretrained
     if pretrained and not (os.path.isfile(pretrained) and os.access(pretrained, os.R_OK)):
         raise ConfigError(f"config.model.pretrained is {pretrained!r}, which is no file that can "
                           "be read; give a .h5 or .safetensors file")
-    found, published = c.model.preprocess, PREPROCESS_OF[c.model.variant]
-    if pretrained and found != published and not c.model.own_preprocess:
+    if not pretrained:
+        return
+    found, published = c.model.preprocess, published_preprocess(c.model)
+    if found != published and not c.model.own_preprocess:
         raise ConfigError(
             f"config.model.preprocess is {found!r}, but the published weights of config.model."
             f"variant={c.model.variant!r} were trained with {published!r}: set config.model."
@@ -57,6 +63,7 @@ def check_network(c: ml_collections.ConfigDict) -> None:
       ConfigError: names the key, the value and what is allowed.
     """
     if c.model.name in DEPTHS:
+        check_variant(c.model)
         stages = len(DEPTHS[c.model.name][0])
     else:
         # The number of classes is known only with the data.

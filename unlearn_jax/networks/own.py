@@ -75,12 +75,21 @@ def check_keys(model_cfg: Any) -> None:
                               f"{model_cfg.name} does not read; allowed: {nothing!r}")
 
 
-def make(found: OwnCode, request: str, num_outputs: int) -> nn.Module:
+def make(model_cfg: Any, num_outputs: int, known: tuple[str, ...]) -> nn.Module:
     """The network from a file.
 
+    Args:
+      model_cfg: the `model` section of the config.
+      num_outputs: logits, or 1.
+      known: as for `find`.
+
     Raises:
-      ConfigError: the callable raises an error, or returns something else.
+      ConfigError: the file or a key cannot be used, or the callable raises an error or returns
+        something else.
     """
+    request = model_cfg.name
+    found = find(request, known)
+    check_keys(model_cfg)
     if not callable(found.value):
         raise ConfigError(f"{_KEY} is {request!r}, which is {type(found.value).__name__} "
                           f"{found.value!r}; allowed: {_SERVES}")

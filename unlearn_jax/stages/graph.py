@@ -44,6 +44,7 @@ PEAK_RATE = "config.learning_rate"
 # Keys of `data` that a trained model depends on beyond the fingerprint of what was loaded.
 _DATA_KEYS = ("task", "split", "seed", "balance")
 _MODEL_EXCEPT = ("own_preprocess",)  # allows what another key says
+_MODEL_LATER = {"resize_positions": False}  # keys added later, not part of keys at this value
 _COPY_KEYS = ("rotation", "shift", "zoom", "flip")  # of augmented copies, where there are any
 _TRAIN_KEYS = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "warmup",
                "weight_decay", "momentum", "loss", "class_weights", "patience", "keep")
@@ -215,7 +216,8 @@ def _trained_parts(study: RunContext) -> dict[str, Any]:
         # The fingerprint does not show which split a .csv file gives an image.
         **({"given": given.digest(study.dataset.ids, study.splits.parts)}
            if given.is_given(config.data) else {}),
-        "model": {**{k: v for k, v in config.model.to_dict().items() if k not in _MODEL_EXCEPT},
+        "model": {**{k: v for k, v in config.model.to_dict().items()
+                     if k not in _MODEL_EXCEPT and (k not in _MODEL_LATER or v != _MODEL_LATER[k])},
                   "pretrained": _file_digest(config.model.pretrained),
                   **network_parts(config.model.name)},
         "train": {k: config.train[k] for k in _TRAIN_KEYS}, **_decay(config.train),

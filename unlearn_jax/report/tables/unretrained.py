@@ -9,6 +9,9 @@ for n samples of D_f and p others. An attack finds D_f in a model if the mean AU
 above 0.5 by more than that draw explains (one-sided, at 5 %) and, with several seeds, by more than
 they scatter (t-test, at 5 %).
 
+A test split that came with the data may differ from the training split in kind. An attack finds
+that difference, too, and the verdict says so.
+
 The converse holds for no test without M_R: an attack that finds nothing shows no forgetting. And
 nothing can be said by it where D_f was picked by ids, since its samples may be easier than others.
 Where the split was not drawn here, the verdict names the condition that both are of one kind.
