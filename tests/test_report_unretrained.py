@@ -1,6 +1,7 @@
 """Verdicts without M_R, on made tables of attacks."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
