@@ -103,6 +103,12 @@ def config(task="classification", labels=LABELS, methods=("ft",), **changes):
                         {key.replace("__", "."): value for key, value in changes.items()})
 
 
+def test_a_column_of_a_data_frame_is_text():
+    names = pd.Series(["cat", "dog", "cow"] * 4)
+    data = ul.Data(IMAGES, names, forget={"few": [0]}, ids=pd.Series(map(str, range(12))))
+    assert data.num_classes == 3 and data.arrays()["ids"].dtype.kind == "U"
+
+
 def test_each_method_has_its_own_values_and_the_callers():
     c = config(methods=("scrub", "ssd", "ft"), unlearn__epochs=[3], unlearn__batch_size=8)
     check_config(c)

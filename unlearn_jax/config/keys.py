@@ -107,8 +107,8 @@ _MODEL = {
         meaning=f"network: {', '.join(NAMES)}, or FILE.py:NAME"),
     "variant": Key(
         default="torchvision", allowed=tuple(dict.fromkeys((*VARIANTS, *SOURCES))),
-        meaning="published network that it is built like (networks/resnet.py, registry.py); deit and "
-        "timm are for ViTs"),
+        meaning="published network that it is built like (networks/resnet.py, registry.py); deit "
+        "and timm are for ViTs"),
     "width": Key(
         default=16, allowed=_POSITIVE,
         meaning="64: the published network; its channels scale with it (ResNets: channels of the "

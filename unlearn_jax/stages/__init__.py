@@ -249,11 +249,11 @@ def _comparison(study: RunContext, original: Stage, retrained: list[Stage],
 
 
 def _arms(study: RunContext, original: Stage, retrained: list[Stage]) -> _Unlearn:
-    """The arms of a study; their plan is printed."""
+    """The arms of a study; their plan is printed where progress is shown."""
     arms = make_arms(study, original)
     plan = plan_variants(study, original, retrained, arms)
     study.run.record_plan(plan.record())
-    if processes.is_first_process():
+    if study.bar is not None and processes.is_first_process():
         print(plan.text(), flush=True)
     return _Unlearn(lambda: (run_arms(original, arms), ()),
                     [stage for variant in arms for stage in variant.stages])

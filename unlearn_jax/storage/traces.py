@@ -30,6 +30,7 @@ from unlearn_jax.storage.store import (
 SAMPLES = "samples"  # the stage of the notes
 TRAIN, VALIDATION, TEST = range(3)
 DATA, _COMPILED = "data", "compiled"
+ARRAYS = "arrays-*.npz"  # files in DATA that data/arrays.py writes
 # What a part of a store has seen of the samples.
 SAW, UNLEARNED, WITHOUT, UNKNOWN = "saw", "unlearned", "without", "unknown"
 CACHE, MODELS, DERIVED, PROGRESS = "cache", "models", "derived", "progress"
@@ -42,7 +43,7 @@ class Trace:
     """A part of a store that has to do with the samples.
 
     Attributes:
-      path: its directory.
+      path: its directory or file.
       kind: CACHE (images or ids of a source), MODELS (a stage with a checkpoint), DERIVED (numbers
         computed by models: predictions, explanations) or PROGRESS (half-finished models).
       saw: SAW: it holds them, or was trained on them; UNLEARNED: its models started from an M_O
@@ -246,6 +247,14 @@ def _caches(root: Path, asked: set[bytes]) -> Iterator[Trace]:
             if found[2] == "index" and has is not None:
                 named[found[1]] = named.get(found[1], False) or has
             entries.append((path, found, has))
+    for path in sorted((root / DATA).glob(ARRAYS)):
+        held = _ids_of_entry(path)
+        if held is None:
+            yield Trace(path, CACHE, UNKNOWN, "images that a Python program handed over; the file "
+                                              "cannot be read")
+        elif asked.intersection(_as_list(id_digests(held))):
+            yield Trace(path, CACHE, SAW, "images that a Python program handed over, theirs among "
+                                          "them")
     for path, found, has in entries:
         if has:
             yield Trace(path, CACHE, SAW, "a list of ids and labels with them"
@@ -256,9 +265,9 @@ def _caches(root: Path, asked: set[bytes]) -> Iterator[Trace]:
 
 
 def _ids_of_entry(path: Path) -> list[str] | None:
-    """The ids in an entry of the image cache; None: it does not say."""
+    """The ids in an entry of the image cache, or in a file of arrays; None: it does not say."""
     try:
-        with np.load(path / "columns.npz") as columns:
+        with np.load(path / "columns.npz" if path.is_dir() else path) as columns:
             if "ids" not in columns:
                 return None
             dropped = columns["dropped"][:, 0].tolist() if "dropped" in columns else []
