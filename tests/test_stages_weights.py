@@ -38,6 +38,8 @@ def equal(found, expected):
     ("m.safetensors", {"classes": 5, "name": "resnet50"}),
     ("m.safetensors", {"head_widths": (6, 4), "head_dropout": (0.5, 0.2), "projection": 3}),
     ("m.safetensors", {"variant": "keras", "name": "resnet50"}),
+    ("m.safetensors", {"classes": 3, "name": "vit_tiny", "width": 12}),
+    ("m.safetensors", {"classes": 3, "name": "convnext_tiny", "width": 4}),
     ("m.msgpack", {"classes": 3}),
     ("m.orbax", {}),
 ])
