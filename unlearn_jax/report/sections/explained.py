@@ -97,7 +97,8 @@ def write_explained(workdir: Path, out: Path) -> Path:
     for name in run.forget_sets:
         found = section(run, name, Output(out))
         if found:
-            parts.append(dataclasses.replace(found, title=f"Forget set {name}"))
+            parts.append(dataclasses.replace(found, title=f"Forget set {name}",
+                                             unfolded=not parts))
     document = Document(f"{record['config_name']}: what the models look at", (
         Text(f"Explanations of the models of the run in {workdir}. M_O is the original model, M_R "
              "was retrained without the forget set D_f and is the reference; D_r is what stays."),
