@@ -367,7 +367,7 @@ FAULTS = ("silent", "raw", "stuck", "left")
 
 
 def main(argv: list[str]) -> int:
-    """The command; returns its exit status."""
+    """Runs the trials; returns the exit status: 0 all passed, 1 some did not."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)

@@ -100,7 +100,7 @@ def shaped_programs(recipe: Recipe, model: Model, layout: Layout,
     """The programs of a recipe and the shapes that `step` is called with; nothing is allocated.
 
     Args:
-      recipe, model, layout: of the population; a call takes `layout.steps_per_dispatch` steps.
+      recipe, model, layout: the population's; a call takes `layout.steps_per_dispatch` steps.
       context: shapes of the method's context for one member.
     """
     rows = np.arange(recipe.batch_size * layout.steps_per_dispatch, dtype=np.int32)

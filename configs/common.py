@@ -132,8 +132,9 @@ def _digits(c: ml_collections.ConfigDict) -> None:
 def _classes(c: ml_collections.ConfigDict) -> None:
     """Classification: a folder with a folder of images for each class; the first one is forgotten.
 
-    `data.path` has no default. If folders have numbers for names and none is named 0,
-    `forget.sets` must be given, too. 32 pixels and a narrow ResNet, for a CPU.
+    `data.path` has no default. With `data.split=given` it holds `train/`, `val/` and `test/`, each
+    with class folders. If these have numbers for names and none is named 0, `forget.sets` must be
+    given, too. 32 pixels and a narrow ResNet, for a CPU.
     """
     c.data.source = "folder"
     c.forget.sets = ("class:0",)

@@ -28,7 +28,7 @@ from unlearn_jax.stages.graph import (
     Stage,
     Variant,
     original_stage,
-    retrain_stage,
+    retrain_stages,
     unlearn_stages,
 )
 from unlearn_jax.stages.models import make_unlearning
@@ -143,7 +143,7 @@ def plan_job(job: Job, store: Store, made: set[tuple[str, str]] | None = None) -
         run = workdir.RunRecord(Path(scratch), first.config, first.config_name, "")
         study = stages.load(first.config, first.config_name, store, run, None)
         original = original_stage(study)
-        retrained = [retrain_stage(study, original, f) for f in study.splits.forget_sets]
+        retrained = retrain_stages(study, original)
         variants: list[Variant] = []
         for own in job.runs:
             variants += _variants(dataclasses.replace(study, config=own.config), original,

@@ -17,8 +17,9 @@ from unlearn_jax.commandline import read_config
 from unlearn_jax.config import check_config, completed
 from unlearn_jax.errors import InputError
 from unlearn_jax.networks.conv import convolutions
-from unlearn_jax.startup import run, set_up, work_bar
+from unlearn_jax.startup import run, set_up
 from unlearn_jax.storage.store import Store
+from unlearn_jax.system.bars import work_bar
 
 
 def main(arguments: list[str]) -> None:

@@ -90,9 +90,13 @@ def stage_key(method: str, forget_set: str, budget: int) -> str:
 
 
 def write_comparison(path: Path, *, methods=("ft", "rnd"), sets=("20-28",), trials=2,
-                     rank_by="forgetting", budget=2, **options) -> Path:
-    """The work directory of a comparison that chooses the last trial of each method."""
-    write_workdir(path, methods=methods, sets=sets, budgets=(budget,), **options)
+                     rank_by="forgetting", budget=2, short=False, **options) -> Path:
+    """The work directory of a comparison that chooses the last trial of each method.
+
+    `short`: with the models of short retraining.
+    """
+    write_workdir(path, methods=(*methods, *(("retrain_short",) if short else ())), sets=sets,
+                  budgets=(budget,), **options)
     rows = [(m, s, t + 1, 0.001 * (t + 1), "", "nan", budget, 5.0 + t, 6.5, True,
              t == trials - 1, 2500, 1.5, 1e9, "", f"stage-{m}-{t}",
              f"python -m unlearn_jax.main --config=configs/{m}.py --config.x={t}")

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from unlearn_jax.commandline import of_the_study, read_config
+from unlearn_jax.commandline import of_the_study, read_config, run_name
 from unlearn_jax.errors import InputError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -62,3 +62,19 @@ def test_the_command_of_a_study_says_nothing_of_its_processes():
                          "--process_id=0"]) == flags
     assert of_the_study(["main", "--coordinator", "a:1", flags[0], "-processes", "3", *flags[1:],
                          "--process_id", "0", "--process_timeout", "9"]) == flags
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+@pytest.mark.parametrize("given, change, expected", [
+    ("configs/ft.py", "train.epochs=3", "ft"),
+    ("configs/ft.py:digits", "train.epochs=3", "ft-digits"),
+    ("configs/ft.py", "unlearn.method=ft", "ft"),  # the config's own
+    ("configs/ft.py", "unlearn.method=rnd", "ft-rnd"),
+    ("ft:digits", "unlearn.method=rnd", "ft-digits-rnd"),
+    ("configs/ft.py", "unlearn.method=my/anchored.py:METHOD", "ft-anchored"),
+    ("configs/ft.py", "unlearn.method=anchored.py:NEAR", "ft-anchored-NEAR"),
+    ("configs/compare.py", "unlearn.method=rnd", "compare"),  # it compares methods of its own
+    ("configs/thesis.py:demo", "unlearn.method=rnd", "thesis-demo"),
+])
+def test_the_default_folder_of_a_run_names_the_method_that_a_flag_chooses(given, change, expected):
+    assert run_name(given, read_config([f"--config={given}", f"--config.{change}"])) == expected

@@ -66,7 +66,7 @@ def test_the_default_is_allowed_and_locked():
     ("eval.explain_baseline", "pink", "'black', 'grey', 'white'"),
     ("eval.explain_stage", 5, "0 (the last) to 4, the stages of resnet10"),
     ("eval.alpha", 12.0, "one of eval.alphas"),
-    ("data.source", "fodler", "synthetic, utkface, digits, folder, tfds:NAME"),
+    ("data.source", "fodler", "synthetic, utkface, digits, folder, arrays, tfds:NAME"),
     ("data.source", "tfds", "tfds:NAME"),
     ("data.ids", "original", "allowed with 'synthetic': 'stored'"),
     ("data.inject", "patsh:20-28:9", "confusion:A:B:N or patch:A:N"),

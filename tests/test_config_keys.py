@@ -43,7 +43,7 @@ def test_each_key_has_a_meaning_of_a_line_and_says_what_it_allows(name):
     ("train.optimizer", "'adam', 'sgd'"),
     ("data.fraction", "from 1e-06 to 1"),
     ("data.size", "at least 20"),
-    ("data.split", "a tuple of float of length 3, each at least 0"),
+    ("data.split", "a tuple of float of length 3, each at least 0, or 'given'"),
     ("seeds", "a tuple of int, not empty, each at least 0"),
     ("unlearn.epochs", "a tuple of int, not empty, each at least 0, each at most 1000000"),
     ("data.flip", "True or False"),

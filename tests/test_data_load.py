@@ -193,7 +193,7 @@ def test_fingerprint_is_of_the_selected_content(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("changes, message", [
     (dict(source="mnist"), "config.data.source is 'mnist'; allowed: synthetic, utkface, digits, "
-                           "folder, tfds:NAME"),
+                           "folder, arrays, tfds:NAME"),
     (dict(source="tfds"), "allowed: synthetic"),
     (dict(source="utkface:x"), "allowed: synthetic"),
     (dict(source="digits"), "config.data.task is 'regression'; the source 'digits' is a "

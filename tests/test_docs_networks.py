@@ -16,7 +16,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "networks.md"
 
 @pytest.fixture(scope="module")
 def name(tmp_path_factory):
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     file = tmp_path_factory.mktemp("own") / "vit.py"
     file.write_text(code.replace("width: int = 64", "width: int = 8")
                     .replace("depth: int = 4", "depth: int = 2"))

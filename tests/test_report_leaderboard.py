@@ -56,8 +56,9 @@ def test_order_ceiling_and_what_is_untouched(run):
     assert [b.name for b in boards] == ["all", *SETS]
     # by set: 0.82, 0.72, 0.62; and 0.93, 0.92, 0.80
     for board in boards:
-        assert [r.method for r in board.rows] == ["retrain", "rnd", "ft", "scrub", "original"]
-        assert [r.rank for r in board.rows] == [None, 1, 2, 3, None]
+        assert [r.method for r in board.rows] == [
+            "retrain", "rnd", "ft", "scrub", "shifted_original", "best_constant", "original"]
+        assert [r.rank for r in board.rows] == [None, 1, 2, 3, None, None, None]
     ceiling = row(boards, "20-28", "retrain")
     for name in ("forgetting@15", "forgetting_across@15", "F@15"):
         assert ceiling.values[name] == estimate_pairs([.91, .92, .93])
@@ -117,7 +118,7 @@ def test_it_opens_with_the_gaps_and_with_who_lies_below_the_original(tmp_path):
     assert said.startswith("On no forget set (20-28, random-0.02) is it established that M_R errs")
     assert said.endswith("no method lies below M_O, untouched.")
     text = markdown.render(build(read_run(path)))
-    assert "| – | M_O, untouched | – |" in text and "floor" not in text
+    assert "| – | M_O, untouched | " in text and "floor" not in text
 
 
 def test_paired_tests_against_ft(run):
@@ -140,8 +141,8 @@ def test_equal_methods_share_the_better_rank_and_failed_ones_are_last(tmp_path):
         "ft": (0.5, 0.6, 0.7), "rnd": (0.7, 0.6, 0.5), "scrub": (0.1, 0.2, 0.3),
         "ssd": ("nan",) * 3}.items()})
     (board,) = leaderboard.boards(read_run(path))
-    assert {r.method: r.rank for r in board.rows[1:-1]} == {"ft": 1, "rnd": 1, "scrub": 3, "ssd": 4}
-    assert board.rows[-2].p_holm != board.rows[-2].p_holm  # no test
+    assert {r.method: r.rank for r in board.contenders} == {"ft": 1, "rnd": 1, "scrub": 3, "ssd": 4}
+    assert np.isnan(board.contenders[-1].p_holm)  # no test
 
 
 def test_ranks_by_f(tmp_path):
@@ -150,7 +151,7 @@ def test_ranks_by_f(tmp_path):
                       ("rnd", "20-28", "F@15"): (0.8, 0.8, 0.8),
                       ("ft", "20-28", "forgetting@15"): (0.1, 0.1, 0.1)})
     (board,) = leaderboard.boards(read_run(path))
-    assert [r.method for r in board.rows] == ["retrain", "ft", "rnd", "original"]
+    assert [r.method for r in board.contenders] == ["ft", "rnd"]
 
 
 def test_who_did_not_keep_to_the_tolerance_comes_last(tmp_path):
@@ -162,7 +163,7 @@ def test_who_did_not_keep_to_the_tolerance_comes_last(tmp_path):
         line.replace(",6.5,True,", ",5.5,False,") if line.startswith("rnd") else line
         for line in text))
     (board,) = leaderboard.boards(read_run(path))
-    assert [(r.method, r.rank) for r in board.rows][1:-1] == [("scrub", 1), ("ft", 2), ("rnd", 3)]
+    assert [(r.method, r.rank) for r in board.contenders] == [("scrub", 1), ("ft", 2), ("rnd", 3)]
     assert row((board,), "20-28", "rnd").mean_rank == 1  # of the values alone
 
 
@@ -174,7 +175,7 @@ def test_the_file(tmp_path, monkeypatch):
     write_report(path)
     with (path / "leaderboard.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(r["forget_set"], r["method"]) for r in rows][::4] == [
+    assert [(r["forget_set"], r["method"]) for r in rows][::6] == [
         ("all", "retrain"), ("20-28", "retrain"), ("random-0.02", "retrain")]
     ft = next(r for r in rows if (r["forget_set"], r["method"]) == ("20-28", "ft"))
     # of two trials the second was taken, here although it is beyond the limit
@@ -188,7 +189,7 @@ def test_the_file(tmp_path, monkeypatch):
     assert overall["command"] == "" and overall["within"] == "False"
     text = (path / "report.md").read_text()
     assert text.index("## Leaderboard") < text.index("## Did it work?")
-    assert "| ft \\* | 2 |" in text and ft["command"] in text
+    assert "| ft \\* |" in text and ft["command"] in text
     assert "up to 2 trials" in text and "25 % of what retraining took, counted in images" in text
     names = {p.name for p in path.glob("figures/pareto-*")}
     assert names == {f"pareto-{kind}-{name}.png" for kind in ("cost", "utility")
@@ -290,7 +291,7 @@ def test_latex_table(run):
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
     for table in text.split(r"\begin{table}")[1:]:
         head, *lines = [line for line in table.splitlines() if line.endswith(r" \\")]
-        assert len(lines) == 5 and len({line.count(" & ") for line in [head, *lines]}) == 1
+        assert len(lines) == 7 and len({line.count(" & ") for line in [head, *lines]}) == 1
         assert head.count(" & ") == table.split(r"\begin{tabular}{")[1].split("}")[0].count("r")
         assert not re.search(r"(?<!\\)[%#]", table)
         depth = table.count("{") - table.count("}")

@@ -11,7 +11,7 @@ from scipy.stats import t
 
 from unlearn_jax.metrics.errors import forgetting
 from unlearn_jax.report.output import Output
-from unlearn_jax.report.render import markdown
+from unlearn_jax.report.render import html, markdown
 from unlearn_jax.report.tables.inputs import ModelKey, read_run
 from unlearn_jax.report.thesis import findings, section, tables
 from unlearn_jax.report.thesis.claims import CLAIMS, Claim, Comparison, Term
@@ -133,7 +133,8 @@ def test_a_claim_is_tested_within_seeds(workdir, tmp_path, values, status, held)
     run = changed(workdir, tmp_path / "w", {
         ("ft", FIRST, 2, "F@15"): values, ("original", FIRST, 0, "F@15"): (0.70, 0.71, 0.71)})
     verdict = judge(run, Claim("x", "1", 7, "x", (Comparison(A, B),)))
-    assert (verdict.status, verdict.held, verdict.n, verdict.in_print) == (status, held, 3, True)
+    assert (verdict.uncorrected, verdict.held, verdict.n, verdict.in_print) == (
+        status, held, 3, True)
     assert verdict.weakest.mean == pytest.approx(np.mean(values) - 2.12 / 3)
     assert verdict.where == f"F@15 on {FIRST}: M_FT (2) − M_O"
 
@@ -144,7 +145,7 @@ def test_one_comparison_that_fails_contradicts_a_claim(workdir, tmp_path):
         ("original", FIRST, 0, "F@15"): (0.70, 0.71, 0.71)})
     both = (Comparison(A, B), Comparison(Term("ft", 4, FIRST, "F@15"), B))
     verdict = judge(run, Claim("x", "1", 0, "x", both))
-    assert (verdict.status, verdict.held, verdict.in_print) == (FAILS, 0, None)
+    assert (verdict.uncorrected, verdict.held, verdict.in_print) == (FAILS, 0, None)
     assert "M_FT (4)" in verdict.where
 
 
@@ -253,6 +254,17 @@ def test_conclusions_follow_from_the_verdicts(workdir, tmp_path):
         assert status_of(found, "rnd-f-below-original", "rnd_units") == HOLDS
         assert status_of(found, "rnd-f-below-original", "rnd_offset") == status
         assert words in " ".join(conclusions(run, found))
+
+
+def test_the_study_is_cited_where_it_is_named(run):
+    from unlearn_jax.report.render.document import Document
+
+    document = Document("x", (section._explanation(run),), ())
+    for part in ("Pablo Noriega Vázquez", "Machine Unlearning: el arte de olvidar en la era de la "
+                 "Inteligencia Artificial", "2024", "https://github.com/pablonoriega/TFG"):
+        assert part in markdown.render(document)
+    page = html.render(document, run.workdir)
+    assert '<a href="https://github.com/pablonoriega/TFG">the study</a>' in page
 
 
 def test_the_section_says_it_all(run):

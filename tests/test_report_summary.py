@@ -1,5 +1,6 @@
 """The answer first: verdicts in the terminal and above the report."""
 
+import dataclasses
 from pathlib import Path
 
 from fake_workdir import change_results, write_workdir
@@ -53,3 +54,15 @@ def test_the_table_shows_each_number_beside_that_of_m_r(tmp_path):
 def test_too_few_seeds_name_the_number_that_would_decide(tmp_path):
     run, found = said(tmp_path, seeds=(0,))
     assert "one seed gives no interval" in summary.lines(run, found, Path("s"))[0].lower()
+
+
+def test_a_long_reason_is_wrapped_where_there_is_room_and_cut_where_there_is_not(tmp_path):
+    run, found = said(tmp_path)
+    long = " ".join(["reason"] * 40)
+    one = [dataclasses.replace(j, reason=long) for j in found]
+    lines = summary.lines(run, one, Path("store"))
+    assert max(map(len, lines[:-2])) <= 100 and len(lines) > 5
+    assert " ".join(" ".join(lines[:-3]).split()).endswith(f"{long[1:]}.")
+    many = summary.lines(run, one * 5, Path("store"))
+    assert len(many) == summary.MOST_LINES and sum(line.endswith("...") for line in many) == 5
+    assert sum("(M_R" in line for line in many) == 5  # the numbers stay

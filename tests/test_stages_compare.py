@@ -149,9 +149,34 @@ def test_that_the_range_of_trials_ended_a_search_is_said(finished):
 def test_the_leaderboard_is_written(finished):
     workdir, _, _ = finished
     rows = table(workdir / "leaderboard.csv")
-    assert len(rows) == 3 * 5 and {r["forget_set"] for r in rows} == {"all", "20-28", "random-0.2"}
+    assert len(rows) == 3 * 8 and {r["forget_set"] for r in rows} == {"all", "20-28", "random-0.2"}
+    assert [r["method"] for r in rows][-4:] == ["retrain_short", "shifted_original",
+                                                "best_constant", "original"]
     assert (workdir / "leaderboard.tex").read_text().count(r"\begin{tabular}") == 3
     assert "## Leaderboard" in (workdir / "report.md").read_text()
+
+
+@pytest.mark.slow
+def test_short_retraining_spends_the_budget_and_starts_anew(finished):
+    workdir, store, _ = finished
+    results, data = table(workdir / "results.csv"), json.loads((workdir / "data.json").read_text())
+    for name, entry in data["forget_sets"].items():
+        mine = [r for r in results if (r["method"], r["forget_set"]) == ("retrain_short", name)]
+        assert {r["epochs"] for r in mine} == {"2"}  # a quarter of 8
+        retained = data["counts"]["train"] - entry["train"]
+        assert {float(r["value"]) for r in mine if r["metric"] == "images"} == {2 * retained}
+        assert {"forgetting@15", "mia_auc", "mae_test"} <= {r["metric"] for r in mine}
+        (key,) = {r["stage"] for r in mine}
+        assert (store / "retrain_short" / key / "checkpoint").is_dir()
+        # it has not seen D_f
+        with np.load(workdir / "predictions" / f"retrain_short.{name}.2.forget.npz") as found:
+            assert not found["member"].any()
+    first = [r for r in table(workdir / "history.csv")
+             if r["stage"] in ("retrain", "retrain_short") and r["epoch"] == "1"]
+    # the same samples from the same weights; the schedules differ after the first step alone
+    assert len({(r["stage"], r["forget_set"], r["seed"]) for r in first}) == len(first) > 0
+    assert "Better than it" in (workdir / "report.md").read_text() or (
+        "No method is shown to be better" in (workdir / "report.md").read_text())
 
 
 @pytest.mark.slow

@@ -24,8 +24,10 @@ THROUGH_THE_FINGERPRINT = {
     "data.fraction", "data.repeats", "data.quality", "data.quality_sharpness",
     "data.quality_contrast", "data.quality_brightness", "data.groups", "data.ids"}
 # They change how often and what is written, and no model.
-WITHOUT_EFFECT = {"train.checkpoint_seconds", "train.tensorboard", "model.own_preprocess",
-                  "data.label_unit"}
+WITHOUT_EFFECT = {"train.checkpoint_seconds", "train.tensorboard", "train.log",
+                  "model.own_preprocess",
+                  "data.label_unit",
+                  "data.split_shares"}  # shows in the digest of given splits
 # Random labels come from the range, which the fingerprint does not show.
 UNLEARNED_ONLY = {"data.label_min", "data.label_max"}
 OPTIONS = {f"unlearn.{option}" for option in METHODS["rnd"].shared_keys}
@@ -37,13 +39,15 @@ OTHER_VALUES = {
     "data.source": "digits", "data.path": "elsewhere", "data.ids": "original",
     "data.label_unit": "days",
     "data.task": "classification",
-    "data.split": (0.5, 0.3, 0.2), "data.label_min": 21, "data.label_max": 59,
+    "data.split": (0.5, 0.3, 0.2), "data.split_shares": (0.5, 0.3, 0.2),
+    "data.label_min": 21, "data.label_max": 59,
     "data.repeats": "drop", "data.quality": "on", "model.name": "resnet18",
     "model.variant": "keras",
     "model.stem": "small", "model.output": "linear", "model.preprocess": "torch",
     "model.dtype": "bfloat16", "model.frozen": ("head",), "model.output_scale": 50.0,
     "model.output_offset": 15.0, "train.optimizer": "sgd", "train.schedule": "cosine",
-    "train.loss": "mse", "unlearn.method": "ft", "unlearn.optimizer": "sgd",
+    "train.loss": "mse", "train.log": "tensorboard",
+    "unlearn.method": "ft", "unlearn.optimizer": "sgd",
     "unlearn.schedule": "constant", "unlearn.labels": "uniform",
     "unlearn.label_units": "as_published", "data.inject": "patch:20-30:4",
     "train.class_weights": "balanced", "train.keep": "last", "train.recalibrate_norms": "on",
@@ -112,8 +116,8 @@ def test_a_key_moves_the_models_that_depend_on_it(key, tmp_path, monkeypatch):
     base = _config(**with_key)
     changed = _config(**with_key, **{key: _another(key, get(base, key))})
     assert get(changed, key) != get(base, key)
-    # legal along with another loss or task alone, which would move the keys too
-    if key not in ("data.task", "data.groups", "train.class_weights"):
+    # legal along with another loss, task or split alone, which would move the keys too
+    if key not in ("data.task", "data.groups", "data.split_shares", "train.class_weights"):
         check_config(changed)
     if key in THROUGH_THE_FINGERPRINT | WITHOUT_EFFECT | UNREAD:
         expected = set()

@@ -19,7 +19,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ENV = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device, as for users
+# One device, as for users; the compiler as in tests/conftest.py.
+ENV = {**os.environ, "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
 
 
 def run(arguments: list[str], timeout: float = 300, cwd: Path = ROOT,

@@ -122,7 +122,7 @@ class Audit:
         outputs, labels = outcome.outputs[split], self.targets.labels[split]
         if self.classification:
             return np.asarray(errors.accuracy(outputs, labels))
-        return 1 / np.asarray(errors.mean_error(errors.absolute_errors(outputs, labels)))
+        return 1 / np.asarray(errors.mae(outputs, labels))
 
 
 AUDITS: dict[str, Callable[[Audit], Values]] = {}
@@ -190,9 +190,9 @@ def _challenge(audit: Audit) -> Values:
     yield "population:challenge_quality_high", found.high
     yield "population:challenge_epsilon_median", float(np.median(found.epsilons))
     o, r = audit.outcome, audit.retrained
-    if not o.costed:
-        raise Refused("the score needs the times of training, which predictions do not hold; the "
-                      "forgetting quality is there")
+    if not (r.costed and (o.costed or o.method == "original")):
+        raise Refused("the score needs the times of training, which predictions and models from "
+                      "files do not hold; the forgetting quality is there")
     if "retain" not in o.outputs:
         raise Refused("the score needs predictions on the split 'retain'")
     utilities = {f"{split}_{kind}": _finite(audit.utilities(of, split)[:, None])[:, 0]

@@ -1,6 +1,5 @@
 """Reads the flags; a user's mistake becomes a message of a line or two."""
 
-import difflib
 import os
 import re
 from pathlib import Path
@@ -10,11 +9,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from unlearn_jax.config import get
+from unlearn_jax.config.names import CONFIGS, check_key
 from unlearn_jax.errors import ConfigError, InputError
 from unlearn_jax.system.nested import flat
 
-# Folders of a checkout and of an installed package, both beside the package itself.
-CONFIGS = Path(__file__).parents[1] / "configs"
 _OF_A_PROCESS = ("coordinator", "processes", "process_id", "process_timeout")
 
 
@@ -110,27 +108,6 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
-def check_key(config: ml_collections.ConfigDict, key: str) -> None:
-    """Refuses a dotted key that has no value.
-
-    Raises:
-      ConfigError: the message names the whole key and what is allowed there.
-    """
-    held, above = config, "config"
-    for part in key.split("."):
-        if not isinstance(held, ml_collections.ConfigDict):
-            raise ConfigError(f"config.{key} is not there: {above} is a value, and no section")
-        if part not in held:
-            close = difflib.get_close_matches(part, list(held), 1)
-            raise ConfigError(f"config.{key} is not there; allowed in {above}: "
-                             + (", ".join(sorted(held)) or "nothing")
-                             + "".join(f" (did you mean {name!r}?)" for name in close))
-        held, above = held[part], f"{above}.{part}"
-    if isinstance(held, ml_collections.ConfigDict):
-        raise ConfigError(f"config.{key} is a section; allowed: one of its keys, as in "
-                         f"{key}.{next(iter(sorted(held)), 'KEY')}")
-
-
 def _check_change(error: Exception, argv: list[str]) -> None:
     """Refuses the `--config.KEY=VALUE` that absl could not use; returns if none is the cause.
 
@@ -189,3 +166,26 @@ def config_name(values: flags.FlagValues = flags.FLAGS) -> tuple[str, str]:
     given = config_flags.get_config_filename(values["config"])
     file, _, scale = given.partition(":")
     return file, scale
+
+
+def run_name(given: str, config: ml_collections.ConfigDict) -> str:
+    """The name of a run's default folder: CONFIG, CONFIG-SCALE, CONFIG-METHOD, CONFIG-SCALE-METHOD.
+
+    The method is named if a flag has chosen another one than the config file:
+    `--config=ft --config.unlearn.method=anchored.py:METHOD` gives `ft-anchored`. Comparisons and
+    the arms of a study have methods of their own, so there the flag adds nothing.
+
+    Args:
+      given: FILE or FILE:SCALE, as in `--config`.
+      config: that file's config, with the changes by flags.
+    """
+    file, _, scale = given.partition(":")
+    name = Path(file).stem + f"-{scale}" * bool(scale)
+    chosen = config.unlearn.method
+    if (config.compare.methods or config.thesis.arms
+            or chosen == read_config([f"--config={given}"]).unlearn.method):
+        return name
+    path, of_a_file, constant = chosen.rpartition(".py:")
+    if of_a_file:
+        chosen = Path(path).name + f"-{constant}" * (constant != "METHOD")
+    return f"{name}-{chosen}"

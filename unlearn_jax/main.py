@@ -1,12 +1,19 @@
 """Trains, unlearns, measures and reports:  python -m unlearn_jax.main --config=configs/ft.py
 
 The work directory receives results.csv, predictions, report.md, report.html, figures and run.json.
-The store keeps finished stages, which other runs share.
+The store keeps finished stages, which other runs share. `--config.KEY=VALUE` changes a key of the
+config. `unlearn-jax list configs` and `unlearn-jax list keys` print the config files and the keys.
 """
+
+import sys
+import time
+
+if __name__ == "__main__":  # the imports below take seconds
+    print(time.strftime("%H:%M:%S"), "unlearn_jax starts; loading it takes some seconds",
+          file=sys.stderr, flush=True)
 
 import functools
 import shlex
-import sys
 from pathlib import Path
 
 import ml_collections
@@ -19,13 +26,16 @@ from unlearn_jax.networks.conv import convolutions
 from unlearn_jax.report.sections import summary
 from unlearn_jax.report.tables.inputs import read_run
 from unlearn_jax.report.tables.judgement import judge_all
-from unlearn_jax.startup import run, use_devices, use_store, work_bar
+from unlearn_jax.startup import run, use_devices, use_store
 from unlearn_jax.storage.store import Store
 from unlearn_jax.system import processes, slurm
+from unlearn_jax.system.bars import work_bar
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A file of configs/, with a scale after a colon: configs/ft.py:utkface")
-_WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; default: runs/CONFIG")
+    "config", None, "A config file, or its name in configs/, with a scale after a colon: "
+    "configs/ft.py:utkface, ft:utkface")
+_WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; default: runs/CONFIG, "
+                               "or runs/CONFIG-METHOD where --config.unlearn.method is given")
 _PRINT_REPORT = flags.DEFINE_bool(
     "print_report", False, "Also print the whole report, report.md")
 _STORE = flags.DEFINE_string("store", "runs/store", "Where finished stages are kept")
@@ -44,8 +54,9 @@ def main(argv: list[str]) -> None:
 
 def _run(config: ml_collections.ConfigDict) -> None:
     file, scale = commandline.config_name()
+    config_file = f"{file}:{scale}" if scale else file
     name = Path(file).stem + (f":{scale}" if scale else "")
-    directory = Path(_WORKDIR.value or f"runs/{name.replace(':', '-')}")
+    directory = Path(_WORKDIR.value or f"runs/{commandline.run_name(config_file, _CONFIG.value)}")
     store = Store(_STORE.value)
     processes.require_same("what they were started with", {
         "config": config.to_dict(), "workdir": str(directory)}, slurm.hint())
@@ -53,7 +64,6 @@ def _run(config: ml_collections.ConfigDict) -> None:
     if not processes.is_first_process():
         logging.set_verbosity(logging.WARNING)  # the first process logs the rest
     command = shlex.join(["python", "-m", "unlearn_jax.main", *commandline.of_the_study(sys.argv)])
-    config_file = f"{file}:{scale}" if scale else file
     with convolutions(config.parallel.convolution):
         stages.run_study(config, name, directory, store, command,
                          work_bar() if processes.is_first_process() else None, config_file)

@@ -180,11 +180,15 @@ def in_batches(rows: np.ndarray, batch_size: int) -> np.ndarray:
 
 
 def stack_batches(batches_TB: Sequence[np.ndarray], multiple: int = 1) -> np.ndarray:
-    """Members' batches `[T_m, B]` as `[M, T, B]`; shorter ones are filled with padding.
+    """Stacks the batches of all members in one array.
 
     Args:
-      batches_TB: batches of each member.
-      multiple: T, which is at least one, is rounded up to a multiple of this.
+      batches_TB: for each member `[T_m, B]`, the rows of its T_m batches of B samples.
+      multiple: T is a multiple of this.
+
+    Returns:
+      `[M, T, B]` int32, with T at least 1 and at least the largest T_m. Batches of -1, which stand
+      for padding, follow the T_m batches of a member.
     """
     longest = max(1, *(len(b) for b in batches_TB))
     steps = -(-longest // multiple) * multiple

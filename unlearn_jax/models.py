@@ -18,13 +18,24 @@ from flax import traverse_util
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.networks import own
 from unlearn_jax.networks.anatomy import Anatomy, add_map, anatomy, as_map
+from unlearn_jax.networks.draws import one_draw
 from unlearn_jax.networks.ends import PREPROCESS as PREPROCESS
 from unlearn_jax.networks.ends import preprocess as preprocess
 from unlearn_jax.networks.network import Network
-from unlearn_jax.networks.resnet import DEPTHS, FEATURES, VARIANTS, ResidualBlock, ResNet
+from unlearn_jax.networks.registry import NETWORKS, make_packaged
+from unlearn_jax.networks.resnet import (
+    DEPTHS,
+    FEATURES,
+    VARIANTS,
+    ResidualBlock,
+    ResNet,
+    check_variant,
+)
 from unlearn_jax.networks.resnet import STEMS as STEMS
 
 Variables = dict[str, Any]
+# Values of `config.model.name` that need no file.
+NAMES = (*DEPTHS, *NETWORKS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +152,11 @@ class Model:
         return ()
 
     @property
-    def ends(self) -> tuple[str, str]:
-        """The first and the last layer with parameters."""
+    def ends(self) -> tuple[str, ...]:
+        """The names of the first and of the last layer that have parameters.
+
+        It is () if the order of the layers is unknown.
+        """
         return "stem_conv", "output"
 
     def norm_of(self, layer: str) -> str:
@@ -202,10 +216,9 @@ class FlaxModel(Model):
 
     def init(self, key: jax.Array) -> Variables:
         """Fresh variables of one member: {'params': tree, 'batch_stats': tree}, float32."""
-        images = jnp.zeros((1, self.image_size, self.image_size, 3), jnp.float32)
         keys = dict(zip(("params", "dropout"), jax.random.split(key)))
         # Without the ends and the members' layers, which hold no variables and need a device.
-        variables = self.module.inner.init(keys, images, False)
+        variables = one_draw(self.module.inner, self.image_size, keys)
         return {"params": variables.get("params", {}),
                 "batch_stats": variables.get("batch_stats", {})}
 
@@ -269,9 +282,9 @@ class FlaxModel(Model):
         return self.anatomy.layers
 
     @property
-    def ends(self) -> tuple[str, str]:
-        """The first and the last layer with parameters."""
-        return self.layers[0], self.layers[-1]
+    def ends(self) -> tuple[str, ...]:
+        """The first and the last layer with parameters; see `Model.ends`."""
+        return (self.layers[0], self.layers[-1]) if self.layers else ()
 
     def norm_of(self, layer: str) -> str:
         """The path of the norm that takes a layer's output; '' if none does."""
@@ -308,10 +321,11 @@ def build_model(model_cfg: Any, image_size: int, num_classes: int) -> Model:
 
     Raises:
       ConfigError: a pattern of `model.frozen` is no regular expression or matches no parameter; or
-        a network from a file cannot be used.
+        the network cannot be used with this config.
     """
     if model_cfg.name not in DEPTHS:
-        return _own_model(model_cfg, image_size, num_classes)
+        return _flax_model(model_cfg, image_size, num_classes)
+    check_variant(model_cfg)
     blocks, bottleneck = DEPTHS[model_cfg.name]
     module = ResNet(
         variant=VARIANTS[model_cfg.variant], dtype=model_cfg.dtype, frozen_norms=(),
@@ -330,9 +344,9 @@ def build_model(model_cfg: Any, image_size: int, num_classes: int) -> Model:
 
 def network_parts(name: str) -> dict[str, str]:
     """The parts of store keys that identify a network from a file: its name and its file's text."""
-    if name in DEPTHS:
+    if name in NAMES:
         return {}
-    found = own.find(name, tuple(DEPTHS))
+    found = own.find(name, NAMES)
     return {"name": found.name, "code": found.code}
 
 
@@ -348,17 +362,18 @@ def slowest_norm(model_cfg: Any, image_size: int) -> float:
     """
     if model_cfg.name in DEPTHS:
         return VARIANTS[model_cfg.variant].norm_momentum
-    momenta = _own_model(model_cfg, image_size, 1).anatomy.momenta
+    momenta = _flax_model(model_cfg, image_size, 1).anatomy.momenta
     return max((m for _, m in momenta), default=0.0) if all(m == m for _, m in momenta) else 0.0
 
 
-def _own_model(model_cfg: Any, image_size: int, num_classes: int) -> FlaxModel:
-    found = own.find(model_cfg.name, tuple(DEPTHS))
-    own.check_keys(model_cfg)
-    module = Network(own.make(found, model_cfg.name, num_classes or 1), num_classes,
-                     model_cfg.output, model_cfg.output_scale, model_cfg.output_offset,
-                     model_cfg.preprocess)
-    own.check_traces(module, model_cfg.name, image_size)
+def _flax_model(model_cfg: Any, image_size: int, num_classes: int) -> FlaxModel:
+    packaged = model_cfg.name in NETWORKS
+    inner = (make_packaged(model_cfg, image_size, num_classes or 1) if packaged
+             else own.make(model_cfg, num_classes or 1, NAMES))
+    module = Network(inner, num_classes, model_cfg.output, model_cfg.output_scale,
+                     model_cfg.output_offset, model_cfg.preprocess)
+    if not packaged:
+        own.check_traces(module, model_cfg.name, image_size)
     model = FlaxModel(module, image_size, tuple(model_cfg.frozen))
     if not model.frozen:
         return model

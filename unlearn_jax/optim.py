@@ -75,7 +75,10 @@ def decisive(optimizer: Bounded, gradients: Any, params: Any) -> Any:
 
 
 def make_optimizer(settings: OptimizerSettings) -> Bounded:
-    """The update direction, to be multiplied by minus the learning rate."""
+    """Makes the optimiser of these settings, without the learning rate.
+
+    The training step multiplies its updates by minus the learning rate.
+    """
     decay = optax.add_decayed_weights(settings.weight_decay)
     kind = Decaying if settings.weight_decay else Bounded
     if settings.name == "adam":

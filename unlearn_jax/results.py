@@ -18,7 +18,7 @@ from unlearn_jax.system import disk
 COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value", "stage")
 # The array `member` of a file of predictions: what the models have seen of a sample.
 UNSEEN, TRAINED, VALIDATED = 0, 1, 2
-WITHOUT_FORGET = ("retrain", "sisa")  # methods whose models never trained on D_f
+WITHOUT_FORGET = ("retrain", "retrain_short", "sisa")  # methods whose models never trained on D_f
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ class Outcome:
       steps: `[M]` updates of the weights, those of models trained in preparation included.
       measures: further metrics `[M]` that the training yields, by name.
       from_seed: all members started from the M_O of this seed; -1: each from that of its own seed.
-      costed: whether the costs are known; predictions alone say nothing of them, and then there
-        are no rows of them.
+      costed: whether the costs are known; predictions alone say nothing of them, nor do models
+        from a file, and then there are no rows of them.
     """
 
     method: str
@@ -123,7 +123,8 @@ def result_rows(outcomes: Iterable[Outcome], reference: Outcome | None, targets:
     Args:
       outcomes: original and unlearned models, each with the seeds of the reference; at least one
         where there is no reference.
-      reference: M_R; None: there is none, and no row of what compares with it.
+      reference: M_R; None: there is none, and no row of what compares with it. Then there are rows
+        of what compares with M_O.
       targets: labels by split.
       baseline: the training set's median label, or most frequent class; None: it is not known.
       cfg: the section `eval` of the config.
@@ -133,11 +134,13 @@ def result_rows(outcomes: Iterable[Outcome], reference: Outcome | None, targets:
       One dict per value, with the columns of results.csv.
     """
     rows, models = [], (*outcomes, *((reference,) if reference else ()))
-    mean_reference = _average(reference, classification) if reference else None
+    original = None if reference else next((o for o in models if o.method == "original"), None)
+    mean_reference, mean_original = (_average(o, classification) if o else None
+                                     for o in (reference, original))
     for outcome in models:
-        rows += _rows(outcome, _values(outcome, reference, targets, cfg, classification))
+        rows += _rows(outcome, _values(outcome, reference, original, targets, cfg, classification))
         averaged = _average(outcome, classification)
-        values = _values(averaged, mean_reference, targets, cfg, classification)
+        values = _values(averaged, mean_reference, mean_original, targets, cfg, classification)
         rows += _rows(averaged, ((catalogue.AVERAGED + name, value) for name, value in values
                                  if catalogue.is_averaged(name)))
     if baseline is not None:
@@ -166,14 +169,19 @@ def _rows(outcome: Outcome, values: Iterable[tuple[str, np.ndarray]]) -> list[di
             for seed, value in zip(outcome.seeds, np.asarray(value_M), strict=True)]
 
 
-def _values(outcome: Outcome, reference: Outcome | None, targets: Targets,
-            cfg: ml_collections.ConfigDict, classification: bool,
+def _values(outcome: Outcome, reference: Outcome | None, original: Outcome | None,
+            targets: Targets, cfg: ml_collections.ConfigDict, classification: bool,
             ) -> Iterator[tuple[str, np.ndarray]]:
-    """Pairs of a metric and its values `[M]`, for one outcome."""
+    """Pairs of a metric and its values `[M]`, for one outcome.
+
+    `original` is M_O, for what compares with it; None: nothing does.
+    """
     for split, outputs in outcome.outputs.items():
         yield from _split_values(split, outputs, targets.labels[split], cfg, classification)
     if reference is not None:
         yield from _against(outcome, reference, targets, cfg, classification)
+    if original is not None and outcome.method != "original":
+        yield from _against_original(outcome, original, targets, classification)
     if outcome.costed:
         yield from _costs(outcome, reference)
     for name, measure in outcome.measures.items():
@@ -185,33 +193,58 @@ def _against(outcome: Outcome, reference: Outcome, targets: Targets,
              ) -> Iterator[tuple[str, np.ndarray]]:
     """(metric, `[M]`) of what compares predictions with those of M_R."""
     is_reference = outcome.method == reference.method
-    evaluated, ideal = (_utility_base(o, targets, classification) for o in (outcome, reference))
-    # Accuracy is better when higher, MAE when lower: above 1 is better than M_R either way.
-    utility = metrics.utility(evaluated, ideal) if classification else metrics.utility(
-        ideal, evaluated)
+    utility = _utility(outcome, reference, np.arange(len(reference.seeds)), targets, classification)
     yield "utility", utility
     alphas = jnp.array(cfg.alphas, jnp.float32)
     value: Any  # JAX's `[M]`, which `_rows` makes NumPy's
     mine, theirs = (_errors(o.outputs["forget"], targets.labels["forget"], classification)
                     for o in (outcome, reference))
+    apart = len(theirs) > 1 and not _is_one_model(reference)
     if not is_reference:
         for alpha, value in zip(cfg.alphas, metrics.forgetting(theirs, mine, alphas)):
             yield f"forgetting@{alpha:g}", value
             yield f"F@{alpha:g}", value * utility
-        if len(theirs) > 1:
+        if apart:
             across = metrics.forgetting_across(theirs, mine, alphas, outcome.started)
             for alpha, value in zip(cfg.alphas, across):
                 yield f"forgetting_across@{alpha:g}", value
-    elif len(theirs) > 1:
+    elif apart:
         for alpha, value in zip(cfg.alphas, metrics.retrain_ceiling(theirs, alphas)):
             yield f"ceiling@{alpha:g}", value
+
+
+def _is_one_model(outcome: Outcome) -> bool:
+    """Whether all seeds have the same outputs: then they are one model, read from one file."""
+    return all((outputs == outputs[:1]).all() for outputs in outcome.outputs.values())
+
+
+def _utility(outcome: Outcome, ideal: Outcome, which: np.ndarray, targets: Targets,
+             classification: bool) -> Any:
+    """`[M]` on the test set: above 1 is better than the members `which` `[M]` of the other models.
+    """
+    mine, theirs = (_utility_base(o, targets, classification) for o in (outcome, ideal))
+    # Accuracy is better when higher, MAE when lower.
+    return metrics.utility(mine, theirs[which]) if classification else metrics.utility(
+        theirs[which], mine)
+
+
+def _against_original(outcome: Outcome, original: Outcome, targets: Targets,
+                      classification: bool) -> Iterator[tuple[str, np.ndarray]]:
+    """(metric, `[M]`) of what compares predictions with those of the M_O that they started from."""
+    started = outcome.started
+    yield "utility_vs_original", _utility(outcome, original, started, targets, classification)
+    for split, outputs in outcome.outputs.items():
+        if split == "stamped":
+            continue
+        change = metrics.output_distance(outputs, original.outputs[split][started])
+        yield f"change_{split}", np.asarray(change)
 
 
 def _costs(outcome: Outcome, reference: Outcome | None) -> Iterator[tuple[str, np.ndarray]]:
     costs = _costs_by_name(outcome)
     yield from costs.items()
     yield "epochs_trained", np.where(outcome.failed, np.nan, outcome.epochs_trained)
-    if outcome.method != "original" and reference is not None:
+    if outcome.method != "original" and reference is not None and reference.costed:
         ideal_costs = _costs_by_name(reference)
         for name, cost in costs.items():
             yield f"{name.removesuffix('_seconds')}_vs_retrain", cost / ideal_costs[name]
@@ -229,14 +262,12 @@ def _counted(outcome: Outcome) -> np.ndarray:
 
 
 def _split_values(split: str, outputs, labels, cfg, classification):
-    error = _errors(outputs, labels, classification)
-    if classification:
-        yield f"accuracy_{split}", metrics.accuracy(outputs, labels)
-        yield f"error_{split}", metrics.mean_error(error)
-        return
-    yield f"mae_{split}", metrics.mean_error(error)
-    for within in cfg.within:
-        yield f"accuracy_{split}@{within:g}", metrics.accuracy_within(error, within)
+    yield from metrics.split_values(split, outputs, labels,
+                                    "classification" if classification else "regression")
+    if not classification:
+        error = metrics.absolute_errors(outputs, labels)
+        for within in cfg.within:
+            yield f"accuracy_{split}@{within:g}", metrics.accuracy_within(error, within)
 
 
 def _errors(outputs, labels, classification: bool):
@@ -245,9 +276,7 @@ def _errors(outputs, labels, classification: bool):
 
 def _utility_base(outcome: Outcome, targets: Targets, classification: bool):
     outputs, labels = outcome.outputs["test"], targets.labels["test"]
-    if classification:
-        return metrics.accuracy(outputs, labels)
-    return metrics.mean_error(metrics.absolute_errors(outputs, labels))
+    return (metrics.accuracy if classification else metrics.mae)(outputs, labels)
 
 
 def _average(outcome: Outcome, classification: bool) -> Outcome:

@@ -1,7 +1,6 @@
 """The start of every program that runs studies, and its end after a user's mistake."""
 
 import errno
-import functools
 import logging
 import os
 import sys
@@ -10,11 +9,10 @@ from typing import Any
 
 import jax
 import ml_collections
-import tqdm
 
 from unlearn_jax.errors import InputError
 from unlearn_jax.storage.store import Store
-from unlearn_jax.system import compiled, disk, interrupt
+from unlearn_jax.system import compiled, disk, interrupt, log_lines
 from unlearn_jax.system.cpu import divide_cores, keep_freed_memory
 
 # Errors from files or names of the user that are in the way of what a program reads or writes.
@@ -39,7 +37,18 @@ def set_up(config: ml_collections.ConfigDict, store: Store) -> None:
 def use_devices(config: ml_collections.ConfigDict) -> None:
     """Listens to signals and sets up devices; to be called before jax looks for any."""
     interrupt.listen()
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # a missing TPU is no news
+    log_lines.install()
+    set_up_devices(config)
+
+
+def set_up_devices(config: ml_collections.ConfigDict) -> None:
+    """Divides the cores of a CPU into devices.
+
+    Raises:
+      RuntimeError: jax has its devices already; they stay as they are.
+    """
+    for name in ("xla_bridge", "compilation_cache"):  # a missing TPU, a new cache: no news
+        logging.getLogger(f"jax._src.{name}").setLevel(logging.WARNING)
     keep_freed_memory()
     divide_cores(config.parallel.cpu_devices)
     if config.parallel.backend == "cpu":
@@ -61,12 +70,6 @@ def keep_compiled(store: Store) -> None:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         compiled.keep_in(store.root / compiled.FOLDER)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-
-
-def work_bar() -> Callable[..., Any]:
-    """A maker of progress bars, called like `tqdm.tqdm`; bars in a file are rarely redrawn."""
-    return functools.partial(tqdm.tqdm, mininterval=0.5 if sys.stderr.isatty() else 10,
-                             leave=False)
 
 
 def run(program: Callable[[], Any]) -> Any:

@@ -11,12 +11,12 @@ import ml_collections
 
 from unlearn_jax.config.keys import KEYS, TASKS
 from unlearn_jax.config.label_units import check_units, in_label_units
+from unlearn_jax.config.parts import check_parts
 from unlearn_jax.config.relations import check_relations
 from unlearn_jax.config.values import check_values, get, require
+from unlearn_jax.config.variants import arm_config, check_arms, make_trials, method_config
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS, find_method
-from unlearn_jax.requests import check_requests
-from unlearn_jax.variants import arm_config, check_arms, make_trials, method_config
 
 __all__ = ["KEYS", "TASKS", "ConfigError", "check_config", "completed", "default_config", "get"]
 
@@ -53,7 +53,7 @@ def check_config(c: ml_collections.ConfigDict) -> None:
     check_values(c)
     check_relations(c)
     check_units(c, default_config())
-    check_requests(c)
+    check_parts(c)
     if c.compare.methods:
         _check_comparison(c)
     if c.thesis.arms:
@@ -66,6 +66,8 @@ def _check_comparison(c: ml_collections.ConfigDict) -> None:
     found = [find_method(request) for request in c.compare.methods]
     names = [f.name for f in found]
     require(c.compare.rates[0] <= c.compare.rates[1], c, "compare.rates", "(weakest, strongest)")
+    require(c.compare.rank_by != "attack" or "mia" in c.eval.audits, c, "compare.rank_by",
+            f"'forgetting' or 'F' for eval.audits {tuple(c.eval.audits)}, which lacks 'mia'")
     require("retrain" not in names, c, "compare.methods", "methods other than 'retrain', which "
             "every comparison holds them to")
     require(not any(f.method.scheme for f in found), c, "compare.methods",

@@ -6,11 +6,15 @@ method's own file.
 """
 
 from unlearn_jax.config.records import Elements, Key, LabelShare, Range
+from unlearn_jax.data.given import GIVEN
 from unlearn_jax.metrics.catalogue import AUDITS
-from unlearn_jax.models import DEPTHS, STEMS, VARIANTS
+from unlearn_jax.models import NAMES, STEMS, VARIANTS
 from unlearn_jax.networks import conv
+from unlearn_jax.networks.registry import SOURCES
 
 TASKS = ("regression", "classification")
+# By the value of train.log, the package that it needs.
+TRACKERS = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 # The largest whole number: rows and steps are counted in 32 bits, and jax.random.key takes 32
 # bits and silently drops the others.
 MOST = 2**31 - 1
@@ -24,9 +28,9 @@ _ALPHAS = LabelShare(
 _DATA = {
     "source": Key(
         default="synthetic",
-        meaning="kind of data: synthetic, utkface, digits, folder or tfds:NAME"),
+        meaning="kind of data: synthetic, utkface, digits, folder, arrays or tfds:NAME"),
     "path": Key(
-        default="", meaning="folder, .zip, .tar.gz or .csv, for a source that reads files"),
+        default="", meaning="folder, .zip, .tar.gz, .csv or .npz, for a source that reads files"),
     "task": Key(
         default="regression", allowed=TASKS, meaning="what the network learns from the labels"),
     "ids": Key(
@@ -73,8 +77,12 @@ _DATA = {
         default=(40.0, 210.0), allowed=Elements(kind=float, length=2, low=0, filled=True),
         meaning="smallest and largest mean grey level"),
     "split": Key(
+        default=(0.6, 0.2, 0.2),
+        allowed=Elements(kind=float, length=3, low=0, filled=True, word=GIVEN),
+        meaning="shares of the training, validation and test sets; given: the data's own sets"),
+    "split_shares": Key(
         default=(0.6, 0.2, 0.2), allowed=Elements(kind=float, length=3, low=0, filled=True),
-        meaning="shares of the training, validation and test sets"),
+        meaning="split='given': shares by which a set that the data lack is drawn from train"),
     "balance": Key(
         default=0, allowed=_COUNT,
         meaning="augmented copies fill each label up to this many samples; 0: no copies"),
@@ -96,17 +104,19 @@ _DATA = {
 _MODEL = {
     "name": Key(
         default="resnet10",
-        meaning=f"network: {', '.join(DEPTHS)}, or FILE.py:NAME, one's own; resnet4 is for trying "
-        "things out"),
+        meaning=f"network: {', '.join(NAMES)}, or FILE.py:NAME"),
     "variant": Key(
-        default="torchvision", allowed=tuple(VARIANTS),
-        meaning="whose published network it is built like (models.py says how they differ)"),
+        default="torchvision", allowed=tuple(dict.fromkeys((*VARIANTS, *SOURCES))),
+        meaning="published network that it is built like (networks/resnet.py, registry.py); deit "
+        "and timm are for ViTs"),
     "width": Key(
         default=16, allowed=_POSITIVE,
-        meaning="channels of the first stage; the published width is 64"),
+        meaning="64: the published network; its channels scale with it (ResNets: channels of the "
+        "first stage)"),
     "stem": Key(
         default="strided", allowed=tuple(STEMS),
-        meaning="first layers: imagenet (7x7/2, max-pool), strided (5x5/2) or small (3x3)"),
+        meaning="first layers: imagenet (7x7/2, max-pool), strided (5x5/2) or small (3x3); ViT "
+        "patches 16, 8, 4; ConvNeXt 4, 2, 1"),
     "projection": Key(
         default=0, allowed=_COUNT,
         meaning="width of a dense layer after the pool (VGGFace2: 512); 0: no such layer"),
@@ -119,8 +129,11 @@ _MODEL = {
     "output": Key(
         default="sigmoid", allowed=("sigmoid", "linear"),
         meaning="regression: prediction = output_offset + output_scale * this function"),
-    "output_scale": Key(default=40.0, allowed=Range(low=1e-12), meaning="label units"),
-    "output_offset": Key(default=20.0, meaning="label units"),
+    "output_scale": Key(
+        default=40.0, allowed=Range(low=1e-12),
+        meaning="regression: factor of model.output, label units"),
+    "output_offset": Key(
+        default=20.0, meaning="regression: added to the scaled model.output, label units"),
     "preprocess": Key(
         default="unit", allowed=("unit", "caffe", "vggface2", "torch"),
         meaning="scaling of the pixels: unit (-1 to 1), caffe (BGR, mean subtracted), vggface2 or "
@@ -137,6 +150,10 @@ _MODEL = {
     "pretrained": Key(
         default="", meaning=".h5 (Keras, VGGFace2) or .safetensors (torchvision, timm) file; '': "
         "random weights"),
+    "resize_positions": Key(
+        default=False,
+        meaning="True: position embeddings of pretrained ViTs are interpolated for another number "
+        "of patches; False: such a file is refused"),
 }
 
 _TRAIN = {
@@ -158,7 +175,8 @@ _TRAIN = {
         default="mae", meaning="mae or mse for a regression, cross_entropy for a classification"),
     "class_weights": Key(
         default="none", allowed=("none", "balanced"),
-        meaning="balanced: classes weigh the same, by their counts in D_o, which M_R gets, too"),
+        meaning="balanced: classes weigh the same in the loss, by their counts in the training set "
+        "with D_f, for M_R too"),
     "patience": Key(
         default=0, allowed=_COUNT,
         meaning="epochs without a better validation loss before training stops; 0: never"),
@@ -168,18 +186,51 @@ _TRAIN = {
     "recalibrate_norms": Key(
         default="auto", allowed=("auto", "on", "off"),
         meaning="predict with the batch statistics of the whole training set; auto: where few "
-        "steps leave over 1 % of the initial ones (norms.py)"),
+        "steps leave over 1 % of the initial statistics (engine/recalibration.py)"),
     "checkpoint_seconds": Key(
         default=120.0, allowed=_COUNT,
         meaning="seconds between two checkpoints of a half-finished stage"),
     "tensorboard": Key(
         default=False, meaning="True: also write TensorBoard logs under WORKDIR/tensorboard"),
+    "log": Key(
+        default="", allowed=("", *TRACKERS),
+        meaning="tracker that gets the training curves, too: tensorboard (WORKDIR/tensorboard), "
+        "wandb or mlflow, if installed; '': none"),
+}
+
+_ORIGINAL = {
+    "path": Key(
+        default="", meaning="M_O from outside (stages/weights.py); {seed} in it: a file for each "
+        "seed; '': it is trained"),
+    "trained_on": Key(
+        default="", meaning="file with the ids that M_O from outside was trained on, one a line; "
+        "'': the training split"),
+    "expected_test": Key(
+        default=-1.0, allowed=Range(low=-1),
+        meaning="accuracy, or MAE in label units, of M_O from outside on the test set; -1: not "
+        "compared"),
+    "tolerance": Key(
+        default=0.05, allowed=_SHARE,
+        meaning="share of original.expected_test by which M_O's own value may differ from it"),
+}
+
+_RETRAIN = {
+    "mode": Key(
+        default="train", allowed=("train", "off"),
+        meaning="off: a run without M_R, for models that cannot be retrained"),
+    "path": Key(
+        default="", meaning="M_R from outside, as original.path; {forget_set} in it: a file for "
+        "each forget set; '': it is trained"),
 }
 
 _FORGET = {
     "sets": Key(
         default=("20-28",), allowed=Elements(kind=str, filled=True, different="sets"),
-        meaning="forget sets, such as 20-28, class:3, random:0.02, gender:1, race:2 or ids:FILE"),
+        meaning="forget sets, such as 20-28, class:3, random:0.02, gender:1, race:2, ids:FILE "
+        "or set:NAME"),
+    "unknown": Key(
+        default="refuse", allowed=("refuse", "skip"),
+        meaning="ids of an ids:FILE that the data lack: refuse them, or go on without them"),
 }
 
 _UNLEARN = {
@@ -240,14 +291,14 @@ _EVAL = {
         meaning="further tests of forgetting (audits.py); some need many seeds"),
     "challenge_bins": Key(
         default=13, allowed=Range(low=1, high=100),
-        meaning="13 as the challenge describes it; 14 as its code had it"),
+        meaning="bins of epsilon: 13 as the challenge describes it, 14 as in its code"),
     "challenge_narrow": Key(
         default=0.0, allowed=_SHARE,
         meaning="epsilon is 50 where one kind of models has less than this share of the other's "
         "range; the challenge's code had 0.01"),
     "relearn_epochs": Key(
         default=0, allowed=Range(low=0, high=MOST_EPOCHS),
-        meaning="epochs of training on D_f that measure how fast it comes back; 0: not measured"),
+        meaning="most epochs in which models relearn D_f, to measure how fast; 0: not measured"),
     "relearn_rate": Key(default=1e-3, allowed=_COUNT, meaning="learning rate of relearning"),
     "layers": Key(
         default=True,
@@ -271,7 +322,7 @@ _COMPARE = {
         meaning="methods that are compared; (): no comparison, only unlearn.method"),
     "budget": Key(
         default="images", allowed=("images", "wall", "flops"),
-        meaning="what all methods get the same amount of"),
+        meaning="cost that is the same for all methods: images, wall time or FLOPs"),
     "fraction": Key(
         default=0.25, allowed=Range(low=1e-6),
         meaning="the budget, as a share of what retraining took"),
@@ -283,9 +334,11 @@ _COMPARE = {
         meaning="factors of the learning rate in the weakest and in the strongest trial"),
     "tolerance": Key(
         default=0.05, allowed=_SHARE,
-        meaning="share by which the validation error may be above M_O's"),
+        meaning="share by which the validation error of the chosen trial may be above M_O's"),
     "rank_by": Key(
-        default="forgetting", allowed=("forgetting", "F"), meaning="metric that ranks the methods"),
+        default="forgetting", allowed=("forgetting", "F", "attack"),
+        meaning="metric that ranks the methods; attack: how far attacks are from their success on "
+        "M_R"),
     "unlearn": Key(
         default={}, meaning="METHOD.KEY: replaces unlearn.KEY for that method"),
 }
@@ -293,16 +346,17 @@ _COMPARE = {
 _THESIS = {
     "arms": Key(
         default=(), allowed=Elements(kind=str),
-        meaning="methods side by side, each as configured; (): only unlearn.method"),
-    "unlearn": Key(default={}, meaning="ARM.KEY: replaces unlearn.KEY for that arm"),
+        meaning="variants of methods side by side, each with its settings in thesis.unlearn; (): "
+        "only unlearn.method"),
+    "unlearn": Key(default={}, meaning="ARM.KEY: replaces unlearn.KEY for that variant"),
     "elsewhere": Key(
-        default={}, meaning="ARM: its budgets on all forget sets but the first"),
+        default={}, meaning="ARM: the budgets of that variant on all forget sets but the first"),
 }
 
 _PARALLEL = {
     "backend": Key(
         default="", allowed=("", "cpu", "gpu", "tpu"),
-        meaning="a run fails where it is missing; '': the one that JAX finds"),
+        meaning="kind of device; a run fails where it is missing; '': the one that JAX finds"),
     "cpu_devices": Key(
         default=0, allowed=Range(low=0, high=1024),
         meaning="devices that a CPU counts as; 0: one for each core"),
@@ -319,20 +373,21 @@ _PARALLEL = {
         default=True, meaning="True: on a GPU a call is one CUDA graph; False: XLA decides"),
     "convolution": Key(
         default="auto", allowed=conv.SETTINGS,
-        meaning="auto, onednn (of a CPU), direct (XLA's) or another formulation of conv.py"),
+        meaning="how convolutions are computed: auto, onednn (on a CPU), direct (XLA's) or another "
+        "formulation of networks/conv.py"),
     "resident": Key(
         default="auto", allowed=("auto", "device", "stream"),
         meaning="images stay on the device or stream from the host; auto: stream where they would "
         "fill over half of the device's memory"),
 }
 
-SECTIONS = {"data": _DATA, "model": _MODEL, "train": _TRAIN, "forget": _FORGET,
-            "unlearn": _UNLEARN, "eval": _EVAL, "compare": _COMPARE, "thesis": _THESIS,
-            "parallel": _PARALLEL}
+SECTIONS = {"data": _DATA, "model": _MODEL, "train": _TRAIN, "original": _ORIGINAL,
+            "retrain": _RETRAIN, "forget": _FORGET, "unlearn": _UNLEARN, "eval": _EVAL,
+            "compare": _COMPARE, "thesis": _THESIS, "parallel": _PARALLEL}
 KEYS: dict[str, Key] = {
     "seeds": Key(
         default=(0, 1, 2), allowed=Elements(kind=int, low=0, filled=True, different="seeds"),
-        meaning="one member for each: its initial weights and the order of its batches"),
+        meaning="one model for each: decides its initial weights and the order of its batches"),
     **{f"{section}.{name}": key for section, keys in SECTIONS.items()
        for name, key in keys.items()},
 }

@@ -24,6 +24,7 @@ class Elements:
       filled: whether there must be an element.
       choices: what an element may be; (): anything.
       different: what the elements are called, if no two may be equal; '': two may be.
+      word: a word that may stand alone in place of the elements, `("given",)`; '': none may.
     """
 
     kind: type
@@ -33,6 +34,7 @@ class Elements:
     filled: bool = False
     choices: tuple[str, ...] = ()
     different: str = ""
+    word: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,8 +60,9 @@ class Key:
       meaning: one line.
       allowed: a tuple of choices, a range, or the elements of a tuple; None: whatever has the type
         of the default, as far as `relations.py` allows it.
-      share: of a key in label units (`label_units.py`), what makes sense for a regression; a
-        default in years stands for the same share of any range of labels. None: another unit.
+      share: for a key in label units (`label_units.py`): the share of the label range that makes
+        sense for a regression. A default in years stands for the same share of any range of
+        labels. None: the key has another unit.
     """
 
     default: Any

@@ -59,7 +59,8 @@ def allowed_text(key: Key) -> str:
                 f", {text}" for text, holds in (
                     ("not empty", elements.filled and not elements.length),
                     (f"each at least {elements.low}", elements.low is not None),
-                    (f"each at most {elements.high}", elements.high is not None)) if holds)
+                    (f"each at most {elements.high}", elements.high is not None),
+                    (f"or {elements.word!r}", bool(elements.word))) if holds)
     return {bool: "True or False", int: "a whole number", float: "a finite number",
             str: "text", dict: "a section"}[type(key.default)]
 
@@ -80,10 +81,12 @@ def _check_number(c: ml_collections.ConfigDict, key: str, allowed: Range) -> Non
 
 def _check_tuple(c: ml_collections.ConfigDict, key: str, allowed: Elements) -> None:
     value, kind, low, high = get(c, key), allowed.kind, allowed.low, allowed.high
+    if allowed.word and value == (allowed.word,):
+        return
     kinds = (int, float) if kind is float else (kind,)
     good = isinstance(value, tuple) and (allowed.length is None or len(value) == allowed.length)
     good = good and all(isinstance(v, kinds) and not isinstance(v, bool) for v in value)
-    require(good, c, key, _tuple_text(allowed))
+    require(good, c, key, _tuple_text(allowed) + f", or {allowed.word!r}" * bool(allowed.word))
     require(bool(value) or not allowed.filled, c, key, "at least one value")
     if kind is float:
         require(all(map(math.isfinite, value)), c, key, "finite values")

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from unlearn_jax.data import quality
+from unlearn_jax.data import given, quality
+from unlearn_jax.data.arrays import load_arrays
 from unlearn_jax.data.dataset import Dataset, Dropped, fingerprint, first_equal
 from unlearn_jax.data.digits import load_digits
 from unlearn_jax.data.folder import load_folder
@@ -50,6 +51,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "utkface": load_utkface,
     "digits": load_digits,
     "folder": load_folder,
+    "arrays": load_arrays,
     "tfds": _tfds,
 }
 
@@ -106,7 +108,8 @@ def load(settings, cache: Path) -> Dataset:
     if settings.fraction < 1:
         by_step = ((settings.label_min, label_step(settings)) if source.task == "regression"
                    else ())
-        rows = stratified(strata(labels, *by_step), settings.fraction, settings.seed)
+        rows = stratified(given.strata_apart(strata(labels, *by_step), source.samples.splits),
+                          settings.fraction, settings.seed)
         histograms["fraction"] = histogram(labels[rows])
         logging.info("%s: %d of %d images are outside the share of %g", source.name,
                      len(labels) - len(rows), len(labels), settings.fraction)
@@ -137,6 +140,7 @@ def load(settings, cache: Path) -> Dataset:
             pixels, images=pixels.images[first], digests=pixels.digests[first])
         histograms["repeats"] = histogram(labels[rows])
         logging.info("repeats: %d of %d images dropped", (~first).sum(), len(first))
+    given.check_left(source.samples.splits, rows)
     if settings.groups:
         source = in_groups(source, settings.groups, settings.label_max)
     return _dataset(source, rows, pixels, (*source.samples.dropped, *dropped), histograms,
@@ -221,7 +225,9 @@ def _dataset(source: Source, rows: np.ndarray, pixels: Pixels, dropped: tuple[Dr
         class_names=source.class_names, attributes=attributes, dropped=dropped,
         histograms=histograms, left_out_ids=left_out,
         fingerprint=fingerprint(pixels.images, labels, ids, pixels.digests),
-        twins=first_equal(pixels.digests))
+        twins=first_equal(pixels.digests),
+        given_splits=samples.splits[rows] if len(samples.splits) else samples.splits,
+        sets=source.sets)
 
 
 def _summarise(source: Source) -> None:

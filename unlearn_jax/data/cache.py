@@ -56,12 +56,12 @@ Walk = Callable[[], Iterator[Sample | Dropped]]
 
 def cached_samples(cache: Path, name: str, key: dict, image_size: int, walk: Walk,
                    attributes: tuple[str, ...] = (), min_side: int = MIN_SIDE) -> Samples:
-    """The usable samples of a source, from the cache if it has them.
+    """Returns the usable samples of a source: from the cache, or read and then added to it.
 
     Args:
       cache: folder of all entries.
       name: name of the source; file-name safe.
-      key: everything that decides the samples (JSON values), such as a digest of file times.
+      key: JSON values that change when the samples do, such as a hash of the files' times.
       image_size: height and width, pixels.
       walk: yields the source's samples; called to build an entry, not to open one.
       attributes: names of the samples' attributes.
@@ -183,8 +183,9 @@ def _build_pixels(part: Path, name: str, walk: Walk, ids: np.ndarray, image_size
     order = np.argsort(np.array(kept, str), kind="stable")
     if (order != np.arange(len(order))).any():  # a .tar has its own order
         _reorder(part / "images.npy", order)
+    # The ids are for a deletion (storage/traces.py); entries of earlier versions lack them.
     np.savez(part / "columns.npz", digests=np.concatenate(digests)[order],
-             reasons=np.array([found[i] for i in ids.tolist()], str))
+             reasons=np.array([found[i] for i in ids.tolist()], str), ids=ids)
 
 
 def _reorder(path: Path, order: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -40,12 +41,18 @@ class Dataset:
     left_out_ids: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, "U1"))
     # [N] int32: the first row with the same pixels, mostly the row itself; () means always itself
     twins: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+    # [N] int8: place of the sample's own split in `given.SPLITS`; (): the splits are to be drawn
+    given_splits: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int8))
+    # ids by the NAME of the forget set `set:NAME`; some may be left out of the data set
+    sets: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.labels)
         if not len(self.twins):
             object.__setattr__(self, "twins", np.arange(n, dtype=np.int32))
         _check_column(self.name, "twins", self.twins, n, np.int32)
+        if len(self.given_splits):
+            _check_column(self.name, "given_splits", self.given_splits, n, np.int8)
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[3] != 3:
             raise ValueError(f"images of {self.name!r} are {_shape_text(self.images)}; "
                              "they must be uint8 [N, H, W, 3]")

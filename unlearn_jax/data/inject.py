@@ -103,7 +103,8 @@ class Injection:
             labels=np.concatenate([labels, dataset.labels[test]]),
             ids=np.concatenate([dataset.ids, np.char.add("stamped/", dataset.ids[test])]),
             attributes={k: np.concatenate([v, v[test]]) for k, v in dataset.attributes.items()},
-            twins=np.arange(n + len(test), dtype=np.int32))  # a stamped image is another image
+            twins=np.arange(n + len(test), dtype=np.int32),  # a stamped image is another image
+            given_splits=dataset.given_splits[:0])  # the splits are made
         return extended, np.arange(n, n + len(test), dtype=np.int32)
 
 

@@ -1,7 +1,7 @@
 """The result of a data source for the selection steps: samples, and their pixels on demand."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -44,6 +44,7 @@ class Samples:
       attributes: name -> [N] int32.
       dropped: images that could not be used.
       pixels: (rows [n] int64, sorted; a filter or None) -> Pixels.
+      splits: [N] int8, the place of each sample's split in `given.SPLITS`; [0]: not given.
     """
 
     ids: np.ndarray
@@ -51,6 +52,7 @@ class Samples:
     attributes: dict[str, np.ndarray]
     dropped: tuple[Dropped, ...]
     pixels: Callable[[np.ndarray, Filter | None], Pixels]
+    splits: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int8))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,6 +65,7 @@ class Source:
       label_unit: 'years', 'class', ...
       class_names: () for regression.
       samples: all of them.
+      sets: ids of the samples to be forgotten, by the NAME of the forget set `set:NAME`.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Source:
     label_unit: str
     class_names: tuple[str, ...]
     samples: Samples
+    sets: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
 
 
 def in_memory(images: np.ndarray, labels: np.ndarray, ids: np.ndarray,

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from unlearn_jax.data import given
+from unlearn_jax.data.asked import REFUSE, SKIP, AskedId, read_ids, read_lines, unknown_in_words
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.inject import Injection, choose_injection
+from unlearn_jax.data.seen import divide_by_list
 from unlearn_jax.errors import ConfigError, InputError
 from unlearn_jax.labels import (
     find_class,
@@ -22,7 +25,8 @@ from unlearn_jax.labels import (
 from unlearn_jax.units import label_step
 
 # streams of the data seed: the draws of one step do not depend on those of another; 0 and 5 belong
-# to data/synthetic.py, 1 to data/__init__.py, 6 to data/inject.py, 7 to linear_injection.py
+# to data/synthetic.py, 1 to data/__init__.py, 6 to data/inject.py, 7 to linear_injection.py, 8 to
+# data/seen.py
 _SPLIT, _BALANCE, _FORGET = 2, 3, 4
 _LONGEST = 120  # characters of a forget set's name, which is part of file names
 
@@ -56,6 +60,7 @@ class ForgetSet:
       peers: [p] int32, sorted data set rows of the test split that D_f is compared with: those that
         the request also describes (the same labels, class or attribute). All of the test split, if
         the request describes no kind of sample (random, ids, injected) or none in the test split.
+      asked: the ids that such a list asks for, unknown ones among them; () for other requests.
     """
 
     name: str
@@ -65,6 +70,13 @@ class ForgetSet:
     in_test: int = 0
     left_out: int = 0
     peers: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+    asked: tuple[AskedId, ...] = ()
+
+    @property
+    def skipped(self) -> str:
+        """The unknown ids that `config.forget.unknown='skip'` goes on without; '' for none."""
+        unknown = unknown_in_words(self.asked)
+        return f"{unknown}; they were skipped (config.forget.unknown)" if unknown else ""
 
     @property
     def untrained(self) -> str:
@@ -95,6 +107,11 @@ class Splits:
     rows: Rows
     forget_sets: tuple[ForgetSet, ...]
     injection: Injection | None = None
+
+    @property
+    def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Training, validation and test rows."""
+        return self.train, self.validation, self.test
 
     def retain_rows(self, forget_set: ForgetSet | None) -> Rows:
         """D_r in the training set, without forgotten samples and their copies. None: all of D_o."""
@@ -129,38 +146,35 @@ class Splits:
         return Rows(self.rows.source[chosen], self.rows.copy[chosen])
 
 
-def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
-    """Splits at random, balances the training set and resolves the forget sets.
+def make_splits(dataset: Dataset, data_cfg, forget_cfg, trained_on: str = "") -> Splits:
+    """Makes the splits, balances the training set and resolves the forget sets.
 
     All random choices depend on `data_cfg.seed` and the data set alone. Training and validation
-    have round(share * N) samples; the test split has the rest.
+    have round(share * N) samples; the test split has the rest. Given splits: `given.divide`.
 
     Args:
       dataset: N samples.
-      data_cfg: the config's `data` section: split, balance, seed, inject.
-      forget_cfg: the config's `forget` section: sets.
+      data_cfg: the config's `data` section: split, split_shares, balance, seed, inject.
+      forget_cfg: the config's `forget` section: sets, and unknown ('refuse' where it is left out).
+      trained_on: file of the ids that an M_O from outside was trained on (seen.py); '': none.
 
     Raises:
       InputError: an empty split; a forget set of unknown syntax, class, attribute or id, one
         without training samples, or one that leaves nothing to train or validate on.
     """
-    n = len(dataset.labels)
-    shares = data_cfg.split
-    first = round(shares[0] * n)
-    second = first + round(shares[1] * n)
-    order = np.random.default_rng([data_cfg.seed, _SPLIT]).permutation(n).astype(np.int32)
-    train, validation, test = (np.sort(part) for part in np.split(order, [first, second]))
-    for name, part in (("train", train), ("validation", validation), ("test", test)):
-        if not len(part):
-            raise InputError(f"config.data.split is {tuple(shares)!r}, which leaves no {name} "
-                             f"sample of {n}; use more samples or other shares")
+    divide = given.divide if given.is_given(data_cfg) else _at_random
+    train, validation, test = divide(dataset, data_cfg)
+    if trained_on:
+        parts = train, validation, test
+        train, validation, test = divide_by_list(dataset, parts, data_cfg, trained_on)
     by_step: tuple[float, ...] = ()
     if data_cfg.balance and dataset.task == "regression":
         by_step = data_cfg.label_min, label_step(data_cfg)
     rows = balanced_rows(strata(dataset.labels, *by_step), train, data_cfg.balance, data_cfg.seed)
     injection = choose_injection(data_cfg.inject, dataset, train, data_cfg.seed)
+    skip = getattr(forget_cfg, "unknown", REFUSE) == SKIP
     forget_sets = tuple(
-        _forget_set(request, dataset, (train, validation, test), data_cfg.seed, injection)
+        _forget_set(request, dataset, (train, validation, test), data_cfg.seed, injection, skip)
         for request in forget_cfg.sets)
     names = [f.name for f in forget_sets]
     for f in forget_sets:
@@ -178,6 +192,21 @@ def make_splits(dataset: Dataset, data_cfg, forget_cfg) -> Splits:
             raise InputError(f"config.forget.sets has {f.request!r} and {g.request!r}, which "
                              f"select the same {n} samples; drop one")
     return Splits(train, validation, test, rows, forget_sets, injection)
+
+
+def _at_random(dataset: Dataset, data_cfg) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """int32 rows of train, validation and test, sorted, drawn by the shares `data_cfg.split`."""
+    n = len(dataset.labels)
+    shares = data_cfg.split
+    first = round(shares[0] * n)
+    second = first + round(shares[1] * n)
+    order = np.random.default_rng([data_cfg.seed, _SPLIT]).permutation(n).astype(np.int32)
+    train, validation, test = (np.sort(part) for part in np.split(order, [first, second]))
+    for name, part in zip(given.SPLITS, (train, validation, test)):
+        if not len(part):
+            raise InputError(f"config.data.split is {tuple(shares)!r}, which leaves no {name} "
+                             f"sample of {n}; use more samples or other shares")
+    return train, validation, test
 
 
 def balanced_rows(labels: np.ndarray, train: np.ndarray, balance: int, seed: int) -> Rows:
@@ -240,9 +269,11 @@ def check_request(request: str, task: str, inject: str = "", allowed: str = "") 
         if not inject:
             raise ConfigError(f"{_wish(request)} needs config.data.inject, which is ''")
     elif kind == "ids" and value:
-        _ids(request)
+        read_lines(value, _wish(request))
     elif kind == "random" and value:
         _share(request, value)
+    elif kind == "set" and value:
+        return  # only the data say which sets they have
     elif kind == "class" and value and task == "regression":
         raise ConfigError(f"{_wish(request)}: a regression has no classes; {allowed}")
     elif bounds and task == "regression":
@@ -254,23 +285,25 @@ def check_request(request: str, task: str, inject: str = "", allowed: str = "") 
 
 
 def _forget_set(request: str, dataset: Dataset, splits: tuple[np.ndarray, ...], seed: int,
-                injection: Injection | None) -> ForgetSet:
+                injection: Injection | None, skip: bool) -> ForgetSet:
     train, validation, test = splits
     if request == "injected":
         if injection is None:
             raise InputError(f"{_wish(request)} needs config.data.inject, which is ''")
         return ForgetSet(request, request, injection.rows, np.zeros(0, np.int32), peers=test)
     check_request(request, dataset.task, allowed=_allowed(dataset))
-    name, mask = _select(request, dataset, np.concatenate([train, validation]), seed)
+    asked = _asked(request, dataset, skip) if request.startswith("ids:") else ()
+    name, mask = _select(request, dataset, np.concatenate([train, validation]), seed, asked)
     if not name[0].isalnum():
         name = "labels" + name
     describes = not request.startswith(("random:", "ids:")) and mask[test].any()
     chosen = ForgetSet(name, request, train[mask[train]], validation[mask[validation]],
                        peers=test[mask[test]] if describes else test)
     if request.startswith("ids:"):
-        wanted = len(_ids(request, _known_ids(dataset)))
+        wanted = sum(len(a.found) for a in asked)
         in_test = int(mask.sum()) - len(chosen.train) - len(chosen.validation)
-        chosen = dataclasses.replace(chosen, in_test=in_test, left_out=wanted - int(mask.sum()))
+        chosen = dataclasses.replace(chosen, asked=asked, in_test=in_test,
+                                     left_out=wanted - int(mask.sum()))
     wish = _wish(request)
     if not len(chosen.train) and request.startswith("random:"):
         n = len(train) + len(validation)
@@ -287,12 +320,15 @@ def _forget_set(request: str, dataset: Dataset, splits: tuple[np.ndarray, ...], 
     return chosen
 
 
-def _select(request: str, dataset: Dataset, trained: np.ndarray,
-            seed: int) -> tuple[str, np.ndarray]:
+def _select(request: str, dataset: Dataset, trained: np.ndarray, seed: int,
+            asked: tuple[AskedId, ...]) -> tuple[str, np.ndarray]:
     """The set's name, and [N] bool: the samples that the request describes, in any split."""
     kind, _, value = request.partition(":")
     if kind == "ids" and value:
-        return "ids-" + _file_name(Path(value).stem), _ids_mask(request, dataset)
+        named = np.array([own for a in asked for own in a.found], str)
+        return "ids-" + _file_name(Path(value).stem), np.isin(dataset.ids, named)
+    if kind == "set" and value in dataset.sets:
+        return _file_name(value), np.isin(dataset.ids, list(dataset.sets[value]))
     if kind == "random" and value:
         return "random-" + _file_name(value), _random_mask(request, value, dataset, trained, seed)
     if kind == "class" and value and dataset.task == "classification":
@@ -330,42 +366,18 @@ def _share(request: str, value: str) -> float:
     return share
 
 
-def _ids(request: str, known: frozenset[str] = frozenset()) -> set[str]:
-    """The ids that a text file lists, one per line.
+def _asked(request: str, dataset: Dataset, skip: bool) -> tuple[AskedId, ...]:
+    """The ids that a file lists.
 
-    Empty lines do not count, nor do lines that begin with # and are not among the `known` ids.
+    Raises:
+      InputError: some are unknown, and they are not to be skipped.
     """
-    path = request.removeprefix("ids:")
-    try:
-        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{_wish(request)}: the file cannot be read ({e}); give a text file "
-                         "with one sample id a line") from e
-    # not `splitlines`, which also splits a file name at a form feed or U+2028
-    lines = [line for line in map(str.strip, text.split("\n")) if line]
-    if not lines:
-        raise ConfigError(f"{_wish(request)}: the file lists no sample id")
-    return {line for line in lines if line in known or not line.startswith("#")}
-
-
-def _known_ids(dataset: Dataset) -> frozenset[str]:
-    """The ids of the data set, and those of the samples left out of it."""
-    return frozenset(dataset.ids.tolist()) | set(dataset.left_out_ids.tolist()) | {
-        d.id for d in dataset.dropped}
-
-
-def _ids_mask(request: str, dataset: Dataset) -> np.ndarray:
-    known = _known_ids(dataset)
-    wanted = _ids(request, known)
-    if not wanted:
-        raise ConfigError(f"{_wish(request)}: the file lists no sample id")
-    unknown = sorted(wanted - known)
-    if unknown:
-        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        raise InputError(f"{_wish(request)}: {len(unknown)} of {len(wanted)} ids are unknown: "
-                         f"{', '.join(map(repr, unknown[:3]))}{more}; ids look like "
-                         f"{str(dataset.ids[0])!r}")
-    return np.isin(dataset.ids, list(wanted))
+    asked = read_ids(request.removeprefix("ids:"), _wish(request), dataset)
+    if (unknown := unknown_in_words(asked)) and not skip:
+        raise InputError(f"{_wish(request)}: {unknown}\nids look like {str(dataset.ids[0])!r} "
+                         "(unlearn-jax list ids writes them all); config.forget.unknown='skip' "
+                         "goes on without the unknown ones")
+    return asked
 
 
 def _allowed(dataset: Dataset) -> str:
@@ -381,6 +393,8 @@ def _allowed(dataset: Dataset) -> str:
         values = np.unique(column)
         some = ", ".join(map(str, values[:12])) + (", ..." if len(values) > 12 else "")
         kinds.append(f"{name}:NUMBER with one of {some}")
+    if dataset.sets:
+        kinds.append(f"set:NAME with one of {', '.join(sorted(dataset.sets))}")
     return "allowed: " + "; ".join([*kinds, "random:SHARE", "ids:FILE"])
 
 

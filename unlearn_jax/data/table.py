@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
+from unlearn_jax.data.given import GIVEN, SPELLINGS, find_split
 from unlearn_jax.errors import InputError
 from unlearn_jax.labels import find_integer, find_number
 
@@ -35,12 +36,14 @@ class CsvRow:
       path: path of the image, relative to the folder of the table.
       label: the label as written.
       attributes: in the order of the table's columns.
+      split: the split as written; '' where the column is not asked for.
     """
 
     line: int
     path: str
     label: str
     attributes: tuple[int, ...]
+    split: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +52,7 @@ class CsvTable:
 
     Attributes:
       text: the whole file.
-      attributes: names of the columns other than path and label.
+      attributes: names of the columns other than path, label and, where it is asked for, split.
       rows: the rows, at least one.
     """
 
@@ -58,25 +61,31 @@ class CsvTable:
     rows: tuple[CsvRow, ...]
 
 
-def read_table(path: Path) -> CsvTable:
-    """Reads a table.
+def read_table(path: Path, with_split: bool = False) -> CsvTable:
+    """Reads a table, whose columns may have any order.
+
+    Args:
+      path: the .csv file.
+      with_split: whether the column split names the split of each image (`data.split='given'`).
 
     Raises:
-      InputError: no text, no header with path and label, or a mistake in a row; the message names
-        the line.
+      InputError: no text, no header with path and label (and split), or a mistake in a row; the
+        message names the line.
     """
     text = _read_text(path)
     lines = _fields(path, text)
     header = next(lines, (1, []))[1]
-    attributes = tuple(name for name in header if name not in ("path", "label"))
-    if {"path", "label"} - set(header) or len(set(header)) != len(header) or "" in header:
+    needed = ("path", "label", "split") if with_split else ("path", "label")
+    attributes = tuple(name for name in header if name not in needed)
+    if set(needed) - set(header) or len(set(header)) != len(header) or "" in header:
         raise InputError(f"{str(path)!r} begins with {','.join(header)!r}; the first line must "
-                         "name the columns path and label, and each further one once")
+                         f"name the columns {', '.join(needed[:-1])} and {needed[-1]}, and each "
+                         "further one once" + f" (config.data.split={GIVEN!r})" * with_split)
     if reserved := set(attributes) & set(RESERVED):
         raise InputError(f"{str(path)!r} has a column {sorted(reserved)[0]!r}, a name that forget "
                          "sets use otherwise; rename it")
     rows: list[CsvRow] = []
-    first: dict[str, tuple[int, str]] = {}  # line and path, by the real file
+    first: dict[str, tuple[int, str, str]] = {}  # line, path and split, by the real file
     for line, fields in lines:
         if not fields:
             continue
@@ -85,16 +94,20 @@ def read_table(path: Path) -> CsvTable:
         row = dict(zip(header, fields))
         if not row["path"] or not row["label"]:
             raise _wrong(path, line, "has an empty path or label")
+        split = row["split"] if with_split else ""
+        if with_split and find_split(split) is None:
+            raise _wrong(path, line, f"has the split {split!r}; allowed: {', '.join(SPELLINGS)}")
         # './a.png', links and 'x/../a.png' are the same file, which must not be in two splits
-        other, name = first.setdefault(os.path.realpath(path.parent / row["path"]),
-                                       (line, row["path"]))
-        if other != line and name == row["path"]:
-            raise _wrong(path, line, f"repeats the path {name!r} of line {other}")
+        other, name, earlier = first.setdefault(os.path.realpath(path.parent / row["path"]),
+                                                (line, row["path"], split))
         if other != line:
-            raise _wrong(path, line, f"holds {row['path']!r}, the file of line {other}, {name!r}; "
-                                     "an image may have one line")
+            apart = f", and puts it in {split} after {earlier}" if split != earlier else ""
+            raise _wrong(path, line, (
+                f"repeats the path {name!r} of line {other}{apart}" if name == row["path"] else
+                f"holds {row['path']!r}, the file of line {other}, {name!r}{apart}; an image may "
+                "have one line"))
         rows.append(CsvRow(line, row["path"], row["label"],
-                        tuple(_integer(path, line, a, row[a]) for a in attributes)))
+                           tuple(_integer(path, line, a, row[a]) for a in attributes), split))
     if not rows:
         raise InputError(f"{str(path)!r} has no rows: there is nothing below its header")
     return CsvTable(text, attributes, tuple(rows))
@@ -118,11 +131,11 @@ def label_numbers(path: Path, table: CsvTable) -> list[float]:
 
 
 def class_names(path: Path, table: CsvTable) -> tuple[str, ...]:
-    """The labels of a classification in natural order.
+    """Returns the names of the classes, sorted so that '2' precedes '10'.
 
     Raises:
-      InputError: labels such as '1' and '1.0', which are hardly meant as two classes, or a label
-        that a spreadsheet has changed; the message names the line.
+      InputError: labels such as '1' and '1.0', which are the same number, or a label such as
+        '9-Mar', which a spreadsheet has made of another one. The message names the line.
     """
     lines: dict[str, int] = {}
     spelled: dict[decimal.Decimal, str] = {}
@@ -174,6 +187,9 @@ def _fields(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 
 def _integer(path: Path, line: int, column: str, text: str) -> int:
     value = find_integer(text)
+    if column == "split" and find_split(text) is not None:
+        raise _wrong(path, line, f"has the split {text!r}: set config.data.split={GIVEN} to take "
+                     "the splits of the file, or remove the column to have splits drawn")
     if value is None or not -2**31 <= value < 2**31:
         raise _wrong(path, line, f"has the {column} {text!r}, which is no whole number of 32 bits; "
                                  "attributes must be coded by whole numbers")

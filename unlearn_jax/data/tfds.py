@@ -1,6 +1,6 @@
 """Any image data set of TensorFlow Datasets, read without TensorFlow: `tfds:cifar10`.
 
-The data set's own splits are pooled, since this program makes its own. A data set prepared as
+The data set's own splits are pooled, unless `data.split` is 'given'. A data set prepared as
 ArrayRecord is read. Any other is downloaded and prepared, which needs a network and a data set
 whose own code works without TensorFlow. The code of cifar10 and mnist needs TensorFlow: prepare
 them once where it is installed, and copy the folder:
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
+from unlearn_jax.data import given
 from unlearn_jax.data.cache import Sample, cached_samples
 from unlearn_jax.data.dataset import Dropped
 from unlearn_jax.data.files import signature
@@ -47,7 +48,8 @@ def load_tfds(settings, cache: Path) -> Source:
 
     Raises:
       InputError: an unknown data set, one that cannot be prepared, or one without an image and
-        a label for `settings.task`, or without such ids.
+        a label for `settings.task`, or without such ids; with given splits also an unknown split,
+        none named train, or an id in two of them.
     """
     name = settings.source.partition(":")[2]
     builder = _prepared(name, settings.path)
@@ -63,8 +65,11 @@ def load_tfds(settings, cache: Path) -> Source:
         if isinstance(features[image], tfds.features.Image) else None
 
     _check_ids(builder, settings.ids)
+    where, by_split = f"'tfds:{name}'", given.is_given(settings)
+    splits = given.check_names(sorted(builder.info.splits), where) if by_split else {}
 
     def samples() -> Iterator[Sample | Dropped]:
+        split_of: dict[str, str] = {}
         for split in sorted(builder.info.splits):
             records = builder.as_data_source(split, decoders=decoders)
             order = _order(builder, split, len(records), settings.ids)
@@ -73,17 +78,26 @@ def load_tfds(settings, cache: Path) -> Source:
                 for i, record in zip(numbers, records.__getitems__(numbers)):
                     known = order[i] if order is not None else record[settings.ids]
                     own = _text(known) if isinstance(known, bytes | str) else f"{split}-{known:06d}"
+                    if by_split and split_of.setdefault(own, split) != split:
+                        raise InputError(f"{where} has the image {own!r} in two splits, "
+                                         f"{split_of[own]!r} and {split!r}; config.data.split="
+                                         f"{given.GIVEN!r} allows one (config.data.ids is "
+                                         f"{settings.ids!r})")
                     if classes and record[label] < 0:  # TFDS marks a hidden label so
                         yield Dropped(own, "read", "no label")
                     else:
                         yield Sample(own, functools.partial(record.get, image),
                                      float(record[label]),
-                                     tuple(int(record[a]) for a in attributes))
+                                     (*(int(record[a]) for a in attributes),
+                                      *((splits[split],) if by_split else ())))
 
     key = {"files": signature(Path(builder.data_path)), "features": [image, label],
            "classes": classes, "named_by": settings.ids}
     held = cached_samples(cache, re.sub("[^A-Za-z0-9_.]+", "-", f"tfds-{name}"), key,
-                          settings.image_size, samples, attributes, min_side=1)
+                          settings.image_size, samples,
+                          (*attributes, given.COLUMN) if by_split else attributes, min_side=1)
+    if by_split:
+        held = given.take_splits(held, splits, where)
     if classes:
         return Source(settings.source, settings.task, "class", tuple(features[label].names), held)
     return Source(settings.source, settings.task, "units", (), held)

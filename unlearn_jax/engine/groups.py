@@ -41,15 +41,16 @@ def joined(groups: Sequence[Group], part: Callable[[Carry], Any]) -> Any:
 
 
 def regrouped(groups: Sequence[np.ndarray], done_M: np.ndarray) -> dict[int, np.ndarray]:
-    """The groups to change, where the running members would fit into fewer groups.
+    """Regroups the members if those that still run fit into fewer groups.
 
     Args:
-      groups: the members `[G]` of each group.
-      done_M: bool, the members that have stopped.
+      groups: for each group the numbers `[G]` of the members that it holds.
+      done_M: `[M]` bool, True for members that have stopped or failed.
 
     Returns:
-      The new members `[G]` by group: first groups of running members, then groups that only keep
-      the states of stopped members. Empty if no group would be saved.
+      For each group that changes, by its number, the members `[G]` that it holds afterwards.
+      Running members fill the first of these groups. The last ones hold stopped members alone and
+      need no more training. Empty if as many groups as before would have to train.
     """
     size = len(groups[0])
     running = [np.unique(members[~done_M[members]]) for members in groups]
@@ -57,7 +58,7 @@ def regrouped(groups: Sequence[np.ndarray], done_M: np.ndarray) -> dict[int, np.
     alive = np.concatenate([running[g] for g in loose] or [np.zeros(0, int)])
     if -(-len(alive) // size) == len(loose):
         return {}
-    everybody = np.concatenate([groups[g] for g in loose])
-    order = np.concatenate([alive, np.setdiff1d(everybody, alive)])
+    held = np.concatenate([groups[g] for g in loose])
+    order = np.concatenate([alive, np.setdiff1d(held, alive)])
     slots = np.minimum(np.arange(len(loose) * size), len(order) - 1)
     return dict(zip(loose, order[slots].reshape(-1, size)))

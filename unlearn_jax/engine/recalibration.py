@@ -10,6 +10,8 @@ One decision holds for M_O, M_R and unlearned models, and it is made before any 
 The mean is over the samples that a model was trained on (for unlearned models: D_r). The pass is no
 training: like predictions, it counts in no budget.
 
+Models that start from an M_O from outside keep its statistics, unless the config says 'on'.
+
 The decision depends on the steps planned for M_O. Kept models may have taken fewer: the best epoch
 may be early, D_r has fewer batches than D_o, a shard far fewer. The share left in them is computed
 after training (`kept_in_words`) and reported if it is more than `LITTLE`.
@@ -63,6 +65,8 @@ def recalibrates(config: ml_collections.ConfigDict, rows: int) -> bool:
       config, rows: as for `share_left`.
     """
     setting = config.train.recalibrate_norms
+    if setting == "auto" and config.original.path:
+        return False  # the statistics of an M_O from outside are those of its own training
     if not slowest_norm(config.model, config.data.image_size):
         return False
     return setting == "on" or setting == "auto" and share_left(config, rows) > LITTLE

@@ -215,7 +215,13 @@ class PopulationRun:
                       context=jax.tree.map(lambda x: x[which], self._context))
 
     def train_epoch(self, progress_bar=None) -> None:
-        """Trains every member that is not done for one epoch, validates it and records both."""
+        """Runs one epoch of training and then a validation, and records the results of both.
+
+        Members that have stopped or failed keep their state.
+
+        Args:
+          progress_bar: `update(n)` is called with the number of images trained on; None: no bar.
+        """
         progress_bar = progress_bar or _NoBar()
         began, compiled = time.monotonic(), self.compile_seconds
         self._regroup()

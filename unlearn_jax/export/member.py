@@ -9,7 +9,9 @@ import numpy as np
 from unlearn_jax.errors import InputError
 from unlearn_jax.inspect.tree import Checkpoint, open_checkpoint
 from unlearn_jax.models import DEPTHS, PREPROCESS, STEMS
-from unlearn_jax.networks.pretrained import torchvision_name
+from unlearn_jax.networks.layouts import source_name
+from unlearn_jax.networks.pretrained import file_layout
+from unlearn_jax.networks.registry import NETWORKS
 from unlearn_jax.storage import checkpoints
 
 TORCHVISION, PATHS = "torchvision", "unlearn_jax"
@@ -88,25 +90,32 @@ def read_member(path: Path, seed: int | None, forget_set: str = "") -> ExportedM
 def torch_tensors(member: ExportedMember) -> tuple[str, dict[str, np.ndarray]]:
     """The layout of a .safetensors file, and its tensors by name.
 
-    'torchvision': the names and axes of torchvision and timm; the last layer is `fc`, and other
-    layers of the head keep our names. 'unlearn_jax': our paths and axes, for networks that those
-    libraries do not have.
+    'torchvision' and 'timm': the names and axes of these libraries; a ResNet's last layer is `fc`,
+    and other layers of its head keep our names. 'unlearn_jax': our paths and axes, for networks
+    that those libraries do not have.
     """
-    if member.model.get("variant") != "torchvision" or member.model.get("name") not in DEPTHS:
+    network, variant = member.model.get("name", ""), member.model.get("variant")
+    if network in NETWORKS and (layout := file_layout(network)):
+        library = "timm" if layout == "vit" else TORCHVISION
+    elif network in DEPTHS and variant == "torchvision":
+        library, layout = TORCHVISION, "torchvision"
+    else:
         return PATHS, member.weights
     found = {}
     for path, array in member.weights.items():
-        name = torchvision_name(path)
+        name = source_name(path, layout)
         if name is None:
             _, module, leaf = path.split("/")
             name = f"{module}.{'weight' if leaf == 'kernel' else leaf}"
         found[name] = np.ascontiguousarray(_torch_axes(array))
-    return TORCHVISION, found
+    return library, found
 
 
 def _torch_axes(value: np.ndarray) -> np.ndarray:
     """HWIO to OIHW, and [in, out] to [out, in]."""
-    return np.transpose(value, (3, 2, 0, 1)) if value.ndim == 4 else value.T
+    if value.ndim == 4:
+        return np.transpose(value, (3, 2, 0, 1))
+    return value.T if value.ndim == 2 else value
 
 
 def description(member: ExportedMember, layout: str) -> dict[str, Any]:
@@ -157,6 +166,8 @@ def _output(member: ExportedMember, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _network(model: dict[str, Any]) -> dict[str, Any]:
+    if model.get("name") in NETWORKS:
+        return {"name": model["name"], "width": model["width"], "stem": model["stem"]}
     if model.get("name") not in DEPTHS:
         return {"name": model.get("name", "")}
     blocks, bottleneck = DEPTHS[model["name"]]

@@ -51,7 +51,14 @@ def load(request: str, known: tuple[str, ...]) -> Found:
 
 
 def named(function: Callable[..., Any], request: str) -> Callable[..., Any]:
-    """The function and the functions that it returns; their errors carry the method's name."""
+    """Wraps a function of a method file, so that its errors name the method.
+
+    Functions that it returns are wrapped, too.
+
+    Args:
+      function: a function of the file.
+      request: the method as the config names it, `FILE.py:NAME`.
+    """
     return own_code.named(function, request, _place())
 
 

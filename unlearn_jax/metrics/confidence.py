@@ -12,7 +12,8 @@ from unlearn_jax.metrics.shapes import check_classes, check_labels, check_rank
 
 @jax.jit
 def logit_scaled_confidences(logits_MNC: jax.Array, labels_N: jax.Array) -> jax.Array:
-    """`log p_y - log sum_{j != y} p_j` `[M, N]`; 0 where the label is as likely as the rest.
+    """`log p_y - log sum_{j != y} p_j` `[M, N]`; 0 if the label is as likely as the
+    other classes together.
 
     From logits it is `z_y - logsumexp_{j != y} z_j`, which stays finite where p_y rounds to 1.
     NaN for a label that is not among the classes.

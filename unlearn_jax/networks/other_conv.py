@@ -1,15 +1,17 @@
 """Convolutions of any kind for `nn.Conv`; plain ones go to `conv.member_conv`.
 
-`conv.member_conv` computes the plain case: two dimensions, no groups, no dilation. All others are
-grouped, depthwise, dilated, or of one or three dimensions. XLA computes them, with a batching rule
-of this module: `vmap` over members (the kernel is mapped) gives one convolution for each member in
-the same program; `vmap` over samples (the kernel is shared) is JAX's own.
+`conv.member_conv` computes the plain case: two dimensions, no groups, no dilation, and on a CPU
+`depthwise.py` the one with a kernel for each channel. All others are grouped, dilated, or of one or
+three dimensions. XLA computes them, with a batching rule of this module: `vmap` over members (the
+kernel is mapped) gives one convolution for each member in the same program; `vmap` over samples
+(the kernel is shared) is JAX's own.
 
 Only reverse-mode derivatives of first order exist, as for `conv.member_conv`.
 """
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,29 +20,46 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-from unlearn_jax.networks.conv import MAX_UNROLLED, member_conv
+from unlearn_jax.networks.conv import DIMENSION_NUMBERS, MAX_UNROLLED, member_conv
+from unlearn_jax.networks.depthwise import MAX_POSITIONS, depthwise
+from unlearn_jax.system import target
 
 
 def any_conv(lhs: jax.Array, rhs: jax.Array, window_strides: Sequence[int],
              padding: str | Sequence[tuple[int, int]],
              lhs_dilation: Sequence[int] | None = None, rhs_dilation: Sequence[int] | None = None,
              dimension_numbers: Any = None, feature_group_count: int = 1,
-             precision: lax.PrecisionLike = None) -> jax.Array:
-    """Replaces `lax.conv_general_dilated` in any `nn.Conv`.
+             precision: lax.PrecisionLike = None, out_sharding: None = None) -> jax.Array:
+    """Replaces `lax.conv_general_dilated` in any `nn.Conv`, and in `nnx.Conv` if it is given there.
 
     Args:
       lhs: images `[B, ..., C]`.
       rhs: kernel `[..., C / groups, O]`.
       window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
       precision: as in `lax`.
+      out_sharding: `nnx.Conv` passes it; only None is supported.
 
     Returns:
       `[B, ..., O]`.
+
+    Raises:
+      ValueError: an `out_sharding`.
     """
+    if out_sharding is not None:
+        raise ValueError(f"any_conv supports no out_sharding: {out_sharding}")
     dilated = any(d != 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
     if lhs.ndim == 4 and not dilated and feature_group_count == 1 and precision is None:
         return member_conv(lhs, rhs, window_strides, padding, dimension_numbers=dimension_numbers)
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    if (lhs.ndim == 4 and not dilated and precision is None and target.platform() == "cpu"
+            and feature_group_count == lhs.shape[-1] == rhs.shape[-1]
+            and numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, DIMENSION_NUMBERS)
+            and math.prod(rhs.shape[:2]) <= MAX_POSITIONS):
+        down, right = window_strides
+        if isinstance(padding, str):
+            padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], (down, right), padding)
+        rows, columns = ((int(low), int(high)) for low, high in padding)
+        return depthwise((down, right), (rows, columns), lhs, rhs)
     pads = padding if isinstance(padding, str) else tuple((int(a), int(b)) for a, b in padding)
     ones = (1,) * (lhs.ndim - 2)
     return _conv(_Geometry(tuple(window_strides), pads, tuple(lhs_dilation or ones),

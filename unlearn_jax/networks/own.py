@@ -3,7 +3,7 @@
 NAME is a callable `(num_outputs) -> flax.linen.Module`, such as a module class whose first field is
 `num_outputs`. The module's `__call__(x, train)` maps images `[B, H, W, 3]`, preprocessed by
 `config.model.preprocess`, to `[B, num_outputs]`. It may have parameters, batch statistics, dropout
-and any norm.
+and any norm. A Python program may hand over the callable itself (`handed.py`).
 """
 
 import functools
@@ -22,6 +22,8 @@ from unlearn_jax.system.own_code import CodeKey, OwnCode
 
 _KEY = "config.model.name"
 _COLLECTIONS = ("params", "batch_stats")
+FROM_PYTHON = "python:"  # begins the name of a network that a Python program hands over
+HANDED_OVER: dict[str, OwnCode] = {}  # by that name; `handed.py` enters them
 _SERVES = ("a callable (num_outputs) -> flax.linen.Module whose __call__(x, train) maps images "
            "[B, H, W, 3] to [B, num_outputs]")
 # Keys that only networks of the package read, with the value that has no effect.
@@ -33,12 +35,18 @@ def find(request: str, known: tuple[str, ...]) -> OwnCode:
     """A network's callable from a file; the same object as long as the file stays the same.
 
     Args:
-      request: `path/to/file.py:NAME`.
+      request: `path/to/file.py:NAME`, or `python:NAME` for a network that was handed over.
       known: names of the networks of the package, for the message.
 
     Raises:
       ConfigError: the request has another form, or the file or the name cannot be used.
     """
+    if request in HANDED_OVER:
+        return HANDED_OVER[request]
+    if request.startswith(FROM_PYTHON):
+        raise ConfigError(f"{_KEY} is {request!r}, a network that a Python program handed to "
+                          "unlearn_jax.study; allowed here: that program, or the network in a "
+                          "file, path/to/file.py:NAME")
     place = _place(known)
     path, _ = own_code.split(request, place)
     try:
@@ -67,11 +75,28 @@ def check_keys(model_cfg: Any) -> None:
                               f"{model_cfg.name} does not read; allowed: {nothing!r}")
 
 
-def make(found: OwnCode, request: str, num_outputs: int) -> nn.Module:
+def make(model_cfg: Any, num_outputs: int, known: tuple[str, ...]) -> nn.Module:
     """The network from a file.
 
+    Args:
+      model_cfg: the `model` section of the config.
+      num_outputs: logits, or 1.
+      known: as for `find`.
+
     Raises:
-      ConfigError: the callable raises an error, or returns something else.
+      ConfigError: the file or a key cannot be used, or the callable raises an error or returns
+        something else.
+    """
+    found = find(model_cfg.name, known)
+    check_keys(model_cfg)
+    return called(found, model_cfg.name, num_outputs)
+
+
+def called(found: OwnCode, request: str, num_outputs: int) -> nn.Module:
+    """The network that a user's callable makes.
+
+    Raises:
+      ConfigError: it raises an error, or returns something else than a network.
     """
     if not callable(found.value):
         raise ConfigError(f"{_KEY} is {request!r}, which is {type(found.value).__name__} "
@@ -81,7 +106,7 @@ def make(found: OwnCode, request: str, num_outputs: int) -> nn.Module:
     except ConfigError:
         raise
     except Exception as e:  # a user's code may raise anything
-        raise _refusal(request, f"a call with num_outputs={num_outputs}", e) from e
+        raise refusal(request, f"a call with num_outputs={num_outputs}", e) from e
     if not isinstance(module, nn.Module):
         raise ConfigError(f"{_KEY} is {request!r}, which returns {type(module).__name__}; allowed: "
                           f"{_SERVES} (an nnx.Module enters by flax.nnx.bridge.ToLinen)")
@@ -163,10 +188,10 @@ def _traced(request, what, run, *args):
     try:
         return run(*args)
     except Exception as e:  # a user's code may raise anything
-        raise _refusal(request, what, e) from e
+        raise refusal(request, what, e) from e
 
 
-def _refusal(request: str, what: str, error: Exception) -> ConfigError:
+def refusal(request: str, what: str, error: Exception) -> ConfigError:
     file = Path(request.rpartition(":")[0]).expanduser()
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
              if Path(frame.filename) == file]

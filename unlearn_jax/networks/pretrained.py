@@ -1,11 +1,13 @@
 """Loads published weights into a model: Keras HDF5 and PyTorch safetensors.
 
-Three layouts are known; each belongs to one `model.variant`:
+Three layouts of ResNets are known; each belongs to one `model.variant`:
 
     keras        .h5 of keras.applications.ResNet50      conv2_block1_1_conv, ..., predictions
     vggface2     .h5 of WeidiXie/Keras-VGGFace2-ResNet50 conv2_1_1x1_reduce, ..., dim_proj
                  and of rcmalli/keras-vggface            the same names, then classifier
     torchvision  .safetensors of torchvision and timm    layer1.0.conv1, ..., fc
+
+Other networks of the package have one layout each (`torch_names.py`), in .safetensors files.
 
 HDF5 files may be Keras 2 weight files (`layer/layer/kernel:0`), whole models (the same below
 `model_weights`, also with the network nested in another model), and Keras 3 `.weights.h5`
@@ -30,26 +32,17 @@ import safetensors
 from flax import traverse_util
 
 from unlearn_jax.errors import ConfigError
+from unlearn_jax.networks.layouts import HEAD, KERAS, file_shape, our_axes, source_name
+from unlearn_jax.networks.positions import can_resize, resized_positions
+from unlearn_jax.networks.registry import NETWORKS
+from unlearn_jax.networks.torch_names import NAMES
 
 Variables = dict[str, Any]
 
-_HEAD = {
-    "keras": {"output": "predictions"},
-    "vggface2": {"projection": "dim_proj", "output": "classifier"},
-    "torchvision": {"output": "fc"},
-}
-# (collection, our leaf): (Keras leaf, PyTorch leaf)
-_LEAVES = {
-    ("params", "kernel"): ("kernel", "weight"),
-    ("params", "bias"): ("bias", "bias"),
-    ("params", "scale"): ("gamma", "weight"),
-    ("batch_stats", "mean"): ("moving_mean", "running_mean"),
-    ("batch_stats", "var"): ("moving_variance", "running_var"),
-}
 # The order in which a Keras 3 layer numbers its variables.
 _KERAS3_LEAVES = ("kernel", "bias")
 _KERAS3_NORM_LEAVES = ("gamma", "beta", "moving_mean", "moving_variance")
-# By variant, the preprocessing that the published weights were trained with (`models.PREPROCESS`).
+# Published ResNets by variant: the preprocessing that they were trained with (`ends.PREPROCESS`).
 PREPROCESS_OF = {"keras": "caffe", "vggface2": "vggface2", "torchvision": "torch"}
 # Types of tensors by safetensors' names.
 _FLOATS = ("F16", "BF16", "F32", "F64")
@@ -65,7 +58,7 @@ class Loaded:
     """The result of `load_pretrained`, by names.
 
     Attributes:
-      layout: 'keras', 'vggface2' or 'torchvision'.
+      layout: 'keras', 'vggface2' or 'torchvision' of ResNets, or a key of `torch_names.NAMES`.
       loaded: our paths that the file filled, such as 'params/stem_conv/kernel'.
       initialised: our paths, all in the head, that keep their initial values.
       left_over: names in the file without a place in the model: the file's head, counters.
@@ -128,9 +121,13 @@ def load_pretrained(path: str | pathlib.Path, variables: Variables,
     """
     path = pathlib.Path(path)
     _check_kind(path)
+    own_layout = file_layout(model_cfg.name)
     if path.suffix == ".safetensors":
         with _open_safetensors(path) as file:
-            return _fill(path, _safetensors_tensors(file), variables, model_cfg, "torchvision")
+            return _fill(path, _safetensors_tensors(file), variables, model_cfg, own_layout)
+    if own_layout != "torchvision":
+        raise PretrainedError(f"{path}: allowed with {model_cfg.name} are .safetensors files, with "
+                              f"the names of {' or '.join(NETWORKS[model_cfg.name].published)}")
     with _open_h5(path) as file:
         tensors = _h5_tensors(path, file, variables)
         layout = _h5_layout(path, tensors, variables)
@@ -152,21 +149,33 @@ def load_members(path: str | pathlib.Path, variables_M: Variables,
       PretrainedError: as for `load_pretrained`.
     """
     flat = traverse_util.flatten_dict(variables_M, sep="/")
-    first = traverse_util.unflatten_dict({ours: x[0] for ours, x in flat.items()}, sep="/")
+    first = _tree({ours: x[0] for ours, x in flat.items()}, variables_M)
     one, loaded = load_pretrained(path, first, model_cfg)
     filled = traverse_util.flatten_dict(one, sep="/")
     shared = {ours: np.broadcast_to(filled[ours], flat[ours].shape) for ours in loaded.loaded}
-    return traverse_util.unflatten_dict({**flat, **shared}, sep="/"), loaded
+    return _tree({**flat, **shared}, variables_M), loaded
+
+
+def file_layout(name: str) -> str:
+    """The layout of a network's .safetensors files; '' if there are none."""
+    return NETWORKS[name].layout if name in NETWORKS else "torchvision"
+
+
+def published_preprocess(model_cfg: Any) -> str:
+    """The preprocessing that published weights were trained with, by the section `model`."""
+    if model_cfg.name in NETWORKS:
+        return NETWORKS[model_cfg.name].published[model_cfg.variant]
+    return PREPROCESS_OF[model_cfg.variant]
 
 
 def _fill(path: pathlib.Path, tensors: dict[str, _Tensor], variables: Variables,
           model_cfg: Any, layout: str) -> tuple[Variables, Loaded]:
-    if layout != model_cfg.variant:
+    if layout not in NAMES and layout != model_cfg.variant:
         raise PretrainedError(
             f"{path} has the layout of variant {layout!r}, but config.model.variant is "
             f"{model_cfg.variant!r}: set config.model.variant={layout!r}")
     flat = traverse_util.flatten_dict(variables, sep="/")
-    sources = {ours: name for ours in flat if (name := _source_name(ours, layout)) is not None}
+    sources = {ours: name for ours in flat if (name := source_name(ours, layout)) is not None}
     for module in ("projection", "output"):
         paths = [ours for ours in sources if ours.split("/")[1] == module]
         if not _head_part_serves(module, {ours: sources[ours] for ours in paths}, flat, tensors,
@@ -176,15 +185,21 @@ def _fill(path: pathlib.Path, tensors: dict[str, _Tensor], variables: Variables,
 
     missing = sorted(set(sources.values()) - set(tensors))
     left_over = sorted(set(tensors) - set(sources.values()))
-    strange = [name for name in left_over if not _is_head_or_counter(name, tensors)]
-    wrong, unread = [], []
+    strange = [name for name in left_over if not _is_head_or_counter(name, tensors, layout)]
+    wrong, unread, resized = [], [], set()
     for ours, name in sources.items():
         if name in tensors:
             if not tensors[name].is_float:
                 unread.append(f"{name} is {tensors[name].dtype}")
-            found, wanted = tensors[name].shape, _file_shape(flat[ours].shape, layout)
-            if found != wanted:
+            found, wanted = tensors[name].shape, file_shape(flat[ours].shape, layout)
+            if found != wanted and name == "pos_embed" and can_resize(found, wanted):
+                resized.add(ours)
+            elif found != wanted:
                 wrong.append(f"{name} is {found}, the model's {ours} needs {wanted}")
+    if resized and not model_cfg.resize_positions:
+        wrong.append("pos_embed is for another number of patches: set config.data.image_size and "
+                     "config.model.stem as published (224, 'imagenet'), or config.model."
+                     "resize_positions=True to interpolate it")
     problems = [text for text in (
         missing and f"missing in the file: {_some(missing)}",
         strange and f"left over in the file: {_some(strange)}",
@@ -195,17 +210,24 @@ def _fill(path: pathlib.Path, tensors: dict[str, _Tensor], variables: Variables,
         raise PretrainedError(
             f"{path} does not fit {model_cfg.name} (width {model_cfg.width}, stem "
             f"{model_cfg.stem!r}, projection {model_cfg.projection}; published: 64, 'imagenet', "
-            f"VGGFace2 512). " + ". ".join(problems))
+            f"{'0' if layout in NAMES else 'VGGFace2 512'}). " + ". ".join(problems))
 
     filled = dict(flat)
     for ours, name in sources.items():
         value = np.asarray(tensors[name].read(), np.float32)
         if not np.isfinite(value).all():
             raise PretrainedError(f"{path}: {name} holds NaN or infinite values")
-        filled[ours] = _our_axes(value, layout)
+        filled[ours] = (resized_positions(value, flat[ours].shape[1]) if ours in resized
+                        else our_axes(value, layout))
     loaded = Loaded(layout, tuple(sorted(sources)), tuple(sorted(set(flat) - set(sources))),
                     tuple(left_over))
-    return traverse_util.unflatten_dict(filled, sep="/"), loaded
+    return _tree(filled, variables), loaded
+
+
+def _tree(flat: dict[str, Any], like: Variables) -> Variables:
+    """Leaves by path as a tree; a collection without leaves (no batch norms) stays in it."""
+    return {**{collection: {} for collection in like},
+            **traverse_util.unflatten_dict(flat, sep="/")}
 
 
 def _head_part_serves(module: str, sources: dict[str, str], flat: dict,
@@ -217,68 +239,16 @@ def _head_part_serves(module: str, sources: dict[str, str], flat: dict,
         return False
     # A single column is a regression value in unknown units.
     return flat["params/output/bias"].size > 1 and all(
-        name in tensors and tensors[name].shape == _file_shape(flat[ours].shape, layout)
+        name in tensors and tensors[name].shape == file_shape(flat[ours].shape, layout)
         for ours, name in sources.items())
 
 
-def torchvision_name(ours: str) -> str | None:
-    """torchvision's and timm's name for our 'collection/module/.../leaf'; None: they have none."""
-    return _source_name(ours, "torchvision")
-
-
-def _source_name(ours: str, layout: str) -> str | None:
-    """The file's name for our 'collection/module/.../leaf'; None if layouts have none."""
-    collection, *module, leaf = ours.split("/")
-    layer = _source_layer("/".join(module), layout)
-    if layer is None:
-        return None
-    keras, torch = _LEAVES[collection, leaf]
-    if layout == "torchvision":
-        return f"{layer}.{torch}"
-    if leaf == "bias" and "norm" in module[-1]:
-        keras = "beta"
-    return f"{layer}/{keras}"
-
-
-def _source_layer(module: str, layout: str) -> str | None:
-    place = re.fullmatch(r"(?:stem|stage(\d+)_block(\d+)/(shortcut)?)_?(conv|norm)(\d?)", module)
-    if place is None:
-        return _HEAD[layout].get(module)
-    stage, block, _, kind, index = place.groups()
-    norm = kind == "norm"
-    index = int(index or 0)  # 0: the shortcut, or the stem
-    if layout == "keras":
-        suffix = "bn" if norm else "conv"
-        if stage is None:
-            return f"conv1_{suffix}"
-        return f"conv{int(stage) + 1}_block{block}_{index}_{suffix}"
-    if layout == "vggface2":
-        part = ("1x1_proj", "1x1_reduce", "3x3", "1x1_increase")[index]
-        conv = "conv1/7x7_s2" if stage is None else f"conv{int(stage) + 1}_{block}_{part}"
-        return f"{conv}/bn" if norm else conv
-    if stage is None:
-        return "bn1" if norm else "conv1"
-    part = f"{'bn' if norm else 'conv'}{index}" if index else f"downsample.{int(norm)}"
-    return f"layer{stage}.{int(block) - 1}.{part}"
-
-
-def _file_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
-    """A shape as the file has it: PyTorch stores convolutions as OIHW and matrices as [out, in]."""
-    if layout != "torchvision" or len(shape) < 2:
-        return tuple(shape)
-    return (shape[-1], shape[-2], *shape[:-2])
-
-
-def _our_axes(value: np.ndarray, layout: str) -> np.ndarray:
-    if layout != "torchvision" or value.ndim < 2:
-        return value
-    return np.transpose(value, (*range(2, value.ndim), 1, 0))
-
-
-def _is_head_or_counter(name: str, tensors: dict[str, _Tensor]) -> bool:
+def _is_head_or_counter(name: str, tensors: dict[str, _Tensor], layout: str) -> bool:
     """Whether a name is a dense layer's, num_batches_tracked, or a random seed's."""
     if tensors[name].counts:
         return True
+    if layout in NAMES:
+        return re.match(NAMES[layout].head, name) is not None
     layer, separator, _ = name.rpartition("/" if "/" in name else ".")
     kernels = (tensors.get(f"{layer}{separator}{leaf}") for leaf in ("kernel", "weight"))
     return not re.match(r"layer\d", name) and any(k is not None and len(k.shape) == 2
@@ -369,7 +339,7 @@ def _h5_name(path: pathlib.Path, raw: str, dataset: h5py.Dataset, known: set[str
 
 def _h5_layout(path: pathlib.Path, tensors: dict[str, _Tensor], variables: Variables) -> str:
     counts = {layout: len([name for name in _backbone_names(variables, layout) if name in tensors])
-              for layout in ("keras", "vggface2")}
+              for layout in KERAS}
     layout = max(counts, key=lambda name: counts[name])
     if not counts[layout]:
         raise PretrainedError(
@@ -379,16 +349,16 @@ def _h5_layout(path: pathlib.Path, tensors: dict[str, _Tensor], variables: Varia
 
 
 def _backbone_names(variables: Variables, layout: str) -> list[str]:
-    names = (_source_name(ours, layout)
+    names = (source_name(ours, layout)
              for ours in traverse_util.flatten_dict(variables, sep="/")
              if ours.split("/")[1].startswith("st"))
     return [name for name in names if name is not None]
 
 
 def _known_layers(variables: Variables) -> set[str]:
-    layers = {name.rpartition("/")[0] for layout in ("keras", "vggface2")
+    layers = {name.rpartition("/")[0] for layout in KERAS
               for name in _backbone_names(variables, layout)}
-    return layers | {name for layout in ("keras", "vggface2") for name in _HEAD[layout].values()}
+    return layers | {name for layout in KERAS for name in HEAD[layout].values()}
 
 
 def _some(names, separator: str = ", ", most: int = 4) -> str:

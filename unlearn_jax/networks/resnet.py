@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from unlearn_jax.errors import ConfigError
 from unlearn_jax.networks import norm
 from unlearn_jax.networks.conv import member_conv
 from unlearn_jax.networks.ends import label_units, preprocess
@@ -75,6 +76,18 @@ STEMS = {
     "strided": (5, 2, False),
     "small": (3, 1, False),
 }
+
+
+def check_variant(model_cfg: Any) -> None:
+    """Refuses a ResNet with a `model.variant` of other networks.
+
+    Raises:
+      ConfigError: names the key, the value and what is allowed.
+    """
+    if model_cfg.variant not in VARIANTS:
+        raise ConfigError(f"config.model.variant is {model_cfg.variant!r}; allowed with "
+                          f"{model_cfg.name}: {', '.join(map(repr, VARIANTS))}")
+
 
 class _Layers(nn.Module):
     """The two layers that all parts share, with the settings of the variant."""

@@ -1,29 +1,36 @@
 """Reports: tables, pictures and two documents from the files of a work directory. No JAX."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from unlearn_jax.report.output import Output
+from unlearn_jax.report.receipt import write_receipt
 from unlearn_jax.report.render import html, latex, markdown
+from unlearn_jax.report.render.document import Document
 from unlearn_jax.report.sections.page import build
 from unlearn_jax.report.tables.files import ReportError
 from unlearn_jax.report.tables.inputs import Run, read_run
 from unlearn_jax.report.tables.stats import summarise
 from unlearn_jax.storage import manifest
+from unlearn_jax.system.bars import PATIENCE, MakeBar
 
 __all__ = ["ReportError", "write_report"]
 
 
-def write_report(workdir: Path) -> Run:
+def write_report(workdir: Path, bar: MakeBar = None) -> Run:
     """Writes summary.csv, verdict.csv, report.md, report.html, figures/*.png and tables/*.tex.
 
     A comparison also gets leaderboard.csv and leaderboard.tex, a run of the reference study
-    tables/table3.csv to table8.csv and tables/claims.csv. Reads results.csv, data.json, run.json,
+    tables/table3.csv to table8.csv and tables/claims.csv, a run with a file of ids the folder
+    receipt/, for which the store is read as well. Reads results.csv, data.json, run.json,
     predictions/*.npz and, where there are any, history.csv, trials.csv, touched.csv, layers.csv,
-    explain.csv, channels.csv and explanations/*.npz; the same files give the same report, byte for
-    byte on the same versions.
+    requests.csv, explain.csv, channels.csv and explanations/*.npz; the same files give the same
+    report, byte for byte on the same versions.
 
     Args:
       workdir: the work directory of a run. The report of an unfinished run has a warning.
+      bar: makes a progress bar, one step for each picture.
 
     Returns:
       The run, as read.
@@ -38,10 +45,19 @@ def write_report(workdir: Path) -> Run:
     manifest.begin_report(workdir)
     output = Output(workdir)
     output.write("summary.csv", summarise(run.results))
-    document = build(run, output)
+    document = build(run, output) if bar is None else _build_visibly(run, workdir, bar)
     for name, text in latex.tables(document).items():
         output.write(f"tables/{name}.tex", text)
     output.write("report.md", markdown.render(document))
     output.write("report.html", html.render(document, workdir))
+    write_receipt(run, output)
     manifest.end_report(workdir)
     return run
+
+
+def _build_visibly(run: Run, workdir: Path, bar: Callable[..., Any]) -> Document:
+    """`build` with a bar; the pictures are counted first, without drawing them."""
+    counted: list[str] = []
+    build(run, Output(drawn=counted.append))
+    with bar(desc="report", total=len(counted), unit=" pictures", delay=PATIENCE) as shown:
+        return build(run, Output(workdir, drawn=lambda _: shown.update(1)))

@@ -8,16 +8,18 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.report import write_report
 from unlearn_jax.report.tables.inputs import UNFINISHED
 from unlearn_jax.report.tables.merge import merge_runs, parse_source
+from unlearn_jax.system.bars import work_bar
 
 
 def main(arguments: list[str]) -> int:
     """Writes the report; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m unlearn_jax.report", description=(
         "Writes summary.csv, verdict.csv, report.md, report.html and figures/ from the results, "
-        "predictions and records of a finished run; of several, into a folder of its own."))
+        "predictions and records of a finished run. Several runs are merged into a new folder."))
     parser.add_argument("workdirs", nargs="+", metavar="DIR[=LABEL]", help=(
-        "work directories of finished runs; a label is put behind the names of a run's methods"))
-    parser.add_argument("--out", type=Path, help="where several runs are merged")
+        "work directory of a finished run; LABEL is added to the names of its methods"))
+    parser.add_argument("--out", type=Path,
+                        help="new folder for the merged runs; needed for several")
     parser.add_argument("--other-data", action="store_true",
                         help="merge runs although their data differ")
     args = parser.parse_args(arguments)
@@ -33,7 +35,7 @@ def main(arguments: list[str]) -> int:
             directory = args.out
             for source in sources:
                 print(f"merged {source.directory}" + (f" as +{source.label}" * bool(source.label)))
-        run = write_report(directory)
+        run = write_report(directory, work_bar())
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

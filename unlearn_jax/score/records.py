@@ -295,7 +295,8 @@ def _data(sets: Sequence[ScoredSet], settings: Settings) -> dict[str, Any]:
     known = [name for name in labels if len(labels[name])
              and (name != "train" or "retain" in first)]
     entries = {s.name: {"request": _request(s, settings), "train": len(s.trained_places()),
-                        "validation": len(s.any_model["forget"].labels) - len(s.trained_places())}
+                        "validation": len(s.any_model["forget"].labels) - len(s.trained_places()),
+                        "peers": len(_others(s).places)}
                for s in sets}
     return {
         "source": settings.source, "fingerprint": _fingerprint(sets),

@@ -12,9 +12,11 @@ is computed once and shared by every run that needs it.
     sisa.py         the one training scheme with stages of its own; shards.py: which sample is where
     evaluate.py     predictions and results
     relearn.py      how fast D_f is learned again
+    outside.py      M_O and M_R from files; weights.py: reads one file
     layers.py       distances of weights
     explain.py      explanations
     compare.py      many methods at one budget, each searched alike
+    tracking.py     training curves for TensorBoard, W&B, MLflow
     rehearsal.py    a method from outside, tried before any training
     belonging.py    whether published weights and network belong together
     plan.py         what a run will train and cost
@@ -36,6 +38,7 @@ from absl import logging
 
 from unlearn_jax import data, native
 from unlearn_jax.config import default_config
+from unlearn_jax.config.variants import arm_config
 from unlearn_jax.data.augment import augmentation
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.resident import Streamed, make_resident
@@ -47,7 +50,7 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.models import build_model
 from unlearn_jax.report import write_report
-from unlearn_jax.stages import belonging, sisa, workdir
+from unlearn_jax.stages import belonging, outside, sisa, workdir
 from unlearn_jax.stages.compare import make_contenders, run_comparison
 from unlearn_jax.stages.evaluate import Models, write_results
 from unlearn_jax.stages.explain import explain_stages
@@ -56,20 +59,19 @@ from unlearn_jax.stages.graph import (
     Stage,
     Variant,
     original_stage,
-    retrain_stage,
+    retrain_stages,
     unlearn_stages,
 )
 from unlearn_jax.stages.layers import write_layers
 from unlearn_jax.stages.models import make_unlearning, train_missing, unlearn_missing
 from unlearn_jax.stages.progress import clean
 from unlearn_jax.stages.room import require_room
-from unlearn_jax.stages.stored import record_reused
+from unlearn_jax.stages.stored import record_reused, record_traces
 from unlearn_jax.stages.variants import make_arms, plan_variants, run_arms, unlearn_variants
 from unlearn_jax.storage.store import Store
 from unlearn_jax.system import processes
 from unlearn_jax.train import balanced_weights, make_loss
 from unlearn_jax.units import FACES
-from unlearn_jax.variants import arm_config
 
 # By `Method.scheme`: functions of a study, the stage of M_O and the method's options. Each returns
 # an object whose `run()` trains what the store lacks and returns the models to be evaluated.
@@ -93,12 +95,12 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
       InputError: something handed in cannot be used.
     """
     make_layout(config.parallel, len(config.seeds))  # a missing device fails before any work
-    with workdir.claim(directory, config, config_name, command) as run:
+    with workdir.claim(directory, config, config_name, command) as run, store.in_use():
         run.record_store(store.root)
         processes.on_first_process("what killed processes left", lambda: clean(store))
         study = prepare(config, config_name, store, run, bar)
         original = original_stage(study)
-        retrained = [retrain_stage(study, original, f) for f in study.splits.forget_sets]
+        retrained = retrain_stages(study, original)
         _require_same_work(config, original, retrained)
         # A method refuses a setting here, before any training.
         if config.compare.methods:
@@ -108,13 +110,15 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         else:
             unlearn = _one_method(study, original)
         require_room([(study, unlearn.stages, unlearn.models)], original, retrained)
-        train_missing(study, [original, *retrained])
+        outside.read_in(study, original, retrained)
+        record_traces(study, original)
+        train_missing(study, outside.to_be_trained([original, *retrained]))
         unlearned, ensembles = unlearn.run()
         _evaluate(study, original, retrained, unlearned, ensembles)
         run.finish()  # the report reads run.json with its final timings
 
         def report() -> None:
-            write_report(directory)  # its result is not sent to the other processes
+            write_report(directory, bar)  # its result is not sent to the other processes
 
         processes.on_first_process("the report", report)
 
@@ -153,6 +157,7 @@ def run_studies(runs: Sequence["Request"], store: Store,
     with contextlib.ExitStack() as claims:
         claimed = [claims.enter_context(workdir.claim(r.directory, r.config, r.config_name,
                                                     r.command)) for r in runs]
+        claims.enter_context(store.in_use())
         for run in claimed:
             run.record_store(store.root)
         clean(store)
@@ -162,12 +167,14 @@ def run_studies(runs: Sequence["Request"], store: Store,
         for study in studies:
             record_data(study)
         original = original_stage(shared)
-        retrained = [retrain_stage(shared, original, f) for f in shared.splits.forget_sets]
+        retrained = retrain_stages(shared, original)
         variants = [Variant(study, [stage for f in study.splits.forget_sets
                                     for stage in unlearn_stages(study, original, f)],
                             make_unlearning(study)) for study in studies]
         require_room([(v.study, v.stages, 0) for v in variants], original, retrained)
-        train_missing(shared, [original, *retrained])
+        outside.read_in(shared, original, retrained)
+        record_traces(shared, original)
+        train_missing(shared, outside.to_be_trained([original, *retrained]))
         for study in studies[1:]:
             for stage in (original, *retrained):
                 record_reused(study, stage)
@@ -177,7 +184,7 @@ def run_studies(runs: Sequence["Request"], store: Store,
         for run in claimed:
             run.finish()
         for run in claimed:
-            write_report(run.directory)
+            write_report(run.directory, bar)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,17 +243,17 @@ def _comparison(study: RunContext, original: Stage, retrained: list[Stage],
     contenders = make_contenders(study, config_file)
     # The budget of a trial, and so its stage, is known once the M_Rs are trained.
     known = all(study.store.complete(s.method, s.key) for s in (original, *retrained))
-    trials = 0 if known else sum(len(c.trials) for c in contenders)
+    trials = 0 if known else 1 + sum(len(c.trials) for c in contenders)  # 1: short retraining
     return _Unlearn(lambda: (run_comparison(study, original, retrained, contenders), ()), [],
                     trials * len(retrained) * len(study.seeds))
 
 
 def _arms(study: RunContext, original: Stage, retrained: list[Stage]) -> _Unlearn:
-    """The arms of a study; their plan is printed."""
+    """The arms of a study; their plan is printed where progress is shown."""
     arms = make_arms(study, original)
     plan = plan_variants(study, original, retrained, arms)
     study.run.record_plan(plan.record())
-    if processes.is_first_process():
+    if study.bar is not None and processes.is_first_process():
         print(plan.text(), flush=True)
     return _Unlearn(lambda: (run_arms(original, arms), ()),
                     [stage for variant in arms for stage in variant.stages])
@@ -265,7 +272,7 @@ def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
     """Like `prepare`, but notes nothing in the run."""
     began = time.monotonic()
     dataset = data.load(config.data, store.root / "data")
-    splits = make_splits(dataset, config.data, config.forget)
+    splits = make_splits(dataset, config.data, config.forget, config.original.trained_on)
     trained, stamped = dataset, np.zeros(0, np.int32)
     if splits.injection:
         trained, stamped = splits.injection.training_view(dataset, splits.test)
@@ -290,8 +297,8 @@ def load(config: ml_collections.ConfigDict, config_name: str, store: Store,
     for f in splits.forget_sets:
         logging.info("forget set %s: %d training and %d validation samples", f.name,
                      len(f.train), len(f.validation))
-        if f.untrained:
-            logging.warning("forget set %s: %s", f.name, f.untrained)
+        for note in filter(None, (f.untrained, f.skipped)):
+            logging.warning("forget set %s: %s", f.name, note)
     model = build_model(config.model, config.data.image_size, dataset.num_classes)
     weights: tuple[float, ...] = ()
     if config.train.class_weights == "balanced":
@@ -311,12 +318,16 @@ def record_data(study: RunContext) -> None:
         if warning:
             logging.warning(warning)
             study.run.warn(warning)
+    if study.config.retrain.mode == "off":
+        logging.warning("config.retrain.mode='off': no M_R is trained, and what compares with it "
+                        "is left out")
     left = recalibration.share_left(study.config, len(study.splits.rows.source))
-    if left > recalibration.LITTLE and study.config.train.recalibrate_norms == "off":
+    trains = not study.config.original.path or study.config.retrain.mode == "train"
+    if trains and left > recalibration.LITTLE and study.config.train.recalibrate_norms == "off":
         study.run.warn(recalibration.in_words(left, "", None))
     for f in study.splits.forget_sets:
-        if f.untrained:
-            study.run.warn(f"forget set {f.name}: {f.untrained}")
+        for note in filter(None, (f.untrained, f.skipped)):
+            study.run.warn(f"forget set {f.name}: {note}")
     study.run.record_stage("data", "", study.dataset.fingerprint, "computed", study.load_seconds,
                            len(study.dataset.labels))
     study.run.write_data(study.dataset, study.splits)

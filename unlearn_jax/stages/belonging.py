@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from unlearn_jax.models import PREPROCESS, STEMS, Model, Variables, preprocess
-from unlearn_jax.networks.pretrained import PREPROCESS_OF, load_pretrained
+from unlearn_jax.networks.pretrained import load_pretrained, published_preprocess
+from unlearn_jax.networks.resnet import ResNet
 
 SAMPLES = 64  # images that the check passes through the network
 # Limits of medians over layers of `Gap.size`, chosen by `python -m benchmarks.belonging`. An
@@ -70,7 +71,7 @@ def statistics_gaps(model: Model, variables: Variables, images_BHWC: np.ndarray)
     found = jax.device_get(_measured(plain, variables, images))
     gaps = []
     for layer in sorted(found, key=_order):
-        norm = _norm(variables["params"], layer)
+        norm = _parameters_of_norm(model, variables, layer)
         scale = np.abs(np.asarray(norm["scale"]))
         on = scale > _SMALL
         mean, deviation = found[layer][:, on]
@@ -88,7 +89,8 @@ def _measured(model: Model, variables: Variables, images: jax.Array) -> dict[str
     """By layer, means and deviations `[2, C]` of the channels after the norm."""
     features = model.features(variables, images, train=False)[2]
     return {layer: jnp.stack([jnp.mean(x, axis=(0, 1, 2)), jnp.std(x, axis=(0, 1, 2))])
-            for layer, x in features.items() if _norm(variables["params"], layer) is not None}
+            for layer, x in features.items()
+            if _parameters_of_norm(model, variables, layer) is not None}
 
 
 def notes(model_cfg: Any, model: Model, images_NHWC: np.ndarray,
@@ -106,7 +108,7 @@ def notes(model_cfg: Any, model: Model, images_NHWC: np.ndarray,
     """
     if not model_cfg.pretrained:
         return ()
-    published, found = PREPROCESS_OF[model_cfg.variant], []
+    published, found = published_preprocess(model_cfg), []
     if model_cfg.preprocess != published:
         found.append(
             f"config.model.preprocess={model_cfg.preprocess!r} is kept on purpose (config.model."
@@ -125,30 +127,21 @@ def notes(model_cfg: Any, model: Model, images_NHWC: np.ndarray,
 def doubt_of(model: Model, variables: Variables, images_BHWC: np.ndarray) -> str:
     """Why variables do not seem to belong to the network, in words; '' if they seem to belong.
 
+    A network without batch norms has no running statistics, so it gives no reason for doubt.
+
     Args:
       model, variables, images_BHWC: as for `statistics_gaps`.
     """
-    return doubts(statistics_gaps(model, variables, images_BHWC),
-                  {words: statistics_gaps(other, variables, images_BHWC)
-                   for words, other in alternatives(model).items()})
+    gaps = statistics_gaps(model, variables, images_BHWC)
+    if not gaps:
+        return ""
+    return doubts(gaps, {words: statistics_gaps(other, variables, images_BHWC)
+                         for words, other in alternatives(model).items()})
 
 
 def alternatives(model: Model) -> dict[str, Model]:
     """Networks with the same tensors but other computations, by a text that names the change."""
-    variant = model.module.variant
-    changes: dict[str, dict[str, Any]] = {}
-    if model.module.bottleneck:
-        where = "first 1x1" if variant.stride_at_3x3 else "3x3"
-        changes[f"strides in the {where} convolutions"] = dict(
-            stride_at_3x3=not variant.stride_at_3x3)
-    if STEMS[model.module.stem][2]:
-        kind = "an unpadded" if variant.pool_padding else "a padded"
-        changes[f"{kind} pool"] = dict(pool_padding=int(not variant.pool_padding))
-    if len(changes) > 1:
-        changes[" and ".join(changes)] = functools.reduce(operator.or_, changes.values())
-    parts: dict[str, dict[str, Any]] = {
-        words: dict(variant=dataclasses.replace(variant, **change))
-        for words, change in changes.items()}
+    parts = _other_variants(model.module) if isinstance(model.module, ResNet) else {}
     own = model.module.preprocess
     # A preprocessing that differs in the mean alone ('caffe' and 'vggface2') is left out: somewhat
     # lighter images look the same to the network.
@@ -157,6 +150,23 @@ def alternatives(model: Model) -> dict[str, Model]:
               if (reverse, scale) != (PREPROCESS[own][0], PREPROCESS[own][2])}
     return {words: dataclasses.replace(model, module=model.module.clone(**part))
             for words, part in parts.items()}
+
+
+def _other_variants(module: ResNet) -> dict[str, dict[str, Any]]:
+    """The changes of a ResNet's variant, by the text that names them."""
+    variant = module.variant
+    changes: dict[str, dict[str, Any]] = {}
+    if module.bottleneck:
+        where = "first 1x1" if variant.stride_at_3x3 else "3x3"
+        changes[f"strides in the {where} convolutions"] = dict(
+            stride_at_3x3=not variant.stride_at_3x3)
+    if STEMS[module.stem][2]:
+        kind = "an unpadded" if variant.pool_padding else "a padded"
+        changes[f"{kind} pool"] = dict(pool_padding=int(not variant.pool_padding))
+    if len(changes) > 1:
+        changes[" and ".join(changes)] = functools.reduce(operator.or_, changes.values())
+    return {words: dict(variant=dataclasses.replace(variant, **change))
+            for words, change in changes.items()}
 
 
 def doubts(gaps: list[Gap], others: Mapping[str, list[Gap]]) -> str:
@@ -200,12 +210,14 @@ def _median(gaps: list[Gap], name: str) -> float:
     return float(np.median([getattr(g, name) for g in gaps]))
 
 
-def _norm(params: Any, layer: str) -> Any:
-    """The parameters of the norm after a convolution; None if `layer` is no convolution."""
-    *above, last = layer.split("/")
-    for part in above:
-        params = params[part]
-    return params.get(last.replace("conv", "norm")) if "conv" in last else None
+def _parameters_of_norm(model: Model, variables: Variables, layer: str) -> Any:
+    """The parameters of the batch norm after a layer; None if no batch norm follows."""
+    statistics, params = variables["batch_stats"], variables["params"]
+    for part in model.norm_of(layer).split("/"):
+        if part not in statistics:
+            return None
+        statistics, params = statistics[part], params[part]
+    return params if "var" in statistics else None
 
 
 def _order(layer: str) -> tuple[int, str]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from unlearn_jax import variants
+from unlearn_jax.config import variants
 from unlearn_jax.data.splits import ForgetSet, judging_half
 from unlearn_jax.engine import flops
 from unlearn_jax.engine.batches import Feed
@@ -25,6 +25,7 @@ from unlearn_jax.engine.recipe import epoch_batches
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.outside import Found
+from unlearn_jax.report.tables.inputs import SHORT
 from unlearn_jax.stages.graph import (
     RunContext,
     Stage,
@@ -34,7 +35,7 @@ from unlearn_jax.stages.graph import (
     unlearn_stages,
     with_epochs,
 )
-from unlearn_jax.stages.models import make_unlearning, unlearn_missing
+from unlearn_jax.stages.models import make_unlearning, train_missing, unlearn_missing
 from unlearn_jax.stages.variants import unlearn_variants
 from unlearn_jax.storage import checkpoints, store
 from unlearn_jax.storage.store import stage_key
@@ -106,7 +107,8 @@ def run_comparison(study: RunContext, original: Stage, retrained: list[Stage],
       contenders: from `make_contenders`.
 
     Returns:
-      The chosen stages, one per method and forget set.
+      The chosen stages, one per method and forget set; then short retraining, to which the report
+      holds each method.
     """
     judge = _Judge(study)
     limits = {r.forget_name: judge.errors(original, r.required_forget_set) for r in retrained}
@@ -135,7 +137,28 @@ def run_comparison(study: RunContext, original: Stage, retrained: list[Stage],
         study.run.warn(f"comparison: of {', '.join(methods)} on {name} the strongest trial kept "
                        "within the limit: stronger ones (compare.rates) might forget more")
     study.run.write_table(TRIALS, rows, TRIAL_COLUMNS)
-    return chosen
+    return [*chosen, *_retrain_short(study, retrained)]
+
+
+def _retrain_short(study: RunContext, retrained: list[Stage]) -> list[Stage]:
+    """Trains M_R's training cut to the budget, one stage per forget set.
+
+    It starts where M_R and M_O started, with `train` as configured but for the number of epochs,
+    over which the schedule of the learning rate runs.
+    """
+    stages = []
+    for retrain in retrained:
+        epochs = _short_epochs(study, retrain)
+        config = study.config.copy_and_resolve_references()
+        with config.unlocked():
+            config.train.epochs = epochs
+        own = dataclasses.replace(study, config=config)
+        stages.append((own, Stage(SHORT, retrain.forget_set, epochs, {
+            **retrain.parts, "train": {**retrain.parts["train"], "epochs": epochs}})))
+    for epochs in sorted({stage.epochs for _, stage in stages}):
+        group = [(own, stage) for own, stage in stages if stage.epochs == epochs]
+        train_missing(group[0][0], [stage for _, stage in group])
+    return [stage for _, stage in stages]
 
 
 def _run_trials(study: RunContext, original: Stage, contender: Contender,
@@ -155,6 +178,15 @@ def _run_trials(study: RunContext, original: Stage, contender: Contender,
             by_set |= {s.forget_name: s for s in group}
         unlearn_variants(wanted, original)
     return stages
+
+
+def _short_epochs(study: RunContext, retrain: Stage) -> int:
+    """The epochs of short retraining. A pass over D_r costs as much as one of M_R, in any unit."""
+    whole = _cost(study, retrain, "images")
+    if not whole > 0:
+        return 1
+    share = len(make_member(study, study.seeds[0], retrain.forget_set).retain) / whole
+    return variants.fit_epochs(study.config.compare.fraction, 0.0, lambda epoch: share).epochs
 
 
 def _budget(study: RunContext, original: Stage, retrain: Stage,

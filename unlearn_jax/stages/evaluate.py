@@ -18,9 +18,11 @@ from unlearn_jax.stages import workdir
 from unlearn_jax.stages.graph import RunContext, Stage, forget_parts
 from unlearn_jax.stages.membership import further_arrays, peer_samples, trained_samples
 from unlearn_jax.stages.relearn import MEASURES, relearn_measures, relearn_stage
+from unlearn_jax.stages.tracking import log_history
 from unlearn_jax.storage import checkpoints, store
 from unlearn_jax.storage.store import stage_key
 from unlearn_jax.system import interrupt, processes
+from unlearn_jax.system.bars import tracked
 from unlearn_jax.units import label_step
 
 
@@ -65,8 +67,9 @@ def write_results(study: RunContext, original: Stage, retrained: list[Stage],
     train_labels = study.dataset.labels[study.splits.train]
     baseline = (int(np.bincount(train_labels).argmax()) if classification
                 else float(np.median(train_labels)))
-    for retrain in retrained:
-        forget_set = retrain.required_forget_set
+    for forget_set in study.splits.forget_sets:
+        name = forget_set.name
+        references = [s for s in retrained if s.forget_name == name]  # none without M_R
         rows_of = split_rows(study, forget_set)
         # A stamped image has the label and the id of its test image.
         sources = {**rows_of, **({"stamped": study.splits.test} if len(study.stamped) else {})}
@@ -74,24 +77,25 @@ def write_results(study: RunContext, original: Stage, retrained: list[Stage],
             {name: study.dataset.labels[r] for name, r in sources.items()},
             {name: study.dataset.ids[r] for name, r in sources.items()},
             further_arrays(study, forget_set, sources))
-        name = retrain.forget_name
         models = [*(stored(study, s) for s in (original, *unlearned)), *ensembles,
-                  stored(study, retrain)]
+                  *(stored(study, s) for s in references)]
         models = [m for m in models if m.forget_set in ("", name)]
-        outcomes = [_outcome(study, predictor, m, forget_set, rows_of) for m in models]
-        outcomes = [dataclasses.replace(o, measures=m.measures(o, outcomes[-1])) if m.measures
-                    else o for m, o in zip(models, outcomes)]
+        outcomes = [_outcome(study, predictor, m, forget_set, rows_of)
+                    for m in tracked(study.bar, models, f"predictions, {name}", "models")]
+        reference = outcomes[-1] if references else None
+        outcomes = [dataclasses.replace(o, measures=m.measures(o, reference))
+                    if m.measures and reference else o for m, o in zip(models, outcomes)]
         if study.config.eval.relearn_epochs:
             outcomes = _with_relearning(study, models, outcomes)
         if not processes.is_first_process():
             continue  # the rest needs predictions alone; the first process does it
         for outcome in outcomes:
             results.save_predictions(study.run.directory / "predictions", outcome, targets)
-        found = results.result_rows(outcomes[:-1], outcomes[-1], targets, baseline,
-                                    study.config.eval, classification)
+        found = results.result_rows(outcomes[:-1] if reference else outcomes, reference, targets,
+                                    baseline, study.config.eval, classification)
         rows += _by_relearning(study, models, found, forget_set)
-        for outcome in outcomes:
-            found, why = _audit(study, outcome, outcomes[-1], targets, forget_set)
+        for outcome in tracked(study.bar, outcomes, f"audits, {name}", "models"):
+            found, why = _audit(study, outcome, reference, targets, forget_set)
             rows += found
             refused += why
     if not processes.is_first_process():
@@ -111,8 +115,7 @@ def write_results(study: RunContext, original: Stage, retrained: list[Stage],
     touched = [row for s in unlearned for row in _touched_rows(study, s)]
     if touched:
         study.run.write_table("touched.csv", touched, workdir.TOUCHED_COLUMNS)
-    if study.config.train.tensorboard:
-        study.run.write_tensorboard(history)
+    log_history(study, history)
 
 
 def _with_relearning(study: RunContext, models: Sequence[Models],
@@ -145,7 +148,7 @@ def _touched_rows(study: RunContext, stage: Stage) -> list[dict[str, Any]]:
             for row in store.load_json(directory, "touched.json")]
 
 
-def _audit(study: RunContext, outcome: results.Outcome, reference: results.Outcome,
+def _audit(study: RunContext, outcome: results.Outcome, reference: results.Outcome | None,
            targets: results.Targets, forget_set: ForgetSet) -> tuple[list[dict[str, Any]], list]:
     """Rows of results.csv, and the refused audits."""
     from unlearn_jax import audits  # scikit-learn takes a second to import
@@ -217,7 +220,7 @@ def _outcome(study: RunContext, predictor: Predictor, models: Models,
         method=stage.name, forget_set=forget_set.name, epochs=stage.epochs, stage=stage.key,
         seeds=study.seeds, outputs=outputs, images=costs["images"], seconds=costs["seconds"],
         epochs_trained=costs["epochs_trained"], failed=failed | overflowed, flops=costs["flops"],
-        steps=costs["step"], from_seed=stage.from_seed)
+        steps=costs["step"], from_seed=stage.from_seed, costed=not stage.outside)
 
 
 def _largest(models: Models, m: int) -> str:

@@ -29,6 +29,7 @@ EXPLAIN_COLUMNS = ("method", "forget_set", "epochs", "seed", "set", "map", "meas
                    "seeds", "value", "samples", "stage")
 CHANNEL_COLUMNS = ("method", "forget_set", "epochs", "seed", "set", "layer", "channel", "mean",
                    "from_original", "from_retrain", "floor")
+OF_RETRAINED = ("from_retrain", "floor")  # columns that a run without M_R leaves out
 SETS = ("forget", "retain")
 REFERENCES = ("original", "retrain")
 MAPS = {"ig": "pixels", "gradcam": "places"}  # as in explain.csv; of an `Explanation`
@@ -87,7 +88,9 @@ def explain_stages(study: RunContext, stages: Sequence[Stage], sets: Sequence[st
             np.savez_compressed, **_pictures(study, explained, chosen)))
     study.run.record_start("explain", explainer.compile_seconds, None)
     study.run.write_table(EXPLAIN, rows, EXPLAIN_COLUMNS)
-    study.run.write_table(CHANNELS, channel_rows, CHANNEL_COLUMNS)
+    without = OF_RETRAINED if study.config.retrain.mode == "off" else ()
+    columns = [c for c in CHANNEL_COLUMNS if c not in without]
+    study.run.write_table(CHANNELS, ({c: row[c] for c in columns} for row in channel_rows), columns)
 
 
 def choose(ids: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
@@ -237,6 +240,8 @@ def _channel_rows(study: RunContext, forget_set: ForgetSet, explained: list[_Exp
                           **{f"from_{r}": float(changes.get(r, nothing)[m, c])
                              for r in REFERENCES}, "floor": floor}
                          for m, seed in enumerate(study.seeds) for c in range(means.shape[1])]
+                if study.config.retrain.mode == "off":
+                    continue  # a share of changed channels needs the floor of M_Rs
                 pairs = [(r, "same", change) for r, change in changes.items()
                          if r != e.stage.method]
                 if e.stage.method == "retrain":

@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from unlearn_jax import moved
+from unlearn_jax.data import given
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.resident import Resident, RowIndex, Streamed
 from unlearn_jax.data.splits import ForgetSet, Splits
@@ -22,6 +23,7 @@ from unlearn_jax.methods.outside import Found
 from unlearn_jax.models import Model, network_parts
 from unlearn_jax.results import started
 from unlearn_jax.stages import workdir
+from unlearn_jax.stages.weights import digest
 from unlearn_jax.storage.store import Store, stage_key
 from unlearn_jax.train import Loss, Step
 from unlearn_jax.units import label_step
@@ -42,6 +44,7 @@ PEAK_RATE = "config.learning_rate"
 # Keys of `data` that a trained model depends on beyond the fingerprint of what was loaded.
 _DATA_KEYS = ("task", "split", "seed", "balance")
 _MODEL_EXCEPT = ("own_preprocess",)  # allows what another key says
+_MODEL_LATER = {"resize_positions": False}  # keys added later, not part of keys at this value
 _COPY_KEYS = ("rotation", "shift", "zoom", "flip")  # of augmented copies, where there are any
 _TRAIN_KEYS = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "warmup",
                "weight_decay", "momentum", "loss", "class_weights", "patience", "keep")
@@ -85,6 +88,11 @@ class Stage:
     def key(self) -> str:
         """Its place in the store."""
         return stage_key(self.method, self.parts)
+
+    @property
+    def outside(self) -> bool:
+        """Whether its models were read from files (outside.py)."""
+        return "outside" in self.parts
 
     @property
     def forget_name(self) -> str:
@@ -160,8 +168,8 @@ class Variant:
     """Models that one config wants. One population trains those of one or several variants.
 
     Attributes:
-      study: of the run that wants them; its config decides.
-      stages: of these models, each once.
+      study: what the run that wants them shares; its config decides.
+      stages: the stages of these models, each once.
       unlearning: the config's method, made ready; None for M_O and the M_Rs, which are trained.
       arm: what the plan and the log call it; `''` where the run has one method once.
       name: tells its members from those of other variants in the population; `''` for the only
@@ -186,15 +194,30 @@ class Variant:
 
 
 def original_stage(study: RunContext) -> Stage:
-    """M_O of all seeds."""
+    """M_O of all seeds.
+
+    Raises:
+      InputError: a file of `original.path` cannot be read.
+    """
+    return Stage("original", None, 0, _trained_parts(study) | _outside_parts(study, "original", ""))
+
+
+def _trained_parts(study: RunContext) -> dict[str, Any]:
+    """All that determines models that are trained as the config's section `train` says."""
     config = study.config
     data_keys = (*_DATA_KEYS, *(_COPY_KEYS if config.data.balance else ()),
                  *(("inject",) if config.data.inject else ()))
-    parts = {
+    return {
         "numbers": _NUMBERS, "data": study.dataset.fingerprint,
         "num_classes": study.dataset.num_classes, "seeds": config.seeds,
-        "split": {k: config.data[k] for k in data_keys},
-        "model": {**{k: v for k, v in config.model.to_dict().items() if k not in _MODEL_EXCEPT},
+        "split": {**{k: config.data[k] for k in data_keys},
+                  **({"trained_on": _ids_digest(study.dataset.ids[study.splits.train])}
+                     if config.original.trained_on else {})},
+        # The fingerprint does not show which split a .csv file gives an image.
+        **({"given": given.digest(study.dataset.ids, study.splits.parts)}
+           if given.is_given(config.data) else {}),
+        "model": {**{k: v for k, v in config.model.to_dict().items()
+                     if k not in _MODEL_EXCEPT and (k not in _MODEL_LATER or v != _MODEL_LATER[k])},
                   "pretrained": _file_digest(config.model.pretrained),
                   **network_parts(config.model.name)},
         "train": {k: config.train[k] for k in _TRAIN_KEYS}, **_decay(config.train),
@@ -202,13 +225,46 @@ def original_stage(study: RunContext) -> Stage:
         **({"norms": "recalibrated"} if recalibrates(config, len(study.splits.rows.source))
            else {}),
     }
-    return Stage("original", None, 0, parts)
+
+
+def _outside_parts(study: RunContext, method: str, forget_set: str) -> dict[str, Any]:
+    """The digests of the files from which M_O or M_R is read: of one for all seeds, or of each."""
+    files = outside_files(study.config, method, forget_set)
+    return {"outside": tuple(digest(path, f"{method}.path") for path in dict.fromkeys(files))
+            } if files else {}
+
+
+def outside_files(config: ml_collections.ConfigDict, method: str, forget_set: str) -> list[Path]:
+    """The file of each seed from which models are read; () if they are trained.
+
+    Args:
+      config: the whole config.
+      method: 'original' or 'retrain'.
+      forget_set: name of the forget set of M_R.
+    """
+    path = config[method].path
+    return [Path(path.replace("{seed}", str(seed)).replace("{forget_set}", forget_set)).expanduser()
+            for seed in config.seeds] if path else []
 
 
 def retrain_stage(study: RunContext, original: Stage, forget_set: ForgetSet) -> Stage:
-    """M_R of all seeds for one forget set."""
-    return Stage("retrain", forget_set, study.config.train.epochs,
-                 {**original.parts, "forget": forget_parts(study, forget_set)})
+    """M_R of all seeds for one forget set.
+
+    Raises:
+      InputError: a file of `retrain.path` cannot be read.
+    """
+    parts = _trained_parts(study) if original.outside else original.parts
+    parts = {**parts, "forget": forget_parts(study, forget_set)}
+    if outside := _outside_parts(study, "retrain", forget_set.name):
+        return Stage("retrain", forget_set, 0, parts | outside)
+    return Stage("retrain", forget_set, study.config.train.epochs, parts)
+
+
+def retrain_stages(study: RunContext, original: Stage) -> list[Stage]:
+    """M_R for each forget set; none in a run without M_R."""
+    if study.config.retrain.mode == "off":
+        return []
+    return [retrain_stage(study, original, f) for f in study.splits.forget_sets]
 
 
 def unlearn_stages(study: RunContext, original: Stage, forget_set: ForgetSet) -> list[Stage]:
@@ -268,8 +324,11 @@ def method_options(section: ml_collections.ConfigDict, found: Found) -> ml_colle
 def forget_parts(study: RunContext, forget_set: ForgetSet) -> dict[str, str]:
     """The identity of a forget set: its name and a digest of its sample ids."""
     rows = np.concatenate([forget_set.train, forget_set.validation]).astype(np.int64)
-    ids = "\n".join(study.dataset.ids[rows].tolist())
-    return {"name": forget_set.name, "ids": hashlib.blake2b(ids.encode()).hexdigest()[:16]}
+    return {"name": forget_set.name, "ids": _ids_digest(study.dataset.ids[rows])}
+
+
+def _ids_digest(ids: np.ndarray) -> str:
+    return hashlib.blake2b("\n".join(ids.tolist()).encode()).hexdigest()[:16]
 
 
 def make_member(study: RunContext, seed: int, forget_set: ForgetSet | None) -> Member:

@@ -24,29 +24,35 @@ def write_layers(study: RunContext, original: Stage, retrained: Sequence[Stage],
     `to_original` is the distance to the M_O that a model started from; for M_O and M_R, to the M_O
     of the same seed. `to_retrain` is the distance to the M_R of the same seed, `norm` the distance
     to zero, and `floor` the mean distance of M_R to the M_Rs of the other seeds. The values of a
-    failed member are NaN.
+    failed member are NaN. A run without M_R has neither `to_retrain` nor `floor`.
     """
     first = _weights(study, original)
     depth, rows = functools.partial(_depth, study.model.layers), []
-    for retrain in retrained:
-        reference = _weights(study, retrain)
+    for forget_set in study.splits.forget_sets:
+        retrain = next((s for s in retrained if s.forget_name == forget_set.name), None)
+        reference = _weights(study, retrain) if retrain else {}
         floor = independent_distances(reference)
-        for stage in (original, retrain, *unlearned):
-            if stage.forget_name not in ("", retrain.forget_name):
+        if retrain and retrain.outside and len(retrain.parts["outside"]) == 1:  # one M_R
+            floor = {layer: np.full_like(values, np.nan) for layer, values in floor.items()}
+        for stage in (original, *([retrain] if retrain else []), *unlearned):
+            if stage.forget_name not in ("", forget_set.name):
                 continue
             mine = first if stage is original else \
                 reference if stage is retrain else _weights(study, stage)
             zero = jax.tree.map(np.zeros_like, mine)
             before = {path: x[stage.started(study.seeds)] for path, x in first.items()}
-            to_original, to_retrain, norm = (layer_distances(mine, other)
-                                             for other in (before, reference, zero))
-            rows += [{"method": stage.name, "forget_set": retrain.forget_name,
+            found = {"to_original": layer_distances(mine, before),
+                     "norm": layer_distances(mine, zero)}
+            if retrain:
+                found |= {"to_retrain": layer_distances(mine, reference), "floor": floor}
+            rows += [{"method": stage.name, "forget_set": forget_set.name,
                       "epochs": stage.epochs, "seed": seed, "layer": layer.removeprefix(_PREFIX),
-                      "to_original": float(to_original[layer][m]),
-                      "to_retrain": float(to_retrain[layer][m]), "norm": float(norm[layer][m]),
-                      "floor": float(floor[layer][m])}
-                     for layer in sorted(norm, key=depth) for m, seed in enumerate(study.seeds)]
-    study.run.write_table(LAYERS, rows, LAYER_COLUMNS)
+                      **{column: float(of[layer][m]) for column, of in found.items()}}
+                     for layer in sorted(found["norm"], key=depth)
+                     for m, seed in enumerate(study.seeds)]
+    columns = LAYER_COLUMNS if retrained else \
+        tuple(c for c in LAYER_COLUMNS if c not in ("to_retrain", "floor"))
+    study.run.write_table(LAYERS, rows, columns)
 
 
 def _weights(study: RunContext, stage: Stage) -> dict[str, np.ndarray]:

@@ -147,7 +147,7 @@ def dialled(make_step: Callable[[Setting], Step], setting: Setting) -> Step:
     """A method's step that reads some of its options from the member.
 
     Args:
-      make_step: of the method.
+      make_step: `Method.make_step` of the method.
       setting: has all options.
 
     Returns:

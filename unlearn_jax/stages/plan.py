@@ -36,11 +36,11 @@ class Job:
     """A population that is to be trained.
 
     Attributes:
-      name: of the models.
+      name: what the models are called.
       models: members that the store lacks.
       reused: members that the store has.
       epochs: the most epochs of a member.
-      steps, images: of all members in all epochs; fewer if a member stops early.
+      steps, images: sums over all members and epochs; fewer if a member stops early.
       validated: images of the validations after each epoch.
     """
 
@@ -142,7 +142,7 @@ def make_plan(study: RunContext, runs: Sequence[tuple[str, Recipe, Sequence[Stag
     """Counts the work of a run. Measures a few steps if anything is left to train.
 
     Args:
-      study: of the run.
+      study: what the run shares.
       runs: the populations, each as its name, its recipe and the stages that it makes.
       evaluated: the stages, each with the forget sets that it is evaluated on.
     """

@@ -61,11 +61,11 @@ class Population:
     """Members that one program trains, for stages that the store lacks.
 
     Attributes:
-      study: of a run that wants some of these stages.
-      recipe: of all members.
-      members: the M members. None of them: nothing is trained, and the stages are stored.
-      text: for the log.
-      start: makes it ready, on the devices of a layout.
+      study: what a run that wants some of these stages shares.
+      recipe: how all members are trained.
+      members: the M members. Without any, nothing is trained, and the stages are stored.
+      text: its name in the log.
+      start: returns the population before its first step, on the devices of a layout.
     """
 
     study: RunContext
@@ -84,7 +84,7 @@ def train_and_store(store: Store, stages: Sequence[Stage],
     several populations are continued as these.
 
     Args:
-      store: of the stages.
+      store: where the stages are kept.
       stages: each once.
       make: from some of the stages, all missing, to their population; cheap.
       note_reused: called with each stage that the store has.
@@ -111,7 +111,7 @@ def _train(stages: list[Stage], population: Population) -> None:
     """Trains a population and stores its stages."""
     study, recipe, members = population.study, population.recipe, population.members
     layout = make_layout(study.config.parallel, max(1, len(members)))
-    logging.info("%s: %s, %s", recipe.name, population.text, dict(layout.mesh.shape))
+    logging.info("%s: %s, on %s", recipe.name, population.text, _in_words(layout))
     saver = CheckpointSaver(study.store, recipe, stages, study.config.train.checkpoint_seconds)
     ready = population.start(layout)
     trained, began = Trained({}, [], 0.0), time.monotonic()
@@ -133,12 +133,21 @@ def _train(stages: list[Stage], population: Population) -> None:
                  f"; the first step ended after {trained.first_step_seconds:.1f} s")
 
 
+def _in_words(layout: Layout) -> str:
+    """The devices of a layout."""
+    members, batch = (layout.mesh.shape[axis] for axis in ("member", "batch"))
+    if members * batch == 1:
+        return "1 device"
+    return f"{members * batch} devices" + (f" ({members} for members x {batch} for each batch)"
+                                           if batch > 1 else "")
+
+
 def train_variants(variants: Sequence[Variant], recipe: Recipe, start: Start) -> None:
     """Trains what the store lacks of the variants' stages and stores it.
 
     Args:
-      variants: of one store, data set and model; no stage twice.
-      recipe: of all of them.
+      variants: variants of one store, data set and model; no stage occurs twice.
+      recipe: how all their members are trained.
       start: where members start.
     """
     owners = {stage.key: variant for variant in variants for stage in variant.stages}
@@ -176,7 +185,7 @@ def missing_of(store: Store, stages: list[Stage],
     """Holds the stages that the store lacks, so that no other process trains them.
 
     Args:
-      store: of the stages.
+      store: where the stages are kept.
       stages: each once.
       all_at_once: wait for other processes until all missing stages are held.
 

@@ -12,13 +12,12 @@ from absl import logging
 from unlearn_jax.engine.recipe import Recipe, Saver
 from unlearn_jax.stages.graph import Stage
 from unlearn_jax.storage import checkpoints
+from unlearn_jax.storage.half_finished import POPULATION, STAGES, saved_stages
 from unlearn_jax.storage.store import Store, stage_key
 from unlearn_jax.system import disk, processes
 
 # Parts of a stage that differ between the members of one population.
 _OF_A_MEMBER = ("forget", "epochs")
-STAGES = "stages.json"
-POPULATION = "population"  # the folder of the store
 
 
 class CheckpointSaver(Saver):
@@ -30,8 +29,8 @@ class CheckpointSaver(Saver):
     members from the earlier run's progress. Each run writes to its own directory.
 
     Args:
-      store: of the stages.
-      recipe: of the population.
+      store: where the stages are kept.
+      recipe: how the population is trained.
       stages: the stages that it trains.
       seconds: time between two saves.
 
@@ -119,8 +118,8 @@ def parts_as_saved(store: Store, recipe: Recipe, stages: list[Stage]) -> list[li
     populations as they were saved, and no progress is lost.
 
     Args:
-      store: of the stages.
-      recipe: of the population.
+      store: where the stages are kept.
+      recipe: how the population is trained.
       stages: at least one, all to be trained.
     """
     return [[stages[i] for i in part] for part in processes.on_first_process(
@@ -142,16 +141,3 @@ def _family(store: Store, recipe: Recipe, stages: list[Stage]) -> Path:
     common = {k: v for k, v in stages[0].parts.items() if k not in _OF_A_MEMBER}
     return store.path(POPULATION, stage_key(
         POPULATION, {"recipe": recipe.name, "epochs": recipe.epochs, **common}))
-
-
-def saved_stages(directory: Path) -> list[list[str]]:
-    """(method, key) of the stages of a saved population.
-
-    Empty if the file cannot be read or was changed: the directory's name is a hash of its content.
-    """
-    try:
-        stages = json.loads((directory / STAGES).read_bytes())
-        whole = stage_key(POPULATION, {"stages": stages}) == directory.name
-    except (OSError, ValueError, TypeError):  # another process may just have removed it
-        return []
-    return stages if whole else []

@@ -38,7 +38,7 @@ def relearn_losses(study: RunContext, stages: Sequence[Stage],
     Args:
       study: what the run shares; `eval.relearn_epochs` is K, `eval.relearn_rate` the rate of the
         optimiser that M_O was trained with.
-      stages: of the models that relearn.
+      stages: the stages of the models that relearn.
       forget_set: D_f. Training walks over its training samples and their copies. The loss is over
         the training samples alone, with the labels that models are trained with: M_O never trained
         on validation samples, so its outputs for them are no memory.
@@ -65,7 +65,7 @@ def relearn_measures(study: RunContext, stages: Sequence[Stage],
     Args:
       study: what the run shares.
       stages: M_O first, M_R last, the unlearned models between.
-      outcomes: of the same, on that forget set.
+      outcomes: the predictions of the same stages for that forget set.
 
     Returns:
       For each stage metrics `[M]`; none for M_O. `relearn_epochs` is infinite if the loss did not

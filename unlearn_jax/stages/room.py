@@ -23,9 +23,9 @@ def require_room(studies: Sequence[tuple[RunContext, Sequence[Stage], int]], ori
     """Refuses a run if the disks have no room for its models and predictions.
 
     Args:
-      studies: of one store; each with the stages that it makes beyond M_O and M_R, and the number
-        of further models that it may train and whose stages are not known yet.
-      original, retrained: of all studies.
+      studies: runs that share a store. Beside each stand the stages that it makes beyond M_O and
+        M_R, and the number of further models that it may train, whose stages are not known yet.
+      original, retrained: stages that all these runs share.
 
     Raises:
       DiskFullError: says how much is needed and how much is free.

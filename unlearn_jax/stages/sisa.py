@@ -62,7 +62,7 @@ class Slice:
 
     Attributes:
       stage: its place in the store.
-      number: of the slice, from zero.
+      number: the slice's number, from zero.
       positions: `[K]`, the constituents.
       before: the slices whose states this one starts from; a later slice has precedence.
     """

@@ -16,10 +16,20 @@ from unlearn_jax.engine.recipe import Snapshot
 from unlearn_jax.members import Member
 from unlearn_jax.models import Variables
 from unlearn_jax.stages import workdir
-from unlearn_jax.stages.graph import RunContext, Stage, make_member
-from unlearn_jax.storage import checkpoints
+from unlearn_jax.stages.graph import RunContext, Stage, forget_parts, make_member
+from unlearn_jax.storage import checkpoints, traces
 
 _MOST_NAMED = 1000  # indices of touched channels or weights that are written down, per layer
+
+
+def record_traces(study: RunContext, original: Stage) -> None:
+    """Notes in the store which samples the models will see, for a later deletion."""
+    ids, splits = study.dataset.ids, study.splits
+    traces.record_samples(study.store, original.key, original.parts, [
+        ids[rows].tolist() for rows in (splits.train, splits.validation, splits.test)])
+    for f in splits.forget_sets:
+        traces.record_forget_set(study.store, forget_parts(study, f),
+                                 ids[splits.forget(f)].tolist())
 
 
 def store_stage(study: RunContext, stage: Stage, snapshot: Snapshot, mine: list[int],
@@ -46,8 +56,8 @@ def settled(study: RunContext, stage: Stage, members: list[Member], layout: Layo
     Args:
       study: its config decides (`train.recalibrate_norms`).
       stage, members, variables: `[M, ...]` of a stage; a member without samples is unchanged.
-      layout: of the population.
-      metadata: of the stage; `norms` is added to it, which describes the change.
+      layout: the devices of the population.
+      metadata: the stage's metadata; `norms`, which describes the change, is added to it.
     """
     which = np.flatnonzero([len(member.retain) for member in members])
     samples = len(study.splits.rows.source)
@@ -109,8 +119,8 @@ def record_reused(study: RunContext, stage: Stage) -> None:
 
 
 def _warn_of_norms(study: RunContext, stage: Stage, metadata: dict[str, Any]) -> None:
-    """Warns about M_O and M_R; for the many unlearned models their checkpoints hold it."""
-    if stage.method not in ("original", "retrain"):
+    """Warns about M_O and M_R trained here; the checkpoints of unlearned models hold it."""
+    if stage.method not in ("original", "retrain") or stage.outside:
         return
     config, good = study.config, ~np.asarray(metadata["failed"], bool)
     rows = [len(make_member(study, seed, stage.forget_set).retain) for seed in metadata["seeds"]]

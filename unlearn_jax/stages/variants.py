@@ -15,6 +15,7 @@ from typing import Any
 import jax
 from absl import logging
 
+from unlearn_jax.config.variants import arm_config, budgets
 from unlearn_jax.stages.graph import (
     PEAK_RATE,
     RunContext,
@@ -29,9 +30,9 @@ from unlearn_jax.stages.models import (
     unlearn_missing,
     unlearn_recipes,
 )
+from unlearn_jax.stages.outside import to_be_trained
 from unlearn_jax.stages.plan import Plan, make_plan
 from unlearn_jax.storage.store import canonical_json
-from unlearn_jax.variants import arm_config, budgets
 
 # Raised by a method's step that needs a Python number where the value differs between members.
 _NEEDS_NUMBER = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError,
@@ -72,7 +73,7 @@ def programs(variants: Sequence[Variant]) -> list[list[Variant]]:
     """The variants by compiled program, each named by the values that differ within its program.
 
     Args:
-      variants: of the same M_O.
+      variants: variants that share M_O.
     """
     found: dict[str, list[Variant]] = {}
     for variant in variants:
@@ -149,7 +150,7 @@ def make_arms(study: RunContext, original: Stage) -> list[Variant]:
 def plan_variants(study: RunContext, original: Stage, retrained: Sequence[Stage],
                   variants: Sequence[Variant]) -> Plan:
     """What it takes to train and to predict M_O, the M_Rs and all variants; see `make_plan`."""
-    runs = [("M_O and M_R", train_recipe(study), [original, *retrained])]
+    runs = [("M_O and M_R", train_recipe(study), to_be_trained([original, *retrained]))]
     runs += [(f"{variant.arm} on {', '.join(dict.fromkeys(s.forget_name for s in made))}", recipe,
               made) for variant in variants for recipe, made in unlearn_recipes(variant)]
     own = [stage for variant in variants for stage in variant.stages]

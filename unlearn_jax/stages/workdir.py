@@ -17,14 +17,16 @@ import ml_collections
 from absl import logging
 
 from unlearn_jax.config import default_config
+from unlearn_jax.data import requested
 from unlearn_jax.data.dataset import Dataset
-from unlearn_jax.data.splits import Splits
+from unlearn_jax.data.given import drawn
+from unlearn_jax.data.splits import ForgetSet, Splits
 from unlearn_jax.errors import InputError
 from unlearn_jax.labels import histogram
 from unlearn_jax.storage import manifest
 from unlearn_jax.system import disk, processes
 from unlearn_jax.system.cells import rows_text
-from unlearn_jax.system.nested import differing
+from unlearn_jax.system.nested import differing, filled
 
 RUN = "run.json"
 RESULTS = "results.csv"
@@ -34,6 +36,7 @@ _BEGINS = b'{\n "config_name": '  # every run.json
 ASIDE = "earlier-"  # begins the name of a folder for the files of a run whose record is lost
 HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "steps", "train_loss",
                    "validation_loss", "best", "learning_rate", "images")
+CURVES = ("train_loss", "validation_loss", "learning_rate")
 LABEL_COLUMNS = ("step", "split", "label", "count")
 TOUCHED_COLUMNS = ("method", "forget_set", "epochs", "seed", "layer", "touched", "of", "which")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets",
@@ -50,6 +53,7 @@ class RunRecord:
     def __init__(self, directory: Path, config: ml_collections.ConfigDict, config_name: str,
                  command: str) -> None:
         self.directory = directory
+        self._data = config.data
         self._began = time.monotonic()
         settings: Any = jax.config  # JAX adds its options at import, where no checker sees them
         self._record: dict[str, Any] = {
@@ -129,22 +133,19 @@ class RunRecord:
             return
         from tensorboardX import SummaryWriter
 
-        members: dict[str, list[dict[str, Any]]] = {}
-        for row in history:
-            name = "-".join(filter(None, (row["stage"], row["forget_set"], f"seed{row['seed']}")))
-            members.setdefault(name, []).append(row)
         directory = self.directory / "tensorboard"
         with disk.temporary_directory(directory) as temp:
-            for name, rows in members.items():  # each writer has a thread and an open file
+            for name, rows in history_by_member(history).items():
+                # Each writer has a thread and an open file.
                 with SummaryWriter(str(temp / name)) as writer:
                     for row in rows:
-                        for column in ("train_loss", "validation_loss", "learning_rate"):
+                        for column in CURVES:
                             writer.add_scalar(column, row[column], row["epoch"])
             # TensorBoard would draw an earlier run's curves as well.
             disk.move_into_place(temp, directory, replace=True)
 
     def write_data(self, dataset: Dataset, splits: Splits) -> None:
-        """Writes data.json, dropped.csv and labels.csv."""
+        """Writes data.json, dropped.csv, labels.csv and, for files of ids, requests.csv."""
         if not processes.is_first_process():
             return
         reasons: dict[str, int] = {}
@@ -170,16 +171,21 @@ class RunRecord:
                 "balanced": histogram(dataset.labels[splits.rows.source])},
             "forget_sets": {f.name: {
                 "request": f.request, "train": len(f.train), "validation": len(f.validation),
+                "peers": _peers(dataset, splits, f),
                 "share": (len(f.train) + len(f.validation)) / trained,
                 "asked_in_test": f.in_test, "asked_left_out": f.left_out,
                 "repeated_in_retain": dataset.repeated(splits.forget(f), splits.retain_train(f))}
                 for f in splits.forget_sets},
             "dropped_reasons": reasons,
+            "drawn_splits": list(drawn(dataset)),
         }
         _write_json(self.directory / "data.json", content)
         self.write_table("labels.csv", _label_rows(dataset, splits), LABEL_COLUMNS)
         self.write_table("dropped.csv", ({"id": d.id, "step": d.step, "reason": d.reason}
                                          for d in dataset.dropped), ("id", "step", "reason"))
+        if requested.has_requests(splits.forget_sets):
+            self.write_table("requests.csv", requested.request_rows(dataset, splits, self._data),
+                             requested.COLUMNS)
 
     def _write(self) -> None:
         self._record["seconds"] = round(time.monotonic() - self._began, 3)
@@ -290,6 +296,8 @@ def _check_same_config(directory: Path, earlier: Path, config: ml_collections.Co
         raise InputError(f"{earlier} cannot be read ({e}). Remove the work directory or give "
                          "another --workdir.") from e
     new = json.loads(json.dumps(config.to_dict()))
+    # A run of an earlier version has no value for a key that came later: its default was used.
+    old = filled(old, json.loads(json.dumps(default_config().to_dict())))
     changed = [f"{key}: {before!r} there, {after!r} here"
                for key, before, after in differing(old, new)]
     if changed and (own or (directory / RESULTS).exists()):
@@ -298,6 +306,15 @@ def _check_same_config(directory: Path, earlier: Path, config: ml_collections.Co
                          f"({'; '.join(changed[:3])}{more}).\n"
                          "Give another --workdir; what both have in common is reused from the "
                          "store.")
+
+
+def history_by_member(history: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each member, by a name such as `ft-20-28-seed0`."""
+    members: dict[str, list[dict[str, Any]]] = {}
+    for row in history:
+        name = "-".join(filter(None, (row["stage"], row["forget_set"], f"seed{row['seed']}")))
+        members.setdefault(name, []).append(row)
+    return members
 
 
 def versions() -> dict[str, str]:
@@ -313,6 +330,13 @@ def device() -> str:
     if devices[0].platform == "cpu":
         kind += f" ({len(os.sched_getaffinity(0))} cores)"
     return f"{len(devices)} x {kind}"
+
+
+def _peers(dataset: Dataset, splits: Splits, forget_set: ForgetSet) -> int:
+    """The number of test samples that attacks compare D_f with."""
+    if splits.injection and forget_set.request == "injected":
+        return len(splits.injection.like_injected(dataset.labels[splits.test])[0])
+    return len(forget_set.peers)
 
 
 def _label_rows(dataset: Dataset, splits: Splits) -> Iterator[dict[str, Any]]:

@@ -18,10 +18,10 @@ from unlearn_jax.system import disk
 
 FILE = "manifest.json"
 # Folders of a work directory, with all that is below; `explain` is a separate work directory.
-FOLDERS = ("predictions", "explanations", "tensorboard", "figures", "tables")
+FOLDERS = ("predictions", "explanations", "tensorboard", "figures", "tables", "receipt")
 # The files that reports write, from the other files.
 REPORTS = ("summary.csv", "verdict.csv", "leaderboard.csv", "leaderboard.tex", "report.md",
-           "report.html", "explain.md", "explain.html", "figures/", "tables/")
+           "report.html", "explain.md", "explain.html", "figures/", "tables/", "receipt/")
 _TABLES = (".csv", ".json")
 _FORMAT = 1
 
@@ -130,7 +130,11 @@ def check(directory: Path, name: str) -> None:
 
 
 def files(directory: Path) -> list[str]:
-    """Relative paths of the files that a run and its report may have written, sorted."""
+    """Lists the files in a work directory that a run or its report writes.
+
+    Returns:
+      Sorted paths relative to `directory`. Files with other names are left out.
+    """
     found = [p.name for p in directory.iterdir() if p.is_file()
              and (p.suffix in _TABLES or p.name in REPORTS)]
     found += [str(p.relative_to(directory)) for folder in FOLDERS

@@ -36,6 +36,7 @@ MARKER = "DONE.json"
 _FORMAT = 1
 # On a network file system, a process may see another one's files only later.
 _SEEN_SECONDS = 30.0
+_IN_USE = "in-use.lock"  # shared by all runs of a store
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
 
 T = TypeVar("T")
@@ -136,6 +137,21 @@ class Store:
         processes.wait("the store")
         if processes.is_first_process():
             token.unlink()
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """For a run: nothing is deleted from the store meanwhile; waits for a deletion to end."""
+        with contextlib.ExitStack() as locks:
+            processes.on_first_process("the store", lambda: locks.enter_context(disk.lock(
+                self.root / _IN_USE, f"waiting for forget-data, which deletes from {self.root}",
+                shared=True)))
+            yield
+
+    @contextlib.contextmanager
+    def unused(self) -> Iterator[bool]:
+        """For a deletion: yields whether no run uses the store; a run that starts then waits."""
+        with disk.lock(self.root / _IN_USE) as held:
+            yield held
 
     def path(self, stage: str, key: str) -> Path:
         """The directory of the stage, existing or not."""

@@ -227,12 +227,13 @@ def is_old(temp: Path) -> bool:
 
 
 @contextlib.contextmanager
-def lock(path: Path, waiting: str = "") -> Iterator[bool]:
+def lock(path: Path, waiting: str = "", shared: bool = False) -> Iterator[bool]:
     """Holds the lock file `path`, made if missing; the end of its holder's process frees it.
 
     Args:
       path: the lock file; it is empty and is not removed.
       waiting: message for the log before waiting for another holder; '': does not wait.
+      shared: whether others may hold it at the same time, if they share it, too.
 
     Yields:
       Whether the lock is held; also True on a file system without locks, where nothing is held.
@@ -249,10 +250,10 @@ def lock(path: Path, waiting: str = "") -> Iterator[bool]:
                         + (f" ({e.filename})" if e.filename != str(path) else "")
                         + "; remove what is in its way, or choose another directory") from e
     try:
-        held = try_lock(fd)
+        held = try_lock(fd, shared=shared)
         if waiting and not held:
             _log.warning("%s", waiting)
-            while not (held := try_lock(fd)):
+            while not (held := try_lock(fd, shared=shared)):
                 interrupt.leave_if_requested()
                 time.sleep(_POLL_SECONDS)
         yield held
@@ -261,10 +262,10 @@ def lock(path: Path, waiting: str = "") -> Iterator[bool]:
         os.close(fd)
 
 
-def try_lock(fd: int, missing: bool = True) -> bool:
+def try_lock(fd: int, missing: bool = True, shared: bool = False) -> bool:
     """Tries to lock without waiting; returns `missing` on file systems without locks."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         return True
     except BlockingIOError:
         return False

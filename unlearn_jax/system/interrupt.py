@@ -7,8 +7,11 @@ effect, which ends the process; the first may come after any of the others. Long
 epochs checks for a request before it begins (`leave_if_requested`).
 """
 
+import contextlib
 import os
 import signal
+import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -34,6 +37,25 @@ def listen() -> None:
         signal.signal(number, _note)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # a shell ignores it for background jobs
         signal.signal(signal.SIGINT, _note)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Listens within a block; then the earlier handlers are back, and requests are forgotten.
+
+    Does nothing outside of the main thread, where Python takes no signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGINT)}
+    listen()
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+        _received.clear()
 
 
 def requested() -> bool:

@@ -24,7 +24,7 @@ PRUNED = (ORPHANED, LEFT_OVER)
 _DATA = "data"
 _NO_STAGES = (_DATA, progress.POPULATION, compiled.FOLDER)
 _KEY = re.compile("[0-9a-f]{16}")
-_ON_DISK = ("utkface", "folder", "tfds")  # sources of data with files that may change
+_ON_DISK = ("utkface", "folder", "tfds", "arrays")  # sources of data with files that may change
 
 
 @dataclasses.dataclass(frozen=True)

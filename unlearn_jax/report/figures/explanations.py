@@ -101,6 +101,8 @@ def means(run: Run, forget_set: str, arrays: dict[str, Any], name: str) -> Made:
 
 def channels(run: Run, forget_set: str) -> Made | None:
     """Changes of channels from M_R, sorted; None without M_R or with one seed."""
+    if run.only(forget_set, "retrain") is None:
+        return None
     table = read_csv(run.workdir, "channels.csv", _CHANNELS)
     table = table[(table.forget_set == forget_set) & (table.method != "retrain")]
     table = table.assign(**{c: numbers(table, "channels.csv", c)

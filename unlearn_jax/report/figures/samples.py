@@ -179,7 +179,10 @@ def sorted_errors(run: Run, forget_set: str) -> Made:
 
 
 def predicted(run: Run, forget_set: str) -> Made:
-    """Predicted against true label on the test set, one panel per model."""
+    """Draws predicted labels over true labels of the test set, with one panel for each model.
+
+    Grey hexagons count samples; a line joins the mean predictions of bins of the true label.
+    """
     found = predictions(run, forget_set, "test", drawn(run, forget_set))
     rows, columns = grid_shape(len(found))
     figure, axes = canvas(2.65 * columns + 0.9, 2.75 * rows + 0.2, rows, columns,

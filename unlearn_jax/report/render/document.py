@@ -51,7 +51,7 @@ class Table:
       columns: (title, definition) of each column, the definition with unit and formula.
       rows: one cell per column.
       key: the column that names a row: it stays in view where the table is wider than the window.
-      name: of its file `tables/NAME.tex`; '': it has none.
+      name: NAME in its file `tables/NAME.tex`; '': it has no file.
 
     Raises:
       ValueError: a column without a definition, or a row of another length.
@@ -79,7 +79,8 @@ class Text:
 
     Attributes:
       strong: for a sentence that a reader must not miss.
-      links: (text, anchor) that the page shows after the text, such as its stages.
+      links: (text, anchor) that the page shows after the text, such as its stages; or an address
+        of the web, `https://...`, in place of the anchor.
     """
 
     text: str

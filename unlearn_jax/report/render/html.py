@@ -157,7 +157,9 @@ def _linked(text: Text | str) -> str:
 
 
 def _link(text: str, anchor: str) -> str:
-    return f'<a href="#{escape(anchor)}">{_text(text)}</a>'
+    """A link to an anchor in the page, or to an address of the web."""
+    place = anchor if anchor.startswith("https://") else f"#{anchor}"
+    return f'<a href="{escape(place)}">{_text(text)}</a>'
 
 
 def _figure(figure: Figure, page: _Page, packed: bool = True) -> str:

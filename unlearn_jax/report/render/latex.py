@@ -39,7 +39,7 @@ def _plain(text: str) -> str:
 
 
 def needs(*packages: str) -> str:
-    """The first line of a file, a comment."""
+    """Returns a LaTeX comment that names the packages a file needs; it is the file's first line."""
     return "% Needs " + " and ".join(rf"\usepackage{{{p}}}" for p in packages) + (
         "; the file is UTF-8.")
 

@@ -4,28 +4,34 @@ import dataclasses
 
 import numpy as np
 
+from unlearn_jax.metrics import catalogue
 from unlearn_jax.report.figures import leaderboard as figures
 from unlearn_jax.report.figures import style
 from unlearn_jax.report.output import Output
 from unlearn_jax.report.render.document import Block, Cell, Code, Figure, Section, Table, Text
-from unlearn_jax.report.sections import leaderboard_latex, verdict
+from unlearn_jax.report.sections import board_words, leaderboard_latex, verdict
 from unlearn_jax.report.tables import leaderboard
+from unlearn_jax.report.tables.baselines import CONSTANT, SHIFTED
 from unlearn_jax.report.tables.cells import NONE, ROUGH, number
 from unlearn_jax.report.tables.gap import sets_with_gap
-from unlearn_jax.report.tables.inputs import Run
+from unlearn_jax.report.tables.inputs import REFERENCES, SHORT, Run
+from unlearn_jax.report.tables.judgement import LEVEL
 from unlearn_jax.report.tables.leaderboard import (
     BASELINE,
     CEILING,
     OVERALL,
+    SLACK,
     UNTOUCHED,
     Board,
     BoardRow,
 )
-from unlearn_jax.report.tables.names import Metric, describe, model_title
+from unlearn_jax.report.tables.names import Metric, model_title
 from unlearn_jax.report.tables.origins import linked, trace
 from unlearn_jax.report.tables.stats import Estimate
 
 _P = Metric(name="p", header="p", definition="p")
+_NAMES = {SHORT: "short retraining M_SHORT", SHIFTED: "M_O, shifted", CONSTANT: "best constant"}
+_NO_EPOCHS = (UNTOUCHED, SHIFTED, CONSTANT)
 
 
 def section(run: Run, output: Output) -> Section | None:
@@ -41,7 +47,8 @@ def section(run: Run, output: Output) -> Section | None:
     inner = [Section(board.title, (_table(run, board), *_pictures(run, board, output, i),
                                    *_commands(run, board))) for i, board in enumerate(found)]
     return Section("Leaderboard", (Text(_outcome(run, found[0]), strong=True),
-                                   *_explanation(run)), (
+                                   *(Text(board_words.first(run, board)) for board in found),
+                                   *board_words.on_short(run, found[0]), *_explanation(run)), (
         *inner, Section("What was chosen", (_chosen(run),)),
         Section("All trials", (_trials(run),))))
 
@@ -66,15 +73,16 @@ def _outcome(run: Run, board: Board) -> str:
                     f"On no forget set ({', '.join(missing)}) is it established that M_R errs more "
                     "on D_f than M_O")
         gaps[-1] += ": there these numbers cannot show whether anything was forgotten."
-    metric = describe(run, leaderboard.ranked_by(run))
+    metric = leaderboard.metric(run, leaderboard.ranked_by(run))
     worse = [(r.method, _negative(r.gain)) for r in board.rows
              if r.gain is not None and r.gain.mean < 0]
     names = "; ".join(f"{method} by {metric.text(loss.mean)}{verdict.interval(metric, loss)}"
                       for method, loss in worse)
     over = ", averaged over the forget sets" if len(board.forget_sets) > 1 else ""
-    which = "every method lies" if len(worse) == len(board.rows) - 2 else "these methods lie"
-    below = (f"In {metric.header}{over}, {which} below M_O, untouched: {names}." if worse else
-             f"In {metric.header}{over}, no method lies below M_O, untouched.")
+    which = "every method lies" if len(worse) == len(board.contenders) else "these methods lie"
+    side = "below" if board.sign > 0 else "above"
+    below = (f"In {metric.header}{over}, {which} {side} M_O, untouched: {names}." if worse else
+             f"In {metric.header}{over}, no method lies {side} M_O, untouched.")
     return " ".join([*gaps, below])
 
 
@@ -109,6 +117,13 @@ def _explanation(run: Run) -> tuple[Block, ...]:
     if BASELINE not in leaderboard.methods(run):
         tests = (f"Ranks are by {leaderboard.ranked_by(run)}. Nothing is tested, as {BASELINE} is "
                  "not among the methods.")
+    honest = (
+        "The rows without a rank are there for comparison. Short retraining (M_SHORT) repeats "
+        "M_R's training for the budget of the methods: a method that is not better saves nothing. "
+        "“M_O, shifted” answers on D_f as M_O does, shifted until it errs on average as "
+        "M_R does; “best constant” gives one and the same answer to all of D_f. They forget "
+        "nothing, so a Forgetting that they reach is no evidence of forgetting. Both are computed "
+        "from M_R's predictions on D_f, and answer like M_O elsewhere.")
     ends = (
         "The first row is the ceiling, M_R. Its Forgetting, across seeds or not, and its F are "
         "measured against the M_Rs of other seeds. Across seeds no method can be expected above "
@@ -123,46 +138,77 @@ def _explanation(run: Run) -> tuple[Block, ...]:
         "preparation included. They leave out other work of a step: a teacher's prediction of the "
         "same image (scrub, reset, blindspot, bad_teacher) makes an image cost up to two thirds "
         "more. FLOPs count all work; compare.budget=flops makes them the budget.")
-    return Text(budget), Text(choice), Text(tests), Text(ends), Text(costs)
+    return Text(budget), Text(choice), Text(tests), Text(honest), Text(ends), Text(costs)
 
 
 def _table(run: Run, board: Board) -> Table:
-    metrics = leaderboard.metrics(run)
-    ranked = describe(run, leaderboard.ranked_by(run))
-    several = board.name == OVERALL
+    spent = leaderboard.spent_metric(run)
+    shown = {m.name: m for m in leaderboard.metrics(run)}
+    ranked = shown.pop(board.ranked)
+    attacks = [m for name in (catalogue.ATTACK_GAP.name, "mia_auc") if (m := shown.pop(name, None))]
+    cost = shown.pop(spent)
+    several, short = board.name == OVERALL, board.row(SHORT) is not None
     rows = []
     for row in board.rows:
         epochs = "/".join(map(str, dict.fromkeys(row.epochs)))
         rows.append((
             NONE if row.rank is None else Cell(str(row.rank), sort=row.rank),
-            Cell(_name(run, row)),
-            NONE if row.method == UNTOUCHED else Cell(epochs, sort=max(row.epochs)),
-            *(_traced(run, board, row, m) for m in metrics),
+            Cell(_name(run, row)), *(_traced(run, board, row, m) for m in (ranked, *attacks)),
+            Cell(row.verdict) if row.verdict else NONE,
+            _traced(run, board, row, cost), _budget(run, row),
+            NONE if row.method in _NO_EPOCHS else Cell(epochs, sort=max(row.epochs)),
+            *(_traced(run, board, row, m) for m in shown.values()),
             NONE if np.isnan(row.mean_rank) else Cell(f"{row.mean_rank:.1f}", sort=row.mean_rank),
-            number(ranked, row.difference), _p_cell(row.p), _p_cell(row.p_holm)))
+            number(ranked, row.difference), _p_cell(row.p), _p_cell(row.p_holm),
+            _p_cell(row.p_first), *((number(ranked, row.short), _p_cell(row.p_short),
+                                     _yes(board, row)) if short else ())))
     of = (f"All {len(board.forget_sets)} forget sets, over which each seed is averaged first"
           if several else f"Forget set {board.name}")
+    on_short = (
+        (f"{ranked.header} − short retraining's", "difference from short retraining within a seed"),
+        ("p against it (Holm)", "of the paired t-test against short retraining, two-sided, "
+         "corrected for the number of methods"),
+        ("beats it", f"whether it is better with a corrected p below {LEVEL}")) if short else ()
     return Table(f"{of}: {ROUGH}.", (
         ("rank", f"by the mean of {ranked.header}; 1 is best; starred methods come last"),
         ("method", "as in results.csv; a star: no trial kept the validation error within "
          "tolerance"),
+        *((m.header, m.definition) for m in (ranked, *attacks)),
+        ("verdict", "whether D_f is forgotten, from error, attacks and utility together"
+         + ("; the worst of the forget sets" if several else "")),
+        (cost.header, f"spent: {cost.definition}"),
+        ("budget (% of M_R)", "what a method may spend; “over”: it spent more, by at least "
+         f"{100 * SLACK:g} %" + (" on some forget set" if several else "")),
         ("epochs", "the budget in epochs" + (", by forget set" if several else "")),
-        *((m.header, m.definition) for m in metrics),
+        *((m.header, m.definition) for m in shown.values()),
         ("mean rank", "mean of the ranks in each pair of forget set and seed; equal values share "
          "a rank"),
         (f"{ranked.header} − {BASELINE}'s", f"difference from {BASELINE} within a seed"
          + (", averaged over the forget sets" if several else "") + "; in brackets the number of "
          "seeds"),
         ("p", f"of the paired t-test against {BASELINE}, two-sided"),
-        ("p (Holm)", "corrected for the number of methods tested")), tuple(rows), key=1,
+        ("p (Holm)", "corrected for the number of methods tested"),
+        ("p, first better", "of the paired t-test that the first method is better, two-sided, "
+         "times the number of other methods"), *on_short), tuple(rows), key=1,
         name="comparison" if several else f"comparison-{board.name}")
+
+
+def _budget(run: Run, row: BoardRow) -> Cell:
+    if row.method in (*REFERENCES, SHIFTED, CONSTANT):
+        return NONE
+    allowed = 100 * leaderboard.budget(run)
+    return Cell(f"{allowed:g}" + (", over" if row.over else ""), sort=allowed)
+
+
+def _yes(board: Board, row: BoardRow) -> Cell:
+    return NONE if row.short is None else Cell("yes" if board.beats_short(row) else "no")
 
 
 def _traced(run: Run, board: Board, row: BoardRow, metric: Metric) -> Cell:
     """A value; on the board of one forget set with a link to its stage."""
     values = row.values[metric.name]
     cell = number(metric, values if values.n else None)
-    if board.name == OVERALL:
+    if board.name == OVERALL or row.method in (SHIFTED, CONSTANT):
         return cell
     return trace(run, cell, leaderboard.model(run, row.method, board.name), board.name,
                  metric.name, 100 if metric.percent else 1)
@@ -171,6 +217,8 @@ def _traced(run: Run, board: Board, row: BoardRow, metric: Metric) -> Cell:
 def _name(run: Run, row: BoardRow) -> str:
     if row.method == UNTOUCHED:
         return "M_O, untouched"
+    if row.method in _NAMES:
+        return _NAMES[row.method]
     if row.method == CEILING:
         return model_title(run, leaderboard.model(run, row.method, run.forget_sets[0]))
     return row.method + ("" if row.within else " *")

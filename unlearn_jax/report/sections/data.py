@@ -5,7 +5,7 @@ from unlearn_jax.report.output import Output
 from unlearn_jax.report.render.document import Block, Cell, Section, Table, Text
 from unlearn_jax.report.tables import origins
 from unlearn_jax.report.tables.cells import count, decimal
-from unlearn_jax.report.tables.inputs import Run
+from unlearn_jax.report.tables.inputs import DATA_SPLITS, Run
 
 _COUNTS = {
     "all": "samples that were read",
@@ -41,7 +41,7 @@ def section(run: Run, output: Output) -> Section:
                _share(e["train"] + e["validation"], trained, link))
               for name, e in data["forget_sets"].items()), name="forget-sets")
     reasons = data["dropped_reasons"]
-    blocks: list[Block] = [counts, sets]
+    blocks: list[Block] = [*([Text(_given(run))] if run.given_splits else []), counts, sets]
     if reasons:
         blocks.append(Table(
             "Images listed in dropped.csv, by reason.",
@@ -59,6 +59,21 @@ def source(run: Run) -> str:
     """The source of the data, with its path if the config has one."""
     path = run.run["config"].get("data", {}).get("path", "")
     return run.data["source"] + f" ({path})" * bool(path)
+
+
+def _given(run: Run) -> str:
+    """Which splits came with the data, and what that means for intervals."""
+    own = run.given_splits
+    drawn = [name for name in DATA_SPLITS if name not in own]
+    text = f"The data came with the split{'s' * (len(own) > 1)} {_and(own)}"
+    if drawn:
+        text += f"; {_and(drawn)} {'was' if len(drawn) == 1 else 'were'} drawn from train"
+    return (text + ". The splits are the same for all seeds: intervals over seeds are conditional "
+            "on them.")
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _share(part: int, whole: int, link: str) -> Cell:

@@ -81,7 +81,7 @@ def write_explained(workdir: Path, out: Path) -> Path:
     """Writes explain.md, explain.html and figures of the command `unlearn_jax.explain`.
 
     Args:
-      workdir: of the run, for the names and colours of its models.
+      workdir: the run's work directory, for the names and colours of its models.
       out: holds explain.csv, channels.csv, explanations/ and run.json.
 
     Returns:

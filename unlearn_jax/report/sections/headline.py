@@ -1,7 +1,7 @@
 """The tables of results: the numbers of results.csv over seeds, arranged to be read."""
 
 from unlearn_jax.metrics import catalogue
-from unlearn_jax.report.render.document import Cell, Table
+from unlearn_jax.report.render.document import Cell, Table, Text
 from unlearn_jax.report.tables.cells import (
     EPOCHS_COLUMN,
     MODEL_COLUMN,
@@ -20,6 +20,9 @@ from unlearn_jax.report.tables.stats import Estimate, estimate_metric
 ATTACKED = ("Attacks use the samples of D_f in the training set, with the labels of training. They "
             "leave out the validation samples of D_f, on which no model was trained.")
 NOT_W1 = ", except for W1 on D_f, where each model is compared with the M_R of its own seed"
+# Audits with a value for each sample, as sentences name them.
+_BY_SAMPLE = {"lira": "U-LiRA", "challenge": "the challenge's forgetting quality"}
+MANY = 64  # seeds from which on nothing is said about their number
 TPR = (" A TPR is given only at rates at which at least one test sample can be taken for a member: "
        "at 0.01 with 100 test samples or more.")
 
@@ -46,7 +49,11 @@ def headline_metrics(run: Run) -> list[str]:
 
 
 def by_alpha(run: Run, forget_set: str) -> Table | None:
-    """Forgetting for every alpha, the ceiling in the last row; None without such metrics."""
+    """A table of Forgetting at each threshold alpha, with one row for each model.
+
+    The last row has the ceiling, which is the Forgetting of one M_R against another. Returns None
+    if the run has no Forgetting metric.
+    """
     alphas = alphas_of(run, forget_set)
     if not alphas:
         return None
@@ -128,15 +135,38 @@ def audits(run: Run, forget_set: str) -> list[Table]:
     models = [m for m in run.models(forget_set) if m.method != "median"]
     own = [n for n in names if not catalogue.has_no_seed(n)]
     whole = [n for n in names if catalogue.has_no_seed(n)]
-    members = (f"Audits, forget set {forget_set}: {ROUGH}. M_R's row is what is reached without "
-               f"any memory of D_f{NOT_W1 * ('w1_forget' in own)}. {ATTACKED}"
+    row = ("M_R's row is what is reached without any memory of D_f"
+           if run.only(forget_set, "retrain") else
+           "There is no M_R, whose row would say what is reached without any memory of D_f")
+    members = (f"Audits, forget set {forget_set}: {ROUGH}. {row}"
+               f"{NOT_W1 * ('w1_forget' in own)}. {ATTACKED}"
                + (TPR if any(n.startswith("mia") for n in own) else ""))
     together = (f"Audits over all seeds together, forget set {forget_set}: one value each, so no "
-                "interval but that of the forgetting quality. M_R's row is what is reached "
-                f"without any memory of D_f. {ATTACKED}")
+                f"interval but that of the forgetting quality. {row}. {ATTACKED}")
     return [_model_table(run, forget_set, kind, chosen, models, caption, whole=chosen is whole)
             for kind, chosen, caption in (("audits", own, members),
                                           ("population-audits", whole, together)) if chosen]
+
+
+def few_seeds(run: Run) -> Text | None:
+    """What the number of seeds means for audits that judge each sample by itself; None without any.
+
+    Also None where there are at least `MANY` seeds.
+    """
+    asked = [name for name in run.run["config"]["eval"].get("audits", ()) if name in _BY_SAMPLE]
+    n = len(run.seeds)
+    if not asked or n >= MANY:
+        return None
+    names = " and ".join(_BY_SAMPLE[name] for name in asked)
+    judge = "judges" if len(asked) == 1 else "judge"
+    text = (f"{names[0].upper()}{names[1:]} {judge} each sample of D_f by itself, from one value "
+            f"per model: here from {n} model{'s' if n != 1 else ''} of each kind, one per seed.")
+    if "lira" in asked:
+        text += (f" U-LiRA compares half of them with the other half, {n // 2} with {n // 2}"
+                 + (", and is computed from 8 seeds on" if n < 8 else "") + ".")
+    return Text(f"{text} With so few models the value of a single sample, and the largest of all "
+                "samples, is mostly chance. Only means over D_f count, beside M_R's row, which has "
+                "as many models; and an attack with more models may find what this one misses.")
 
 
 def _model_table(run: Run, forget_set: str, kind: str, names: list[str], models: list[ModelKey],

@@ -3,7 +3,7 @@
 from unlearn_jax.report.render.document import Block, Facts, Text
 from unlearn_jax.report.sections import scored, warnings
 from unlearn_jax.report.sections.data import source
-from unlearn_jax.report.tables.inputs import Run
+from unlearn_jax.report.tables.inputs import SHORT, Run
 from unlearn_jax.report.tables.names import ENSEMBLES, pretrained, symbol
 
 _LINK = (("go there", warnings.ANCHOR),)
@@ -18,6 +18,7 @@ def blocks(run: Run) -> tuple[Block, ...]:
     for forget_set in run.forget_sets:
         for model in run.unlearned(forget_set):
             methods.setdefault(model.method, set()).add(model.epochs)
+    short = methods.pop(SHORT, set())
     unlearned = "; ".join(
         f"{symbol(m)} (method {m}) for {_listed(sorted(budgets))} epoch"
         f"{'s' if budgets != {1} else ''}" for m, budgets in methods.items()
@@ -40,15 +41,19 @@ def blocks(run: Run) -> tuple[Block, ...]:
             ("To forget", ("One group of images was" if len(sets) == 1 else
                            f"{len(sets)} groups of images were")
              + f" to be forgotten, the forget set D_f: {'; '.join(sets)}."),
-            ("Models", "M_O is the original model, trained on everything; M_R was retrained from "
-             "the same start without the forget set and is the reference. "
+            ("Models", _references(run)
              + (f"M_O was unlearned as {unlearned}. " if unlearned else
-                "" if ensembles else "Nothing was unlearned. ") + ensembles + _start(run)),
+                "" if ensembles else "Nothing was unlearned. ") + ensembles
+             + (f"{symbol(SHORT)} was trained like M_R, for {_listed(sorted(short))} epoch"
+                f"{'s' if short != {1} else ''}: the budget of the methods. " if short else "")
+             + _start(run)),
             ("Seeds", (f"Each model was trained with {_many(len(run.seeds), 'seed')} ({seeds}), "
                        "and every " if not warnings.seeds_apart(run) else
                        "Models were trained with different seeds (see Warnings), and every ")
              + "number is computed per seed, then averaged"
-             + ("." if len(run.seeds) > 1 else ": with one seed there are no intervals."))))
+             + ("." if len(run.seeds) > 1 else ": with one seed there are no intervals.")
+             + (" Intervals over seeds are conditional on the splits that came with the data (see "
+                "Data)." if run.given_splits and len(run.seeds) > 1 else ""))))
     blocks: list[Block] = [facts]
     failed = warnings.failed_members(run)
     notes = len(warnings.notes(run))
@@ -59,6 +64,23 @@ def blocks(run: Run) -> tuple[Block, ...]:
         blocks.append(Text(f"There {'is' if notes == 1 else 'are'} {_many(notes, 'warning')}: "
                            "see Warnings.", strong=True, links=_LINK))
     return tuple(blocks)
+
+
+def _references(run: Run) -> str:
+    """What M_O and M_R are."""
+    original, retrain = (run.run["config"].get(section, {}).get("path", "")
+                         for section in ("original", "retrain"))
+    text = "M_O is the original model, trained on everything"
+    if original:
+        text = f"M_O is the original model, read from {original} and not trained here"
+    if any(map(run.without, run.forget_sets)):
+        return (f"{text}. There is no M_R, a model retrained without the forget set: the run left "
+                "it out (config.retrain.mode). So it cannot be said whether a model is like one "
+                "that never saw the forget set, and Forgetting, its ceiling, utility against M_R "
+                "and distances to M_R are left out. ")
+    made = (f"read from {retrain}, trained" if retrain else "retrained from initial weights"
+            if original else "retrained from the same start")
+    return f"{text}; M_R was {made} without the forget set and is the reference. "
 
 
 def _start(run: Run) -> str:

@@ -2,10 +2,13 @@
 
 from unlearn_jax.report.render import latex
 from unlearn_jax.report.tables import leaderboard
-from unlearn_jax.report.tables.inputs import Run
+from unlearn_jax.report.tables.baselines import CONSTANT, SHIFTED
+from unlearn_jax.report.tables.inputs import SHORT, Run
 from unlearn_jax.report.tables.leaderboard import Board, BoardRow
 from unlearn_jax.report.tables.names import Metric
 from unlearn_jax.report.tables.stats import Estimate
+
+_OVER = r"$^\dagger$"
 
 
 def render(run: Run, boards: tuple[Board, ...]) -> str:
@@ -17,16 +20,17 @@ def render(run: Run, boards: tuple[Board, ...]) -> str:
 
 def _table(run: Run, board: Board) -> str:
     metrics = leaderboard.metrics(run)
-    head = ["", "method", *(latex.escape(m.header) for m in metrics), "$p$"]
+    head = ["", "method", *(latex.escape(m.header) for m in metrics), "verdict", "$p$"]
     lines = []
     for row in board.rows:
         cells = [str(row.rank or ""), _name(row), *(
-            _number(m, row.values[m.name], row.rank == 1 and m.name == leaderboard.ranked_by(run))
-            for m in metrics), _p(row.p_holm)]
+            _number(m, row.values[m.name], row.rank == 1 and m.name == board.ranked)
+            + (_OVER if row.over and m.name == leaderboard.spent_metric(run) else "")
+            for m in metrics), row.verdict, _p(row.p_holm)]
         lines.append(latex.row(cells))
-        if row.method == leaderboard.CEILING or row is board.rows[-2]:
+        if row.method == leaderboard.CEILING or row is board.contenders[-1]:
             lines.append(r"\midrule")
-    return latex.frame(_caption(run, board), "rl" + "r" * (len(metrics) + 1), head, lines,
+    return latex.frame(_caption(run, board), "rl" + "r" * (len(metrics) + 2), head, lines,
                        f"tab:leaderboard-{board.name}", wide=True)
 
 
@@ -39,11 +43,13 @@ def _caption(run: Run, board: Board) -> str:
         f"{leaderboard.ranked_by(run)}, corrected by Holm. A star marks a method without a trial "
         "whose validation error is within tolerance; it is ranked behind the others. First row: "
         "the ceiling, M_R against the M_R of other seeds, which bounds Forgetting across seeds "
-        "alone; last row: M_O, untouched.")
+        "alone. Below the methods: answers that need no unlearning, and M_O, untouched. A cross "
+        "marks a cost above the budget.")
 
 
 def _name(row: BoardRow) -> str:
-    titles = {leaderboard.CEILING: "retrain (ceiling)", leaderboard.UNTOUCHED: "M_O, untouched"}
+    titles = {leaderboard.CEILING: "retrain (ceiling)", leaderboard.UNTOUCHED: "M_O, untouched",
+              SHORT: "short retraining", SHIFTED: "M_O, shifted", CONSTANT: "best constant"}
     return latex.escape(titles.get(row.method, row.method)) + ("" if row.within else "*")
 
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from unlearn_jax.report.render.document import Block, Cell, Code, Section, Table, Text
+from unlearn_jax.report.render.document import Block, Cell, Code, Items, Section, Table, Text
 from unlearn_jax.report.tables import origins
 from unlearn_jax.report.tables.cells import count, decimal
 from unlearn_jax.report.tables.inputs import Run
@@ -55,8 +55,11 @@ def reproduce(run: Run) -> Section:
                   tuple((Cell(name), Cell(f"{value:.1f}" if isinstance(value, float)
                                           else str(value)))
                         for name, value in facts if value is not None), name="versions")
+    merged = tuple(f"merged from {m['directory']}"
+                   + f" as +{m['label']}" * bool(m["label"]) + f": {m['command']}"
+                   for m in run.run.get("merged", ()))
     return Section("How to reproduce", (
-        Code(run.run["command"]), table,
+        Code(run.run["command"]), *([Items(merged)] if merged else []), table,
         Text("The report is written from the files of the work directory alone: "
              "python -m unlearn_jax.report WORKDIR writes it again.")))
 

@@ -55,9 +55,11 @@ def on_gap(run: Run, forget_set: str) -> str:
     original = run.only(forget_set, "original")
     metric = _metric(run)
     if missing := run.without(forget_set):
-        names = " and ".join(f"predictions of {symbol(method)}" for method in missing)
-        return (f"{_on_use(run, forget_set, original)}There are no {names}, so it is not known "
-                "whether there is anything to forget.")
+        names = "are no " + " and ".join(f"predictions of {symbol(m)}" for m in missing)
+        if "scored" not in run.run:
+            names = f"is no {' and no '.join(map(symbol, missing))}"
+        return (f"{_on_use(run, forget_set, original)}There {names}, so it is not known whether "
+                "there is anything to forget.")
     g = error_gap(run, forget_set, original).gap
     what = "share of wrong answers" if run.classification else "MAE"
     text = _on_use(run, forget_set, original)
@@ -83,7 +85,8 @@ def on_model(run: Run, forget_set: str, model: ModelKey) -> str:
     each = error_gap(run, forget_set, model)
     name = model_symbol(model)
     if missing := run.without(forget_set):
-        return f"{name} cannot be judged without {' and '.join(map(symbol, missing))}."
+        attack = ", except by the attack above" if "retrain" in missing else ""
+        return f"{name} cannot be judged without {' and '.join(map(symbol, missing))}{attack}."
     if each.shift.n == 0:
         return f"{name} cannot be judged: no seed has finite values for M_O, M_R and it."
     detail = (f"on D_f it errs {_distance(metric, each.shift.mean, 'more', 'less')} than M_O"

@@ -57,7 +57,9 @@ def failed_members(run: Run) -> set[tuple[str, str, int]]:
 
 def notes(run: Run) -> list[str]:
     """The run's own warnings, and files of the work directory that do not fit together."""
-    notes = [str(w) for w in run.run["warnings"]]
+    # Earlier versions counted what a merger is made of among its warnings.
+    sources = tuple(f"merged from {m['directory']}: " for m in run.run.get("merged", ()))
+    notes = [w for w in map(str, run.run["warnings"]) if not w.startswith(sources)]
     own, other = run.data["fingerprint"], run.run.get("data_fingerprint")
     if other is not None and other != own:
         notes.append(f"data.json is of data {own}, run.json of data {other}: the files are not "

@@ -12,8 +12,8 @@ NONE = Cell("–", sort=float("nan"))
 ROUGH = ("mean ± half the width of its 95 % interval (Student's t over seeds; the jackknife over "
          "seeds for means over pairs of seeds), with the number of seeds in brackets")
 MODEL_COLUMN = ("model", "M_O was trained on all training data, M_R from the same start without "
-                "the forget set; the others, except ensembles (SISA), started from M_O and should "
-                "become like M_R")
+                "the forget set; the others, except ensembles (SISA) and short retraining, started "
+                "from M_O and should become like M_R")
 EPOCHS_COLUMN = ("epochs", "the budget of the method, in epochs; for M_R the most that training "
                  "may take")
 

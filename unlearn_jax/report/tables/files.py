@@ -115,7 +115,7 @@ def rows_of(workdir: Path, name: str, columns: tuple[str, ...], forget_set: str,
     """The rows of a forget set in a table that not every run has; None where there are none.
 
     Args:
-      name: of the file.
+      name: the file's name.
       columns: all that it must have.
       whole, real: those that are whole numbers, and numbers or nan.
 

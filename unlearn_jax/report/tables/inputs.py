@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from unlearn_jax.report.tables.predictions import Prediction, read_prediction
 
 TASKS = ("regression", "classification")
 REFERENCES = ("original", "retrain")  # every verdict needs both
+DATA_SPLITS = ("train", "validation", "test")
+# In a comparison: trained like M_R without D_f, for no longer than the budget of the methods.
+SHORT = "retrain_short"
 
 _RESULT_COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value")
 _HISTORY_COLUMNS = ("stage", "forget_set", "seed", "epoch", "train_loss", "validation_loss",
@@ -138,6 +141,12 @@ class Run:
         return {m: i for i, m in enumerate(
             [m for m in first if m in found] + [m for m in found if m not in first])}
 
+    @property
+    def given_splits(self) -> list[str]:
+        """The splits that came with the data, of `DATA_SPLITS`; the others were drawn at random."""
+        drawn = self.data.get("drawn_splits", DATA_SPLITS)  # scored predictions do not say
+        return [split for split in DATA_SPLITS if split not in drawn]
+
     def models(self, forget_set: str) -> list[ModelKey]:
         """The populations of a forget set: baseline, original, retrained, then the unlearned."""
         return list(self._models.get(forget_set, ()))
@@ -148,13 +157,16 @@ class Run:
     def only(self, forget_set: str, method: str) -> ModelKey | None:
         """The first population of a method, None where there is none.
 
-        Predictions that were scored may lack M_O or M_R (`without`); a run of its own has both.
+        Predictions that were scored may lack M_O or M_R, a run of its own M_R (`without`).
         """
         return next((m for m in self.models(forget_set) if m.method == method), None)
 
     def without(self, forget_set: str) -> tuple[str, ...]:
-        """Which of `REFERENCES` a forget set lacks; of predictions that were scored alone."""
-        return _without(self.run).get(forget_set, ())
+        """Which of `REFERENCES` a forget set lacks, as predictions that were scored may.
+
+        A run of its own lacks M_R where its config says `retrain.mode='off'`.
+        """
+        return _without(self.run, (forget_set,)).get(forget_set, ())
 
     def reference(self, forget_set: str, method: str) -> ModelKey:
         """The population of 'original' or 'retrain', which every forget set has.
@@ -273,7 +285,8 @@ def read_run(workdir: Path) -> Run:
             field(stage, f"run.json, stages[{i}]", key, str)
     if not run.get("finished", True):
         run["warnings"] = [UNFINISHED.format(workdir), *run["warnings"]]
-    results = _read_results(workdir, tuple(data["forget_sets"]), _without(run))
+    sets = tuple(data["forget_sets"])
+    results = _read_results(workdir, sets, _without(run, sets))
     return Run(workdir, results, _read_history(workdir), data, run,
                _read_trials(workdir, results, run))
 
@@ -285,6 +298,8 @@ def _read_data(workdir: Path) -> dict[str, Any]:
                        ("counts.test", int), ("class_names", list), ("histograms", dict),
                        ("forget_sets", dict), ("dropped_reasons", dict)):
         field(data, "data.json", path, kind)
+    if "drawn_splits" in data:
+        field(data, "data.json", "drawn_splits", list)
     if data["task"] not in TASKS:
         raise ReportError(f"data.json: the field 'task' is {data['task']!r}; allowed: "
                           + ", ".join(TASKS))
@@ -311,10 +326,11 @@ def _read_data(workdir: Path) -> dict[str, Any]:
     return data
 
 
-def _without(run: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """By forget set, which of `REFERENCES` scored predictions lack, as their run.json says."""
+def _without(run: dict[str, Any], sets: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """By forget set, which of `REFERENCES` are missing, as run.json says."""
     if "scored" not in run:
-        return {}
+        off = run["config"].get("retrain", {}).get("mode") == "off"
+        return dict.fromkeys(sets, ("retrain",)) if off else {}
     found = field(run, "run.json", "scored.without", dict)
     return {name: tuple(methods) for name, methods in found.items()}
 

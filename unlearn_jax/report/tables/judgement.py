@@ -19,12 +19,16 @@ direction or training failed in a seed; otherwise *forgotten* if all checks are 
 among them, and a check tells M_O from M_R; otherwise *undecided*. So a wide interval is never a
 success: 'forgotten' is the outcome of tests of equivalence.
 
+Without M_R there are two words alone: *not forgotten* if a membership attack finds D_f
+(`unretrained.py`), *undecided* otherwise; and *damaged* if training failed in a seed.
+
 Sources: Schuirmann 1987, "A comparison of the two one-sided tests procedure and the power approach"
 (equivalence); Holm 1979 (several differences); Berger 1982, "Multiparameter hypothesis testing and
 acceptance sampling" (all equivalences at 5 % each are one test at 5 %).
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Literal
@@ -35,6 +39,7 @@ from scipy import stats
 
 from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.stats import holm, independent, paired_p
+from unlearn_jax.report.tables.unretrained import ATTACK, CHANCE, drawn_here, memory
 
 FORGOTTEN, NOT_FORGOTTEN, DAMAGED, UNDECIDED = "forgotten", "not forgotten", "damaged", "undecided"
 WORDS = (FORGOTTEN, NOT_FORGOTTEN, DAMAGED, UNDECIDED)
@@ -60,6 +65,7 @@ class Check:
       metric: of results.csv, the difference of which it is; of relearn_epochs n the speed
         1 / (1 + n), of accuracies the errors, of Forgetting what it lacks to 1.
       mean, low, high: of M_e minus M_R over seeds, and its 90 % interval; NaN below two seeds.
+        Without M_R: of the attack's AUC minus 0.5.
       margin: differences within ±margin count as none; M_e may be better without a limit where
         `one_sided`.
       outcome: 'same', 'differs' or 'open'.
@@ -134,6 +140,8 @@ def judge(run: Run, forget_set: str, model: ModelKey) -> Judgement:
       forget_set: its name.
       model: an unlearned one.
     """
+    if run.only(forget_set, "retrain") is None:
+        return _judge_alone(run, forget_set, model)
     series = _series(run, forget_set, model)
     error = series[0]
     finite = _paired(error.evaluated, error.retrained)
@@ -146,6 +154,38 @@ def judge(run: Run, forget_set: str, model: ModelKey) -> Judgement:
     needed = _needed(checks) if word == UNDECIDED else 0
     return Judgement(forget_set=forget_set, model=model, word=word, reason=reason,
                      seeds=len(finite), seeds_needed=needed, checks=tuple(checks))
+
+
+def _judge_alone(run: Run, forget_set: str, model: ModelKey) -> Judgement:
+    """What can be said without M_R."""
+    mine, before = (memory(run, forget_set, m, LEVEL)
+                    for m in (model, run.only(forget_set, "original")))
+    errors = run.values(model, forget_set, f"{'accuracy' if run.classification else 'mae'}_forget")
+    failed = sorted(set(errors.index) - set(errors.dropna().index))
+    if mine.found:
+        word, reason = NOT_FORGOTTEN, (
+            f"an attack on its losses still tells D_f from unseen samples of its kind (AUC "
+            f"{mine.mean:.3f}; chance gives up to {mine.most:.3f})"
+            + ("" if drawn_here(run) else ", if training and test samples are of one kind: their "
+               "split was not drawn here"))
+    elif failed:
+        word, reason = DAMAGED, _on_failed(failed, len(errors))
+    else:
+        word, reason = UNDECIDED, "no M_R: " + (
+            "no attack was run (eval.audits lists them)" if not mine.seeds else
+            "D_f was not chosen by its kind or at random, so that an attack shows no memory"
+            if math.isnan(mine.most) else
+            f"an attack that finds D_f in M_O finds it no more (AUC {mine.mean:.3f}), and that "
+            "alone is no forgetting" if before.found else
+            "the attack does not find D_f in M_O either, so it could not see a memory")
+    checks = (Check(question="attack", metric=ATTACK, mean=mine.mean - CHANCE,
+                    low=mine.low - CHANCE, high=mine.high - CHANCE, margin=mine.most - CHANCE,
+                    one_sided=True, outcome="differs" if mine.found else "open",
+                    memory=mine.found, tells=before.found, seeds=0 if mine.found else -1),)
+    return Judgement(forget_set=forget_set, model=model, word=word, reason=reason,
+                     seeds=len(errors) - len(failed),
+                     seeds_needed=-1 if word == UNDECIDED else 0,
+                     checks=checks if mine.seeds else ())
 
 
 def judge_all(run: Run) -> list[Judgement]:
@@ -275,6 +315,7 @@ def _p(difference: pd.Series, one_sided: bool) -> float:
     return p if not one_sided else p / 2 if difference.mean() > 0 else 1 - p / 2
 
 
+@functools.cache
 def _t(quantile: float, n: int) -> float:
     return float(stats.t.ppf(quantile, n - 1))
 
@@ -327,8 +368,7 @@ def _word(checks: list[Check], like_original: list[int], failed: list[int], seed
                                f"({', '.join(map(str, like_original))}) its error on D_f is nearer "
                                "to M_O's than to M_R's")
     if failed:
-        return DAMAGED, (f"training failed in {len(failed)} of {seeds} seeds "
-                         f"({', '.join(map(str, failed))})")
+        return DAMAGED, _on_failed(failed, seeds)
     if differing:
         return DAMAGED, "; ".join(_said(c) for c in differing)
     if not any(c.question == "attack" and c.metric in ATTACKS for c in checks):
@@ -341,6 +381,10 @@ def _word(checks: list[Check], like_original: list[int], failed: list[int], seed
         return UNDECIDED, "too wide for a verdict: " + ", ".join(_WHAT[c.question] + (
             f" ({c.metric})") for c in opened)
     return FORGOTTEN, "every check finds it equal to M_R within its margin"
+
+
+def _on_failed(failed: list[int], seeds: int) -> str:
+    return f"training failed in {len(failed)} of {seeds} seeds ({', '.join(map(str, failed))})"
 
 
 _WHAT = {"error": "error on D_f", "attack": "attack", "utility": "utility"}

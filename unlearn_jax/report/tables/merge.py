@@ -7,6 +7,7 @@ once; all others are added. Runs on different data are refused, unless `other_da
 import dataclasses
 import functools
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -33,6 +34,11 @@ _TABLES = {"history.csv": ("stage", ["stage", "forget_set", "seed", "epoch"]),
 _DATA = ("dropped.csv", "labels.csv")
 # About one run alone: its choice among its own trials, its own samples.
 _LEFT_OUT = ("trials.csv", "explain.csv", "channels.csv", "explanations", "sisa_history.csv")
+
+# What a run says of an audit that had too few models (audits.py, metrics/).
+_FEW_SEEDS = re.compile(r"audit (\w+) of .*: .*(?:\bseeds?\b|models of each|half of).*", re.DOTALL)
+_NOT_AGAIN = ("audit {}: a run alone had too few seeds for it, and a merger does not compute "
+              "audits again")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,11 +270,24 @@ def _run(sources: Sequence[MergedRun], runs: Sequence[inputs.Run], command: str)
         **runs[0].run, "config_name": " + ".join(dict.fromkeys(r.run["config_name"] for r in runs)),
         "command": command, "merged": merged,
         "seconds": sum(r.run.get("seconds", 0.0) for r in runs), "stages": list(stages.values()),
-        "warnings": [*(f"merged from {s.directory}: {r.run['command']}"
-                       for s, r in zip(sources, runs)),
-                     *(warning for s in sources for warning in _left_out(s.directory, agreed)),
-                     *(f"{s.directory}: {w}" for s, r in zip(sources, runs)
-                       for w in r.run["warnings"])]}
+        "warnings": [*(warning for s in sources for warning in _left_out(s.directory, agreed)),
+                     *_warnings({str(s.directory): r for s, r in zip(sources, runs)})]}
+
+
+def _warnings(runs: dict[str, inputs.Run]) -> list[str]:
+    """The warnings of runs, by directory: each once, with the runs that have it if not all do.
+
+    An audit that one run refused for its few seeds is named, without the number of that run's
+    seeds, because the merged models have more.
+    """
+    seeds = {seed for run in runs.values() for seed in run.seeds}
+    found: dict[str, list[str]] = {}
+    for directory, run in runs.items():
+        for warning in run.run["warnings"]:
+            few = _FEW_SEEDS.fullmatch(warning) if set(run.seeds) < seeds else None
+            found.setdefault(_NOT_AGAIN.format(few[1]) if few else warning, []).append(directory)
+    return [text if len(own) == len(runs) else f"{', '.join(dict.fromkeys(own))}: {text}"
+            for text, own in found.items()]
 
 
 def parse_source(text: str) -> MergedRun:

@@ -12,6 +12,7 @@ from unlearn_jax.report.tables.inputs import ModelKey, Run
 _TITLES = {
     "original": "original M_O",
     "retrain": "retrained M_R",
+    "retrain_short": "retrained for the budget of unlearning M_SHORT",
     "ft": "fine-tuned M_FT",
     "rnd": "random labels M_RND",
     "rnd_offset": "random labels near the true ones M_RND_OFFSET",
@@ -126,6 +127,16 @@ def _utility(run: Run) -> str:
             "MAE_test(M_R) / MAE_test(M_e), M_e being the model of the row")
 
 
+def _utility_against_original(run: Run) -> str:
+    return ("accuracy_test(M_e) / accuracy_test(M_O)" if run.classification else
+            "MAE_test(M_O) / MAE_test(M_e)") + ", M_e being the model of the row"
+
+
+def _change(run: Run) -> str:
+    return ("mean of half the sum over classes of |p − p of M_O|, from 0 to 1"
+            if run.classification else f"mean of |output − output of M_O|, in {run.unit}")
+
+
 def _error_formula(run: Run) -> str:
     return "1 − p(true class)" if run.classification else "the absolute errors"
 
@@ -147,5 +158,7 @@ _WORDS: dict[str, Callable[[Run, dict[str, str]], str]] = {
     "alpha_unit": lambda run, _: _alpha_unit(run),
     "others": lambda run, _: start_of_others(run),
     "utility": lambda run, _: _utility(run),
+    "utility_against_original": lambda run, _: _utility_against_original(run),
+    "change": lambda run, _: _change(run),
     "longer": lambda run, _: _longer(run),
 }

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,14 @@ class Prediction:
       labels: `[N]` label units, or classes.
       ids: `[N]` str.
       seeds: `[M]`.
+      further: the other arrays of the file, such as `member` (docs/score.md).
     """
 
     outputs: np.ndarray
     labels: np.ndarray
     ids: np.ndarray
     seeds: np.ndarray
+    further: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def errors(self) -> np.ndarray:
@@ -39,11 +42,21 @@ class Prediction:
         p /= p.sum(axis=-1, keepdims=True)
         return 1 - np.take_along_axis(p, self.labels[None, :, None], axis=-1)[..., 0]
 
+    @property
+    def losses(self) -> np.ndarray:
+        """`[M, N]`: absolute errors in label units, or cross entropies in nats."""
+        if self.outputs.ndim == 2:
+            return self.errors
+        shifted = self.outputs - self.outputs.max(axis=-1, keepdims=True)
+        true = np.take_along_axis(shifted, self.labels[None, :, None], axis=-1)[..., 0]
+        return np.log(np.exp(shifted).sum(axis=-1)) - true
+
     @functools.cached_property
     def finite(self) -> "Prediction":
         """The members without a NaN."""
         good = np.isfinite(self.outputs).all(axis=tuple(range(1, self.outputs.ndim)))
-        return Prediction(self.outputs[good], self.labels, self.ids, self.seeds[good])
+        return Prediction(self.outputs[good], self.labels, self.ids, self.seeds[good],
+                          self.further)
 
 
 def parse_prediction_name(name: str) -> tuple[str, str, int, str]:
@@ -96,4 +109,5 @@ def read_prediction(path: Path, name: str, classification: bool) -> Prediction:
         if labels.min() < 0 or labels.max() >= outputs.shape[2]:
             raise ReportError(f"{name}: the array 'labels' runs from {labels.min()} to "
                               f"{labels.max()}; there are {outputs.shape[2]} classes")
-    return Prediction(outputs.astype(np.float64), labels, ids.astype(str), seeds)
+    return Prediction(outputs.astype(np.float64), labels, ids.astype(str), seeds,
+                      {key: array for key, array in found.items() if key not in _ARRAYS})

@@ -18,7 +18,7 @@ class Term:
 
     Attributes:
       model: `original`, `retrain`, `ft`, `RND`, or `median`, which always answers the same.
-      epochs: of unlearning; 0 for models that are not unlearned.
+      epochs: epochs of unlearning; 0 for models that are not unlearned.
       forget_set: as in the config.
       metric: as in results.csv.
     """

@@ -18,7 +18,7 @@ def conclusions(run: Run, found: tuple[Verdict, ...]) -> tuple[str, ...]:
     """One statement for each of the study's conclusions.
 
     Args:
-      run: of the study (`arms.is_study`).
+      run: a run that repeats the study (`arms.is_study`).
       found: all verdicts.
     """
     by_name = {(v.claim.name, v.arm): v for v in found}
@@ -36,7 +36,8 @@ def _counts(run: Run, found: _Found) -> str:
     n = len(described)
     held, failed = (sum(v.status == s for v in described) for s in (HOLDS, FAILS))
     return (f"With labels in years, {held} of {n} tests of the study's claims hold, {failed} are "
-            f"contradicted, and {n - held - failed} are left open by {len(run.seeds)} seeds.")
+            f"contradicted, and {n - held - failed} are left open by {len(run.seeds)} seeds, after "
+            f"a correction for all {len(found)} tests.")
 
 
 def _fine_tuning(run: Run, found: _Found) -> str:

@@ -35,7 +35,7 @@ def draw(run: Run, output: Output) -> Iterator[Figure]:
     """Every figure that the run has the data for, in the study's order.
 
     Args:
-      run: of the study (`arms.is_study`).
+      run: a run that repeats the study (`arms.is_study`).
     """
     makers: list[tuple[str, Callable[..., Made | None], tuple]] = [
         ("01-model", network.draw, (run,)),
@@ -151,8 +151,9 @@ def _shares(run: Run) -> Made | None:
     ax.set_ylabel("share of the set (%)")
     legend(ax, "above")
     return figure, f"shares of each {run.label} in the three sets", (
-        f"The sets of figure 5 as shares. The random split should give each the same mixture of "
-        f"{run.label}s.")
+        "The sets of figure 5 as shares. " + (
+            "The splits came with the data." if run.given_splits else
+            f"The random split should give each the same mixture of {run.label}s."))
 
 
 def _balanced(run: Run) -> Made | None:

@@ -22,7 +22,7 @@ class Layer:
     Attributes:
       part: 'images', 'backbone', 'head' or 'output'.
       text: its operation.
-      shape: of its output.
+      shape: the shape of its output.
     """
 
     part: str

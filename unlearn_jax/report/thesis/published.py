@@ -1,11 +1,14 @@
 """The numbers that the reference study printed, for comparison with those of a run.
 
-Source: “Machine Unlearning: el arte de olvidar en la era de la Inteligencia Artificial”, bachelor's
-thesis, Universitat de Barcelona, 2024, tables 3 to 8: means of three models each.
+Source: `CITATION` (below), tables 3 to 8: means of three models each.
 """
 
 import dataclasses
 from collections.abc import Iterator
+
+CITATION = ("Pablo Noriega Vázquez, “Machine Unlearning: el arte de olvidar en la era de la "
+            "Inteligencia Artificial”, bachelor's thesis, Universitat de Barcelona, 2024")
+ADDRESS = "https://github.com/pablonoriega/TFG"
 
 SETS = ("20-28", "28-36", "36-44", "44-52", "52-60")
 FIRST = SETS[0]
@@ -22,7 +25,7 @@ class Printed:
     Attributes:
       table: 3 to 8.
       model: `original`, `retrain`, `ft`, or `rnd` for its M_RND.
-      epochs: of unlearning; 0 for M_O and M_R.
+      epochs: epochs of unlearning; 0 for M_O and M_R.
       forget_set: as in the config.
       metric: as in results.csv; `forgetting@15`, ...
       value: as printed.

@@ -75,7 +75,7 @@ def study_tables(run: Run) -> tuple[StudyTable, ...]:
     """Tables 3 to 8, with a column for every arm of random labels.
 
     Args:
-      run: of the study (`arms.is_study`).
+      run: a run that repeats the study (`arms.is_study`).
     """
     return tuple(_by_alpha(run) if n == 3 else _by_set(run) if n == 8 else _by_epochs(run, n)
                  for n in NUMBERS)

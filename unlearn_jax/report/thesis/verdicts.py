@@ -1,15 +1,30 @@
-"""The study's claims, each tested within the seeds of a run."""
+"""The study's claims, each tested within the seeds of a run, and corrected for their number.
+
+A claim is a set of comparisons that should all hold. One-sided paired t-tests judge it:
+
+- for it: the largest p of its comparisons, as all must hold (an intersection-union test);
+- against it: the smallest p of the opposite directions times the number of comparisons, as one of
+  them is enough (Bonferroni).
+
+The claim's p is twice the smaller of the two, for the two directions. One Holm correction is over
+all claims and arms that were tested. A claim holds, or is contradicted, where its corrected p is
+below 0.05; otherwise it is open.
+
+Sources: Berger 1982, "Multiparameter hypothesis testing and acceptance sampling"; Holm 1979, "A
+simple sequentially rejective multiple test procedure".
+"""
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import pandas as pd
 
 from unlearn_jax.report.tables.inputs import ModelKey, Run
+from unlearn_jax.report.tables.judgement import LEVEL
 from unlearn_jax.report.tables.names import describe, symbol
-from unlearn_jax.report.tables.stats import Estimate, estimate, independent
+from unlearn_jax.report.tables.stats import Estimate, estimate, holm, independent, paired_p
 from unlearn_jax.report.thesis.arms import random_arms, study_model
 from unlearn_jax.report.thesis.claims import CLAIMS, RND, Claim, Comparison, Term
 from unlearn_jax.report.thesis.published import printed
@@ -23,11 +38,17 @@ class Verdict:
 
     Attributes:
       claim: which.
-      arm: of random labels; '' for a claim that is not about them.
+      arm: the arm of random labels; '' for a claim that is not about random labels.
       in_print: whether the study's own printed numbers satisfy it; None where it printed none.
       held, n: seeds in which all comparisons hold, of the seeds with finite values for all.
       weakest: over seeds, the difference of the comparison that is least certain to hold.
       where: that comparison in words.
+      uncorrected: holds where the 95 % intervals of all comparisons are above 0, contradicted where
+        that of one is below 0, otherwise open.
+      p: of the claim, in the direction `toward`; NaN where it could not be tested.
+      toward: 1 where its evidence is rather for it, −1 where it is rather against it, 0 without p.
+      p_holm: corrected for the number of claims that were tested.
+      status: the outcome after the correction.
     """
 
     claim: Claim
@@ -37,21 +58,36 @@ class Verdict:
     n: int
     weakest: Estimate
     where: str
-    status: str
+    uncorrected: str
+    p: float = math.nan
+    toward: int = 0
+    p_holm: float = math.nan
+
+    @property
+    def status(self) -> str:
+        if self.uncorrected == ABSENT:
+            return ABSENT
+        if not self.p_holm < LEVEL:
+            return OPEN
+        return HOLDS if self.toward > 0 else FAILS
 
 
 @functools.lru_cache(maxsize=1)
 def verdicts(run: Run) -> tuple[Verdict, ...]:
     """Every claim; those about random labels once for every arm of them."""
-    return tuple(judge(run, claim, arm) for claim in CLAIMS
-                 for arm in (random_arms(run) if claim.of_random_labels else ("",)))
+    return corrected(judge(run, claim, arm) for claim in CLAIMS
+                     for arm in (random_arms(run) if claim.of_random_labels else ("",)))
+
+
+def corrected(found: Iterable[Verdict]) -> tuple[Verdict, ...]:
+    """The verdicts with p-values corrected for all of them together, after Holm."""
+    found = tuple(found)
+    return tuple(dataclasses.replace(v, p_holm=float(p))
+                 for v, p in zip(found, holm([v.p for v in found])))
 
 
 def judge(run: Run, claim: Claim, arm: str = "") -> Verdict:
-    """Tests a claim.
-
-    It holds where the 95 % interval of every comparison's difference is above 0, is contradicted
-    where that of one is below 0, and is open otherwise.
+    """Tests a claim by itself; `corrected` gives it its status among others.
 
     Args:
       run: with the models that the claim is about; else it is not measured.
@@ -62,16 +98,39 @@ def judge(run: Run, claim: Claim, arm: str = "") -> Verdict:
     if any(d.empty for d in differences.values()):
         return Verdict(claim, arm, in_print, 0, 0, estimate([]), "", ABSENT)
     table = pd.DataFrame(dict(enumerate(differences.values()))).dropna()
-    found = {c: _estimate(table[i], _difference(run, c, arm, independent).reindex(table.index))
-             for i, c in enumerate(differences)}
+    apart = {c: _difference(run, c, arm, independent).reindex(table.index) for c in differences}
+    found = {c: _estimate(table[i], apart[c]) for i, c in enumerate(differences)}
     least = min(found, key=lambda c: _certainty(found[c]))
-    status = OPEN
+    uncorrected = OPEN
     if len(table) and all(e.above_zero for e in found.values()):
-        status = HOLDS
+        uncorrected = HOLDS
     elif any(e.below_zero for e in found.values()):
-        status = FAILS
+        uncorrected = FAILS
+    p, toward = p_of_all([one_sided(d) for d in apart.values()])
     return Verdict(claim, arm, in_print, int((table > 0).all(axis=1).sum()), len(table),
-                   found[least], words(run, least, arm), status)
+                   found[least], words(run, least, arm), uncorrected, p, toward)
+
+
+def one_sided(differences: pd.Series) -> float:
+    """p that the mean difference is at most 0, of the paired t-test; NaN below two seeds."""
+    p, mean = paired_p(differences), estimate(differences).mean
+    return p / 2 if mean > 0 else 1 - p / 2
+
+
+def p_of_all(ps: Sequence[float]) -> tuple[float, int]:
+    """p of a claim, and its direction: 1 for it, −1 against it, 0 where there is no test.
+
+    Args:
+      ps: one-sided p-values of its comparisons, small where a comparison holds. NaN: it could not
+        be tested, so that the claim can be contradicted by the others alone. Where all differences
+        of a comparison are equal, its p is 0, 1, or 0.5 if they are 0.
+    """
+    tested = [p for p in ps if math.isfinite(p)]
+    if not tested:
+        return math.nan, 0
+    supported = max(ps) if len(tested) == len(ps) else 1.0
+    contradicted = min(1.0, len(ps) * min(1 - p for p in tested))
+    return min(1.0, 2 * min(supported, contradicted)), 1 if supported <= contradicted else -1
 
 
 def _estimate(differences: pd.Series, apart: pd.Series) -> Estimate:

@@ -1,0 +1,1 @@
+"""Removes from a store what has seen the samples of a deletion request."""
