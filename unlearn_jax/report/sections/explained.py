@@ -93,7 +93,7 @@ def write_explained(workdir: Path, out: Path) -> Path:
     record = read_json(out, "run.json")
     run = dataclasses.replace(read_run(workdir), workdir=out, run=record)
     manifest.begin_report(out)
-    parts = []
+    parts: list[Section] = []
     for name in run.forget_sets:
         found = section(run, name, Output(out))
         if found:
