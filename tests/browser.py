@@ -1,7 +1,10 @@
 """A headless chromium that opens a page, or the reason why there is none."""
 
+import base64
 import contextlib
+import re
 import shutil
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -42,6 +45,12 @@ def chromium() -> Iterator:
         driver.quit()
 
 
+def unpacked(page: str) -> str:
+    """The text of a page, as its script makes it: pictures in place of what they are packed in."""
+    return re.sub(r'(<div class="picture") data-packed="([^"]*)">.*?</div>', lambda m: (
+        f"{m[1]}>{zlib.decompress(base64.b64decode(m[2])).decode()}</div>"), page)
+
+
 def look(driver, page, width: int = 1280, height: int = 900, scheme: str = "light",
          touch: bool = False) -> None:
     """Opens a file in a window of that size, in pixels, light or dark, with a mouse or a finger."""
@@ -51,3 +60,8 @@ def look(driver, page, width: int = 1280, height: int = 900, scheme: str = "ligh
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {
         "features": [{"name": "prefers-color-scheme", "value": scheme}]})
     driver.get(page.resolve().as_uri())
+    unpacked = driver.execute_async_script(
+        "const done = arguments[0]; let n = 0; (function wait() {"
+        "const left = document.querySelectorAll('[data-packed]').length;"
+        "if (!left || n++ > 500) { done(!left); } else { setTimeout(wait, 10); } })();")
+    assert unpacked, "the pictures of the page are not unpacked"

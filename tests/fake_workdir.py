@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from unlearn_jax.report.render import markdown
-from unlearn_jax.report.render.document import Document, Figure
+from unlearn_jax.report.render.document import Document, Figure, Row
 from unlearn_jax.report.sections.page import build
 from unlearn_jax.report.tables.inputs import read_run
 
@@ -305,10 +305,15 @@ def figures_of(document: Document) -> list[str]:
     """The files of a report's figures, in its order."""
     def of(sections):
         for s in sections:
-            yield from (block.file for block in s.blocks if isinstance(block, Figure))
+            yield from of_blocks(s.blocks)
             yield from of(s.sections)
 
-    return list(of(document.sections))
+    def of_blocks(blocks):
+        for block in blocks:
+            figures = block.figures if isinstance(block, Row) else [block]
+            yield from (f.file for f in figures if isinstance(f, Figure))
+
+    return [*of_blocks(document.introduction), *of(document.sections)]
 
 
 def text_report(workdir: Path) -> str:

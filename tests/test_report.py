@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from browser import unpacked
 from fake_workdir import (
     change_json,
     change_results,
@@ -118,7 +119,8 @@ def test_headline_numbers(regression):
 
 def test_both_renderings_have_the_same_structure(regression, classification):
     for path in (regression, classification):
-        text, page = (path / "report.md").read_text(), (path / "report.html").read_text()
+        text = (path / "report.md").read_text()
+        page = unpacked((path / "report.html").read_text())
         titles = re.findall(r"^#{2,3} (.+)$", re.sub(r"(?s)```.*?```", "", text), re.M)
         in_html = [re.sub("<.*?>", "", t) for t in re.findall(r"<h[23]>(.*?)</h", page)]
         assert len(titles) == len(in_html) > 10
@@ -149,7 +151,7 @@ class Balance(HTMLParser):
 
 def test_html_is_well_formed_and_self_contained(regression, classification):
     for path in (regression, classification):
-        page = (path / "report.html").read_text()
+        page = unpacked((path / "report.html").read_text())
         parser = Balance()
         parser.feed(page)
         parser.close()

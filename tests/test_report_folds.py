@@ -1,6 +1,7 @@
 """What is folded in the page, and what unfolds it: links, the glossary, a search, printing."""
 
 import pytest
+import undrawn
 from browser import chromium, look
 from fake_workdir import write_comparison, write_thesis, write_workdir
 
@@ -22,8 +23,7 @@ def demo(tmp_path_factory):
 
 
 def report(path):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(picture, "DPI", 30)  # the page has the drawings, not the PNG files
+    with undrawn.figures():  # pictures without their lines take up as much room
         write_report(path)
     return path / "report.html"
 
@@ -51,14 +51,21 @@ def test_the_page_opens_with_the_answer_in_view_and_all_else_folded(browser, dem
     assert browser.execute_script("return document.querySelectorAll('.card .row svg').length") >= 2
 
 
-def test_a_comparison_and_a_study_are_short_as_they_open(browser, tmp_path):
+def test_a_comparison_of_all_methods_is_short_as_it_opens(browser, tmp_path):
     methods = tuple("abcdefghijklmnop")
-    look(browser, report(write_comparison(tmp_path / "c", methods=methods, samples=10)), 1366,
-         SCREEN)
+    look(browser, report(write_comparison(tmp_path, methods=methods, samples=10)), 1366, SCREEN)
     assert screens(browser) <= 8 and opened(browser)[0] == "Leaderboard"
-    page = report(write_thesis(tmp_path / "t"))
+    assert on_screen(browser, ".card .row svg")  # above the long table of verdicts
+
+
+def test_the_page_of_a_study_is_short_and_small(browser, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(picture, "DPI", 30)  # the page has the drawings, not the PNG files
+        write_report(write_thesis(tmp_path, sets=("20-28",)))
+    page = tmp_path / "report.html"
     look(browser, page, 1366, SCREEN)
     assert screens(browser) <= 12 and opened(browser) == ["The reference study"]
+    assert page.stat().st_size <= 1e6  # with the study's five forget sets 2.2 MB
 
 
 def test_a_link_unfolds_what_it_leads_to(browser, demo):

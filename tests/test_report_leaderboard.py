@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from browser import unpacked
 from fake_workdir import change_json, write_comparison
 
 from unlearn_jax.report import ReportError, write_report
@@ -193,7 +194,7 @@ def test_the_file(tmp_path, monkeypatch):
     names = {p.name for p in path.glob("figures/pareto-*")}
     assert names == {f"pareto-{kind}-{name}.png" for kind in ("cost", "utility")
                      for name in ("all", *SETS)}
-    page = (path / "report.html").read_text()
+    page = unpacked((path / "report.html").read_text())
     assert page.count("<svg role") == len(list(path.glob("figures/*.png"))) == text.count("![")
 
 

@@ -184,10 +184,11 @@ def test_the_values_of_a_picture_make_a_table(page):
 def test_a_number_leads_to_its_stage_and_that_to_its_config(page, workdir):
     driver = page()
     e = forgetting(workdir, "ft", 4, "15")
-    number = next(a for a in driver.find_elements("css selector", "a.number")
+    number = next(a for a in driver.find_elements("css selector", "#s1 a.number")
                   if "forgetting@15 of ft" in a.get_attribute("data-tip")
                   and a.text == f"{e.mean:.3f}")
-    said = number.get_attribute("data-tip").splitlines()
+    driver.execute_script("arguments[0].focus()", number)
+    said = tip(driver).splitlines()
     assert said[0] == "forgetting@15 of ft, forget set 20-28"
     values = [float(line.split(": ")[1]) for line in said if line.startswith("seed")]
     np.testing.assert_allclose(np.mean(values), e.mean, rtol=1e-5)

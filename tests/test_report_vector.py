@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from unlearn_jax.report.figures.style import canvas, legend
+from unlearn_jax.report.figures.style import canvas
 from unlearn_jax.report.render import hover, vector
 
 FORMULA = r"$M_\mathrm{RND{-}X}$, 2 epochs"
@@ -25,7 +25,7 @@ def figure():
     hover.note(right.bar([0, 1], [2, 4], color="#7d7d7d"), "images", ["first", "second"])
     right.set_xticks([0, 1], ["a", "b"])
     figure.supxlabel("group")
-    legend(left, "inside")
+    left.legend()
     figure.canvas.draw()
     return figure
 

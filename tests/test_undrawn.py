@@ -7,6 +7,7 @@ import sys
 import pytest
 import undrawn
 import warm
+from browser import unpacked
 from fake_workdir import write_workdir
 
 
@@ -19,7 +20,7 @@ def test_a_forked_command_does_not_draw_unless_it_is_told_to(tmp_path):
     assert len(pictures) >= 5 and max(pictures.values()) < 200
     text = (workdir / "report.md").read_text()
     assert all(f"figures/{name}" in text for name in pictures)
-    page = (workdir / "report.html").read_text()
+    page = unpacked((workdir / "report.html").read_text())
     drawings = re.findall('class="plot" viewBox=.*?</svg>', page, re.DOTALL)
     assert drawings and not any("<path" in svg for svg in drawings)
 

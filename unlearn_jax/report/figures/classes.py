@@ -15,6 +15,7 @@ from unlearn_jax.report.figures.style import (
     name_classes,
     name_height,
     shade,
+    title,
 )
 from unlearn_jax.report.render import hover
 from unlearn_jax.report.tables.inputs import Run
@@ -35,11 +36,12 @@ def accuracy_by_class(run: Run, forget_set: str) -> Made:
         style = look(run, model)
         at = np.arange(len(mean)) + 0.16 * (i - (len(found) - 1) / 2)
         ax.errorbar(at, mean, reach(share), fmt="none", ecolor=style.color, elinewidth=1)
-        [marks] = ax.plot(at, mean, style.marker, color=style.color, ms=5, label=label(model))
+        [marks] = ax.plot(at, mean, style.marker, color=style.color, ms=5, label=label(model),
+                          clip_on=False)  # 0 and 100 lie on the frame
         hover.note(marks, texts=hover.interval(share.min(axis=0), share.max(axis=0)))
     name_classes(run, ax.xaxis)
     ax.grid(axis="x", visible=False)
-    ax.set_ylim(-3, 103)
+    ax.set_ylim(0, 100)
     ax.set_xlabel("class")
     ax.set_ylabel("accuracy on the test set (%)")
     legend(ax, "above")
@@ -77,7 +79,7 @@ def confusion(run: Run, forget_set: str) -> Made:
         ax.set_aspect("equal")
         ax.set_ylim(len(mean) - 0.5, -0.5)  # the first class on top
         hover.note(image, label(model))
-        ax.set_title(label(model), color=look(run, model).color)
+        title(ax, model, look(run, model).color)
         if len(mean) <= 12:
             for (i, j), value in np.ndenumerate(mean):
                 if value >= 0.5:

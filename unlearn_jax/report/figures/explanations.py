@@ -29,6 +29,7 @@ TITLES = {"ig": "integrated gradients", "gradcam": "Grad-CAM"}
 _SETS = {"forget": "$D_f$", "retain": "$D_r$"}
 _ROWS = 3  # images of each set
 _COLORS = "RdBu_r"
+FEW = 16  # places of a map, below which each is shown as a block
 _LIMIT = 99.0  # percentile of a row's values at which the colours end
 
 
@@ -73,7 +74,7 @@ def samples(run: Run, forget_set: str, arrays: dict[str, Any], name: str) -> Mad
     return figure, f"{TITLES[name]} of single images, forget set {forget_set}", (
         f"{TITLES[name][0].upper()}{TITLES[name][1:]} of some images, mean over seeds. Red "
         f"raises {what}, blue lowers it; colours are the same within a row. Below each map: the "
-        "output of the model, mean over seeds.")
+        "output of the model, mean over seeds." + _coarse(arrays[name]))
 
 
 def means(run: Run, forget_set: str, arrays: dict[str, Any], name: str) -> Made:
@@ -95,7 +96,7 @@ def means(run: Run, forget_set: str, arrays: dict[str, Any], name: str) -> Made:
     return figure, f"Mean {TITLES[name]} of each set, forget set {forget_set}", (
         f"Mean {TITLES[name]} over the images of a set and over seeds; the last row is the "
         "difference of the two. These maps are meaningful for aligned images only. Colours are the "
-        "same within a row.")
+        "same within a row." + _coarse(arrays[f"mean_{name}"]))
 
 
 def channels(run: Run, forget_set: str) -> Made | None:
@@ -139,6 +140,15 @@ def channels(run: Run, forget_set: str) -> Made | None:
         "lie below 1 (the line). The scale is linear below 0.1.")
 
 
+def _coarse(maps: np.ndarray) -> str:
+    """A sentence where maps have few places, which say little about what a model looks at."""
+    height, width = maps.shape[-2:]
+    if height * width >= FEW:
+        return ""
+    return (f" The stage has {height} × {width} places, each shown as one block: they do not show "
+            "which part of an image matters. An earlier stage has more (eval.explain_stage).")
+
+
 def _sorted_changes(rows: pd.DataFrame) -> np.ndarray | None:
     """Changes over their floor, falling, mean over the seeds that did not fail, `[C]`."""
     found = [np.sort(np.abs(own.from_retrain / own.floor).to_numpy())[::-1]
@@ -175,7 +185,8 @@ def _overlay(ax: Axes, image: np.ndarray, found: np.ndarray, limit: float) -> No
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     ax.imshow(0.5 * image.mean(-1) + 127, cmap="gray", vmin=0, vmax=255, extent=extent)
     strength = np.minimum(np.abs(np.nan_to_num(found)) / limit, 1)
-    smooth = "nearest" if found.shape == (height, width) else "bilinear"
+    # between a few places there is nothing to see
+    smooth = "bilinear" if FEW <= found.size < height * width else "nearest"
     colors = matplotlib.colormaps[_COLORS](0.5 + 0.5 * np.clip(np.nan_to_num(found) / limit, -1, 1))
     colors[..., 3] = strength
     ax.imshow(colors, extent=extent, interpolation=smooth)

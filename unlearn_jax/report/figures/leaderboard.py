@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 
-from unlearn_jax.report.figures.style import INK, QUIET, Made, canvas, look, plain
+from unlearn_jax.report.figures.style import INK, QUIET, Made, canvas, look, plain, within
 from unlearn_jax.report.tables import leaderboard
 from unlearn_jax.report.tables.inputs import Run
 from unlearn_jax.report.tables.leaderboard import CEILING, UNTOUCHED, Board
@@ -25,6 +25,7 @@ def cost(run: Run, board: Board) -> Made:
         ax.set_xlabel(plain(describe(run, name).header.replace("M_R", "retraining")))
         ax.margins(x=0.15)
         ax.set_xlim(left=0)
+        within(ax, low=0)
     axes[0, 0].set_ylabel(metric.header)
     _shared_legend(axes[0, 0])
     return figure, f"F against cost, {board.title.lower()}", (
@@ -46,6 +47,8 @@ def utility(run: Run, board: Board) -> Made:
         if np.isfinite([x, y]).all():
             ax.plot(x, y, style.marker, color=style.color, ms=8, ls="", zorder=4, label=(
                 "ceiling: $M_\\mathrm{R}$" if method == CEILING else "$M_\\mathrm{O}$, untouched"))
+    within(ax, 0, 1)
+    within(ax, low=0, along="x")
     ax.set_xlabel("utility (1: as good on the test set as $M_\\mathrm{R}$)")
     ax.set_ylabel(f"{metric.header} (1: errs as $M_\\mathrm{{R}}$)")
     _shared_legend(ax)

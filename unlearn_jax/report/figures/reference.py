@@ -17,6 +17,7 @@ from unlearn_jax.report.figures.style import (
     legend,
     look,
     plain,
+    title,
 )
 from unlearn_jax.report.render import hover
 from unlearn_jax.report.tables.forgetting import ceiling
@@ -24,6 +25,8 @@ from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import describe
 from unlearn_jax.report.tables.predictions import Prediction
 from unlearn_jax.report.tables.stats import Estimate, estimate, estimate_metric
+
+_DOTS = 150  # in a panel
 
 
 def agreement(run: Run, forget_set: str) -> Made | None:
@@ -60,7 +63,7 @@ def agreement(run: Run, forget_set: str) -> Made | None:
              "be expected to beat" if len(theirs.seeds) > 1 else "")
     return figure, f"Predictions on the forget set against M_R's, forget set {forget_set}", (
         f"Each dot is a sample of D_f and a seed: the prediction of M_R, and that of the model "
-        f"(at most {len(chosen(theirs.ids))} random samples, the same in each panel; methods at "
+        f"(at most {_DOTS} dots, of random samples that are the same in each panel; methods at "
         f"their largest budget). On the line both predictions are equal; Δ is the mean distance "
         f"over all of D_f{floor}.")
 
@@ -73,7 +76,7 @@ def _pairs(theirs: Prediction, mine: Prediction) -> list[tuple[int, int, Predict
 
 def _scatter(run: Run, ax: Axes, theirs: Prediction, model: ModelKey,
              pairs: list[tuple[int, int, Prediction]]) -> None:
-    rows = chosen(theirs.ids)
+    rows = chosen(theirs.ids)[:max(_DOTS // len(pairs), 1)]
     x = np.concatenate([theirs.outputs[i, rows] for i, _, _ in pairs])
     y = np.concatenate([p.outputs[j, rows] for _, j, p in pairs])
     apart = np.mean([np.abs(theirs.outputs[i] - p.outputs[j]).mean() for i, j, p in pairs])
@@ -82,7 +85,7 @@ def _scatter(run: Run, ax: Axes, theirs: Prediction, model: ModelKey,
     dots = ax.scatter(x, y, s=9, color=style.color, alpha=0.55, lw=0)
     hover.note(dots, name, [f"true {run.label} {theirs.labels[row]:g}, seed {theirs.seeds[i]}"
                             for i, _, _ in pairs for row in rows])
-    ax.set_title(name, color=style.color)
+    title(ax, model, style.color, name if model.method == "retrain" else "")
     ax.text(0.03, 0.97, plain(f"Δ {apart:.2f} {run.unit}"), transform=ax.transAxes, va="top",
             fontsize=8.5)
 
@@ -156,7 +159,8 @@ def _cross(ax: Axes, points, style, name: str, texts: list[str] | None = None) -
 def _levels(ax: Axes) -> None:
     """Curves of equal products of x and y behind the points, named at their ends."""
     (left, right), (low, high) = ax.get_xlim(), ax.get_ylim()
-    low, high = max(0.0, low - 0.05), min(1.02, high + 0.05)
+    left = max(0.0, left)
+    low, high = max(0.0, low - 0.05), min(1.0, high + 0.05)
     x = np.linspace(max(left, 1e-3), right, 60)
     for product in np.arange(0.1, 1.6, 0.1):
         y = product / x

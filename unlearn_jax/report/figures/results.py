@@ -14,8 +14,10 @@ from unlearn_jax.report.figures.style import (
     band,
     bars,
     canvas,
+    curves,
     foremost,
     label,
+    left_out,
     legend,
     look,
     name_classes,
@@ -23,6 +25,7 @@ from unlearn_jax.report.figures.style import (
     of_classes,
     plain,
     shade,
+    within,
 )
 from unlearn_jax.report.render import hover
 from unlearn_jax.report.tables.forgetting import alphas_of, ceiling
@@ -93,8 +96,12 @@ def training(run: Run, forget_set: str) -> Made | None:
                 axes[row, column].set_yticks([])
         axes[1, column].set_xlabel("epoch of training" if group is scratch
                                    else "epoch of unlearning")
-        axes[1, column].xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        legend(axes[0, column], "inside")
+        axes[1, column].xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+        last = rows.epoch[rows.stage.isin(group)].max()
+        axes[1, column].set_xlim(0.5, last + 0.5)
+        legend(axes[0, column], "above", columns=2)
+        for ax in axes[:, column]:
+            within(ax, low=0)
     unit = _loss_unit(run)
     axes[0, 0].set_ylabel(f"training loss{unit}")
     axes[1, 0].set_ylabel(f"validation loss{unit}")
@@ -139,7 +146,7 @@ def forgetting(run: Run, forget_set: str) -> Made | None:
     figure, axes = canvas(8.4, 4.4)
     ax = axes[0, 0]
     x = np.array([float(a) for a in alphas])
-    for model in run.models(forget_set):
+    for model in curves(run, forget_set):
         values = [estimate(run.values(model, forget_set, f"forgetting@{a}")) for a in alphas]
         if not any(v.n for v in values):
             continue
@@ -156,7 +163,7 @@ def forgetting(run: Run, forget_set: str) -> Made | None:
         hover.note(line, texts=hover.interval(low, high))
     if f"{run.alpha:g}" in alphas:
         ax.axvline(run.alpha, color=QUIET, lw=0.8, zorder=1)
-    ax.set_ylim(top=1.02)
+    within(ax, 0, 1)
     ax.set_xlabel("α" if run.classification else plain(f"α ({run.unit})"))
     ax.set_ylabel("Forgetting (1: errs as $M_\\mathrm{R}$)")
     legend(ax)
@@ -165,4 +172,5 @@ def forgetting(run: Run, forget_set: str) -> Made | None:
         "interval, none with one seed; dotted with grey band: the ceiling, M_R against the M_R "
         "of other seeds. Unlearning has an effect where a model lies above M_O. A model may lie "
         "above the ceiling, because it is compared with the M_R that started from the same "
-        f"weights. The vertical line marks the α of the headline table, {run.alpha:g}.")
+        f"weights. The vertical line marks the α of the headline table, {run.alpha:g}."
+        + left_out(run, forget_set))

@@ -13,23 +13,27 @@ from unlearn_jax.report.figures.style import (
     band,
     bars,
     canvas,
+    curves,
     drawn,
     foremost,
     grid_shape,
     label,
+    left_out,
     legend,
     look,
     name_classes,
     name_height,
     plain,
     shade,
+    title,
 )
 from unlearn_jax.report.render import hover
 from unlearn_jax.report.tables.files import ReportError
-from unlearn_jax.report.tables.inputs import REFERENCES, ModelKey, Run
+from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.predictions import Prediction
 
 SAMPLES = 100  # drawn one by one
+_FEW = 40  # of them where all models share a panel
 _SPLIT_TITLES = {"forget": "forget set $D_f$", "test": "test set"}
 
 
@@ -78,8 +82,10 @@ def balance(run: Run, forget_set: str) -> Made | None:
     counts = {f"{v:g}": int(n) for v, n in zip(*np.unique(labels, return_counts=True))}
     if run.classification or len(counts) <= 150:
         at = np.array([float(k) for k in counts])
-        ax.bar(at, list(counts.values()), 0.45 * width, color=SHADE, lw=0,
-               label="$D_f$ (training and validation)")
+        # an outline: bars in front would hide those of the training set
+        outlined = ax.bar(at, list(counts.values()), width, fill=False, ec=SHADE, lw=1.4,
+                          label="$D_f$ (training and validation)")
+        hover.note(outlined, "$D_f$")
     shade(run, ax, forget_set, text=False)
     name_classes(run, ax.xaxis)
     ax.grid(axis="x", visible=False)
@@ -89,7 +95,7 @@ def balance(run: Run, forget_set: str) -> Made | None:
     return figure, f"Training set and forget set {forget_set}", (
         f"Images by {run.label} in the training set"
         + (", before balancing and with the augmented copies after it" if after else "")
-        + f"; narrow bars: the samples of forget set {forget_set}, training and validation "
+        + f"; outlines: the samples of forget set {forget_set}, training and validation "
         "together, without copies.")
 
 
@@ -117,8 +123,10 @@ def sample_errors(run: Run, forget_set: str) -> Made:
             ax = axes[2 * j + i, 0]
             found = predictions(run, forget_set, split, references + group)
             for model, p in found.items():
-                rows = chosen(p.ids)
+                rows = chosen(p.ids)[:_FEW]
                 used[split] = len(rows)
+                reference = found.get(ModelKey("retrain", references[-1].epochs), p)
+                rows = rows[np.argsort(reference.errors.mean(axis=0)[rows], kind="stable")]
                 _samples(run, ax, model, p.errors.mean(axis=0)[rows])
             ax.set_title(_SPLIT_TITLES[split], pad=4)
             ax.set_ylabel(_error_label(run))
@@ -127,7 +135,7 @@ def sample_errors(run: Run, forget_set: str) -> Made:
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.grid(axis="x", visible=False)
             legend(ax, "above right")
-    axes[-1, 0].set_xlabel("sample (random, fixed)")
+    axes[-1, 0].set_xlabel(r"sample, in the order of $M_\mathrm{R}$'s error")
     budgets = ("" if len(groups) == 1 else
                " Upper pair: smallest budget of each method; lower pair: largest.")
     return figure, f"Errors on single samples, forget set {forget_set}", (
@@ -150,12 +158,10 @@ def sorted_errors(run: Run, forget_set: str) -> Made:
     """The same errors on all samples, each model's in ascending order."""
     figure, axes = canvas(8.4, 3.9, 1, 2, sharey=True)
     for ax, split in zip(axes[0], ("forget", "test")):
-        references = (run.only(forget_set, m) for m in REFERENCES)
-        models = [m for m in references if m] + foremost(run, forget_set)
-        for model, p in predictions(run, forget_set, split, models).items():
+        for model, p in predictions(run, forget_set, split, curves(run, forget_set)).items():
             style = look(run, model)
             # as many points as the picture can show
-            share = np.linspace(0, 100, 201)
+            share = np.linspace(0, 100, 101)
             ordered = np.percentile(p.errors, share, axis=1).T
             band(ax, share, ordered.mean(axis=0), ordered.min(axis=0), ordered.max(axis=0), style,
                  label=label(model))
@@ -168,7 +174,8 @@ def sorted_errors(run: Run, forget_set: str) -> Made:
     return figure, f"Sorted errors, forget set {forget_set}", (
         "Each model's errors in ascending order, so that the curve's height at 50 % is the "
         "median error. Line: mean over seeds; band: smallest to largest seed. On D_f the "
-        "distance between M_O and M_R is what there is to forget.")
+        "distance between M_O and M_R is what there is to forget."
+        + left_out(run, forget_set))
 
 
 def predicted(run: Run, forget_set: str) -> Made:
@@ -197,7 +204,7 @@ def predicted(run: Run, forget_set: str) -> Made:
         [line] = ax.plot((edges[:-1] + edges[1:]) / 2, mean, style.line, color=style.color, lw=2)
         hover.note(line, f"{label(model)}, mean")
         shade(run, ax, forget_set, text=False)
-        ax.set_title(label(model), color=style.color)
+        title(ax, model, style.color)
         ax.set_aspect("equal")
     most = max([h.get_array().max() for h in hexbins], default=1)
     for h in hexbins:

@@ -48,7 +48,7 @@ def standing(run: Run, forget_set: str, question: Question) -> Made | None:
              if (e := estimate(run.values(m, forget_set, metric.name))).n}
     if not found:
         return None
-    figure, axes = canvas(3.7, 0.62 + (0.24 if len(found) < 9 else 0.19) * len(found))
+    figure, axes = canvas(3.7, 0.62 + (0.24 if len(found) < 9 else 0.17) * len(found))
     ax = axes[0, 0]
     ends: list[float] = []
     for row, (model, e) in enumerate(found.items()):

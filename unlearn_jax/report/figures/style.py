@@ -5,6 +5,7 @@ the common kinds of colour blindness. Lines and markers differ too, for print in
 """
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from unlearn_jax.report.tables.stats import estimate
 _NAMED = 20  # the most classes whose names a picture shows
 _LONGEST, _ROOM = 16, 24  # most letters: of the name of a class, of all names side by side
 MOST_METHODS = 6  # the most methods in a picture of single samples or of curves
+MOST_LINES = 8  # the most curves in one picture
 MOST_SETS = 5  # forget sets that get pictures of their own
 INK, QUIET, SHADE = "#222222", "#737373", "#e69f00"
 Made = tuple[Canvas, str, str]  # a drawing, its alternative text, its caption
@@ -107,6 +109,34 @@ def drawn(run: Run, forget_set: str) -> list[ModelKey]:
             if m.method in ("original", "retrain") or largest.get(m.method) == m]
 
 
+def curves(run: Run, forget_set: str) -> list[ModelKey]:
+    """M_O, M_R and the unlearned models, or `drawn` where these are too many for one picture."""
+    found = [m for m in run.models(forget_set) if m.method in ("original", "retrain")]
+    found += foremost(run, forget_set)
+    return found if len(found) <= MOST_LINES else drawn(run, forget_set)
+
+
+def left_out(run: Run, forget_set: str) -> str:
+    """A sentence for the caption of a picture of `curves` that does not show every budget."""
+    every = run.unlearned(forget_set)
+    if len({m.method for m in every}) == len(every) or set(every) <= set(curves(run, forget_set)):
+        return ""
+    return " Each method at its largest budget; the tables show all."
+
+
+def within(ax: Axes, low: float = -np.inf, high: float = np.inf, along: str = "y") -> None:
+    """Ends an axis where the values that are possible end, however far an interval reaches."""
+    first, last = getattr(ax, f"get_{along}lim")()
+    getattr(ax, f"set_{along}lim")(max(first, low), min(last, high))
+
+
+def title(ax: Axes, model: ModelKey, color, name: str = "") -> None:
+    """The name of a panel's model, without its budget and small enough for the panel."""
+    name = name or label(model).partition(",")[0]
+    letters = len(re.sub(r"\\mathrm|[${}\\]", "", name))
+    ax.set_title(name, color=color, fontsize=min(9.5, 9.5 * 24 / max(letters, 1)))
+
+
 def axis_label(run: Run, what: str = "") -> str:
     name = f"{what}{run.label}"
     return name if run.classification else plain(f"{name} ({run.unit})")
@@ -134,22 +164,22 @@ def band(ax: Axes, x, middle, low, high, style: Look, shade: float = 0.15, marke
     hover.note(line, texts=hover.interval(low, high))
 
 
-def legend(ax: Axes, place: str = "below") -> None:
+def legend(ax: Axes, place: str = "below", columns: int = 4) -> None:
     """A legend at a place where it hides nothing; none if nothing was drawn.
 
     Args:
-      place: 'below' the whole figure, 'above' the axes (left or 'above right'), or 'inside'.
+      place: 'below' the whole figure, or 'above' the axes (left or 'above right').
+      columns: at most so many names side by side.
     """
     handles, names = ax.get_legend_handles_labels()
     if not handles:
         return
     if place == "below":
-        ax.figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4))
-    elif place == "inside":
-        ax.legend()
+        ax.figure.legend(handles, names, loc="outside lower center",
+                         ncols=min(len(names), columns))
     else:
         right = place == "above right"
-        ax.legend(ncols=4, loc="lower right" if right else "lower left",
+        ax.legend(ncols=columns, loc="lower right" if right else "lower left",
                   bbox_to_anchor=(float(right), 1), borderaxespad=0.15)
 
 

@@ -2,13 +2,15 @@
 
 The introduction is always in view. Each section is folded behind its title, beside a list of all of
 them that stays in view; links, a search and printing unfold what they need. The style is
-`page.css`; `page.js` folds sections, sorts tables and shows the values of pictures.
+`page.css`; `page.js` folds sections, sorts tables and shows the values of pictures. The drawings of
+sections are packed, to a fifth of their size: the script unpacks them as the page opens.
 """
 
 import base64
 import dataclasses
 import json
 import re
+import zlib
 from html import escape
 from pathlib import Path
 
@@ -46,11 +48,13 @@ class _Page:
       workdir: the folder.
       terms: (term, meaning) of the glossary, with the anchor of its entry.
       svgs: the pictures so far.
+      tails: the last lines of tips so far, which many tips share, with their numbers.
     """
 
     workdir: Path
     terms: dict[tuple[str, str], str]
     svgs: list[str]
+    tails: dict[str, int]
 
 
 def render(document: Document, workdir: Path) -> str:
@@ -65,7 +69,7 @@ def render(document: Document, workdir: Path) -> str:
     """
     meanings = glossary(document)
     pairs = [(term, meaning) for term, found in meanings.items() for meaning in found]
-    page = _Page(workdir, {pair: f"g{i}" for i, pair in enumerate(pairs)}, [])
+    page = _Page(workdir, {pair: f"g{i}" for i, pair in enumerate(pairs)}, [], {})
     title = escape(document.title)
     names = {f"s{i}": s.title for i, s in enumerate(document.sections)}
     names |= {"glossary": "Glossary"} if meanings else {}
@@ -86,7 +90,8 @@ def render(document: Document, workdir: Path) -> str:
         '<button type="button" id="theme">Theme</button></span></header>\n<div class="page">\n'
         '<nav aria-label="Sections"><ul><li><a href="#top">Summary</a></li>'
         f"{links}</ul></nav>\n<main>\n" + '<div class="card">', *card, "</div>", *body,
-        f'</main>\n</div>\n<div id="tip" role="status"></div>\n<script>{_SCRIPT}</script>\n'
+        f'</main>\n</div>\n<div id="tip" role="status"></div>\n<script type="application/json" '
+        f'id="tails">{_json(list(page.tails))}</script>\n<script>{_SCRIPT}</script>\n'
         "</body>\n</html>\n"])
 
 
@@ -131,8 +136,9 @@ def _block(block: Block, page: _Page) -> str:
                             for name, text in block.facts)
             return f'<dl class="facts">{facts}</dl>'
         case Row():
-            return (f'<div class="row"><div>{"".join(_figure(f, page) for f in block.figures)}'
-                    f'</div><p class="quiet">{_text(block.caption)}</p></div>')
+            figures = "".join(_figure(f, page, packed=False) for f in block.figures)
+            return (f'<div class="row"><div>{figures}</div><p class="quiet">{_text(block.caption)}'
+                    "</p></div>")
         case Code():
             anchor = f' id="{escape(block.anchor)}"' if block.anchor else ""
             return f"<pre{anchor}>{escape(block.text)}</pre>"
@@ -156,7 +162,7 @@ def _link(text: str, anchor: str) -> str:
     return f'<a href="{escape(place)}">{_text(text)}</a>'
 
 
-def _figure(figure: Figure, page: _Page) -> str:
+def _figure(figure: Figure, page: _Page, packed: bool = True) -> str:
     caption = f"<figcaption>{_text(figure.caption)}</figcaption>"
     if figure.plot is None:
         data = base64.b64encode((page.workdir / "figures" / figure.file).read_bytes()).decode()
@@ -165,15 +171,22 @@ def _figure(figure: Figure, page: _Page) -> str:
     page.svgs.append(figure.plot.svg)
     role = f'<svg role="img" tabindex="0" aria-label="{escape(figure.alt)}"'
     svg = figure.plot.svg.replace("<svg", role, 1)
-    if not figure.plot.panels:
-        return f'<figure><div class="picture">{svg}</div>{caption}</figure>'
-    return (f'<figure class="plotted"><div class="picture">{svg}</div>{caption}<p class="keys">'
+    plotted = bool(figure.plot.panels)
+    if plotted:
+        svg += f'<script type="application/json">{_values(figure.plot)}</script>'
+    picture = f'<div class="picture">{svg}</div>'
+    if packed:
+        data = base64.b64encode(zlib.compress(svg.encode(), 9)).decode()
+        picture = (f'<div class="picture" data-packed="{data}"><p>{escape(figure.alt)}: '
+                   f"figures/{escape(figure.file)}</p></div>")
+    if not plotted:
+        return f"<figure>{picture}{caption}</figure>"
+    return (f'<figure class="plotted">{picture}{caption}<p class="keys">'
             '<button type="button" class="enlarge">Enlarge</button> '
             '<span class="with-keys">Point at the picture, or focus it and press the arrow keys, '
             'to read values.</span><span class="with-touch">Touch the picture to read values.'
             "</span></p>"
-            '<details class="values"><summary>The values as a table</summary></details>'
-            f'<script type="application/json">{_values(figure.plot)}</script></figure>')
+            '<details class="values"><summary>The values as a table</summary></details></figure>')
 
 
 def _values(plot: Plot) -> str:
@@ -184,7 +197,11 @@ def _values(plot: Plot) -> str:
             for t in s.points]] for s in p.series]
         return [markup(p.title), markup(p.x), markup(p.y), series]
 
-    text = json.dumps([panel(p) for p in plot.panels], ensure_ascii=False, separators=(",", ":"))
+    return _json([panel(p) for p in plot.panels])
+
+
+def _json(value: list) -> str:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.replace("</", "<\\/")  # no text may close the script
 
 
@@ -198,14 +215,15 @@ def _table(table: Table, page: _Page) -> str:
         f'<th scope="col" class="{kind}"><button type="button" aria-describedby="'
         f'{page.terms[column]}">{_text(column[0])}</button></th>'
         for kind, column in zip(kinds, table.columns))
-    rows = "".join("<tr>" + "".join(map(_cell, row, kinds)) + "</tr>\n" for row in table.rows)
+    rows = "".join("<tr>" + "".join(_cell(cell, kind, page) for cell, kind in zip(row, kinds))
+                   + "</tr>\n" for row in table.rows)
     name = re.split(r"[:.;](?:\s|$)", table.caption)[0]
     return (f'<figure><figcaption>{_text(table.caption)}</figcaption><div class="scroll" '
             f'tabindex="0" role="region" aria-label="{escape(name)}"><table>'
             f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></figure>")
 
 
-def _cell(cell: Cell | Links, kind: str) -> str:
+def _cell(cell: Cell | Links, kind: str, page: _Page) -> str:
     if isinstance(cell, Links):
         return f'<td class="text">{", ".join(_link(*link) for link in cell.links)}</td>'
     classes = [kind] if kind else []
@@ -221,7 +239,13 @@ def _cell(cell: Cell | Links, kind: str) -> str:
     if cell.mark:
         text = f'<span class="mark {cell.mark}">{text}</span>'
     if cell.link:
-        tip = f' data-tip="{escape(chr(10).join(cell.tip))}"' if cell.tip else ""
+        tip = _tip(cell.tip, page) if cell.tip else ""
         text = f'<a class="number" href="#{escape(cell.link)}"{tip}>{text}</a>'
     note = f' <span class="note">{_text(cell.note)}</span>' if cell.note else ""
     return f"<td{attribute}>{text}{note}</td>"
+
+
+def _tip(lines: tuple[str, ...], page: _Page) -> str:
+    """The attributes of a tip: its own lines, and the number of the last two."""
+    tail = page.tails.setdefault("\n".join(lines[-2:]), len(page.tails))
+    return f' data-tip="{escape(chr(10).join(lines[:-2]))}" data-tail="{tail}"'

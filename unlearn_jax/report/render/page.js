@@ -108,12 +108,14 @@ document.querySelectorAll("th button").forEach(function (button) {
 });
 
 // A number says where it comes from, and a column's title what it means, as in the glossary.
+const tails = JSON.parse(document.getElementById("tails").textContent);
 document.querySelectorAll("[data-tip], th button").forEach(function (item) {
   function show() {
     const box = item.getBoundingClientRect();
     const entry = document.getElementById(item.getAttribute("aria-describedby"));
     if (entry) { tip.innerHTML = entry.innerHTML; } // escaped where it was written
-    else { tip.textContent = item.dataset.tip || ""; }
+    else { tip.textContent = [item.dataset.tip, tails[item.dataset.tail]].filter(Boolean)
+      .join("\n"); }
     showTip(box.left, box.top);
   }
   item.addEventListener("mouseenter", show);
@@ -130,9 +132,24 @@ document.querySelectorAll(".enlarge").forEach(function (button) {
   });
 });
 
-// Pictures. Each has its values beside it, as JSON:
+// Pictures. Most are packed: deflated, in base64.
+document.querySelectorAll(".picture").forEach(function (picture) {
+  const figure = picture.closest("figure");
+  const packed = picture.dataset.packed;
+  if (!packed) { makeLive(figure); return; }
+  const bytes = Uint8Array.from(atob(packed), function (c) { return c.charCodeAt(0); });
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  new Response(stream).text().then(function (text) {
+    picture.innerHTML = text;
+    delete picture.dataset.packed;
+    makeLive(figure);
+  });
+});
+
+// Each picture has its values beside it, as JSON:
 // panels of [title, x label, y label, [[name, colour, [[across, down, x, y, text], ...]], ...]].
-document.querySelectorAll("figure.plotted").forEach(function (figure) {
+function makeLive(figure) {
+  if (!figure.matches(".plotted")) { return; }
   const svg = figure.querySelector("svg.plot");
   const panels = JSON.parse(figure.querySelector("script").textContent);
   const series = [];
@@ -247,7 +264,7 @@ document.querySelectorAll("figure.plotted").forEach(function (figure) {
       rows.map(function (cells) { return row("td", cells); }).join("") + "</tbody></table>";
     values.appendChild(holder);
   });
-});
+}
 
 document.addEventListener("keydown", function (event) {
   if (event.key === "Escape") { hideTip(); }

@@ -9,16 +9,19 @@ import hashlib
 import io
 import re
 import xml.etree.ElementTree as ET
+from base64 import b64decode, b64encode
 from html import escape
 
 import matplotlib
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure as Canvas
+from PIL import Image
 
 PAPER = {"light": "#ffffff", "dark": "#16181c"}
 _CONTRAST = 4.5  # of coloured lines and marks on dark paper, as far as white mixed in can give it
 _XLINK = "{http://www.w3.org/1999/xlink}href"
 _NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
+_COMMAND = re.compile(r" ?([MLHVCQZz]) ?")
 _COLOR = re.compile(r"#([0-9a-f]{6})\b")
 _FORMULA = re.compile(r"(?<!\\)\$([A-Za-z])_(?:\\mathrm\{(.*?)\}|([A-Za-z]))\$")
 
@@ -125,8 +128,13 @@ def _references(root: ET.Element) -> list[str]:
     return list(dict.fromkeys(re.findall(r'(?:url\(#|href="#)([^)"]+)', text)))
 
 
-def _rewrite(node: ET.Element, names: dict[str, str]) -> None:
-    """Shorter numbers and styles, unique names, colours as variables."""
+def _rewrite(node: ET.Element, names: dict[str, str], shape: bool = False) -> None:
+    """Shorter numbers and styles, unique names, colours as variables.
+
+    Args:
+      shape: whether the node belongs to a small shape that is drawn many times.
+    """
+    shape = shape or _tag(node) == "defs"
     attributes = node.attrib
     if "id" in attributes:
         name = attributes.pop("id")
@@ -134,10 +142,12 @@ def _rewrite(node: ET.Element, names: dict[str, str]) -> None:
             attributes["id"] = names[name]
     if _XLINK in attributes:
         link = attributes.pop(_XLINK)
-        attributes["href"] = link if link.startswith("data:") else f"#{names[link[1:]]}"
+        attributes["href"] = _fewer_colors(link) if link.startswith("data:") \
+            else f"#{names[link[1:]]}"
     for key, value in list(attributes.items()):
         if key == "d":
-            attributes[key] = " ".join(_NUMBER.sub(_short, value).split())
+            value = " ".join(_NUMBER.sub(_short if shape else _tenths, value).split())
+            attributes[key] = _COMMAND.sub(r"\1", value)
         elif key in ("x", "y", "width", "height", "transform"):
             value = _NUMBER.sub(_short, value)
             attributes[key] = re.sub(r"rotate\(-?0 [^)]*\)", "", value).strip()
@@ -150,7 +160,7 @@ def _rewrite(node: ET.Element, names: dict[str, str]) -> None:
         elif key == "clip-path":
             attributes[key] = f"url(#{names[value.removeprefix('url(#').removesuffix(')')]})"
     for child in node:
-        _rewrite(child, names)
+        _rewrite(child, names, shape)
     _hoist(node)
 
 
@@ -170,6 +180,21 @@ def _hoist(node: ET.Element) -> None:
 
 def _short(match: re.Match) -> str:
     return f"{float(match[0]):.2f}".rstrip("0").rstrip(".")
+
+
+def _tenths(match: re.Match) -> str:
+    """Of a point of 1/72 inch: less than a pixel."""
+    return f"{float(match[0]):.1f}".removesuffix(".0")
+
+
+def _fewer_colors(link: str) -> str:
+    """A PNG of 64 colours, within a link."""
+    head, _, data = link.partition(",")
+    picture = Image.open(io.BytesIO(b64decode(data))).convert("RGBA")
+    picture = picture.quantize(64, Image.Quantize.FASTOCTREE)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return f"{head},{b64encode(buffer.getvalue()).decode()}"
 
 
 def _tag(node: ET.Element) -> str:

@@ -21,7 +21,7 @@ from unlearn_jax.report.tables.names import describe, model_symbol
 from unlearn_jax.report.tables.stats import estimate
 
 _MARKS = {FORGOTTEN: "good", NOT_FORGOTTEN: "bad", DAMAGED: "bad", UNDECIDED: "open"}
-_FEW = 4  # verdicts that need no count
+_FEW = 4  # verdicts that need no count and stand above the picture
 TERMS = (
     ("D_f", "the forget set: the training and validation samples that are to be forgotten"),
     ("D_r", "the retain set: the training samples that stay"),
@@ -43,9 +43,11 @@ def blocks(run: Run, judgements: list[Judgement], output: Output) -> tuple[Block
         return ()
     several = len({j.forget_set for j in judgements}) > 1
     table = _by_set(run, judgements) if several else _one_set(judgements)
-    found: list[Block] = [Text(_answer(run, judgements), strong=True), table]
     pictures = row(run, run.forget_sets[0], judgements, output)
-    return (*found, *pictures)
+    answer = Text(_answer(run, judgements), strong=True)
+    if len(table.rows) > _FEW:
+        return (answer, *pictures, table)
+    return (answer, table, *pictures)
 
 
 def row(run: Run, forget_set: str, judgements: list[Judgement], output: Output,

@@ -25,7 +25,6 @@ _COLUMNS = ("method", "forget_set", "epochs", "seed", "set", "map", "measure", "
 _MAPS = {"ig": "integrated gradients", "gradcam": "Grad-CAM"}
 _SETS = {"forget": "D_f", "retain": "D_r", "forget-retain": "D_f − D_r"}
 _NUMBER, _SHARE = Metric(decimals=2), Metric(decimals=1, percent=True)
-_FEW = 16  # places of a map
 # (against, seeds) of the columns that tables show, and their titles
 _AGAINST = {("retrain", "other"): "M_R of other seeds", ("retrain", "same"): "M_R",
             ("original", "same"): "M_O"}
@@ -60,7 +59,7 @@ def section(run: Run, forget_set: str, output: Output) -> Section | None:
             "Maps of independent models differ, so no model can be expected to exceed the likeness "
             "of M_R to the M_Rs of other seeds. ")
     inner = [t for t in (_likeness(run, forget_set, rows), _channels(run, forget_set, rows)) if t]
-    if height * width < _FEW:
+    if height * width < explanations.FEW:
         text += ("A rank correlation over so few places says little; an earlier stage has more "
                  "places (eval.explain_stage). ")
     return Section("Explanations", (Text(text + _missing(run, rows)), *inner,
@@ -94,11 +93,12 @@ def write_explained(workdir: Path, out: Path) -> Path:
     record = read_json(out, "run.json")
     run = dataclasses.replace(read_run(workdir), workdir=out, run=record)
     manifest.begin_report(out)
-    parts = []
+    parts: list[Section] = []
     for name in run.forget_sets:
         found = section(run, name, Output(out))
         if found:
-            parts.append(dataclasses.replace(found, title=f"Forget set {name}"))
+            parts.append(dataclasses.replace(found, title=f"Forget set {name}",
+                                             unfolded=not parts))
     document = Document(f"{record['config_name']}: what the models look at", (
         Text(f"Explanations of the models of the run in {workdir}. M_O is the original model, M_R "
              "was retrained without the forget set D_f and is the reference; D_r is what stays."),
@@ -147,9 +147,9 @@ def _likeness(run: Run, forget_set: str, rows: pd.DataFrame) -> Table | None:
                 for pair, s in keys)))
     return Table(
         "Likeness of maps: Spearman's rank correlation over the places of a map, mean over images; "
-        f"{ROUGH}. A constant map has no rank correlation and is left out. D_f − D_r: the "
-        "difference of the mean maps over D_f and over D_r, which is meaningful for aligned images "
-        f"only. Cosines stand in {FILE}.",
+        f"{ROUGH}. A constant map has no rank correlation and is left out; “–”: no map has one. "
+        "D_f − D_r: the difference of the mean maps over D_f and over D_r, which is meaningful for "
+        f"aligned images only. Cosines stand in {FILE}.",
         (MODEL_COLUMN, ("map", "what was compared"),
          *((f"{_AGAINST[pair]}, {_SETS[s]}", _definition(pair, s)) for pair, s in keys)),
         tuple(cells), name=f"maps-{forget_set}")
@@ -196,7 +196,8 @@ def _head(run: Run, model: ModelKey) -> Cell:
 def _cell(metric: Metric, rows: pd.DataFrame, pair: tuple[str, str], name: str,
           of_seeds: Callable[[pd.Series], Estimate] = estimate) -> Cell:
     values = rows[(rows.against == pair[0]) & (rows.seeds == pair[1]) & (rows.set == name)].value
-    return number(metric, of_seeds(values) if len(values) else None)
+    # a map or an activation that is constant in every seed has no such number
+    return number(metric, of_seeds(values) if values.notna().any() else None)
 
 
 def _definition(pair: tuple[str, str], name: str,
