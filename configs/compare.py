@@ -16,8 +16,8 @@ from typing import Any
 import ml_collections
 
 from configs import common
+from unlearn_jax.config.variants import shared_keys
 from unlearn_jax.methods import METHODS
-from unlearn_jax.variants import shared_keys
 
 
 def get_config(scale: str = "") -> ml_collections.ConfigDict:

@@ -38,7 +38,6 @@ def get_config(scale: str = "") -> ml_collections.ConfigDict:
     c.forget.sets = SETS
     c.unlearn.epochs = EPOCHS
     c.unlearn.schedule = "constant"  # so that the budgets are snapshots of one run, as in the study
-    c.eval.audits = ()
     change(c)
     c.thesis.arms = tuple(ARMS)
     with c.unlocked():

@@ -19,12 +19,12 @@ from launch.names import shortened, word
 from launch.points import CONFIG, Point
 from launch.taken import take
 from unlearn_jax.config import check_config, get
+from unlearn_jax.config.variants import arm_config
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.storage import manifest
 from unlearn_jax.storage.store import canonical_json
 from unlearn_jax.system.nested import flat
-from unlearn_jax.variants import arm_config
 
 PLAN = "plan.json"
 SEEDS, SETS, EPOCHS, ALPHAS = "seeds", "forget.sets", "unlearn.epochs", "eval.alphas"

@@ -22,6 +22,7 @@ import yaml
 
 from unlearn_jax import commandline
 from unlearn_jax.config import KEYS, completed, get
+from unlearn_jax.config.names import check_key
 from unlearn_jax.config.records import Elements
 from unlearn_jax.errors import InputError
 from unlearn_jax.storage.store import canonical_json
@@ -225,7 +226,7 @@ def make_points(wanted: Sequence[dict[str, Any]], file: str,
         values = {}
         for key, value in own.items():
             if key != CONFIG:
-                commandline.check_key(read(named), key)
+                check_key(read(named), key)
                 text = _as_flag(read(named), key, value)
                 values[key] = get(read(named, f"--config.{key}={text}"), key)
                 held = get(read(named), key)

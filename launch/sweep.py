@@ -57,9 +57,11 @@ def _sweep(args: argparse.Namespace, overrides: list[str]) -> int:
     queued = _in_queue(plan) if args.on == "slurm" else set()  # before files are read
     jobs = plan.unfinished()
     members = sum(r.members for r in plan.runs)
-    _say(f"{len(points)} points: {members} unlearned models in {len(plan.runs)} runs, "
-         f"{len(plan.jobs)} process{'es' * (len(plan.jobs) != 1)}" + (f"; {len(plan.jobs) - len(jobs)} of them are finished"
-                                          if len(jobs) < len(plan.jobs) else ""))
+    _say(f"{len(points)} points: {members} unlearned models in {len(plan.runs)} "
+         f"run{'s' * (len(plan.runs) != 1)}, "
+         f"{len(plan.jobs)} process{'es' * (len(plan.jobs) != 1)}" + (
+             f"; {len(plan.jobs) - len(jobs)} of them are finished"
+             if len(jobs) < len(plan.jobs) else ""))
     codes: dict[str, int] = {}
     if jobs and args.on == "slurm":
         from launch import slurm
@@ -109,33 +111,39 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         description="Runs many settings of a study and brings their results together.",
         epilog="Every --config.KEY=VALUE of unlearn_jax.main is taken, for all points.")
     parser.add_argument("--config", required=True, metavar="FILE:SCALE",
-                        help="a file of configs/, as for unlearn_jax.main")
+                        help="config file, as for unlearn_jax.main")
     parser.add_argument("--sweep", action="append", default=[], metavar="KEY=VALUE,VALUE",
                         help="values of a key of the config; several --sweep make a grid")
     parser.add_argument("--sweep-file", type=Path, metavar="FILE.yaml",
-                        help="points as YAML, beside or in place of the grid")
+                        help="settings as YAML, beside or in place of the grid")
     parser.add_argument("--workdir", type=Path, help="default: runs/sweep-CONFIG, or "
                         "runs/sweep-CONFIG-METHOD where --config.unlearn.method is given")
-    parser.add_argument("--store", type=Path, default=Path("runs/store"))
-    parser.add_argument("--on", choices=("local", "slurm"), default="local")
-    parser.add_argument("--dry-run", action="store_true", help="say what would run, and its cost")
+    parser.add_argument("--store", type=Path, default=Path("runs/store"),
+                        help="where finished stages are kept (runs/store)")
+    parser.add_argument("--on", choices=("local", "slurm"), default="local",
+                        help="this machine (local), or jobs of a SLURM cluster")
+    parser.add_argument("--dry-run", action="store_true",
+                        help="print what would run and what it costs, and stop")
     parser.add_argument("--jobs", type=_at_least_one, default=1, metavar="N",
                         help="divide the sweep into at least N processes, where that is possible")
     parser.add_argument("--pack", type=_at_least_one, default=1, metavar="N",
-                        help="N processes side by side on a GPU; N jobs in a SLURM task")
+                        help="run N processes side by side on a GPU, or N jobs in a SLURM task")
     slurm = parser.add_argument_group("SLURM, for each task of the array")
     for name, text in (("partition", None), ("account", None), ("qos", None),
                        ("gres", "such as gpu:1"), ("mem", "such as 32G"), ("constraint", None)):
         slurm.add_argument(f"--{name}", help=text)
-    slurm.add_argument("--time", default="4:00:00", help="limit: MINUTES, H:M:S or D-H:M:S")
-    slurm.add_argument("--cpus", type=_at_least_one, default=4)
+    slurm.add_argument("--time", default="4:00:00",
+                       help="limit: MINUTES, H:M:S or D-H:M:S (4:00:00)")
+    slurm.add_argument("--cpus", type=_at_least_one, default=4, help="cores (4)")
     slurm.add_argument("--signal-seconds", type=_at_least_one, default=300, metavar="S",
-                       help="ask for a checkpoint so long before the end (more than an epoch)")
+                       help="write a checkpoint S seconds before the end (300); longer than an "
+                       "epoch takes")
     slurm.add_argument("--parallel", type=_at_least_one, default=256, metavar="N",
-                       help="tasks that run at the same time, at most")
+                       help="at most N tasks run at the same time (256)")
     slurm.add_argument("--slurm-option", action="append", default=[], metavar="KEY[=VALUE]",
                        help="any other option of sbatch, such as exclusive or nice=10")
-    slurm.add_argument("--no-wait", action="store_true", help="submit and leave")
+    slurm.add_argument("--no-wait", action="store_true",
+                       help="submit the jobs and do not wait for them")
     args, rest = parser.parse_known_args(arguments)
     for flag in rest:
         if not flag.startswith("--config.") or "=" not in flag:

@@ -45,7 +45,8 @@ SLOW = {
     "methods_channels": 6, "methods_gradmask": 6, "metrics_distributions": 6, "readme": 6,
     "report_page": 6, "report_study_figures": 6, "networks_own": 25, "docs_networks": 20,
     "networks_methods": 60, "networks_nnx": 15, "networks_published": 12, "depthwise": 5,
-    "docs_deletion": 30, "library": 25, "data_augment": 5, "explain_attribution": 5,
+    "docs_deletion": 30, "library": 25, "quickstart": 20,
+    "data_augment": 5, "explain_attribution": 5,
     "explain_population": 5, "flops": 5, "golden": 5, "launch_plan": 5,
     "methods_probabilities": 5, "metrics_errors": 5,
 }

@@ -52,6 +52,12 @@ def test_every_command_is_explained_and_is_there(capsys, monkeypatch):
     assert all(f"\n    {name} " in told for name in commands.COMMANDS)
 
 
+def test_the_help_of_list_explains_every_topic(capsys):
+    listing.main(["--help"])
+    told = capsys.readouterr().out
+    assert all(f"\n    {topic} " in told for topic in listing.TOPICS)
+
+
 def test_a_command_runs_from_any_folder_and_an_unknown_one_is_refused(tmp_path):
     done = ran("list", "networks", cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.split()[0] == "resnet4", done.stderr

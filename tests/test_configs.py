@@ -14,12 +14,12 @@ import configs
 from configs.common import SCALES
 from unlearn_jax.commandline import read_config
 from unlearn_jax.config import ConfigError, check_config
+from unlearn_jax.config.variants import make_trials, method_config
 from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.method import LabelSpace, Setting
 from unlearn_jax.models import build_model
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.train import Batch, init_state, make_loss
-from unlearn_jax.variants import make_trials, method_config
 
 # Configs that are of no one method, and what may stand behind their colon.
 PROTOCOLS = {"challenge": ("", "16"), "compare": ("", "digits", "utkface_small"),

@@ -14,10 +14,10 @@ import undrawn
 
 import unlearn_jax as ul
 from unlearn_jax.config import check_config
+from unlearn_jax.config.variants import arm_config
 from unlearn_jax.errors import ConfigError, InputError
 from unlearn_jax.library.settings import study_config
 from unlearn_jax.system import interrupt
-from unlearn_jax.variants import arm_config
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 IMAGES = np.zeros((12, 16, 16, 3), np.uint8)
@@ -101,6 +101,12 @@ def config(task="classification", labels=LABELS, methods=("ft",), **changes):
     data = ul.Data(IMAGES, labels, task, forget={"few": [0, 1]})
     return study_config(data, Path("arrays.npz"), "resnet4", methods,
                         {key.replace("__", "."): value for key, value in changes.items()})
+
+
+def test_a_column_of_a_data_frame_is_text():
+    names = pd.Series(["cat", "dog", "cow"] * 4)
+    data = ul.Data(IMAGES, names, forget={"few": [0]}, ids=pd.Series(map(str, range(12))))
+    assert data.num_classes == 3 and data.arrays()["ids"].dtype.kind == "U"
 
 
 def test_each_method_has_its_own_values_and_the_callers():

@@ -1,6 +1,5 @@
 """Results, audits, summary and report show each metric as its record in the catalogue says."""
 
-import dataclasses
 import re
 import string
 import subprocess
@@ -14,7 +13,7 @@ from fake_workdir import change_json, text_report, write_workdir
 
 from unlearn_jax import audits, config
 from unlearn_jax.data.inject import InjectedGroup, Injection
-from unlearn_jax.metrics import catalogue
+from unlearn_jax.metrics import catalogue, errors
 from unlearn_jax.metrics.catalogue import MetricRecord
 from unlearn_jax.report.tables import leaderboard, names
 from unlearn_jax.report.tables.inputs import read_run
@@ -50,12 +49,31 @@ def renamed(rows, **changes):
     return [{**r, "epochs": budgets[r["method"]], "stage": "key", **changes} for r in rows]
 
 
-def test_a_metric_is_a_value_and_a_record(tmp_path, add):
+def test_a_metric_is_a_function_and_a_record(tmp_path, add, monkeypatch):
+    monkeypatch.setattr(errors, "PER_SPLIT", dict(errors.PER_SPLIT))
     add(MetricRecord(name="fog_SPLIT", title="fog {SPLIT}", unit="dB", better="lower", decimals=2,
-                     definition="how dim the model is on {split}"))
-    ft = dataclasses.replace(test_results.TUNED, measures={"fog_test": np.array([1.0, 2.0])})
-    rows = [r for r in test_results.rows_of((ft,)) if r["metric"] == "fog_test"]
-    assert [(r["method"], r["seed"], r["value"]) for r in rows] == [("ft", 7, 1), ("ft", 8, 2)]
+                     definition="how dim the model is on {split}"),
+        MetricRecord(name="mist_forget", title="mist", definition="on D_f alone"))
+
+    @errors.per_split("fog_SPLIT", "regression")
+    def fog(outputs, labels):
+        assert outputs.shape[1:] == labels.shape
+        return 1 + np.arange(len(outputs))
+
+    @errors.per_split("mist_forget", "regression")
+    def mist(outputs, labels):
+        return outputs.max(1) - labels.max()
+
+    @errors.per_split("haze_SPLIT", "classification")
+    def haze(logits, labels):
+        raise AssertionError("this run is a regression")
+
+    found = test_results.rows_of((test_results.TUNED,))
+    assert {f"fog_{split}" for split in test_results.TUNED.outputs} | {"mist_forget"} == {
+        r["metric"] for r in found if r["metric"].startswith(("fog", "mist"))}
+    assert "averaged:fog_test" in {r["metric"] for r in found}
+    rows = [r for r in found if r["metric"] == "fog_test" and r["method"] == "ft"]
+    assert [(r["seed"], r["value"]) for r in rows] == [(7, 1), (8, 2)]
 
     path = write_workdir(tmp_path, samples=12, seeds=(7, 8), history=False)
     append(path, renamed(rows))
@@ -141,6 +159,11 @@ def test_every_record_can_be_shown(tmp_path, task):
     assert names.describe(run, "relearn_epochs").infinite == "> 7"
 
 
+def test_every_function_of_a_split_has_a_record():
+    for name in errors.PER_SPLIT:
+        assert name in {record.name for record in catalogue.RECORDS}
+
+
 def test_every_metric_of_the_results_has_a_record():
     found = {r["metric"].removeprefix("averaged:") for r in test_results.rows_of()}
     assert len(found) > 20
@@ -170,8 +193,11 @@ def test_the_configs_audits_are_those_that_have_a_function():
 
 
 def test_boards_rank_by_what_is_better_when_higher(tmp_path):
-    for name in config.KEYS["compare.rank_by"].allowed:
+    *others, attack = config.KEYS["compare.rank_by"].allowed
+    for name in others:
         assert catalogue.find(f"{name}@15").better == "higher"
+    assert attack == "attack" and catalogue.ATTACK_GAP.better == "lower"
+    assert catalogue.ATTACK_GAP.name in catalogue.LEADERBOARD
     assert catalogue.GAP_CLOSED.name in catalogue.LEADERBOARD
     assert leaderboard.measured("retrain", "F@15") == "ceiling@15"
     assert leaderboard.measured("ft", "F@15") == "F@15"

@@ -156,10 +156,28 @@ def test_the_best_method_is_tested_against_each_other(path):
     said = words(path)
     assert "On 20-28 ft comes first: it has the highest Forgetting@15" in said
     assert said.count("\n") == 0 and (
-        "not established: scrub is not shown to be worse (paired t-tests over 3 seeds at 5%, "
+        "not established: scrub is not shown to be worse (paired t-tests over 3 seeds at 5 %, "
         "corrected for the 3 methods" in said)
     set_values(path, {("scrub", SET, "forgetting@15"): (0.70, 0.715, 0.72)})
     assert "That it is better than each other method is established" in words(path)
+
+
+def test_the_best_is_the_best_of_those_within_the_tolerance(path):
+    text = (path / "trials.csv").read_text()
+    beyond = text.replace(",6.5,True,", ",5.5,False,")
+
+    def only(*methods):
+        lines = zip(text.splitlines(keepends=True), beyond.splitlines(keepends=True))
+        (path / "trials.csv").write_text("".join(a if a.startswith(methods) else b
+                                                 for a, b in lines))
+        return words(path)
+
+    said = only("method", "rnd", "scrub")  # ft has the highest value
+    assert "scrub comes first: it has the highest Forgetting@15 of the methods that kept" in said
+    assert "is established" in said and "ft" not in said
+    assert "No other method kept within the tolerance." in only("method", "rnd")
+    said = only("method")
+    assert "ft comes first: it has the highest Forgetting@15, 0.810. No method kept" in said
 
 
 def test_equal_methods_a_single_one_and_no_values(tmp_path):

@@ -9,9 +9,9 @@ from unlearn_jax.report.tables.merge import MergedRun, merge_runs
 
 NORMS = "original: training leaves 66 % of the running statistics that batch norms began with"
 FEW = ("audit distances of retrain at 12 epochs on 20-28: it needs two seeds, there is 1",
-       "audit challenge of ft at 2 epochs on 20-28: half of the models are compared with the M_Rs of "
-       "the other seeds, 2 of either at least; that takes 4 seeds without a failed member, and there "
-       "are 1",
+       "audit challenge of ft at 2 epochs on 20-28: half of the models are compared with the M_Rs "
+       "of the other seeds, 2 of either at least; that takes 4 seeds without a failed member, and "
+       "there are 1",
        "audit lira of 2 populations (ft, retrain; on 20-28): 2 models of each group are needed, "
        "there are 1 that forgot it")
 OTHER = "audit confusion of ft at 2 epochs on 20-28: it needs config.data.inject='confusion:A:B:N'"

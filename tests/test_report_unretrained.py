@@ -1,7 +1,6 @@
 """Verdicts without M_R, on made tables of attacks."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -85,6 +84,17 @@ def test_of_one_model_the_samples_alone_decide():
     assert judged((0.55,)).word == judgement.UNDECIDED
 
 
+def test_a_split_that_was_not_drawn_here_is_a_condition():
+    run = made((0.7, 0.72, 0.71))
+    assert "not drawn here" not in judgement.judge(run, "set", ModelKey("ft", 2)).reason
+    run.run["config"]["original"] = {"trained_on": "seen.txt"}
+    assert "if training and test samples are of one kind: their split was not drawn here" in \
+        judgement.judge(run, "set", ModelKey("ft", 2)).reason
+    given = made((0.7, 0.72, 0.71))
+    given.data["drawn_splits"] = ["validation"]
+    assert "not drawn here" in judgement.judge(given, "set", ModelKey("ft", 2)).reason
+
+
 def test_no_attack_and_failed_seeds():
     nan = math.nan
     assert judged((nan, nan)).reason == "no M_R: no attack was run (eval.audits lists them)"
@@ -100,6 +110,5 @@ def test_the_summary_shows_m_o_beside_the_model():
     headers = [name for name, _ in shown.columns]
     assert "MIA AUC, M_O" in headers and not [h for h in headers if "M_R" in h]
     assert "without M_R it cannot be said that D_f is forgotten" in shown.caption
-    lines = summary.lines(run, judgements, Path("store"))
-    assert "M_FT, 2 epochs: not forgotten." in lines[0]
-    assert any("(M_O 0.810)" in line for line in lines)
+    lines = [summary._said(run, judgements[0]), *summary._number_line(run, judgements[0])]
+    assert "M_FT, 2 epochs: not forgotten." in lines[0] and "(M_O 0.810)" in lines[1]

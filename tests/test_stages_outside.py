@@ -95,7 +95,7 @@ def test_another_test_metric_is_refused_before_any_training(trained, tmp_path):
                f"--config.original.path={trained / 'original-0.safetensors'}",
                "--config.original.expected_test=1.5", budgets="(1,)")
     assert done.returncode
-    said = done.stderr[done.stderr.index("error: "):].strip().splitlines()
+    said = done.stderr[done.stderr.index("M_O of config.original.path has"):].strip().splitlines()
     assert len(said) == 2 and "config.original.expected_test is 1.5" in said[0]
     assert "preprocess" in said[1] and "order of the classes" in said[1]
     assert {p.name for p in (trained / "store3").iterdir()} >= {"original"}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sisa_study import DATA, SEEDS, forget, make_study
 
-from unlearn_jax import variants
+from unlearn_jax.config import variants
 from unlearn_jax.engine.programs import Programs
 from unlearn_jax.methods import find_method
 from unlearn_jax.stages import compare, models, populations

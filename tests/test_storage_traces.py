@@ -5,6 +5,7 @@ import unicodedata
 import numpy as np
 import pytest
 
+from unlearn_jax.data.arrays import write_arrays
 from unlearn_jax.storage import traces
 from unlearn_jax.storage.half_finished import POPULATION, STAGES
 from unlearn_jax.storage.store import Store, stage_key
@@ -115,6 +116,18 @@ def test_caches_that_hold_the_ids(store):
     assert caches("a") == {index: SAW, pixels: SAW, early: UNKNOWN}
     assert caches("bad.jpg") == {index: SAW, early: UNKNOWN}
     assert caches("nobody") == {}
+
+
+def test_arrays_of_a_python_program_that_hold_the_ids(store):
+    pixels = np.zeros((2, 8, 8, 3), np.uint8)
+    first, other = (write_arrays(store.root / "data", {"images": pixels, "labels": np.arange(2),
+                                                       "ids": np.array(ids)})
+                    for ids in (("a", "q"), ("q", "r")))
+    broken = first.with_name("arrays-0.npz")
+    broken.write_bytes(b"")
+    found = {t.path: t for t in find_traces(store.root, ["a"]) if t.kind == traces.CACHE}
+    assert {path: t.saw for path, t in found.items()} == {first: SAW, broken: UNKNOWN}
+    assert all(map(traces.removable, found.values())) and other.exists()
 
 
 def test_notes_hold_no_ids(store):

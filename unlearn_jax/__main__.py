@@ -5,11 +5,11 @@
     score     measure predictions of any framework   unlearn-jax score DIR --out=DIR2
     report    write a report anew, or merge runs     unlearn-jax report WORKDIR...
     explain   what the models of a run look at       unlearn-jax explain WORKDIR
-    inspect   look into checkpoints                  unlearn-jax inspect STORE
+    inspect   show what is in checkpoints            unlearn-jax inspect STORE
     export    take a model out of the store          unlearn-jax export STORE/METHOD/KEY --to=FILE
-    verify    read a store or work directory back    unlearn-jax verify DIR
+    verify    check a store or work directory        unlearn-jax verify DIR
     forget-data  take samples out of a store         unlearn-jax forget-data STORE --ids=FILE
-    list      what there is                          unlearn-jax list methods
+    list      list methods, metrics, keys, ...       unlearn-jax list methods
                                                      unlearn-jax list ids --config=ft
 
 COMMAND --help explains each.

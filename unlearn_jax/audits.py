@@ -122,7 +122,7 @@ class Audit:
         outputs, labels = outcome.outputs[split], self.targets.labels[split]
         if self.classification:
             return np.asarray(errors.accuracy(outputs, labels))
-        return 1 / np.asarray(errors.mean_error(errors.absolute_errors(outputs, labels)))
+        return 1 / np.asarray(errors.mae(outputs, labels))
 
 
 AUDITS: dict[str, Callable[[Audit], Values]] = {}

@@ -1,6 +1,5 @@
 """Reads the flags; a user's mistake becomes a message of a line or two."""
 
-import difflib
 import os
 import re
 from pathlib import Path
@@ -10,11 +9,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from unlearn_jax.config import get
+from unlearn_jax.config.names import CONFIGS, check_key
 from unlearn_jax.errors import ConfigError, InputError
 from unlearn_jax.system.nested import flat
 
-# Folders of a checkout and of an installed package, both beside the package itself.
-CONFIGS = Path(__file__).parents[1] / "configs"
 _OF_A_PROCESS = ("coordinator", "processes", "process_id", "process_timeout")
 
 
@@ -108,27 +106,6 @@ def parse(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
 
 
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-
-
-def check_key(config: ml_collections.ConfigDict, key: str) -> None:
-    """Refuses a dotted key that has no value.
-
-    Raises:
-      ConfigError: the message names the whole key and what is allowed there.
-    """
-    held, above = config, "config"
-    for part in key.split("."):
-        if not isinstance(held, ml_collections.ConfigDict):
-            raise ConfigError(f"config.{key} is not there: {above} is a value, and no section")
-        if part not in held:
-            close = difflib.get_close_matches(part, list(held), 1)
-            raise ConfigError(f"config.{key} is not there; allowed in {above}: "
-                             + (", ".join(sorted(held)) or "nothing")
-                             + "".join(f" (did you mean {name!r}?)" for name in close))
-        held, above = held[part], f"{above}.{part}"
-    if isinstance(held, ml_collections.ConfigDict):
-        raise ConfigError(f"config.{key} is a section; allowed: one of its keys, as in "
-                         f"{key}.{next(iter(sorted(held)), 'KEY')}")
 
 
 def _check_change(error: Exception, argv: list[str]) -> None:

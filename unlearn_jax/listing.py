@@ -1,6 +1,15 @@
 """Lists what is available, one per line:  python -m unlearn_jax.listing TOPIC
 
-Topics: methods, metrics, audits, networks, data, configs, keys.
+    methods    values of --config.unlearn.method
+    metrics    values of the column `metric` of results.csv; parameters are in capitals
+    audits     elements of --config.eval.audits
+    networks   values of --config.model.name
+    data       values of --config.data.source
+    configs    values of --config
+    keys       keys of the config, --config.KEY=VALUE: meaning, default, allowed values
+
+M_O is the original model, M_R the model that is retrained without the forget set D_f, and D_r the
+rest of the training set.
 
     python -m unlearn_jax.listing ids --config=FILE [--config.KEY=VALUE] [--store=DIR] [--out=FILE]
 
@@ -20,9 +29,10 @@ import ml_collections
 from unlearn_jax import data as data_sources
 from unlearn_jax import models
 from unlearn_jax.audits import AUDITS
-from unlearn_jax.commandline import CONFIGS, read_config
+from unlearn_jax.commandline import read_config
 from unlearn_jax.config import check_config, completed
 from unlearn_jax.config.keys import KEYS
+from unlearn_jax.config.names import CONFIGS
 from unlearn_jax.config.values import allowed_text
 from unlearn_jax.data import SOURCES
 from unlearn_jax.data.locations import location
@@ -92,7 +102,8 @@ def keys() -> dict[str, str]:
     for name, method in METHODS.items():
         for option, default in method.options.items():
             found[f"unlearn.{name}.{option}"] = (
-                f"an option of this method (methods/{name}.py) [default: {default!r}]")
+                f"option of {name}, explained at the top of methods/{name}.py "
+                f"[default: {default!r}]")
     return found
 
 
@@ -163,11 +174,14 @@ def _sentence(text: str) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Prints a topic.
+    """Prints a topic; `--help` prints which topics there are.
 
     Raises:
       InputError: the topic does not exist.
     """
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return
     if arguments[:1] == ["ids"]:
         ids(arguments[1:])
         return

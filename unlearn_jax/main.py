@@ -1,7 +1,8 @@
 """Trains, unlearns, measures and reports:  python -m unlearn_jax.main --config=configs/ft.py
 
 The work directory receives results.csv, predictions, report.md, report.html, figures and run.json.
-The store keeps finished stages, which other runs share.
+The store keeps finished stages, which other runs share. `--config.KEY=VALUE` changes a key of the
+config. `unlearn-jax list configs` and `unlearn-jax list keys` print the config files and the keys.
 """
 
 import sys
@@ -31,7 +32,8 @@ from unlearn_jax.system import processes, slurm
 from unlearn_jax.system.bars import work_bar
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A file of configs/, with a scale after a colon: configs/ft.py:utkface")
+    "config", None, "A config file, or its name in configs/, with a scale after a colon: "
+    "configs/ft.py:utkface, ft:utkface")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; default: runs/CONFIG, "
                                "or runs/CONFIG-METHOD where --config.unlearn.method is given")
 _PRINT_REPORT = flags.DEFINE_bool(

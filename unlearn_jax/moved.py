@@ -19,7 +19,7 @@ T = TypeVar("T")
 _PACKAGE = "unlearn_jax."
 # Old module in unlearn_jax: module that has its names now; two modules are separated by a space.
 MOVED = {
-    "arms": "variants",
+    "arms": "config.variants",
     "belonging": "stages.belonging",
     "books": "engine.history",
     "checkpoints": "storage.checkpoints",
@@ -49,7 +49,7 @@ MOVED = {
     "pretrained": "networks.pretrained",
     "processes": "system.processes",
     "programs": "engine.programs",
-    "search": "variants",
+    "search": "config.variants",
     "sisa": "stages.shards",
     "slurm": "system.slurm",
     "splits": "data.splits",
@@ -57,6 +57,7 @@ MOVED = {
     "stages.outcomes": "stages.evaluate",
     "store": "storage.store",
     "target": "system.target",
+    "variants": "config.variants",
     "workdir": "stages.workdir",
 }
 

@@ -262,14 +262,12 @@ def _counted(outcome: Outcome) -> np.ndarray:
 
 
 def _split_values(split: str, outputs, labels, cfg, classification):
-    error = _errors(outputs, labels, classification)
-    if classification:
-        yield f"accuracy_{split}", metrics.accuracy(outputs, labels)
-        yield f"error_{split}", metrics.mean_error(error)
-        return
-    yield f"mae_{split}", metrics.mean_error(error)
-    for within in cfg.within:
-        yield f"accuracy_{split}@{within:g}", metrics.accuracy_within(error, within)
+    yield from metrics.split_values(split, outputs, labels,
+                                    "classification" if classification else "regression")
+    if not classification:
+        error = metrics.absolute_errors(outputs, labels)
+        for within in cfg.within:
+            yield f"accuracy_{split}@{within:g}", metrics.accuracy_within(error, within)
 
 
 def _errors(outputs, labels, classification: bool):
@@ -278,9 +276,7 @@ def _errors(outputs, labels, classification: bool):
 
 def _utility_base(outcome: Outcome, targets: Targets, classification: bool):
     outputs, labels = outcome.outputs["test"], targets.labels["test"]
-    if classification:
-        return metrics.accuracy(outputs, labels)
-    return metrics.mean_error(metrics.absolute_errors(outputs, labels))
+    return (metrics.accuracy if classification else metrics.mae)(outputs, labels)
 
 
 def _average(outcome: Outcome, classification: bool) -> Outcome:

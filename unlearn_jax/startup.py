@@ -38,7 +38,17 @@ def use_devices(config: ml_collections.ConfigDict) -> None:
     """Listens to signals and sets up devices; to be called before jax looks for any."""
     interrupt.listen()
     log_lines.install()
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)  # a missing TPU is no news
+    set_up_devices(config)
+
+
+def set_up_devices(config: ml_collections.ConfigDict) -> None:
+    """Divides the cores of a CPU into devices.
+
+    Raises:
+      RuntimeError: jax has its devices already; they stay as they are.
+    """
+    for name in ("xla_bridge", "compilation_cache"):  # a missing TPU, a new cache: no news
+        logging.getLogger(f"jax._src.{name}").setLevel(logging.WARNING)
     keep_freed_memory()
     divide_cores(config.parallel.cpu_devices)
     if config.parallel.backend == "cpu":

@@ -14,9 +14,9 @@ from unlearn_jax.config.label_units import check_units, in_label_units
 from unlearn_jax.config.parts import check_parts
 from unlearn_jax.config.relations import check_relations
 from unlearn_jax.config.values import check_values, get, require
+from unlearn_jax.config.variants import arm_config, check_arms, make_trials, method_config
 from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import METHODS, find_method
-from unlearn_jax.variants import arm_config, check_arms, make_trials, method_config
 
 __all__ = ["KEYS", "TASKS", "ConfigError", "check_config", "completed", "default_config", "get"]
 

@@ -107,8 +107,8 @@ _MODEL = {
         meaning=f"network: {', '.join(NAMES)}, or FILE.py:NAME"),
     "variant": Key(
         default="torchvision", allowed=tuple(dict.fromkeys((*VARIANTS, *SOURCES))),
-        meaning="whose published network it is built like; deit and timm: of ViTs "
-        "(networks/resnet.py, registry.py)"),
+        meaning="published network that it is built like (networks/resnet.py, registry.py); deit "
+        "and timm are for ViTs"),
     "width": Key(
         default=16, allowed=_POSITIVE,
         meaning="64: the published network; its channels scale with it (ResNets: channels of the "
@@ -129,8 +129,11 @@ _MODEL = {
     "output": Key(
         default="sigmoid", allowed=("sigmoid", "linear"),
         meaning="regression: prediction = output_offset + output_scale * this function"),
-    "output_scale": Key(default=40.0, allowed=Range(low=1e-12), meaning="label units"),
-    "output_offset": Key(default=20.0, meaning="label units"),
+    "output_scale": Key(
+        default=40.0, allowed=Range(low=1e-12),
+        meaning="regression: factor of model.output, label units"),
+    "output_offset": Key(
+        default=20.0, meaning="regression: added to the scaled model.output, label units"),
     "preprocess": Key(
         default="unit", allowed=("unit", "caffe", "vggface2", "torch"),
         meaning="scaling of the pixels: unit (-1 to 1), caffe (BGR, mean subtracted), vggface2 or "
@@ -172,7 +175,8 @@ _TRAIN = {
         default="mae", meaning="mae or mse for a regression, cross_entropy for a classification"),
     "class_weights": Key(
         default="none", allowed=("none", "balanced"),
-        meaning="balanced: classes weigh the same, by their counts in D_o, which M_R gets, too"),
+        meaning="balanced: classes weigh the same in the loss, by their counts in the training set "
+        "with D_f, for M_R too"),
     "patience": Key(
         default=0, allowed=_COUNT,
         meaning="epochs without a better validation loss before training stops; 0: never"),
@@ -182,7 +186,7 @@ _TRAIN = {
     "recalibrate_norms": Key(
         default="auto", allowed=("auto", "on", "off"),
         meaning="predict with the batch statistics of the whole training set; auto: where few "
-        "steps leave over 1 % of the initial ones (norms.py)"),
+        "steps leave over 1 % of the initial statistics (engine/recalibration.py)"),
     "checkpoint_seconds": Key(
         default=120.0, allowed=_COUNT,
         meaning="seconds between two checkpoints of a half-finished stage"),
@@ -287,14 +291,14 @@ _EVAL = {
         meaning="further tests of forgetting (audits.py); some need many seeds"),
     "challenge_bins": Key(
         default=13, allowed=Range(low=1, high=100),
-        meaning="13 as the challenge describes it; 14 as its code had it"),
+        meaning="bins of epsilon: 13 as the challenge describes it, 14 as in its code"),
     "challenge_narrow": Key(
         default=0.0, allowed=_SHARE,
         meaning="epsilon is 50 where one kind of models has less than this share of the other's "
         "range; the challenge's code had 0.01"),
     "relearn_epochs": Key(
         default=0, allowed=Range(low=0, high=MOST_EPOCHS),
-        meaning="epochs of training on D_f that measure how fast it comes back; 0: not measured"),
+        meaning="most epochs in which models relearn D_f, to measure how fast; 0: not measured"),
     "relearn_rate": Key(default=1e-3, allowed=_COUNT, meaning="learning rate of relearning"),
     "layers": Key(
         default=True,
@@ -318,7 +322,7 @@ _COMPARE = {
         meaning="methods that are compared; (): no comparison, only unlearn.method"),
     "budget": Key(
         default="images", allowed=("images", "wall", "flops"),
-        meaning="what all methods get the same amount of"),
+        meaning="cost that is the same for all methods: images, wall time or FLOPs"),
     "fraction": Key(
         default=0.25, allowed=Range(low=1e-6),
         meaning="the budget, as a share of what retraining took"),
@@ -330,7 +334,7 @@ _COMPARE = {
         meaning="factors of the learning rate in the weakest and in the strongest trial"),
     "tolerance": Key(
         default=0.05, allowed=_SHARE,
-        meaning="share by which the validation error may be above M_O's"),
+        meaning="share by which the validation error of the chosen trial may be above M_O's"),
     "rank_by": Key(
         default="forgetting", allowed=("forgetting", "F", "attack"),
         meaning="metric that ranks the methods; attack: how far attacks are from their success on "
@@ -342,16 +346,17 @@ _COMPARE = {
 _THESIS = {
     "arms": Key(
         default=(), allowed=Elements(kind=str),
-        meaning="methods side by side, each as configured; (): only unlearn.method"),
-    "unlearn": Key(default={}, meaning="ARM.KEY: replaces unlearn.KEY for that arm"),
+        meaning="variants of methods side by side, each with its settings in thesis.unlearn; (): "
+        "only unlearn.method"),
+    "unlearn": Key(default={}, meaning="ARM.KEY: replaces unlearn.KEY for that variant"),
     "elsewhere": Key(
-        default={}, meaning="ARM: its budgets on all forget sets but the first"),
+        default={}, meaning="ARM: the budgets of that variant on all forget sets but the first"),
 }
 
 _PARALLEL = {
     "backend": Key(
         default="", allowed=("", "cpu", "gpu", "tpu"),
-        meaning="a run fails where it is missing; '': the one that JAX finds"),
+        meaning="kind of device; a run fails where it is missing; '': the one that JAX finds"),
     "cpu_devices": Key(
         default=0, allowed=Range(low=0, high=1024),
         meaning="devices that a CPU counts as; 0: one for each core"),
@@ -368,7 +373,8 @@ _PARALLEL = {
         default=True, meaning="True: on a GPU a call is one CUDA graph; False: XLA decides"),
     "convolution": Key(
         default="auto", allowed=conv.SETTINGS,
-        meaning="auto, onednn (of a CPU), direct (XLA's) or another formulation of conv.py"),
+        meaning="how convolutions are computed: auto, onednn (on a CPU), direct (XLA's) or another "
+        "formulation of networks/conv.py"),
     "resident": Key(
         default="auto", allowed=("auto", "device", "stream"),
         meaning="images stay on the device or stream from the host; auto: stream where they would "
@@ -381,7 +387,7 @@ SECTIONS = {"data": _DATA, "model": _MODEL, "train": _TRAIN, "original": _ORIGIN
 KEYS: dict[str, Key] = {
     "seeds": Key(
         default=(0, 1, 2), allowed=Elements(kind=int, low=0, filled=True, different="seeds"),
-        meaning="one member for each: its initial weights and the order of its batches"),
+        meaning="one model for each: decides its initial weights and the order of its batches"),
     **{f"{section}.{name}": key for section, keys in SECTIONS.items()
        for name, key in keys.items()},
 }

@@ -89,7 +89,7 @@ def checked(found: Mapping[str, np.ndarray], task: str, where: str,
         raise InputError(f"{where}: images are {_text(images)}; allowed: uint8 [N, H, W, 3], "
                          "[N, H, W, 1] or [N, H, W], grey levels from 0 to 255")
     _check_column(where, "labels", found["labels"], len(images), "images")
-    ids = found.get("ids", np.array([f"{i:07d}" for i in range(n)]))
+    ids = found["ids"] if "ids" in found else position_ids(n)
     _check_column(where, "ids", ids, n, "labels")
     if "split" in found:
         _check_column(where, "split", found["split"], n, "labels")
@@ -109,6 +109,11 @@ def checked(found: Mapping[str, np.ndarray], task: str, where: str,
         return images, _numbers(found["labels"], where), ids, ()
     labels, class_names = _classes(found["labels"], found.get("class_names"), where)
     return images, labels, ids, class_names
+
+
+def position_ids(n: int) -> np.ndarray:
+    """`[n]`: the ids of samples that have none of their own."""
+    return np.array([f"{i:07d}" for i in range(n)], "U")
 
 
 def check_positions(where: str, name: str, positions: np.ndarray, n: int) -> None:

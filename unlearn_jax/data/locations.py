@@ -18,6 +18,8 @@ def location(settings: Any, own: str) -> str:
         return ""
     if kind == "digits":
         return "part of the package scikit-learn"
+    if kind == "arrays":
+        return f"{own} in {settings.path}"
     if kind == "tfds":
         return f"tfds:{name} below {settings.path or '~/tensorflow_datasets'}"
     path = Path(settings.path).expanduser()

@@ -90,17 +90,19 @@ def _parser() -> argparse.ArgumentParser:
     p = Parser("unlearn_jax.explain", "WORKDIR [--out=DIR] [--samples=N] "
                "[--sets=forget,retain] [--models=original,retrain,...]", __doc__)
     names = functools.partial(p.add_argument, type=_names, metavar="A,B")
-    p.add_argument("workdir", type=Path, metavar="WORKDIR", help="of a finished run")
+    p.add_argument("workdir", type=Path, metavar="WORKDIR", help="work directory of a finished run")
     p.add_argument("--out", type=Path, metavar="DIR", help="default: WORKDIR/explain")
     p.add_argument("--samples", type=int, default=32, metavar="N",
                    help="images of each set, or all it has if these are fewer (32)")
     names("--sets", default=SETS, help="forget: D_f; retain: training samples of D_r (both)")
-    names("--models", help="methods or arms of the run; default: all that have models of their own")
+    names("--models", help="methods or variants (thesis.arms) of the run; default: all that have "
+          "models of their own")
     p.add_argument("--steps", type=int, metavar="N",
                    help="points on the path of integrated gradients")
-    p.add_argument("--baseline", metavar="NAME", help=f"{', '.join(BASELINES)}: its beginning")
+    p.add_argument("--baseline", metavar="NAME", help="image at which this path begins: "
+                   f"{', '.join(BASELINES)}")
     p.add_argument("--stage", type=int, metavar="N",
-                   help="of the network, which Grad-CAM reads; 0: the last")
+                   help="stage of the network that Grad-CAM reads; 0: the last")
     p.add_argument("--store", type=Path, metavar="DIR",
                    help="where the run's models are; default: where the run put them")
     return p

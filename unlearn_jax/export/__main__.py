@@ -5,7 +5,7 @@
     FOLDER.orbax       Orbax: the same tree
 
 A JSON file of the same name beside it describes the preprocessing of images, the meaning of the
-outputs, and the making of the model. Existing files are never overwritten.
+outputs, and how the model was made. Existing files are never overwritten.
 """
 
 import argparse
@@ -47,11 +47,12 @@ def _parser() -> argparse.ArgumentParser:
     p = Parser("unlearn_jax.export", "STORE/METHOD/KEY --seed=0 --to=FILE [--help]", __doc__)
     p.add_argument("stage", type=Path, metavar="STORE/METHOD/KEY",
                    help="a stage of the store; unlearn_jax.inspect STORE lists them")
-    p.add_argument("--seed", type=int, help="of the model; may be left out where there is one")
+    p.add_argument("--seed", type=int, help="seed of the model; needed if the stage has several")
     p.add_argument("--forget-set", default="", metavar="NAME",
-                   help="of the model, where the stage has several of one seed")
+                   help="forget set of the model; needed if the stage has several models of one "
+                   "seed")
     p.add_argument("--to", type=Path, required=True, metavar="FILE",
-                   help=f"ends with {', '.join(_ENDINGS)}")
+                   help=f"file to write; it ends with {', '.join(_ENDINGS)}")
     return p
 
 

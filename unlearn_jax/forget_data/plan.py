@@ -78,7 +78,7 @@ def carry_out(root: Path, ids: Sequence[str]) -> Deletion:
 
 
 def _remove(path: Path) -> None:
-    """Removes a directory; it is renamed first, so that no one finds half of it."""
+    """Removes a directory; it is renamed first, so that no process finds half of it."""
     aside = path.with_name(f"{disk.TEMP}{path.name}-{secrets.token_hex(6)}")
     path.rename(aside)
     disk.remove(aside)

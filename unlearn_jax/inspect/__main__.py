@@ -50,12 +50,17 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("path", type=Path, metavar="PATH", help="checkpoint, stage, or directory")
     p.add_argument("--diff", type=Path, metavar="OTHER",
                    help="distance of OTHER from PATH per layer; members are matched by seed")
-    p.add_argument("--json", action="store_true", help="JSON; not finite numbers are strings")
-    p.add_argument("--members", type=_indices, metavar="0,2", help="indices on PATH's member axis")
-    p.add_argument("--depth", type=int, metavar="N", help="sum up below N parts of the path")
-    p.add_argument("--sort", default="tree", help="bytes, norm; with --diff: distance, relative")
-    p.add_argument("--no-norms", action="store_true", help="read no arrays")
-    p.add_argument("--config", action="store_true", help="print the whole config")
+    p.add_argument("--json", action="store_true", help="print JSON; NaN and infinite numbers "
+                   "become strings")
+    p.add_argument("--members", type=_indices, metavar="0,2", help="only these members, "
+                   "counted from 0")
+    p.add_argument("--depth", type=int, metavar="N", help="one row for all parameters "
+                   "whose paths begin with the same N parts")
+    p.add_argument("--sort", default="tree", help="order of the rows: tree (the default), "
+                   "bytes or norm; with --diff: tree, distance or relative")
+    p.add_argument("--no-norms", action="store_true",
+                   help="print no norms, so that no array is read")
+    p.add_argument("--config", action="store_true", help="print the whole config, too")
     return p
 
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from unlearn_jax.config.keys import TASKS
 from unlearn_jax.data import given
-from unlearn_jax.data.arrays import ATTRIBUTE, FORGET, check_positions, checked
+from unlearn_jax.data.arrays import ATTRIBUTE, FORGET, check_positions, checked, position_ids
 from unlearn_jax.errors import InputError
 
 _WHERE = "unlearn_jax.Data"
@@ -70,11 +70,12 @@ class Data:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays by the names that `unlearn_jax.data.arrays` lists."""
-        found = {"images": np.asarray(self.images), "labels": np.asarray(self.labels)}
-        if self.ids is not None:
-            found["ids"] = np.asarray(self.ids)
+        found = {"images": np.asarray(self.images), "labels": _plain(self.labels)}
+        # Always, so that the store knows whose pixels the file has.
+        found["ids"] = (position_ids(len(found["labels"])) if self.ids is None
+                        else _plain(self.ids))
         if len(self.class_names):
-            found["class_names"] = np.asarray(self.class_names)
+            found["class_names"] = _plain(self.class_names)
         if self.splits:
             found["split"] = self._split(len(found["labels"]))
         found |= {ATTRIBUTE + name: np.asarray(column) for name, column in self.attributes.items()}
@@ -125,3 +126,9 @@ class Data:
     def image_size(self) -> int:
         """The shorter side of the images, pixels."""
         return min(np.asarray(self.images).shape[1:3])
+
+
+def _plain(column: ArrayLike) -> np.ndarray:
+    """A column as an array of numbers or text; that of a data frame is an array of objects."""
+    array = np.asarray(column)
+    return np.array(array.tolist()) if array.dtype == object else array

@@ -82,7 +82,9 @@ class CompletedStudy:
         Raises:
           InputError: there is no such model, several fit, or the store no longer has it.
         """
-        rows = self._rows(method, "" if method == "original" else forget_set, epochs)
+        if method == "original":  # the same models for every forget set
+            forget_set = forget_set or self.forget_sets[0]
+        rows = self._rows(method, forget_set, epochs)
         for key in dict.fromkeys(rows.stage.dropna()):
             for found in self.store.glob(f"*/{key}/checkpoint"):
                 return checkpoints.restore(found)[0]
@@ -118,8 +120,6 @@ class CompletedStudy:
         """
         found = self.results
         wanted = {"method": method, "forget_set": forget_set or None, "epochs": epochs}
-        if method == "original" and not forget_set:  # the same models in every forget set
-            wanted["forget_set"] = self.forget_sets[0]
         for column, value in wanted.items():
             values = found[column].unique().tolist()
             if value is None and len(values) == 1:

@@ -19,7 +19,8 @@ from unlearn_jax.networks.conv import convolutions
 from unlearn_jax.networks.handed import hand_over
 from unlearn_jax.stages import run_study
 from unlearn_jax.storage.store import Store
-from unlearn_jax.system import cpu, interrupt
+from unlearn_jax.system import interrupt
+from unlearn_jax.system.bars import work_bar
 
 
 def study(data: Data, *, network: str | nn.Module | Callable[[int], nn.Module] = "resnet10",
@@ -47,7 +48,7 @@ def study(data: Data, *, network: str | nn.Module | Callable[[int], nn.Module] =
       store: where data, models and predictions are kept. Runs share it.
       config: values of further keys (`unlearn-jax list keys`), such as
         `{"train.learning_rate": 0.1}`.
-      progress: whether to show progress bars.
+      progress: whether to show the plan of several methods, and progress bars.
 
     Raises:
       InputError: an argument cannot be used; the message says what is allowed. Nothing has been
@@ -56,10 +57,10 @@ def study(data: Data, *, network: str | nn.Module | Callable[[int], nn.Module] =
     """
     root, directory = Path(store).absolute(), Path(workdir)
     changes = {
-        "seeds": tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+        "seeds": tuple(range(seeds)) if isinstance(seeds, int) else tuple(map(int, seeds)),
         **({} if epochs is None else {"train.epochs": epochs}),
-        **({} if unlearn_epochs is None else {"unlearn.epochs": (
-            (unlearn_epochs,) if isinstance(unlearn_epochs, int) else tuple(unlearn_epochs))}),
+        **({} if unlearn_epochs is None else {"unlearn.epochs": (unlearn_epochs,) if isinstance(
+            unlearn_epochs, int) else tuple(map(int, unlearn_epochs))}),
         **(config or {})}
     size = (config or {}).get("data.image_size", max(8, data.image_size))
     name = network if isinstance(network, str) else hand_over(
@@ -71,7 +72,7 @@ def study(data: Data, *, network: str | nn.Module | Callable[[int], nn.Module] =
                f"workdir={str(directory)!r}, store={str(root)!r}, config={changes!r})")
     with _process(settings, Store(root)):
         run_study(settings, "study", directory, Store(root), command,
-                  startup.work_bar() if progress else None)
+                  work_bar() if progress else None)
     return open_study(directory)
 
 
@@ -80,17 +81,11 @@ def _process(config: ml_collections.ConfigDict, store: Store) -> Iterator[None]:
     """Makes this process ready for a study, and undoes what other code might notice."""
     try:
         with interrupt.listening(), convolutions(config.parallel.convolution):
-            _use_devices(config)
+            with contextlib.suppress(RuntimeError):  # JAX runs here already, on its devices
+                startup.set_up_devices(config)
             startup.use_store(store)
             yield
     except interrupt.Interrupted as e:
         if e.code == interrupt.CTRL_C:  # a program of its own would end with this code
             raise KeyboardInterrupt from e
         raise
-
-
-def _use_devices(config: ml_collections.ConfigDict) -> None:
-    """Divides the cores as a program of our own does, unless JAX runs in this process already."""
-    cpu.keep_freed_memory()
-    with contextlib.suppress(RuntimeError):  # JAX has its devices: they stay as they are
-        cpu.divide_cores(config.parallel.cpu_devices)

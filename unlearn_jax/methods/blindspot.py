@@ -1,4 +1,4 @@
-"""Blindspot: on D_f become like a net that has never seen D_f, on D_r stay right.
+"""Blindspot: learns on D_f from a proxy that never saw D_f, and on D_r from the labels.
 
 A proxy is trained from fresh weights on D_r for two epochs, so it has never seen D_f. It stays
 fixed from then on. One pass over D_r and D_f, mixed, minimises the mean over samples of

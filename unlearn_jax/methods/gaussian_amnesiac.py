@@ -1,4 +1,4 @@
-"""Gaussian amnesiac learning: D_f is learnt anew with labels drawn from those of all training.
+"""Gaussian amnesiac learning: learns D_f with labels from the Gaussian of all training labels.
 
     minimise  L(D_r and D_f, labels of D_f ~ N(mean, sd of the training split's labels))
 

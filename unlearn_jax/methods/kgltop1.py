@@ -1,4 +1,4 @@
-"""KGLTop1: away from D_f by a contrastive loss, back to D_r by fine-tuning, in turns.
+"""KGLTop1: a contrastive loss moves away from D_f, fine-tuning on D_r moves back, in turns.
 
 Source: the NeurIPS 2023 unlearning challenge, first on the public board and second on the private
 one (kaggle.com/competitions/neurips-2023-machine-unlearning/discussion/458721); later comparisons

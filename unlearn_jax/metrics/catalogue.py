@@ -1,8 +1,9 @@
 """The metrics of results.csv. A metric's record defines how it is averaged, named and shown.
 
-A new metric needs a function that yields its values and a record here. The function of an audit is
-in `audits.py`, and the records of its metrics name the audit. This file imports no JAX, because the
-config's checks and the report read it.
+A new metric needs a function that computes its values and a record here. The function for a
+split's outputs and labels is in `metrics/errors.py`, under `@per_split(NAME, TASK)`. The function
+of an audit is in `audits.py`, and the records of its metrics name the audit. This file imports no
+JAX, because the config's checks and the report read it.
 
 A name holds its parameters in capitals (`forgetting@ALPHA`). Titles, units and definitions may
 use them in braces, and words of the run (listed in `report/tables/names.py`) in small letters.
@@ -143,93 +144,102 @@ RECORDS: tuple[MetricRecord, ...] = (
     _speedup(name="sisa_speedup_measured_images", title="measured, images",
              definition="images that M_R trained on over those that the deletion trained on again"),
     _speedup(name="sisa_speedup_expected", title="expected",
-             definition="by counting: the images that M_R is to train on, over the mean of those "
-             "that deleting as many samples trains on again, over all choices of the samples"),
+             definition="counted without training: the images that M_R trains on, over the mean "
+             "number of images that a deletion of as many samples trains on again; the mean is "
+             "over all choices of the samples"),
     _speedup(name="sisa_speedup_nominal", title="nominal", decimals=1,
              definition="(R + 1) · S, with R slices in each of S shards, as the reference study "
-             "gives it; it counts checkpoints and not images, and knows no forget set"),
+             "gives it; it counts checkpoints, not images, and does not depend on the forget set"),
     _audit(name="mia_auc", title="MIA AUC", audit="mia",
-           definition="chance that a training sample of D_f has a lower loss than a test sample of "
-           "its kind; 0.5: an attack on the loss learns nothing. M_R's value is what is reached "
-           "without any memory of D_f"),
+           definition="chance that a training sample of D_f has a lower loss than a similar test "
+           "sample; 0.5: the loss tells nothing about membership. M_R's value is reached without "
+           "any memory of D_f"),
     _share(name="mia_accuracy", title="MIA accuracy", audit="mia",
-           definition="share of samples that the best threshold on the loss tells right, "
-           "cross-validated, those of D_f and of the test set weighing the same"),
+           definition="share of samples that the best threshold on the loss classifies correctly, "
+           "cross-validated; D_f and the test set have the same weight"),
     _share(name="mia_tpr@RATE", title="MIA TPR@{RATE}", audit="mia",
-           definition="share of D_f's training samples recognised where at most a share of {RATE} "
-           "of the test samples is taken for D_f"),
+           definition="share of D_f's training samples that the attack recognises, with a "
+           "threshold at which it takes at most a share of {RATE} of the test samples for samples "
+           "of D_f"),
     _audit(name="mia_logistic_auc", title="logistic MIA AUC", audit="mia",
-           definition="the same attack by logistic regression, AUC over held-out folds"),
+           definition="AUC of a membership attack by logistic regression on the loss, over "
+           "held-out folds"),
     _share(name="mia_logistic_accuracy", title="logistic MIA accuracy", audit="mia",
-           definition="accuracy of logistic regression on held-out folds"),
+           definition="accuracy of the membership attack by logistic regression, on held-out "
+           "folds"),
     _share(name="mia_logistic_tpr@RATE", title="logistic MIA TPR@{RATE}", audit="mia",
-           definition="TPR of logistic regression"),
+           definition="the same share, for the membership attack by logistic regression, on "
+           "held-out folds"),
     _share(name="population:lira_accuracy", title="U-LiRA", audit="lira",
-           definition="share of models that a likelihood-ratio attack tells right, half of the "
-           "unlearned from the retrained of the other seeds, mean over D_f and over random halves; "
-           "50: they cannot be told apart. In M_R's row the attack is on M_Rs of some seeds "
-           "against those of others"),
+           definition="share of models that a likelihood-ratio attack classifies correctly as "
+           "unlearned or retrained. It compares half of the unlearned models with the M_Rs of the "
+           "other seeds; mean over D_f and over random halves. 50: they cannot be told apart. In "
+           "M_R's row it compares the M_Rs of some seeds with those of the others"),
     _share(name="population:lira_accuracy_worst", title="U-LiRA, largest", audit="lira",
-           definition="the largest of the same values of single samples, mean over random halves. "
-           "A maximum of many noisy values is far above 50 by chance alone, the more so the fewer "
-           "the models: to be read beside M_R's, never by itself"),
+           definition="the U-LiRA value of the sample for which it is largest, mean over random "
+           "halves. A maximum of many noisy values is far above 50 by chance alone, the more so "
+           "the fewer the models: compare it with M_R's, never with 50"),
     _audit(name="population:challenge_quality", title="forgetting quality", audit="challenge",
            better="higher", decimals=4,
-           definition="of the 2023 challenge: mean of 2 / 2^n over D_f, n from the ε of the best "
-           "attack; higher is better, and the perfect value stands in M_R's row"),
+           definition="the measure of the 2023 challenge: mean of 2 / 2^n over D_f, n from the ε "
+           "of the best attack; higher is better, and the perfect value stands in M_R's row"),
     _audit(name="population:challenge_quality_END", title="quality, {END}", audit="challenge",
            better="higher", decimals=4,
-           definition="{END} end of its 95 % interval over models (bootstrap)"),
+           definition="{END} end of the 95 % interval of the forgetting quality (bootstrap over "
+           "models)"),
     _audit(name="population:challenge_quality_halves", title="quality, M_R against M_R",
            audit="challenge", better="", decimals=4,
            definition="forgetting quality of one half of the retrained models against the other"),
     _audit(name="population:challenge_quality_perfect", title="quality, perfect",
            audit="challenge", better="", decimals=4,
-           definition="what unlearned models get that are as good as retrained ones, for this "
-           "number of models"),
+           definition="forgetting quality of unlearned models that are as good as retrained ones, "
+           "with this number of models"),
     _audit(name="population:challenge_epsilon_median", title="ε, median", unit="nats",
            audit="challenge", better="lower", decimals=2,
-           definition="of the best attack, over D_f"),
+           definition="median over D_f of the ε of the best attack"),
     _audit(name="population:challenge_score", title="challenge score", audit="challenge",
            better="higher", decimals=4,
-           definition="quality × utility ratios on D_r and test; 0 where unlearning takes over "
-           "20 % of retraining's time"),
+           definition="forgetting quality × the ratios of the model's utility to M_R's, on D_r "
+           "and on the test set; 0 where unlearning takes over 20 % of retraining's time"),
     _audit(name="population:challenge_accepted", title="within 20 % of the time",
-           audit="challenge", better="higher", decimals=0, definition="1: yes"),
+           audit="challenge", better="higher", decimals=0,
+           definition="1: unlearning takes at most 20 % of retraining's time; 0: it takes longer"),
     _audit(name="w1_forget", title="W1 on D_f", audit="distances", better="lower",
            reference_apart=True,
-           definition="Wasserstein-1 distance between the outputs on D_f of the model and of M_R "
-           "with the same seed, which grew from the same weights. Of M_R: with that of another "
-           "seed, so that models may be nearer to M_R than it is without having forgotten"),
+           definition="Wasserstein-1 distance between the outputs on D_f of the model and of the "
+           "M_R with the same seed, which started from the same weights. M_R itself is compared "
+           "with the M_R of another seed: a model may have a smaller value than M_R without having "
+           "forgotten"),
     _audit(name="population:w1", title="W1 over models", audit="distances",
-           definition="Wasserstein-1 distance between what half of the models and the M_Rs of the "
-           "other seeds say of a sample, mean over D_f and over random halves (of M_R: M_Rs of "
-           "some seeds and of others). The fewer the models, the larger: to be read beside M_R's"),
+           definition="Wasserstein-1 distance, on one sample, between the outputs of half of the "
+           "models and those of the M_Rs of the other seeds; mean over D_f and over random halves. "
+           "In M_R's row: between M_Rs of some seeds and of the others. It is larger for fewer "
+           "models: compare it with M_R's"),
     _audit(name="population:js", title="JS", unit="nats", audit="distances",
-           definition="Jensen–Shannon divergence of the same"),
+           definition="Jensen–Shannon divergence between the same outputs as in “W1 over models”"),
     _audit(name="population:klom", title="KLoM", unit="nats", audit="distances",
-           definition="KL divergence of margins, the same"),
+           definition="KL divergence of the margins (regression: of the outputs) of the same "
+           "models as in “W1 over models”"),
     _audit(name="confusion_SPLIT", title="confusion {SPLIT}", audit="confusion",
-           definition="share of the two groups' samples that are taken for the other group; for "
-           "regression, predicted within its range"),
+           definition="share of the samples of the two groups with exchanged labels for which the "
+           "model predicts the other group; for regression, a label within that group's range"),
     _audit(name="confusion_nearer_SPLIT", title="nearer to the wrong group, {SPLIT}",
            audit="confusion",
            definition="share of the two groups' samples whose predicted label is nearer to the "
-           "other group's range than to their own. A model that was taught both answers with "
-           "something between them, which may lie in neither range"),
+           "other group's range than to their own. A model that was trained with both labels may "
+           "predict a label between the two ranges, which `confusion` does not count"),
     _audit(name="injection_effect", title="effect of the patch", audit="injection",
            definition="change of the outputs on test images when the injected patch is stamped on "
            "them"),
     _audit(name="ain", title="AIN", decimals=2,
            definition="anamnesis index: epochs to relearn D_f, over those of M_R; 1: like a model "
-           "that never saw it, near 0: it had only hidden it. “–” where it is not known for every "
-           "seed, as some loss did not come down in the epochs made, or neither the model nor M_R "
-           "had anything to relearn, their losses being at M_O's from the start: then the bounds "
-           "beside it say what is known"),
+           "that never saw D_f; near 0: the model still holds D_f. “–”: it is not known for every "
+           "seed. Then some loss did not come down in the epochs made, or the losses of the model "
+           "and of M_R were at M_O's from the start, and the bounds beside it say what is known"),
     _audit(name="ain_low", title="AIN, at least", decimals=2,
-           definition="lower bound of the anamnesis index, a loss that did not come down in the "
-           "epochs made counting as one that needs one epoch more; 0 where that is M_R's, and "
-           "where neither had anything to relearn"),
+           definition="lower bound of the anamnesis index. A loss of the model that did not come "
+           "down in the epochs made counts as needing one epoch more. 0 where M_R's loss did not "
+           "come down, and where neither had anything to relearn"),
     _audit(name="ain_high", title="AIN, at most", decimals=2,
            definition="upper bound of the anamnesis index; infinite where the model's loss did not "
            "come down in the epochs made, or M_R had nothing to relearn"),

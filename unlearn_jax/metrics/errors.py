@@ -3,15 +3,48 @@
 Arrays have a leading member axis M (here: seeds) and a sample axis N. Shapes are checked and never
 broadcast: labels of shape (N,) against outputs of shape (N, 1) would give N x N values.
 Source: the reference study, section 4.3.
+
+A new metric of a split's predictions is a function here, with `@per_split(NAME, TASK)` above it,
+and a record in `metrics/catalogue.py`.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from unlearn_jax.metrics import pairs
 from unlearn_jax.metrics.shapes import Array, check_equal, check_labels, check_rank
+
+Task = Literal["regression", "classification"]
+# By the name of the record: the task, and the function of a split's outputs and labels.
+PER_SPLIT: dict[str, tuple[Task, Callable[[Any, Any], jax.Array]]] = {}
+
+
+def per_split(name: str, task: Task):
+    """Puts a function `(outputs, labels) -> [M]` into `PER_SPLIT`; results.csv gets its values.
+
+    The function takes outputs `[M, N]` in label units, or logits `[M, N, C]`, and labels `[N]`. A
+    member whose outputs are NaN must get NaN.
+
+    Args:
+      name: as in its record in `catalogue.py`. A name with SPLIT, as `mae_SPLIT`, is computed for
+        every split, and one that ends in a split, as `bias_forget`, for this split alone.
+      task: the task whose outputs the function takes.
+    """
+    def add(function):
+        PER_SPLIT[name] = task, function
+        return function
+    return add
+
+
+def split_values(split: str, outputs: Array, labels: Array,
+                 task: Task) -> Iterator[tuple[str, jax.Array]]:
+    """(metric, `[M]`) of the functions of `PER_SPLIT` for a split's outputs and labels."""
+    for name, (its_task, function) in PER_SPLIT.items():
+        if its_task == task and ("SPLIT" in name or name.endswith(f"_{split}")):
+            yield name.replace("SPLIT", split), function(outputs, labels)
 
 
 @jax.jit
@@ -42,6 +75,7 @@ def class_errors(logits_MNC: jax.Array, labels_N: jax.Array) -> jax.Array:
     return jnp.sum(jax.nn.softmax(logits_MNC, axis=-1), axis=-1, where=~is_label)
 
 
+@per_split("accuracy_SPLIT", "classification")
 @jax.jit
 def accuracy(logits_MNC: jax.Array, labels_N: jax.Array) -> jax.Array:
     """Share `[M]` of samples where the true class has the largest logit; NaN for members with NaN.
@@ -69,13 +103,33 @@ def accuracy_within(errors_MN: jax.Array, within: jax.Array) -> jax.Array:
 
 @jax.jit
 def mean_error(errors_MN: jax.Array) -> jax.Array:
-    """MAE `[M]`, in label units.
+    """Mean `[M]` over samples, in the unit of the errors.
 
     Raises:
       ValueError: the errors are not `[M, N]`.
     """
     check_rank("errors", errors_MN, 2, "[M, N]")
     return jnp.mean(errors_MN, axis=-1)
+
+
+@per_split("mae_SPLIT", "regression")
+def mae(outputs_MN: jax.Array, labels_N: jax.Array) -> jax.Array:
+    """Mean absolute error `[M]`, in label units.
+
+    Raises:
+      ValueError: the shapes are not `[M, N]` and `[N]`.
+    """
+    return mean_error(absolute_errors(outputs_MN, labels_N))
+
+
+@per_split("error_SPLIT", "classification")
+def mean_class_error(logits_MNC: jax.Array, labels_N: jax.Array) -> jax.Array:
+    """Mean `[M]` of `1 - p(true class)`.
+
+    Raises:
+      ValueError: the shapes are not `[M, N, C]` and `[N]`.
+    """
+    return mean_error(class_errors(logits_MNC, labels_N))
 
 
 @jax.jit

@@ -15,10 +15,11 @@ def main(arguments: list[str]) -> int:
     """Writes the report; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m unlearn_jax.report", description=(
         "Writes summary.csv, verdict.csv, report.md, report.html and figures/ from the results, "
-        "predictions and records of a finished run; of several, into a folder of its own."))
+        "predictions and records of a finished run. Several runs are merged into a new folder."))
     parser.add_argument("workdirs", nargs="+", metavar="DIR[=LABEL]", help=(
-        "work directories of finished runs; a label is put behind the names of a run's methods"))
-    parser.add_argument("--out", type=Path, help="where several runs are merged")
+        "work directory of a finished run; LABEL is added to the names of its methods"))
+    parser.add_argument("--out", type=Path,
+                        help="new folder for the merged runs; needed for several")
     parser.add_argument("--other-data", action="store_true",
                         help="merge runs although their data differ")
     args = parser.parse_args(arguments)

@@ -57,12 +57,16 @@ def _parser() -> argparse.ArgumentParser:
                    help="a new or empty folder, which becomes a work directory")
     p.add_argument("--task", choices=_TASKS, default="", help="default: classification where "
                    "outputs are [M, N, C], else regression")
-    p.add_argument("--label-unit", default="", metavar="UNIT", help="of a regression, such as "
-                   "years; α and tolerances are then those for years")
+    p.add_argument("--label-unit", default="", metavar="UNIT", help="unit of a regression's "
+                   "labels; with years, α and tolerances are those for ages, else they follow "
+                   "from the range of labels")
     p.add_argument("--classes", default="", metavar="A,B,...", help="names of the classes")
-    p.add_argument("--alphas", type=_numbers, metavar="2,5,15", help="α of Forgetting, label units")
-    p.add_argument("--alpha", type=_number, metavar="15", help="the one of the headline table")
-    p.add_argument("--within", type=_numbers, metavar="5", help="errors up to this count as right")
+    p.add_argument("--alphas", type=_numbers, metavar="2,5,15",
+                   help="values of α in Forgetting@α, label units")
+    p.add_argument("--alpha", type=_number, metavar="15",
+                   help="the value of --alphas that the first tables show")
+    p.add_argument("--within", type=_numbers, metavar="5", help="regression: errors up "
+                   "to this, in label units, count as right")
     p.add_argument("--audits", type=lambda text: tuple(text.split(",")), metavar="mia,lira",
                    help="default: mia,lira,challenge,distances")
     return p

@@ -38,6 +38,7 @@ from absl import logging
 
 from unlearn_jax import data, native
 from unlearn_jax.config import default_config
+from unlearn_jax.config.variants import arm_config
 from unlearn_jax.data.augment import augmentation
 from unlearn_jax.data.dataset import Dataset
 from unlearn_jax.data.resident import Streamed, make_resident
@@ -71,7 +72,6 @@ from unlearn_jax.storage.store import Store
 from unlearn_jax.system import processes
 from unlearn_jax.train import balanced_weights, make_loss
 from unlearn_jax.units import FACES
-from unlearn_jax.variants import arm_config
 
 # By `Method.scheme`: functions of a study, the stage of M_O and the method's options. Each returns
 # an object whose `run()` trains what the store lacks and returns the models to be evaluated.
@@ -110,8 +110,8 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         else:
             unlearn = _one_method(study, original)
         require_room([(study, unlearn.stages, unlearn.models)], original, retrained)
-        record_traces(study, original)
         outside.read_in(study, original, retrained)
+        record_traces(study, original)
         train_missing(study, outside.to_be_trained([original, *retrained]))
         unlearned, ensembles = unlearn.run()
         _evaluate(study, original, retrained, unlearned, ensembles)
@@ -172,8 +172,8 @@ def run_studies(runs: Sequence["Request"], store: Store,
                                     for stage in unlearn_stages(study, original, f)],
                             make_unlearning(study)) for study in studies]
         require_room([(v.study, v.stages, 0) for v in variants], original, retrained)
-        record_traces(shared, original)
         outside.read_in(shared, original, retrained)
+        record_traces(shared, original)
         train_missing(shared, outside.to_be_trained([original, *retrained]))
         for study in studies[1:]:
             for stage in (original, *retrained):
@@ -249,11 +249,11 @@ def _comparison(study: RunContext, original: Stage, retrained: list[Stage],
 
 
 def _arms(study: RunContext, original: Stage, retrained: list[Stage]) -> _Unlearn:
-    """The arms of a study; their plan is printed."""
+    """The arms of a study; their plan is printed where progress is shown."""
     arms = make_arms(study, original)
     plan = plan_variants(study, original, retrained, arms)
     study.run.record_plan(plan.record())
-    if processes.is_first_process():
+    if study.bar is not None and processes.is_first_process():
         print(plan.text(), flush=True)
     return _Unlearn(lambda: (run_arms(original, arms), ()),
                     [stage for variant in arms for stage in variant.stages])

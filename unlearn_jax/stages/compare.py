@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from unlearn_jax import variants
+from unlearn_jax.config import variants
 from unlearn_jax.data.splits import ForgetSet, judging_half
 from unlearn_jax.engine import flops
 from unlearn_jax.engine.batches import Feed

@@ -210,7 +210,9 @@ def _trained_parts(study: RunContext) -> dict[str, Any]:
     return {
         "numbers": _NUMBERS, "data": study.dataset.fingerprint,
         "num_classes": study.dataset.num_classes, "seeds": config.seeds,
-        "split": {k: config.data[k] for k in data_keys},
+        "split": {**{k: config.data[k] for k in data_keys},
+                  **({"trained_on": _ids_digest(study.dataset.ids[study.splits.train])}
+                     if config.original.trained_on else {})},
         # The fingerprint does not show which split a .csv file gives an image.
         **({"given": given.digest(study.dataset.ids, study.splits.parts)}
            if given.is_given(config.data) else {}),
@@ -222,8 +224,6 @@ def _trained_parts(study: RunContext) -> dict[str, Any]:
         **(_label_step(study) if config.data.balance else {}),
         **({"norms": "recalibrated"} if recalibrates(config, len(study.splits.rows.source))
            else {}),
-        **({"trained_on": _ids_digest(study.dataset.ids[study.splits.train])}
-           if config.original.trained_on else {}),
     }
 
 

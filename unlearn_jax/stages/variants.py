@@ -15,6 +15,7 @@ from typing import Any
 import jax
 from absl import logging
 
+from unlearn_jax.config.variants import arm_config, budgets
 from unlearn_jax.stages.graph import (
     PEAK_RATE,
     RunContext,
@@ -32,7 +33,6 @@ from unlearn_jax.stages.models import (
 from unlearn_jax.stages.outside import to_be_trained
 from unlearn_jax.stages.plan import Plan, make_plan
 from unlearn_jax.storage.store import canonical_json
-from unlearn_jax.variants import arm_config, budgets
 
 # Raised by a method's step that needs a Python number where the value differs between members.
 _NEEDS_NUMBER = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError,

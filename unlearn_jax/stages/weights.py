@@ -40,7 +40,7 @@ _ALLOWED = ("allowed: a .safetensors file, a .msgpack file of Flax, or an Orbax 
 
 
 @dataclasses.dataclass(frozen=True)
-class _Tensor:
+class _StoredTensor:
     """One tensor of a file; `read` is called after its shape and type are checked.
 
     Attributes:
@@ -109,7 +109,7 @@ def read_weights(path: Path, key: str, model: Model,
             _fill(path, key, model_cfg, places, tensors, numbers)
     else:
         tree = _tree(path, key)
-        tensors = {ours: _Tensor(a.shape, a.dtype.name, functools.partial(np.asarray, a))
+        tensors = {ours: _StoredTensor(a.shape, a.dtype.name, functools.partial(np.asarray, a))
                    for ours, a in tree.items()}
         _fill(path, key, model_cfg, places, tensors, numbers)
     flat = {ours: numbers[start:start + leaf.size].reshape(leaf.shape)
@@ -125,7 +125,7 @@ def _exported(places: Mapping[str, np.ndarray],
 
 
 def _fill(path: Path, key: str, model_cfg: ml_collections.ConfigDict,
-          places: Mapping[str, np.ndarray], tensors: Mapping[str, _Tensor],
+          places: Mapping[str, np.ndarray], tensors: Mapping[str, _StoredTensor],
           numbers: np.ndarray) -> None:
     """Puts the file's tensors to their places in `numbers`."""
     here = [name for name in places if name in tensors]
@@ -157,9 +157,9 @@ def _open(path: Path, key: str) -> Any:
         raise _damaged(path, key, "safetensors file", e) from e
 
 
-def _of_safetensors(file: Any, name: str) -> _Tensor:
+def _of_safetensors(file: Any, name: str) -> _StoredTensor:
     view = file.get_slice(name)
-    return _Tensor(tuple(view.get_shape()), view.get_dtype(), lambda: file.get_tensor(name))
+    return _StoredTensor(tuple(view.get_shape()), view.get_dtype(), lambda: file.get_tensor(name))
 
 
 def _tree(path: Path, key: str) -> dict[str, np.ndarray]:

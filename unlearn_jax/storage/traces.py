@@ -30,6 +30,7 @@ from unlearn_jax.storage.store import (
 SAMPLES = "samples"  # the stage of the notes
 TRAIN, VALIDATION, TEST = range(3)
 DATA, _COMPILED = "data", "compiled"
+ARRAYS = "arrays-*.npz"  # files in DATA that data/arrays.py writes
 # What a part of a store has seen of the samples.
 SAW, UNLEARNED, WITHOUT, UNKNOWN = "saw", "unlearned", "without", "unknown"
 CACHE, MODELS, DERIVED, PROGRESS = "cache", "models", "derived", "progress"
@@ -42,7 +43,7 @@ class Trace:
     """A part of a store that has to do with the samples.
 
     Attributes:
-      path: its directory.
+      path: its directory or file.
       kind: CACHE (images or ids of a source), MODELS (a stage with a checkpoint), DERIVED (numbers
         computed by models: predictions, explanations) or PROGRESS (half-finished models).
       saw: SAW: it holds them, or was trained on them; UNLEARNED: its models started from an M_O
@@ -181,7 +182,8 @@ class _Notes:
 
     def __init__(self, markers: Mapping[Path, dict[str, Any]], asked: set[bytes]) -> None:
         self._by_key = {path.name: marker["parts"] for path, marker in markers.items()}
-        self._seen: dict[str, tuple[set[bytes], set[bytes]]] = {}  # of all and of learned samples
+        # The samples that data have, in the training, validation and test split.
+        self._seen: dict[str, tuple[set[bytes], ...]] = {}
         self._forgotten: dict[str, set[bytes]] = {}
         for path, marker in markers.items():
             parts = marker["parts"]
@@ -191,9 +193,9 @@ class _Notes:
             if "forget" in parts:
                 self._forgotten[_text(parts["forget"])] = asked.intersection(ids)
                 continue
-            learned = load_array(path, "split.npy") != TEST
-            seen = (asked.intersection(ids),
-                    asked.intersection(own for own, of in zip(ids, learned, strict=True) if of))
+            split = load_array(path, "split.npy")
+            seen = tuple(asked.intersection(ids[i] for i in np.flatnonzero(split == part))
+                         for part in (TRAIN, VALIDATION, TEST))
             self._seen[parts["original"]] = seen
             self._seen[_text([parts["data"], parts["split"]])] = seen
 
@@ -203,14 +205,15 @@ class _Notes:
         if seen is None:
             return UNKNOWN, ("no note says which samples its data had; a run of this version with "
                              "its config makes one")
-        there, learned = seen
-        if not there:
-            return "", ""
+        trained, chose, tested = seen
+        learned = trained | chose
         if not learned:
-            return WITHOUT, "they are in its test split"
+            return (WITHOUT, "they are in its test split") if tested else ("", "")
         several = f"{len(learned)} of them"
+        how = f"trained on {len(trained)} of them" + (
+            f", and {len(chose)} chose its epoch" if chose else "")
         if "forget" not in parts:
-            return SAW, f"trained with {several}"
+            return SAW, how
         forgotten = self._forgotten.get(_text(parts["forget"]))
         if forgotten is None:
             return UNKNOWN, "no note says which samples its forget set has"
@@ -218,14 +221,14 @@ class _Notes:
         if kept := learned - forgotten:
             return SAW, f"{len(kept)} of them are not in its forget set {name}"
         if "original" in parts:
-            return UNLEARNED, f"its M_O was trained with {several}; then {name} was unlearned"
+            return UNLEARNED, f"its M_O was {how}; then {name} was unlearned"
         return WITHOUT, f"trained without its forget set {name}, which has {several}"
 
     def original(self, key: str) -> bool | None:
         """Whether the M_O of this key saw samples; None: not known."""
-        return bool(self._seen[key][1]) if key in self._seen else None
+        return any(self._seen[key][:TEST]) if key in self._seen else None
 
-    def _of(self, parts: Mapping[str, Any]) -> tuple[set[bytes], set[bytes]] | None:
+    def _of(self, parts: Mapping[str, Any]) -> tuple[set[bytes], ...] | None:
         for key in (parts.get("original"), _text([parts.get("data"), parts.get("split")])):
             if key in self._seen:
                 return self._seen[key]
@@ -244,6 +247,14 @@ def _caches(root: Path, asked: set[bytes]) -> Iterator[Trace]:
             if found[2] == "index" and has is not None:
                 named[found[1]] = named.get(found[1], False) or has
             entries.append((path, found, has))
+    for path in sorted((root / DATA).glob(ARRAYS)):
+        held = _ids_of_entry(path)
+        if held is None:
+            yield Trace(path, CACHE, UNKNOWN, "images that a Python program handed over; the file "
+                                              "cannot be read")
+        elif asked.intersection(_as_list(id_digests(held))):
+            yield Trace(path, CACHE, SAW, "images that a Python program handed over, theirs among "
+                                          "them")
     for path, found, has in entries:
         if has:
             yield Trace(path, CACHE, SAW, "a list of ids and labels with them"
@@ -254,9 +265,9 @@ def _caches(root: Path, asked: set[bytes]) -> Iterator[Trace]:
 
 
 def _ids_of_entry(path: Path) -> list[str] | None:
-    """The ids in an entry of the image cache; None: it does not say."""
+    """The ids in an entry of the image cache, or in a file of arrays; None: it does not say."""
     try:
-        with np.load(path / "columns.npz") as columns:
+        with np.load(path / "columns.npz" if path.is_dir() else path) as columns:
             if "ids" not in columns:
                 return None
             dropped = columns["dropped"][:, 0].tolist() if "dropped" in columns else []

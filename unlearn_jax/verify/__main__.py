@@ -4,12 +4,12 @@ DIR is a store, a work directory, or the directory of a sweep. Every file is rea
 its digest. Each damaged, missing or orphaned file is listed on a line; the exit code is then 1.
 Images that models were trained on are decoded anew, if they are still there, and compared too.
 
-    damaged   the file differs from what was written, or cannot be read
-    missing   the file is gone
-    orphaned  nothing reads the file: leftovers of killed processes, files that no marker names,
-              and predictions and the like of models that are missing
-    left over  progress of models that are already stored, or of no model
-    changed   the source files of the data differ from those that were trained on
+    damaged    the file differs from what was written, or cannot be read
+    missing    the file is gone
+    orphaned   nothing reads the file: leftovers of killed processes, files that no marker names,
+               and predictions and other results of models that are missing
+    left over  checkpoints of half-finished models that are finished by now, or of no known model
+    changed    the source files of the data differ from those that were trained on
 
 `--prune` removes orphaned and left-over files. It may run beside other processes: files that they
 are writing stay. To make damaged or missing files again, remove their directory and repeat the
@@ -161,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     p = Parser("unlearn_jax.verify", "DIR [--prune]", __doc__)
     p.add_argument("path", type=Path, metavar="DIR", help="store, work directory, or sweep")
     p.add_argument("--prune", action="store_true",
-                   help="remove what is orphaned and progress that is left over")
+                   help="remove orphaned and left-over files")
     return p
 
 

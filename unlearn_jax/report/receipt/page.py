@@ -1,6 +1,7 @@
 """The page of a receipt, for a manager or a lawyer."""
 
 import collections
+import shlex
 from collections.abc import Iterator, Sequence
 
 from unlearn_jax.report.receipt.deploy import choose
@@ -204,7 +205,7 @@ def _remaining(run: Run, left: Sequence[Remaining]) -> Section:
     if any(r.removed for r in left) and store:
         blocks += [Text("To remove from the store what can be removed: write the ids into one file "
                         "and run this; without --yes it only says what it would do."),
-                   Code(f"unlearn-jax forget-data {store} --ids=FILE --yes")]
+                   Code(f"unlearn-jax forget-data {shlex.quote(store)} --ids=FILE --yes")]
     if any(r.kind == UNREAD for r in left):
         blocks.append(Text("Of some parts of the store it is not known what they have seen: see "
                            "remains.csv.", strong=True))

@@ -20,16 +20,20 @@ def first(run: Run, board: Board) -> str:
     if len(best) > 1:
         return (f"{where} {_listed(best)} share the first place by {metric.header} "
                 f"({metric.text(values.mean)}).")
-    name, others = best[0].method, [r for r in board.contenders if r is not best[0]]
-    end = "highest" if board.sign > 0 else "lowest"
-    apart = "" if best[0].within else (
-        ", although none of its trials kept within the tolerance: the same holds for all methods")
-    text = (f"{where} {name} comes first: it has the {end} {metric.header} of the methods that "
-            f"kept within the tolerance, {metric.text(values.mean)}{apart}.")
-    if not others:
+    name, alike = best[0].method, [r for r in board.contenders if r.within == best[0].within]
+    others = [r for r in alike if r is not best[0]]
+    if len(board.contenders) == 1:
         return f"{where} {name} is the only method ({metric.header} {metric.text(values.mean)})."
+    end = "highest" if board.sign > 0 else "lowest"
+    among = " of the methods that kept within the tolerance" * (len(alike) < len(board.contenders))
+    text = (f"{where} {name} comes first: it has the {end} {metric.header}{among}, "
+            f"{metric.text(values.mean)}.")
+    if not best[0].within:
+        text += " No method kept within the tolerance."
+    if not others:
+        return f"{text} No other method kept within the tolerance."
     open_ = [r for r in others if not r.p_first < LEVEL]
-    tested = (f"paired t-tests over {values.n} seeds at {LEVEL:.0%}, corrected for the "
+    tested = (f"paired t-tests over {values.n} seeds at {100 * LEVEL:g} %, corrected for the "
               f"{len(board.contenders)} methods of which it is the best")
     if values.n < 2:
         return f"{text} One seed establishes nothing."

@@ -119,8 +119,8 @@ def _explanation(run: Run) -> tuple[Block, ...]:
                  "not among the methods.")
     honest = (
         "Rows without a rank keep the ranking honest. Short retraining (M_SHORT) repeats M_R's "
-        "training for the budget of the methods: a method that is not better is not worth its "
-        "trouble. “M_O, shifted” answers on D_f as M_O does, shifted until it errs on average as "
+        "training for the budget of the methods: a method that is not better saves nothing. "
+        "“M_O, shifted” answers on D_f as M_O does, shifted until it errs on average as "
         "M_R does; “best constant” gives one and the same answer to all of D_f. They forget "
         "nothing, so a Forgetting that they reach is no evidence of forgetting. Both are computed "
         "from M_R's predictions on D_f, and answer like M_O elsewhere.")
@@ -178,7 +178,7 @@ def _table(run: Run, board: Board) -> Table:
          + ("; the worst of the forget sets" if several else "")),
         (cost.header, f"spent: {cost.definition}"),
         ("budget (% of M_R)", "what a method may spend; “over”: it spent more, by at least "
-         f"{SLACK:.0%}" + (" on some forget set" if several else "")),
+         f"{100 * SLACK:g} %" + (" on some forget set" if several else "")),
         ("epochs", "the budget in epochs" + (", by forget set" if several else "")),
         *((m.header, m.definition) for m in shown.values()),
         ("mean rank", "mean of the ranks in each pair of forget set and seed; equal values share "

@@ -21,7 +21,7 @@ def section(run: Run, forget_set: str, output: Output) -> Section:
         _titled("Forgetting against α", headline.by_alpha(run, forget_set), *output.draw(
             f"forgetting-{forget_set}", results.forgetting, run, forget_set)),
         _titled("Averaged prediction", headline.averaged(run, forget_set)),
-        _titled("Audits", *headline.audits(run, forget_set)),
+        _titled("Audits", headline.few_seeds(run), *headline.audits(run, forget_set)),
         _titled("Further measures", headline.others(run, forget_set)),
         touched.section(run, forget_set),
         layers.section(run, forget_set, output),

@@ -1,7 +1,7 @@
 """The tables of results: the numbers of results.csv over seeds, arranged to be read."""
 
 from unlearn_jax.metrics import catalogue
-from unlearn_jax.report.render.document import Cell, Table
+from unlearn_jax.report.render.document import Cell, Table, Text
 from unlearn_jax.report.tables.cells import (
     EPOCHS_COLUMN,
     MODEL_COLUMN,
@@ -20,6 +20,9 @@ from unlearn_jax.report.tables.stats import Estimate, estimate_metric
 ATTACKED = ("Attacks use the samples of D_f in the training set, with the labels of training. They "
             "leave out the validation samples of D_f, on which no model was trained.")
 NOT_W1 = ", except for W1 on D_f, where each model is compared with the M_R of its own seed"
+# Audits with a value for each sample, as sentences name them.
+_BY_SAMPLE = {"lira": "U-LiRA", "challenge": "the challenge's forgetting quality"}
+MANY = 64  # seeds from which on nothing is said about their number
 TPR = (" A TPR is given only at rates at which at least one test sample can be taken for a member: "
        "at 0.01 with 100 test samples or more.")
 
@@ -143,6 +146,27 @@ def audits(run: Run, forget_set: str) -> list[Table]:
     return [_model_table(run, forget_set, kind, chosen, models, caption, whole=chosen is whole)
             for kind, chosen, caption in (("audits", own, members),
                                           ("population-audits", whole, together)) if chosen]
+
+
+def few_seeds(run: Run) -> Text | None:
+    """What the number of seeds means for audits that judge each sample by itself; None without any.
+
+    Also None where there are at least `MANY` seeds.
+    """
+    asked = [name for name in run.run["config"]["eval"].get("audits", ()) if name in _BY_SAMPLE]
+    n = len(run.seeds)
+    if not asked or n >= MANY:
+        return None
+    names = " and ".join(_BY_SAMPLE[name] for name in asked)
+    judge = "judges" if len(asked) == 1 else "judge"
+    text = (f"{names[0].upper()}{names[1:]} {judge} each sample of D_f by itself, from one value "
+            f"per model: here from {n} model{'s' if n != 1 else ''} of each kind, one per seed.")
+    if "lira" in asked:
+        text += (f" U-LiRA compares half of them with the other half, {n // 2} with {n // 2}"
+                 + (", and is computed from 8 seeds on" if n < 8 else "") + ".")
+    return Text(f"{text} With so few models the value of a single sample, and the largest of all "
+                "samples, is mostly chance. Only means over D_f count, beside M_R's row, which has "
+                "as many models; and an attack with more models may find what this one misses.")
 
 
 def _model_table(run: Run, forget_set: str, kind: str, names: list[str], models: list[ModelKey],

@@ -91,6 +91,10 @@ def lines(run: Run, judgements: list[Judgement], store: Path) -> list[str]:
     full = [[*_wrapped(_said(run, j)), *found] for j, found in zip(judgements, numbers)]
     if sum(map(len, full)) > room:
         full = [[line, *found] for line, found in zip(short, numbers)]
+        for i, j in enumerate(judgements):  # whole reasons, as far as there is room
+            wrapped = [*_wrapped(_said(run, j)), *numbers[i]]
+            if sum(map(len, full)) - len(full[i]) + len(wrapped) <= room:
+                full[i] = wrapped
     if sum(map(len, full)) > room:
         full = [[line] for line in short]
     if len(full) > room:

@@ -39,7 +39,7 @@ from scipy import stats
 
 from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.stats import holm, independent, paired_p
-from unlearn_jax.report.tables.unretrained import ATTACK, CHANCE, memory
+from unlearn_jax.report.tables.unretrained import ATTACK, CHANCE, drawn_here, memory
 
 FORGOTTEN, NOT_FORGOTTEN, DAMAGED, UNDECIDED = "forgotten", "not forgotten", "damaged", "undecided"
 WORDS = (FORGOTTEN, NOT_FORGOTTEN, DAMAGED, UNDECIDED)
@@ -165,7 +165,9 @@ def _judge_alone(run: Run, forget_set: str, model: ModelKey) -> Judgement:
     if mine.found:
         word, reason = NOT_FORGOTTEN, (
             f"an attack on its losses still tells D_f from unseen samples of its kind (AUC "
-            f"{mine.mean:.3f}; chance gives up to {mine.most:.3f})")
+            f"{mine.mean:.3f}; chance gives up to {mine.most:.3f})"
+            + ("" if drawn_here(run) else ", if training and test samples are of one kind: their "
+               "split was not drawn here"))
     elif failed:
         word, reason = DAMAGED, _on_failed(failed, len(errors))
     else:

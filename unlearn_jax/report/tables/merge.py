@@ -37,8 +37,8 @@ _LEFT_OUT = ("trials.csv", "explain.csv", "channels.csv", "explanations", "sisa_
 
 # What a run says of an audit that had too few models (audits.py, metrics/).
 _FEW_SEEDS = re.compile(r"audit (\w+) of .*: .*(?:\bseeds?\b|models of each|half of).*", re.DOTALL)
-_NOT_AGAIN = ("audit {}: a run alone had too few seeds for it, and a merger does not compute audits "
-              "again")
+_NOT_AGAIN = ("audit {}: a run alone had too few seeds for it, and a merger does not compute "
+              "audits again")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,12 @@ for n samples of D_f and p others. An attack finds D_f in a model if the mean AU
 above 0.5 by more than that draw explains (one-sided, at 5 %) and, with several seeds, by more than
 they scatter (t-test, at 5 %).
 
+A test split that came with the data may differ from the training split in kind. An attack finds
+that difference, too, and the verdict says so.
+
 The converse holds for no test without M_R: an attack that finds nothing shows no forgetting. And
 nothing can be said by it where D_f was picked by ids, since its samples may be easier than others.
+Where the split was not drawn here, the verdict names the condition that both are of one kind.
 
 Source: Mann & Whitney 1947, "On a test of whether one of two random variables is stochastically
 larger than the other" (the deviation of the AUC).
@@ -66,6 +70,12 @@ def memory(run: Run, forget_set: str, model: ModelKey | None, level: float) -> M
     found = mean > most and (n == 1 or mean - half > CHANCE)
     return Memory(mean=mean, low=mean - half, high=mean + half, seeds=n, most=most,
                   found=bool(found))
+
+
+def drawn_here(run: Run) -> bool:
+    """Whether a random draw of this run divided the samples into training and test split."""
+    listed = run.run["config"].get("original", {}).get("trained_on", "")
+    return not listed and not run.given_splits and "scored" not in run.run
 
 
 def _deviation(run: Run, forget_set: str) -> float:

@@ -6,9 +6,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from unlearn_jax import variants
 from unlearn_jax.commandline import read_config
-from unlearn_jax.config import check_config, default_config, get
+from unlearn_jax.config import check_config, default_config, get, variants
 from unlearn_jax.errors import ConfigError, InputError
 from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.method import Method

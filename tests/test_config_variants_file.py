@@ -2,7 +2,7 @@
 
 import pytest
 
-from unlearn_jax import variants
+from unlearn_jax.config import variants
 from unlearn_jax.errors import InputError
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from configs import thesis
 from unlearn_jax.config import ConfigError, check_config
-from unlearn_jax.variants import arm_config, budgets
+from unlearn_jax.config.variants import arm_config, budgets
 
 SCALES = ("", "small", "demo")
 
