@@ -36,7 +36,7 @@ SLOW = {
     "methods_blindspot": 17, "metrics_attacks": 17, "methods_neggrad_plus": 16,
     "methods_scrub": 16, "launch_gather": 15, "methods_bad_teacher": 15, "methods_rnd": 15,
     "stages_room": 15, "stages_sisa": 15, "methods_reset": 14, "report_leaderboard": 14,
-    "stages_unretrained": 25,
+    "stages_unretrained": 25, "report_board": 9, "report_study_corrected": 8,
     "methods_importance": 13, "precision": 13, "groups": 12, "report_figures": 12,
     "report_merge": 12, "benchmarks_belonging": 12, "belonging": 11, "models": 11,
     "methods_fisher": 10, "pretrained": 10,

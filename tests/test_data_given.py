@@ -251,6 +251,13 @@ def test_a_folder_of_splits_is_refused_by_name_unless_they_are_asked_for(tmp_pat
         data.load(c.data, tmp_path / "cache")
 
 
+def test_folders_of_splits_beside_others_are_classes_with_a_warning(tmp_path, caplog):
+    c = config(write_images(tmp_path / "pets", {"train": 1, "test": 1, "hen": 1}))
+    c.data.split = (0.6, 0.2, 0.2)
+    assert data.load(c.data, tmp_path / "cache").class_names == ("hen", "test", "train")
+    assert "holds 'test', 'train', which count as classes here" in caplog.text
+
+
 def test_steps_of_preparation_must_leave_something_of_each_split(tmp_path):
     columns = {**COLUMNS, "label": ["20", "21", "22", "23", "90", "24"]}
     table = write_csv(tmp_path / "t", tuple(columns), list(zip(*columns.values())))

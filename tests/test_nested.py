@@ -2,7 +2,7 @@
 
 import pytest
 
-from unlearn_jax.system.nested import differing, flat
+from unlearn_jax.system.nested import differing, filled, flat
 
 
 def test_dotted_keys():
@@ -23,3 +23,9 @@ def test_dotted_keys():
 ])
 def test_what_two_values_differ_in(first, second, found):
     assert list(differing(first, second)) == found
+
+
+def test_defaults_fill_what_is_missing_and_change_nothing_else():
+    defaults = {"a": 1, "b": {"c": 2, "d": {"e": 3}}, "f": {"g": 4}}
+    assert filled({"a": 9, "b": {"d": {}}, "f": 5, "old": 6}, defaults) == {
+        "a": 9, "b": {"c": 2, "d": {"e": 3}}, "f": 5, "old": 6}

@@ -1,4 +1,4 @@
-"""The leaderboard's honest rows, its winner, its budget and its attack, on hand-made numbers."""
+"""The leaderboard's rows without a rank, its first method, budget and attack, by hand."""
 
 import csv
 

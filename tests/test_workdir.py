@@ -45,6 +45,19 @@ def test_run_json_grows_with_the_stages(tmp_path):
     assert "jax" in final["versions"] and "4 x cpu" in final["device"]
 
 
+def test_a_run_from_before_a_key_existed_may_come_back_with_its_default(tmp_path):
+    with claim(tmp_path) as run:
+        run.record_stage("original", "", "key", "computed", 2.0, 100)
+    earlier = record(tmp_path)
+    del earlier["config"]["train"]["log"], earlier["config"]["original"]
+    (tmp_path / "run.json").write_text(json.dumps(earlier))
+    with pytest.raises(InputError, match="train.log: '' there, 'wandb' here"):
+        with claim(tmp_path, log="wandb"):
+            pass
+    with claim(tmp_path):
+        pass
+
+
 def test_the_same_config_may_come_back(tmp_path):
     for _ in range(2):
         with claim(tmp_path):

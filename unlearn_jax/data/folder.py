@@ -66,7 +66,12 @@ def _load_classes(root: Path, settings, cache: Path) -> Source:
         raise InputError(f"folder {str(root)!r} has no class folder with an image in it")
     by_split = given.is_given(settings)
     splits = _split_folders(root, holders) if by_split else {}
-    if not by_split and all(given.find_split(name) is not None for name in holders):
+    called = [name for name in holders if given.find_split(name) is not None]
+    if len(called) > 1 and len(called) < len(holders) and not by_split:
+        logging.warning("folder: %s holds %s, which count as classes here, as there are other "
+                        "folders beside them; config.data.split=%s allows folders of splits alone",
+                        root, ", ".join(map(repr, called)), given.GIVEN)
+    if not by_split and len(called) == len(holders):
         raise InputError(f"folder {str(root)!r} holds {', '.join(map(repr, holders))}, which are "
                          "splits and no classes; give one of them as config.data.path, from which "
                          f"splits are drawn, or set config.data.split={given.GIVEN} to take these "

@@ -19,8 +19,7 @@ from unlearn_jax.networks.conv import convolutions
 from unlearn_jax.networks.handed import hand_over
 from unlearn_jax.stages import run_study
 from unlearn_jax.storage.store import Store
-from unlearn_jax.system import interrupt
-from unlearn_jax.system.bars import work_bar
+from unlearn_jax.system import bars, interrupt
 
 
 def study(data: Data, *, network: str | nn.Module | Callable[[int], nn.Module] = "resnet10",
@@ -72,7 +71,7 @@ def study(data: Data, *, network: str | nn.Module | Callable[[int], nn.Module] =
                f"workdir={str(directory)!r}, store={str(root)!r}, config={changes!r})")
     with _process(settings, Store(root)):
         run_study(settings, "study", directory, Store(root), command,
-                  work_bar() if progress else None)
+                  bars.work_bar() if progress else None)
     return open_study(directory)
 
 

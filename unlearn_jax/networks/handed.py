@@ -48,7 +48,7 @@ def hand_over(network: Callable[[int], Any] | nn.Module, num_outputs: int,
     title = network if hasattr(network, "__name__") else type(network)
     short = re.sub(r"[^A-Za-z0-9_]+", "", getattr(title, "__name__", ""))[:_LONGEST] or "network"
     request = own.FROM_PYTHON + short
-    module = own.make(OwnCode(value, short, ""), request, num_outputs)
+    module = own.called(OwnCode(value, short, ""), request, num_outputs)
     code = _digest(module, request, image_size)
     request = f"{request}-{code}"
     own.HANDED_OVER[request] = OwnCode(value, short, code)

@@ -87,9 +87,17 @@ def make(model_cfg: Any, num_outputs: int, known: tuple[str, ...]) -> nn.Module:
       ConfigError: the file or a key cannot be used, or the callable raises an error or returns
         something else.
     """
-    request = model_cfg.name
-    found = find(request, known)
+    found = find(model_cfg.name, known)
     check_keys(model_cfg)
+    return called(found, model_cfg.name, num_outputs)
+
+
+def called(found: OwnCode, request: str, num_outputs: int) -> nn.Module:
+    """The network that a user's callable makes.
+
+    Raises:
+      ConfigError: it raises an error, or returns something else than a network.
+    """
     if not callable(found.value):
         raise ConfigError(f"{_KEY} is {request!r}, which is {type(found.value).__name__} "
                           f"{found.value!r}; allowed: {_SERVES}")

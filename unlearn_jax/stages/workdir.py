@@ -26,7 +26,7 @@ from unlearn_jax.labels import histogram
 from unlearn_jax.storage import manifest
 from unlearn_jax.system import disk, processes
 from unlearn_jax.system.cells import rows_text
-from unlearn_jax.system.nested import differing
+from unlearn_jax.system.nested import differing, filled
 
 RUN = "run.json"
 RESULTS = "results.csv"
@@ -296,6 +296,8 @@ def _check_same_config(directory: Path, earlier: Path, config: ml_collections.Co
         raise InputError(f"{earlier} cannot be read ({e}). Remove the work directory or give "
                          "another --workdir.") from e
     new = json.loads(json.dumps(config.to_dict()))
+    # A run of an earlier version has no value for a key that came later: its default was used.
+    old = filled(old, json.loads(json.dumps(default_config().to_dict())))
     changed = [f"{key}: {before!r} there, {after!r} here"
                for key, before, after in differing(old, new)]
     if changed and (own or (directory / RESULTS).exists()):

@@ -13,6 +13,14 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def filled(tree: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """A nested dict with the defaults of the keys that it lacks."""
+    return {**tree, **{
+        key: default if key not in tree else filled(tree[key], default)
+        for key, default in defaults.items()
+        if key not in tree or (isinstance(default, dict) and isinstance(tree[key], dict))}}
+
+
 def differing(first: Any, second: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yields the differences of two JSON values, as (dotted key, first value, second value).
 

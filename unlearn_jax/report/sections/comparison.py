@@ -118,8 +118,8 @@ def _explanation(run: Run) -> tuple[Block, ...]:
         tests = (f"Ranks are by {leaderboard.ranked_by(run)}. Nothing is tested, as {BASELINE} is "
                  "not among the methods.")
     honest = (
-        "Rows without a rank keep the ranking honest. Short retraining (M_SHORT) repeats M_R's "
-        "training for the budget of the methods: a method that is not better saves nothing. "
+        "The rows without a rank are there for comparison. Short retraining (M_SHORT) repeats "
+        "M_R's training for the budget of the methods: a method that is not better saves nothing. "
         "“M_O, shifted” answers on D_f as M_O does, shifted until it errs on average as "
         "M_R does; “best constant” gives one and the same answer to all of D_f. They forget "
         "nothing, so a Forgetting that they reach is no evidence of forgetting. Both are computed "

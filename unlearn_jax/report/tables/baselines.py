@@ -1,7 +1,7 @@
-"""Answers on D_f that forget nothing, measured like models: they keep Forgetting honest.
+"""Answers on D_f that forget nothing, measured like models.
 
-Forgetting compares sizes of errors. It does not ask what a model knows. So a comparison shows how
-high two answers come that need no unlearning. Outside of D_f both answer as M_O does.
+Forgetting compares sizes of errors. It does not measure what a model knows. So a comparison shows
+the Forgetting of two answers that need no unlearning. Outside of D_f both are M_O's.
 
 - `best_constant`: the one answer to all of D_f with the highest Forgetting. In regression it is a
   label. With classes it gives one class the probability p, and all others an equal share of the

@@ -3,7 +3,7 @@
 The replicates are the seeds. Forget sets of one seed share M_O, so a value is averaged over the
 forget sets within a seed before it is tested or gets an interval.
 
-Rows without a rank keep Forgetting honest: M_R against the M_R of another seed, short retraining,
+Rows without a rank are there for comparison: M_R against the M_R of another seed, short retraining,
 M_O, and two answers that forget nothing (baselines.py).
 """
 
@@ -38,6 +38,7 @@ OVERALL = "all"
 CEILING, UNTOUCHED = "retrain", "original"
 SLACK = 0.05  # share of the budget; whole epochs rarely fit exactly
 SPENT = {"images": "images_vs_retrain", "wall": "wall_vs_retrain", "flops": "flops_vs_retrain"}
+_KEPT = 1024  # pairs of method and forget set whose trial and verdict are not looked up again
 _WORST = (NOT_FORGOTTEN, DAMAGED, UNDECIDED, FORGOTTEN)
 
 
@@ -173,6 +174,7 @@ def methods(run: Run) -> list[str]:
     return trials(run).method.unique().tolist()
 
 
+@functools.lru_cache(maxsize=_KEPT)
 def chosen(run: Run, method: str, forget_set: str) -> pd.Series:
     """The row of the chosen trial in trials.csv."""
     t = trials(run)
@@ -296,8 +298,12 @@ def _row(run: Run, method: str, forget_sets: tuple[str, ...]) -> BoardRow:
 def _verdict(run: Run, method: str, forget_sets: tuple[str, ...]) -> str:
     if method == CEILING:
         return ""
-    words = [judge(run, fs, model(run, method, fs)).word for fs in forget_sets]
-    return min(words, key=_WORST.index)
+    return min((_word(run, method, fs) for fs in forget_sets), key=_WORST.index)
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _word(run: Run, method: str, forget_set: str) -> str:
+    return judge(run, forget_set, model(run, method, forget_set)).word
 
 
 def _p_above(differences: pd.Series) -> float:
