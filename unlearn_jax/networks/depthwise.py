@@ -39,7 +39,7 @@ def depthwise(strides: Strides, padding: Padding, x: jax.Array, w: jax.Array) ->
     wide, kernel = _padded(x.astype(jnp.float32), padding), w.astype(jnp.float32)
     total = sum(_window(wide, i, j, strides, w.shape) * kernel[i, j].reshape(1, 1, 1, -1)
                 for i in range(height) for j in range(width))
-    return jnp.asarray(total).astype(x.dtype)
+    return lax.optimization_barrier(jnp.asarray(total)).astype(x.dtype)
 
 
 def _forward(strides, padding, x, w):
@@ -55,7 +55,8 @@ def _backward(strides, padding, residuals, g):
             stride in zip(w.shape[:2], padding, x.shape[1:3], g.shape[1:3], strides)]
     apart = lax.pad(g, np.zeros((), g.dtype), [(0, 0, 0), *gaps, (0, 0, 0)])
     dx = depthwise((1, 1), ((0, 0), (0, 0)), apart, w[::-1, ::-1])
-    wide, g = _padded(x.astype(jnp.float32), padding), g.astype(jnp.float32)
+    wide = _padded(x.astype(jnp.float32), padding)
+    g = lax.optimization_barrier(g.astype(jnp.float32))
     # The sums of a row of the kernel are computed in one pass, first for each image.
     rows = [lax.reduce(tuple(_window(wide, i, j, strides, w.shape) * g for j in range(width)),
                        (np.float32(0),) * width, lambda a, b: tuple(u + v for u, v in zip(a, b)),
@@ -68,7 +69,8 @@ depthwise.defvjp(_forward, _backward)
 
 
 def _padded(x: jax.Array, padding: Padding) -> jax.Array:
-    return jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    # Without the barrier XLA computes what comes before again for every position of the kernel.
+    return lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))))
 
 
 def _window(wide: jax.Array, i: int, j: int, strides: Strides,
