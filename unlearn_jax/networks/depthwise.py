@@ -39,7 +39,7 @@ def depthwise(strides: Strides, padding: Padding, x: jax.Array, w: jax.Array) ->
     wide, kernel = _padded(x.astype(jnp.float32), padding), w.astype(jnp.float32)
     total = sum(_window(wide, i, j, strides, w.shape) * kernel[i, j].reshape(1, 1, 1, -1)
                 for i in range(height) for j in range(width))
-    return lax.optimization_barrier(jnp.asarray(total)).astype(x.dtype)
+    return jnp.asarray(total).astype(x.dtype)
 
 
 def _forward(strides, padding, x, w):
@@ -56,12 +56,19 @@ def _backward(strides, padding, residuals, g):
     apart = lax.pad(g, np.zeros((), g.dtype), [(0, 0, 0), *gaps, (0, 0, 0)])
     dx = depthwise((1, 1), ((0, 0), (0, 0)), apart, w[::-1, ::-1])
     wide = _padded(x.astype(jnp.float32), padding)
-    g = lax.optimization_barrier(g.astype(jnp.float32))
-    # The sums of a row of the kernel are computed in one pass, first for each image.
-    rows = [lax.reduce(tuple(_window(wide, i, j, strides, w.shape) * g for j in range(width)),
-                       (np.float32(0),) * width, lambda a, b: tuple(u + v for u, v in zip(a, b)),
-                       (1, 2)) for i in range(height)]
-    dw = jnp.stack([jnp.sum(one, axis=0) for row in rows for one in row])
+    g = g.astype(jnp.float32)
+    down, right = (wide.shape[1 + d] - w.shape[d] + 1 for d in (0, 1))
+
+    def row(_, i):
+        """The sums of a row of the kernel, in one pass, first for each image."""
+        rows = lax.dynamic_slice_in_dim(wide, i, down, axis=1)[:, ::strides[0]]
+        terms = tuple(rows[:, :, j:j + right:strides[1]] * g for j in range(width))
+        sums = lax.reduce(terms, (np.float32(0),) * width,
+                          lambda a, b: tuple(u + v for u, v in zip(a, b)), (1, 2))
+        return None, jnp.stack([jnp.sum(one, axis=0) for one in sums])
+
+    # What a loop reads is computed once; without it XLA computes g again for every position.
+    _, dw = lax.scan(row, None, jnp.arange(height))
     return dx.astype(x.dtype), dw.reshape(w.shape).astype(w.dtype)
 
 
@@ -69,8 +76,7 @@ depthwise.defvjp(_forward, _backward)
 
 
 def _padded(x: jax.Array, padding: Padding) -> jax.Array:
-    # Without the barrier XLA computes what comes before again for every position of the kernel.
-    return lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))))
+    return jnp.pad(x, ((0, 0), *padding, (0, 0)))
 
 
 def _window(wide: jax.Array, i: int, j: int, strides: Strides,
