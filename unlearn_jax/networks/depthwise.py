@@ -3,7 +3,7 @@
 XLA's own depthwise convolution takes 20 to 90 times as long there (7x7, 24 to 96 channels; its
 weight gradient 5 to 10 times as long). Each position of the kernel is one multiplication of a
 shifted image, and XLA computes the sum of all in one pass. There is no convolution in it, so `vmap`
-over members or samples needs no rule of its own. The price is time to compile: about three seconds
+over members or samples needs no rule of its own. The price is time to compile: one to two seconds
 for a 7x7 layer with its gradients, once for all members.
 
 It has reverse-mode derivatives of first order only, as `conv.member_conv` does.
