@@ -44,8 +44,9 @@ def main() -> None:
 def arguments() -> argparse.ArgumentParser:
     """The flags."""
     parser = measure.arguments(__doc__, members=8, steps=2)
-    parser.add_argument("--scaled", nargs="*", default=["convnext_tiny", "vit_tiny"],
+    parser.add_argument("--scaled", nargs="*", default=["convnext_tiny"],
                         help="networks that are measured with one member and with all")
+    parser.add_argument("--scaled-stem", default="strided", help="their first layers")
     return parser
 
 
@@ -57,6 +58,8 @@ def _reference(args: argparse.Namespace, title: str) -> tuple[str, int]:
 def _timed(args: argparse.Namespace, name: str, members: int):
     own = copy.copy(args)
     own.network = name
+    if name in args.scaled:
+        own.stem = args.scaled_stem
     work = workload.make_workload(own, members)
     run = workload.engine_run(work, workload.layout_for(members))
 
