@@ -1,6 +1,8 @@
 import concurrent.futures
+import ctypes
 import importlib.metadata
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from warm import ROOT
 
 from unlearn_jax import native
 from unlearn_jax.networks.conv import DIMENSION_NUMBERS
@@ -147,3 +150,33 @@ def test_a_machine_without_a_compiler_sets_up_all_the_same(tmp_path):
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.rglob("*.so"))
+
+
+# Fewer channels than a vector has: what is written behind a buffer would stop this process.
+_STRIDED = """
+import jax
+import jax.numpy as jnp
+
+from unlearn_jax.networks.conv import convolutions, member_conv
+from unlearn_jax.system.target import tracing_for
+
+for pixels in (8, 16, 32):
+    for channels in (1, 3, 4, 7, 12):
+        x, w = jnp.ones((2, pixels, pixels, channels)), jnp.ones((1, 1, channels, 4))
+        with convolutions("onednn"), tracing_for("cpu", threads=1):
+            y, pull = jax.vjp(lambda x, w: member_conv(x, w, (2, 2), ((0, 0), (0, 0))), x, w)
+            of_x, of_w = pull(y)
+        assert (of_w == 2 * (pixels // 2) ** 2 * channels).all()
+"""
+
+
+@needs_native
+def test_no_call_writes_behind_its_memory():
+    checked = "libc_malloc_debug.so.0"  # glibc's, which looks behind each buffer when it is freed
+    try:
+        ctypes.CDLL(checked)
+    except OSError as e:
+        pytest.skip(f"{e}")
+    done = subprocess.run([sys.executable, "-c", _STRIDED], capture_output=True, text=True, cwd=ROOT,
+                          env={**os.environ, "LD_PRELOAD": checked, "MALLOC_CHECK_": "3"})
+    assert done.returncode == 0, done.stderr
