@@ -177,6 +177,7 @@ def test_no_call_writes_behind_its_memory():
         ctypes.CDLL(checked)
     except OSError as e:
         pytest.skip(f"{e}")
-    done = subprocess.run([sys.executable, "-c", _STRIDED], capture_output=True, text=True, cwd=ROOT,
+    done = subprocess.run([sys.executable, "-c", _STRIDED], cwd=ROOT, text=True,
+                          capture_output=True,
                           env={**os.environ, "LD_PRELOAD": checked, "MALLOC_CHECK_": "3"})
     assert done.returncode == 0, done.stderr

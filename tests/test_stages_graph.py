@@ -116,8 +116,9 @@ def test_a_key_moves_the_models_that_depend_on_it(key, tmp_path, monkeypatch):
     base = _config(**with_key)
     changed = _config(**with_key, **{key: _another(key, get(base, key))})
     assert get(changed, key) != get(base, key)
-    # legal along with another loss, task or split alone, which would move the keys too
-    if key not in ("data.task", "data.groups", "data.split_shares", "train.class_weights"):
+    # legal along with another loss, task, split or network alone, which would move the keys too
+    if key not in ("data.task", "data.groups", "data.split_shares", "model.resize_positions",
+                   "train.class_weights"):
         check_config(changed)
     if key in THROUGH_THE_FINGERPRINT | WITHOUT_EFFECT | UNREAD:
         expected = set()

@@ -185,8 +185,8 @@ _TRAIN = {
         meaning="weights that are kept: best (by validation loss) or last (after all epochs)"),
     "recalibrate_norms": Key(
         default="auto", allowed=("auto", "on", "off"),
-        meaning="predict with the batch statistics of the whole training set; auto: where few "
-        "steps leave over 1 % of the initial statistics (engine/recalibration.py)"),
+        meaning="predict with the batch statistics of all training samples; auto: if training "
+        "leaves over 1 % of the initial ones (engine/recalibration.py)"),
     "checkpoint_seconds": Key(
         default=120.0, allowed=_COUNT,
         meaning="seconds between two checkpoints of a half-finished stage"),
