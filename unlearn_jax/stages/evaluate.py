@@ -87,6 +87,7 @@ def write_results(study: RunContext, original: Stage, retrained: list[Stage],
                     if m.measures and reference else o for m, o in zip(models, outcomes)]
         if study.config.eval.relearn_epochs:
             outcomes = _with_relearning(study, models, outcomes)
+            reference = outcomes[-1] if references else None
         if not processes.is_first_process():
             continue  # the rest needs predictions alone; the first process does it
         for outcome in outcomes:
