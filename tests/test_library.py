@@ -182,7 +182,15 @@ def test_an_import_loads_neither_jax_nor_numpy():
         ul.nothing  # noqa: B018
 
 
-def test_signals_are_the_callers_again():
+@pytest.fixture
+def interruptible():
+    """A process that Ctrl-C interrupts, also where these tests run in the background."""
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, earlier)
+
+
+def test_signals_are_the_callers_again(interruptible):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with interrupt.listening():
         signal.raise_signal(signal.SIGINT)

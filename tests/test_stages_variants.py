@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(autouse=True)
 def without_reports(monkeypatch):
     """They are drawn from what is looked at here, and take longer than all the rest."""
-    monkeypatch.setattr(stages, "write_report", lambda directory: None)
+    monkeypatch.setattr(stages, "write_report", lambda directory, bar: None)
 
 
 def config(**unlearn):
