@@ -94,7 +94,8 @@ def test_the_readme_has_commands_for_images_of_ones_own():
     text = readme.section("On UTKFace").replace("\\\n", "")
     commands = [shlex.split(line, comments=True) for line in text.splitlines()
                 if "--config.data.path=FOLDER" in line or "labels.csv" in line]
-    classes, numbers = (read_config(words[3:]) for words in commands)
+    classes, numbers = (read_config([w for w in words[3:] if w.startswith("--config")])
+                        for words in commands)
     check_config(classes)
     check_config(numbers)
     assert classes.data.source == numbers.data.source == "folder"

@@ -59,9 +59,13 @@ def needed(count):
     where, noted = layout(per_device=count), []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "free_bytes", lambda device: noted.append(device) or np.inf)
-        fitted = memory.fit_members_per_call
-        patch.setattr(memory, "fitted", lambda layout, count, name, needs, held: noted.append(
-            (needs(layout), held)) or fitted(layout, count, name, needs, held))
+        fit = memory.fit_members_per_call
+
+        def noting(layout, count, name, needs, held):
+            noted.append((needs(layout), held))
+            return fit(layout, count, name, needs, held)
+
+        patch.setattr(memory, "fit_members_per_call", noting)
         train(members(), where=where)
     (call, held), _ = noted
     return call + held * -(-3 // count) * count
