@@ -203,6 +203,15 @@ def test_seeds_may_stand_in_another_order(tmp_path, no_report):
 FT = "ft.mine.2.test.npz"
 
 
+def test_logits_may_have_that_name(tmp_path, no_report):
+    folder = write_folder(tmp_path / "in", splits=("test", "forget"))
+    assert main([str(folder), f"--out={tmp_path / 'a'}", "--audits=mia"]) == 0
+    with np.load(folder / FT) as file:
+        change(folder / FT, outputs=None, logits=file["outputs"])
+    assert main([str(folder), f"--out={tmp_path / 'b'}", "--audits=mia"]) == 0
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+
+
 @pytest.mark.parametrize("name, changes, words", [
     (FT, {"labels": None}, "the array 'labels' is missing"),
     (FT, {"seeds": None}, "the array 'seeds' is missing"),

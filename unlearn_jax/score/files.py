@@ -134,10 +134,13 @@ def read_file(path: Path, name: Name, task: str) -> PredictionFile:
       ScoreError: names the file, the fault and the allowed values.
     """
     arrays = {".npz": _read_npz, ".npy": _read_npy, ".csv": _read_csv}[path.suffix](path, name)
+    if "logits" in arrays and "outputs" not in arrays:
+        arrays["outputs"] = arrays.pop("logits")
     for key in _ARRAYS:
         if key not in arrays:
-            raise ScoreError(f"{path}: the array {key!r} is missing\nit must hold outputs [M, N] "
-                             "or logits [M, N, C], labels [N], ids [N] and seeds [M]")
+            raise ScoreError(f"{path}: the array {key!r} is missing\nit must hold 'outputs' [M, N] "
+                             "(or [M, N, C], also by the name 'logits'), 'labels' [N], 'ids' [N] "
+                             "and 'seeds' [M]")
     outputs, labels, ids, seeds = (arrays.pop(key) for key in _ARRAYS)
     task = task or ("classification" if outputs.ndim == 3 else "regression")
     _check_shapes(path, outputs, labels, ids, seeds, task)
