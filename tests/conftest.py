@@ -9,10 +9,10 @@ import os
 import shutil
 import tempfile
 
-# Without fusion emitters XLA compiles our programs for CPUs in half the time.
-os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "")
-                           + " --xla_cpu_use_fusion_emitters=false"
-                           + " --xla_force_host_platform_device_count=4")
+import quick_compiler  # it imports no JAX
+
+os.environ["XLA_FLAGS"] = (f"{os.environ.get('XLA_FLAGS', '')} {quick_compiler.FLAGS} "
+                           "--xla_force_host_platform_device_count=4")
 os.environ.setdefault("MPLBACKEND", "Agg")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # The cache of this run only; its workers and the processes that tests start inherit it.

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import quick_compiler
 from toy import layout, settings
 
 from unlearn_jax.config import default_config
@@ -29,9 +30,7 @@ SIZE, COUNT, CLASSES = 8, 24, 3
 SCALE = 40.0  # output scale, years
 LOSSES = {"regression": make_loss("mae", SCALE), "classification": make_loss("cross_entropy", 1.0)}
 
-# These tests compile much and compute little.
-_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-quick = mock.patch.object(layouts, "_CPU_COMPILER_OPTIONS", _QUICK)
+quick = mock.patch.object(layouts, "_CPU_COMPILER_OPTIONS", quick_compiler.OPTIONS)
 
 # The sets of the members differ in size, and no batch of four or eight divides them.
 MEMBERS = (

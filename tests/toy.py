@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import quick_compiler
 
 from unlearn_jax.config import default_config
 from unlearn_jax.data.resident import Resident, Streamed
@@ -19,10 +20,7 @@ from unlearn_jax.train import make_loss, make_train_step
 
 SIZE = 2
 
-# Options of XLA's compiler for tests that compile much and compute little. Without XLA's newer
-# fusion emitters a program compiles in half the time.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True,
-         "xla_cpu_use_fusion_emitters": False}
+QUICK = quick_compiler.OPTIONS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,9 +18,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import quick_compiler
+
 ROOT = Path(__file__).parent.parent
 # One device, as for users; the compiler as in tests/conftest.py.
-ENV = {**os.environ, "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
+ENV = {**os.environ, "XLA_FLAGS": quick_compiler.FLAGS}
 
 
 def run(arguments: list[str], timeout: float = 300, cwd: Path = ROOT,
