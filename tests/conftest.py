@@ -47,7 +47,7 @@ SLOW = {
     "report_page": 6, "report_folds": 9, "report_figures_room": 6,
     "report_study_figures": 6, "networks_own": 25, "docs_networks": 20,
     "networks_methods": 60, "networks_nnx": 15, "networks_published": 12, "depthwise": 5,
-    "docs_deletion": 30, "library": 25, "quickstart": 20,
+    "docs_deletion": 30, "api": 25, "quickstart": 20,
     "data_augment": 5, "explain_attribution": 5,
     "explain_population": 5, "flops": 5, "golden": 5, "launch_plan": 5,
     "methods_probabilities": 5, "metrics_errors": 5,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from unlearn_jax import moved
 
 if TYPE_CHECKING:
+    from unlearn_jax.api import CompletedStudy, Data, open_study, study
     from unlearn_jax.errors import InputError
-    from unlearn_jax.library import CompletedStudy, Data, open_study, study
 
 __all__ = ["CompletedStudy", "Data", "InputError", "open_study", "study"]
 
@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
     """A public name, from the module that defines it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "unlearn_jax.errors" if name == "InputError" else "unlearn_jax.library"
+    home = "unlearn_jax.errors" if name == "InputError" else "unlearn_jax.api"
     return getattr(importlib.import_module(home), name)
 
 

@@ -8,8 +8,8 @@
 `import unlearn_jax as ul` has the public names; docs/python.md explains them.
 """
 
-from unlearn_jax.library.arrays import Data
-from unlearn_jax.library.finished import CompletedStudy, open_study
-from unlearn_jax.library.run import study
+from unlearn_jax.api.arrays import Data
+from unlearn_jax.api.finished import CompletedStudy, open_study
+from unlearn_jax.api.run import study
 
 __all__ = ["CompletedStudy", "Data", "open_study", "study"]

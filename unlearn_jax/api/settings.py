@@ -7,12 +7,12 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from unlearn_jax.api.arrays import Data
 from unlearn_jax.config import completed, get
 from unlearn_jax.config.names import CONFIGS, check_key
 from unlearn_jax.config.variants import load_config, method_file
 from unlearn_jax.data.given import GIVEN
 from unlearn_jax.errors import ConfigError
-from unlearn_jax.library.arrays import Data
 from unlearn_jax.methods import find_method
 from unlearn_jax.system.nested import differing
 

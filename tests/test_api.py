@@ -13,10 +13,10 @@ import pytest
 import undrawn
 
 import unlearn_jax as ul
+from unlearn_jax.api.settings import study_config
 from unlearn_jax.config import check_config
 from unlearn_jax.config.variants import arm_config
 from unlearn_jax.errors import ConfigError, InputError
-from unlearn_jax.library.settings import study_config
 from unlearn_jax.system import interrupt
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"

@@ -10,11 +10,11 @@ import ml_collections
 from flax import linen as nn
 
 from unlearn_jax import startup
+from unlearn_jax.api.arrays import Data
+from unlearn_jax.api.finished import CompletedStudy, open_study
+from unlearn_jax.api.settings import study_config
 from unlearn_jax.config import check_config
 from unlearn_jax.data.arrays import write_arrays
-from unlearn_jax.library.arrays import Data
-from unlearn_jax.library.finished import CompletedStudy, open_study
-from unlearn_jax.library.settings import study_config
 from unlearn_jax.networks.conv import convolutions
 from unlearn_jax.networks.handed import hand_over
 from unlearn_jax.stages import run_study
