@@ -23,7 +23,6 @@ import dataclasses
 import functools
 import pathlib
 import re
-from collections.abc import Callable
 from typing import Any
 
 import h5py
@@ -32,6 +31,7 @@ import safetensors
 from flax import traverse_util
 
 from unlearn_jax.errors import ConfigError
+from unlearn_jax.networks.file_tensors import FLOATS, FileTensor, safetensors_tensors
 from unlearn_jax.networks.layouts import HEAD, KERAS, file_shape, our_axes, source_name
 from unlearn_jax.networks.positions import can_resize, resized_positions
 from unlearn_jax.networks.registry import NETWORKS
@@ -44,8 +44,6 @@ _KERAS3_LEAVES = ("kernel", "bias")
 _KERAS3_NORM_LEAVES = ("gamma", "beta", "moving_mean", "moving_variance")
 # Published ResNets by variant: the preprocessing that they were trained with (`ends.PREPROCESS`).
 PREPROCESS_OF = {"keras": "caffe", "vggface2": "vggface2", "torchvision": "torch"}
-# Types of tensors by safetensors' names.
-_FLOATS = ("F16", "BF16", "F32", "F64")
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
 
 
@@ -78,31 +76,6 @@ class Loaded:
                 f"{_some(left) or 'none'}")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Tensor:
-    """One tensor of a file; its values are read only after its shape and type are checked.
-
-    Attributes:
-      shape: its shape.
-      dtype: safetensors' name, such as `F32`; for HDF5 files NumPy's name if it is no float.
-      read: returns its values.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    read: Callable[[], np.ndarray]
-
-    @property
-    def is_float(self) -> bool:
-        """Whether it holds floats that can be read without a separate scale."""
-        return self.dtype in _FLOATS
-
-    @property
-    def counts(self) -> bool:
-        """Whether it holds whole numbers: a counter, a random seed."""
-        return self.dtype.lower().startswith(("i", "u", "bool"))
-
-
 def load_pretrained(path: str | pathlib.Path, variables: Variables,
                     model_cfg: Any) -> tuple[Variables, Loaded]:
     """Variables of one member with the file's weights in the backbone.
@@ -124,7 +97,7 @@ def load_pretrained(path: str | pathlib.Path, variables: Variables,
     own_layout = file_layout(model_cfg.name)
     if path.suffix == ".safetensors":
         with _open_safetensors(path) as file:
-            return _fill(path, _safetensors_tensors(file), variables, model_cfg, own_layout)
+            return _fill(path, safetensors_tensors(file), variables, model_cfg, own_layout)
     if own_layout != "torchvision":
         raise PretrainedError(f"{path}: allowed with {model_cfg.name} are .safetensors files, with "
                               f"the names of {' or '.join(NETWORKS[model_cfg.name].published)}")
@@ -168,7 +141,7 @@ def published_preprocess(model_cfg: Any) -> str:
     return PREPROCESS_OF[model_cfg.variant]
 
 
-def _fill(path: pathlib.Path, tensors: dict[str, _Tensor], variables: Variables,
+def _fill(path: pathlib.Path, tensors: dict[str, FileTensor], variables: Variables,
           model_cfg: Any, layout: str) -> tuple[Variables, Loaded]:
     if layout not in NAMES and layout != model_cfg.variant:
         raise PretrainedError(
@@ -205,7 +178,7 @@ def _fill(path: pathlib.Path, tensors: dict[str, _Tensor], variables: Variables,
         strange and f"left over in the file: {_some(strange)}",
         wrong and f"of another shape: {_some(wrong, '; ', 3)}",
         unread and f"of a type that only another program can scale: {_some(unread, '; ', 3)}; "
-                   f"allowed: {', '.join(_FLOATS)}") if text]
+                   f"allowed: {', '.join(FLOATS)}") if text]
     if problems:
         raise PretrainedError(
             f"{path} does not fit {model_cfg.name} (width {model_cfg.width}, stem "
@@ -231,7 +204,7 @@ def _tree(flat: dict[str, Any], like: Variables) -> Variables:
 
 
 def _head_part_serves(module: str, sources: dict[str, str], flat: dict,
-                      tensors: dict[str, _Tensor], layout: str) -> bool:
+                      tensors: dict[str, FileTensor], layout: str) -> bool:
     """Whether the file fills a part of the head; see the module's docstring."""
     if module == "projection":
         return any(name in tensors for name in sources.values())
@@ -243,7 +216,7 @@ def _head_part_serves(module: str, sources: dict[str, str], flat: dict,
         for ours, name in sources.items())
 
 
-def _is_head_or_counter(name: str, tensors: dict[str, _Tensor], layout: str) -> bool:
+def _is_head_or_counter(name: str, tensors: dict[str, FileTensor], layout: str) -> bool:
     """Whether a name is a dense layer's, num_batches_tracked, or a random seed's."""
     if tensors[name].counts:
         return True
@@ -286,16 +259,7 @@ def _open_h5(path: pathlib.Path) -> h5py.File:
         raise PretrainedError(f"{path} is not a whole HDF5 file: {error}") from error
 
 
-def _safetensors_tensors(file) -> dict[str, _Tensor]:
-    def tensor(name: str) -> _Tensor:
-        view = file.get_slice(name)
-        return _Tensor(tuple(view.get_shape()), view.get_dtype(), lambda: file.get_tensor(name))
-
-    names = file.keys()
-    return {name: tensor(name) for name in names}
-
-
-def _h5_tensors(path: pathlib.Path, file: h5py.File, variables: Variables) -> dict[str, _Tensor]:
+def _h5_tensors(path: pathlib.Path, file: h5py.File, variables: Variables) -> dict[str, FileTensor]:
     """'layer/leaf' -> tensor, for each of Keras' HDF5 layouts."""
     root = file.get("model_weights", file)
     datasets: dict[str, h5py.Dataset] = {}
@@ -307,7 +271,7 @@ def _h5_tensors(path: pathlib.Path, file: h5py.File, variables: Variables) -> di
     # visititems follows no links, so nothing outside the file can be read.
     root.visititems(note)
     known = _known_layers(variables)
-    tensors: dict[str, _Tensor] = {}
+    tensors: dict[str, FileTensor] = {}
     for raw, dataset in datasets.items():
         if raw.startswith(("optimizer/", "optimizer_weights/")):
             continue
@@ -317,7 +281,7 @@ def _h5_tensors(path: pathlib.Path, file: h5py.File, variables: Variables) -> di
         if name in tensors:
             raise PretrainedError(f"{path} holds {name} twice (again at {raw})")
         kind = "F32" if dataset.dtype.kind == "f" else dataset.dtype.name
-        tensors[name] = _Tensor(dataset.shape, kind, functools.partial(dataset.__getitem__, ()))
+        tensors[name] = FileTensor(dataset.shape, kind, functools.partial(dataset.__getitem__, ()))
     return tensors
 
 
@@ -337,7 +301,7 @@ def _h5_name(path: pathlib.Path, raw: str, dataset: h5py.Dataset, known: set[str
     return f"{layer if layer in known else parent}/{numbered.get(leaf, leaf)}"
 
 
-def _h5_layout(path: pathlib.Path, tensors: dict[str, _Tensor], variables: Variables) -> str:
+def _h5_layout(path: pathlib.Path, tensors: dict[str, FileTensor], variables: Variables) -> str:
     counts = {layout: len([name for name in _backbone_names(variables, layout) if name in tensors])
               for layout in KERAS}
     layout = max(counts, key=lambda name: counts[name])

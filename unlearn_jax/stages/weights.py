@@ -12,10 +12,9 @@ Names and axes of a .safetensors file are those that the export gives: each numb
 gets its place, and the places are exported in the place of the numbers.
 """
 
-import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,31 +30,13 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.export.member import ExportedMember, torch_tensors
 from unlearn_jax.inspect.tree import Checkpoint
 from unlearn_jax.models import Model, Variables
+from unlearn_jax.networks.file_tensors import FileTensor, safetensors_tensors
 
 _COLLECTIONS = ("params", "batch_stats")
 _TRAINING = ("opt_state", "step")  # of a train state
 _COUNTER = "num_batches_tracked"
 _ALLOWED = ("allowed: a .safetensors file, a .msgpack file of Flax, or an Orbax folder; "
             "docs/models_from_outside.md says how to make one")
-
-
-@dataclasses.dataclass(frozen=True)
-class _StoredTensor:
-    """One tensor of a file; `read` is called after its shape and type are checked.
-
-    Attributes:
-      shape, dtype: NumPy's or safetensors' name of the type.
-      read: returns its values.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    read: Callable[[], np.ndarray]
-
-    @property
-    def is_float(self) -> bool:
-        return self.dtype.lower() in ("f16", "bf16", "f32", "f64", "float16", "bfloat16", "float32",
-                                      "float64")
 
 
 def digest(path: Path, key: str) -> str:
@@ -102,14 +83,13 @@ def read_weights(path: Path, key: str, model: Model,
     numbers = np.empty(ends[-1], np.float32)
     if path.suffix == ".safetensors" and path.is_file():
         with _open(path, key) as file:
-            names = file.keys()
-            tensors = {name: _of_safetensors(file, name) for name in names}
-            if not any(name.startswith("params/") for name in names):
+            tensors = safetensors_tensors(file)
+            if not any(name.startswith("params/") for name in tensors):
                 places = _exported(places, model_cfg)
             _fill(path, key, model_cfg, places, tensors, numbers)
     else:
         tree = _tree(path, key)
-        tensors = {ours: _StoredTensor(a.shape, a.dtype.name, functools.partial(np.asarray, a))
+        tensors = {ours: FileTensor(a.shape, a.dtype.name, functools.partial(np.asarray, a))
                    for ours, a in tree.items()}
         _fill(path, key, model_cfg, places, tensors, numbers)
     flat = {ours: numbers[start:start + leaf.size].reshape(leaf.shape)
@@ -125,7 +105,7 @@ def _exported(places: Mapping[str, np.ndarray],
 
 
 def _fill(path: Path, key: str, model_cfg: ml_collections.ConfigDict,
-          places: Mapping[str, np.ndarray], tensors: Mapping[str, _StoredTensor],
+          places: Mapping[str, np.ndarray], tensors: Mapping[str, FileTensor],
           numbers: np.ndarray) -> None:
     """Puts the file's tensors to their places in `numbers`."""
     here = [name for name in places if name in tensors]
@@ -155,11 +135,6 @@ def _open(path: Path, key: str) -> Any:
         return safetensors.safe_open(path, framework="numpy")
     except safetensors.SafetensorError as e:
         raise _damaged(path, key, "safetensors file", e) from e
-
-
-def _of_safetensors(file: Any, name: str) -> _StoredTensor:
-    view = file.get_slice(name)
-    return _StoredTensor(tuple(view.get_shape()), view.get_dtype(), lambda: file.get_tensor(name))
 
 
 def _tree(path: Path, key: str) -> dict[str, np.ndarray]:
