@@ -30,9 +30,9 @@ def test_two_files_of_both_forms_are_two_samples():
 
 
 def test_ids_given_twice_are_counted_in_any_form():
-    asked = match([SPLIT, "a", COMPOSED, "nobody", "a", "a", "nobody"], ["a", "b", COMPOSED])
+    asked = match([SPLIT, "a", COMPOSED, "absent", "a", "a", "absent"], ["a", "b", COMPOSED])
     assert [(a.text, a.times, a.found) for a in asked] == [
-        (SPLIT, 2, (COMPOSED,)), ("a", 3, ("a",)), ("nobody", 2, ())]
+        (SPLIT, 2, (COMPOSED,)), ("a", 3, ("a",)), ("absent", 2, ())]
 
 
 def test_comments_do_not_count_unless_they_are_ids():
@@ -47,7 +47,7 @@ def test_an_id_copied_from_a_csv_file_is_understood():
 
 
 def test_unknown_ids_are_all_in_the_message(tmp_path):
-    data, unknown = dataset(AGES), [f"nobody {i}" for i in range(40)]
+    data, unknown = dataset(AGES), [f"absent {i}" for i in range(40)]
     path = tmp_path / "ids.txt"
     path.write_text("\n".join(["id-001", *unknown]))
     with pytest.raises(InputError) as error:
@@ -62,16 +62,16 @@ def test_skip_goes_on_without_the_unknown_ids(tmp_path):
     data = dataset(AGES)
     train = splits(data).train
     path = tmp_path / "ids.txt"
-    path.write_text(f"nobody\n{data.ids[train[0]]}\nnobody either\n")
+    path.write_text(f"absent\n{data.ids[train[0]]}\nabsent too\n")
     cfg = types.SimpleNamespace(seed=0, balance=0, split=(0.6, 0.2, 0.2), inject="",
                                 source="synthetic", label_unit="", label_min=20.0, label_max=60.0)
     (f,) = make_splits(data, cfg, types.SimpleNamespace(sets=(f"ids:{path}",), unknown="skip")
                        ).forget_sets
     assert f.train.tolist() == train[:1].tolist() and f.untrained == ""
-    assert f.skipped == ("2 of 3 ids are unknown: 'nobody', 'nobody either'; they were skipped "
+    assert f.skipped == ("2 of 3 ids are unknown: 'absent', 'absent too'; they were skipped "
                          "(config.forget.unknown)")
     assert [a.found for a in f.asked] == [(), (data.ids[train[0]],), ()]
-    path.write_text("nobody\n")
+    path.write_text("absent\n")
     with pytest.raises(InputError, match="selects no training sample"):
         make_splits(data, cfg, types.SimpleNamespace(sets=(f"ids:{path}",), unknown="skip"))
 

@@ -58,7 +58,7 @@ def test_samples_that_were_left_out_of_the_data_may_be_listed(tmp_path):
 
 
 @pytest.mark.parametrize("rows, more, said", [
-    (range(60), ("who", "id-7"), "2 of 62 ids are unknown: 'who', 'id-7'\nids look like 'id-000'"),
+    (range(60), ("xyz", "id-7"), "2 of 62 ids are unknown: 'xyz', 'id-7'\nids look like 'id-000'"),
     ((), (), "the file lists no sample id"),
     (range(100), (), "lists 100 of the 100 samples, which leaves no validation sample\nallowed"),
     (range(99), (), "lists 99 of the 100 samples, which leaves no validation sample\nallowed"),

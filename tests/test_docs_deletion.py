@@ -73,7 +73,7 @@ def after(tmp_path_factory):
     train = [r["id"] for r in rows if r["split"] == "train" and r["label"] == "cat"]
     composed = unicodedata.normalize("NFC", ACCENT)
     (folder / "requests.txt").write_text("\n".join(
-        ["# a request", composed, "cat/3.jpg", "cat/3.jpg", "nobody.jpg", *train[:2]]))
+        ["# a request", composed, "cat/3.jpg", "cat/3.jpg", "absent.jpg", *train[:2]]))
     ran(run, folder)
     ran(["run", *run[1:3], *OTHER], folder)  # another run of the same store: M_R saw the cats
     before = {p.name: p.read_bytes() for p in (folder / "runs/deletion/receipt").iterdir()}
@@ -109,7 +109,7 @@ def test_the_receipt_names_every_id(after):
     assert by_id.asked[ACCENT] == unicodedata.normalize("NFC", ACCENT)
     assert by_id.times["cat/3.jpg"] == "2" and by_id.equal_images["cat/3.jpg"] == "cat/copy.jpg"
     assert found["id"][found.asked == ""].tolist() == ["cat/copy.jpg"]
-    assert asked.split[asked.asked == "nobody.jpg"].tolist() == ["unknown"]
+    assert asked.split[asked.asked == "absent.jpg"].tolist() == ["unknown"]
     for own, row in by_id.iterrows():
         if own:
             assert row.split == said["before"]["ids"][own]["split"]
@@ -122,9 +122,9 @@ def test_the_receipt_names_every_id(after):
 
 def test_the_receipt_says_what_was_skipped_and_the_report_too(after):
     folder, said = after
-    words = "'nobody.jpg'; they were skipped (config.forget.unknown)"
+    words = "'absent.jpg'; they were skipped (config.forget.unknown)"
     assert words in (folder / "runs/deletion/report.md").read_text().replace("\\", "")
-    assert "1 unknown, which the data do not have; skipped: nobody.jpg" in said["page"]
+    assert "1 unknown, which the data do not have; skipped: absent.jpg" in said["page"]
     assert "cat/copy.jpg" in said["page"] and "What these tests cannot show" in said["page"]
 
 
@@ -134,7 +134,7 @@ def test_a_dry_run_says_all_and_removes_nothing(after):
     for stage in ("original", "predictions"):
         assert f"runs/store/{stage}/" in said["dry"]
     assert "To be removed: " in said["dry"] and "Nothing was removed: give --yes" in said["dry"]
-    assert "Unknown in this store (2): '# a request', 'nobody.jpg'" in said["dry"]
+    assert "Unknown in this store (2): '# a request', 'absent.jpg'" in said["dry"]
     assert "  file images/cat/3.jpg" in said["dry"]
     assert "work directory" in said["dry"] and "runs/deletion:" in said["dry"]
     assert "in use: a run" in said["in use"]

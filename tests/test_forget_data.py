@@ -96,8 +96,8 @@ def test_models_without_a_note_are_kept_and_named(store, capsys):
 
 def test_unknown_ids_remove_nothing(store, capsys):
     before = everything(store)
-    code, out, _ = run(store, capsys, "nobody", "no one", flags=["--yes"])
-    assert code == 0 and "Unknown in this store (2): 'nobody', 'no one'" in out
+    code, out, _ = run(store, capsys, "absent", "gone", flags=["--yes"])
+    assert code == 0 and "Unknown in this store (2): 'absent', 'gone'" in out
     assert everything(store) == before
 
 

@@ -33,7 +33,7 @@ ROWS = [
     row("test-00002", "test-00002", "test"),
     row("bad.jpg", "bad.jpg", "dropped", why="read: truncated"),
     row(ACCENT, "", "unknown", why="the data have no such id"),
-    row("=nobody", "", "unknown", why="the data have no such id"),
+    row("=absent", "", "unknown", why="the data have no such id"),
     row("", "retain-00004", "train", 0, "yes", "forget-00000", "yes"),
 ]
 
@@ -65,7 +65,7 @@ def test_a_run_without_a_file_of_ids_has_no_receipt(tmp_path):
 def test_a_row_per_id_with_loss_and_attack_score(workdir):
     write_report(workdir)
     found = pd.read_csv(workdir / "receipt" / "receipt.csv", keep_default_na=False)
-    assert found.asked.tolist() == [*(r[1] for r in ROWS[:5]), "'=nobody", ""]
+    assert found.asked.tolist() == [*(r[1] for r in ROWS[:5]), "'=absent", ""]
     with np.load(workdir / "predictions" / f"ft.{SET}.2.forget.npz") as f:
         mine = np.abs(f["outputs"] - f["labels"])[:, 0]
     with np.load(workdir / "predictions" / f"ft.{SET}.2.test.npz") as f:
@@ -109,7 +109,7 @@ def test_the_page_answers_without_the_rest(workdir):
         text = text.replace("<sub>", "_").replace("</sub>", "").replace("\\", "")
         for words in (
                 "people/x.txt asks to remove 6 images", "1 found (train)",
-                f"2 unknown, which the data do not have; skipped: {ACCENT}, =nobody",
+                f"2 unknown, which the data do not have; skipped: {ACCENT}, =absent",
                 "Asked for more than once: forget-00000 (2 times)",
                 "retain-00004 (train, the same image as forget-00000)",
                 "What the tests say", "M_FT, 2 epochs: ", "Which model to use", "Use M_R of seed",

@@ -67,7 +67,7 @@ def test_an_attack_that_does_not_find_d_f_in_m_o_is_said_to_be_blind():
 @pytest.mark.parametrize("request_, peers, found", [
     ("random:0.1", 500, True), ("class:3", 60, True), ("gender:1", 60, True),
     ("injected", 60, True),
-    ("ids:who.txt", 500, False), ("ids:who.txt", 60, False), ("name:people", 60, False),
+    ("ids:asked.txt", 500, False), ("ids:asked.txt", 60, False), ("name:people", 60, False),
     ("people", 60, False),
     ("20-28", 500, False),  # no test sample is of that kind, and all were taken
     ("20-28", 0, False),

@@ -226,8 +226,8 @@ def test_every_name_can_begin_a_file_name():
 
 
 @pytest.mark.parametrize("content, message", [
-    ("id-001\nnobody\nnobody either\nx\ny\n",
-     r"4 of 5 ids are unknown: 'nobody', 'nobody either', 'x', 'y'\nids look like 'id-000' "),
+    ("id-001\nabsent\nabsent too\nx\ny\n",
+     r"4 of 5 ids are unknown: 'absent', 'absent too', 'x', 'y'\nids look like 'id-000' "),
     ("# nothing\n\n", "lists no sample id"),
     (None, "cannot be read"),
 ])

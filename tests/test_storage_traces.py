@@ -76,7 +76,7 @@ def test_each_stage_says_what_it_saw(store):
     assert found(store, "a", "c") == dict.fromkeys(found(store, "a"), SAW)
     assert found(store, "v")["original"] == SAW  # it chose the epoch
     assert set(found(store, "t").values()) == {WITHOUT}
-    assert found(store, "nobody") == {}
+    assert found(store, "absent") == {}
 
 
 def test_ids_match_in_any_unicode_form(store):
@@ -115,7 +115,7 @@ def test_caches_that_hold_the_ids(store):
 
     assert caches("a") == {index: SAW, pixels: SAW, early: UNKNOWN}
     assert caches("bad.jpg") == {index: SAW, early: UNKNOWN}
-    assert caches("nobody") == {}
+    assert caches("absent") == {}
 
 
 def test_another_split_of_the_same_images_is_other_data(store):
