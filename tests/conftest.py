@@ -56,6 +56,19 @@ SLOW = {
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(autouse=True)
+def own_traces(request):
+    """What a test traces while something is patched is used by this test alone."""
+    from unlearn_jax.system import made_once  # not needed by files without JAX
+
+    if "monkeypatch" not in request.fixturenames:
+        yield
+        return
+    made_once.clear()
+    yield
+    made_once.clear()
+
+
 @pytest.fixture(scope="module")
 def slurm_cluster(tmp_path_factory):
     """SLURM's commands reach a cluster of two nodes on this machine, until the module's end."""

@@ -38,7 +38,7 @@ def run_as_typed(*args, drawn=False):
 
 
 def finish(arguments, drawn=False):
-    return warm.run(arguments, drawn=drawn)
+    return warm.run(arguments, drawn=drawn, shared=True)
 
 
 def table(path):

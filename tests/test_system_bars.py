@@ -5,6 +5,8 @@ from fake_workdir import figures_of, write_workdir
 
 from unlearn_jax.report import write_report
 from unlearn_jax.report.output import Output
+from unlearn_jax.report.sections import forget_set
+from unlearn_jax.report.sections.forget_set import section
 from unlearn_jax.report.sections.page import build
 from unlearn_jax.report.tables.inputs import read_run
 from unlearn_jax.system import bars
@@ -53,15 +55,17 @@ def test_short_work_shows_no_bar_and_long_work_the_time_left(capsys, monkeypatch
     assert "slow:" in said and "/9" in said and "<" in said  # [elapsed<left, rate]
 
 
-def test_the_report_counts_its_pictures_before_it_draws_them(tmp_path, undrawn_figures):
+def test_the_report_counts_its_sections_and_makes_each_once(tmp_path, undrawn_figures,
+                                                            monkeypatch):
     path = write_workdir(tmp_path, samples=12)
+    made = []
+    monkeypatch.setattr(forget_set, "section", lambda run, name, output: (
+        made.append(name), section(run, name, output))[1])
     bar = Noted()
     run = write_report(path, bar)
-    (made,) = bar.made
-    assert made["desc"] == "report" and made["total"] == bar.steps
+    (options,) = bar.made
+    assert options["desc"] == "report" and options["total"] == bar.steps > len(run.forget_sets)
+    assert made == list(run.forget_sets) and run.workdir == path
     drawn = list(path.glob("figures/*.png"))
-    assert 0 < len(drawn) <= bar.steps
-    assert (path / "report.md").read_text().count("![") == len(drawn)
-    named = []
-    assert figures_of(build(read_run(path), Output(drawn=named.append))) == []
-    assert {p.stem for p in drawn} <= set(named) and run.workdir == path
+    assert 0 < len(drawn) == (path / "report.md").read_text().count("![")
+    assert figures_of(build(read_run(path), Output())) == []

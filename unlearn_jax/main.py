@@ -24,7 +24,6 @@ from unlearn_jax import commandline, stages
 from unlearn_jax.config import check_config, completed
 from unlearn_jax.networks.conv import convolutions
 from unlearn_jax.report.sections import summary
-from unlearn_jax.report.tables.inputs import read_run
 from unlearn_jax.report.tables.judgement import judge_all
 from unlearn_jax.startup import run, use_devices, use_store
 from unlearn_jax.storage.store import Store
@@ -65,12 +64,11 @@ def _run(config: ml_collections.ConfigDict) -> None:
         logging.set_verbosity(logging.WARNING)  # the first process logs the rest
     command = shlex.join(["python", "-m", "unlearn_jax.main", *commandline.of_the_study(sys.argv)])
     with convolutions(config.parallel.convolution):
-        stages.run_study(config, name, directory, store, command,
-                         work_bar() if processes.is_first_process() else None, config_file)
-    if processes.is_first_process():
+        found = stages.run_study(config, name, directory, store, command,
+                                 work_bar() if processes.is_first_process() else None, config_file)
+    if found:
         if _PRINT_REPORT.value:
             print((directory / "report.md").read_text())
-        found = read_run(directory)
         print("\n".join(summary.lines(found, judge_all(found), Path(_STORE.value))))
 
 

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from unlearn_jax.system.made_once import made_once
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
@@ -74,6 +76,7 @@ def decisive(optimizer: Bounded, gradients: Any, params: Any) -> Any:
         else squares
 
 
+@made_once
 def make_optimizer(settings: OptimizerSettings) -> Bounded:
     """Makes the optimiser of these settings, without the learning rate.
 

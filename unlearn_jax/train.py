@@ -14,6 +14,7 @@ from unlearn_jax.data.resident import Batches, Resident
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings, rate_at
 from unlearn_jax.system import target
+from unlearn_jax.system.made_once import made_once
 
 
 @jax.tree_util.register_dataclass
@@ -207,6 +208,7 @@ def supervised(model: Model, loss: Loss) -> Objective:
     return objective
 
 
+@made_once
 def make_train_step(model: Model, optimizer: optax.GradientTransformation, loss: Loss) -> Step:
     """The supervised step that training and most methods share."""
     return make_step(model, optimizer, supervised(model, loss))
@@ -317,6 +319,7 @@ def skip_inactive(step: Step, settings: OptimizerSettings) -> Callable:
     return body
 
 
+@made_once
 def end_epoch(patience: int, select: bool) -> Callable:
     """Closes a member's epoch: best state, early stop, and values for the history.
 

@@ -17,7 +17,9 @@ from jax.sharding import PartitionSpec as P
 
 from unlearn_jax import native
 from unlearn_jax.errors import InputError
+from unlearn_jax.networks.conv import convolution_setting, convolutions
 from unlearn_jax.system import arrays, processes
+from unlearn_jax.system.made_once import made_once
 from unlearn_jax.system.target import Target, tracing_for
 
 MEMBER, BATCH = "member", "batch"
@@ -118,29 +120,23 @@ class Layout:
         return arrays.put(tree, self.of_batches)
 
     def vmap_jit(self, fun: Callable, in_axes: tuple[int | None, ...],
-                     donate: tuple[int, ...] = ()) -> "Program":
+                 donate: tuple[int, ...] = (), lasting: bool = False) -> "Program":
         """One compiled program that runs single-member code for all members.
 
         Args:
           fun: takes one member's arguments and returns a tree of arrays.
           in_axes: 0 where an argument has a leading member axis, None where members share it.
           donate: positions of arguments whose memory the results may reuse.
+          lasting: `fun` comes from a function that is `made_once`, so what JAX has traced and
+            compiled of it is kept for the next program of it.
 
         Returns:
           The program; every result has a leading member axis.
         """
-        platform = self.target.platform
-        specs = tuple(P() if axis is None else P(MEMBER) for axis in in_axes)
-
-        @functools.wraps(fun)
-        def members(*args: Any) -> Any:
-            with tracing_for(platform, self.target.threads):
-                return jax.vmap(fun, in_axes=in_axes)(*args)
-
-        mapped = jax.shard_map(members, mesh=self.mesh, in_specs=specs, out_specs=P(MEMBER),
-                               axis_names={MEMBER}, check_vma=False)
-        return Program(jax.jit(mapped, donate_argnums=donate,
-                               compiler_options=self._compiler_options(platform)))
+        make = _lasting if lasting else _mapped
+        options = self._compiler_options(self.target.platform)
+        return Program(make(self, fun, in_axes, donate,
+                            tuple(options.items()) if options else (), convolution_setting()))
 
     def _compiler_options(self, platform: str) -> dict[str, Any] | None:
         if platform == "cpu":
@@ -149,6 +145,26 @@ class Layout:
         told = f"--{_GRAPHS}" in os.environ.get("XLA_FLAGS", "")
         graphs = platform == "gpu" and self.cuda_graphs and not told
         return _GPU_COMPILER_OPTIONS if graphs else None
+
+
+def _mapped(layout: Layout, fun: Callable, in_axes: tuple[int | None, ...],
+            donate: tuple[int, ...], options: tuple[tuple[str, Any], ...],
+            convolution: str) -> jax.stages.Wrapped:
+    """The jitted function of `Layout.vmap_jit`, with all that its trace depends on."""
+    specs = tuple(P() if axis is None else P(MEMBER) for axis in in_axes)
+    target = layout.target
+
+    @functools.wraps(fun)
+    def members(*args: Any) -> Any:
+        with tracing_for(target.platform, target.threads), convolutions(convolution):
+            return jax.vmap(fun, in_axes=in_axes)(*args)
+
+    mapped = jax.shard_map(members, mesh=layout.mesh, in_specs=specs, out_specs=P(MEMBER),
+                           axis_names={MEMBER}, check_vma=False)
+    return jax.jit(mapped, donate_argnums=donate, compiler_options=dict(options) or None)
+
+
+_lasting = made_once(_mapped)
 
 
 class Program:

@@ -16,6 +16,7 @@ from unlearn_jax.engine.memory import call_bytes, fit_members_per_call, halve_on
 from unlearn_jax.members import in_batches, stack_batches
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.system import arrays
+from unlearn_jax.system.made_once import made_once
 from unlearn_jax.train import Loss, decode_rows, find_images
 
 T = TypeVar("T")
@@ -32,14 +33,16 @@ class Predictor:
       layout: the first to be tried.
       name: name of the work, for messages.
       shared: number of arguments that all members read.
+      lasting: as for `Layout.vmap_jit`.
 
     Attributes:
       layout: the layout that had room.
     """
 
-    def __init__(self, fun: Callable[..., Any], layout: Layout, name: str, shared: int = 0):
+    def __init__(self, fun: Callable[..., Any], layout: Layout, name: str, shared: int = 0,
+                 lasting: bool = False):
         self.layout, self.name = layout, name
-        self._program = layout.vmap_jit(fun, (0, None, 0) + (None,) * shared)
+        self._program = layout.vmap_jit(fun, (0, None, 0) + (None,) * shared, lasting=lasting)
         self._spent, self._fitted = 0.0, False
 
     @property
@@ -102,11 +105,16 @@ class Predictor:
 def make_predictor(model: Model, layout: Layout) -> Predictor:
     """A predictor of the models' outputs `[M, B]` or `[M, B, C]`."""
 
+    return Predictor(_outputs(model), layout, "prediction", lasting=True)
+
+
+@made_once
+def _outputs(model: Model) -> Callable[[Variables, Resident, Batches], jax.Array]:
     def outputs(variables: Variables, resident: Resident, batches: Batches) -> jax.Array:
         values, _ = model.apply(variables, find_images(resident, batches[0]), train=False)
         return values
 
-    return Predictor(outputs, layout, "prediction")
+    return outputs
 
 
 def predict(predictor: Predictor, variables_M: Variables, resident: Resident | Streamed,
@@ -153,11 +161,15 @@ def make_validator(model: Model, loss: Loss, layout: Layout) -> Program:
 
     The sums are (loss, samples).
     """
+    return layout.vmap_jit(_added_loss(model, loss), in_axes=(0, 0, None, 0), lasting=True)
 
+
+@made_once
+def _added_loss(model: Model, loss: Loss) -> Callable[..., tuple[jax.Array, jax.Array]]:
     def add(sums, variables: Variables, resident: Resident, batches: Batches):
         rows, weights = decode_rows(batches.rows[0])
         outputs, _ = model.apply(variables, find_images(resident, batches[0]), train=False)
         losses = loss.per_sample(outputs, resident.labels[rows])
         return sums[0] + jnp.sum(losses * weights), sums[1] + jnp.sum(weights)
 
-    return layout.vmap_jit(add, in_axes=(0, 0, None, 0))
+    return add

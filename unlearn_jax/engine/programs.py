@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from absl import logging
 
 from unlearn_jax.engine import flops, memory
@@ -16,7 +17,17 @@ from unlearn_jax.engine.predict import make_validator
 from unlearn_jax.engine.recipe import Recipe
 from unlearn_jax.members import Member
 from unlearn_jax.models import Model, Variables
-from unlearn_jax.train import Carry, Inputs, end_epoch, find_batch, init_carry, skip_inactive
+from unlearn_jax.optim import OptimizerSettings
+from unlearn_jax.system.made_once import made_once
+from unlearn_jax.train import (
+    Carry,
+    Inputs,
+    Step,
+    end_epoch,
+    find_batch,
+    init_carry,
+    skip_inactive,
+)
 
 
 class Programs:
@@ -42,12 +53,14 @@ class Programs:
         # If a call can be cut short, one program serves epochs of any length, so that a member's
         # bits do not depend on the others. Else chunks have equal lengths, so that few steps idle.
         self.chunk = most if cut_short else -(-longest // -(-longest // most))
-        body = chunked(skip_inactive(recipe.step, recipe.settings), self.chunk, cut_short)
         select = recipe.keep == "best"
-        self.start = layout.vmap_jit(lambda v: init_carry(recipe.optimizer, v, select), (0,))
-        self.step = layout.vmap_jit(body, (0, 0, None, 0, 0, None, None), donate=(0,))
+        self.start = layout.vmap_jit(carry_starter(recipe.optimizer, select), (0,), lasting=True)
+        self.step = layout.vmap_jit(
+            chunked(recipe.step, recipe.settings, self.chunk, cut_short),
+            (0, 0, None, 0, 0, None, None), donate=(0,), lasting=True)
         self.validate = make_validator(model, recipe.loss, layout)
-        self.close = layout.vmap_jit(end_epoch(recipe.patience, select), (0, 0), donate=(0,))
+        self.close = layout.vmap_jit(end_epoch(recipe.patience, select), (0, 0), donate=(0,),
+                                     lasting=True)
 
     @property
     def compile_seconds(self) -> float:
@@ -65,8 +78,8 @@ class Programs:
         batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype),
                              self.feed.shapes(1, 1, self.recipe.batch_size))
         found = jax.eval_shape(find_batch, self.feed.resident, batch, inputs.forget, np.int32(0))
-        step = skip_inactive(self.recipe.step, self.recipe.settings)
-        return flops.count(step, carry, inputs, found)
+        leaves, tree = jax.tree.flatten((carry, inputs, found))
+        return _flops(self.recipe.step, self.recipe.settings, tuple(leaves), tree)
 
     def compile(self, carry: Carry, inputs: Inputs) -> int:
         """Compiles the programs that take long or much memory; runs nothing.
@@ -130,16 +143,33 @@ def fitted_programs(recipe: Recipe, model: Model, feed: Feed, layout: Layout,
     return made[-1], seconds
 
 
-def chunked(body: Callable, steps: int, cut_short: bool) -> Callable[..., Any]:
+@made_once
+def _flops(step: Step, settings: OptimizerSettings, leaves: tuple[jax.ShapeDtypeStruct, ...],
+           tree: jax.tree_util.PyTreeDef) -> float:
+    return flops.count(skip_inactive(step, settings), *jax.tree.unflatten(tree, leaves))
+
+
+@made_once
+def carry_starter(optimizer: optax.GradientTransformation,
+                  select: bool) -> Callable[[Variables], Carry]:
+    """`init_carry` of a member's variables."""
+    return lambda variables: init_carry(optimizer, variables, select)
+
+
+@made_once
+def chunked(step: Step, settings: OptimizerSettings, steps: int,
+            cut_short: bool) -> Callable[..., Any]:
     """A step over K = `steps` batches in one call; the losses are stacked.
 
     Args:
-      body: the step.
+      step, settings: as for `skip_inactive`.
       steps: K.
       cut_short: the loop ends after `count` of the K batches, an argument; the losses of the others
         are 0. Else, or if K is 1, the loop covers all K, padding too, and `count` is not read: a
         GPU runs a loop of known length without returning to the host in between.
     """
+
+    body = skip_inactive(step, settings)
 
     def chunk(carry, inputs, resident, batches, kinds_K, epoch, count):
         def one(carry, k):

@@ -20,6 +20,7 @@ from unlearn_jax.members import Member, Pass, Passes, over_retain
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings
 from unlearn_jax.system import arrays
+from unlearn_jax.system.made_once import made_once
 from unlearn_jax.train import Loss, Step
 
 
@@ -159,9 +160,14 @@ class Saver:
 def init_members(model: Model, layout: Layout, seeds: list[int]) -> Variables:
     """Fresh variables `[M, ...]`; members of one seed start from the same weights."""
     keys = jnp.stack([jax.random.fold_in(jax.random.key(s), 0) for s in seeds])
-    init = layout.vmap_jit(model.init, in_axes=(0,))
+    init = layout.vmap_jit(_initialiser(model), in_axes=(0,), lasting=True)
     groups = [init(own) for _, own in layout.over_groups(keys, len(seeds))]
     return join(groups, len(seeds))
+
+
+@made_once
+def _initialiser(model: Model) -> Callable[[jax.Array], Variables]:
+    return lambda key: model.init(key)
 
 
 def member_keys(name: str, members: Sequence[Member]) -> jax.Array:

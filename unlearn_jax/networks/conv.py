@@ -124,6 +124,11 @@ def convolutions(setting: str) -> Iterator[None]:
         _setting.reset(token)
 
 
+def convolution_setting() -> str:
+    """The setting of `convolutions` that holds here."""
+    return _setting.get()
+
+
 def member_conv(
     lhs: jax.Array,
     rhs: jax.Array,
@@ -173,7 +178,7 @@ def member_conv(
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], (down, right), padding)
     rows, columns = ((int(low), int(high)) for low, high in padding)
-    how = Convolution((down, right), (rows, columns), _setting.get(), target.current())
+    how = Convolution((down, right), (rows, columns), convolution_setting(), target.current())
     return _conv(how, lhs, rhs)
 
 

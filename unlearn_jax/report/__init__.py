@@ -1,19 +1,16 @@
 """Reports: tables, pictures and two documents from the files of a work directory. No JAX."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from unlearn_jax.report.output import Output
 from unlearn_jax.report.receipt import write_receipt
 from unlearn_jax.report.render import html, latex, markdown
-from unlearn_jax.report.render.document import Document
 from unlearn_jax.report.sections.page import build
 from unlearn_jax.report.tables.files import ReportError
 from unlearn_jax.report.tables.inputs import Run, read_run
 from unlearn_jax.report.tables.stats import summarise
 from unlearn_jax.storage import manifest
-from unlearn_jax.system.bars import PATIENCE, MakeBar
+from unlearn_jax.system.bars import MakeBar
 
 __all__ = ["ReportError", "write_report"]
 
@@ -30,7 +27,7 @@ def write_report(workdir: Path, bar: MakeBar = None) -> Run:
 
     Args:
       workdir: the work directory of a run. The report of an unfinished run has a warning.
-      bar: makes a progress bar, one step for each picture.
+      bar: makes a progress bar, one step for each section.
 
     Returns:
       The run, as read.
@@ -45,7 +42,7 @@ def write_report(workdir: Path, bar: MakeBar = None) -> Run:
     manifest.begin_report(workdir)
     output = Output(workdir)
     output.write("summary.csv", summarise(run.results))
-    document = build(run, output) if bar is None else _build_visibly(run, workdir, bar)
+    document = build(run, output, bar)
     for name, text in latex.tables(document).items():
         output.write(f"tables/{name}.tex", text)
     output.write("report.md", markdown.render(document))
@@ -53,11 +50,3 @@ def write_report(workdir: Path, bar: MakeBar = None) -> Run:
     write_receipt(run, output)
     manifest.end_report(workdir)
     return run
-
-
-def _build_visibly(run: Run, workdir: Path, bar: Callable[..., Any]) -> Document:
-    """`build` with a bar; the pictures are counted first, without drawing them."""
-    counted: list[str] = []
-    build(run, Output(drawn=counted.append))
-    with bar(desc="report", total=len(counted), unit=" pictures", delay=PATIENCE) as shown:
-        return build(run, Output(workdir, drawn=lambda _: shown.update(1)))

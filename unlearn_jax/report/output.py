@@ -21,11 +21,9 @@ class Output:
     Attributes:
       workdir: gets the files, and the pictures in `figures/`. None: nothing is drawn or written,
         and the report holds texts and tables alone.
-      drawn: called with the name of each picture when it is done.
     """
 
     workdir: Path | None = None
-    drawn: Callable[[str], object] = lambda _: None
 
     def draw(self, name: str, maker: Callable[..., Made | None], *args,
              values: bool = True) -> tuple[Figure, ...]:
@@ -46,19 +44,16 @@ class Output:
           ReportError: from the maker, whose files are missing or malformed.
         """
         if self.workdir is None:
-            self.drawn(name)
             return ()
         with matplotlib.rc_context(RC):
             made = maker(*args)
             if made is None:
-                self.drawn(name)
                 return ()
             canvas, alt, caption = made
             folder = self.workdir / "figures"
             folder.mkdir(exist_ok=True)
             picture.save(canvas, folder / f"{name}.png")
             plot = Plot(vector.render(canvas, name), hover.panels(canvas)) if values else None
-        self.drawn(name)
         return (Figure(f"{name}.png", alt, caption, plot),)
 
     def write(self, name: str, content: str | pd.DataFrame) -> None:

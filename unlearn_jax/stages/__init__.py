@@ -50,6 +50,7 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.models import build_model
 from unlearn_jax.report import write_report
+from unlearn_jax.report.tables.inputs import Run
 from unlearn_jax.stages import belonging, outside, sisa, workdir
 from unlearn_jax.stages.compare import make_contenders, run_comparison
 from unlearn_jax.stages.evaluate import Models, write_results
@@ -79,7 +80,8 @@ SCHEMES = {"sisa": sisa.make_scheme}
 
 
 def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Path, store: Store,
-              command: str, bar: Callable[..., Any] | None = None, config_file: str = "") -> None:
+              command: str, bar: Callable[..., Any] | None = None,
+              config_file: str = "") -> Run | None:
     """Everything, from data to report.
 
     Args:
@@ -90,6 +92,9 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
       command: as typed, for the report.
       bar: makes progress bars.
       config_file: FILE:SCALE as given; a comparison finds the methods' configs beside it.
+
+    Returns:
+      The run as the report has read it; None in processes that do not write the report.
 
     Raises:
       InputError: something handed in cannot be used.
@@ -117,10 +122,13 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
         _evaluate(study, original, retrained, unlearned, ensembles)
         run.finish()  # the report reads run.json with its final timings
 
+        reported: list[Run] = []
+
         def report() -> None:
-            write_report(directory, bar)  # its result is not sent to the other processes
+            reported.append(write_report(directory, bar))  # not sent to the other processes
 
         processes.on_first_process("the report", report)
+    return reported[0] if reported else None
 
 
 def _require_same_work(config: ml_collections.ConfigDict, original: Stage,

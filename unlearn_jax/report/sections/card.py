@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 from unlearn_jax.report.figures import standing, style
 from unlearn_jax.report.output import Output
@@ -37,7 +38,7 @@ TERMS = (
     *((word, meaning) for word, meaning in MEANS))
 
 
-def blocks(run: Run, judgements: list[Judgement], output: Output) -> tuple[Block, ...]:
+def blocks(run: Run, judgements: Sequence[Judgement], output: Output) -> tuple[Block, ...]:
     """What stands below the facts of the request; nothing where nothing was unlearned."""
     if not judgements:
         return ()
@@ -50,7 +51,7 @@ def blocks(run: Run, judgements: list[Judgement], output: Output) -> tuple[Block
     return (answer, table, *pictures)
 
 
-def row(run: Run, forget_set: str, judgements: list[Judgement], output: Output,
+def row(run: Run, forget_set: str, judgements: Sequence[Judgement], output: Output,
         ) -> tuple[Row, ...]:
     """The picture of one forget set: error, attack and utility side by side; () without any."""
     found: list[Figure] = []
@@ -74,7 +75,7 @@ def row(run: Run, forget_set: str, judgements: list[Judgement], output: Output,
     return (Row(tuple(found), caption),)
 
 
-def _questions(run: Run, forget_set: str, judgements: list[Judgement],
+def _questions(run: Run, forget_set: str, judgements: Sequence[Judgement],
                ) -> dict[str, standing.Question]:
     checks = {c.metric: c for j in judgements if j.forget_set == forget_set for c in j.checks}
     kind = "accuracy" if run.classification else "mae"
@@ -103,7 +104,7 @@ def _strongest_attack(run: Run, forget_set: str) -> str:
     return max(reached, key=lambda name: reached[name], default=ATTACKS[0])
 
 
-def _answer(run: Run, judgements: list[Judgement]) -> str:
+def _answer(run: Run, judgements: Sequence[Judgement]) -> str:
     """How many models have which verdict, which one may be used, and what the words mean."""
     counts = Counter(j.word for j in judgements)
     said = [word for word in WORDS if counts[word]]
@@ -131,12 +132,12 @@ def _word(word: str) -> Cell:
     return Cell(word, mark=_MARKS[word])
 
 
-def _caption(judgements: list[Judgement]) -> str:
+def _caption(judgements: Sequence[Judgement]) -> str:
     said = {j.word for j in judgements}
     return "; ".join(f"{word}: {meaning}" for word, meaning in MEANS if word in said) + "."
 
 
-def _one_set(judgements: list[Judgement]) -> Table:
+def _one_set(judgements: Sequence[Judgement]) -> Table:
     return Table(
         f"Verdicts. {_caption(judgements)}",
         (("model", "the unlearned model and its budget"), ("verdict", "the word"),
@@ -145,7 +146,7 @@ def _one_set(judgements: list[Judgement]) -> Table:
               for j in judgements))
 
 
-def _by_set(run: Run, judgements: list[Judgement]) -> Table:
+def _by_set(run: Run, judgements: Sequence[Judgement]) -> Table:
     words = {(j.model, j.forget_set): j.word for j in judgements}
     models: dict[ModelKey, None] = {j.model: None for j in judgements}
     return Table(
@@ -157,7 +158,7 @@ def _by_set(run: Run, judgements: list[Judgement]) -> Table:
             for name in run.forget_sets)) for model in models))
 
 
-def others(run: Run, judgements: list[Judgement], forget_set: str, output: Output,
+def others(run: Run, judgements: Sequence[Judgement], forget_set: str, output: Output,
            ) -> tuple[Row, ...]:
     """The picture of a forget set that is not the first, for its own section."""
     if forget_set not in run.forget_sets[1:style.MOST_SETS]:

@@ -1,9 +1,11 @@
 """The sections of a report, in their order."""
 
 import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 
 from unlearn_jax.report.output import Output
-from unlearn_jax.report.render.document import Block, Document, Section
+from unlearn_jax.report.render.document import Document, Section
 from unlearn_jax.report.sections import (
     card,
     comparison,
@@ -15,13 +17,14 @@ from unlearn_jax.report.sections import (
     warnings,
 )
 from unlearn_jax.report.tables.inputs import Run
-from unlearn_jax.report.tables.judgement import judge_all
+from unlearn_jax.report.tables.judgement import Judgement, judge_all
 from unlearn_jax.report.thesis import section as thesis
+from unlearn_jax.system.bars import MakeBar, tracked
 
 _NOWHERE = Output()
 
 
-def build(run: Run, output: Output = _NOWHERE) -> Document:
+def build(run: Run, output: Output = _NOWHERE, bar: MakeBar = None) -> Document:
     """The whole report, which Markdown and HTML render.
 
     A section is a function that returns a `Section`, or None where the run has nothing for it.
@@ -29,23 +32,35 @@ def build(run: Run, output: Output = _NOWHERE) -> Document:
     Args:
       run: the work directory.
       output: where sections draw their pictures and write files of their own.
+      bar: makes a progress bar, one step for each section.
+
+    Returns:
+      The report, with its summary card first.
     """
     judgements = judge_all(run)
-    sections = (
-        _with_first(comparison.section(run, output)),
-        _unfolded(thesis.section(run, output)),
-        verdict.section(run, output),
-        *(_headed(forget_set.section(run, name, output),
-                  card.others(run, judgements, name, output)) for name in run.forget_sets),
-        warnings.section(run),
-        data.section(run, output),
-        record.stages(run),
-        record.reproduce(run),
-        record.configuration(run),
+    makers: tuple[Callable[[], Section | None], ...] = (
+        lambda: _with_first(comparison.section(run, output)),
+        lambda: _unfolded(thesis.section(run, output)),
+        lambda: verdict.section(run, output),
+        *(functools.partial(_of_forget_set, run, judgements, name, output)
+          for name in run.forget_sets),
+        lambda: warnings.section(run),
+        lambda: data.section(run, output),
+        lambda: record.stages(run),
+        lambda: record.reproduce(run),
+        lambda: record.configuration(run),
     )
+    sections = [make() for make in tracked(bar, makers, "report", "sections")]
     return Document(f"{run.run['config_name']}: machine unlearning report",
                     (*introduction.blocks(run), *card.blocks(run, judgements, output)),
                     tuple(s for s in sections if s is not None), card.TERMS)
+
+
+def _of_forget_set(run: Run, judgements: Sequence[Judgement], name: str, output: Output) -> Section:
+    """A forget set's section, with the card's models that had no room above at its start."""
+    section = forget_set.section(run, name, output)
+    return dataclasses.replace(section, blocks=(*card.others(run, judgements, name, output),
+                                                *section.blocks))
 
 
 def _unfolded(section: Section | None) -> Section | None:
@@ -60,8 +75,3 @@ def _with_first(section: Section | None) -> Section | None:
     first, *others = section.sections
     return dataclasses.replace(section, unfolded=True, sections=(
         dataclasses.replace(first, unfolded=True), *others))
-
-
-def _headed(section: Section, blocks: tuple[Block, ...]) -> Section:
-    """The section with further blocks at its start."""
-    return dataclasses.replace(section, blocks=(*blocks, *section.blocks))

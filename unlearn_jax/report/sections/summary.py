@@ -1,6 +1,7 @@
 """The answer first: each unlearned model's verdict with the three numbers that it weighs."""
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from unlearn_jax.report.render.document import Cell, Table
@@ -37,7 +38,7 @@ _WITHOUT_RETRAINED = (
     f"*{UNDECIDED}*: everything else. An attack that finds nothing shows no forgetting.")
 
 
-def table(run: Run, judgements: list[Judgement]) -> Table | None:
+def table(run: Run, judgements: Sequence[Judgement]) -> Table | None:
     """One row per forget set and model; None where nothing was unlearned."""
     if not judgements:
         return None
@@ -72,7 +73,7 @@ def table(run: Run, judgements: list[Judgement]) -> Table | None:
         name="verdict")
 
 
-def lines(run: Run, judgements: list[Judgement], store: Path) -> list[str]:
+def lines(run: Run, judgements: Sequence[Judgement], store: Path) -> list[str]:
     """What the terminal says at the end: at most `MOST_LINES` lines.
 
     Args:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -190,9 +191,14 @@ class Run:
 
     @functools.cached_property
     def _groups(self) -> dict[tuple, pd.Series]:
+        # Slices of one sorted table: a pandas group of its own takes a millisecond, of thousands.
         keys = ["method", "epochs", "forget_set", "metric"]
-        return {key: rows.set_index("seed")["value"].sort_index()
-                for key, rows in self.results.groupby(keys)}
+        rows = self.results.sort_values([*keys, "seed"], kind="stable", ignore_index=True)
+        names = list(zip(*(rows[key].tolist() for key in keys)))
+        firsts = [i for i, name in enumerate(names) if not i or name != names[i - 1]]
+        seeds, values = pd.Index(rows["seed"], name="seed"), rows["value"].to_numpy()
+        return {names[a]: pd.Series(values[a:b], seeds[a:b], name="value")
+                for a, b in itertools.pairwise([*firsts, len(rows)])}
 
     def values(self, model: ModelKey | None, forget_set: str, metric: str) -> pd.Series:
         """The values of one metric by seed; empty where there is none, or no model."""

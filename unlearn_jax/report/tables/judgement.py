@@ -188,10 +188,11 @@ def _judge_alone(run: Run, forget_set: str, model: ModelKey) -> Judgement:
                      checks=checks if mine.seeds else ())
 
 
-def judge_all(run: Run) -> list[Judgement]:
+@functools.lru_cache(maxsize=1)  # the page, its sections and the terminal show the same
+def judge_all(run: Run) -> tuple[Judgement, ...]:
     """All unlearned models of all forget sets, in the order of the report."""
-    return [judge(run, forget_set, model) for forget_set in run.forget_sets
-            for model in run.unlearned(forget_set)]
+    return tuple(judge(run, forget_set, model) for forget_set in run.forget_sets
+            for model in run.unlearned(forget_set))
 
 
 def table(judgements: Iterable[Judgement]) -> pd.DataFrame:
