@@ -5,6 +5,11 @@ machine or on a SLURM cluster. launch/README.md has commands to copy; launch/poi
 syntax of values.
 """
 
+from unlearn_jax.system import first_line
+
+if __name__ == "__main__":  # the imports below take seconds
+    first_line.announce("launch.sweep")
+
 import argparse
 import re
 import sys

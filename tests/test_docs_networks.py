@@ -14,12 +14,17 @@ from unlearn_jax.models import build_model
 PAGE = Path(__file__).parent.parent / "docs" / "networks.md"
 
 
+def example(width, depth):
+    """The page's vit.py, smaller."""
+    code, _ = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert "width: int = 64" in code and "depth: int = 4" in code
+    return code.replace("int = 64", f"int = {width}").replace("int = 4", f"int = {depth}")
+
+
 @pytest.fixture(scope="module")
 def name(tmp_path_factory):
-    code, _ = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     file = tmp_path_factory.mktemp("own") / "vit.py"
-    file.write_text(code.replace("width: int = 64", "width: int = 8")
-                    .replace("depth: int = 4", "depth: int = 2"))
+    file.write_text(example(width=8, depth=2))
     return f"{file}:ViT"
 
 

@@ -71,14 +71,17 @@ def fails(capsys, folder, *flags):
 @pytest.fixture
 def no_report(monkeypatch):
     """Figures take ten times as long as scores."""
-    monkeypatch.setattr("unlearn_jax.report.write_report", lambda workdir: None)
+    monkeypatch.setattr("unlearn_jax.report.write_report", lambda workdir, bar: read_run(workdir))
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_a_folder_of_files_becomes_a_work_directory(tmp_path, capsys, task):
     folder, out = write_folder(tmp_path / "in", task), tmp_path / "out"
     assert main([str(folder), f"--out={out}"]) == 0
-    assert "scored 9 files of 3 models as " + task in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("scored 9 files of 3 models as " + task) and len(said) <= 13
+    assert any(": undecided." in line or "forgotten." in line for line in said)
+    assert said[-2].endswith("report.html") and "Models" not in said[-1]
     for name in ("results.csv", "summary.csv", "report.md", "report.html", "manifest.json"):
         assert (out / name).stat().st_size
     found = rows(out)

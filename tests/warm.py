@@ -210,17 +210,20 @@ def _take_turns(read: int, write: int) -> None:
 
 def _forget_flags(values, module: str) -> None:
     """Flags as before a command: without those that it defined, the others without its values."""
+    from absl import logging
+
     own = {flag.name for flag in values.flags_by_module_dict().get(module, ())}
     for name in list(values):
         if name in own or name.startswith("config."):
             delattr(values, name)
-        else:
+        elif name != "verbosity":  # absl lowers its default when a program starts, once
             values[name].unparse()
     values.unparse_flags()
+    logging.set_verbosity(logging.INFO)
 
 
 def _exit_code(request: dict) -> int:
-    """Runs a command as Python does: a text as exit code is printed, an exception with its trace."""
+    """Runs a command as Python does: prints a text as exit code, and the trace of an exception."""
     code: object = 0
     try:
         _run(**request)

@@ -5,15 +5,14 @@ The store keeps finished stages, which other runs share. `--config.KEY=VALUE` ch
 config. `unlearn-jax list configs` and `unlearn-jax list keys` print the config files and the keys.
 """
 
-import sys
-import time
+from unlearn_jax.system import first_line
 
 if __name__ == "__main__":  # the imports below take seconds
-    print(time.strftime("%H:%M:%S"), "unlearn_jax starts; loading it takes some seconds",
-          file=sys.stderr, flush=True)
+    first_line.announce("unlearn_jax")
 
 import functools
 import shlex
+import sys
 from pathlib import Path
 
 import ml_collections

@@ -22,13 +22,12 @@ from typing import IO, Any
 
 import numpy as np
 import threadpoolctl
-import tqdm
 
 from unlearn_jax.data.dataset import Dropped, image_digests
 from unlearn_jax.data.decode import MIN_SIDE, UnusableImage, check_image, decode_image
 from unlearn_jax.data.source import Filter, Pixels, Samples
 from unlearn_jax.errors import InputError
-from unlearn_jax.system import disk, processes
+from unlearn_jax.system import bars, disk, processes
 
 # Raise it when decode.py, what sources read or the format changes: old entries are then ignored.
 VERSION = 3
@@ -213,7 +212,7 @@ def _in_threads(samples: Iterator[Sample], work: Callable[[list], Any], chunk_si
     # One thread each for numpy's own products: its threads would compete with these.
     with threadpoolctl.threadpool_limits(1, "blas"), \
             concurrent.futures.ThreadPoolExecutor(workers) as pool, \
-            tqdm.tqdm(desc=title, total=total, unit=" images", leave=False, disable=None) as bar:
+            bars.work_bar()(desc=title, total=total, unit=" images", delay=bars.PATIENCE) as bar:
 
         def collect() -> tuple[list, Any]:
             chunk, future = pending.popleft()

@@ -5,6 +5,11 @@ figures/*.png, explain.md and explain.html, which show images of the data set. T
 is not changed.
 """
 
+from unlearn_jax.system import first_line
+
+if __name__ == "__main__":  # the imports below take seconds
+    first_line.announce("unlearn_jax.explain")
+
 import argparse
 import functools
 import os
@@ -23,6 +28,7 @@ from unlearn_jax.stages import prepare, workdir
 from unlearn_jax.stages.explain import SETS, explain_stages
 from unlearn_jax.storage.store import Store
 from unlearn_jax.system.arguments import Parser
+from unlearn_jax.system.bars import work_bar
 
 
 def main(argv: list[str]) -> int:
@@ -76,7 +82,7 @@ def _explain(args: argparse.Namespace, run: FinishedRun, command: str) -> Path:
     with convolutions(config.parallel.convolution), \
             workdir.claim(out, config, run.config_name, command) as record:
         record.record_store(store.root)
-        study = prepare(config, run.config_name, store, record, None)
+        study = prepare(config, run.config_name, store, record, work_bar())
         stages = run.stages(study, args.models or tuple(run.models))
         explain_stages(study, stages, tuple(s for s in SETS if s in args.sets))
     return write_explained(args.workdir, out)

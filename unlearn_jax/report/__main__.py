@@ -1,12 +1,19 @@
 """Rewrites a report, or merges runs: `python -m unlearn_jax.report DIR... [--out DIR]`."""
 
+from unlearn_jax.system import first_line
+
+if __name__ == "__main__":  # the imports below take seconds
+    first_line.announce("unlearn_jax.report")
+
 import argparse
 import sys
 from pathlib import Path
 
 from unlearn_jax.errors import InputError
 from unlearn_jax.report import write_report
+from unlearn_jax.report.sections import summary
 from unlearn_jax.report.tables.inputs import UNFINISHED
+from unlearn_jax.report.tables.judgement import judge_all
 from unlearn_jax.report.tables.merge import merge_runs, parse_source
 from unlearn_jax.system.bars import work_bar
 
@@ -41,7 +48,7 @@ def main(arguments: list[str]) -> int:
         return 1
     if not run.run.get("finished", True):
         print(f"warning: {UNFINISHED.format(directory)}", file=sys.stderr)
-    print(directory / "report.html")
+    print("\n".join(summary.lines(run, judge_all(run))))
     return 0
 
 

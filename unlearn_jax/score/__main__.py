@@ -17,7 +17,9 @@ from typing import Any
 
 from unlearn_jax.errors import InputError
 from unlearn_jax.labels import find_number
+from unlearn_jax.system import first_line
 from unlearn_jax.system.arguments import Parser
+from unlearn_jax.system.bars import work_bar
 
 _TASKS = ("regression", "classification")
 
@@ -28,8 +30,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args = _parser().parse_args(arguments)
         _check_out(args.out)
+        first_line.announce("unlearn_jax.score")
         # These import JAX; a mistake in the arguments is reported before that.
         from unlearn_jax.report import write_report
+        from unlearn_jax.report.sections import summary
+        from unlearn_jax.report.tables.judgement import judge_all
         from unlearn_jax.score.folder import read_folder
         from unlearn_jax.score.records import write_scores
 
@@ -39,14 +44,14 @@ def main(argv: list[str] | None = None) -> int:
         settings = _run_settings(args) if own_run else _settings(args, sets)
         command = shlex.join(["python", "-m", "unlearn_jax.score", *map(str, arguments)])
         write_scores(sets, settings, args.directory, args.out, command)
-        write_report(args.out)
+        run = write_report(args.out, work_bar())
     except (InputError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
     files = sum(len(found) for s in sets for found in s.models.values())
     print(f"scored {files} files of {sum(len(s.models) for s in sets)} models as "
           f"{settings.config.data.task}")
-    print(args.out / "report.html")
+    print("\n".join(summary.lines(run, judge_all(run))))
     return 0
 
 

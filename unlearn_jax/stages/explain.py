@@ -23,6 +23,7 @@ from unlearn_jax.stages.graph import RunContext, Stage, forget_parts
 from unlearn_jax.storage import checkpoints, store
 from unlearn_jax.storage.store import stage_key
 from unlearn_jax.system import disk, interrupt, processes
+from unlearn_jax.system.bars import tracked
 
 EXPLAIN, CHANNELS, FOLDER = "explain.csv", "channels.csv", "explanations"
 EXPLAIN_COLUMNS = ("method", "forget_set", "epochs", "seed", "set", "map", "measure", "against",
@@ -76,8 +77,9 @@ def explain_stages(study: RunContext, stages: Sequence[Stage], sets: Sequence[st
         folder.mkdir(exist_ok=True)
     for forget_set in study.splits.forget_sets:
         whole, chosen = rows_of[forget_set.name], samples[forget_set.name]
-        explained = [_explained(study, explainer, stage, forget_set, whole, chosen)
-                     for stage in largest.values() if stage.forget_name in ("", forget_set.name)]
+        mine = [s for s in largest.values() if s.forget_name in ("", forget_set.name)]
+        explained = [_explained(study, explainer, stage, forget_set, whole, chosen) for stage in
+                     tracked(study.bar, mine, f"explanations, {forget_set.name}", "models")]
         if not processes.is_first_process():
             continue  # the first process does the rest
         rows += _map_rows(study, forget_set, explained, chosen)

@@ -4,5 +4,7 @@
     interrupt.py                        signals that request a checkpoint
     cpu.py, target.py, compiled.py      cores, the device compiled for, compiled programs
     disk.py, cells.py, nested.py        files, cells of CSV files, nested dicts
-    arguments.py                        arguments of small programs
+    arguments.py, first_line.py         arguments of small programs, the first line of any
+    bars.py, log_lines.py               progress bars, lines of the log
+    made_once.py                        functions that JAX traces once
 """

@@ -73,16 +73,17 @@ def table(run: Run, judgements: Sequence[Judgement]) -> Table | None:
         name="verdict")
 
 
-def lines(run: Run, judgements: Sequence[Judgement], store: Path) -> list[str]:
+def lines(run: Run, judgements: Sequence[Judgement], store: Path | None = None) -> list[str]:
     """What the terminal says at the end: at most `MOST_LINES` lines.
 
     Args:
       run: the work directory.
       judgements: of all its models.
-      store: where the models are.
+      store: where the models are; None: not said.
     """
     where = [f"Report:  {run.workdir / 'report.html'}",
-             f"Results: {run.workdir / 'results.csv'}, verdict.csv     Models: {store}"]
+             f"Results: {run.workdir / 'results.csv'}, verdict.csv"
+             + (f"     Models: {store}" if store else "")]
     receipt = run.workdir / "receipt" / "receipt.html"
     if receipt.exists():
         where.insert(1, f"Receipt: {receipt}")
