@@ -6,6 +6,7 @@ budgets small are added at their ends.
 
 import csv
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -72,7 +73,9 @@ def test_a_network_of_ones_own_on_given_splits_is_compared_under_four_methods(fo
     assert {row["forget_set"] for row in table(folder / "runs/vit/verdict.csv")} == {"class-cat"}
 
 
-def test_a_trained_model_is_unlearned_without_m_r_and_taken_out_again(folder):
+def test_a_trained_model_is_unlearned_without_m_r_and_taken_out_again(folder, tmp_path):
+    shutil.copytree(folder / "FOLDER/train", tmp_path / "FOLDER")
+    folder = tmp_path
     size = ("--config.model.width=4", "--config.model.stem=small", *SMALL)
     first = command("models_from_outside.md", "--workdir=runs/outside")
     second = command("models_from_outside.md", "--workdir=runs/outside-neggrad_plus")

@@ -15,7 +15,7 @@ from test_stages import TINY, table
 pytestmark = pytest.mark.slow
 
 # Saved when the first epoch has ended, and of the many others when somebody asks.
-STUDY = ["--config=configs/ft.py", *TINY, "--config.train.epochs=400", "--config.train.patience=0",
+STUDY = ["--config=configs/ft.py", *TINY, "--config.train.epochs=150", "--config.train.patience=0",
          "--config.train.checkpoint_seconds=0", "--config.unlearn.epochs=(1,)",
          "--config.parallel.backend=cpu"]
 

@@ -119,6 +119,8 @@ def test_zero_epochs_change_nothing_but_what_is_prepared(case):
 
 
 def test_a_population_of_two_equals_two_singles(case):
+    if case.task != TASKS[0]:  # how members share a program does not depend on the task
+        return
     singles = walk(case.setting, MEMBERS, per_device=1)
     for m in (ONE, OTHER):
         tree_close(member(case.walked.after, m), member(singles.after, m), rtol=1e-4, atol=1e-5)

@@ -2,14 +2,16 @@
 
 What is covered how:
 
-- For every combination of a method, a task and a network of `TRACED` the method's preparation and
-  its step are traced, with the gradients, for one member (`jax.eval_shape`): shapes, paths, layers,
-  channels and refusals, without numbers. `Abstract` stands for the engine's preparation.
-- For a covering set, `RUN`, the engine prepares and trains two members: each kind of network, the
-  plain step, random labels, a mask, and gradients of single samples. tests/test_methods.py runs
-  every method on one network, tests/test_docs_networks.py `reset` on a ViT.
+- For every combination of a method, a task and a network of `STEPPED`, one member takes a step of
+  each kind of batch, operation by operation; the result is finite. The method's preparation is
+  traced (`jax.eval_shape`): shapes, paths, layers, channels and refusals. `Abstract` stands for the
+  engine's preparation, with random numbers of the right shapes.
+- For a covering set, `RUN`, the engine prepares and trains two members in one compiled program:
+  each kind of network, the plain step, random labels, a mask, and gradients of single samples.
+  tests/test_methods.py runs every method on one network, tests/test_docs_networks.py `reset` on a
+  ViT.
 
-`TRACED` leaves out networks that are the same module as another one with other numbers: ResNet10
+`STEPPED` leaves out networks that are the same module as another one with other numbers: ResNet10
 and 18 are ResNet4 with more blocks, ViT-Small is ViT-Tiny with more heads. A test compares their
 modules. All networks are narrow here and have few blocks.
 """
@@ -23,6 +25,7 @@ import methods_case
 import numpy as np
 import pytest
 from methods_case import CLASSES, MEMBERS, SIZE, flat, make_setting, resident, walk
+from tiny_population import one
 
 from unlearn_jax import listing
 from unlearn_jax.attribution.attribution import grad_cam
@@ -35,7 +38,8 @@ from unlearn_jax.methods import METHODS
 from unlearn_jax.methods.channels import channel_layers
 from unlearn_jax.methods.method import Prepared
 from unlearn_jax.models import NAMES, FlaxModel, Model, build_model, network_parts, slowest_norm
-from unlearn_jax.train import init_state
+from unlearn_jax.optim import make_optimizer
+from unlearn_jax.train import Batch, init_state
 
 STEPS = [name for name in METHODS if not METHODS[name].scheme]
 # Fields of a module that make it shallow.
@@ -43,7 +47,7 @@ SHALLOW = {"resnet10": dict(blocks=(1, 1)), "resnet18": dict(blocks=(2,)),
            "resnet50": dict(blocks=(1,)), "resnet9": dict(residual=(True, False)),
            "vit_tiny": dict(depth=2), "vit_small": dict(depth=2),
            "convnext_tiny": dict(depths=(1, 1)), "vgg16_bn": dict(convolutions=(1, 2))}
-TRACED = ("resnet4", "resnet50", "resnet9", "vgg16_bn", "vit_tiny", "convnext_tiny")
+STEPPED = ("resnet4", "resnet50", "resnet9", "vgg16_bn", "vit_tiny", "convnext_tiny")
 SAME = {"resnet10": "resnet4", "resnet18": "resnet4", "vit_small": "vit_tiny"}
 # (network, method, task)
 RUN = (("resnet9", "ft", "classification"), ("vgg16_bn", "salun", "classification"),
@@ -108,42 +112,49 @@ def setting_of(model, method, task):
 
 
 class Abstract(Preparation):
-    """The preparation of one member, whose results are zeros of the right shapes."""
+    """The preparation of one member, whose results are random numbers of the right shapes."""
 
     def __post_init__(self):
         self.images = np.zeros(1, int)
 
     def each(self, fun, *trees_M):
-        """Zeros `[1, ...]`."""
-        return zeros(jax.eval_shape(fun, *_one_of(trees_M)))
+        """Numbers `[1, ...]`."""
+        return some(jax.eval_shape(fun, *_one_of(trees_M)))
 
     def total(self, over, fun, *trees_M, batch_size=0, order=""):
-        """Zeros `[1, ...]`, but ones for counts."""
-        return zeros(jax.eval_shape(fun, self._batch(batch_size or self.batch_size),
-                                    *_one_of(trees_M)))
+        """Numbers `[1, ...]`."""
+        return some(jax.eval_shape(fun, self._batch(batch_size or self.batch_size),
+                                   *_one_of(trees_M)))
 
     def train(self, stream, step, settings, variables_M, over, epochs, context_M=None):
-        """The same variables; the step is traced."""
-        from unlearn_jax.optim import make_optimizer
-        trace(step, self, make_optimizer(settings), variables_M, context_M)
+        """The variables after a step of each kind of batch."""
+        take_steps(step, self, make_optimizer(settings), variables_M, context_M)
         return variables_M
 
 
-def zeros(shapes):
-    return jax.tree.map(lambda x: np.zeros((1, *x.shape), x.dtype), shapes)
+def some(shapes):
+    """Arrays `[1, ...]`: floats from 0 to 1, so that they can be variances; whole numbers are 1."""
+    rng = np.random.default_rng(4)
+    return jax.tree.map(lambda x: rng.random((1, *x.shape), np.float32) if x.dtype == np.float32
+                        else np.ones((1, *x.shape), x.dtype), shapes)
 
 
-def trace(step, before, optimizer, variables_M, context_M):
-    """Traces a step of one member; the state keeps its shapes and types."""
-    state = jax.eval_shape(functools.partial(init_state, before.model, optimizer),
-                           _one_of(variables_M))
-    after, loss, *_ = jax.eval_shape(
-        step, jax.eval_shape(lambda: jax.random.key(0)), state,
-        dataclasses.replace(before._batch(before.batch_size), kind=jnp.int32(0)),
-        jax.ShapeDtypeStruct((), jnp.float32), _one_of(context_M))
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
-        lambda x: (x.shape, x.dtype), state)
-    assert loss.shape == ()
+def take_steps(step, before, optimizer, variables_M, context_M, kinds=1):
+    """One member takes a step of each kind; the state keeps its shapes and types, and is finite."""
+    variables, context = one((variables_M, context_M))
+    state = init_state(before.model, optimizer, jax.tree.map(jnp.asarray, variables))
+    rows = np.arange(before.batch_size)
+    for kind in range(kinds):
+        batch = Batch(before.resident.images[rows], before.resident.labels[rows], rows,
+                      rows % 2 == 0, (rows > 0).astype(np.float32), np.int32(0), np.int32(kind),
+                      np.float32(0.25), np.int32(2))
+        after, loss, *_ = step(jax.random.key(0), state, batch, np.float32(1e-3), context)
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+            lambda x: (x.shape, x.dtype), state)
+        assert np.shape(loss) == () and np.isfinite(loss)
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(after))
+        assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (after, state))))
+        state = after
 
 
 @functools.cache
@@ -154,8 +165,8 @@ def layout():
     return make_layout(parallel, 1)
 
 
-def test_all_networks_are_traced_or_the_same_as_one_that_is():
-    assert {*TRACED, *SAME} == {*NAMES}
+def test_all_networks_take_steps_or_the_same_as_one_that_is():
+    assert {*STEPPED, *SAME} == {*NAMES}
     for name, other in SAME.items():
         one, two = network(name, "regression").module, network(other, "regression").module
         if other == "resnet4":
@@ -166,11 +177,11 @@ def test_all_networks_are_traced_or_the_same_as_one_that_is():
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("name", TRACED)
-def test_every_method_traces_a_step(name, task):
+@pytest.mark.parametrize("name", STEPPED)
+def test_every_method_takes_a_step(name, task):
     plain = network(name, task)
     model = (KeptFlaxModel if isinstance(plain, FlaxModel) else KeptModel)(plain.module, SIZE)
-    variables = zeros(model.shapes())
+    variables = some(model.shapes())
     refused = []
     for method in STEPS:
         setting = setting_of(model, method, task)
@@ -187,8 +198,8 @@ def test_every_method_traces_a_step(name, task):
         prepared = prepare(setting, before) if prepare else Prepared(variables)
         assert jax.tree.structure(prepared.variables) == jax.tree.structure(variables)
         if make_step:
-            trace(make_step(setting), before, setting.optimizer, prepared.variables,
-                  prepared.context)
+            take_steps(make_step(setting), before, setting.optimizer, prepared.variables,
+                       prepared.context, METHODS[method].optimizers)
     assert len(refused) < 4
 
 

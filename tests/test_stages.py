@@ -15,7 +15,9 @@ from warm import ENV, ROOT
 TINY = ["--config.data.size=150", "--config.data.image_size=8", "--config.model.width=2",
         "--config.model.name=resnet4", "--config.model.stem=small", "--config.train.epochs=3",
         "--config.train.batch_size=16", "--config.unlearn.batch_size=16", "--config.seeds=(0,1)",
-        "--config.eval.batch_size=50", "--config.train.recalibrate_norms=off"]
+        "--config.eval.batch_size=50", "--config.train.recalibrate_norms=off",
+        "--config.eval.audits=()"]
+AUDITED = "--config.eval.audits=('mia',)"
 pytestmark = pytest.mark.slow
 
 
@@ -63,7 +65,7 @@ def statuses(workdir):
 def finished(tmp_path_factory):
     """A finished ft run with two forget sets: (work directory, store, its process)."""
     base = tmp_path_factory.mktemp("study")
-    flags = ("--config.forget.sets=('20-28','random:0.2')",)
+    flags = ("--config.forget.sets=('20-28','random:0.2')", AUDITED)
     done = run("ft.py", base / "ft", base / "store", *flags, drawn=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return base / "ft", base / "store", done
@@ -160,7 +162,7 @@ def test_another_method_reuses_the_models_of_the_store(finished, tmp_path):
 def test_the_same_command_again_computes_nothing(finished, tmp_path):
     first, store, _ = finished
     before = values(first)
-    done = run("ft.py", first, store, "--config.forget.sets=('20-28','random:0.2')")
+    done = run("ft.py", first, store, "--config.forget.sets=('20-28','random:0.2')", AUDITED)
     assert done.returncode == 0, done.stderr[-3000:]
     assert set(statuses(first).values()) == {"reused"}
     assert values(first) == before

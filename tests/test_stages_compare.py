@@ -45,7 +45,7 @@ def shrink(setting, before):
 PAIRS = Method(make_step=step, prepare=count, passes=lambda s, e: (Pass("retain+forget"),))
 SHRINK = Method(prepare=shrink)
 """
-FLAGS = [f for f in TINY if "train.epochs" not in f] + [
+FLAGS = [f for f in TINY if "train.epochs" not in f and "audits" not in f] + [
     "--config.train.epochs=8", "--config.forget.sets=('20-28','random:0.2')",
     "--config.compare.trials=2", "--config.eval.alphas=(15.0,)"]
 

@@ -30,7 +30,6 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args = _parser().parse_args(arguments)
         _check_out(args.out)
-        first_line.announce("unlearn_jax.score")
         # These import JAX; a mistake in the arguments is reported before that.
         from unlearn_jax.report import write_report
         from unlearn_jax.report.sections import summary
@@ -131,4 +130,5 @@ def _run_settings(args: argparse.Namespace):
 if __name__ == "__main__":
     # Arrays of this size need no GPU, and a job that runs there must not be disturbed.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    first_line.announce("unlearn_jax.score")
     sys.exit(main())
