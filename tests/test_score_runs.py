@@ -5,9 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
-from test_stages import run
+from test_stages import AUDITED, run
 
 from unlearn_jax.metrics import catalogue
+from unlearn_jax.report.tables.inputs import read_run
 from unlearn_jax.score.__main__ import main
 
 pytestmark = pytest.mark.slow
@@ -33,7 +34,7 @@ def workdir(tmp_path_factory):
     """Exchanged labels, so that attacks judge by others than the true ones, and one M_O for all."""
     path = tmp_path_factory.mktemp("own")
     done = run("ft.py", path / "run", path / "store", SCORED, "--config.unlearn.from_seed=0",
-               "--config.data.inject=confusion:20-35:45-60:10",
+               AUDITED, "--config.data.inject=confusion:20-35:45-60:10",
                "--config.forget.sets=('20-28','random:0.2','injected')")
     assert done.returncode == 0, done.stderr
     return path / "run"
@@ -42,7 +43,7 @@ def workdir(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch):
     """Figures take ten times as long as scores."""
-    monkeypatch.setattr("unlearn_jax.report.write_report", lambda workdir: None)
+    monkeypatch.setattr("unlearn_jax.report.write_report", lambda workdir, bar: read_run(workdir))
 
 
 def test_scores_of_a_run_equal_its_results_to_the_bit(workdir, tmp_path):

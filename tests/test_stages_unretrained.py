@@ -4,7 +4,7 @@ import csv
 import json
 
 import pytest
-from test_stages import run, run_as_typed, statuses, table
+from test_stages import AUDITED, run, run_as_typed, statuses, table
 
 from unlearn_jax.config import ConfigError, check_config, default_config
 from unlearn_jax.metrics import catalogue
@@ -18,8 +18,9 @@ OFF = "--config.retrain.mode=off"
 def workdir(tmp_path_factory):
     """Two forget sets; explained."""
     path = tmp_path_factory.mktemp("off")
-    done = run("ft.py", path / "run", path / "store", OFF, "--config.eval.explain_samples=2",
-               "--config.eval.explain_steps=2", "--config.forget.sets=('20-28','random:0.2')",
+    done = run("ft.py", path / "run", path / "store", OFF, AUDITED,
+               "--config.eval.explain_samples=2", "--config.eval.explain_steps=2",
+               "--config.forget.sets=('20-28','random:0.2')",
                budgets="(1,)")
     assert done.returncode == 0, done.stderr
     return path / "run"
@@ -67,7 +68,7 @@ def test_the_report_says_what_cannot_be_said(workdir):
 
 
 def test_its_predictions_scored_are_the_same(workdir, tmp_path, monkeypatch):
-    monkeypatch.setattr("unlearn_jax.report.write_report", lambda workdir: None)
+    monkeypatch.setattr("unlearn_jax.report.write_report", lambda workdir, bar: read_run(workdir))
     assert score([str(workdir), f"--out={tmp_path / 'out'}"]) == 0
 
     def values(path):

@@ -120,7 +120,8 @@ class Layout:
         return arrays.put(tree, self.of_batches)
 
     def vmap_jit(self, fun: Callable, in_axes: tuple[int | None, ...],
-                 donate: tuple[int, ...] = (), lasting: bool = False) -> "Program":
+                 donate: tuple[int, ...] = (), lasting: bool = False,
+                 has_axis: bool = False) -> "Program":
         """One compiled program that runs single-member code for all members.
 
         Args:
@@ -129,6 +130,7 @@ class Layout:
           donate: positions of arguments whose memory the results may reuse.
           lasting: `fun` comes from a function that is `made_once`, so what JAX has traced and
             compiled of it is kept for the next program of it.
+          has_axis: `fun` takes and returns arrays with the member axis, and maps over it itself.
 
         Returns:
           The program; every result has a leading member axis.
@@ -136,7 +138,8 @@ class Layout:
         make = _lasting if lasting else _mapped
         options = self._compiler_options(self.target.platform)
         return Program(make(self, fun, in_axes, donate,
-                            tuple(options.items()) if options else (), convolution_setting()))
+                            tuple(options.items()) if options else (), convolution_setting(),
+                            has_axis))
 
     def _compiler_options(self, platform: str) -> dict[str, Any] | None:
         if platform == "cpu":
@@ -149,7 +152,7 @@ class Layout:
 
 def _mapped(layout: Layout, fun: Callable, in_axes: tuple[int | None, ...],
             donate: tuple[int, ...], options: tuple[tuple[str, Any], ...],
-            convolution: str) -> jax.stages.Wrapped:
+            convolution: str, has_axis: bool) -> jax.stages.Wrapped:
     """The jitted function of `Layout.vmap_jit`, with all that its trace depends on."""
     specs = tuple(P() if axis is None else P(MEMBER) for axis in in_axes)
     target = layout.target
@@ -157,7 +160,7 @@ def _mapped(layout: Layout, fun: Callable, in_axes: tuple[int | None, ...],
     @functools.wraps(fun)
     def members(*args: Any) -> Any:
         with tracing_for(target.platform, target.threads), convolutions(convolution):
-            return jax.vmap(fun, in_axes=in_axes)(*args)
+            return (fun if has_axis else jax.vmap(fun, in_axes=in_axes))(*args)
 
     mapped = jax.shard_map(members, mesh=layout.mesh, in_specs=specs, out_specs=P(MEMBER),
                            axis_names={MEMBER}, check_vma=False)

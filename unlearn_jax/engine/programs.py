@@ -57,7 +57,7 @@ class Programs:
         self.start = layout.vmap_jit(carry_starter(recipe.optimizer, select), (0,), lasting=True)
         self.step = layout.vmap_jit(
             chunked(recipe.step, recipe.settings, self.chunk, cut_short),
-            (0, 0, None, 0, 0, None, None), donate=(0,), lasting=True)
+            (0, 0, None, 0, 0, None, None), donate=(0,), lasting=True, has_axis=True)
         self.validate = make_validator(model, recipe.loss, layout)
         self.close = layout.vmap_jit(end_epoch(recipe.patience, select), (0, 0), donate=(0,),
                                      lasting=True)
@@ -171,21 +171,28 @@ def chunked(step: Step, settings: OptimizerSettings, steps: int,
 
     body = skip_inactive(step, settings)
 
-    def chunk(carry, inputs, resident, batches, kinds_K, epoch, count):
-        def one(carry, k):
-            batch = find_batch(resident, batches[k], inputs.forget, epoch, kinds_K[k])
-            return body(carry, inputs, batch)
+    # The map over members is inside the loop: a loop that is mapped is traced three times.
+    def chunk(carry_G, inputs_G, resident, batches_G, kinds_GK, epoch, count):
+        def one(carry, inputs, batch, kind):
+            return body(carry, inputs, find_batch(resident, batch, inputs.forget, epoch, kind))
+
+        def members(carry_G, k):
+            batch_G = jax.tree.map(lambda x: x[:, k], batches_G)
+            return jax.vmap(one)(carry_G, inputs_G, batch_G, kinds_GK[:, k])
 
         def noted(k, carry_and_losses):
-            carry, losses = carry_and_losses
-            carry, loss = one(carry, k)
-            return carry, losses.at[k].set(loss)
+            carry_G, losses_KG = carry_and_losses
+            carry_G, loss_G = members(carry_G, k)
+            return carry_G, losses_KG.at[k].set(loss_G)
 
         if steps == 1:
-            carry, loss = one(carry, 0)
-            return carry, loss[None]
+            carry_G, loss_G = members(carry_G, 0)
+            return carry_G, loss_G[:, None]
         if cut_short:
-            return jax.lax.fori_loop(0, count, noted, (carry, jnp.zeros(steps)))
-        return jax.lax.scan(one, carry, jnp.arange(steps))
+            zeros = jnp.zeros((steps, len(kinds_GK)))
+            carry_G, losses_KG = jax.lax.fori_loop(0, count, noted, (carry_G, zeros))
+        else:
+            carry_G, losses_KG = jax.lax.scan(members, carry_G, jnp.arange(steps))
+        return carry_G, losses_KG.T
 
     return chunk
