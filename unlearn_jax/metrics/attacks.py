@@ -11,12 +11,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from unlearn_jax.metrics import logistic
 from unlearn_jax.metrics.shapes import Array, Refused, check_rank
 
 FALSE_POSITIVE_RATES = (0.01, 0.001)
@@ -230,16 +227,17 @@ def _balanced(right_MT, is_member_T) -> np.ndarray:
 def _logistic(losses_MT, is_member_T, splits, rates) -> Attack:
     log_odds = np.full(losses_MT.shape, np.nan)
     aucs = np.full(len(losses_MT), np.nan)
-    for m, losses_T in enumerate(losses_MT):
-        if not np.isfinite(losses_T).all():
-            continue
+    good = np.isfinite(losses_MT).all(1)
+    if good.any():
         found = []
         for train, test in splits:
-            model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
-            model.fit(losses_T[train, None], is_member_T[train])
-            log_odds[m, test] = model.decision_function(losses_T[test, None])
-            found.append(roc_auc_score(is_member_T[test], log_odds[m, test]))
-        aucs[m] = np.mean(found)
+            fitted, held_out = logistic.standardised(losses_MT[good][:, train],
+                                                     losses_MT[good][:, test])
+            weights, intercepts = logistic.fit(fitted, is_member_T[train])
+            scores = weights[:, None] * held_out + intercepts[:, None]
+            log_odds[np.ix_(good, test)] = scores
+            found.append(logistic.auc(scores, is_member_T[test]))
+        aucs[good] = np.mean(found, axis=0)
     right = _balanced((log_odds > 0) == is_member_T[None], is_member_T)
     tpr = tpr_at(-log_odds[:, is_member_T], -log_odds[:, ~is_member_T], rates)
     return Attack(aucs, np.where(np.isnan(aucs), np.nan, right), np.array(tpr))
