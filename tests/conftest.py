@@ -26,31 +26,7 @@ import real_slurm  # noqa: E402
 
 # Files of 5 s or more, without test_ and .py, with their approximate seconds on one core.
 SLOW = {
-    "methods": 160, "stages": 150, "launch_slurm_study": 122, "stages_compare": 108, "conv": 98,
-    "stages_arms": 80, "explain_main": 74, "faults": 65, "stages_protocols": 59,
-    "launch_distributed": 55, "report": 44, "main": 40, "benchmarks": 37, "processes": 34,
-    "audits": 33, "score": 60, "score_runs": 45, "score_docs": 12, "export": 28, "export_torch": 30,
-    "launch_estimate": 28, "manifest": 27, "launch_slurm": 26,
-    "stages_variants": 26, "norms": 23, "methods_kgltop1": 22, "programs": 22, "engine": 20,
-    "norm": 20, "metrics_challenge": 19, "report_study": 18, "configs": 17,
-    "methods_blindspot": 17, "metrics_attacks": 17, "methods_neggrad_plus": 16,
-    "methods_scrub": 16, "launch_gather": 15, "methods_bad_teacher": 15, "methods_rnd": 15,
-    "stages_room": 15, "stages_sisa": 15, "methods_reset": 14, "report_leaderboard": 14,
-    "stages_unretrained": 25, "report_board": 9, "report_study_corrected": 8,
-    "stages_outside": 65, "stages_weights": 20, "stages_weights_torch": 8,
-    "methods_importance": 13, "precision": 13, "groups": 12, "report_figures": 12,
-    "report_merge": 12, "benchmarks_belonging": 12, "belonging": 11, "models": 11,
-    "methods_fisher": 10, "pretrained": 10,
-    "stages_relearn": 10, "linear_injection": 9, "methods_salun": 8, "checkpoints": 7,
-    "methods_gaussian_amnesiac": 7, "methods_regression": 7, "methods_ssd": 7, "prepare": 7,
-    "methods_channels": 6, "methods_gradmask": 6, "metrics_distributions": 6, "readme": 6,
-    "report_page": 6, "report_folds": 9, "report_figures_room": 6,
-    "report_study_figures": 6, "networks_own": 25, "docs_networks": 20,
-    "networks_methods": 60, "networks_nnx": 15, "networks_published": 12, "depthwise": 5,
-    "docs_deletion": 30, "api": 25, "quickstart": 20,
-    "data_augment": 5, "explain_attribution": 5,
-    "explain_population": 5, "flops": 5, "golden": 5, "launch_plan": 5,
-    "methods_probabilities": 5, "metrics_errors": 5,
+    "call": 1630, "setup": 339,
 }
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -18,7 +18,8 @@ from unlearn_jax.report.tables.stats import estimate
     ((5, 6, 7), (10, 12, 14), (5.1, 5.9, 7.1), ["M_FT, 2 epochs is not shown to have forgotten"]),
     ((5, 6, 7), (10, 12, 14), (4, 5.1, 6), ["M_FT, 2 epochs moved away from M_R", "less than M_O"]),
     ((5, 6, 7), (10, 12, 14), (20, 22, 24), ["M_FT, 2 epochs lies beyond M_R"]),
-    ((5, 6, 7), (10, 12, 14), (10.1, 11.9, 14.1), ["M_FT, 2 epochs cannot be told from M_R"]),
+    ((5, 6, 7), (10, 12, 14), (10.1, 11.9, 14.1),
+     ["M_FT, 2 epochs is not shown to differ from M_R"]),
     ((5, 6, 7), (5.5, 5, 8), (5, 6, 8), ["The interval includes 0: no difference between M_R and",
                                          "M_FT, 2 epochs cannot be judged without",
                                          # gaps 0.5, -1, 1; shifts 0, 0, 1; rests 0.5, -1, 0

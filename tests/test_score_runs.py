@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from test_stages import AUDITED, run
+from test_stages import run
 
 from unlearn_jax.metrics import catalogue
 from unlearn_jax.report.tables.inputs import read_run
@@ -34,7 +34,7 @@ def workdir(tmp_path_factory):
     """Exchanged labels, so that attacks judge by others than the true ones, and one M_O for all."""
     path = tmp_path_factory.mktemp("own")
     done = run("ft.py", path / "run", path / "store", SCORED, "--config.unlearn.from_seed=0",
-               AUDITED, "--config.data.inject=confusion:20-35:45-60:10",
+               "--config.data.inject=confusion:20-35:45-60:10",
                "--config.forget.sets=('20-28','random:0.2','injected')")
     assert done.returncode == 0, done.stderr
     return path / "run"

@@ -76,7 +76,8 @@ def standing(run: Run, forget_set: str, question: Question) -> Made | None:
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(plain(metric.header))
     ax.set_title(question.title)
-    return figure, f"{question.title}, forget set {forget_set}", question.title
+    title = question.title.replace("$", "")
+    return figure, f"{title}, forget set {forget_set}", title
 
 
 def _limits(ends: list[float], metric: Metric) -> tuple[float, float]:

@@ -43,12 +43,12 @@ def blocks(run: Run, judgements: Sequence[Judgement], output: Output) -> tuple[B
     if not judgements:
         return ()
     several = len({j.forget_set for j in judgements}) > 1
-    table = _by_set(run, judgements) if several else _one_set(judgements)
+    table = _by_set(run, judgements) if several else _one_set(run, judgements)
     pictures = row(run, run.forget_sets[0], judgements, output)
     answer = Text(_answer(run, judgements), strong=True)
-    if len(table.rows) > _FEW:
-        return (answer, *pictures, table)
-    return (answer, table, *pictures)
+    shown: tuple[Block, ...] = (*pictures, table) if len(table.rows) > _FEW else (table, *pictures)
+    remains = _remains(run)
+    return (answer, *shown, *([Text(remains)] if remains else []))
 
 
 def row(run: Run, forget_set: str, judgements: Sequence[Judgement], output: Output,
@@ -63,7 +63,9 @@ def row(run: Run, forget_set: str, judgements: Sequence[Judgement], output: Outp
     several = len(run.forget_sets) > 1
     left_out = len(run.unlearned(forget_set)) > standing.MOST_BUDGETS
     aim = ("" if "retrain" in run.without(forget_set) else
-           " M_R (dashed) is the aim: a model in the shaded range counts as equal to it.")
+           " M_R (dashed) is the aim; shaded: within the margin of its mean. A check passes only "
+           "where the whole 90 % interval of the differences from M_R, seed by seed, is within "
+           "the margin.")
     caption = (
         "Marks: mean over seeds"
         + ("; lines: 95 % intervals." if len(run.seeds) > 1 else "; one seed has no intervals.")
@@ -119,9 +121,40 @@ def _answer(run: Run, judgements: Sequence[Judgement]) -> str:
         parts.append("By these checks D_f is forgotten, so that the model can take the place of "
                      f"M_O, by {names}{more}.")
     elif not any(run.without(name) for name in run.forget_sets):
-        parts.append("No method is shown to have removed D_f. The model to use is M_R, which was "
-                     "trained without it.")
+        still = [j for j in judgements if j.word == NOT_FORGOTTEN]
+        if len(still) == len(judgements):
+            parts.append("Each of these models still remembers D_f." if len(still) > 1 else
+                         f"{model_symbol(still[0].model)} still remembers D_f.")
+        else:
+            parts.append("No model is shown to have forgotten D_f.")
+        parts.append("The model to use is M_R, which was trained without it"
+                     + _errors(run) * (len(judgements) <= _FEW) + ".")
     return " ".join(parts) or "The verdict:"
+
+
+def _errors(run: Run) -> str:
+    """M_R's error on the test set beside that of M_O, in brackets; '' for several forget sets."""
+    metric = describe(run, f"{'accuracy' if run.classification else 'mae'}_test")
+    found = [estimate(run.values(run.only(run.forget_sets[0], m), run.forget_sets[0], metric.name))
+             for m in ("retrain", "original")]
+    if len(run.forget_sets) > 1 or not all(e.n for e in found):
+        return ""
+    retrained, original = (metric.text(e.mean) for e in found)
+    return f" ({metric.header}: {retrained}, of M_O {original})"
+
+
+def _remains(run: Run) -> str:
+    """What of D_f is left after the run; '' for scored predictions, which say nothing of it."""
+    if "scored" in run.run:
+        return ""
+    store = run.run.get("store", "")
+    where = f" in the store {store}" if store else ""
+    text = (f"What remains: this run deleted nothing. The images of D_f are in their source and, "
+            f"decoded,{where or ' in the store'}; M_O and its checkpoints, which have seen them, "
+            f"are there, too.")
+    if any(f["request"].startswith("ids:") for f in run.data["forget_sets"].values()):
+        return f"{text} receipt/receipt.html lists each place."
+    return f"{text} The command unlearn-jax forget-data takes both out of a store."
 
 
 def _named(run: Run, j: Judgement) -> str:
@@ -134,16 +167,30 @@ def _word(word: str) -> Cell:
 
 def _caption(judgements: Sequence[Judgement]) -> str:
     said = {j.word for j in judgements}
-    return "; ".join(f"{word}: {meaning}" for word, meaning in MEANS if word in said) + "."
+    return "; ".join(f"“{word}”: {meaning}" for word, meaning in MEANS if word in said) + "."
 
 
-def _one_set(judgements: Sequence[Judgement]) -> Table:
+def _one_set(run: Run, judgements: Sequence[Judgement]) -> Table:
     return Table(
         f"Verdicts. {_caption(judgements)}",
         (("model", "the unlearned model and its budget"), ("verdict", "the word"),
          ("because", "the checks that decided, or how many seeds would")),
-        tuple((Cell(model_symbol(j.model)), _word(j.word), Cell(because(j)))
+        tuple((Cell(model_symbol(j.model)), _word(j.word), Cell(_with_evidence(run, j)))
               for j in judgements))
+
+
+def _with_evidence(run: Run, j: Judgement) -> str:
+    """The reason, and the differences from M_R that decided it, of metrics compared as they are."""
+    decisive = [c for c in j.checks if c.outcome == "differs"
+                and (c.metric.startswith("mae_") or c.metric.endswith("_auc"))]
+    if j.word == UNDECIDED or not decisive or "retrain" in run.without(j.forget_set):
+        return because(j)
+    said = []
+    for check in decisive[:2]:
+        metric = describe(run, check.metric)
+        mean, low, high = (metric.text(x) for x in (check.mean, check.low, check.high))
+        said.append(f"{metric.header} minus that of M_R: {mean}, 90 % interval {low} to {high}")
+    return f"{because(j)} ({'; '.join(said)})"
 
 
 def _by_set(run: Run, judgements: Sequence[Judgement]) -> Table:

@@ -12,8 +12,9 @@ _LINK = (("go there", warnings.ANCHOR),)
 def blocks(run: Run) -> tuple[Block, ...]:
     counts = run.data["counts"]
     seeds = ", ".join(map(str, run.seeds))
-    sets = [f"{name} ({entry['train'] + entry['validation']:,} images, request "
-            f"“{entry['request']}”)" for name, entry in run.data["forget_sets"].items()]
+    sets = [f"{name} ({entry['train']:,} images for training, {entry['validation']:,} for "
+            "validation" + f"; request “{entry['request']}”" * (entry["request"] != name) + ")"
+            for name, entry in run.data["forget_sets"].items()]
     methods: dict[str, set[int]] = {}
     for forget_set in run.forget_sets:
         for model in run.unlearned(forget_set):
@@ -35,7 +36,7 @@ def blocks(run: Run) -> tuple[Block, ...]:
         facts: Block = Text(scored.introduction(run))
     else:
         facts = Facts((
-            ("Data", f"Models learned {what} from images of {source(run)}: {counts['train']:,} "
+            ("Data", f"Models learned {what} from images ({source(run)}): {counts['train']:,} "
              f"for training{copies}, {counts['validation']:,} for validation, "
              f"{counts['test']:,} for testing."),
             ("To forget", ("One group of images was" if len(sets) == 1 else

@@ -33,9 +33,9 @@ MEANS = (
 
 _WITHOUT_RETRAINED = (
     f"without M_R it cannot be said that D_f is forgotten, nor that a model is damaged. "
-    f"*{NOT_FORGOTTEN}*: a membership attack finds D_f in M_e, its AUC being above what the draw "
-    f"of the samples and the seeds explain at {LEVEL:.0%}; *{DAMAGED}*: training failed in a seed; "
-    f"*{UNDECIDED}*: everything else. An attack that finds nothing shows no forgetting.")
+    f"“{NOT_FORGOTTEN}”: a membership attack finds D_f in M_e, its AUC being above what the draw "
+    f"of the samples and the seeds explain at {LEVEL:.0%}; “{DAMAGED}”: training failed in a seed; "
+    f"“{UNDECIDED}”: everything else. An attack that finds nothing shows no forgetting.")
 
 
 def table(run: Run, judgements: Sequence[Judgement]) -> Table | None:
@@ -56,7 +56,7 @@ def table(run: Run, judgements: Sequence[Judgement]) -> Table | None:
         rows.append((Cell(j.forget_set), Cell(model_symbol(j.model)), Cell(j.word), *cells,
                      Cell(because(j))))
     caption = "Verdict: " + (
-        "; ".join(f"*{word}*: {meaning}" for word, meaning in MEANS) + ". "
+        "; ".join(f"“{word}”: {meaning}" for word, meaning in MEANS) + ". "
         f"Each check compares M_e with M_R seed by seed. It passes where the 90 % interval of the "
         f"difference is within a margin: {OF_THE_GAP:.0%} of what M_O and M_R differ by (error on "
         f"D_f), {OF_AUC} (attack, Forgetting), {OF_ERROR:.0%} of M_R's error (test and retain "

@@ -119,14 +119,14 @@ def _standing(each: ErrorGap, ensemble: bool) -> str:
     if each.shift.below_zero:
         return "moved away from M_R"
     if not each.shift.above_zero:
-        return "is not shown to have forgotten (the interval includes 0)"
+        return "is not shown to have forgotten (its change from M_O may be 0)"
     if each.rest.above_zero:
         return "lies between M_O and M_R"
     if each.rest.below_zero and ensemble:
         return "lies beyond M_R, as weaker models may: each of its constituents saw one shard"
     if each.rest.below_zero:
         return "lies beyond M_R, which is itself a trace of the forget set"
-    return "cannot be told from M_R on this measure"
+    return "is not shown to differ from M_R on this measure (the difference may be 0)"
 
 
 def table(run: Run) -> Table | None:
@@ -151,7 +151,8 @@ def table(run: Run) -> Table | None:
     return Table(
         f"Differences on the forget set: {ROUGH}. Each is taken within a seed, then averaged "
         "over the seeds in which all of its models are finite. A difference is established where "
-        f"its interval excludes 0, whatever the digits shown: marked *{points}." + on_start(
+        f"its interval excludes 0, whatever the digits shown: marked * (the gap closed is not "
+        f"marked){points}." + on_start(
             run, *dict.fromkeys(model for forget_set in run.forget_sets
                                 for model in run.unlearned(forget_set))),
         (("forget set", "which D_f"), ("M_e", "the unlearned model and its budget"),
