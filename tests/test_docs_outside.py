@@ -95,7 +95,7 @@ def test_a_trained_model_is_unlearned_without_m_r_and_taken_out_again(folder, tm
         assert f"{values[0]:.4g}" in said.split("members")[0]  # before anything is trained
     judged = [table(folder / name / "verdict.csv") for name in (
         "runs/outside", "runs/outside-neggrad_plus")]
-    assert {row["word"] for rows in judged for row in rows} <= {"not forgotten", "undecided"}
+    assert {row["verdict"] for rows in judged for row in rows} <= {"not forgotten", "undecided"}
     record = json.loads((folder / "runs/outside/run.json").read_text())
     assert not [s for s in record["stages"] if s["stage"] == "retrain"]
 
