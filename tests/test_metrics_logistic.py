@@ -51,6 +51,8 @@ def test_auc_is_scikit_learns_with_ties():
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_what_is_not_finite_is_refused():
-    with pytest.raises(ArithmeticError, match="not converged"):
-        logistic.fit(np.array([[1.0, np.nan, 2.0]]), np.array([True, False, False]))
+def test_a_fit_of_what_is_not_finite_is_nan_and_leaves_others_alone():
+    x, positive = np.array([[1.0, np.nan, 2.0], [1.0, -1.0, 0.0]]), np.array([True, False, False])
+    weights, intercepts = logistic.fit(x, positive)
+    assert np.isnan([weights[0], intercepts[0]]).all()
+    np.testing.assert_allclose((weights[1], intercepts[1]), np.ravel(logistic.fit(x[1:], positive)))

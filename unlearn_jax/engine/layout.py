@@ -129,15 +129,17 @@ class Layout:
           in_axes: 0 where an argument has a leading member axis, None where members share it.
           donate: positions of arguments whose memory the results may reuse.
           lasting: `fun` comes from a function that is `made_once`, so what JAX has traced and
-            compiled of it is kept for the next program of it.
+            compiled of it is kept for the next program of it. How convolutions are computed is
+            decided here (`convolutions`), and not when the program is compiled.
           has_axis: `fun` takes and returns arrays with the member axis, and maps over it itself.
 
         Returns:
           The program; every result has a leading member axis.
         """
         make = _lasting if lasting else _mapped
-        options = self._compiler_options(self.target.platform)
-        return Program(make(self, fun, in_axes, donate,
+        target = self.target
+        options = self._compiler_options(target.platform)
+        return Program(make(self.mesh, target, fun, in_axes, donate,
                             tuple(options.items()) if options else (), convolution_setting(),
                             has_axis))
 
@@ -150,19 +152,18 @@ class Layout:
         return _GPU_COMPILER_OPTIONS if graphs else None
 
 
-def _mapped(layout: Layout, fun: Callable, in_axes: tuple[int | None, ...],
+def _mapped(mesh: Mesh, target: Target, fun: Callable, in_axes: tuple[int | None, ...],
             donate: tuple[int, ...], options: tuple[tuple[str, Any], ...],
             convolution: str, has_axis: bool) -> jax.stages.Wrapped:
     """The jitted function of `Layout.vmap_jit`, with all that its trace depends on."""
     specs = tuple(P() if axis is None else P(MEMBER) for axis in in_axes)
-    target = layout.target
 
     @functools.wraps(fun)
     def members(*args: Any) -> Any:
         with tracing_for(target.platform, target.threads), convolutions(convolution):
             return (fun if has_axis else jax.vmap(fun, in_axes=in_axes))(*args)
 
-    mapped = jax.shard_map(members, mesh=layout.mesh, in_specs=specs, out_specs=P(MEMBER),
+    mapped = jax.shard_map(members, mesh=mesh, in_specs=specs, out_specs=P(MEMBER),
                            axis_names={MEMBER}, check_vma=False)
     return jax.jit(mapped, donate_argnums=donate, compiler_options=dict(options) or None)
 

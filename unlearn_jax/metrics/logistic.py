@@ -9,7 +9,7 @@ from scipy.special import expit
 from scipy.stats import rankdata
 
 _STEPS = 100  # far more than a convex function of two parameters takes
-_CLOSE = 1e-10  # of the parameters
+_CLOSE = 1e-9  # a step beside 1 + |parameter|
 
 
 def fit(feature_MN: np.ndarray, positive_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -23,8 +23,8 @@ def fit(feature_MN: np.ndarray, positive_N: np.ndarray) -> tuple[np.ndarray, np.
       feature_MN: the feature, standardised.
       positive_N: bool; both values are present.
 
-    Raises:
-      ArithmeticError: it does not converge, as where the feature is not finite.
+    Returns:
+      NaN for a model whose fit has not converged, as where the feature is not finite.
     """
     x, y = np.asarray(feature_MN, np.float64), np.where(positive_N, 1.0, -1.0)
     share = np.where(positive_N, positive_N.sum(), (~positive_N).sum())
@@ -42,18 +42,22 @@ def fit(feature_MN: np.ndarray, positive_N: np.ndarray) -> tuple[np.ndarray, np.
         hww, hwb, hbb = 1 + (curve * x**2).sum(1), (curve * x).sum(1), curve.sum(1)
         determinant = hww * hbb - hwb**2
         dw, db = (hbb * gw - hwb * gb) / determinant, (hww * gb - hwb * gw) / determinant
-        if max(np.abs(dw).max(), np.abs(db).max()) < _CLOSE:
+        done = (np.abs(dw) < _CLOSE * (1 + np.abs(w))) & (np.abs(db) < _CLOSE * (1 + np.abs(b)))
+        if done.all():
             return w, b
         here, length = value(w, b), np.ones(len(x))
         most = here + 1e-12 * np.abs(here)  # rounding
         while (worse := value(w - length * dw, b - length * db) > most).any():
             length = np.where(worse, length / 2, length)
         w, b = w - length * dw, b - length * db
-    raise ArithmeticError(f"logistic regression has not converged in {_STEPS} steps")
+    return np.where(done, w, np.nan), np.where(done, b, np.nan)
 
 
 def standardised(fitted_MN: np.ndarray, other_MK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both by the mean and deviation of the first, row by row; a constant row becomes zero."""
+    """Both by the mean and deviation of the first, row by row.
+
+    A row that is constant up to float32's rounding becomes zero.
+    """
     mean = fitted_MN.mean(1, keepdims=True, dtype=np.float64)
     deviation = fitted_MN.std(1, keepdims=True, dtype=np.float64)
     varies = deviation > 10 * np.finfo(np.float32).eps * np.abs(mean)  # more than rounding

@@ -48,7 +48,7 @@ from unlearn_jax.engine.layout import find_devices, make_layout
 from unlearn_jax.engine.memory import image_bytes
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
-from unlearn_jax.models import build_model
+from unlearn_jax.models import build_model, network_parts
 from unlearn_jax.report import write_report
 from unlearn_jax.report.tables.inputs import Run
 from unlearn_jax.stages import belonging, outside, sisa, workdir
@@ -70,7 +70,7 @@ from unlearn_jax.stages.room import require_room
 from unlearn_jax.stages.stored import record_reused, record_traces
 from unlearn_jax.stages.variants import make_arms, plan_variants, run_arms, unlearn_variants
 from unlearn_jax.storage.store import Store
-from unlearn_jax.system import processes
+from unlearn_jax.system import made_once, processes
 from unlearn_jax.train import balanced_weights, make_loss
 from unlearn_jax.units import FACES
 
@@ -100,7 +100,8 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
       InputError: something handed in cannot be used.
     """
     make_layout(config.parallel, len(config.seeds))  # a missing device fails before any work
-    with workdir.claim(directory, config, config_name, command) as run, store.in_use():
+    with workdir.claim(directory, config, config_name, command) as run, store.in_use(), \
+            _own_traces(config):
         run.record_store(store.root)
         processes.on_first_process("what killed processes left", lambda: clean(store))
         study = prepare(config, config_name, store, run, bar)
@@ -131,12 +132,28 @@ def run_study(config: ml_collections.ConfigDict, config_name: str, directory: Pa
     return reported[0] if reported else None
 
 
+@contextlib.contextmanager
+def _own_traces(config: ml_collections.ConfigDict) -> Iterator[None]:
+    """Forgets what was traced inside if code from outside took part.
+
+    Such code may hold large arrays, or depend on what has changed until the next study.
+    """
+    yield
+    if network_parts(config.model.name) or any(find_method(m).code for m in _methods(config)):
+        made_once.clear()
+
+
+def _methods(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """The methods of a study."""
+    return tuple(config.compare.methods) or (
+        *(arm_config(config, arm).unlearn.method for arm in config.thesis.arms),
+        config.unlearn.method)
+
+
 def _require_same_work(config: ml_collections.ConfigDict, original: Stage,
                        retrained: list[Stage]) -> None:
     """Refuses processes that read other files or run other code than the first process."""
-    methods = config.compare.methods or (
-        *(arm_config(config, arm).unlearn.method for arm in config.thesis.arms),
-        config.unlearn.method)
+    methods = _methods(config)
     processes.require_same("what they are to compute", {
         "versions": workdir.versions(),
         "device": jax.local_devices()[0].device_kind,

@@ -17,8 +17,8 @@ _CLEAR: list[Callable[[], None]] = []
 def made_once(make: Callable[P, T]) -> Callable[P, T]:
     """Decorator of a function that makes functions: equal arguments give the same result again.
 
-    The last 16 results are kept. Arguments without a hash, such as a network with a list, give a
-    new result each time.
+    The last 16 results, and their arguments, are kept. Arguments without a hash, such as a network
+    with a list, give a new result each time.
 
     Args:
       make: its result depends on its arguments alone, and holds no large array.
@@ -39,6 +39,6 @@ def made_once(make: Callable[P, T]) -> Callable[P, T]:
 
 
 def clear() -> None:
-    """Forgets all results: for tests that change something else that a trace depends on."""
+    """Forgets all results: after code from outside, and in tests that change what is traced."""
     for cache_clear in _CLEAR:
         cache_clear()

@@ -57,7 +57,7 @@ def build(run: Run, output: Output = _NOWHERE, bar: MakeBar = None) -> Document:
 
 
 def _of_forget_set(run: Run, judgements: Sequence[Judgement], name: str, output: Output) -> Section:
-    """A forget set's section, with the card's models that had no room above at its start."""
+    """A forget set's section; at its start the picture that the card shows of the first alone."""
     section = forget_set.section(run, name, output)
     return dataclasses.replace(section, blocks=(*card.others(run, judgements, name, output),
                                                 *section.blocks))
