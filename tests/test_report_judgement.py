@@ -6,8 +6,10 @@ import pandas as pd
 import pytest
 
 from unlearn_jax.audits import Audit, AuditedSamples, audit_rows
+from unlearn_jax.report.sections import card
 from unlearn_jax.report.tables import judgement
 from unlearn_jax.report.tables.inputs import ModelKey, Run
+from unlearn_jax.report.tables.names import describe
 from unlearn_jax.results import Outcome, Targets, result_rows
 
 N = 600  # samples of a split
@@ -202,3 +204,19 @@ def test_verdict_csv_has_a_row_for_each_check():
     assert {"error", "attack", "utility"} == set(table.question)
     error = table.set_index("metric").loc["mae_forget"]
     assert error.ci90_low < error.difference < error.ci90_high < 0 < error.margin
+
+
+@pytest.mark.parametrize("name, metric", [
+    ("untouched", "MAE forget"), ("useless", "MAE test"), ("one seed fails", ""),
+    ("one seed remembers", "")])
+def test_the_page_shows_the_differences_that_decided_and_no_others(name, metric):
+    run = read(*made(name, 8))
+    found = judgement.judge(run, "set", ModelKey("ft", 1))
+    text = card._with_evidence(run, found)
+    assert text.startswith(found.reason[:1].upper() + found.reason[1:])
+    assert ("minus that of M_R" in text) == bool(metric)
+    shown = text.partition("(")[2]
+    assert metric in shown
+    for check in found.checks:  # what did not decide is not shown
+        if judgement.said(check) not in found.reason:
+            assert describe(run, check.metric).header + " minus" not in shown

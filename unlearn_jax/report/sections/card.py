@@ -8,6 +8,7 @@ from unlearn_jax.report.figures import standing, style
 from unlearn_jax.report.output import Output
 from unlearn_jax.report.render.document import Block, Cell, Figure, Row, Table, Text
 from unlearn_jax.report.sections.summary import MEANS, because
+from unlearn_jax.report.tables import judgement
 from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.judgement import (
     ATTACKS,
@@ -196,18 +197,16 @@ def _one_set(run: Run, judgements: Sequence[Judgement]) -> Table:
 
 def _with_evidence(run: Run, j: Judgement) -> str:
     """The reason, and the differences from M_R behind it, of metrics compared as they are."""
-    decisive = [c for c in j.checks if c.outcome == "differs"
-                and c.memory == (j.word == NOT_FORGOTTEN)
+    decisive = [c for c in j.checks if c.outcome == "differs" and judgement.said(c) in j.reason
                 and (c.metric.startswith("mae_") or c.metric.endswith("_auc"))]
-    failed = j.seeds < len(run.seeds_of(j.model, j.forget_set))
-    if j.word == UNDECIDED or failed or not decisive or "retrain" in run.without(j.forget_set):
+    if not decisive or "retrain" in run.without(j.forget_set):
         return because(j)
-    said = []
+    found = []
     for check in decisive[:2]:
         metric = describe(run, check.metric)
         mean, low, high = (metric.text(x) for x in (check.mean, check.low, check.high))
-        said.append(f"{metric.header} minus that of M_R: {mean}, 90 % interval {low} to {high}")
-    return f"{because(j)} ({'; '.join(said)})"
+        found.append(f"{metric.header} minus that of M_R: {mean}, 90 % interval {low} to {high}")
+    return f"{because(j)} ({'; '.join(found)})"
 
 
 def _by_set(run: Run, judgements: Sequence[Judgement]) -> Table:

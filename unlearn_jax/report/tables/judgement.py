@@ -363,7 +363,7 @@ def _word(checks: list[Check], like_original: list[int], failed: list[int], seed
     lower = any(c.metric == "mia_auc" and c.mean > c.margin for c in checks)
     memory = [c for c in differing if c.memory or (lower and c.metric == "mia_logistic_auc")]
     if memory:
-        return NOT_FORGOTTEN, "; ".join(_said(c) for c in memory)
+        return NOT_FORGOTTEN, "; ".join(said(c) for c in memory)
     if like_original:
         return NOT_FORGOTTEN, (f"in {len(like_original)} of {seeds} seeds "
                                f"({', '.join(map(str, like_original))}) its error on D_f is nearer "
@@ -371,7 +371,7 @@ def _word(checks: list[Check], like_original: list[int], failed: list[int], seed
     if failed:
         return DAMAGED, _on_failed(failed, seeds)
     if differing:
-        return DAMAGED, "; ".join(_said(c) for c in differing)
+        return DAMAGED, "; ".join(said(c) for c in differing)
     if not any(c.question == "attack" and c.metric in ATTACKS for c in checks):
         return UNDECIDED, "no attack was run (eval.audits lists them)"
     if not any(c.tells for c in checks if c.question != "utility"):
@@ -391,7 +391,7 @@ def _on_failed(failed: list[int], seeds: int) -> str:
 _WHAT = {"error": "error on D_f", "attack": "attack", "utility": "utility"}
 
 
-def _said(check: Check) -> str:
+def said(check: Check) -> str:
     """A difference in words."""
     name, more = check.metric, check.mean > 0
     if name == "mia_auc":
