@@ -7,6 +7,7 @@ import atexit
 import gc
 import os
 import shutil
+import sys
 import tempfile
 
 import quick_compiler  # it imports no JAX
@@ -71,12 +72,24 @@ def slurm_cluster(tmp_path_factory):
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="session", autouse=True)
 def undrawn_figures():
-    """Makes reports create their figures without drawing them."""
+    """Reports make their figures and do not draw them, wherever a test has imported the report."""
+    if "unlearn_jax.report" not in sys.modules:
+        yield
+        return
     import undrawn
 
     with undrawn.figures():
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawn_figures():
+    """Reports draw their figures."""
+    import undrawn
+
+    with undrawn.drawn_again():
         yield
 
 

@@ -18,7 +18,6 @@ from unlearn_jax.report.tables.merge import MergedRun, merge_runs
 from unlearn_jax.storage import manifest
 from unlearn_jax.system import disk
 
-pytestmark = pytest.mark.usefixtures("undrawn_figures")
 READ = ("results.csv", "data.json", "run.json", "history.csv",
         "predictions/ft.20-28.2.forget.npz", "manifest.json")
 

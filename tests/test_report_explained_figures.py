@@ -10,6 +10,8 @@ from unlearn_jax.report.render.document import Figure
 from unlearn_jax.report.sections import explained
 from unlearn_jax.report.tables.inputs import read_run
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 MODELS = (("original", 0), ("retrain", 12), ("ft", 2))
 
 

@@ -18,6 +18,8 @@ from unlearn_jax.report.tables.inputs import ModelKey, read_run
 from unlearn_jax.report.tables.predictions import Prediction
 from unlearn_jax.report.tables.stats import estimate
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 COMMON = {"standing-error", "standing-utility", "training", "forgetting", "plane", "balance",
           "sample-errors", "sorted-errors"}
 

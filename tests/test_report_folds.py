@@ -6,7 +6,6 @@ from browser import chromium, look
 from fake_workdir import write_comparison, write_thesis, write_workdir
 
 from unlearn_jax.report import write_report
-from unlearn_jax.report.render import picture
 
 SCREEN = 768  # pixels
 
@@ -23,8 +22,7 @@ def demo(tmp_path_factory):
 
 
 def report(path):
-    with undrawn.figures():  # pictures without their lines take up as much room
-        write_report(path)
+    write_report(path)  # pictures without their lines take up as much room
     return path / "report.html"
 
 
@@ -59,8 +57,7 @@ def test_a_comparison_of_all_methods_is_short_as_it_opens(browser, tmp_path):
 
 
 def test_the_page_of_a_study_is_short_and_small(browser, tmp_path):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(picture, "DPI", 30)  # the page has the drawings, not the PNG files
+    with undrawn.drawn_again(files=False):
         write_report(write_thesis(tmp_path, sets=("20-28",)))
     page = tmp_path / "report.html"
     look(browser, page, 1366, SCREEN)

@@ -7,7 +7,7 @@ from fake_workdir import write_comparison, write_thesis, write_workdir
 
 from unlearn_jax.report import write_report
 from unlearn_jax.report.output import Output
-from unlearn_jax.report.render import latex, picture
+from unlearn_jax.report.render import latex
 from unlearn_jax.report.render.document import Cell, Document, Links, Section, Table
 from unlearn_jax.report.sections.page import build
 from unlearn_jax.report.tables.inputs import read_run
@@ -96,8 +96,7 @@ def test_every_table_of_a_report_is_well_formed(tmp_path, write, options):
         assert body.replace(r"\$", "").count("$") % 2 == 0, name
 
 
-def test_the_files_stand_beside_the_report(tmp_path, monkeypatch):
-    monkeypatch.setattr(picture, "DPI", 30)
+def test_the_files_stand_beside_the_report(tmp_path):
     path = write_comparison(tmp_path, samples=12)
     write_report(path)
     names = {p.name for p in (path / "tables").iterdir()}

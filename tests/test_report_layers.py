@@ -12,6 +12,8 @@ from unlearn_jax.report.sections.page import build
 from unlearn_jax.report.tables.inputs import read_run
 from unlearn_jax.report.tables.stats import estimate_pairs
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 COLUMNS = ("method", "forget_set", "epochs", "seed", "layer", "to_original", "to_retrain", "norm",
            "floor")
 MODELS = (("original", 0), ("retrain", 12), ("ft", 2))

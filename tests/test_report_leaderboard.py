@@ -10,7 +10,7 @@ from browser import unpacked
 from fake_workdir import change_json, write_comparison
 
 from unlearn_jax.report import ReportError, write_report
-from unlearn_jax.report.render import html, latex, markdown, picture
+from unlearn_jax.report.render import html, latex, markdown
 from unlearn_jax.report.render.document import Code, Text
 from unlearn_jax.report.sections import leaderboard_latex
 from unlearn_jax.report.sections.page import build
@@ -167,8 +167,7 @@ def test_who_did_not_keep_to_the_tolerance_comes_last(tmp_path):
     assert row((board,), "20-28", "rnd").mean_rank == 1  # of the values alone
 
 
-def test_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(picture, "DPI", 30)
+def test_the_file(tmp_path):
     path = write_comparison(tmp_path, sets=SETS, samples=20)
     trials = (path / "trials.csv").read_text()
     (path / "trials.csv").write_text(trials.replace("6.5,True,True", "5.5,False,True", 1))

@@ -111,7 +111,7 @@ def test_the_command_merges_names_its_sources_and_reports(runs, tmp_path, capsys
     assert main([str(p) for p in runs]) == 1 and "--out=DIR" in capsys.readouterr().err
 
 
-def test_a_merger_that_was_killed_is_made_again(runs, tmp_path, undrawn_figures, monkeypatch):
+def test_a_merger_that_was_killed_is_made_again(runs, tmp_path, monkeypatch):
     out, sources = tmp_path / "out", [MergedRun(p) for p in runs]
 
     def killed(*_):

@@ -11,6 +11,8 @@ from unlearn_jax import report
 from unlearn_jax.report.figures.style import canvas
 from unlearn_jax.report.output import Output
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 
 def maker(text):
     if not text:

@@ -6,11 +6,12 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import undrawn
 from browser import chromium, look
 from fake_workdir import stage_key, write_comparison, write_workdir
 
 from unlearn_jax.report import write_report
-from unlearn_jax.report.render import html, picture
+from unlearn_jax.report.render import html
 from unlearn_jax.report.sections.page import build
 from unlearn_jax.report.tables.inputs import read_run
 from unlearn_jax.report.tables.stats import estimate
@@ -21,8 +22,7 @@ ALPHA = "svg.plot[aria-label^='Forgetting against alpha']"
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     path = write_workdir(tmp_path_factory.mktemp("page"), budgets=(2, 4), samples=40)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(picture, "DPI", 30)  # the page has the drawings, not the PNG files
+    with undrawn.drawn_again(files=False):
         write_report(path)
     return path
 

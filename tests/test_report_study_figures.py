@@ -16,6 +16,8 @@ from unlearn_jax.report.tables.inputs import ModelKey, read_run
 from unlearn_jax.report.thesis import figures as study_figures
 from unlearn_jax.report.thesis import network, section
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 NAMES = ["01-model", "02-full", "03-reduced", "04-filtered", "05-split", "06-split-shares",
          "07-balanced", "08-balanced-split", "09-alpha", "10-groups", "11-errors-2-epochs",
          "12-errors-16-epochs"]
@@ -40,7 +42,7 @@ def change(run, edit):
 
 
 @pytest.fixture(scope="module")
-def drawn(run):
+def drawn(run, drawn_figures):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(picture, "DPI", 40)
         found = list(study_figures.draw(run, Output(run.workdir)))

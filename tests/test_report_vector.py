@@ -9,6 +9,8 @@ import pytest
 from unlearn_jax.report.figures.style import canvas
 from unlearn_jax.report.render import hover, vector
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 FORMULA = r"$M_\mathrm{RND{-}X}$, 2 epochs"
 
 

@@ -55,7 +55,7 @@ def test_short_work_shows_no_bar_and_long_work_the_time_left(capsys, monkeypatch
     assert "slow:" in said and "/9" in said and "<" in said  # [elapsed<left, rate]
 
 
-def test_the_report_counts_its_sections_and_makes_each_once(tmp_path, undrawn_figures,
+def test_the_report_counts_its_sections_and_makes_each_once(tmp_path,
                                                             monkeypatch):
     path = write_workdir(tmp_path, samples=12)
     made = []

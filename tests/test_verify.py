@@ -19,7 +19,6 @@ from unlearn_jax.storage.store import Store, stage_key
 from unlearn_jax.system import compiled
 from unlearn_jax.verify.__main__ import main
 
-pytestmark = pytest.mark.usefixtures("undrawn_figures")
 TREE = {"params": {"w": np.arange(60, dtype=np.float32).reshape(2, 30)}}
 PARTS = {"data": "d"}
 KEY = stage_key("original", PARTS)

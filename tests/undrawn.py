@@ -1,8 +1,8 @@
 """Figures that are made and not drawn: drawing takes about half of the time of a tiny run.
 
 `tests/test_report_figures.py` and its neighbours draw each kind of figure, and one run of each
-kind draws the figures of real models. Other runs make the same figures, but their files hold one
-pixel.
+kind draws the figures of real models. Other tests and the commands that they run make the same
+figures, but their files hold one pixel.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from PIL import Image
 from unlearn_jax.report.render import picture, vector
 from unlearn_jax.system import disk
 
+_SAVE, _RENDER = picture.save, vector.render
 _HERE = Path(__file__).parent
 # PYTHONPATH of the processes that a test starts and of their children; their reports are not drawn
 # either; see at_start/sitecustomize.py.
@@ -27,6 +28,18 @@ PATH = os.pathsep.join((str(_HERE / "at_start"), str(_HERE)))
 def figures() -> Iterator[None]:
     """Within it the report's pictures are files of one pixel, and its vector drawings are empty."""
     with mock.patch.object(picture, "save", _save), mock.patch.object(vector, "render", _render):
+        yield
+
+
+@contextlib.contextmanager
+def drawn_again(files: bool = True) -> Iterator[None]:
+    """Within it the report draws its figures, also within `figures`.
+
+    Args:
+      files: False for the drawings of the page alone, without the pictures in files.
+    """
+    with mock.patch.object(picture, "save", _SAVE if files else _save), \
+            mock.patch.object(vector, "render", _RENDER):
         yield
 
 

@@ -1,7 +1,6 @@
 """The likeness of models' maps, sample by sample."""
 
 import numpy as np
-from scipy import stats
 
 KINDS = ("cosine", "rank_correlation")
 
@@ -25,6 +24,8 @@ def unit_maps(maps: np.ndarray, kind: str) -> np.ndarray:
         raise ValueError(f"kind is {kind!r}; allowed: {', '.join(KINDS)}")
     flat = maps.reshape(*maps.shape[:-2], -1).astype(np.float64)
     if kind == "rank_correlation":
+        from scipy import stats  # takes half a second, and few runs need it
+
         flat = stats.rankdata(flat, axis=-1, nan_policy="propagate")
         flat -= flat.mean(-1, keepdims=True)
     norm = np.linalg.norm(flat, axis=-1, keepdims=True)

@@ -4,9 +4,10 @@ An attack fits two parameters to a few hundred losses, for each model and fold. 
 number of features spends a hundred times as long on its checks as on the arithmetic.
 """
 
+import math
+
 import numpy as np
 from scipy.special import expit
-from scipy.stats import rankdata
 
 _STEPS = 100  # far more than a convex function of two parameters takes
 _CLOSE = 1e-9  # a step beside 1 + |parameter|
@@ -68,6 +69,16 @@ def standardised(fitted_MN: np.ndarray, other_MK: np.ndarray) -> tuple[np.ndarra
 
 def auc(scores_MN: np.ndarray, positive_N: np.ndarray) -> np.ndarray:
     """Probability `[M]` that a positive sample has the higher score; ties count a half."""
-    count = int(positive_N.sum())
-    ranks = rankdata(scores_MN, axis=1)[:, positive_N].sum(1)
-    return (ranks - count * (count + 1) / 2) / (count * (len(positive_N) - count))
+    return np.array([math.nan if np.isnan(scores).any()
+                     else above(scores[positive_N], scores[~positive_N]) for scores in scores_MN])
+
+
+def above(scores: np.ndarray, others: np.ndarray) -> float:
+    """Probability that a score is higher than one of the others; ties count a half.
+
+    Args:
+      scores, others: `[n]`, `[m]`, without NaN.
+    """
+    others = np.sort(others)
+    sides = [np.searchsorted(others, scores, side) for side in ("left", "right")]
+    return float(np.sum(sides) / (2 * len(scores) * len(others)))

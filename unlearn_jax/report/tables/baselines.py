@@ -20,8 +20,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from unlearn_jax.metrics.logistic import above
 from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.predictions import Prediction
 
@@ -204,8 +204,7 @@ def auc(members: np.ndarray, others: np.ndarray) -> float:
     """The chance that a member has a lower loss than one of the others; NaN for NaN losses."""
     if not (np.isfinite(members).all() and np.isfinite(others).all()):
         return float("nan")
-    u = stats.mannwhitneyu(others, members, method="asymptotic").statistic
-    return float(u / (len(members) * len(others)))
+    return above(others, members)
 
 
 def _like(before: Prediction, outputs: np.ndarray) -> Prediction:

@@ -35,10 +35,9 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from unlearn_jax.report.tables.inputs import ModelKey, Run
-from unlearn_jax.report.tables.stats import holm, independent, paired_p
+from unlearn_jax.report.tables.stats import holm, independent, paired_p, student_t
 from unlearn_jax.report.tables.unretrained import ATTACK, CHANCE, drawn_here, memory
 
 FORGOTTEN, NOT_FORGOTTEN, DAMAGED, UNDECIDED = "forgotten", "not forgotten", "damaged", "undecided"
@@ -283,7 +282,7 @@ def _check(series: _Series, difference: pd.Series, p: float) -> Check:
     n = len(difference)
     mean = float(difference.mean()) if n else math.nan
     std = float(difference.std(ddof=1)) if n > 1 else math.nan
-    half = _t(1 - LEVEL, n) * std / math.sqrt(n) if n > 1 else math.nan
+    half = student_t(1 - LEVEL, n) * std / math.sqrt(n) if n > 1 else math.nan
     low, high = mean - half, mean + half
     margin, tells = _margin(series)
     same = n > 1 and high < margin and (series.one_sided or low > -margin)
@@ -316,11 +315,6 @@ def _p(difference: pd.Series, one_sided: bool) -> float:
     return p if not one_sided else p / 2 if difference.mean() > 0 else 1 - p / 2
 
 
-@functools.cache
-def _t(quantile: float, n: int) -> float:
-    return float(stats.t.ppf(quantile, n - 1))
-
-
 def _seeds_for(mean: float, std: float, margin: float, one_sided: bool) -> int:
     """The least number of seeds with which an open check would have an outcome; -1: none has."""
     if not math.isfinite(std):
@@ -328,8 +322,8 @@ def _seeds_for(mean: float, std: float, margin: float, one_sided: bool) -> int:
     excess = max(mean, 0.0) if one_sided else abs(mean)
     for n in range(3, MOST_SEEDS + 1):
         root = std / math.sqrt(n)
-        if excess + _t(1 - LEVEL, n) * root < margin or \
-                excess > _t(1 - LEVEL if one_sided else 1 - LEVEL / 2, n) * root:
+        if excess + student_t(1 - LEVEL, n) * root < margin or \
+                excess > student_t(1 - LEVEL if one_sided else 1 - LEVEL / 2, n) * root:
             return n
     return -1
 

@@ -24,10 +24,11 @@ import dataclasses
 import math
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri
 
 from unlearn_jax.labels import find_range
 from unlearn_jax.report.tables.inputs import ModelKey, Run
+from unlearn_jax.report.tables.stats import student_t
 
 ATTACK, CHANCE = "mia_auc", 0.5
 
@@ -65,8 +66,8 @@ def memory(run: Run, forget_set: str, model: ModelKey | None, level: float) -> M
     n = len(auc)
     mean = float(auc.mean()) if n else math.nan
     std = float(auc.std(ddof=1)) if n > 1 else math.nan
-    half = float(stats.t.ppf(1 - level, n - 1)) * std / math.sqrt(n) if n > 1 else math.nan
-    most = CHANCE + float(stats.norm.ppf(1 - level)) * _deviation(run, forget_set)
+    half = student_t(1 - level, n) * std / math.sqrt(n) if n > 1 else math.nan
+    most = CHANCE + float(ndtri(1 - level)) * _deviation(run, forget_set)
     found = mean > most and (n == 1 or mean - half > CHANCE)
     return Memory(mean=mean, low=mean - half, high=mean + half, seeds=n, most=most,
                   found=bool(found))
