@@ -85,6 +85,15 @@ def undrawn_figures():
 
 
 @pytest.fixture(scope="module")
+def no_figures():
+    """Reports have no figures: for tests of what else they write."""
+    import undrawn
+
+    with undrawn.none():
+        yield
+
+
+@pytest.fixture(scope="module")
 def drawn_figures():
     """Reports draw their figures."""
     import undrawn

@@ -45,8 +45,8 @@ def test_figures(tmp_path, task, forget_set, kinds):
 def test_the_palette_survives_in_the_files(tmp_path):
     path = write_workdir(tmp_path, samples=50)
     run = read_run(path)
-    build(run, Output(path))
-    image = np.asarray(Image.open(path / "figures" / "error-by-label-20-28.png").convert("RGB"))
+    Output(path).draw("lines", samples.error_by_label, run, "20-28")
+    image = np.asarray(Image.open(path / "figures" / "lines.png").convert("RGB"))
     for model in run.models("20-28")[1:]:
         color = np.array(look(run, model).color) * 255
         assert (np.abs(image - color).max(axis=-1) < 16).sum() > 100, model

@@ -16,6 +16,8 @@ from unlearn_jax.report.tables.inputs import read_run
 from unlearn_jax.report.tables.merge import MergedRun, merge_runs, parse_source
 from unlearn_jax.storage import manifest
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 def table(path):
     return pd.read_csv(path / "results.csv", dtype=str, keep_default_na=False)

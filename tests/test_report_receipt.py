@@ -17,6 +17,8 @@ from unlearn_jax.report.tables.judgement import FORGOTTEN, Judgement
 from unlearn_jax.storage import manifest, traces
 from unlearn_jax.storage.store import Store, stage_key
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 SET = "ids-x"
 ACCENT = unicodedata.normalize("NFD", "é.jpg")
 

@@ -19,6 +19,8 @@ from unlearn_jax.storage.store import Store, stage_key
 from unlearn_jax.system import compiled
 from unlearn_jax.verify.__main__ import main
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 TREE = {"params": {"w": np.arange(60, dtype=np.float32).reshape(2, 30)}}
 PARTS = {"data": "d"}
 KEY = stage_key("original", PARTS)
@@ -186,6 +188,7 @@ def test_every_changed_or_missing_file_of_a_work_directory_is_listed(run, capsys
 
 
 def test_orphans_of_a_work_directory_go_and_what_is_the_users_stays(run, capsys):
+    (run / "figures").mkdir()
     for name in ("notes.txt", "notes.csv", "predictions/rnd.20-28.2.test.npz", "figures/.tmp-a"):
         (run / name).write_text("x")
     os.utime(run / "figures/.tmp-a", (time.time() - 7200,) * 2)

@@ -14,6 +14,7 @@ from unittest import mock
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
+from unlearn_jax.report.output import Output
 from unlearn_jax.report.render import picture, vector
 from unlearn_jax.system import disk
 
@@ -29,6 +30,11 @@ def figures() -> Iterator[None]:
     """Within it the report's pictures are files of one pixel, and its vector drawings are empty."""
     with mock.patch.object(picture, "save", _save), mock.patch.object(vector, "render", _render):
         yield
+
+
+def none() -> contextlib.AbstractContextManager:
+    """Within it a report has no figures at all."""
+    return mock.patch.object(Output, "draw", lambda *args, **kwargs: ())
 
 
 @contextlib.contextmanager
