@@ -2,6 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.model_selection import StratifiedKFold
 
 from unlearn_jax.metrics import attacks
 from unlearn_jax.metrics.shapes import Refused
@@ -12,6 +13,17 @@ R = np.random.default_rng(0)
 def reference_auc(members, others):
     return [roc_auc_score(np.repeat([1, 0], [len(m), len(o)]), -np.concatenate([m, o]))
             for m, o in zip(members, others)]
+
+
+@pytest.mark.parametrize("members, others, folds", [(7, 7, 7), (30, 20, 10), (13, 301, 4),
+                                                    (251, 17, 10), (2, 3, 2)])
+@pytest.mark.parametrize("seed", [0, 5])
+def test_folds_are_those_of_scikit_learn(members, others, folds, seed):
+    groups = np.repeat([True, False], [members, others])
+    theirs = StratifiedKFold(folds, shuffle=True, random_state=seed).split(groups, groups)
+    for mine, other in zip(attacks.divided(members, others, folds, seed), theirs, strict=True):
+        np.testing.assert_array_equal(mine[0], other[0])
+        np.testing.assert_array_equal(mine[1], other[1])
 
 
 def test_auc_by_hand():

@@ -82,7 +82,6 @@ def _template() -> subprocess.Popen:
 
 def _serve() -> None:
     import matplotlib.pyplot  # noqa: F401
-    import sklearn.linear_model  # noqa: F401
     import undrawn  # noqa: F401
 
     import unlearn_jax.stages

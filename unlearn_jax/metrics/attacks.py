@@ -11,7 +11,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
 
 from unlearn_jax.metrics import logistic
 from unlearn_jax.metrics.shapes import Array, Refused, check_rank
@@ -79,8 +78,7 @@ def mia(members_MN: Array, others_MK: Array, *, seed: int, folds: int = 5) -> Me
     # float32 as in the compiled functions: a threshold must equal the loss that it comes from.
     losses_MT = np.concatenate([members_MN, others_MK], axis=1, dtype=np.float32)
     is_member_T = np.arange(members + others) < members
-    splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(
-        is_member_T, is_member_T))
+    splits = divided(members, others, folds, seed)
     rates = jnp.array(FALSE_POSITIVE_RATES)
     attacks = (Attack(auc=np.asarray(auc(members_MN, others_MK)),
                       accuracy=_held_out_accuracy(losses_MT, is_member_T, splits),
@@ -89,6 +87,26 @@ def mia(members_MN: Array, others_MK: Array, *, seed: int, folds: int = 5) -> Me
     for attack in attacks:
         attack.tpr[[not resolves(rate, others) for rate in FALSE_POSITIVE_RATES]] = np.nan
     return MembershipInference(*attacks)
+
+
+def divided(members: int, others: int, folds: int,
+            seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The samples to fit to and those held out, in each fold; both groups in equal shares.
+
+    They are those of scikit-learn's `StratifiedKFold`, shuffled, whose import takes a second.
+
+    Args:
+      members, others: numbers of samples, of which the members come first.
+      folds: their number; at most as many as the smaller group has samples.
+      seed: of the draw.
+    """
+    draw = np.random.RandomState(seed)
+    fold_T = np.arange(members + others) % folds
+    for group in (fold_T[:members], fold_T[members:]):
+        group.sort()
+        draw.shuffle(group)
+    return [(np.flatnonzero(fold_T != fold), np.flatnonzero(fold_T == fold))
+            for fold in range(folds)]
 
 
 def resolves(rate: float, others: int) -> bool:

@@ -13,7 +13,6 @@ logistic models); the patch is its counterpart for images here.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 from unlearn_jax.metrics.shapes import Array, check_equal, check_labels, check_rank
 
@@ -76,6 +75,8 @@ def logistic_weights(features_ND: Array, labels_N: Array, *, ridge: float = 1.0)
     _check_ridge(ridge)
     if set(np.unique(labels_N)) != {0, 1}:
         raise ValueError(f"labels must be 0 and 1, not {np.unique(labels_N)[:5]}")
+    from sklearn.linear_model import LogisticRegression  # a second; few runs need it
+
     model = LogisticRegression(C=1 / ridge, max_iter=10_000, tol=1e-6)
     return model.fit(features_ND, labels_N).coef_[0]
 
