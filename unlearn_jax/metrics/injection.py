@@ -9,7 +9,6 @@ Source: Izzo et al. 2021, "Approximate Data Deletion from Machine Learning Model
 logistic models); the patch is its counterpart for images here.
 """
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
