@@ -12,6 +12,7 @@ A part of the network is frozen and the weights decay, so that every effect of a
 visible.
 """
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any
@@ -26,7 +27,7 @@ from flax import traverse_util
 
 from unlearn_jax.config import default_config
 from unlearn_jax.data.resident import Resident
-from unlearn_jax.engine import layout
+from unlearn_jax.engine import flops, layout, programs
 from unlearn_jax.engine.preparation import Preparation
 from unlearn_jax.engine.recipe import Recipe, Trained, init_members
 from unlearn_jax.engine.run import train_population
@@ -125,10 +126,9 @@ class Walked:
     after: Any
 
 
-@mock.patch.object(layout, "_CPU_COMPILER_OPTIONS", toy.QUICK)
 def walk(setting: Setting, members: tuple[Member, ...] = MEMBERS, epochs: int = 1,
          per_device: int = 0, method: Method | None = None, starts: tuple[int, ...] = (),
-         name: str = "") -> Walked:
+         name: str = "", counted: bool = False) -> Walked:
     """Prepares a population and trains it with the method.
 
     Args:
@@ -139,7 +139,17 @@ def walk(setting: Setting, members: tuple[Member, ...] = MEMBERS, epochs: int = 
       method: replaces the method `setting.config.method` in METHODS.
       starts: seed of each member's first weights; empty: by its data, independent of its seed.
       name: name of the run, part of every random stream; empty: the method's name.
+      counted: True to count the operations of steps, which traces each step once more; False for 1.
     """
+    with contextlib.ExitStack() as patches:
+        patches.enter_context(mock.patch.object(layout, "_CPU_COMPILER_OPTIONS", toy.QUICK))
+        if not counted:
+            patches.enter_context(mock.patch.object(programs, "_flops", return_value=1.0))
+            patches.enter_context(mock.patch.object(flops, "count", return_value=1.0))
+        return _walk(setting, members, epochs, per_device, method, starts, name)
+
+
+def _walk(setting, members, epochs, per_device, method, starts, name):
     method = method or METHODS[setting.config.method]
     name = name or setting.config.method
     task = "classification" if setting.labels.num_classes else "regression"

@@ -68,7 +68,8 @@ def case(request):
     if refusal(name, task):
         pytest.skip(refusal(name, task))
     setting = make_setting(name, task)
-    return Case(name, task, setting, walk(setting, (*MEMBERS, MEMBERS[0], OTHER_KEY), per_device=2))
+    members = (*MEMBERS, MEMBERS[0], OTHER_KEY)
+    return Case(name, task, setting, walk(setting, members, per_device=2, counted=True))
 
 
 @pytest.mark.parametrize("name", METHODS)
