@@ -13,12 +13,14 @@ from base64 import b64decode, b64encode
 from html import escape
 
 import matplotlib
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 PAPER = {"light": "#ffffff", "dark": "#16181c"}
 _CONTRAST = 4.5  # of coloured lines and marks on dark paper, as far as white mixed in can give it
+_DPI = 100  # of images within a drawing
 _XLINK = "{http://www.w3.org/1999/xlink}href"
 _NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 _COMMAND = re.compile(r" ?([MLHVCQZz]) ?")
@@ -33,10 +35,14 @@ def render(figure: Canvas, name: str) -> str:
       name: unique in the page; part of the names of its elements.
     """
     buffer = io.StringIO()
-    engine = figure.get_layout_engine()
+    engine, canvas, dpi = figure.get_layout_engine(), figure.canvas, figure.dpi
     figure.set_layout_engine("none")  # a second pass would move what the first one placed
+    figure.set_dpi(_DPI)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        # `Figure.savefig` draws twice: once to no file, for what follows from the layout.
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+    figure.set_canvas(canvas)
+    figure.set_dpi(dpi)
     figure.set_layout_engine(engine)
     parser = ET.XMLParser(target=ET.TreeBuilder(insert_comments=True))
     root = ET.fromstring(buffer.getvalue().encode(), parser)
