@@ -33,7 +33,7 @@ def arguments(base, *flags):
 def in_training(base, after=0):
     """The process of the study, once it has saved a later epoch; it is stopped there."""
     process = until(lambda: the_study(base))
-    until(lambda: saved_epoch(base) > after)
+    until(lambda: saved_epoch(base) > after or not Path(f"/proc/{process}").exists())
     os.kill(process, signal.SIGSTOP)
     return process
 
