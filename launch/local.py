@@ -7,11 +7,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from launch import processes
 from launch.gpus import visible_gpus
-from launch.plan import Job, Plan
 from unlearn_jax.errors import InputError
+
+if TYPE_CHECKING:  # a SLURM task imports this module, and needs no JAX
+    from launch.plan import Job, Plan
 
 # The variable for JAX's share of a GPU's memory, and its former name.
 _MEMORY = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
@@ -58,7 +61,7 @@ def memory_share(pack: int) -> dict[str, str]:
     return {_MEMORY[0]: f"{whole / pack:.3f}", _MEMORY[1]: ""}
 
 
-def run_local(plan: Plan, jobs: Sequence[Job], pack: int = 1,
+def run_local(plan: "Plan", jobs: "Sequence[Job]", pack: int = 1,
               say: Callable[[str], None] = print) -> dict[str, int]:
     """Runs jobs, one at a time on each device; a job that fails does not stop the others.
 

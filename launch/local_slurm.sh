@@ -80,7 +80,7 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
-SchedulerParameters=sched_interval=1,sched_min_interval=100000,bf_interval=1
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
 StateSaveLocation=$directory/state
 SlurmdSpoolDir=$directory/spool%n
 SlurmctldPidFile=$directory/slurmctld.pid

@@ -8,16 +8,19 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launch.children import begin
-from launch.plan import Job, Plan
 from unlearn_jax.system import disk
+
+if TYPE_CHECKING:  # a SLURM task imports this module, and needs no JAX
+    from launch.plan import Job, Plan
 
 ROOT = Path(__file__).parent.parent
 _LAST_LINES = 15
 
 
-def command(plan: Plan, job: Job) -> list[str]:
+def command(plan: "Plan", job: "Job") -> list[str]:
     """The command for the job's runs: the program itself for one, `launch.job` for several."""
     if len(job.runs) == 1:
         return [sys.executable, "-m", *plan.command(job.runs[0])]

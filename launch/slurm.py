@@ -16,16 +16,18 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import submitit
 
 from launch import processes
 from launch.local import environments
-from launch.plan import Job, Plan
 from unlearn_jax.errors import InputError
 from unlearn_jax.system import disk
 from unlearn_jax.system.interrupt import EXIT_CODE, SIGNALS
+
+if TYPE_CHECKING:  # a task imports this module, and needs no JAX
+    from launch.plan import Job, Plan
 
 SUBMITTED = "slurm.json"
 _POLL_SECONDS = 10.0
@@ -180,7 +182,7 @@ def _answer(*line: str) -> str:
     raise NoAnswer(f"{' '.join(line)}: {done.stderr.strip()}")
 
 
-def submit(plan: Plan, jobs: Sequence[Job], options: Options,
+def submit(plan: "Plan", jobs: "Sequence[Job]", options: Options,
            say: Callable[[str], None] = print) -> None:
     """Submits jobs to SLURM as one array; adds its number in slurm.json to those still queued.
 
@@ -224,13 +226,13 @@ def submit(plan: Plan, jobs: Sequence[Job], options: Options,
         f"{numbers[0].partition('_')[0]}")
 
 
-def _task(plan: Plan, jobs: Sequence[Job], patience: float) -> Task:
+def _task(plan: "Plan", jobs: "Sequence[Job]", patience: float) -> Task:
     return Task([Part(job.name, processes.command(plan, job), str(plan.log(job).absolute()),
                       str(plan.exit_file(job).absolute()),
                       job.runs[0].config.parallel.backend) for job in jobs], patience)
 
 
-def in_queue(plan: Plan) -> dict[str, list[str]]:
+def in_queue(plan: "Plan") -> dict[str, list[str]]:
     """The tasks of the sweep that SLURM still has, with the names of their jobs.
 
     Raises:
@@ -267,7 +269,8 @@ def _alive(numbers: set[str]) -> set[str]:
     raise NoAnswer(f"squeue cannot be asked: {done.stderr.strip()}")
 
 
-def wait(plan: Plan, jobs: Sequence[Job], say: Callable[[str], None] = print) -> dict[str, int]:
+def wait(plan: "Plan", jobs: "Sequence[Job]",
+         say: Callable[[str], None] = print) -> dict[str, int]:
     """Waits until SLURM has no more tasks of these jobs.
 
     Args:

@@ -48,5 +48,5 @@ def until(condition, seconds=240):
 def start_again(task):
     """Waits until a task is back in the queue, and makes SLURM start it soon."""
     until(lambda: ask("squeue", "-hr", "-j", task, "-t", "all", "-o", "%T") == ["PENDING"])
-    # SLURM would wait two minutes; without any wait, nodes would take it for the task that ended.
-    ask("scontrol", "update", f"JobId={task}", "StartTime=now+10")
+    # SLURM would wait two minutes. A node refuses the task within the second in which it ended.
+    ask("scontrol", "update", f"JobId={task}", "StartTime=now+2")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 from unlearn_jax import __main__ as commands
 from unlearn_jax import commandline, listing
@@ -61,7 +62,8 @@ def test_the_help_of_list_explains_every_topic(capsys):
 def test_a_command_runs_from_any_folder_and_an_unknown_one_is_refused(tmp_path):
     done = ran("list", "networks", cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.split()[0] == "resnet4", done.stderr
-    done = ran("verify", str(tmp_path / "nothing"), cwd=tmp_path)
+    done = warm.run([sys.executable, "-m", "unlearn_jax", "verify", str(tmp_path / "nothing")],
+                    cwd=tmp_path)
     assert done.returncode in (1, 2) and str(tmp_path / "nothing") in done.stderr + done.stdout
     done = ran("train", cwd=tmp_path)
     assert done.returncode == 2 and "'train' is no command; allowed: run, sweep" in done.stderr

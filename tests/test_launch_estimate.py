@@ -1,6 +1,8 @@
 """`--dry-run`: what is counted, what is not, and what it rests on."""
 
+import contextlib
 import signal
+from unittest import mock
 
 import pytest
 
@@ -8,8 +10,10 @@ from launch import estimate
 from launch.estimate import describe, plan_job
 from launch.plan import make_plan
 from launch.points import make_points
+from unlearn_jax.engine.run import Rate
 from unlearn_jax.errors import InputError
 from unlearn_jax.networks.conv import _setting
+from unlearn_jax.stages import plan as study_plan
 from unlearn_jax.storage.store import Store
 from unlearn_jax.system import interrupt
 
@@ -21,6 +25,22 @@ FLAGS = ("--config.data.size=120", "--config.data.image_size=8", "--config.model
          "--config.model.width=2", "--config.model.stem=small", "--config.train.epochs=3",
          "--config.train.batch_size=16", "--config.unlearn.batch_size=16",
          "--config.unlearn.schedule=constant", "--config.seeds=(0,1)")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def measured_briefly():
+    """A measurement takes steps for 0.1 s, not for seconds."""
+    with mock.patch.object(study_plan, "_MEASURE_SECONDS", 0.1):
+        yield
+
+
+@contextlib.contextmanager
+def unmeasured():
+    """Within it nothing is compiled or measured: the rate is a given one."""
+    rate = Rate(images_per_second=1000.0, calls=3, members=1, compile_seconds=1.0,
+                flops_of_a_step=1e6, call_bytes=1_000_000)
+    with mock.patch.object(study_plan, "measure_rate", lambda *_: rate):
+        yield
 
 
 def sweep(tmp_path, points, config="configs/ft.py", more=(), jobs=1):
@@ -54,12 +74,16 @@ def test_what_several_processes_need_is_counted_once(tmp_path):
     plan = sweep(tmp_path, [{"forget.sets": f} for f in ("20-28", "28-36")],
                  more=("--config.unlearn.epochs=(1,)",), jobs=2)
     made = set()
-    first, second = (plan_job(job, Store(plan.store), made) for job in plan.jobs)
+    with unmeasured():
+        first, second = (plan_job(job, Store(plan.store), made) for job in plan.jobs)
     assert [(j.models, j.reused) for j in first.jobs] == [(4, 0), (2, 0)], "M_O and M_R; ft"
     assert [(j.models, j.reused) for j in second.jobs] == [(2, 2), (2, 0)], "M_R; ft"
     rates = sweep(tmp_path, [{"unlearn.learning_rate": rate} for rate in (1e-3, 3e-3)],
                   more=("--config.unlearn.epochs=(1,)",), jobs=2)
-    whole, again = (plan_job(rates.jobs[1], Store(plan.store), own) for own in (set(), made))
+    with unmeasured():
+        whole = plan_job(rates.jobs[1], Store(plan.store), set())
+    again = plan_job(rates.jobs[1], Store(plan.store), made)  # measures a step of ft
+    assert again.measured.images_per_second > 0
     # The test and validation images of M_O and M_R are predicted with the first process.
     assert 0 < 3 * again.predicted < 2 * whole.predicted
     assert [(j.models, j.reused) for j in again.jobs] == [(0, 4), (2, 0)]
@@ -68,9 +92,10 @@ def test_what_several_processes_need_is_counted_once(tmp_path):
 def test_what_is_not_counted_says_so(tmp_path):
     plan = sweep(tmp_path, [{"unlearn.sisa.shards": n} for n in (2, 3)], "configs/sisa.py")
     assert len(plan.jobs) == 2
-    planned = plan_job(plan.jobs[0], Store(plan.store))
+    with unmeasured():
+        planned = plan_job(plan.jobs[0], Store(plan.store))
+        text = describe(plan, "slurm", 2)
     assert [j.models for j in planned.jobs] == [4]
-    text = describe(plan, "slurm", 2)
     assert text.count("its unlearned models are not in the plan") == 2
     assert text.count("nothing to train") == 1 and "counted with the first of them" in text
     assert "an array of 1 tasks" in text

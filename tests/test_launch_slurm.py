@@ -1,6 +1,6 @@
 """Tasks on a real SLURM, of two nodes on this machine; small stand-ins take the place of studies.
 
-Real studies that are told to leave, or killed, are in test_launch_slurm_study.py.
+A real study that is told to leave, and killed, is in test_launch_slurm_study.py.
 """
 
 import json
@@ -39,7 +39,7 @@ def test_what_is_no_time_limit(text):
 
 @pytest.fixture(autouse=True)
 def asked_often(monkeypatch):
-    monkeypatch.setattr(slurm, "_POLL_SECONDS", 0.5)
+    monkeypatch.setattr(slurm, "_POLL_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -59,6 +59,13 @@ def stand_in(monkeypatch, *code):
     """The code of the process of each job, in place of a study."""
     monkeypatch.setattr(processes, "command", lambda plan, job: [
         sys.executable, "-S", "-c", code[plan.jobs.index(job)]])
+
+
+def test_a_task_needs_no_jax():
+    """A task imports this module to wait for its studies; JAX would take seconds and memory."""
+    subprocess.run([sys.executable, "-c", "import sys, launch.slurm\n"
+                    "sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"],
+                   cwd=processes.ROOT, check=True)
 
 
 def test_jobs_of_an_array_end_with_their_exit_codes(monkeypatch, plan):
@@ -132,7 +139,7 @@ def test_a_task_that_is_cancelled_does_not_come_back(monkeypatch, plan, tmp_path
         "import pathlib, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
         f"pathlib.Path({str(running)!r}).touch()\ntime.sleep(600)\n"))
-    monkeypatch.setattr(slurm, "_SETTLE_SECONDS", 1.0)
+    monkeypatch.setattr(slurm, "_SETTLE_SECONDS", 0.2)
     slurm.submit(plan, plan.jobs[:1], Options(**OPTIONS), lambda text: None)
     (task,) = slurm.in_queue(plan)
     until(running.exists)
@@ -150,7 +157,7 @@ def test_a_task_that_dies_has_failed_and_can_be_submitted_again(monkeypatch, pla
         "first.touch()\n"
         # As kill -9 of the whole task, or a lost node.
         "os.kill(os.getppid(), 9)\nos.kill(os.getpid(), 9)\n"))
-    monkeypatch.setattr(slurm, "_SETTLE_SECONDS", 1.0)
+    monkeypatch.setattr(slurm, "_SETTLE_SECONDS", 0.2)
     for code in (137, 0):
         slurm.submit(plan, plan.jobs[:1], Options(**OPTIONS), lambda text: None)
         assert slurm.wait(plan, plan.jobs[:1], lambda text: None) == {plan.jobs[0].name: code}

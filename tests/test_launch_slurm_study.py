@@ -1,7 +1,8 @@
-"""Studies on a real SLURM: one is told to leave, one is killed; both end as undisturbed ones."""
+"""A study on a real SLURM is told to leave, goes on, is killed, and ends as an undisturbed one."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,34 +10,45 @@ from pathlib import Path
 
 import pytest
 import undrawn
+import warm
 from real_slurm import ROOT, ask, start_again, until
 from test_stages import TINY, table
 
-pytestmark = pytest.mark.slow
+from launch import slurm, sweep
 
-# Saved when the first epoch has ended, and of the many others when somebody asks.
+pytestmark = [pytest.mark.slow,
+              pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")]
+
+# Saved when the first epoch has ended, and of the many others when a signal asks.
 STUDY = ["--config=configs/ft.py", *TINY, "--config.train.epochs=150", "--config.train.patience=0",
          "--config.train.checkpoint_seconds=0", "--config.unlearn.epochs=(1,)",
          "--config.parallel.backend=cpu"]
 
 
-def sweep(base, *flags):
-    return [sys.executable, "-m", "launch.sweep", *STUDY, "--sweep", "forget.sets=20-28",
-            f"--workdir={base}/sweep", f"--store={base}/store", *flags]
+def arguments(base, *flags):
+    return [*STUDY, "--sweep", "forget.sets=20-28", f"--workdir={base}/sweep",
+            f"--store={base}/store", *flags]
 
 
-def on_slurm(base):
-    return subprocess.Popen(
-        sweep(base, "--on=slurm", "--cpus=1", "--time=10", "--signal-seconds=60"), cwd=ROOT,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def in_training(base):
-    """The process of the study, once it has something to go on from; it is stopped there."""
-    until(lambda: list(base.glob("store/population/*/*/0*/metadata.json")))
-    (process,) = (int(d.name) for d in Path("/proc").glob("[0-9]*") if is_study(d, base))
+def in_training(base, after=0):
+    """The process of the study, once it has saved a later epoch; it is stopped there."""
+    process = until(lambda: the_study(base))
+    until(lambda: saved_epoch(base) > after or not Path(f"/proc/{process}").exists())
     os.kill(process, signal.SIGSTOP)
     return process
+
+
+def the_study(base):
+    """The number of its process; None: it has not started."""
+    for directory in Path("/proc").glob("[0-9]*"):
+        if is_study(directory, base):
+            return int(directory.name)
+
+
+def saved_epoch(base):
+    """The last epoch of which a checkpoint is whole; 0: there is none."""
+    return max((int(file.parent.name)
+                for file in base.glob("store/population/*/*/0*/metadata.json")), default=0)
 
 
 def is_study(directory, base):
@@ -68,43 +80,39 @@ def resumed(base):
     return {s["stage"] for s in stages if s["status"] == "resumed"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def undrawn_processes():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", undrawn.PATH)
+@pytest.fixture
+def quick(slurm_cluster, monkeypatch):
+    """Studies do not draw, and have the devices of a user; SLURM is asked often."""
+    monkeypatch.setenv("PYTHONPATH", undrawn.PATH)
+    monkeypatch.setenv("XLA_FLAGS", warm.ENV["XLA_FLAGS"])
+    monkeypatch.setattr(slurm, "_POLL_SECONDS", 0.2)
+    with undrawn.figures():
         yield
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    base = tmp_path_factory.mktemp("undisturbed")
-    done = subprocess.run(sweep(base), cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0 and not resumed(base), done.stdout + done.stderr
-    return results(base)
-
-
-def test_a_study_that_is_told_to_leave_ends_as_an_undisturbed_one(
-        slurm_cluster, undisturbed, tmp_path):
-    run = on_slurm(tmp_path)
-    study = in_training(tmp_path)
-    (task,) = json.loads((tmp_path / "sweep" / "slurm.json").read_text())["tasks"]
+def test_a_study_that_is_told_to_leave_and_then_killed_ends_as_an_undisturbed_one(
+        quick, tmp_path, capsys):
+    disturbed, undisturbed = tmp_path / "disturbed", tmp_path / "undisturbed"
+    mine = arguments(disturbed, "--on=slurm", "--cpus=1", "--time=10", "--signal-seconds=60")
+    subprocess.run([sys.executable, "-m", "launch.sweep", *mine, "--no-wait"], cwd=ROOT, check=True)
+    study = in_training(disturbed)
+    (task,) = json.loads((disturbed / "sweep" / "slurm.json").read_text())["tasks"]
     ask("scancel", "--signal=USR2", task)  # as when its time is up
     until(lambda: told(study))
     os.kill(study, signal.SIGCONT)
     start_again(task)
-    said, _ = run.communicate(timeout=600)
-    assert run.returncode == 0, said
-    assert resumed(tmp_path) == {"original", "retrain"}
-    assert results(tmp_path) == undisturbed
+    left = saved_epoch(disturbed)
 
+    os.kill(in_training(disturbed, after=left), signal.SIGKILL)
+    assert sweep.main(mine) == 1
+    assert "failed (exit code 137)" in capsys.readouterr().out
 
-def test_a_study_that_is_killed_ends_as_an_undisturbed_one(slurm_cluster, undisturbed, tmp_path):
-    run = on_slurm(tmp_path)
-    os.kill(in_training(tmp_path), signal.SIGKILL)
-    said, _ = run.communicate(timeout=600)
-    assert run.returncode == 1 and "failed (exit code 137)" in said, said
-    again = on_slurm(tmp_path)
-    said, _ = again.communicate(timeout=600)
-    assert again.returncode == 0, said
-    assert resumed(tmp_path) == {"original", "retrain"}
-    assert results(tmp_path) == undisturbed
+    assert sweep.main(mine) == 0
+    (log,) = disturbed.glob("sweep/logs/*.log")
+    first, second = map(int, re.findall(r"train: resumed after epoch (\d+)", log.read_text()))
+    assert first == left < second
+    assert resumed(disturbed) == {"original", "retrain"}
+
+    assert sweep.main(arguments(undisturbed)) == 0
+    assert not resumed(undisturbed)
+    assert results(disturbed) == results(undisturbed)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import warm
 
 from unlearn_jax.config import default_config
 from unlearn_jax.errors import InputError
@@ -213,16 +214,15 @@ def test_wrong_settings(command, values, words):
         command.LinearSettings(**values)
 
 
-def run(cwd, *args):
-    command = [sys.executable, "-m", "unlearn_jax.linear_injection",
-               f"--config={ROOT / 'configs' / 'ft.py'}", "--out=out", "--config.data.size=200",
-               "--config.data.image_size=16", *args]
-    return subprocess.run(command, cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)},
-                          capture_output=True, text=True, timeout=300)
+COMMAND = [sys.executable, "-m", "unlearn_jax.linear_injection",
+           f"--config={ROOT / 'configs' / 'ft.py'}", "--out=out", "--config.data.size=200",
+           "--config.data.image_size=16"]
 
 
 def test_the_command_writes_the_file_and_prints_the_table(tmp_path):
-    done = run(tmp_path, "--steps=1,20", "--samples=90")
+    done = subprocess.run([*COMMAND, "--steps=1,20", "--samples=90"], cwd=tmp_path,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
+                          text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     got = pd.read_csv(tmp_path / "out" / "linear_injection.csv")
     assert list(got) == ["model", "steps", "seed", "remaining", "distance"] and len(got) == 7 * 3
@@ -233,7 +233,7 @@ def test_the_command_writes_the_file_and_prints_the_table(tmp_path):
 
 
 def test_a_wrong_flag_is_named(tmp_path):
-    done = run(tmp_path, "--steps=1,few")
+    done = warm.run([*COMMAND, "--steps=1,few"], cwd=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "--steps=1,few; allowed: whole numbers" in done.stderr
     assert not (tmp_path / "out").exists()

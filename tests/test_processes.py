@@ -1,13 +1,11 @@
 """Two real processes against one, to the bit where members are divided; who writes; who refuses."""
 
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import side_by_side
 from tiny_population import quick
 from toy import Memory, layout, members, train
 from two_processes import results
@@ -19,17 +17,12 @@ from unlearn_jax.storage.store import read_marker
 from unlearn_jax.system.processes import Place, joined, on_first_process, require_same
 
 HERE = Path(__file__).parent
-ENV = {**{k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}, "PYTHONPATH": str(HERE.parent)}
 
 
 def run_both(script, *args):
     """Exit codes and what was said, of two processes."""
     address = f"localhost:{free_port()}"
-    both = [subprocess.Popen([sys.executable, script, str(i), address, *map(str, args)], env=ENV,
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            for i in (0, 1)]
-    said = [one.communicate(timeout=900)[0] for one in both]
-    return [one.returncode for one in both], said
+    return side_by_side.run(*([str(script), str(i), address, *map(str, args)] for i in (0, 1)))
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,13 @@
 """SISA trained, killed and asked to delete, on a linear model."""
 
 import dataclasses
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import side_by_side
 from sisa_study import (
     INDEX,
     MODEL,
@@ -40,7 +38,6 @@ from unlearn_jax.storage import checkpoints
 from unlearn_jax.system import interrupt
 from unlearn_jax.train import make_train_step
 
-ROOT = Path(__file__).parent.parent
 EVERYBODY = np.arange(6)  # 2 seeds x 3 shards
 WEIGHTS = np.bincount(ROWS.source, minlength=60)[:60]
 # One sample, about a per cent and its copies, and a fifth, which touches everything.
@@ -217,10 +214,9 @@ def test_another_deletion_costs_only_itself(done):
 
 
 def test_a_killed_training_goes_on_with_its_slice(done, tmp_path):
-    killed = subprocess.run(
-        [sys.executable, "tests/sisa_study.py", str(tmp_path), "2"], cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+    script = Path(__file__).parent / "sisa_study.py"
+    (code,), (said,) = side_by_side.run([str(script), str(tmp_path), "2"])
+    assert code == -signal.SIGKILL, said[-3000:]
     study = make_study(tmp_path)
     resumed = make_sisa(study)
     resumed.run()

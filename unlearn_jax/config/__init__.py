@@ -5,6 +5,7 @@ impossible values with a message that names the key, the value and what is allow
 the keys is in `keys.py`.
 """
 
+import functools
 from typing import Any
 
 import ml_collections
@@ -35,9 +36,15 @@ def default_config() -> ml_collections.ConfigDict:
     return c
 
 
+@functools.cache
+def _defaults() -> ml_collections.ConfigDict:
+    """`default_config()`, only to be read; a comparison reads it for each of its trials."""
+    return default_config()
+
+
 def completed(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The config of the run: keys in label units get defaults for its labels (label_units.py)."""
-    return in_label_units(c, default_config())
+    return in_label_units(c, _defaults())
 
 
 def check_config(c: ml_collections.ConfigDict) -> None:
@@ -52,7 +59,7 @@ def check_config(c: ml_collections.ConfigDict) -> None:
     c = completed(c)
     check_values(c)
     check_relations(c)
-    check_units(c, default_config())
+    check_units(c, _defaults())
     check_parts(c)
     if c.compare.methods:
         _check_comparison(c)
