@@ -414,7 +414,6 @@ def import_what_takes_long() -> None:
     """Does the slow imports once, for all forks."""
     os.environ.setdefault("MPLBACKEND", "Agg")
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ.pop("XLA_FLAGS", None)  # one device, as for users
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
     import unlearn_jax.audits
     import unlearn_jax.report.tables.merge

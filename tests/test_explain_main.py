@@ -36,7 +36,7 @@ def config(**evaluated):
         c.seeds = (0, 1)
         c.data.update(size=120, image_size=8)
         c.model.update(name="resnet4", width=2, stem="small")
-        c.train.update(epochs=1, batch_size=16)
+        c.train.update(epochs=1, batch_size=16, recalibrate_norms="off")
         c.unlearn.update(epochs=(1,), batch_size=16)
         c.eval.update(batch_size=50, explain_samples=3, explain_steps=2, audits=())
         c.eval.update(evaluated)
