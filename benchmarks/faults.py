@@ -23,6 +23,7 @@ import argparse
 import collections
 import csv
 import dataclasses
+import gc
 import io
 import json
 import os
@@ -43,7 +44,8 @@ TINY = ("--config.data.size=120", "--config.data.image_size=8", "--config.model.
         "--config.model.name=resnet4", "--config.model.stem=small", "--config.train.epochs=2",
         "--config.train.batch_size=32", "--config.unlearn.batch_size=32", "--config.seeds=(0,1)",
         "--config.eval.batch_size=64", "--config.forget.sets=('20-28',)",
-        "--config.eval.audits=()", "--config.train.checkpoint_seconds=0.0")
+        "--config.eval.audits=()", "--config.train.checkpoint_seconds=0.0",
+        "--config.train.recalibrate_norms=off")
 FT = ("--config.unlearn.epochs=(1,)", "--config.eval.relearn_epochs=1")
 STUDIES = {
     "ft": ("configs/ft.py", *TINY, *FT),
@@ -414,11 +416,14 @@ def import_what_takes_long() -> None:
     """Does the slow imports once, for all forks."""
     os.environ.setdefault("MPLBACKEND", "Agg")
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ.pop("XLA_FLAGS", None)  # one device, as for users
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
     import unlearn_jax.audits
     import unlearn_jax.report.tables.merge
     import unlearn_jax.stages  # noqa: F401
+
+    gc.collect()
+    gc.freeze()  # tracing makes much garbage: collections are rarer, without imported objects
+    gc.set_threshold(50_000, 20, 20)
 
 
 if __name__ == "__main__":

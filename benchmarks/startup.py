@@ -49,8 +49,9 @@ def _run(args, members: int, cache: Path) -> dict[str, float]:
                 "steps": args.steps, "per-program": args.per_program}
     flags = [text for name, value in workload.items() for text in (f"--{name}", str(value))]
     began, cpu = time.perf_counter(), _cpu_seconds_of_children()
-    # There is one device, so all members are in its program.
-    one = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    # There is one device, so all members are in its program. The last of equal flags counts.
+    flags_of_xla = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1"
+    one = {**os.environ, "XLA_FLAGS": flags_of_xla}
     done = subprocess.run([sys.executable, "-c", _CHILD, str(cache), *flags], check=True,
                           stdout=subprocess.PIPE, text=True, env=one)
     seconds, found = time.perf_counter() - began, json.loads(done.stdout)

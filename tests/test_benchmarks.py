@@ -108,8 +108,8 @@ def test_metrics_are_timed_against_a_loop_that_gives_the_same(monkeypatch, capsy
 def test_sisa_counts_and_times_each_deletion(monkeypatch, capsys, tmp_path):
     path = tmp_path / "figures.json"
     changes = ["data.size=300", "data.image_size=8", "model.name=resnet4", "model.width=2",
-               "model.stem=small", "train.epochs=3", "seeds=(0,)", "unlearn.sisa.shards=3",
-               "unlearn.sisa.slices=1"]
+               "model.stem=small", "train.epochs=3", "train.recalibrate_norms=off", "seeds=(0,)",
+               "unlearn.sisa.shards=3", "unlearn.sisa.slices=1"]
     monkeypatch.setattr(sys, "argv", ["benchmark", "--data", "synthetic", "--samples", "1", "--n",
                                       "1", "--json", str(path), "--set", *changes])
     sisa.main()

@@ -18,10 +18,10 @@ from unlearn_jax.storage import traces
 from unlearn_jax.storage.store import Store, read_marker
 
 PAGE = Path(__file__).parent.parent / "docs" / "deletion.md"
-TINY = ["--config.data.image_size=16", "--config.model.width=2", "--config.model.name=resnet4",
-        "--config.model.stem=small", "--config.train.epochs=1", "--config.train.batch_size=8",
-        "--config.unlearn.batch_size=8", "--config.unlearn.epochs=(1,)", "--config.seeds=(0,1)",
-        "--config.eval.batch_size=20", "--config.train.recalibrate_norms=off",
+TINY = ["--config.data.image_size=8", "--config.model.width=2", "--config.model.name=resnet4",
+        "--config.model.stem=small", "--config.train.epochs=1", "--config.train.batch_size=16",
+        "--config.unlearn.batch_size=16", "--config.unlearn.epochs=(1,)", "--config.seeds=(0,1)",
+        "--config.eval.batch_size=50", "--config.train.recalibrate_norms=off",
         "--config.forget.unknown=skip"]
 OTHER = ["--config.forget.sets=('class:dog',)", "--workdir=runs/other"]
 ACCENT = unicodedata.normalize("NFD", "cat/é.jpg")
@@ -40,7 +40,7 @@ def ran(words, folder, code=0):
     name, *arguments = words
     if name in ("run", "list"):
         arguments = [*arguments, *(TINY if name == "run" else TINY[:1])]
-    done = warm.run([sys.executable, "-m", COMMANDS[name], *arguments], cwd=folder)
+    done = warm.run([sys.executable, "-m", COMMANDS[name], *arguments], cwd=folder, shared=True)
     assert done.returncode == code, (words, done.stdout[-2000:], done.stderr[-3000:])
     return done
 

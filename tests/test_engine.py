@@ -274,6 +274,14 @@ def test_empty_sets_are_refused_before_any_work(field, words):
         train(chosen)
 
 
+@pytest.mark.parametrize("seconds, calls", [(30.0, 50), (0.0, 1)])
+def test_a_rate_is_measured_in_fifty_calls_or_in_some_seconds(seconds, calls):
+    where, chosen = layout(), members()
+    start = init_members(MODEL, where, [m.seed for m in chosen])
+    found = engine.measure_rate(recipe(), MODEL, where, resident(), chosen, start, seconds)
+    assert found.calls == calls and found.images_per_second > 0
+
+
 def test_the_first_step_is_timed():
     began = time.monotonic()
     assert 0 < train(members()).first_step_seconds < time.monotonic() - began

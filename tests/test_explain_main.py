@@ -8,6 +8,7 @@ import runpy
 import shutil
 import signal
 import sys
+from unittest import mock
 
 import ml_collections
 import numpy as np
@@ -35,9 +36,9 @@ def config(**evaluated):
         c.seeds = (0, 1)
         c.data.update(size=120, image_size=8)
         c.model.update(name="resnet4", width=2, stem="small")
-        c.train.update(epochs=1, batch_size=16)
+        c.train.update(epochs=1, batch_size=16, recalibrate_norms="off")
         c.unlearn.update(epochs=(1,), batch_size=16)
-        c.eval.update(batch_size=50, explain_samples=2, explain_steps=2, audits=())
+        c.eval.update(batch_size=50, explain_samples=3, explain_steps=2, audits=())
         c.eval.update(evaluated)
     return c
 
@@ -63,26 +64,26 @@ ARMS = {"ft": dict(method="ft"), "rnd": dict(method="rnd", labels="uniform"),
 
 
 @pytest.fixture(scope="module")
-def arms(tmp_path_factory):
-    """The same with arms, two of them of one method; the second forget set has few samples."""
-    c = config(explain_samples=6)
+def arms(finished):
+    """The same with arms, two of them of one method; the second forget set has few samples.
+
+    What both runs have comes from the store.
+    """
+    c = config()
     with c.unlocked():
         c.forget.sets = ("20-28", "59-60")
-        c.train.batch_size = 12
         c.thesis.arms = tuple(ARMS)
         for arm, own in ARMS.items():
             c.thesis.unlearn[arm] = ml_collections.ConfigDict(own)
-    return run_study(c, tmp_path_factory.mktemp("arms"), "thesis")
+    return run_study(c, finished.parent, "thesis", "arms")
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(capsys):
     """Runs the command; returns its status and what it wrote to stdout and stderr."""
-    # settings of the whole process
-    monkeypatch.setattr(startup, "set_up", lambda config, store: None)
-
     def call(*args):
-        with tiny.quick, undrawn.figures():
+        # `set_up` is for a whole process
+        with tiny.quick, undrawn.figures(), mock.patch.object(startup, "set_up"):
             status = command.main([str(a) for a in args])
         written = capsys.readouterr()
         return status, written.out, written.err
@@ -119,9 +120,9 @@ def test_a_run_explains_its_models(finished):
         if r["method"] == "original":
             assert float(r["from_original"]) == 0
     with np.load(finished / "explanations" / "20-28.npz") as f:
-        assert f["images"].shape == (4, 8, 8, 3) and f["ig"].shape == (3, 4, 8, 8)
-        assert f["sets"].tolist() == ["forget"] * 2 + ["retain"] * 2
-        labels = f["labels"][:2]
+        assert f["images"].shape == (6, 8, 8, 3) and f["ig"].shape == (3, 6, 8, 8)
+        assert f["sets"].tolist() == ["forget"] * 3 + ["retain"] * 3
+        labels = f["labels"][:3]
         assert ((labels >= 20) & (labels <= 28)).all()
 
 
@@ -139,7 +140,7 @@ def maps_of(directory, store):
     stages = json.loads((directory / "run.json").read_text())["stages"]
     for key in [s["key"] for s in stages if s["stage"] == "explain"]:
         with np.load(Store(store).path("explain", key) / "explanation.npz") as f:
-            yield unit_maps(f["pixels"][:, :2], "cosine")
+            yield unit_maps(f["pixels"][:, :3], "cosine")
 
 
 def test_the_original_of_a_member_is_the_one_it_started_from(finished):
@@ -202,7 +203,7 @@ def test_arms_of_one_method_are_apart(arms):
 def test_sets_of_different_sizes_are_explained(arms):
     rows = [r for r in table(arms / "explain.csv") if r["measure"] == "unexplained"]
     samples = {(r["forget_set"], r["set"]): int(r["samples"]) for r in rows}
-    assert samples["20-28", "forget"] == 6 and 0 < samples["59-60", "forget"] < 6
+    assert samples["20-28", "forget"] == 3 and 0 < samples["59-60", "forget"] < 3
 
 
 def test_the_report_tells_of_it(finished):
@@ -215,14 +216,14 @@ def test_the_report_tells_of_it(finished):
 
 def test_the_command_explains_a_finished_run(finished, tmp_path, run):
     before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
-    status, out, err = run(finished, f"--out={tmp_path / 'out'}", "--samples=3",
+    status, out, err = run(finished, f"--out={tmp_path / 'out'}", "--samples=6",
                            "--models=original,retrain", "--sets=forget", "--baseline=white")
     assert (status, err) == (0, "") and out.strip() == str(tmp_path / "out" / "explain.html")
     assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == before
     rows = table(tmp_path / "out" / "explain.csv")
     assert {(r["method"], r["set"]) for r in rows} == {("original", "forget"),
                                                        ("retrain", "forget")}
-    assert {r["samples"] for r in rows if r["measure"] == "unexplained"} == {"3"}
+    assert {r["samples"] for r in rows if r["measure"] == "unexplained"} == {"6"}
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["config"]["eval"]["explain_baseline"] == "white" and record["finished"]
     text = (tmp_path / "out" / "explain.md").read_text()
@@ -232,20 +233,20 @@ def test_the_command_explains_a_finished_run(finished, tmp_path, run):
 
 
 def test_the_command_explains_arms(arms, tmp_path, run):
-    status, _, err = run(arms, f"--out={tmp_path / 'out'}", "--samples=6", "--steps=2")
+    status, _, err = run(arms, f"--out={tmp_path / 'out'}", "--samples=3", "--steps=2")
     assert (status, err) == (0, "")
     for name in ("explain.csv", "channels.csv"):
         assert (tmp_path / "out" / name).read_text() == (arms / name).read_text()
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert {s["status"] for s in record["stages"] if s["stage"] == "explain"} == {"reused"}
-    run(arms, f"--out={tmp_path / 'one'}", "--samples=6", "--steps=2", "--models=rnd_offset")
+    run(arms, f"--out={tmp_path / 'one'}", "--samples=3", "--steps=2", "--models=rnd_offset")
     assert {r["method"] for r in table(tmp_path / "one" / "explain.csv")} == {"rnd_offset"}
     status, _, err = run(arms, f"--out={tmp_path / 'two'}", "--models=rnd_units")
     assert status == 2 and "allowed here: original, ft, rnd, rnd_offset, retrain" in err
 
 
 def test_the_same_explanation_comes_from_the_store(finished, tmp_path, run):
-    run(finished, f"--out={tmp_path / 'out'}", "--samples=2", "--steps=2")
+    run(finished, f"--out={tmp_path / 'out'}", "--samples=3", "--steps=2")
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert {s["status"] for s in record["stages"] if s["stage"] == "explain"} == {"reused"}
     assert (tmp_path / "out" / "explain.csv").read_text() == (

@@ -90,9 +90,12 @@ def test_cuda_graphs_are_asked_for_on_a_gpu_alone(monkeypatch):
     where = make_layout(parallel(), 1)
     assert "CONVOLUTION" in str(where._compiler_options("gpu"))
     assert "command_buffer" not in str(where._compiler_options("cpu"))
-    assert make_layout(parallel(cuda_graphs=False), 1)._compiler_options("gpu") is None
+    assert make_layout(parallel(cuda_graphs=False), 1)._compiler_options("gpu") == {}
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_command_buffer=FUSION")
-    assert where._compiler_options("gpu") is None
+    assert where._compiler_options("gpu") == {}
+    assert where._compiler_options("cpu") == {"xla_backend_optimization_level": 1}
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=2")
+    assert where._compiler_options("cpu") == {}
 
 
 def test_program_times_its_compilation_once():

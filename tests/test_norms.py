@@ -248,6 +248,8 @@ def test_a_run_of_few_steps_says_what_it_changes_and_stores_it(tmp_path):
                for path, x in leaves(variables["batch_stats"]).items())
     # The same command again finds the models, and says it again.
     c = config(explain_samples=0)
+    with c.unlocked():
+        c.train.recalibrate_norms = "auto"
     again = json.loads((run_study(c, tmp_path, "ft", "again") / "run.json").read_text())
     assert {s["status"] for s in again["stages"] if s["stage"] in ("original", "ft")} == {"reused"}
     assert [w for w in again["warnings"] if "running statistics" in w] == said["auto"]

@@ -35,7 +35,7 @@ def workdir(tmp_path_factory):
     path = tmp_path_factory.mktemp("own")
     done = run("ft.py", path / "run", path / "store", SCORED, "--config.unlearn.from_seed=0",
                "--config.data.inject=confusion:20-35:45-60:10",
-               "--config.forget.sets=('20-28','random:0.2','injected')")
+               "--config.forget.sets=('20-28','random:0.2','injected')", budgets="(1,)")
     assert done.returncode == 0, done.stderr
     return path / "run"
 

@@ -6,7 +6,7 @@ import pytest
 from test_stages import run, table
 
 pytestmark = pytest.mark.slow
-LEARNS = ("--config.model.width=8", "--config.data.image_size=16", "--config.train.epochs=40",
+LEARNS = ("--config.model.width=4", "--config.train.epochs=20",
           "--config.train.learning_rate=0.01")
 
 

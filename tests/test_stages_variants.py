@@ -7,6 +7,7 @@ order.
 import csv
 import dataclasses
 import json
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,9 +21,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
-def without_reports(monkeypatch):
+def without_reports():
     """They are drawn from what is looked at here, and take longer than all the rest."""
-    monkeypatch.setattr(stages, "write_report", lambda directory, bar: None)
+    with mock.patch.object(stages, "write_report", lambda directory, bar: None):
+        yield
 
 
 def config(**unlearn):
@@ -31,7 +33,7 @@ def config(**unlearn):
         c.seeds = (0, 1)
         c.data.update(size=120, image_size=8)
         c.model.update(name="resnet4", width=2, stem="small")
-        c.train.update(epochs=1, batch_size=16)
+        c.train.update(epochs=1, batch_size=16, recalibrate_norms="off")
         c.eval.update(batch_size=50, audits=())
         c.parallel.cpu_devices = 1
         own = {k: unlearn.pop(k) for k in list(unlearn) if isinstance(unlearn[k], dict)}
@@ -62,20 +64,20 @@ def assert_close(found, expected):
         np.testing.assert_allclose(value, expected[key], rtol=1e-4, atol=1e-6, err_msg=str(key))
 
 
-def count_programs(monkeypatch):
-    """Notes the members of each population."""
-    sizes, train = [], stages.populations.train_population
+@pytest.fixture
+def sizes():
+    """The name and the number of members of each population."""
+    noted, train = [], stages.populations.train_population
 
     def counted(recipe, model, layout, resident, members, *args, **kwargs):
-        sizes.append((recipe.name, len(members)))
+        noted.append((recipe.name, len(members)))
         return train(recipe, model, layout, resident, members, *args, **kwargs)
 
-    monkeypatch.setattr(stages.populations, "train_population", counted)
-    return sizes
+    with mock.patch.object(stages.populations, "train_population", counted):
+        yield noted
 
 
-def test_rates_and_strengths_are_members_of_one_program(tmp_path, monkeypatch):
-    sizes = count_programs(monkeypatch)
+def test_rates_and_strengths_are_members_of_one_program(tmp_path, sizes):
     wanted = [config(method="neggrad_plus", learning_rate=rate, neggrad_plus=dict(alpha=alpha))
               for rate, alpha in ((1e-3, 0.9), (4e-3, 0.9), (4e-3, 0.6))]
     together = run(tmp_path / "together", tmp_path / "store", *wanted)
@@ -133,7 +135,7 @@ def test_what_is_part_of_the_program_sets_programs_apart():
     assert both[0].name == "learning_rate=0.002, alpha=0.1"
 
 
-def test_a_step_that_needs_a_number_gets_a_program_for_each(tmp_path, monkeypatch, caplog):
+def test_a_step_that_needs_a_number_gets_a_program_for_each(tmp_path, monkeypatch, sizes):
     from unlearn_jax.methods import METHODS
 
     method = METHODS["neggrad_plus"]
@@ -144,14 +146,12 @@ def test_a_step_that_needs_a_number_gets_a_program_for_each(tmp_path, monkeypatc
         return method.make_step(setting)
 
     monkeypatch.setitem(METHODS, "neggrad_plus", dataclasses.replace(method, make_step=make_step))
-    sizes = count_programs(monkeypatch)
     run(tmp_path, tmp_path / "store", *(
         config(method="neggrad_plus", neggrad_plus=dict(alpha=a)) for a in (0.9, 0.6)))
     assert sizes == [("train", 4), ("neggrad_plus", 4), ("neggrad_plus", 2), ("neggrad_plus", 2)]
 
 
-def test_variants_of_one_stage_train_it_once(tmp_path, monkeypatch):
-    sizes = count_programs(monkeypatch)
+def test_variants_of_one_stage_train_it_once(tmp_path, sizes):
     one, other = config(), config()
     with other.unlocked():
         other.eval.within = (3.0,)

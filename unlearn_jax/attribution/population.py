@@ -27,6 +27,7 @@ from unlearn_jax.engine.recipe import join
 from unlearn_jax.members import in_batches, stack_batches
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.system import arrays
+from unlearn_jax.system.made_once import made_once
 from unlearn_jax.train import decode_rows, find_images
 
 
@@ -103,9 +104,10 @@ class Explainer:
                                    for n in (batch_size, min(samples, batch_size)))
         size = model.image_size
         self._baseline = np.full((size, size, 3), BASELINES[settings.baseline], np.float32)
-        self._pixels = Predictor(self._path, layout, "explanation", shared=3)
-        self._places = Predictor(self._cam, layout, "explanation", shared=1)
-        self._channels = Predictor(self._activations, layout, "explanation")
+        self._pixels = Predictor(_path(model), layout, "explanation", shared=3, lasting=True)
+        self._places = Predictor(_cam(model, settings.layer(model)), layout, "explanation",
+                                 shared=1, lasting=True)
+        self._channels = Predictor(_activations(model), layout, "explanation", lasting=True)
 
     @property
     def compile_seconds(self) -> float:
@@ -174,23 +176,37 @@ class Explainer:
 
         return join(predictor.over_groups(variables_M, self.feed, batch, work, *shared), members)
 
-    def _path(self, variables: Variables, resident: Resident, batches: Batches,
-              baseline: jax.Array, nodes: jax.Array, weights: jax.Array) -> jax.Array:
-        images, labels = _samples(resident, batches)
-        return pixel_attributions(self.model, variables, images, labels, baseline, nodes, weights)
 
-    def _cam(self, variables: Variables, resident: Resident, batches: Batches,
-             baseline: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+@made_once
+def _path(model: Model) -> Callable[..., jax.Array]:
+    def path(variables: Variables, resident: Resident, batches: Batches, baseline: jax.Array,
+             nodes: jax.Array, weights: jax.Array) -> jax.Array:
         images, labels = _samples(resident, batches)
-        places, values = grad_cam(self.model, variables, images, labels,
-                                  self.settings.layer(self.model))
-        outputs, _ = self.model.apply(variables, baseline[None], train=False)
+        return pixel_attributions(model, variables, images, labels, baseline, nodes, weights)
+
+    return path
+
+
+@made_once
+def _cam(model: Model, layer: str) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
+    def cam(variables: Variables, resident: Resident, batches: Batches,
+            baseline: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        images, labels = _samples(resident, batches)
+        places, values = grad_cam(model, variables, images, labels, layer)
+        outputs, _ = model.apply(variables, baseline[None], train=False)
         repeated = jnp.broadcast_to(outputs, (len(labels), *outputs.shape[1:]))
         return places, values, explained_value(repeated, labels)
 
-    def _activations(self, variables: Variables, resident: Resident,
-                     batches: Batches) -> dict[str, jax.Array]:
-        return stage_activations(self.model, variables, find_images(resident, batches[0]))
+    return cam
+
+
+@made_once
+def _activations(model: Model) -> Callable[..., dict[str, jax.Array]]:
+    def activations(variables: Variables, resident: Resident,
+                    batches: Batches) -> dict[str, jax.Array]:
+        return stage_activations(model, variables, find_images(resident, batches[0]))
+
+    return activations
 
 
 def _samples(resident: Resident, batches: Batches) -> tuple[jax.Array, jax.Array]:

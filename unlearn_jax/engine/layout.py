@@ -140,16 +140,14 @@ class Layout:
         target = self.target
         options = self._compiler_options(target.platform)
         return Program(make(self.mesh, target, fun, in_axes, donate,
-                            tuple(options.items()) if options else (), convolution_setting(),
-                            has_axis))
+                            tuple(options.items()), convolution_setting(), has_axis))
 
-    def _compiler_options(self, platform: str) -> dict[str, Any] | None:
-        if platform == "cpu":
-            return _CPU_COMPILER_OPTIONS
+    def _compiler_options(self, platform: str) -> dict[str, Any]:
+        options = _CPU_COMPILER_OPTIONS if platform == "cpu" else \
+            _GPU_COMPILER_OPTIONS if platform == "gpu" and self.cuda_graphs else {}
         # The user's own XLA flags have precedence.
-        told = f"--{_GRAPHS}" in os.environ.get("XLA_FLAGS", "")
-        graphs = platform == "gpu" and self.cuda_graphs and not told
-        return _GPU_COMPILER_OPTIONS if graphs else None
+        told = os.environ.get("XLA_FLAGS", "")
+        return {name: value for name, value in options.items() if f"--{name}" not in told}
 
 
 def _mapped(mesh: Mesh, target: Target, fun: Callable, in_axes: tuple[int | None, ...],

@@ -26,6 +26,7 @@ from unlearn_jax.members import Member, Pass, in_batches, stack_batches
 from unlearn_jax.models import Model, Variables
 from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.system import arrays
+from unlearn_jax.system.made_once import made_once
 from unlearn_jax.train import Batch, Loss, Step, find_batch
 
 
@@ -95,7 +96,7 @@ class Preparation:
         return join(groups, len(self.members))
 
     def total(self, over: str, fun: Callable[..., Any], *trees_M: Any,
-              batch_size: int = 0, order: str = "") -> Any:
+              batch_size: int = 0, order: str = "", lasting: bool = False) -> Any:
         """The sum of `fun` over the batches of a set of samples.
 
         Args:
@@ -106,6 +107,7 @@ class Preparation:
           batch_size: samples per call, if `fun` takes much memory for each; 0: the usual number.
           order: name of the random stream that shuffles each member's samples, if `fun` depends on
             which samples share a batch; '': they come in the order of their rows.
+          lasting: as for `Layout.vmap_jit`.
 
         Returns:
           `[M, ...]` on the host.
@@ -124,13 +126,8 @@ class Preparation:
                 raise InputError(f"{self.name}: {member} has no samples in {over!r}")
         batches = [in_batches(own, batch_size) for own in rows]
 
-        def add(sums, batches, forget_R, resident, *trees):
-            batch = find_batch(resident, batches[0], forget_R, jnp.int32(0))
-            # The queue waits for the weight, since the sums are donated to the next call.
-            return jax.tree.map(jnp.add, sums, fun(batch, *trees)), jnp.sum(batch.weights)
-
         def work(layout: Layout) -> list[Any]:
-            program, layout = self._fitted(layout, add, fun, batch_size, trees_M)
+            program, layout = self._fitted(layout, fun, batch_size, trees_M, lasting)
             began, groups = time.monotonic(), []
             for group, trees in layout.over_groups(trees_M, len(self.members)):
                 forget = layout.shard_members(self._forget(group))
@@ -145,8 +142,9 @@ class Preparation:
 
         groups = halve_on_oom(work, self.layout, self.name, batch_size)
         # Each member's batches are the same, whichever members share its calls.
-        self.flops += np.array([len(own) for own in batches]) * flops.count(
-            fun, self._batch(batch_size), *_one_of(trees_M))
+        leaves, tree = jax.tree.flatten((self._batch(batch_size), *_one_of(trees_M)))
+        count = _lasting_flops if lasting else _flops
+        self.flops += np.array([len(own) for own in batches]) * count(fun, tuple(leaves), tree)
         self.images += [len(own) for own in rows]
         return join(groups, len(self.members))
 
@@ -179,14 +177,14 @@ class Preparation:
         self.compile_seconds += trained.compile_seconds
         return snapshot.variables
 
-    def _fitted(self, layout: Layout, add: Callable, fun: Callable, batch_size: int,
-                trees_M: tuple) -> tuple[Program, Layout]:
+    def _fitted(self, layout: Layout, fun: Callable, batch_size: int, trees_M: tuple,
+                lasting: bool) -> tuple[Program, Layout]:
         """The program of `total`, compiled for as many members per call as have room."""
-        made = []
+        made, add = [], (_lasting_adder if lasting else _adder)(fun)
 
         def needs(layout: Layout) -> int:
             axes = (0, 0, 0, None) + (0,) * len(trees_M)
-            made.append(layout.vmap_jit(add, axes, donate=(0,)))
+            made.append(layout.vmap_jit(add, axes, donate=(0,), lasting=lasting))
             size = layout.groups(len(self.members)).shape[1]
             sums, forget, trees = layout.shapes_of_members(
                 (self._zeros(fun, 1, batch_size, trees_M), self._forget(np.array([0])), trees_M),
@@ -228,6 +226,24 @@ class Preparation:
     def _book(self, program: Program, seconds: float) -> None:
         self.seconds += seconds
         self.compile_seconds += program.compile_seconds
+
+
+def _adder(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that adds the results of `fun` for a batch to sums."""
+    def add(sums, batches, forget_R, resident, *trees):
+        batch = find_batch(resident, batches[0], forget_R, jnp.int32(0))
+        # The queue waits for the weight, since the sums are donated to the next call.
+        return jax.tree.map(jnp.add, sums, fun(batch, *trees)), jnp.sum(batch.weights)
+
+    return add
+
+
+def _flops(fun: Callable[..., Any], leaves: tuple[jax.ShapeDtypeStruct, ...],
+           tree: jax.tree_util.PyTreeDef) -> float:
+    return flops.count(fun, *jax.tree.unflatten(tree, leaves))
+
+
+_lasting_adder, _lasting_flops = made_once(_adder), made_once(_flops)
 
 
 def _one_of(trees_M: Any) -> Any:

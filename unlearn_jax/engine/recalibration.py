@@ -18,7 +18,7 @@ after training (`kept_in_words`) and reported if it is more than `LITTLE`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -28,8 +28,9 @@ import numpy as np
 
 from unlearn_jax.engine.preparation import Preparation
 from unlearn_jax.models import Model, Variables, slowest_norm
+from unlearn_jax.system.made_once import made_once
 from unlearn_jax.system.tree_paths import path_of
-from unlearn_jax.train import Batch, weighted_mean
+from unlearn_jax.train import Batch, Loss, weighted_mean
 
 # Share of the initial running statistics that training may leave without a warning.
 LITTLE = 0.01
@@ -110,13 +111,8 @@ def recalibrated(before: Preparation, failed: np.ndarray) -> tuple[Variables, di
       Variables `[M, ...]`; and a dict whose `before` and `after` are the `[M]` mean losses on half
       of the validation samples, NaN where a member has none.
     """
-    def weighted(batch: Batch, variables: Variables) -> Any:
-        # A padded batch is full of samples, but those at its end are repetitions.
-        count = jnp.sum(batch.weights)
-        found = batch_statistics(before.model, variables, batch.images)
-        return jax.tree.map(lambda x: x * count, found), count
-
-    sums, counts = before.total("retain", weighted, before.variables)
+    sums, counts = before.total("retain", _weighted_statistics(before.model), before.variables,
+                                lasting=True)
     keep = np.asarray(failed)
 
     def settled(path: tuple, total: np.ndarray, old: np.ndarray) -> np.ndarray:
@@ -130,15 +126,32 @@ def recalibrated(before: Preparation, failed: np.ndarray) -> tuple[Variables, di
         settled, sums, jax.tree.map(np.asarray, before.variables["batch_stats"]))}
     losses = np.full((2, len(before.members)), np.nan)
     if all(len(member.validation) for member in before.members):
-        def loss(batch: Batch, *both: Variables) -> jax.Array:
-            values = (before.model.apply(v, batch.images, train=False)[0] for v in both)
-            return jnp.stack([weighted_mean(before.loss.per_sample(x, batch.labels), batch.weights)
-                              * jnp.sum(batch.weights) for x in values]
-                             + [jnp.sum(batch.weights)])
-
-        found = np.asarray(before.total("validation", loss, before.variables, after), np.float64)
+        found = np.asarray(before.total("validation", _summed_losses(before.model, before.loss),
+                                        before.variables, after, lasting=True), np.float64)
         losses = (found[:, :2] / found[:, 2:]).T
     return after, {"before": losses[0], "after": losses[1]}
+
+
+@made_once
+def _weighted_statistics(model: Model) -> Callable[[Batch, Variables], Any]:
+    def weighted(batch: Batch, variables: Variables) -> Any:
+        # A padded batch is full of samples, but those at its end are repetitions.
+        count = jnp.sum(batch.weights)
+        found = batch_statistics(model, variables, batch.images)
+        return jax.tree.map(lambda x: x * count, found), count
+
+    return weighted
+
+
+@made_once
+def _summed_losses(model: Model, loss: Loss) -> Callable[..., jax.Array]:
+    """A function from a batch and two models' variables to both losses and the weight, sums."""
+    def losses(batch: Batch, *both: Variables) -> jax.Array:
+        values = (model.apply(v, batch.images, train=False)[0] for v in both)
+        return jnp.stack([weighted_mean(loss.per_sample(x, batch.labels), batch.weights)
+                          * jnp.sum(batch.weights) for x in values] + [jnp.sum(batch.weights)])
+
+    return losses
 
 
 def in_words(share: float, unit: str, metadata: dict[str, Any] | None) -> str:

@@ -36,6 +36,8 @@ from unlearn_jax.storage.metadata import CheckpointError
 from unlearn_jax.system import arrays, interrupt, processes
 from unlearn_jax.train import Carry, Inputs
 
+_ENOUGH_CALLS = 50  # of the program: their median rate is that of two seconds of calls
+
 
 def train_population(recipe: Recipe, model: Model, layout: Layout,
                      resident: Resident | Streamed, members: list[Member], variables_M: Variables,
@@ -130,7 +132,8 @@ def measure_rate(recipe: Recipe, model: Model, layout: Layout, resident: Residen
     Args:
       recipe, model, layout, resident, members, variables_M: as for `train_population`; the recipe
         needs no context.
-      seconds: how long to measure, after a first call that does not count.
+      seconds: how long to measure, after a first call that does not count; `_ENOUGH_CALLS` calls
+        end it earlier.
     """
     run = PopulationRun(recipe, model, Feed(layout, resident), layout, members, variables_M)
     group, chunk = run.groups[0], run.programs.chunk
@@ -149,8 +152,9 @@ def measure_rate(recipe: Recipe, model: Model, layout: Layout, resident: Residen
             ended = time.monotonic()
             rates.append(int((rows_GTB[group.slots, steps] >= 0).sum()) / (ended - began))
             end = min(end, ended + seconds)
-            if over := processes.on_first_process(
-                    "enough steps", functools.partial(operator.ge, ended, end)):
+            late = processes.on_first_process("enough steps",
+                                              functools.partial(operator.ge, ended, end))
+            if over := late or len(rates) > _ENOUGH_CALLS:
                 break
     # The median: another program may have used the machine for a while.
     return Rate(float(np.median(rates[1:])), len(rates) - 1,

@@ -119,7 +119,7 @@ class _Rehearsal(Preparation):
         return _ones(jax.eval_shape(jax.vmap(fun), *trees_M))
 
     def total(self, over: str, fun: Callable[..., Any], *trees_M: Any,
-              batch_size: int = 0, order: str = "") -> Any:
+              batch_size: int = 0, order: str = "", lasting: bool = False) -> Any:
         Pass(over)  # refuses other names
         axes = (None, *(0 for _ in trees_M))
         batch = self._batch(batch_size or self.batch_size)
