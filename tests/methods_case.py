@@ -142,7 +142,6 @@ def walk(setting: Setting, members: tuple[Member, ...] = MEMBERS, epochs: int = 
       counted: True to count the operations of steps, which traces each step once more; False for 1.
     """
     with contextlib.ExitStack() as patches:
-        patches.enter_context(mock.patch.object(layout, "_CPU_COMPILER_OPTIONS", toy.QUICK))
         if not counted:
             patches.enter_context(mock.patch.object(programs, "_flops", return_value=1.0))
             patches.enter_context(mock.patch.object(flops, "count", return_value=1.0))

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import undrawn
 
 import unlearn_jax as ul
 from unlearn_jax.api.settings import study_config
@@ -29,7 +28,7 @@ def example(tmp_path_factory):
     """The names of the page's example after it has run, in a folder of its own."""
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     names = {"__name__": "example"}
-    with pytest.MonkeyPatch.context() as patch, undrawn.figures():
+    with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("example"))
         exec(compile(code, "example.py", "exec"), names)
         names["directory"] = Path.cwd()
@@ -70,9 +69,8 @@ def test_a_study_is_read_back_and_the_second_one_trains_nothing(example, tmp_pat
     again = ul.open_study("runs/mine")
     pd.testing.assert_frame_equal(again.results, example["run"].results)
     assert len(again.history) and again.summary.shape[0]
-    with undrawn.figures():
-        ul.study(example["data"], network=example["Net"], methods=("ft",), seeds=(0, 1), epochs=4,
-                 workdir=tmp_path / "ft", config={"train.learning_rate": 0.01}, progress=False)
+    ul.study(example["data"], network=example["Net"], methods=("ft",), seeds=(0, 1), epochs=4,
+             workdir=tmp_path / "ft", config={"train.learning_rate": 0.01}, progress=False)
     stages = json.loads((tmp_path / "ft" / "run.json").read_text())["stages"]
     status = {s["stage"]: s["status"] for s in stages}
     assert status == {"data": "computed", "original": "reused", "retrain": "reused",

@@ -8,7 +8,6 @@ import pytest
 from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
-from toy import QUICK
 
 from unlearn_jax import native
 from unlearn_jax.networks import conv
@@ -21,7 +20,6 @@ from unlearn_jax.networks.conv import (
 )
 from unlearn_jax.system.target import Target, tracing_for
 
-jit = functools.partial(jax.jit, compiler_options=QUICK)
 TWO_CORES = Target("cpu", threads=2)
 
 needs_native = pytest.mark.skipif(bool(native.unavailable()), reason=native.unavailable())
@@ -96,7 +94,7 @@ def check_members(setting, pixels, channels, kernel, stride, padding, dtype=jnp.
     # two members: each has convolutions of its own in the program, which takes long to compile
     x, w = arrays(pixels, kernel, members=2, channels=channels, dtype=dtype)
     with convolutions(setting), tracing_for("cpu", threads=2):
-        found = jit(jax.vmap(outputs_and_grads(member_conv, stride, padding)))(x, w)
+        found = jax.jit(jax.vmap(outputs_and_grads(member_conv, stride, padding)))(x, w)
     for m in range(2):
         check([a[m] for a in found], reference(x[m], w[m], stride, padding), dtype)
 
@@ -149,7 +147,7 @@ def test_another_type_of_the_kernel_is_refused():
 def test_no_images_give_no_outputs(threads):
     x, w = arrays(6, 3)
     with tracing_for("cpu", threads):
-        assert jit(lambda x, w: member_conv(x, w, (1, 1), "SAME"))(x[0, :0], w[0]).shape \
+        assert jax.jit(lambda x, w: member_conv(x, w, (1, 1), "SAME"))(x[0, :0], w[0]).shape \
             == (0, 6, 6, 4)
 
 
@@ -181,7 +179,7 @@ def test_unknown_settings_are_refused():
 def test_many_members_are_worked_through_in_a_loop(monkeypatch):
     monkeypatch.setattr(conv, "MAX_UNROLLED", 2)
     x, w = arrays(6, 3, members=5)
-    step = jit(jax.vmap(outputs_and_grads(member_conv, 1, "SAME")))
+    step = jax.jit(jax.vmap(outputs_and_grads(member_conv, 1, "SAME")))
     text = step.lower(x, w).as_text()
     # two in the loop, and the one that is left
     assert "while" in text and text.count("stablehlo.convolution") == 3 * 3
@@ -198,7 +196,7 @@ def test_per_sample_gradients(images, geometry, threads):
     x, w = arrays(pixels, kernel, members=4, channels=channels)
     x, w = jnp.tile(x, (1, images, 1, 1, 1))[:, :images], w[0]
     with tracing_for("cpu", threads):
-        found = jit(jax.vmap(outputs_and_grads(member_conv, stride, padding), (0, None)))(x, w)
+        found = jax.jit(jax.vmap(outputs_and_grads(member_conv, stride, padding), (0, None)))(x, w)
     for s in range(4):
         check([a[s] for a in found], reference(x[s], w, stride, padding))
 
@@ -210,7 +208,7 @@ def test_per_sample_gradients_of_every_member(members_outside):
     one = outputs_and_grads(member_conv, 1, "SAME")
     nested = jax.vmap(jax.vmap(one, (0, None))) if members_outside else \
         jax.vmap(jax.vmap(one), (1, None), 1)
-    found = jit(nested)(x, w)
+    found = jax.jit(nested)(x, w)
     for m in range(3):
         for s in range(2):
             check([a[m, s] for a in found], reference(x[m, s], w[m], 1, "SAME"))
@@ -220,14 +218,14 @@ def test_samples_of_samples():
     x, w = arrays(6, 3, members=6)
     x, w = x.reshape(3, 2, *x.shape[1:]), w[0]
     one = outputs_and_grads(member_conv, 1, "SAME")
-    found = jit(jax.vmap(jax.vmap(one, (0, None)), (0, None)))(x, w)
+    found = jax.jit(jax.vmap(jax.vmap(one, (0, None)), (0, None)))(x, w)
     check([a[2, 1] for a in found], reference(x[2, 1], w, 1, "SAME"))
 
 
 def test_gradients_of_every_output_share_the_images():
     x, w = arrays(3, 3)
     x, w = x[0, :1], w[0]
-    mine, theirs = (jit(jax.jacrev(lambda w, fun=fun: fun(x, w, (1, 1), "SAME")[0, 1]))(w)
+    mine, theirs = (jax.jit(jax.jacrev(lambda w, fun=fun: fun(x, w, (1, 1), "SAME")[0, 1]))(w)
                     for fun in (member_conv, lax_conv))
     np.testing.assert_allclose(mine, theirs, atol=2e-5)
 
@@ -235,7 +233,7 @@ def test_gradients_of_every_output_share_the_images():
 def test_samples_are_not_written_out():
     x, w = arrays(8, 3, members=16)
     one = outputs_and_grads(member_conv, 1, "SAME")
-    text = jit(jax.vmap(one, (0, None))).lower(x, w[0]).as_text()
+    text = jax.jit(jax.vmap(one, (0, None))).lower(x, w[0]).as_text()
     assert text.count("stablehlo.convolution") == 2  # forward and input gradient
     assert text.count("stablehlo.dot_general") == 1
     assert set(re.findall(r"_group_count = (\d+)", text)) == {"1"}
@@ -244,10 +242,10 @@ def test_samples_are_not_written_out():
 def test_members_are_not_grouped():
     x, w = arrays(8, 3)
     step = jax.vmap(outputs_and_grads(member_conv, 1, "SAME"))
-    text = jit(step).lower(x, w).as_text()
+    text = jax.jit(step).lower(x, w).as_text()
     assert text.count("stablehlo.convolution") == 9  # three members, three convolutions each
     assert set(re.findall(r"_group_count = (\d+)", text)) == {"1"}
-    plain = jit(jax.vmap(outputs_and_grads(lax_conv, 1, "SAME"))).lower(x, w).as_text()
+    plain = jax.jit(jax.vmap(outputs_and_grads(lax_conv, 1, "SAME"))).lower(x, w).as_text()
     assert "3" in re.findall(r"_group_count = (\d+)", plain)
 
 
@@ -278,9 +276,9 @@ def test_under_scan_remat_and_shard_map(setting):
         return jnp.sum(x**2)
 
     mesh = jax.make_mesh((4,), ("member",), axis_types=(AxisType.Auto,))
-    mapped = jit(jax.shard_map(jax.vmap(jax.grad(loss)), mesh=mesh,
+    mapped = jax.jit(jax.shard_map(jax.vmap(jax.grad(loss)), mesh=mesh,
                                    in_specs=P("member"), out_specs=P("member")))
-    expected = jit(lambda w, x: [jax.grad(plain)(w[m], x[m]) for m in range(4)])(w, x)
+    expected = jax.jit(lambda w, x: [jax.grad(plain)(w[m], x[m]) for m in range(4)])(w, x)
     with convolutions(setting), tracing_for("cpu", threads=2):
         np.testing.assert_allclose(mapped(w, x), np.stack(expected), rtol=1e-4, atol=1e-2)
 

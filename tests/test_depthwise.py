@@ -1,18 +1,15 @@
 """Depthwise convolutions as sums of shifted images, against XLA's own."""
 
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import toy
 from jax import lax
 
 from unlearn_jax.networks.other_conv import any_conv
 
 NUMBERS = ("NHWC", "HWIO", "NHWC")
-jit = functools.partial(jax.jit, compiler_options=toy.QUICK)
 
 
 def xla(x, w, strides, padding):
@@ -43,8 +40,8 @@ def with_gradients(conv, strides, padding):
     (2, 5, (2, 2), "VALID"), (1, 4, (2, 2), "VALID")])
 def test_outputs_and_gradients_are_those_of_xla(kernel, size, strides, padding):
     x, w = values(kernel, size)
-    found = jit(with_gradients(ours, strides, padding))(x, w)
-    expected = jit(with_gradients(xla, strides, padding))(x, w)
+    found = jax.jit(with_gradients(ours, strides, padding))(x, w)
+    expected = jax.jit(with_gradients(xla, strides, padding))(x, w)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
@@ -53,10 +50,10 @@ def test_members_and_samples_equal_singles_and_there_is_no_convolution():
     x, w = values(3, 5, members=(2,))
     one = with_gradients(ours, (1, 1), "SAME")
     each = jax.vmap(jax.vmap(lambda x, w: one(x[None], w), (0, None)))
-    (dx, dw), y = jit(each)(x, w)
+    (dx, dw), y = jax.jit(each)(x, w)
     for m in range(2):
         for s in range(3):
-            (dx1, dw1), y1 = jit(one)(x[m, s:s + 1], w[m])
+            (dx1, dw1), y1 = jax.jit(one)(x[m, s:s + 1], w[m])
             for a, b in ((dx[m, s], dx1), (dw[m, s], dw1), (y[m, s], y1)):
                 np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
     assert "conv_general_dilated" not in str(jax.make_jaxpr(each)(x, w))

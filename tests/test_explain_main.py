@@ -13,7 +13,6 @@ from unittest import mock
 import ml_collections
 import numpy as np
 import pytest
-import tiny_population as tiny
 import undrawn
 
 from unlearn_jax import stages, startup
@@ -48,7 +47,7 @@ def run_study(c, base, name, folder="run", drawn=False):
     check_config(c)
     store = Store(base / "store")
     store.create()
-    with tiny.quick, contextlib.nullcontext() if drawn else undrawn.figures():
+    with undrawn.drawn_again() if drawn else contextlib.nullcontext():
         stages.run_study(c, name, base / folder, store, "python -m unlearn_jax.main")
     return base / folder
 
@@ -83,7 +82,7 @@ def run(capsys):
     """Runs the command; returns its status and what it wrote to stdout and stderr."""
     def call(*args):
         # `set_up` is for a whole process
-        with tiny.quick, undrawn.figures(), mock.patch.object(startup, "set_up"):
+        with mock.patch.object(startup, "set_up"):
             status = command.main([str(a) for a in args])
         written = capsys.readouterr()
         return status, written.out, written.err

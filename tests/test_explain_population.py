@@ -38,7 +38,6 @@ def on_the_host(data):
 @pytest.mark.parametrize("task, where, batch, put", [
     ("regression", dict(per_device=2), 2, on_the_host),
     ("classification", dict(members=2, per_device=1), 64, lambda data: data)])
-@tiny.quick
 def test_members_are_explained_as_each_alone(task, where, batch, put):
     model, data = tiny.net(task), tiny.resident(task)
     variables = tiny.variables(model)
@@ -70,7 +69,6 @@ def test_members_are_explained_as_each_alone(task, where, batch, put):
             assert got.partners[name][layer][m].shape == activations.shape[1:]
 
 
-@tiny.quick
 def test_sets_of_any_size_are_explained_by_one_program():
     explainer = Explainer(tiny.net(), layout(count=2, per_device=2), tiny.resident(), SETTINGS, 16,
                           samples=4)
@@ -88,7 +86,6 @@ def test_sets_of_any_size_are_explained_by_one_program():
             np.testing.assert_allclose(mine, whole[:, :mine.shape[1]], rtol=1e-3, atol=1e-4)
 
 
-@tiny.quick
 def test_members_that_do_not_fit_are_explained_apart(monkeypatch):
     compile_, tried = Program.compile, []
 

@@ -82,12 +82,10 @@ def resumed(base):
 
 @pytest.fixture
 def quick(slurm_cluster, monkeypatch):
-    """Studies do not draw, and have the devices of a user; SLURM is asked often."""
+    """Processes do not draw, and have the devices of a user; SLURM is asked often."""
     monkeypatch.setenv("PYTHONPATH", undrawn.PATH)
     monkeypatch.setenv("XLA_FLAGS", warm.ENV["XLA_FLAGS"])
     monkeypatch.setattr(slurm, "_POLL_SECONDS", 0.2)
-    with undrawn.figures():
-        yield
 
 
 def test_a_study_that_is_told_to_leave_and_then_killed_ends_as_an_undisturbed_one(

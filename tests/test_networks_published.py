@@ -8,7 +8,6 @@ import numpy as np
 import published_others as published
 import pytest
 import safetensors.numpy
-import toy
 from flax import traverse_util
 
 from unlearn_jax.config import default_config
@@ -49,7 +48,7 @@ def blank(model):
 
 
 def outputs(model, variables, images):
-    apply = jax.jit(lambda v, x: model.apply(v, x, train=False)[0], compiler_options=toy.QUICK)
+    apply = jax.jit(lambda v, x: model.apply(v, x, train=False)[0])
     return np.asarray(apply(variables, images))
 
 

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import undrawn
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "quickstart.ipynb"
 
@@ -16,13 +15,12 @@ def cells(kind):
 def test_the_cells_run_in_their_order(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
-    with undrawn.figures():
-        for number, cell in enumerate(cells("code"), 1):
-            # Less data and fewer epochs than a reader takes, and two seeds.
-            source = (("".join(cell["source"])).replace("rng.integers(0, 4, 800)",
-                                                        "rng.integers(0, 4, 200)")
-                      .replace("seeds=3, epochs=6", "seeds=2, epochs=2"))
-            exec(compile(source, f"cell {number}", "exec"), names)
+    for number, cell in enumerate(cells("code"), 1):
+        # Less data and fewer epochs than a reader takes, and two seeds.
+        source = (("".join(cell["source"])).replace("rng.integers(0, 4, 800)",
+                                                    "rng.integers(0, 4, 200)")
+                  .replace("seeds=3, epochs=6", "seeds=2, epochs=2"))
+        exec(compile(source, f"cell {number}", "exec"), names)
     run = names["run"]
     assert names["images"].shape == (200, 16, 16, 3) and run.config["seeds"] == [0, 1]
     assert run.report.is_file() and set(run.verdicts.method) == {"ft", "ssd"}

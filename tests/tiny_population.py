@@ -4,18 +4,15 @@
 import dataclasses
 import functools
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import quick_compiler
 from toy import layout, settings
 
 from unlearn_jax.config import default_config
 from unlearn_jax.data.resident import Resident
-from unlearn_jax.engine import layout as layouts
 from unlearn_jax.engine.preparation import Preparation
 from unlearn_jax.engine.recipe import init_members
 from unlearn_jax.members import Member
@@ -29,8 +26,6 @@ from unlearn_jax.train import Batch, make_loss
 SIZE, COUNT, CLASSES = 8, 24, 3
 SCALE = 40.0  # output scale, years
 LOSSES = {"regression": make_loss("mae", SCALE), "classification": make_loss("cross_entropy", 1.0)}
-
-quick = mock.patch.object(layouts, "_CPU_COMPILER_OPTIONS", quick_compiler.OPTIONS)
 
 # The sets of the members differ in size, and no batch of four or eight divides them.
 MEMBERS = (

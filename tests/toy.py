@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import quick_compiler
 
 from unlearn_jax.config import default_config
 from unlearn_jax.data.resident import Resident, Streamed
@@ -19,8 +18,6 @@ from unlearn_jax.storage import checkpoints
 from unlearn_jax.train import make_loss, make_train_step
 
 SIZE = 2
-
-QUICK = quick_compiler.OPTIONS
 
 
 @dataclasses.dataclass(frozen=True)
