@@ -61,7 +61,7 @@ def call_bytes(program: Program) -> int:
 
 
 def fit_members_per_call(layout: Layout, count: int, name: str, needs: Callable[[Layout], int],
-           held: int = 0) -> Layout:
+                         held: int = 0) -> Layout:
     """The layout with as many members per call as the devices have room for.
 
     The compiler reports the bytes of a call, which grow with its members. If they are too many, the
@@ -93,7 +93,7 @@ def fit_members_per_call(layout: Layout, count: int, name: str, needs: Callable[
 
 
 def halve_on_oom(work: Callable[[Layout], T], layout: Layout, name: str,
-                      batch_size: int) -> T:
+                batch_size: int) -> T:
     """The result of `work`; if a call runs out of memory, with half as many members per call.
 
     Args:
