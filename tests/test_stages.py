@@ -257,7 +257,7 @@ def test_classification_and_a_file_of_ids(tmp_path):
         "# deletion requests\n" + "\n".join(f"digits-{i:04d}" for i in range(0, 400, 3)))
     done = run("rnd.py:digits", tmp_path / "rnd", tmp_path / "store",
                f"--config.forget.sets=('class:3','ids:{tmp_path / 'requests.txt'}')",
-               budgets="(1,)", drawn=True)
+               budgets="(1,)")
     assert done.returncode == 0, done.stderr[-3000:]
     rows = table(tmp_path / "rnd" / "results.csv")
     assert {r["forget_set"] for r in rows} == {"class-3", "ids-requests"}

@@ -32,6 +32,7 @@ from unlearn_jax.networks.resnet import (
     check_variant,
 )
 from unlearn_jax.networks.resnet import STEMS as STEMS
+from unlearn_jax.system.made_once import made_once
 
 Variables = dict[str, Any]
 # Values of `config.model.name` that need no file.
@@ -77,9 +78,7 @@ class Model:
 
     def shapes(self) -> Variables:
         """The tree of `init` as `jax.ShapeDtypeStruct`s; nothing is computed."""
-        images = jax.ShapeDtypeStruct((1, self.image_size, self.image_size, 3), jnp.uint8)
-        return jax.eval_shape(lambda x: self.module.init(jax.random.key(0), x, train=False),
-                              images)
+        return jax.tree.map(lambda shape: shape, _shapes(self))  # a tree of the caller's own
 
     def apply(self, variables: Variables, images_BHWC: jax.Array, *, train: bool,
               key: jax.Array | None = None) -> tuple[jax.Array, Any]:
@@ -379,6 +378,12 @@ def _flax_model(model_cfg: Any, image_size: int, num_classes: int) -> FlaxModel:
         return model
     frozen = _frozen_norms(model)
     return dataclasses.replace(model, module=module.clone(frozen_norms=frozen))
+
+
+@made_once
+def _shapes(model: Model) -> Variables:
+    images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.uint8)
+    return jax.eval_shape(lambda x: model.module.init(jax.random.key(0), x, train=False), images)
 
 
 def _frozen_norms(model: Model) -> tuple[str, ...]:
