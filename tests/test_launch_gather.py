@@ -12,7 +12,8 @@ from launch.gather import gather
 from launch.plan import make_plan
 from launch.points import make_points
 
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+pytestmark = [pytest.mark.usefixtures("no_figures"),
+              pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")]
 
 
 @pytest.fixture
