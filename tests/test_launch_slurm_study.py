@@ -113,6 +113,6 @@ def test_a_study_that_is_told_to_leave_and_then_killed_ends_as_an_undisturbed_on
 
     done = warm.run([sys.executable, "-m", "unlearn_jax.main", *STUDY,
                      "--config.forget.sets=('20-28',)", f"--workdir={undisturbed}/sweep",
-                     f"--store={undisturbed}/store"], shared=True)
+                     f"--store={undisturbed}/store"], shared=True, figures="none")
     assert done.returncode == 0 and "resumed" not in done.stderr, done.stderr
     assert results(disturbed) == results(undisturbed)

@@ -4,17 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tiny_population import MEMBERS, net, one, preparation, quick, resident, setting, shuffled
+from tiny_population import MEMBERS, net, one, preparation, resident, setting, shuffled
 from toy import tree_close
 
 from unlearn_jax.methods import METHODS, ft
 from unlearn_jax.methods.activation import prepare, scores
-
-
-@pytest.fixture(autouse=True)
-def fast():
-    with quick:
-        yield
 
 
 @pytest.mark.parametrize("task", ["regression", "classification"])

@@ -16,7 +16,6 @@ from tiny_population import (
     net,
     one,
     preparation,
-    quick,
     resident,
     setting,
     variables,
@@ -33,12 +32,6 @@ from unlearn_jax.optim import OptimizerSettings, make_optimizer
 from unlearn_jax.train import init_state, make_train_step
 
 TASKS = ["regression", "classification"]
-
-
-@pytest.fixture(autouse=True)
-def fast():
-    with quick:
-        yield
 
 
 def test_attention_by_hand():

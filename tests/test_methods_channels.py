@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tiny_population import leaves, net, preparation, quick, setting
+from tiny_population import leaves, net, preparation, setting
 from toy import tree_close
 
 from unlearn_jax.config import default_config
@@ -19,12 +19,6 @@ SCORES = {"stem_conv": np.array([[5, 1], [-1, -2]], np.float32),
 CHOSEN = {"stem_conv": [[True, False], [False, False]],
           "stage1_block1/conv1": [[False, True], [False, False]],
           "stage1_block1/conv2": [[False, True], [False, True]]}
-
-
-@pytest.fixture(autouse=True)
-def fast():
-    with quick:
-        yield
 
 
 def test_the_best_channels_of_all_layers_together():

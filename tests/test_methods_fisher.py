@@ -13,7 +13,6 @@ from tiny_population import (
     leaves,
     net,
     preparation,
-    quick,
     setting,
     shuffled,
 )
@@ -28,12 +27,6 @@ from unlearn_jax.methods.importance import retained
 from unlearn_jax.train import make_loss
 
 TASKS = ["regression", "classification"]
-
-
-@pytest.fixture(autouse=True)
-def fast():
-    with quick:
-        yield
 
 
 def test_variances_by_hand():

@@ -11,7 +11,6 @@ from tiny_population import (
     net,
     one,
     preparation,
-    quick,
     resident,
     setting,
     shuffled,
@@ -23,12 +22,6 @@ from unlearn_jax.methods import METHODS, ft
 from unlearn_jax.methods.gradmask import prepare, scores
 
 STEP = 1e-3
-
-
-@pytest.fixture(autouse=True)
-def fast():
-    with quick:
-        yield
 
 
 def scaled(variables, layer, channel, factor):

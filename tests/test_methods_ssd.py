@@ -12,7 +12,6 @@ from tiny_population import (
     net,
     one,
     preparation,
-    quick,
     setting,
     shuffled,
 )
@@ -28,12 +27,6 @@ from unlearn_jax.methods.ssd import dampened
 from unlearn_jax.train import make_loss
 
 FROZEN = (r"stem_norm/scale", r"^output")
-
-
-@pytest.fixture(autouse=True)
-def fast():
-    with quick:
-        yield
 
 
 def test_dampening_by_hand():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_population as tiny
 from sisa_study import forget, make_sisa, make_study
-from tiny_population import MEMBERS, leaves, net, one, preparation, quick, resident
+from tiny_population import MEMBERS, leaves, net, one, preparation, resident
 from toy import layout, settings
 
 from unlearn_jax.config import default_config
@@ -48,9 +48,8 @@ def test_frozen_norms_keep_their_own():
     own = leaves(variables["batch_stats"])
     same = {path for path in own if np.array_equal(found[path], own[path])}
     assert same == {path for path in own if path.startswith("stem_norm")}
-    with quick:
-        before = preparation(model)
-        after, _ = recalibration.recalibrated(before, np.array([False, False]))
+    before = preparation(model)
+    after, _ = recalibration.recalibrated(before, np.array([False, False]))
     for path, x in leaves(after["batch_stats"]).items():
         unmoved = np.array_equal(x, leaves(before.variables["batch_stats"])[path])
         assert unmoved == path.startswith("stem_norm"), path
@@ -58,9 +57,8 @@ def test_frozen_norms_keep_their_own():
 
 @pytest.fixture(scope="module")
 def settled():
-    with quick:
-        before = preparation(net())
-        return before, *recalibration.recalibrated(before, np.array([False, False]))
+    before = preparation(net())
+    return before, *recalibration.recalibrated(before, np.array([False, False]))
 
 
 def test_each_member_has_the_mean_over_its_own_batches(settled):
@@ -107,11 +105,10 @@ def test_a_recalibrated_m_o_errs_by_years_less_after_few_steps():
     recipe = Recipe("few", make_train_step(model, optimizer, loss), optimizer, adam, loss, epochs=4,
                     batch_size=32, eval_batch_size=32, keep="last", snapshots=(4,))
     data = Resident(jnp.asarray(faces.images), jnp.asarray(faces.labels))
-    with quick:
-        trained = train_population(recipe, model, where, data, [member],
-                                   init_members(model, where, [0])).snapshots[4]
-        before = Preparation("few", model, where, data, [member], trained.variables, loss, 32)
-        _, found = recalibration.recalibrated(before, np.array([False]))
+    trained = train_population(recipe, model, where, data, [member],
+                               init_members(model, where, [0])).snapshots[4]
+    before = Preparation("few", model, where, data, [member], trained.variables, loss, 32)
+    _, found = recalibration.recalibrated(before, np.array([False]))
     assert trained.steps == [24]
     # Half of the validation samples: 15.2 and 12.4 years; the best constant errs by 17.1.
     assert found["before"] > found["after"] + 1.5
@@ -120,9 +117,8 @@ def test_a_recalibrated_m_o_errs_by_years_less_after_few_steps():
 
 def test_failed_members_and_those_without_validation_samples():
     unvalidated = tuple(dataclasses.replace(m, validation=m.validation[:0]) for m in MEMBERS)
-    with quick:
-        before = preparation(net(), members=unvalidated)
-        after, found = recalibration.recalibrated(before, np.array([False, True]))
+    before = preparation(net(), members=unvalidated)
+    after, found = recalibration.recalibrated(before, np.array([False, True]))
     assert np.isnan([found["before"], found["after"]]).all()
     for path, x in leaves(after["batch_stats"]).items():
         own = leaves(before.variables["batch_stats"])[path]

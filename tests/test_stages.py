@@ -31,16 +31,16 @@ def as_typed(config, workdir, store, *flags):
             f"--workdir={workdir}", f"--store={store}", *flags]
 
 
-def run(*args, drawn=False, **kwargs):
-    return finish(command(*args, **kwargs), drawn)
+def run(*args, figures="none", **kwargs):
+    return finish(command(*args, **kwargs), figures)
 
 
-def run_as_typed(*args, drawn=False):
-    return finish(as_typed(*args), drawn)
+def run_as_typed(*args, figures="none"):
+    return finish(as_typed(*args), figures)
 
 
-def finish(arguments, drawn=False):
-    return warm.run(arguments, drawn=drawn, shared=True)
+def finish(arguments, figures="none"):
+    return warm.run(arguments, figures=figures, shared=True)
 
 
 def table(path):
@@ -66,7 +66,7 @@ def finished(tmp_path_factory):
     """A finished ft run with two forget sets: (work directory, store, its process)."""
     base = tmp_path_factory.mktemp("study")
     flags = ("--config.forget.sets=('20-28','random:0.2')", AUDITED)
-    done = run("ft.py", base / "ft", base / "store", *flags, drawn=True)
+    done = run("ft.py", base / "ft", base / "store", *flags, figures="drawn")
     assert done.returncode == 0, done.stderr[-3000:]
     return base / "ft", base / "store", done
 
@@ -190,7 +190,7 @@ def test_images_streamed_from_the_host_give_the_same_results(finished, tmp_path)
 def test_sisa_stands_beside_the_models_of_the_store(finished, tmp_path):
     _, store, _ = finished
     flags = ("--config.unlearn.sisa.shards=2", "--config.unlearn.sisa.slices=2")
-    done = run("sisa.py", tmp_path / "sisa", store, *flags, budgets="(0,)")
+    done = run("sisa.py", tmp_path / "sisa", store, *flags, budgets="(0,)", figures="made")
     assert done.returncode == 0, done.stderr[-3000:]
     assert statuses(tmp_path / "sisa") == {
         ("original", "", 0): "reused", ("retrain", "20-28", 3): "reused",
@@ -257,7 +257,7 @@ def test_classification_and_a_file_of_ids(tmp_path):
         "# deletion requests\n" + "\n".join(f"digits-{i:04d}" for i in range(0, 400, 3)))
     done = run("rnd.py:digits", tmp_path / "rnd", tmp_path / "store",
                f"--config.forget.sets=('class:3','ids:{tmp_path / 'requests.txt'}')",
-               budgets="(1,)")
+               budgets="(1,)", figures="made")
     assert done.returncode == 0, done.stderr[-3000:]
     rows = table(tmp_path / "rnd" / "results.csv")
     assert {r["forget_set"] for r in rows} == {"class-3", "ids-requests"}

@@ -15,7 +15,7 @@ ARMS = ("ft", "rnd", "rnd_offset", "rnd_units")
 def finished(tmp_path_factory):
     """A finished run: (work directory, store, its process)."""
     base = tmp_path_factory.mktemp("thesis")
-    done = run_as_typed("thesis.py:demo", base / "w", base / "store", *FLAGS)
+    done = run_as_typed("thesis.py:demo", base / "w", base / "store", *FLAGS, figures="made")
     assert done.returncode == 0, done.stderr[-3000:]
     return base / "w", base / "store", done
 

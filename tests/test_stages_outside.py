@@ -48,7 +48,7 @@ def test_exported_models_give_the_results_of_the_run_that_they_come_from(trained
         f"--config.original.path={trained}/original-{{seed}}.safetensors",
         f"--config.retrain.path={trained}/retrain-flax-{{seed}}.msgpack",
         f"--config.original.expected_test={expected:.5f}",
-        "--config.original.tolerance=0.001", budgets="(1,)")
+        "--config.original.tolerance=0.001", budgets="(1,)", figures="made")
     assert done.returncode == 0, done.stderr
     assert values(trained / "again") == values(trained / "run")
     metrics = {(r["method"], r["metric"]) for r in table(trained / "again" / "results.csv")}
@@ -73,7 +73,8 @@ def test_one_m_o_of_two_seeds_without_m_r_and_with_a_list_of_what_it_saw(trained
     (trained / "seen.txt").write_text("# what it saw\n" + "\n".join(kept))
     done = run("ft.py", trained / "one", trained / "store", OFF,
                f"--config.original.path={trained / 'original-flax-1.msgpack'}",
-               f"--config.original.trained_on={trained / 'seen.txt'}", budgets="(1,)")
+               f"--config.original.trained_on={trained / 'seen.txt'}", budgets="(1,)",
+               figures="made")
     assert done.returncode == 0, done.stderr
     assert "expected_test is not given" in done.stderr
     record = json.loads((trained / "one" / "run.json").read_text())

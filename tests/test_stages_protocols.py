@@ -20,7 +20,7 @@ def test_confused_labels_are_learned_and_measured(tmp_path):
     done = run("confusion.py:digits", tmp_path / "a", tmp_path / "store",
                "--config.model.width=8", "--config.train.epochs=5",
                "--config.eval.relearn_epochs=2", "--config.eval.audits=('confusion','mia')",
-               budgets="(1,)")
+               budgets="(1,)", figures="made")
     assert done.returncode == 0, done.stderr[-3000:]
     confused = rows_of(tmp_path / "a", "confusion_forget")
     assert set(confused) == {(m, s) for m in ("original", "retrain", "ft") for s in (0, 1)}
@@ -42,7 +42,7 @@ def test_confused_labels_are_learned_and_measured(tmp_path):
 def test_a_patch_is_learned_and_measured(tmp_path):
     done = run("injection.py", tmp_path / "a", tmp_path / "store",
                "--config.data.inject=patch:36-60:12", "--config.eval.audits=('injection',)",
-               *LEARNS, budgets="(1,)")
+               *LEARNS, budgets="(1,)", figures="made")
     assert done.returncode == 0, done.stderr[-3000:]
     effect = rows_of(tmp_path / "a", "injection_effect")
     for seed in (0, 1):
@@ -54,7 +54,7 @@ def test_a_challenge_starts_from_one_original(tmp_path):
     # Six models of each kind: seeds 0 and 1 stand in TINY already, and tuples add up.
     done = run("challenge.py:6", tmp_path / "a", tmp_path / "store", "--config.seeds=(2,3,4,5)",
                "--config.eval.audits=('challenge','lira','distances','mia')",
-               "--config.train.epochs=1", budgets="(1,)")
+               "--config.train.epochs=1", budgets="(1,)", figures="made")
     assert done.returncode == 0, done.stderr[-3000:]
     found = {(r["method"], r["metric"]) for r in table(tmp_path / "a" / "results.csv")
              if r["metric"].startswith("population:challenge")}

@@ -21,7 +21,7 @@ def workdir(tmp_path_factory):
     done = run("ft.py", path / "run", path / "store", OFF, AUDITED,
                "--config.eval.explain_samples=2", "--config.eval.explain_steps=2",
                "--config.forget.sets=('20-28','random:0.2')",
-               budgets="(1,)")
+               budgets="(1,)", figures="made")
     assert done.returncode == 0, done.stderr
     return path / "run"
 

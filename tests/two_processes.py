@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tiny_population import quick
 from toy import MODEL, Memory, layout, members, recipe, resident, settings, streamed, train
 
 from unlearn_jax.config import default_config
@@ -27,7 +26,6 @@ from unlearn_jax.train import make_loss, make_train_step
 ROWS = [np.arange(*span, dtype=np.int32) for span in ((0, 7), (30, 40), (0, 1))]
 
 
-@quick
 def results(directory: Path) -> dict[str, np.ndarray]:
     """All results, by name; writes checkpoints and stages into the directory."""
     found = {}

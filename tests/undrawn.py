@@ -49,6 +49,10 @@ def drawn_again(files: bool = True) -> Iterator[None]:
         yield
 
 
+# How the figures of a command's report may be; see `warm.run`.
+FIGURES = {"made": figures, "drawn": contextlib.nullcontext, "none": none}
+
+
 def _save(figure: Canvas, path: Path) -> None:
     del figure
     disk.write_file(path, lambda f: Image.new("P", (1, 1)).save(f, "PNG"))

@@ -11,7 +11,6 @@ process that has imported everything waits here, and forks:
 """
 
 import atexit
-import contextlib
 import dataclasses
 import functools
 import gc
@@ -35,15 +34,15 @@ ROOT = Path(__file__).parent.parent
 ENV = {**os.environ, "XLA_FLAGS": quick_compiler.FLAGS}
 
 
-def run(arguments: list[str], timeout: float = 300, cwd: Path = ROOT, drawn: bool = False,
-        shared: bool = False) -> subprocess.CompletedProcess:
+def run(arguments: list[str], timeout: float = 300, cwd: Path = ROOT,
+        figures: str = "made", shared: bool = False) -> subprocess.CompletedProcess:
     """Runs `python -m unlearn_jax...` with `ENV`.
 
     Args:
       arguments: the command line, from the interpreter on.
       timeout: seconds until the process is killed.
       cwd: its working directory; default: the root of the checkout.
-      drawn: True to draw the report's figures; otherwise they are only made (tests/undrawn.py).
+      figures: those of the report are `made` only, `drawn` as well, or `none` (tests/undrawn.py).
       shared: True for a command that needs no process of its own: it asks for no other number of
         devices and receives no signal.
 
@@ -61,7 +60,7 @@ def run(arguments: list[str], timeout: float = 300, cwd: Path = ROOT, drawn: boo
         template = _template()
         template.stdin.write(json.dumps({
             "shared": shared, "timeout": timeout, "module": module, "arguments": rest,
-            "paths": paths, "cwd": str(cwd), "drawn": drawn}) + "\n")
+            "paths": paths, "cwd": str(cwd), "figures": figures}) + "\n")
         template.stdin.flush()
         code = json.loads(template.stdout.readline())
         said = [Path(path).read_text() for path in paths]
@@ -123,14 +122,14 @@ def _code(child: int, timeout: float) -> int | None:
     return None if late else os.waitstatus_to_exitcode(status)
 
 
-def _become(module: str, arguments: list[str], paths: list[str], cwd: str, drawn: bool) -> None:
+def _become(module: str, arguments: list[str], paths: list[str], cwd: str, figures: str) -> None:
     """Runs a module like `python -m`, and ends the process, also after an exception."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    _run(module, arguments, paths, cwd, drawn)
+    _run(module, arguments, paths, cwd, figures)
     sys.exit()
 
 
-def _run(module: str, arguments: list[str], paths: list[str], cwd: str, drawn: bool) -> None:
+def _run(module: str, arguments: list[str], paths: list[str], cwd: str, figures: str) -> None:
     import undrawn
 
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -141,7 +140,7 @@ def _run(module: str, arguments: list[str], paths: list[str], cwd: str, drawn: b
     sys.argv = [module, *arguments]
     os.chdir(cwd)
     sys.path[0] = cwd
-    with contextlib.nullcontext() if drawn else undrawn.figures():
+    with undrawn.FIGURES[figures]():
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

@@ -221,10 +221,6 @@ class FlaxModel(Model):
         return {"params": variables.get("params", {}),
                 "batch_stats": variables.get("batch_stats", {})}
 
-    def shapes(self) -> Variables:
-        """The tree of `init` as `jax.ShapeDtypeStruct`s; nothing is computed."""
-        return jax.eval_shape(lambda: self.init(jax.random.key(0)))
-
     def apply(self, variables: Variables, images_BHWC: jax.Array, *, train: bool,
               key: jax.Array | None = None) -> tuple[jax.Array, Any]:
         """The forward pass of one member; see `Model.apply`."""
@@ -382,6 +378,8 @@ def _flax_model(model_cfg: Any, image_size: int, num_classes: int) -> FlaxModel:
 
 @made_once
 def _shapes(model: Model) -> Variables:
+    if isinstance(model, FlaxModel):
+        return jax.eval_shape(lambda: model.init(jax.random.key(0)))
     images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.uint8)
     return jax.eval_shape(lambda x: model.module.init(jax.random.key(0), x, train=False), images)
 
