@@ -158,8 +158,9 @@ def take_steps(step, before, optimizer, variables_M, context_M, kinds=1):
         assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
             lambda x: (x.shape, x.dtype), state)
         assert np.shape(loss) == () and np.isfinite(loss)
-        assert all(np.isfinite(x).all() for x in jax.tree.leaves(after))
-        assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (after, state))))
+        changed, old = map(jax.tree.leaves, jax.device_get((after, state)))
+        assert all(np.isfinite(x).all() for x in changed)
+        assert any((a != b).any() for a, b in zip(changed, old))
         state = after
 
 

@@ -57,7 +57,7 @@ def finished(tmp_path_factory):
     (base / "own.py").write_text(OUTSIDE)
     flags = (*FLAGS, "--config.compare.methods="
              f"('ft','{base}/own.py:PAIRS','{base}/own.py:SHRINK')")
-    done = run_as_typed("compare.py", base / "w", base / "store", *flags, figures="drawn")
+    done = run_as_typed("compare.py", base / "w", base / "store", *flags, figures="made")
     assert done.returncode == 0, done.stderr[-3000:]
     return base / "w", base / "store", flags
 

@@ -80,15 +80,16 @@ def _template() -> subprocess.Popen:
 
 
 def _serve() -> None:
+    gc.disable()
     import matplotlib.pyplot  # noqa: F401
     import undrawn  # noqa: F401
 
     import unlearn_jax.stages
     import unlearn_jax.startup  # noqa: F401
 
-    gc.collect()
     gc.freeze()  # tracing makes much garbage: collections are rarer, without imported objects
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(200_000, 20, 20)
+    gc.enable()
     replies = os.dup(1)
     host: _Host | None = None
     for line in sys.stdin:
