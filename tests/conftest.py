@@ -26,7 +26,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 import real_slurm  # noqa: E402
 
-# Files of 5 s or more, without test_ and .py, with their approximate seconds on one core.
+# Files of 3 s or more, without test_ and .py, with their approximate seconds on one core.
 SLOW = {
     "networks_methods": 97, "stages": 52, "methods": 45, "stages_compare": 42,
     "launch_slurm_study": 40, "explain_main": 35, "docs_outside": 33, "faults": 32,
@@ -41,7 +41,16 @@ SLOW = {
     "norm": 7, "stages_trials": 7, "precision": 6, "methods_importance": 6, "stages_weights": 6,
     "groups": 6, "methods_gradmask": 6, "benchmarks_own_network": 6, "networks_published": 6,
     "methods_bad_teacher": 6, "belonging_kinds": 6, "methods_ssd": 6, "checkpoints": 6,
-    "methods_neggrad_plus": 5, "methods_reset": 5, "stages_sisa": 5,
+    "methods_neggrad_plus": 5, "methods_reset": 5, "stages_sisa": 5, "methods_salun": 5,
+    "stages_relearn": 5, "cpu": 4, "stages_unretrained": 4, "benchmarks_belonging": 4,
+    "methods_channels": 4, "stages_outside": 4, "linear_injection": 4, "explain_population": 4,
+    "methods_scrub": 4, "prepare": 4, "report_stats": 4, "metrics_attacks": 4, "launch_estimate": 4,
+    "report_board": 4, "launch_local": 4, "undrawn": 4, "native": 4, "stages_rehearsal": 4,
+    "data_cache": 4, "networks_nnx": 3, "compiled": 3, "methods_activation": 3,
+    "methods_regression": 3, "export": 3, "report_door": 3, "report_figures_room": 3, "workdir": 3,
+    "metrics_catalogue": 3, "methods_rnd": 3, "rooms": 3, "launch_plan": 3,
+    "methods_probabilities": 3, "report_latex": 3, "explain_attribution": 3, "gpu_session": 3,
+    "moved": 3, "data_tfds": 3, "metrics_distributions": 3,
 }
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -119,5 +128,5 @@ def _seconds(item):
 def pytest_terminal_summary(terminalreporter, config):
     if config.option.markexpr == "not slow":
         terminalreporter.write_line(
-            f"left out: {len(SLOW)} files of 5 s or more and tests marked slow in others "
+            f"left out: {len(SLOW)} files of 3 s or more and tests marked slow in others "
             f"(`make test` runs them): {', '.join(sorted(SLOW))}")
