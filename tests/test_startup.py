@@ -1,11 +1,16 @@
 """How a program ends where a user's files, names or wishes are in the way: one line, not 0."""
 
 import errno
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from unlearn_jax.startup import run
+
+ROOT = Path(__file__).parents[1]
 
 
 def ending(program):
@@ -37,3 +42,10 @@ def test_other_errors_keep_their_traceback():
 
         with pytest.raises(type(error)):
             run(fail)
+
+
+def test_a_study_loads_neither_scikit_learn_nor_the_statistics_of_scipy():
+    code = ("import sys, unlearn_jax.stages, unlearn_jax.audits; "
+            "print(sorted({'sklearn', 'scipy.stats'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
