@@ -278,3 +278,12 @@ def test_wrong_images_are_refused():
     model, variables, _ = study()
     with pytest.raises(ValueError, match=r"\(2, 8, 8, 3\).*\[B, 16, 16, 3\]"):
         model.apply(variables, images(2, size=8), train=False)
+
+
+def test_a_caller_may_change_its_tree_of_shapes():
+    c = default_config()
+    for name in ("resnet4", "vit_tiny"):
+        with c.unlocked():
+            c.model.update(name=name, width=2, stem="small")
+        build_model(c.model, 8, 0).shapes()["params"].clear()
+        assert build_model(c.model, 8, 0).shapes()["params"], name
