@@ -2,10 +2,12 @@
 
 What is covered how:
 
-- For every combination of a method, a task and a network of `STEPPED`, one member takes a step of
-  each kind of batch, operation by operation; the result is finite. The method's preparation is
-  traced (`jax.eval_shape`): shapes, paths, layers, channels and refusals. `Abstract` stands for the
-  engine's preparation, with random numbers of the right shapes.
+- For every combination of a method, a task and a network of `STEPPED`, a step of each kind of batch
+  is traced (`jax.eval_shape`), and so is the method's preparation: shapes, paths, layers, channels
+  and refusals. `Abstract` stands for the engine's preparation, with random numbers of the right
+  shapes.
+- For every method and network, in the task that `STEPPED` names, one member takes these steps,
+  operation by operation; the result is finite.
 - For a covering set, `RUN`, the engine prepares and trains two members in one compiled program:
   each kind of network, the plain step, random labels, a mask, and gradients of single samples.
   tests/test_methods.py runs every method on one network, tests/test_docs_networks.py `reset` on a
@@ -18,6 +20,7 @@ modules. All networks are narrow here and have few blocks.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +50,11 @@ SHALLOW = {"resnet10": dict(blocks=(1, 1)), "resnet18": dict(blocks=(2,)),
            "resnet50": dict(blocks=(1,)), "resnet9": dict(residual=(True, False)),
            "vit_tiny": dict(depth=2), "vit_small": dict(depth=2),
            "convnext_tiny": dict(depths=(1, 1)), "vgg16_bn": dict(convolutions=(1, 2))}
-STEPPED = ("resnet4", "resnet50", "resnet9", "vgg16_bn", "vit_tiny", "convnext_tiny")
+# Network: the task in which steps are taken; each task has a ResNet, another network with batch
+# norms, and one with layer norms.
+STEPPED = {"resnet4": "regression", "resnet50": "classification", "resnet9": "regression",
+           "vgg16_bn": "classification", "vit_tiny": "classification",
+           "convnext_tiny": "regression"}
 SAME = {"resnet10": "resnet4", "resnet18": "resnet4", "vit_small": "vit_tiny"}
 # (network, method, task)
 RUN = (("resnet9", "ft", "classification"), ("vgg16_bn", "salun", "classification"),
@@ -117,8 +124,15 @@ def compiled(optimizer):
     return optimizer._replace(init=jax.jit(optimizer.init), update=jax.jit(optimizer.update))
 
 
+@dataclasses.dataclass
 class Abstract(Preparation):
-    """The preparation of one member, whose results are random numbers of the right shapes."""
+    """The preparation of one member, whose results are random numbers of the right shapes.
+
+    Attributes:
+      call: `take` or `trace`, for the steps of `train`.
+    """
+
+    call: Callable = None
 
     def __post_init__(self):
         self.images = np.zeros(1, int)
@@ -134,7 +148,7 @@ class Abstract(Preparation):
 
     def train(self, stream, step, settings, variables_M, over, epochs, context_M=None):
         """The variables after a step of each kind of batch."""
-        take_steps(step, self, make_optimizer(settings), variables_M, context_M)
+        check_steps(self.call, step, self, make_optimizer(settings), variables_M, context_M)
         return variables_M
 
 
@@ -145,8 +159,22 @@ def some(shapes):
                         else np.ones((1, *x.shape), x.dtype), shapes)
 
 
-def take_steps(step, before, optimizer, variables_M, context_M, kinds=1):
-    """One member takes a step of each kind; the state keeps its shapes and types, and is finite."""
+def take(step, key, state, *inputs):
+    """The state and the loss after a step, whose numbers are finite and which changes something."""
+    after, loss, *_ = step(key, state, *inputs)
+    changed, old = map(jax.tree.leaves, jax.device_get((after, state)))
+    assert np.isfinite(loss) and all(np.isfinite(x).all() for x in changed)
+    assert any((a != b).any() for a, b in zip(changed, old))
+    return after, loss
+
+
+def trace(step, *inputs):
+    """The shapes of the state and the loss after a step."""
+    return jax.eval_shape(step, *inputs)[:2]
+
+
+def check_steps(call, step, before, optimizer, variables_M, context_M, kinds=1):
+    """One member takes a step of each kind, by `call`; the state keeps its shapes and types."""
     variables, context = one((variables_M, context_M))
     state = init_state(before.model, optimizer, jax.tree.map(jnp.asarray, variables))
     rows = np.arange(before.batch_size)
@@ -154,13 +182,10 @@ def take_steps(step, before, optimizer, variables_M, context_M, kinds=1):
         batch = Batch(before.resident.images[rows], before.resident.labels[rows], rows,
                       rows % 2 == 0, (rows > 0).astype(np.float32), np.int32(0), np.int32(kind),
                       np.float32(0.25), np.int32(2))
-        after, loss, *_ = step(jax.random.key(0), state, batch, np.float32(1e-3), context)
+        after, loss = call(step, jax.random.key(0), state, batch, np.float32(1e-3), context)
         assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
             lambda x: (x.shape, x.dtype), state)
-        assert np.shape(loss) == () and np.isfinite(loss)
-        changed, old = map(jax.tree.leaves, jax.device_get((after, state)))
-        assert all(np.isfinite(x).all() for x in changed)
-        assert any((a != b).any() for a, b in zip(changed, old))
+        assert np.shape(loss) == ()
         state = after
 
 
@@ -189,6 +214,7 @@ def test_every_method_takes_a_step(name, task):
     plain = network(name, task)
     model = (KeptFlaxModel if isinstance(plain, FlaxModel) else KeptModel)(plain.module, SIZE)
     variables = some(model.shapes())
+    call = take if task == STEPPED[name] else trace
     refused = []
     for method in STEPS:
         setting = setting_of(model, method, task)
@@ -201,13 +227,14 @@ def test_every_method_takes_a_step(name, task):
             refused.append(method)
             continue
         before = Abstract(method, model, layout(), resident(task),
-                          list(MEMBERS[:1]), variables, setting.loss, methods_case.BATCH)
+                          list(MEMBERS[:1]), variables, setting.loss, methods_case.BATCH,
+                          call=call)
         prepare, make_step = METHODS[method].prepare, METHODS[method].make_step
         prepared = prepare(setting, before) if prepare else Prepared(variables)
         assert jax.tree.structure(prepared.variables) == jax.tree.structure(variables)
         if make_step:
-            take_steps(make_step(setting), before, setting.optimizer, prepared.variables,
-                       prepared.context, METHODS[method].optimizers)
+            check_steps(call, make_step(setting), before, setting.optimizer, prepared.variables,
+                        prepared.context, METHODS[method].optimizers)
     assert len(refused) < 4
 
 
