@@ -418,6 +418,8 @@ def import_what_takes_long() -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
     import unlearn_jax.audits
+    import unlearn_jax.report.receipt
+    import unlearn_jax.report.sections.page
     import unlearn_jax.report.tables.merge
     import unlearn_jax.stages  # noqa: F401
 

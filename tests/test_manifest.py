@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 from fake_workdir import write_workdir
 
-from unlearn_jax.errors import InputError
+from unlearn_jax.errors import InputError, ReportError
 from unlearn_jax.explain.finished import read_finished
 from unlearn_jax.report import write_report
 from unlearn_jax.report.__main__ import main
-from unlearn_jax.report.tables.files import ReportError
 from unlearn_jax.report.tables.merge import MergedRun, merge_runs
 from unlearn_jax.storage import manifest
 from unlearn_jax.system import disk

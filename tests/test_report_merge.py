@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 from fake_workdir import write_comparison, write_csv, write_workdir
 
+from unlearn_jax.errors import ReportError
 from unlearn_jax.metrics import errors, pairs
 from unlearn_jax.report import write_report
 from unlearn_jax.report.__main__ import main
 from unlearn_jax.report.render import markdown
 from unlearn_jax.report.sections.page import build
-from unlearn_jax.report.tables.files import ReportError
 from unlearn_jax.report.tables.inputs import read_run
 from unlearn_jax.report.tables.merge import MergedRun, merge_runs, parse_source
 from unlearn_jax.storage import manifest

@@ -84,6 +84,8 @@ def _serve() -> None:
     import matplotlib.pyplot  # noqa: F401
     import undrawn  # noqa: F401
 
+    import unlearn_jax.report.receipt
+    import unlearn_jax.report.sections.page
     import unlearn_jax.stages
     import unlearn_jax.startup  # noqa: F401
 

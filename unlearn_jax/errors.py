@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class ConfigError(InputError):
     """A config key has a value that cannot be used; the message says what is allowed."""
+
+
+class ReportError(InputError):
+    """A file of the work directory is missing or malformed; the message names file and field."""

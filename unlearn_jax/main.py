@@ -22,8 +22,6 @@ from ml_collections import config_flags
 from unlearn_jax import commandline, stages
 from unlearn_jax.config import check_config, completed
 from unlearn_jax.networks.conv import convolutions
-from unlearn_jax.report.sections import summary
-from unlearn_jax.report.tables.judgement import judge_all
 from unlearn_jax.startup import run, use_devices, use_store
 from unlearn_jax.storage.store import Store
 from unlearn_jax.system import processes, slurm
@@ -66,6 +64,10 @@ def _run(config: ml_collections.ConfigDict) -> None:
         found = stages.run_study(config, name, directory, store, command,
                                  work_bar() if processes.is_first_process() else None, config_file)
     if found:
+        # Late, as in `write_report`.
+        from unlearn_jax.report.sections import summary
+        from unlearn_jax.report.tables.judgement import judge_all
+
         if _PRINT_REPORT.value:
             print((directory / "report.md").read_text())
         print("\n".join(summary.lines(found, judge_all(found), Path(_STORE.value))))

@@ -18,7 +18,8 @@ from unlearn_jax.system import disk
 COLUMNS = ("method", "forget_set", "epochs", "seed", "metric", "value", "stage")
 # The array `member` of a file of predictions: what the models have seen of a sample.
 UNSEEN, TRAINED, VALIDATED = 0, 1, 2
-WITHOUT_FORGET = ("retrain", "retrain_short", "sisa")  # methods whose models never trained on D_f
+SHORT = "retrain_short"  # in a comparison: M_R's training, for no longer than a method's budget
+WITHOUT_FORGET = ("retrain", SHORT, "sisa")  # methods whose models never trained on D_f
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

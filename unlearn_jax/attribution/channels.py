@@ -6,7 +6,6 @@ matched channels correlate most over the samples.
 """
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 QUANTILE = 0.95  # of the differences of independent models: a larger one is large
 
@@ -24,6 +23,8 @@ def match_channels(a_NC: np.ndarray, b_NC: np.ndarray) -> np.ndarray:
     if a_NC.shape != b_NC.shape or a_NC.ndim != 2:
         raise ValueError(f"activations have shapes {a_NC.shape} and {b_NC.shape}; both must be "
                          "[N, C]")
+    from scipy.optimize import linear_sum_assignment  # takes a tenth of a second; few runs need it
+
     return linear_sum_assignment(_standard(a_NC).T @ _standard(b_NC), maximize=True)[1]
 
 

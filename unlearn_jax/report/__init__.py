@@ -1,16 +1,16 @@
 """Reports: tables, pictures and two documents from the files of a work directory. No JAX."""
 
-from pathlib import Path
+from __future__ import annotations
 
-from unlearn_jax.report.output import Output
-from unlearn_jax.report.receipt import write_receipt
-from unlearn_jax.report.render import html, latex, markdown
-from unlearn_jax.report.sections.page import build
-from unlearn_jax.report.tables.files import ReportError
-from unlearn_jax.report.tables.inputs import Run, read_run
-from unlearn_jax.report.tables.stats import summarise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unlearn_jax.errors import ReportError
 from unlearn_jax.storage import manifest
 from unlearn_jax.system.bars import MakeBar
+
+if TYPE_CHECKING:
+    from unlearn_jax.report.tables.inputs import Run
 
 __all__ = ["ReportError", "write_report"]
 
@@ -37,6 +37,14 @@ def write_report(workdir: Path, bar: MakeBar = None) -> Run:
         or field.
       OSError: the folder cannot be written.
     """
+    # They import Matplotlib and pandas. So a study, which reports at its end, starts without them.
+    from unlearn_jax.report.output import Output
+    from unlearn_jax.report.receipt import write_receipt
+    from unlearn_jax.report.render import html, latex, markdown
+    from unlearn_jax.report.sections.page import build
+    from unlearn_jax.report.tables.inputs import read_run
+    from unlearn_jax.report.tables.stats import summarise
+
     workdir = Path(workdir)
     run = read_run(workdir)
     manifest.begin_report(workdir)

@@ -24,12 +24,14 @@ is computed once and shared by every run that needs it.
     room.py         whether the disk has room for what a run will write
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import ml_collections
@@ -50,7 +52,6 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.models import build_model, network_parts
 from unlearn_jax.report import write_report
-from unlearn_jax.report.tables.inputs import Run
 from unlearn_jax.stages import belonging, outside, sisa, workdir
 from unlearn_jax.stages.compare import make_contenders, run_comparison
 from unlearn_jax.stages.evaluate import Models, write_results
@@ -73,6 +74,9 @@ from unlearn_jax.storage.store import Store
 from unlearn_jax.system import made_once, processes
 from unlearn_jax.train import balanced_weights, make_loss
 from unlearn_jax.units import FACES
+
+if TYPE_CHECKING:
+    from unlearn_jax.report.tables.inputs import Run
 
 # By `Method.scheme`: functions of a study, the stage of M_O and the method's options. Each returns
 # an object whose `run()` trains what the store lacks and returns the models to be evaluated.
@@ -162,7 +166,7 @@ def _require_same_work(config: ml_collections.ConfigDict, original: Stage,
         **{f"{s.method} {s.forget_name}".strip(): s.parts for s in (original, *retrained)}})
 
 
-def run_studies(runs: Sequence["Request"], store: Store,
+def run_studies(runs: Sequence[Request], store: Store,
                 bar: Callable[..., Any] | None = None) -> None:
     """Several studies on the same M_O and M_R, in one process and in as few programs as it takes.
 

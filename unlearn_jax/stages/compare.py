@@ -25,7 +25,7 @@ from unlearn_jax.engine.recipe import epoch_batches
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
 from unlearn_jax.methods.outside import Found
-from unlearn_jax.report.tables.inputs import SHORT
+from unlearn_jax.results import SHORT
 from unlearn_jax.stages.graph import (
     RunContext,
     Stage,

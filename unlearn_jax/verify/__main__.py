@@ -24,7 +24,7 @@ from pathlib import Path
 
 import jax
 
-from unlearn_jax.errors import InputError
+from unlearn_jax.errors import InputError, ReportError
 from unlearn_jax.stages.workdir import ASIDE, RUN
 from unlearn_jax.storage import manifest
 from unlearn_jax.system import disk
@@ -145,7 +145,7 @@ def read_arrays(path: Path) -> None:
 
 
 def _data_of_run(directory: Path) -> Iterator[Finding]:
-    from unlearn_jax.report.tables.files import ReportError, read_json
+    from unlearn_jax.report.tables.files import read_json
     from unlearn_jax.verify.store import compare_data
 
     try:

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from unlearn_jax.errors import ReportError
 from unlearn_jax.report.figures.style import (
     INK,
     Made,
@@ -20,7 +21,7 @@ from unlearn_jax.report.figures.style import (
     plain,
 )
 from unlearn_jax.report.tables import files
-from unlearn_jax.report.tables.files import ReportError, numbers, read_csv
+from unlearn_jax.report.tables.files import numbers, read_csv
 from unlearn_jax.report.tables.inputs import ModelKey, Run
 
 _CHANNELS = ("method", "forget_set", "epochs", "seed", "set", "layer", "channel", "from_retrain",

@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
+from unlearn_jax.errors import ReportError
 from unlearn_jax.report.figures.style import (
     INK,
     SHADE,
@@ -28,7 +29,6 @@ from unlearn_jax.report.figures.style import (
     title,
 )
 from unlearn_jax.report.render import hover
-from unlearn_jax.report.tables.files import ReportError
 from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.predictions import Prediction
 

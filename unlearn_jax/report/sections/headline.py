@@ -1,5 +1,6 @@
 """The tables of results: the numbers of results.csv over seeds, arranged to be read."""
 
+from unlearn_jax.errors import ReportError
 from unlearn_jax.metrics import catalogue
 from unlearn_jax.report.render.document import Cell, Table, Text
 from unlearn_jax.report.tables.cells import (
@@ -10,7 +11,6 @@ from unlearn_jax.report.tables.cells import (
     epochs_cell,
     number,
 )
-from unlearn_jax.report.tables.files import ReportError
 from unlearn_jax.report.tables.forgetting import alphas_of, ceiling
 from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import Metric, describe, model_title

@@ -1,10 +1,10 @@
 """Members that failed, the run's own warnings, and files that do not fit together."""
 
+from unlearn_jax.errors import ReportError
 from unlearn_jax.metrics import catalogue
 from unlearn_jax.report.render.document import Block, Cell, Items, Section, Table, Text
 from unlearn_jax.report.sections.headline import headline_metrics
 from unlearn_jax.report.tables.cells import EPOCHS_COLUMN, MODEL_COLUMN, epochs_cell
-from unlearn_jax.report.tables.files import ReportError
 from unlearn_jax.report.tables.inputs import ModelKey, Run
 from unlearn_jax.report.tables.names import model_symbol, model_title
 from unlearn_jax.report.tables.predictions import parse_prediction_name

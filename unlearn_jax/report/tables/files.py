@@ -7,14 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unlearn_jax.errors import InputError
+from unlearn_jax.errors import ReportError
 from unlearn_jax.storage import manifest
 from unlearn_jax.system import disk
 from unlearn_jax.system.cells import plain_table, safe_table
-
-
-class ReportError(InputError):
-    """A file of the work directory is missing or malformed; the message names file and field."""
 
 
 def field(mapping: Any, file: str, path: str, kind: type | tuple[type, ...]) -> Any:

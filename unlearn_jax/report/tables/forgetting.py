@@ -1,6 +1,6 @@
 """The alphas that Forgetting was measured with, and the ceiling that bounds it."""
 
-from unlearn_jax.report.tables.files import ReportError
+from unlearn_jax.errors import ReportError
 from unlearn_jax.report.tables.inputs import Run
 from unlearn_jax.report.tables.stats import Estimate, estimate_metric
 

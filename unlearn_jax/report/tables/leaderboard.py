@@ -15,10 +15,10 @@ import shlex
 import numpy as np
 import pandas as pd
 
+from unlearn_jax.errors import ReportError
 from unlearn_jax.metrics import catalogue
 from unlearn_jax.report.tables import stats
 from unlearn_jax.report.tables.baselines import CONSTANT, SHIFTED, with_baselines
-from unlearn_jax.report.tables.files import ReportError
 from unlearn_jax.report.tables.gap import share_closed
 from unlearn_jax.report.tables.inputs import REFERENCES, SHORT, ModelKey, Run
 from unlearn_jax.report.tables.judgement import (

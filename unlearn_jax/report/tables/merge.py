@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unlearn_jax.errors import ReportError
 from unlearn_jax.metrics import catalogue
 from unlearn_jax.report.tables import across, inputs
-from unlearn_jax.report.tables.files import ReportError, checked, read_arrays, read_csv
+from unlearn_jax.report.tables.files import checked, read_arrays, read_csv
 from unlearn_jax.report.tables.predictions import parse_prediction_name
 from unlearn_jax.storage import manifest
 from unlearn_jax.system import disk

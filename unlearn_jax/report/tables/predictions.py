@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unlearn_jax.report.tables.files import ReportError, read_arrays
+from unlearn_jax.errors import ReportError
+from unlearn_jax.report.tables.files import read_arrays
 
 SPLITS = ("test", "forget", "retain", "validation", "stamped")
 _ARRAYS = ("outputs", "labels", "ids", "seeds")
