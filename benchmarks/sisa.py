@@ -23,9 +23,10 @@ from unlearn_jax import data
 from unlearn_jax.config import check_config
 from unlearn_jax.data.splits import make_splits
 from unlearn_jax.results import Outcome
-from unlearn_jax.stages import prepare, sisa, workdir
+from unlearn_jax.stages import sisa, workdir
 from unlearn_jax.stages.evaluate import Models
 from unlearn_jax.stages.graph import RunContext, original_stage, retrain_stage
+from unlearn_jax.stages.loading import prepare
 from unlearn_jax.stages.models import train_missing
 from unlearn_jax.storage import checkpoints
 from unlearn_jax.storage.store import Store

@@ -16,7 +16,6 @@ import ml_collections
 
 from launch.local import environments
 from launch.plan import Job, Plan
-from unlearn_jax import stages
 from unlearn_jax.engine.layout import find_devices
 from unlearn_jax.errors import InputError
 from unlearn_jax.methods import find_method
@@ -31,6 +30,7 @@ from unlearn_jax.stages.graph import (
     retrain_stages,
     unlearn_stages,
 )
+from unlearn_jax.stages.loading import load
 from unlearn_jax.stages.models import make_unlearning
 from unlearn_jax.stages.plan import Plan as StudyPlan
 from unlearn_jax.stages.plan import duration
@@ -141,7 +141,7 @@ def plan_job(job: Job, store: Store, made: set[tuple[str, str]] | None = None) -
     store = _Later(store.root, made)
     with tempfile.TemporaryDirectory() as scratch:
         run = workdir.RunRecord(Path(scratch), first.config, first.config_name, "")
-        study = stages.load(first.config, first.config_name, store, run, None)
+        study = load(first.config, first.config_name, store, run, None)
         original = original_stage(study)
         retrained = retrain_stages(study, original)
         variants: list[Variant] = []

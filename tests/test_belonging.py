@@ -10,7 +10,6 @@ import pytest
 import safetensors.numpy
 from flax import traverse_util
 
-from unlearn_jax import stages
 from unlearn_jax.config import check_config, default_config
 from unlearn_jax.data.synthetic import load_synthetic
 from unlearn_jax.errors import ConfigError
@@ -18,6 +17,7 @@ from unlearn_jax.models import build_model
 from unlearn_jax.networks.pretrained import PREPROCESS_OF, PretrainedError
 from unlearn_jax.stages import workdir
 from unlearn_jax.stages.belonging import Gap, alternatives, doubts, notes, statistics_gaps
+from unlearn_jax.stages.loading import prepare
 from unlearn_jax.storage.store import Store
 
 SIZE = 32
@@ -211,7 +211,7 @@ def test_the_report_is_told_before_any_training(tmp_path):
         c.model.pretrained = path
         c.data.update(size=150, image_size=16)
     with workdir.claim(tmp_path / "work", c, "test", "test") as run:
-        study = stages.prepare(c, "test", Store(tmp_path / "store"), run, None)
+        study = prepare(c, "test", Store(tmp_path / "store"), run, None)
         run.finish()
     warnings = json.loads((tmp_path / "work" / "run.json").read_text())["warnings"]
     assert study.notes and set(study.notes) <= set(warnings)

@@ -17,7 +17,7 @@ from unlearn_jax.data.decode import UnusableImage, check_image, decode_image
 from unlearn_jax.data.source import Source, in_memory
 from unlearn_jax.data.splits import make_splits
 from unlearn_jax.errors import InputError
-from unlearn_jax.stages import (
+from unlearn_jax.stages.loading import (
     asked_by_number,
     lost_unasked,
     only_label,

@@ -24,8 +24,9 @@ from unlearn_jax.errors import InputError
 from unlearn_jax.explain.finished import FinishedRun, read_finished
 from unlearn_jax.networks.conv import convolutions
 from unlearn_jax.report.sections.explained import write_explained
-from unlearn_jax.stages import prepare, workdir
+from unlearn_jax.stages import workdir
 from unlearn_jax.stages.explain import SETS, explain_stages
+from unlearn_jax.stages.loading import prepare
 from unlearn_jax.storage.store import Store
 from unlearn_jax.system.arguments import Parser
 from unlearn_jax.system.bars import work_bar
