@@ -92,7 +92,7 @@ def read_csv(workdir: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame
     path = checked(workdir, name)
     try:
         # as text: pandas would take the forget set 'NA' or '' for a missing value
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        table = pd.read_csv(path, dtype=object, keep_default_na=False, encoding="utf-8")
     except FileNotFoundError:
         raise ReportError(f"{path} is missing: is {workdir} the work directory of a finished "
                           "run?") from None

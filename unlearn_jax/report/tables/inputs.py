@@ -202,19 +202,22 @@ class Run:
 
     def values(self, model: ModelKey | None, forget_set: str, metric: str) -> pd.Series:
         """The values of one metric by seed; empty where there is none, or no model."""
-        if model is None:
-            return pd.Series(dtype=float)
-        key = (model.method, model.epochs, forget_set, metric)
-        return self._groups.get(key, pd.Series(dtype=float))
+        found = None if model is None else self._groups.get(
+            (model.method, model.epochs, forget_set, metric))
+        return pd.Series(dtype=float) if found is None else found
 
     @functools.cached_property
     def _origins(self) -> dict[tuple, str]:
         """The stage of each mean; '' where its values come from several stages."""
         if "stage" not in self.results:
             return {}
-        keys = ["method", "epochs", "forget_set", "metric"]
-        return {key: rows.iloc[0] if rows.nunique() == 1 else ""
-                for key, rows in self.results.groupby(keys)["stage"]}
+        found: dict[tuple, str] = {}
+        columns = (self.results[name].tolist() for name in (
+            "method", "epochs", "forget_set", "metric", "stage"))
+        for *key, stage in zip(*columns):
+            if found.setdefault(tuple(key), stage) != stage:
+                found[tuple(key)] = ""
+        return found
 
     @functools.cached_property
     def _stages(self) -> dict[str, dict[str, Any]]:

@@ -108,13 +108,15 @@ def pseudo_values(values):
     Returns:
       `[n]`, an array or a Series as given; all NaN below three finite values.
     """
-    values = values if isinstance(values, pd.Series) else np.asarray(values, np.float64)
+    given, values = values, np.asarray(values, np.float64)
     finite = np.isfinite(values)
     n = int(finite.sum())
     if n < 3:
-        return values * np.nan
-    mean = values[finite].mean()
-    return mean + 2 * (n - 1) / (n - 2) * (values - mean)
+        found = np.full(values.shape, np.nan)
+    else:
+        mean = values[finite].mean()
+        found = mean + 2 * (n - 1) / (n - 2) * (values - mean)
+    return pd.Series(found, given.index, name=given.name) if isinstance(given, pd.Series) else found
 
 
 def independent(metric: str, values):
