@@ -31,6 +31,7 @@ from unlearn_jax.methods.importance import (
     retained,
     sample_batch_size,
 )
+from unlearn_jax.models import Model
 from unlearn_jax.train import make_loss
 
 
@@ -155,3 +156,15 @@ def test_samples_at_once_fit_the_batch_axis_and_the_batch():
     assert sample_batch_size(linear(where=layout(batch=4))) == 4
     assert sample_batch_size(linear(where=layout(batch=3), batch_size=9)) == 3
     assert jnp.isfinite(importance(linear(where=layout(batch=4)), "all")[0]["w"]).all()
+
+
+@pytest.mark.parametrize("found", [batch_importance, importance])
+def test_the_gradients_of_a_second_walk_are_not_traced_again(monkeypatch, found):
+    traced, before = [], preparation(net())
+    apply = Model.apply
+    monkeypatch.setattr(Model, "apply", lambda *args, **kwargs: traced.append(1) or apply(
+        *args, **kwargs))
+    found(before, "all")
+    count = len(traced)
+    found(before, "forget")
+    assert len(traced) == count > 0

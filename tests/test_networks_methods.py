@@ -139,7 +139,7 @@ class Abstract(Preparation):
         """Numbers `[1, ...]`."""
         return some(jax.eval_shape(fun, *_one_of(trees_M)))
 
-    def total(self, over, fun, *trees_M, batch_size=0, order=""):
+    def total(self, over, fun, *trees_M, batch_size=0, order="", lasting=False):
         """Numbers `[1, ...]`."""
         return some(jax.eval_shape(fun, self._batch(batch_size or self.batch_size),
                                    *_one_of(trees_M)))

@@ -10,6 +10,7 @@ perturbed. Then ft's step on D_r follows.
 Source: the reference study, section 2.3.4, item 2.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
@@ -25,6 +26,8 @@ from unlearn_jax.methods.channels import (
 )
 from unlearn_jax.methods.importance import forgotten, means, retained
 from unlearn_jax.methods.method import Method, Prepared, Setting
+from unlearn_jax.models import Model
+from unlearn_jax.system.made_once import made_once
 from unlearn_jax.train import Batch
 
 if TYPE_CHECKING:
@@ -48,17 +51,23 @@ def prepare(setting: Setting, before: "Preparation") -> Prepared:
 def scores(before: "Preparation") -> Channels:
     """By layer, `[M, C]`: how far a channel's mean over D_f exceeds that over D_r; 0 where a
     member has no sample to forget."""
-    layers = channel_layers(before.model)
+    forget_M, retain_M = means(before, "all", _activations(before.model), (forgotten, retained),
+                               lasting=True)
+    empty = np.array([not len(member.forget) for member in before.members])
+    return {layer: np.where(empty[:, None], 0.0, forget_M[layer] - retain_M[layer])
+            for layer in channel_layers(before.model)}
+
+
+@made_once
+def _activations(model: Model) -> Callable[[Batch, Any], Channels]:
+    layers = channel_layers(model)
 
     def activations(batch: Batch, variables: Any) -> Channels:
-        _, _, features = before.model.features(variables, batch.images, train=False)
+        _, _, features = model.features(variables, batch.images, train=False)
         return {layer: jnp.mean(features[layer].astype(jnp.float32), axis=(1, 2))
                 for layer in layers}
 
-    forget_M, retain_M = means(before, "all", activations, (forgotten, retained))
-    empty = np.array([not len(member.forget) for member in before.members])
-    return {layer: np.where(empty[:, None], 0.0, forget_M[layer] - retain_M[layer])
-            for layer in layers}
+    return activations
 
 
 METHOD = Method(make_step=ft.make_step, prepare=prepare, check=check, options=dict(OPTIONS),

@@ -17,6 +17,7 @@ Molchanov et al. 2017, "Pruning convolutional neural networks for resource effic
 the first-order score.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -37,8 +38,10 @@ from unlearn_jax.methods.importance import (
     sample_gradients,
 )
 from unlearn_jax.methods.method import Method, Prepared, Setting
+from unlearn_jax.models import Model
+from unlearn_jax.system.made_once import made_once
 from unlearn_jax.system.tree_paths import path_of, true_paths
-from unlearn_jax.train import Batch
+from unlearn_jax.train import Batch, Loss
 
 if TYPE_CHECKING:
     from unlearn_jax.engine.preparation import Preparation
@@ -64,13 +67,19 @@ def scores(before: "Preparation") -> Channels:
     Raises:
       InputError: a member has no sample to forget.
     """
-    params = true_paths(jax.tree.map(lambda _: True, before.model.shapes()["params"]))
-    owners = {layer: before.model.norm_of(layer) or layer
-              for layer in channel_layers(before.model)}
+    (mean_M,) = means(before, "forget", _changes(before.model, before.loss), (every_sample,),
+                      sample_batch_size(before), lasting=True)
+    return mean_M
+
+
+@made_once
+def _changes(model: Model, loss: Loss) -> Callable[[Batch, Any], Channels]:
+    params = true_paths(jax.tree.map(lambda _: True, model.shapes()["params"]))
+    owners = {layer: model.norm_of(layer) or layer for layer in channel_layers(model)}
     parts = {layer: [path for part in ("kernel", "scale", "bias")
                      if (path := f"{owner}/{part}") in params] for layer, owner in owners.items()}
     wanted = {path for paths in parts.values() for path in paths}
-    gradients = sample_gradients(before.model, before.loss, lambda params: (
+    gradients = sample_gradients(model, loss, lambda params: (
         jax.tree_util.tree_map_with_path(lambda path, _: path_of(path) in wanted, params)))
 
     def changes(batch: Batch, variables: Any) -> Channels:
@@ -79,8 +88,7 @@ def scores(before: "Preparation") -> Channels:
                                                * _at(found, path)) for path in paths))
                 for layer, paths in parts.items()}
 
-    (mean_M,) = means(before, "forget", changes, (every_sample,), sample_batch_size(before))
-    return mean_M
+    return changes
 
 
 def _by_channel(x: jax.Array) -> jax.Array:

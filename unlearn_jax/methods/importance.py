@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unlearn_jax.models import Model
+from unlearn_jax.system.made_once import made_once
 from unlearn_jax.train import Batch, Loss, weighted_mean
 
 if TYPE_CHECKING:
@@ -65,12 +66,14 @@ def importance(before: "Preparation", over: str,
     Raises:
       InputError: a member has no sample in the walk.
     """
-    gradients = sample_gradients(before.model, before.loss)
+    squares = _squares_of_samples(before.model, before.loss)
+    return means(before, over, squares, parts, sample_batch_size(before), lasting=True)
 
-    def squares(batch: Batch, variables: Any) -> Any:
-        return jax.tree.map(jnp.square, gradients(batch, variables))
 
-    return means(before, over, squares, parts, sample_batch_size(before))
+@made_once
+def _squares_of_samples(model: Model, loss: Loss) -> Callable[[Batch, Any], Any]:
+    gradients = sample_gradients(model, loss)
+    return lambda batch, variables: jax.tree.map(jnp.square, gradients(batch, variables))
 
 
 def batch_importance(before: "Preparation", over: str) -> Any:
@@ -91,8 +94,14 @@ def batch_importance(before: "Preparation", over: str) -> Any:
     Raises:
       InputError: a member has no sample in the walk.
     """
-    model, loss = before.model, before.loss
+    squares = _squares_of_batches(before.model, before.loss)
+    counts_M, sums_M = before.total(over, squares, before.variables, order="importance",
+                                    lasting=True)
+    return jax.tree.map(lambda x: x / counts_M.reshape(-1, *[1] * (x.ndim - 1)), sums_M)
 
+
+@made_once
+def _squares_of_batches(model: Model, loss: Loss) -> Callable[[Batch, Any], Any]:
     def squares(batch: Batch, variables: Any) -> Any:
         def mean_loss(params: Any) -> jax.Array:
             params = jax.tree.map(lambda p, wants: p if wants else jax.lax.stop_gradient(p),
@@ -105,12 +114,11 @@ def batch_importance(before: "Preparation", over: str) -> Any:
         return (jnp.any(batch.weights > 0).astype(jnp.float32),
                 jax.tree.map(jnp.square, jax.grad(mean_loss)(variables["params"])))
 
-    counts_M, sums_M = before.total(over, squares, before.variables, order="importance")
-    return jax.tree.map(lambda x: x / counts_M.reshape(-1, *[1] * (x.ndim - 1)), sums_M)
+    return squares
 
 
 def means(before: "Preparation", over: str, values: Callable[[Batch, Any], Any],
-          parts: tuple[Part, ...], batch_size: int = 0) -> tuple[Any, ...]:
+          parts: tuple[Part, ...], batch_size: int = 0, lasting: bool = False) -> tuple[Any, ...]:
     """Means of per-sample values over parts of a walk.
 
     Args:
@@ -119,6 +127,7 @@ def means(before: "Preparation", over: str, values: Callable[[Batch, Any], Any],
       values: `(batch, variables) -> tree of [B, ...]`, of one member.
       parts: parts of the walk, each with a mean of its own.
       batch_size: samples per call; 0: the usual.
+      lasting: `values` comes from a function that is `made_once`: it is traced once in a process.
 
     Returns:
       For each part a tree `[M, ...]`; 0 for a part without samples.
@@ -126,19 +135,27 @@ def means(before: "Preparation", over: str, values: Callable[[Batch, Any], Any],
     Raises:
       InputError: a member has no sample in the walk.
     """
+    sums = (_lasting_sums if lasting else _sums)(values, parts)
+    counts_MP, sums_MP = before.total(over, sums, before.variables, batch_size=batch_size,
+                                      lasting=lasting)
+    counts_MP = np.maximum(counts_MP, 1.0)
+    return tuple(
+        jax.tree.map(lambda x, p=p: x[:, p] / counts_MP[:, p].reshape(-1, *[1] * (x.ndim - 2)),
+                     sums_MP)
+        for p in range(len(parts)))
 
+
+def _sums(values: Callable[[Batch, Any], Any], parts: tuple[Part, ...]) -> Callable[..., Any]:
     def sums(batch: Batch, variables: Any) -> Any:
         weights_PB = jnp.stack([part(batch) for part in parts])
         return jnp.sum(weights_PB, axis=1), jax.tree.map(
             lambda x: jnp.tensordot(weights_PB, x.astype(jnp.float32), axes=1),
             values(batch, variables))
 
-    counts_MP, sums_MP = before.total(over, sums, before.variables, batch_size=batch_size)
-    counts_MP = np.maximum(counts_MP, 1.0)
-    return tuple(
-        jax.tree.map(lambda x, p=p: x[:, p] / counts_MP[:, p].reshape(-1, *[1] * (x.ndim - 2)),
-                     sums_MP)
-        for p in range(len(parts)))
+    return sums
+
+
+_lasting_sums = made_once(_sums)
 
 
 def sample_gradients(model: Model, loss: Loss,

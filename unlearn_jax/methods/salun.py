@@ -21,6 +21,7 @@ over D_f and then over D_r in each epoch.
 Source: Fan et al. 2024 (arXiv:2310.12508), equations 3 to 5.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -33,6 +34,8 @@ from unlearn_jax.errors import ConfigError
 from unlearn_jax.methods import rnd
 from unlearn_jax.methods.method import Method, Prepared, Setting, over_all
 from unlearn_jax.methods.probabilities import check_bins
+from unlearn_jax.models import Model
+from unlearn_jax.system.made_once import made_once
 
 if TYPE_CHECKING:
     from unlearn_jax.engine.preparation import Preparation
@@ -57,8 +60,17 @@ def check(setting: Setting) -> None:
 
 def prepare(setting: Setting, before: "Preparation") -> Prepared:
     """Ranks the weights by the gradient of the loss on D_f."""
-    model, loss = setting.model, setting.loss
+    model = setting.model
+    sums = before.total("forget", _gradients(model, setting.loss), before.variables, lasting=True)
+    mask = before.each(lambda g: most_salient(g, model.trainable(g), setting.options.share), sums)
+    touched = {path: np.reshape(part, (len(part), -1))
+               for path, part in traverse_util.flatten_dict(mask, sep="/").items()}
+    return Prepared(before.variables, mask, touched)
 
+
+@made_once
+def _gradients(model: Model, loss: train.Loss) -> Callable[[train.Batch, Any], Any]:
+    """The gradient of the summed loss of a batch."""
     def gradients(batch: train.Batch, variables: Any) -> Any:
         def summed(params):
             outputs, _ = model.apply({**variables, "params": params}, batch.images, train=False)
@@ -66,11 +78,7 @@ def prepare(setting: Setting, before: "Preparation") -> Prepared:
 
         return jax.grad(summed)(variables["params"])
 
-    sums = before.total("forget", gradients, before.variables)
-    mask = before.each(lambda g: most_salient(g, model.trainable(g), setting.options.share), sums)
-    touched = {path: np.reshape(part, (len(part), -1))
-               for path, part in traverse_util.flatten_dict(mask, sep="/").items()}
-    return Prepared(before.variables, mask, touched)
+    return gradients
 
 
 def most_salient(gradients: Any, trainable: Any, share: float) -> Any:
