@@ -27,7 +27,7 @@ from flax import traverse_util
 
 from unlearn_jax.config import default_config
 from unlearn_jax.data.resident import Resident
-from unlearn_jax.engine import flops, layout, programs
+from unlearn_jax.engine import flops, layout, preparation, programs
 from unlearn_jax.engine.preparation import Preparation
 from unlearn_jax.engine.recipe import Recipe, Trained, init_members
 from unlearn_jax.engine.run import train_population
@@ -143,8 +143,10 @@ def walk(setting: Setting, members: tuple[Member, ...] = MEMBERS, epochs: int = 
     """
     with contextlib.ExitStack() as patches:
         if not counted:
-            patches.enter_context(mock.patch.object(programs, "_flops", return_value=1.0))
-            patches.enter_context(mock.patch.object(flops, "count", return_value=1.0))
+            # Not `flops.count` alone: other tests would find its result where it is kept.
+            for module, name_of in ((programs, "_flops"), (preparation, "_flops"),
+                                    (preparation, "_lasting_flops"), (flops, "count")):
+                patches.enter_context(mock.patch.object(module, name_of, return_value=1.0))
         return _walk(setting, members, epochs, per_device, method, starts, name)
 
 

@@ -215,17 +215,16 @@ def test_the_command_explains_a_finished_run(finished, tmp_path, run):
     before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
     with undrawn.drawn_again():
         status, out, err = run(finished, f"--out={tmp_path / 'out'}", "--samples=6",
-                               "--models=original,retrain", "--sets=forget", "--baseline=white")
+                               "--models=original,ft", "--sets=forget", "--baseline=white")
     assert (status, err) == (0, "") and out.strip() == str(tmp_path / "out" / "explain.html")
     assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == before
     rows = table(tmp_path / "out" / "explain.csv")
-    assert {(r["method"], r["set"]) for r in rows} == {("original", "forget"),
-                                                       ("retrain", "forget")}
+    assert {(r["method"], r["set"]) for r in rows} == {("original", "forget"), ("ft", "forget")}
     assert {r["samples"] for r in rows if r["measure"] == "unexplained"} == {"6"}
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["config"]["eval"]["explain_baseline"] == "white" and record["finished"]
     text = (tmp_path / "out" / "explain.md").read_text()
-    assert "--models=original,retrain" in text and "The explanations are about" in text
+    assert "--models=original,ft" in text and "The explanations are about" in text
     assert "<img" in (tmp_path / "out" / "explain.html").read_text()
     pictures = list((tmp_path / "out" / "figures").glob("explained-*.png"))
     assert "explained-ig-samples-20-28.png" in {p.name for p in pictures}

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from unlearn_jax.config import default_config
+from unlearn_jax.report.tables import inputs
 from unlearn_jax.results import (
     COLUMNS,
+    SHORT,
     Outcome,
     Targets,
     result_rows,
@@ -196,3 +198,7 @@ def test_measures_of_an_outcome_are_metrics_and_those_of_a_failed_seed_are_nan()
     rows = rows_of([measured])
     assert value(rows, "ft", "speedup", 7) == 3 and np.isnan(value(rows, "ft", "speedup", 8))
     assert not any(r["metric"] == "averaged:speedup" for r in rows)
+
+
+def test_the_report_knows_the_name_of_short_retraining():
+    assert inputs.SHORT == SHORT  # the report imports no JAX, so it cannot import this one

@@ -91,7 +91,8 @@ def read_csv(workdir: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame
     """
     path = checked(workdir, name)
     try:
-        # as text: pandas would take the forget set 'NA' or '' for a missing value
+        # As text: pandas would take the forget set 'NA' or '' for a missing value. As Python's
+        # strings: pandas' own are slower in small tables.
         table = pd.read_csv(path, dtype=object, keep_default_na=False, encoding="utf-8")
     except FileNotFoundError:
         raise ReportError(f"{path} is missing: is {workdir} the work directory of a finished "
