@@ -1,6 +1,6 @@
 """Every config and scale of configs/ builds its model and takes one real step on synthetic data.
 
-A ResNet50 has one block in each stage then.
+A ResNet50 has one block in each stage here.
 """
 
 import dataclasses
