@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 
-import quick_compiler  # it imports no JAX
+import quick_compiler  # it imports no JAX by itself
 
 os.environ["XLA_FLAGS"] = (f"{os.environ.get('XLA_FLAGS', '')} {quick_compiler.FLAGS} "
                            "--xla_force_host_platform_device_count=4")
@@ -52,6 +52,7 @@ SLOW = {
 }
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+quick_compiler.share_context()
 
 
 @pytest.fixture(autouse=True)

@@ -89,6 +89,7 @@ def _serve() -> None:
     import unlearn_jax.stages
     import unlearn_jax.startup  # noqa: F401
 
+    quick_compiler.share_context()
     gc.freeze()  # tracing makes much garbage: collections are rarer, without imported objects
     gc.set_threshold(200_000, 20, 20)
     gc.enable()
