@@ -120,6 +120,11 @@ def pytest_collection_finish():
     gc.enable()
 
 
+def pytest_sessionfinish():
+    """Pytest collects garbage at the end: not in what the process frees anyway."""
+    gc.freeze()
+
+
 def _seconds(item):
     return SLOW.get(item.path.stem.removeprefix("test_"), 0)
 

@@ -72,7 +72,8 @@ def arms(finished):
         c.thesis.arms = tuple(ARMS)
         for arm, own in ARMS.items():
             c.thesis.unlearn[arm] = ml_collections.ConfigDict(own)
-    return run_study(c, finished.parent, "thesis", "arms")
+    with undrawn.none():
+        return run_study(c, finished.parent, "thesis", "arms")
 
 
 @pytest.fixture
@@ -145,7 +146,8 @@ def test_the_original_of_a_member_is_the_one_it_started_from(finished):
     with c.unlocked():
         c.unlearn.from_seed = 1
         c.unlearn.learning_rate = 1e-7  # M_FT is M_O again, but for its running statistics
-    path = run_study(c, finished.parent, "ft", "from_seed")
+    with undrawn.none():
+        path = run_study(c, finished.parent, "ft", "from_seed")
     means = {(r["method"], r["seed"], r["set"], r["channel"]): float(r["mean"])
              for r in table(path / "channels.csv")}
     for r in (r for r in table(path / "channels.csv") if r["method"] == "ft"):

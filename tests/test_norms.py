@@ -219,7 +219,7 @@ def test_shards_have_fewer_steps_than_m_o(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_of_few_steps_says_what_it_changes_and_stores_it(tmp_path):
+def test_a_run_of_few_steps_says_what_it_changes_and_stores_it(tmp_path, no_figures):
     from test_explain_main import config, run_study
 
     said, models = {}, {}
