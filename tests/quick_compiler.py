@@ -18,5 +18,6 @@ def share_context() -> None:
     """
     from jax._src.interpreters import mlir
 
-    if not hasattr(mlir.make_ir_context, "cache_info"):
-        mlir.make_ir_context = functools.cache(mlir.make_ir_context)
+    make = getattr(mlir, "make_ir_context", None)  # private: another JAX may not have it
+    if make and not hasattr(make, "cache_info"):
+        mlir.make_ir_context = functools.cache(make)
