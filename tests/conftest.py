@@ -28,8 +28,8 @@ import real_slurm  # noqa: E402
 
 # Files of 3 s or more, without test_ and .py, with their approximate seconds on one core.
 SLOW = {
-    "networks_methods": 86, "stages": 52, "methods": 48, "faults": 36, "explain_main": 35,
-    "launch_slurm_study": 35, "benchmarks": 33, "docs_outside": 33, "launch_distributed": 30,
+    "networks_methods": 72, "stages": 52, "methods": 48, "faults": 36, "launch_slurm_study": 35,
+    "benchmarks": 33, "docs_outside": 33, "explain_main": 27, "launch_distributed": 30,
     "stages_compare": 29, "processes": 26, "stages_protocols": 25, "engine": 22, "stages_arms": 21,
     "launch_slurm": 20, "stages_variants": 18, "norms": 17, "report_folds": 15, "report": 15,
     "api": 15, "networks_own": 14, "report_figures": 13, "configs": 13, "quickstart": 12,
